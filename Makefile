@@ -1,0 +1,56 @@
+# `make demo` and `make test` set up .venv by themselves; a second call installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-long lint format bench slurm-profile lock clean
+
+demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. Leaves results/report.html.
+	$(BIN)/snakemake --profile profiles/local
+	@echo "The report is results/report.html: open it in a browser."
+
+test: $(INSTALLED)  ## Every test that this machine can run, but for the long ones.
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not long"
+	@echo "Left out: the long tests (four whole experiments with planted truth). Run them with: make test-long"
+
+test-long: $(INSTALLED)  ## What scGPT must show on planted truth, over three experiments, and must not on a structureless one.
+	$(BIN)/python -m pytest --numprocesses auto --dist load -m long
+
+lint: $(INSTALLED)  ## Style, formatting and consistency of code, workflow and environments.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint
+	$(BIN)/python -m pytest -q tests/consistency
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt workflow
+
+bench: $(INSTALLED)  ## Speed and memory beside the peers, in one run; writes benchmarks/results/<machine>.tsv.
+	PYTHONPATH=workflow/lib $(BIN)/python benchmarks/run.py
+
+slurm-profile:  ## Makes the literal `snakemake --profile slurm` find profiles/slurm.
+	sh profiles/link_slurm_profile.sh
+
+# scgpt goes last, without its declared dependencies: it does not need them, and they cannot be installed together.
+$(INSTALLED): requirements.lock requirements-no-deps.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "error: $(PYTHON) is Python %d.%d; expected 3.11 to 3.13: call make PYTHON=python3.11" % v)'
+	@echo "Setting up .venv (2.5 GB, a few minutes) ..."
+	$(PYTHON) -m venv .venv
+	$(PIP) --requirement requirements.lock
+	$(PIP) --no-deps --requirement requirements-no-deps.lock
+	@touch $@
+
+lock:  ## Resolve requirements.in afresh into requirements.lock.
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.in
+	(echo "# Resolved from requirements.in by \`make lock\`."; .venv-lock/bin/python -m pip freeze | sed "s/+cpu//") > requirements.lock
+	rm -rf .venv-lock
+
+clean:  ## Removes what was computed; keeps downloads, checkpoints and .venv.
+	rm -rf results/* logs .snakemake
+	git checkout -- results 2>/dev/null || true

@@ -1,0 +1,106 @@
+"""Attention of generative pretraining, forward and backward: merged, and with a dense mask, on the CPU.
+
+The rule is ``allow(query, key) = known(key) or key == query``; half of the genes are unknown. Peers: PyTorch's fused
+attention with the dense mask, and the mask written into the scores before a softmax, as scGPT's pretraining branch
+does for unknown genes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+
+import measure
+
+WORK = "masked attention"
+PEERS = {"sdpa": "dense mask, fused (torch SDPA)", "softmax": "dense mask, softmax of the scores"}
+LENGTHS = (512, 1200, 4096)  # genes; 1,200 is the published pretraining
+CELLS, HEADS, HEAD_WIDTH = 2, 8, 64
+
+
+def rows(repeats: int = 3, lengths: tuple[int, ...] = LENGTHS) -> list[dict]:
+    """The table: time, and the memory that the computation adds, for each length and peer."""
+    table = []
+    for length in lengths:
+        size = f"{length} genes x {CELLS} cells x {HEADS} heads"
+        seconds = measure.in_fresh_process(__file__, "time", length, repeats)
+        memory = {name: measure.in_fresh_process(__file__, name, length, 1) for name in ("ours", *PEERS)}
+        for name, peer in PEERS.items():
+            ratio = {"time": seconds[name] / seconds["ours"], "memory": memory[name] / memory["ours"]}
+            table += [
+                measure.row(WORK, size, "time", "s", seconds["ours"], peer, seconds[name], ratio["time"]),
+                measure.row(WORK, size, "added memory", "MB", memory["ours"], peer, memory[name], ratio["memory"]),
+            ]
+    return table
+
+
+def contender(name: str, length: int) -> Callable[[], tuple]:
+    """A function that returns the gradients of query, key and value: ``ours`` or a peer."""
+    import torch
+
+    torch.manual_seed(0)
+    streams = [torch.randn(CELLS, HEADS, length, HEAD_WIDTH, requires_grad=True) for _ in range(3)]
+    direction = torch.randn(CELLS, HEADS, length, HEAD_WIDTH)
+    attend = {"ours": merged, "sdpa": fused_dense, "softmax": softmax_dense}[name]
+    return lambda: torch.autograd.grad(attend(*streams, length // 2), streams, direction)
+
+
+def merged(query, key, value, n_known: int):
+    import torch
+
+    from scgpt_bench.scgpt.masked_attention import attend_to_known, attend_to_known_and_self
+
+    (known_query, new_query), (known_key, new_key), (known_value, new_value) = (
+        (stream[:, :, :n_known], stream[:, :, n_known:]) for stream in (query, key, value)
+    )
+    known = attend_to_known(known_query, known_key, known_value)
+    unknown = attend_to_known_and_self(new_query, new_key, new_value, known_key, known_value)
+    return torch.cat([known, unknown], dim=2)
+
+
+def fused_dense(query, key, value, n_known: int):
+    from torch.nn import functional
+
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed(query.shape[2], n_known))
+
+
+def softmax_dense(query, key, value, n_known: int):
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    return scores.masked_fill(~allowed(query.shape[2], n_known), float("-inf")).softmax(dim=-1) @ value
+
+
+def allowed(length: int, n_known: int):
+    """The dense mask [length x length]."""
+    import torch
+
+    return (torch.arange(length) < n_known) | torch.eye(length, dtype=torch.bool)
+
+
+def _measured(what: str, length: int, repeats: int) -> dict | float:
+    if what != "time":
+        contender(what, 32)()  # loads what any length needs
+        run, before = contender(what, length), measure.peak_memory_mb()
+        run()
+        return measure.peak_memory_mb() - before
+    contenders = {name: contender(name, length) for name in ("ours", *PEERS)}
+    reference = contenders["ours"]()
+    for name in PEERS:
+        difference = max(float((a - b).abs().max()) for a, b in zip(contenders[name](), reference, strict=True))
+        if difference > 1e-4:
+            raise SystemExit(f"not the same attention: gradients of {name} differ by {difference}")
+    return dict(zip(contenders, measure.alternating(*contenders.values(), repeats=repeats), strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("time", "ours", *PEERS))
+    parser.add_argument("numbers", nargs=2, type=int, help="length, repeats")
+    arguments = parser.parse_args()
+    json.dump(_measured(arguments.what, *arguments.numbers), sys.stdout)
+    print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Rules, scripts, environments, captions, schema and documents agree with each other."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scgpt_bench.configuration import read_schema
+
+ROOT = Path(__file__).parents[2]
+RULES = {
+    name: text
+    for path in sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+    for name, text in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.MULTILINE)
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_states_what_it_needs(rule):
+    for directive in ("output", "log", "benchmark", "conda", "threads", "resources"):
+        assert f"    {directive}:" in RULES[rule], f"rule {rule} has no {directive}"
+    for resource in ("mem_mb=memory(", "runtime=minutes("):
+        assert resource in RULES[rule], f"rule {rule} has no {resource}"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_runs_one_script_whose_code_it_follows(rule):
+    scripts = re.findall(r'"\.\./scripts/(\w+\.py)"', RULES[rule])
+    if not scripts:
+        assert "    shell:" in RULES[rule]
+        return
+    assert len(scripts) == 1
+    assert f'code=code("{scripts[0]}")' in RULES[rule]
+
+
+def test_every_script_environment_and_caption_is_used():
+    text = "".join(path.read_text() for path in (ROOT / "workflow").rglob("*.smk"))
+    text += (ROOT / "workflow" / "Snakefile").read_text()
+    for folder, pattern in (("workflow/scripts", "*.py"), ("envs", "*.yaml"), ("workflow/report", "*.rst")):
+        unused = [path.name for path in (ROOT / folder).glob(pattern) if path.name not in text]
+        assert not unused, f"{folder}: {unused}"
+
+
+def conda_and_pip(dependencies):
+    for entry in dependencies:
+        yield from entry["pip"] if isinstance(entry, dict) else [entry]
+
+
+def test_environments_pin_what_the_lock_pins():
+    lock = dict(re.findall(r"^([\w.-]+)==(.+)$", (ROOT / "requirements.lock").read_text().lower(), re.MULTILINE))
+    same = {"matplotlib-base": "matplotlib", "snakemake-minimal": "snakemake"}
+    for path in sorted((ROOT / "envs").glob("*.yaml")):
+        for entry in conda_and_pip(yaml.safe_load(path.read_text())["dependencies"]):
+            name, _, version = entry.replace("==", "=").partition("=")
+            # conda-forge has no GPU build of the newest pytorch with flash-attn: envs/scgpt.yaml says so.
+            if version and name not in ("python", "pytorch", "flash-attn", "cellxgene-census"):
+                assert lock[same.get(name, name)] == version, f"{path.name}: {entry}"
+
+
+def test_the_tables_of_the_configuration_document_are_those_of_the_schema():
+    command = [sys.executable, "docs/write_configuration_tables.py", "--check"]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("part", ["", "$defs"])
+def test_every_schema_property_has_a_description(part):
+    def undescribed(schema, path):
+        for key, value in schema.items() if isinstance(schema, dict) else ():
+            if key == "properties":
+                for name, entry in value.items():
+                    if "description" not in entry and "const" not in entry and "$ref" not in entry:
+                        yield f"{path}.{name}"
+            yield from undescribed(value, f"{path}.{key}")
+
+    schema = read_schema()
+    assert not list(undescribed(schema[part] if part else schema, part))

@@ -1,0 +1,113 @@
+"""The merged attention of pretraining equals the dense masked form, in values and gradients, in linear memory."""
+
+import numpy as np
+import pytest
+import torch
+
+from scgpt_bench.scgpt import masked_attention
+
+SHAPES = [  # batch, heads, known, unknown, head width, padded
+    (1, 1, 1, 1, 8, False),
+    (2, 4, 13, 29, 16, False),
+    (3, 2, 40, 7, 16, True),
+    (2, 4, 129, 200, 16, True),
+    (1, 8, 300, 75, 64, False),
+    (4, 2, 5, 64, 32, True),
+]
+
+
+def streams(batch, heads, known, unknown, width, padded, scale=1.0):
+    generator = torch.Generator().manual_seed(known * 1000 + unknown)
+
+    def draw(length):
+        return (torch.randn(batch, heads, length, width, generator=generator) * scale).requires_grad_()
+
+    tensors = [draw(known), draw(known), draw(known), draw(unknown), draw(unknown), draw(unknown)]
+    padding = None
+    if padded:
+        lengths = torch.randint(1, known + 1, (batch,), generator=generator)
+        padding = torch.arange(known)[None, :] >= lengths[:, None]
+    return tensors, padding
+
+
+def merged(tensors, padding):
+    query, key, value, unknown_query, unknown_key, unknown_value = tensors
+    known = masked_attention.attend_to_known(query, key, value, padding)
+    unknown = masked_attention.attend_to_known_and_self(unknown_query, unknown_key, unknown_value, key, value, padding)
+    return torch.cat([known, unknown], dim=2)
+
+
+def dense(tensors, padding):
+    """allow(query, key) = known(key) or key == query, over one concatenated sequence."""
+    query, key, value = (torch.cat([tensors[i], tensors[i + 3]], dim=2) for i in range(3))
+    batch, _, length, width = query.shape
+    n_known = tensors[0].shape[2]
+    known_key = (torch.arange(length) < n_known).repeat(batch, 1)
+    if padding is not None:
+        known_key[:, :n_known] &= ~padding
+    allowed = known_key[:, None, :] | torch.eye(length, dtype=torch.bool)
+    if padding is not None:  # a padded position is no gene: no query of it is ever read
+        allowed[:, :n_known] &= known_key[:, None, :]
+    logits = query @ key.transpose(-1, -2) * width**-0.5
+    return logits.masked_fill(~allowed[:, None], float("-inf")).softmax(-1) @ value
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("scale", [0.3, 1.0, 1.5])
+def test_merged_attention_equals_the_dense_mask_in_values_and_gradients(shape, scale):
+    tensors, padding = streams(*shape, scale=scale)
+    ours, reference = merged(tensors, padding), dense(tensors, padding)
+    assert (ours - reference).abs().max() < 1e-5
+    weight = torch.randn(reference.shape, generator=torch.Generator().manual_seed(1))
+    if padding is not None:
+        weight[:, :, : padding.shape[1]] *= ~padding[:, None, :, None]
+    ours_gradients = torch.autograd.grad((ours * weight).sum(), tensors)
+    reference_gradients = torch.autograd.grad((reference * weight).sum(), tensors)
+    for one, other in zip(ours_gradients, reference_gradients, strict=True):
+        assert (one - other).abs().max() < 1e-5 * max(1.0, float(other.abs().max()))
+
+
+def test_gradients_equal_finite_differences_in_double_precision():
+    tensors, padding = streams(2, 2, 5, 4, 8, True)
+    tensors = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    assert torch.autograd.gradcheck(lambda *parts: merged(parts, padding), tensors)
+
+
+def test_no_unknown_gene_sees_another_one():
+    tensors, _ = streams(2, 2, 9, 12, 16, False)
+    before = merged(tensors, None)
+    with torch.no_grad():
+        for tensor in tensors[3:]:
+            tensor[:, :, 4] += 1.0
+    after = merged(tensors, None)
+    changed = (before != after).any(-1).any(1).any(0)
+    assert changed.nonzero().flatten().tolist() == [9 + 4]
+
+
+def test_padded_known_genes_are_never_read():
+    tensors, padding = streams(3, 2, 40, 7, 16, True)
+    before = merged(tensors, padding)[:, :, 40:]
+    with torch.no_grad():
+        for tensor in tensors[1:3]:
+            tensor.masked_fill_(padding[:, None, :, None], 7.0)
+    assert torch.equal(before, merged(tensors, padding)[:, :, 40:])
+
+
+def test_memory_of_the_backward_graph_grows_linearly():
+    """What autograd keeps for 8 times the genes is 8 times as much: a dense mask would keep 64 times as much."""
+
+    def kept(length):
+        sizes = {}
+
+        def count(tensor):
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        tensors, padding = streams(1, 1, length, length, 8, True)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            result = masked_attention.attend_to_known_and_self(*tensors[3:], *tensors[1:3], padding)
+        assert result.requires_grad
+        return sum(sizes.values())
+
+    assert np.isclose(kept(4096) / kept(512), 8, rtol=0.1)

@@ -1,0 +1,70 @@
+"""Published figures stand beside a run's own only where both mean the same."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.anchors import ANCHOR_COLUMNS, COLUMNS, beside_anchors, read_anchors
+from scgpt_bench.evaluation.ledger import ledger
+from scgpt_bench.files import write_table
+
+TABLE = Path(__file__).parents[2] / "config" / "anchors.tsv"
+
+
+def scores(*rows):
+    table = pd.DataFrame(rows, columns=["dataset", "split", "method", "metric", "mean"])
+    return table.assign(ci_low=table["mean"] - 0.1, ci_high=table["mean"] + 0.1)
+
+
+def test_the_projects_table_holds_the_published_figures():
+    table = read_anchors(TABLE).set_index(["dataset", "method"])["value"]
+    assert table["norman_gears", "scgpt-finetuned"] == 0.554
+    assert table["replogle_rpe1_gears", "train-mean"] == 0.628
+    assert table["adamson_gears", "random-forest-go"] == 0.739
+    ledger(read_anchors(TABLE)["metric"])  # every metric is one of ours
+
+
+def test_a_run_is_compared_within_the_tolerance_and_only_where_it_was_run():
+    run = scores(
+        ("norman_gears", "gears1", "scgpt-finetuned", "pearson_delta", 0.55),
+        ("norman_gears", "gears1", "train-mean", "pearson_delta", 0.40),
+        ("norman_gears", "gears1", "ridge", "pearson_delta", 0.60),
+    )
+    table = beside_anchors(run, read_anchors(TABLE))
+    assert table.columns.tolist() == COLUMNS
+    agrees = table.set_index("method")["agrees"].to_dict()
+    assert agrees["scgpt-finetuned"] == "yes"
+    assert agrees["train-mean"] == "no"
+    assert agrees["random-forest-go"] == "", "published, not run: shown, not judged"
+    assert "ridge" not in agrees
+    assert set(table["dataset"]) == {"norman_gears"}
+
+
+@pytest.mark.parametrize("key", [("norman_gears", "fold0"), ("norman_gears", "gears2"), ("planted", "gears1")])
+def test_other_splits_and_data_have_no_anchor(key):
+    run = scores((*key, "scgpt-finetuned", "pearson_delta", 0.55))
+    assert beside_anchors(run, read_anchors(TABLE)).empty
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": None}, "line 2, source: found nothing"),
+        ({"mark": "c"}, "line 2, mark: found 'c'; expected one of read, unverified"),
+        ({"split": "fold0"}, "line 2, split: found 'fold0'"),
+    ],
+)
+def test_a_figure_without_source_or_split_is_refused(tmp_path, change, message):
+    row = dict(zip(ANCHOR_COLUMNS, ["a", "gears1", "train-mean", "mse", 0.1, 0.01, "a paper", "read"], strict=True))
+    write_table(pd.DataFrame([{**row, **change}]), tmp_path / "anchors.tsv")
+    with pytest.raises(InputError, match=message):
+        read_anchors(tmp_path / "anchors.tsv")
+
+
+def test_a_figure_twice_is_refused(tmp_path):
+    table = read_anchors(TABLE)
+    write_table(pd.concat([table, table.tail(1)]), tmp_path / "anchors.tsv")
+    with pytest.raises(InputError, match="gears pearson_delta a second time"):
+        read_anchors(tmp_path / "anchors.tsv")

@@ -1,0 +1,238 @@
+"""Baselines on experiments whose answer is known."""
+
+import time
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.methods.baselines import (
+    METHODS,
+    Conditions,
+    TrainingData,
+    additive,
+    coexpression,
+    conditions_to_predict,
+    control_mean,
+    knn,
+    predict,
+    ridge,
+    target_only,
+    train_mean,
+    training_data,
+)
+
+
+def experiment(shifts, roles, cells_each=None):
+    """Control cells around one profile; perturbation p is, without noise, the profile plus shifts[p]."""
+    genes = [f"G{i}" for i in range(len(next(iter(shifts.values()))))]
+    profile = np.linspace(1, 2, len(genes))
+    spread = np.random.default_rng(1).normal(0, 0.1, (20, len(genes)))
+    blocks, labels = [profile + spread - spread.mean(axis=0)], ["control"] * 20
+    for name, shift in shifts.items():
+        n = (cells_each or {}).get(name, 3)
+        blocks.append(np.tile(profile + np.asarray(shift, dtype=float), (n, 1)))
+        labels += [name] * n
+    obs = pd.DataFrame({"perturbation": labels, "cell_type": "T"}, index=[f"cell{i}" for i in range(len(labels))])
+    X = sparse.csr_matrix(np.concatenate(blocks).astype(np.float32))
+    split = pd.DataFrame({"perturbation": list(roles), "role": list(roles.values())})
+    return anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=genes)), split
+
+
+def data(cells, split):
+    return training_data(cells, split), conditions_to_predict(cells, split)
+
+
+SHIFTS = {"G0": [1, 0, 0, 0], "G1": [0, 3, 0, 0], "G2": [0, 0, 7, 0], "G3": [9, 9, 9, 9]}
+ROLES = {"G0": "train", "G1": "train", "G2": "validation", "G3": "test"}
+
+
+def test_training_data_holds_training_perturbations_only():
+    training = training_data(*experiment(SHIFTS, ROLES))
+    assert training.perturbations == ["G0", "G1"]
+    np.testing.assert_allclose(training.shifts, [[1, 0, 0, 0], [0, 3, 0, 0]], atol=1e-6)
+
+
+def test_control_mean_changes_nothing():
+    shifts = control_mean(*data(*experiment(SHIFTS, ROLES)))
+    assert shifts.values.shape == (1, 4)
+    assert (shifts.values == 0).all()
+
+
+def test_train_mean_counts_each_perturbation_once_or_each_cell_once():
+    training, test = data(*experiment(SHIFTS, ROLES, cells_each={"G0": 2, "G1": 6}))
+    np.testing.assert_allclose(train_mean(training, test).values, [[0.5, 1.5, 0, 0]], atol=1e-6)
+    by_cell = train_mean(training, test, weighting="cell").values
+    np.testing.assert_allclose(by_cell, [[2 / 8, 18 / 8, 0, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("role", ["test", "validation"])
+def test_cells_outside_training_change_no_prediction_by_one_bit(method, role):
+    cells, split = experiment(SHIFTS, ROLES)
+    held_out = split.loc[split["role"] == role, "perturbation"]
+    changed = cells.copy()
+    dense = changed.X.toarray()
+    dense[changed.obs["perturbation"].isin(held_out)] = 123.0
+    changed.X = sparse.csr_matrix(dense)
+    before = METHODS[method](*data(cells, split)).values
+    after = METHODS[method](*data(changed, split)).values
+    assert (before == after).all()
+
+
+def test_nothing_to_learn_from_is_refused():
+    cells, split = experiment(SHIFTS, dict.fromkeys(SHIFTS, "test"))
+    with pytest.raises(InputError, match="'train'"):
+        training_data(cells, split)
+
+
+def test_predicted_cells_average_to_control_mean_plus_shift_and_say_what_made_them():
+    cells, split = experiment(SHIFTS, ROLES)
+    controls = cells[:4].copy()
+    controls.obs["perturbation"] = "G3"
+    predicted, method = predict(cells, split, controls, "train-mean", weighting="cell")
+    np.testing.assert_allclose(predicted.mean(axis=0), np.linspace(1, 2, 4) + np.array([0.5, 1.5, 0, 0]), atol=1e-6)
+    assert (method["kind"], method["options"], method["training_cells"]) == ("train-mean", {"weighting": "cell"}, 6)
+
+
+def planted_pairs():
+    random = np.random.default_rng(2)
+    single = {f"G{i}": random.normal(size=8) for i in range(4)}
+    pairs = {"G0+G1": single["G0"] + single["G1"], "G2+G3": single["G2"] + single["G3"]}
+    return {**single, **pairs}
+
+
+def test_additive_is_exact_for_pairs_of_seen_singles():
+    shifts = planted_pairs()
+    roles = {name: "test" if "+" in name else "train" for name in shifts}
+    predicted = additive(*data(*experiment(shifts, roles)))
+    np.testing.assert_allclose(predicted.values, [shifts["G0+G1"], shifts["G2+G3"]], atol=1e-6)
+    assert predicted.notes == {}
+
+
+def test_additive_takes_the_mean_single_shift_for_an_unseen_gene_and_says_so():
+    shifts = planted_pairs()
+    roles = {**dict.fromkeys(shifts, "train"), "G3": "validation", "G2+G3": "test"}
+    predicted = additive(*data(*experiment(shifts, roles)))
+    mean_single = np.mean([shifts["G0"], shifts["G1"], shifts["G2"]], axis=0)
+    np.testing.assert_allclose(predicted.values[0], shifts["G2"] + mean_single, atol=1e-6)
+    assert predicted.notes == {"G2+G3": "G3 not perturbed alone in training: mean single shift instead"}
+
+
+def low_rank(n_perturbations, n_genes, rank, seed=0):
+    """Changes that are a linear function of gene vectors: loadings of genes x mixing x vector of the perturbed gene.
+
+    Training vectors average to 0 and so do the loadings: the model has no other intercept than the mean change, and
+    its principal components are centred over genes.
+    """
+    random = np.random.default_rng(seed)
+    names = [f"G{i}" for i in range(n_genes)]
+    roles = {name: "test" if i % 4 == 0 else "train" for i, name in enumerate(names[:n_perturbations])}
+    embeddings = pd.DataFrame(random.normal(size=(n_genes, rank)), index=names)
+    embeddings -= embeddings.loc[[name for name, role in roles.items() if role == "train"]].mean()
+    loadings = random.normal(size=(rank, n_genes))
+    changes = (
+        0.3 * embeddings.to_numpy() @ random.normal(size=(rank, rank)) @ (loadings - loadings.mean(axis=1)[:, None])
+    )
+    return dict(zip(names, changes[:n_perturbations], strict=False)), roles, embeddings
+
+
+def test_ridge_recovers_a_planted_low_rank_response():
+    shifts, roles, embeddings = low_rank(40, 60, 3)
+    training, test = data(*experiment(shifts, roles))
+    expected = np.array([shifts[name] for name in test.perturbations])
+    predicted = ridge(training, test, embeddings=embeddings, penalty=1e-6, components=8).values
+    np.testing.assert_allclose(predicted, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("own_embeddings", [True, False])
+def test_ridge_equals_an_independent_dense_solution(own_embeddings):
+    """The same estimate from one explicit design matrix (Kronecker product) and scikit-learn's principal components."""
+    from sklearn.decomposition import PCA
+
+    shifts, roles, embeddings = low_rank(24, 30, 5)
+    cells, split = experiment(shifts, roles)
+    training, test = data(cells, split)
+    control = cells[cells.obs["perturbation"] == "control"].X.toarray().astype(np.float64).mean(axis=0)
+    G = PCA(6, svd_solver="full").fit_transform(np.vstack([control, training.means]).T)
+    rows = pd.DataFrame(G, index=cells.var_names) if own_embeddings else embeddings
+    P = np.vstack([np.zeros(rows.shape[1]), rows.loc[training.perturbations]])
+    Y = np.vstack([np.zeros(30), training.shifts]).T
+    b = Y.mean(axis=1, keepdims=True)
+    gram = np.kron(P.T @ P + 0.1 * np.eye(P.shape[1]), G.T @ G + 0.1 * np.eye(6))
+    K = np.linalg.solve(gram, np.kron(P, G).T @ (Y - b).ravel(order="F")).reshape(6, -1, order="F")
+    expected = (b + G @ K @ rows.loc[test.perturbations].T.to_numpy()).T
+    predicted = ridge(training, test, embeddings=None if own_embeddings else embeddings, components=6).values
+    np.testing.assert_allclose(predicted, expected, atol=1e-6)
+
+
+def test_ridge_predicts_the_mean_change_for_a_gene_without_a_vector_and_says_so():
+    shifts, roles, embeddings = low_rank(12, 20, 2)
+    training, test = data(*experiment(shifts, roles))
+    predicted = ridge(training, test, embeddings=embeddings.drop("G4"))
+    b = training.shifts.sum(axis=0) / (len(training.perturbations) + 1)
+    np.testing.assert_allclose(predicted.values[test.perturbations.index("G4")], b, atol=1e-9)
+    assert predicted.notes == {"G4": "no vector of G4: counted as zero"}
+
+
+def test_knn_with_all_neighbours_equals_train_mean():
+    shifts, roles, embeddings = low_rank(12, 20, 3)
+    training, test = data(*experiment(shifts, roles))
+    for vectors in (embeddings, None):
+        predicted = knn(training, test, embeddings=vectors, neighbours=len(training.perturbations))
+        np.testing.assert_allclose(predicted.values, train_mean(training, test).values, atol=1e-12)
+
+
+def test_knn_takes_the_perturbations_of_the_most_similar_genes():
+    vectors = pd.DataFrame([[1, 0], [2, 0.1], [0, 1], [1, 0.05]], index=["G0", "G1", "G2", "G3"], dtype=float)
+    roles = {"G0": "train", "G1": "train", "G2": "train", "G3": "test"}
+    training, test = data(*experiment(SHIFTS, roles))
+    predicted = knn(training, test, embeddings=vectors, neighbours=2).values
+    np.testing.assert_allclose(predicted, [[0.5, 1.5, 0, 0]], atol=1e-6)
+
+
+def test_coexpression_puts_genes_that_vary_together_side_by_side():
+    random = np.random.default_rng(4)
+    modules = np.repeat(np.eye(3), 10, axis=0)
+    values = np.exp(random.normal(size=(400, 3)) @ modules.T * 0.5 + random.normal(0, 0.3, (400, 30)))
+    obs = pd.DataFrame({"cell_type": np.repeat(["a", "b"], 200)}, index=[str(i) for i in range(400)])
+    values[200:] += 5
+    controls = anndata.AnnData(sparse.csr_matrix(np.float32(values)), obs=obs)
+    vectors = coexpression(controls, 3).to_numpy()
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    similarity = unit @ unit.T
+    same = modules @ modules.T == 1
+    assert similarity[same].min() > 0.9
+    assert np.abs(similarity[~same]).max() < 0.3
+
+
+def test_target_only_differs_from_control_mean_in_the_targeted_gene():
+    # G0 goes from 1 to log1p(0.25 expm1(1)): a quarter of its normalized counts is left.
+    left = np.log1p(0.25 * np.expm1(1.0))
+    shifts = {"G0": [left - 1.0, 5, 0, 0], "G3": [9, 9, 9, 9]}
+    predicted = target_only(*data(*experiment(shifts, {"G0": "train", "G3": "test"}))).values
+    np.testing.assert_allclose(predicted, [[0, 0, 0, np.log1p(0.25 * np.expm1(2.0)) - 2.0]], atol=1e-6)
+
+
+def test_target_only_changes_nothing_for_a_target_that_is_not_measured():
+    shifts = {"G0": [-0.5, 0, 0, 0], "ABSENT": [1, 1, 1, 1]}
+    predicted = target_only(*data(*experiment(shifts, {"G0": "train", "ABSENT": "test"})))
+    assert (predicted.values == 0).all()
+    assert predicted.notes == {"ABSENT": "not every target is measured"}
+
+
+def test_ridge_of_2000_perturbations_and_8000_genes_takes_less_than_a_minute():
+    random = np.random.default_rng(6)
+    genes = pd.Index([f"G{i}" for i in range(8000)])
+    controls = anndata.AnnData(
+        sparse.random(500, 8000, 0.1, "csr", np.float32, random_state=1), var=pd.DataFrame(index=genes)
+    )
+    means = random.random((2000, 8000))
+    training = TrainingData(genes, controls, list(genes[:2000]), means, means - 0.5, np.full(2000, 50))
+    start = time.monotonic()
+    predicted = ridge(training, Conditions(list(genes[2000:2100]), np.full((100, 8000), 0.5)))
+    assert time.monotonic() - start < 60
+    assert np.isfinite(predicted.values).all()

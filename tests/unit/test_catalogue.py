@@ -1,0 +1,163 @@
+"""A table of data sets or checkpoints is valid as a whole, or refused with the place of its first fault."""
+
+from pathlib import Path
+
+import pytest
+
+from scgpt_bench.data.catalogue import CHECKPOINT_FILES, Dataset, read_checkpoints, read_datasets
+from scgpt_bench.errors import InputError
+
+CONFIG = Path(__file__).parents[2] / "config"
+SUM = "0123456789abcdef" * 4
+COLUMNS = [*Dataset.__dataclass_fields__]
+ROW = {
+    "name": "drop",
+    "address": "https://example.org/drop.h5ad",
+    "sha256": SUM,
+    "format": "h5ad",
+    "values": "counts",
+    "target_sum": "10000",
+    "perturbation_column": "gene",
+    "control_label": "ctrl",
+    "perturbation_kind": "interference",
+}
+FILE = {"name": "tiny", "address": "https://example.org/tiny", "sha256": SUM, "bytes": "10"}
+
+
+def write(path, rows, columns=COLUMNS):
+    path.write_text("\n".join("\t".join(row) for row in [columns, *[[r.get(c, "") for c in columns] for r in rows]]))
+    return path
+
+
+def test_the_projects_own_data_sets_are_valid():
+    datasets = read_datasets(CONFIG / "datasets.tsv")
+    assert list(datasets)[:3] == ["planted", "papalexi_2021", "perturbench_devel"]
+    assert datasets["planted"].address == "generated"
+    assert datasets["planted"].sha256 is None
+    assert datasets["papalexi_2021"].bytes == 1358267
+    # One file holds activation in K562 and interference in three other cell lines.
+    assert datasets["perturbench_devel"].perturbation_kind == "mixed"
+
+
+def test_the_projects_own_checkpoints_are_valid_and_complete():
+    files = read_checkpoints(CONFIG / "checkpoints.tsv")["scGPT_human"].files
+    assert set(files) == set(CHECKPOINT_FILES)
+    assert files["best_model.pt"].bytes == 205385258
+    assert files["args.json"].address.endswith("/args.json")
+
+
+def test_an_empty_cell_is_not_there_and_a_number_is_a_number(tmp_path):
+    dataset = read_datasets(write(tmp_path / "t.tsv", [ROW]))["drop"]
+    assert dataset == Dataset(**{**ROW, "target_sum": 10000.0})
+    assert dataset.batch_column is None
+    assert Dataset(**dataset.row) == dataset
+
+
+def test_several_control_labels(tmp_path):
+    table = write(tmp_path / "t.tsv", [{**ROW, "control_label": "ctrl | NT"}])
+    assert read_datasets(table)["drop"].control_labels == ("ctrl", "NT")
+
+
+def test_a_local_path_may_have_an_unknown_checksum(tmp_path):
+    table = write(tmp_path / "t.tsv", [{**ROW, "address": "data/drop.h5ad", "sha256": "unknown"}])
+    assert read_datasets(table)["drop"].sha256 is None
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a..b", "-a", ".a", "", "a b", "ä"])
+def test_a_name_that_could_leave_the_results_folder_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"line 2 .* column 'name'"):
+        read_datasets(write(tmp_path / "t.tsv", [{**ROW, "name": name}]))
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ({"sha256": "abc"}, "sha256"),
+        ({"sha256": SUM.upper()}, "sha256"),
+        ({"sha256": "unknown"}, "sha256"),
+        ({"sha256": ""}, "sha256"),
+        ({"address": ""}, "address"),
+        ({"address": "ftp://example.org/drop.h5ad"}, "address"),
+        ({"address": "generated"}, "format"),
+        ({"format": "generated"}, "format"),
+        ({"address": "generated", "format": "generated"}, "sha256"),
+        ({"format": "xlsx"}, "format"),
+        ({"values": "tpm"}, "values"),
+        ({"perturbation_kind": "drug"}, "perturbation_kind"),
+        ({"perturbation_column": ""}, "perturbation_column"),
+        ({"control_label": "ctrl|"}, "control_label"),
+        ({"guide_suffix": "g(\\d+$"}, "guide_suffix"),
+        ({"bytes": "1.5"}, "bytes"),
+        *[({"target_sum": value}, "target_sum") for value in ("0", "-1", "inf", "nan", "many", "")],
+    ],
+)
+def test_a_wrong_cell_is_named(tmp_path, change, column):
+    table = write(tmp_path / "t.tsv", [{**ROW, "name": "first"}, {**ROW, **change}])
+    with pytest.raises(InputError) as error:
+        read_datasets(table)
+    assert error.value.source == str(table)
+    assert error.value.where == f"line 3 (drop), column {column!r}"
+
+
+def test_a_name_stands_once(tmp_path):
+    with pytest.raises(InputError, match=r"line 3 .*'drop' a second time"):
+        read_datasets(write(tmp_path / "t.tsv", [ROW, ROW]))
+
+
+def test_columns_are_neither_missing_nor_unknown_nor_repeated(tmp_path):
+    for columns, found in [
+        (COLUMNS[:-1], "missing column 'citation'"),
+        ([*COLUMNS, "colour"], "unknown column 'colour'"),
+        ([*COLUMNS, "name"], "repeated column 'name'"),
+    ]:
+        with pytest.raises(InputError, match=found):
+            read_datasets(write(tmp_path / "t.tsv", [ROW], columns))
+
+
+def test_a_row_has_a_cell_per_column(tmp_path):
+    table = write(tmp_path / "t.tsv", [ROW])
+    table.write_text(table.read_text() + "\nshort\trow")
+    with pytest.raises(InputError, match="line 3: found 2 cells"):
+        read_datasets(table)
+
+
+def test_a_table_that_is_absent_or_empty_is_refused(tmp_path):
+    (tmp_path / "empty.tsv").touch()
+    for name in ("absent.tsv", "empty.tsv"):
+        with pytest.raises(InputError, match=name):
+            read_datasets(tmp_path / name)
+
+
+def checkpoint_table(tmp_path, rows):
+    return write(tmp_path / "c.tsv", rows, ["name", "file", "address", "sha256", "bytes", "licence", "source"])
+
+
+def test_a_checkpoint_has_its_three_files_once(tmp_path):
+    rows = [{**FILE, "file": file} for file in CHECKPOINT_FILES]
+    assert set(read_checkpoints(checkpoint_table(tmp_path, rows))["tiny"].files) == set(CHECKPOINT_FILES)
+    with pytest.raises(InputError, match=r"no row for vocab\.json"):
+        read_checkpoints(checkpoint_table(tmp_path, rows[:2]))
+    with pytest.raises(InputError, match=r"'args\.json' of 'tiny' a second time"):
+        read_checkpoints(checkpoint_table(tmp_path, [*rows, rows[1]]))
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ({"file": "model.bin"}, "file"),
+        ({"sha256": "unknown"}, "sha256"),
+        ({"bytes": ""}, "bytes"),
+        ({"name": "a/b"}, "name"),
+    ],
+)
+def test_a_wrong_cell_of_a_checkpoint_is_named(tmp_path, change, column):
+    with pytest.raises(InputError, match=f"line 2 .* column '{column}'"):
+        read_checkpoints(checkpoint_table(tmp_path, [{**FILE, "file": "args.json", **change}]))
+
+
+def test_every_published_checkpoint_has_an_entry():
+    known = read_checkpoints(CONFIG / "checkpoints.tsv")
+    folders = {name for name, checkpoint in known.items() if checkpoint.folder}
+    published = {"continual", "brain", "blood", "heart", "lung", "kidney", "pan_cancer"}
+    assert folders == {f"scGPT_{name}" for name in published}
+    assert set(known) == folders | {"scGPT_human"}

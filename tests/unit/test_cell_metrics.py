@@ -1,0 +1,81 @@
+"""Energy distance on cells whose distributions are known."""
+
+import json
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from scipy.spatial import distance
+
+from scgpt_bench.evaluation.cell_metrics import add_cell_space, energy_distance
+from scgpt_bench.evaluation.pseudobulk import truth
+
+SPLIT = pd.DataFrame({"perturbation": ["P", "Q", "trained"], "role": ["test", "test", "train"]})
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Normal cells around 0 (controls, a training perturbation), 1 (P) and 2 (Q) in 8 genes."""
+    random = np.random.default_rng(2)
+    labels = np.repeat(["control", "trained", "P", "Q"], 200)
+    X = random.normal(np.repeat([0.0, 0, 1, 2], 200)[:, None], 0.5, (800, 8)).astype(np.float32)
+    obs = pd.DataFrame({"perturbation": labels, "cell_type": "T"}, index=[f"cell{i}" for i in range(800)])
+    cells = anndata.AnnData(sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(8)]))
+    answer = truth(cells, SPLIT)
+    add_cell_space(answer, cells, components=7)
+    return cells, answer
+
+
+def predicted(X, perturbations, **method):
+    obs = pd.DataFrame({"perturbation": perturbations}, index=[str(i) for i in range(len(X))])
+    return anndata.AnnData(np.float32(X), obs=obs, uns={"method": json.dumps(method)})
+
+
+def sample(means, n, seed=0):
+    random = np.random.default_rng(seed)
+    X = np.concatenate([random.normal(mean, 0.5, (n, 8)) for mean in means])
+    return predicted(X, np.repeat(["P", "Q"], n))
+
+
+def test_cells_of_the_same_distribution_are_at_distance_zero_whatever_their_number(measured):
+    for n in (20, 500):
+        values = energy_distance(sample([1, 2], n), measured[1])["value"]
+        assert np.abs(values).max() < 0.15
+
+
+def test_distance_grows_with_the_distance_of_the_means(measured):
+    values = energy_distance(sample([1.5, 4], 100), measured[1])["value"]
+    assert 0.2 < values[0] < values[1]
+
+
+def test_distance_equals_its_definition_in_the_full_space():
+    """With as many components as the data have dimensions (two genes, one of them constant) the space is lossless."""
+    X = np.array([[0, 5], [1, 5], [3, 5], [7, 5], [2, 5]], dtype=np.float32)
+    labels = ["control", "trained", "P", "P", "Q"]
+    obs = pd.DataFrame({"perturbation": labels, "cell_type": "T"}, index=[f"cell{i}" for i in range(5)])
+    cells = anndata.AnnData(sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=["G0", "G1"]))
+    answer = truth(cells, SPLIT)
+    add_cell_space(answer, cells)
+    table = energy_distance(predicted([[1, 5], [2, 5], [2, 5]], ["P", "P", "Q"]), answer).set_index("perturbation")
+    # P: predicted 1, 2; measured 3, 7. 2 x mean(2, 6, 1, 5) - 1 - 4
+    assert table.loc["P", ["value", "reason"]].tolist() == [pytest.approx(2.0, abs=1e-5), ""]
+    assert table.loc["Q", "value"] == pytest.approx(0, abs=1e-5)
+    assert table.loc["Q", "reason"] == "a single predicted and a single measured cell"
+
+
+def test_a_technical_duplicate_is_compared_with_the_other_half(measured):
+    cells, answer = measured
+    own_half = ~answer.uns["cell_half_b"]
+    test_cells = cells[cells.obs["perturbation"].isin(["P", "Q"])]
+    duplicate = predicted(test_cells.X[own_half].toarray(), test_cells.obs["perturbation"].to_numpy()[own_half])
+    against_all = energy_distance(duplicate, answer)["value"]
+    duplicate.uns["method"] = json.dumps({"scored_against": "half_b"})
+    table = energy_distance(duplicate, answer)
+    of_p = answer.uns["cell_perturbation"] == 0
+    a, b = (answer.uns["cell_coordinates"][of_p & half] for half in (own_half, ~own_half))
+    expected = 2 * distance.cdist(a, b).mean() - distance.pdist(a).mean() - distance.pdist(b).mean()
+    assert table["value"][0] == pytest.approx(expected, abs=1e-4)
+    assert table["value"][0] != pytest.approx(against_all[0], abs=1e-4)
+    assert table["reason"][0] == "one half of the cells against the other"

@@ -1,0 +1,154 @@
+"""A fetched file is whole and has its checksum, or it is not there; servers on the loopback play the bad days."""
+
+import hashlib
+import logging
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from scgpt_bench.data.download import fetch
+from scgpt_bench.errors import InputError
+
+CONTENT = bytes(range(256)) * 400
+SUM = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server that answers each request as told: serve(*answers) gives its address, the last answer repeats."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
+    answers, requests = [], []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            answer = answers[min(len(requests), len(answers) - 1)]
+            requests.append(self.path)
+            if isinstance(answer, int):
+                self.send_error(answer)
+                return
+            declared, sent = answer
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(declared)))
+            self.end_headers()
+            self.wfile.write(sent)
+
+        def log_message(self, *_):
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def serve(*told):
+        answers.extend(told)
+        return f"http://127.0.0.1:{http.server_port}/folder/drop.h5ad?download=1", requests
+
+    yield serve
+    http.shutdown()
+    http.server_close()
+
+
+WHOLE = (CONTENT, CONTENT)
+TRUNCATED = (CONTENT, CONTENT[: len(CONTENT) // 2])
+SHORT = (CONTENT[:-1], CONTENT[:-1])
+
+
+def test_a_download_gives_the_bytes_and_shows_its_progress_on_standard_error(server, tmp_path, capfd):
+    address, requests = server(WHOLE)
+    destination = tmp_path / "resources" / "drop.h5ad"
+    assert fetch(address, SUM, destination) == SUM
+    assert destination.read_bytes() == CONTENT
+    assert [path.name for path in destination.parent.iterdir()] == ["drop.h5ad"]
+    assert len(requests) == 1
+    captured = capfd.readouterr()
+    assert "100%" in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("bad", [503, 404, TRUNCATED, SHORT], ids=["503", "404", "truncated", "wrong bytes"])
+def test_a_server_that_fails_twice_is_asked_a_third_time(server, tmp_path, bad):
+    address, requests = server(bad, bad, WHOLE)
+    fetch(address, SUM, tmp_path / "drop.h5ad", retries=2)
+    assert (tmp_path / "drop.h5ad").read_bytes() == CONTENT
+    assert len(requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("bad", "found"), [(404, "404"), (TRUNCATED, "IncompleteRead"), (SHORT, hashlib.sha256(CONTENT[:-1]).hexdigest())]
+)
+def test_a_download_that_never_succeeds_leaves_nothing_and_says_why(server, tmp_path, bad, found):
+    address, requests = server(bad)
+    with pytest.raises(InputError) as error:
+        fetch(address, SUM, tmp_path / "drop.h5ad", retries=2)
+    assert error.value.source == address
+    assert found in error.value.found
+    assert SUM in error.value.expected
+    assert len(requests) == 3
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_failed_download_leaves_the_file_that_was_there(server, tmp_path):
+    address, _ = server(SHORT)
+    (tmp_path / "drop.h5ad").write_text("earlier")
+    with pytest.raises(InputError):
+        fetch(address, SUM, tmp_path / "drop.h5ad", retries=0)
+    assert (tmp_path / "drop.h5ad").read_text() == "earlier"
+
+
+def test_what_a_killed_download_left_is_replaced(server, tmp_path):
+    address, _ = server(WHOLE)
+    leftover = tmp_path / ".drop.h5ad.download"
+    leftover.mkdir()
+    (leftover / "drop.h5ad").write_bytes(CONTENT[:10])
+    (leftover / "tmpabc").write_bytes(CONTENT[:10])
+    fetch(address, SUM, tmp_path / "drop.h5ad")
+    assert (tmp_path / "drop.h5ad").read_bytes() == CONTENT
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize("name", ["drop.h5ad", "renamed.bin"])
+@pytest.mark.parametrize("size", [None, len(CONTENT)])
+def test_a_mirror_is_used_before_the_address_whatever_the_files_name(server, tmp_path, name, size):
+    address, requests = server(404)
+    mirror = tmp_path / "mirror"
+    (mirror / "deep").mkdir(parents=True)
+    (mirror / "deep" / name).write_bytes(CONTENT)
+    fetch(address, SUM, tmp_path / "out", mirrors=[mirror], size=size)
+    assert (tmp_path / "out").read_bytes() == CONTENT
+    assert requests == []
+
+
+def test_a_mirrors_file_with_the_right_name_and_other_content_is_passed_over(server, tmp_path):
+    address, requests = server(WHOLE)
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "drop.h5ad").write_bytes(CONTENT[:-1] + b"?")
+    fetch(address, SUM, tmp_path / "out", mirrors=[mirror], size=len(CONTENT))
+    assert (tmp_path / "out").read_bytes() == CONTENT
+    assert len(requests) == 1
+
+
+def test_a_mirror_that_this_machine_lacks_is_noted_and_skipped(server, tmp_path, caplog):
+    address, _ = server(WHOLE)
+    with caplog.at_level(logging.WARNING):
+        fetch(address, SUM, tmp_path / "out", mirrors=[tmp_path / "absent"])
+    assert (tmp_path / "out").read_bytes() == CONTENT
+    assert "absent: not there, skipped" in caplog.text
+
+
+def test_a_local_path_is_copied_and_its_checksum_returned(tmp_path):
+    source = tmp_path / "drop.h5ad"
+    source.write_bytes(CONTENT)
+    assert fetch(str(source), None, tmp_path / "out") == SUM
+    assert (tmp_path / "out").read_bytes() == CONTENT
+
+
+def test_a_local_path_is_refused_when_absent_or_changed(tmp_path):
+    source = tmp_path / "drop.h5ad"
+    with pytest.raises(InputError, match="no such file"):
+        fetch(str(source), None, tmp_path / "out")
+    source.write_bytes(CONTENT[:-1])
+    with pytest.raises(InputError, match=f"expected {SUM}"):
+        fetch(str(source), SUM, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,465 @@
+"""Figures: the same bytes every time, one colour a method, names as they stand, nothing that hides anything."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from scgpt_bench import figures
+from scgpt_bench.errors import InputError
+from scgpt_bench.figures.style import literal, metric_label
+
+METHODS = [
+    *["control-mean", "train-mean", "additive", "ridge", "knn", "target-only"],
+    *["scgpt-zero-shot", "scgpt-knockout", "scgpt-finetuned"],
+    *["shuffled", "technical-duplicate", "imported"],
+]
+LONG = "<b>Ünïcode</b> & 'quotes' IN CAPITALS WITHOUT END " + 30 * "W"
+ODD = ["$x_1$", "<script>alert(1)</script>", "Größenänderung", LONG, "_hidden", "a\\$b^2$"]
+INTERFERON = ["IFNGR1", "IFNGR2", "JAK2", "STAT1"]
+
+
+def score_table(methods=METHODS, dataset="planted") -> pd.DataFrame:
+    mean = np.linspace(0.1, 0.7, len(methods))
+    return pd.DataFrame(
+        {
+            "dataset": dataset,
+            "split": "fold-0",
+            "method": methods,
+            "metric": "pearson_delta",
+            "mean": mean,
+            "ci_low": mean - 0.05,
+            "ci_high": mean + 0.05,
+            "n_perturbations": 25,
+            "n_seeds": 1,
+            "fraction_of_ceiling": mean / 0.7,
+        }
+    )
+
+
+def verdict_table(methods=METHODS, datasets=("planted",)) -> pd.DataFrame:
+    difference = np.linspace(-0.2, 0.2, len(methods))
+    table = pd.DataFrame(
+        {
+            "split": "fold-0",
+            "method": methods,
+            "metric": "pearson_delta",
+            "best_baseline": "train-mean",
+            "difference": difference,
+            "ci_low": difference - 0.03,
+            "ci_high": difference + 0.03,
+            "p_value": 0.01,
+            "verdict": np.where(difference > 0.03, "better", "indistinguishable"),
+        }
+    )
+    return pd.concat([table.assign(dataset=dataset) for dataset in datasets], ignore_index=True)
+
+
+def names(n: int) -> list[str]:
+    return [*INTERFERON, *(f"GENE{i}" if i % 2 else f"GENE{i}+STAT1" for i in range(n))][:n]
+
+
+def metric_values(perturbations, methods=METHODS) -> pd.DataFrame:
+    values = np.random.default_rng(0).uniform(-0.3, 0.9, (len(perturbations), len(methods)))
+    return (
+        pd.DataFrame(values, index=perturbations, columns=methods)
+        .rename_axis("perturbation")
+        .melt(var_name="method", ignore_index=False)
+        .reset_index()
+    )
+
+
+def deltas(n: int, genes: int = 60) -> np.ndarray:
+    """Responses of ``names(n)``: one that the interferon pathway shares, and one of its own for every other."""
+    delta = np.random.default_rng(1).normal(0, 1, (n, genes))
+    delta[:4] = delta[0] + np.random.default_rng(2).normal(0, 0.1, (min(n, 4), genes))
+    return delta
+
+
+def gene_names(genes: int = 60) -> list[str]:
+    return [f"ENSG{i:05d}.1" if i % 5 == 0 else f"CXCL{i}" for i in range(genes)]
+
+
+def vocabulary(genes) -> pd.DataFrame:
+    status = np.array(["in_vocabulary", "renamed", "padded"])[np.arange(len(genes)) % 3]
+    return pd.DataFrame({"gene": genes, "status": status})
+
+
+def history(epochs: int) -> pd.DataFrame:
+    epoch = np.arange(1, epochs + 1)
+    return pd.DataFrame(
+        {
+            "epoch": epoch,
+            "step": 100 * epoch,
+            "loss": 1 / epoch,
+            "held_out_loss": 1.1 / epoch,
+            "pearson_delta": 1 - 1 / epoch,
+            "learning_rate": 1e-4 * 0.9**epoch,
+            "gradient_norm": 1.0,
+            "seconds": 3.0,
+            "peak_memory_mb": 900.0,
+        }
+    )
+
+
+def loaded(methods) -> pd.DataFrame:
+    counts = {"pretrained": 48_000_000, "random": 3_859_459, "unused": 300_000}
+    return pd.DataFrame(
+        [(m, s, n) for m in methods for s, n in counts.items()], columns=["method", "status", "n_parameters"]
+    )
+
+
+def costs(rules) -> pd.DataFrame:
+    return pd.DataFrame({"rule": rules, "seconds": np.geomspace(1, 5000, len(rules)), "memory_mib": 900.0})
+
+
+def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[str, Figure]:
+    n = len(perturbations)
+    delta, shown = deltas(n), min(n, 6)
+    reliability = pd.Series(np.linspace(0, 1, n), index=perturbations, name="split-half reliability")
+    return {
+        "method_scores": figures.method_scores(score_table(methods), "pearson_delta"),
+        "paired_differences": figures.paired_differences(verdict_table(methods), "pearson_delta"),
+        "paired_differences_of_two": figures.paired_differences(verdict_table(methods, ("a", LONG)), "pearson_delta"),
+        "perturbation_strip": figures.perturbation_strip(
+            metric_values(perturbations, methods), "pearson_delta", reliability
+        ),
+        "predicted_against_true": figures.predicted_against_true(
+            0.03 * delta[:shown],
+            0.1 * delta[:shown],
+            perturbations[:shown],
+            gene_names(),
+            methods[0],
+            np.arange(1, shown + 1),
+        ),
+        "delta_heatmap": figures.delta_heatmap(delta, perturbations, gene_names(), "planted"),
+        "training_history": figures.training_history(history(15), methods[0], best=7),
+        "vocabulary_coverage": figures.vocabulary_coverage(vocabulary(perturbations), np.arange(n) + 1.0, methods[0]),
+        "load_report": figures.load_report(loaded(methods), "planted"),
+        "cost_bars": figures.cost_bars(costs(methods), "this run"),
+    }
+
+
+def svg_texts(path: Path) -> list[str]:
+    """Every text that the SVG shows, in order."""
+    return ["".join(e.itertext()).strip() for e in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def drawn_texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], np.ndarray]:
+    """The texts that a drawing of ``figure`` really puts on paper, and their boxes [texts, (x0, y0, x1, y1)]."""
+    seen: dict[int, Text] = {}
+    draw = Text.draw
+
+    def recording(text, renderer):
+        if text.get_visible() and text.get_text().strip():
+            seen[id(text)] = text
+        draw(text, renderer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Text, "draw", recording)
+        figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text).extents for text in seen.values()]
+    return [text.get_text() for text in seen.values()], np.array(boxes)
+
+
+def assert_readable(figure: Figure, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No text covers another, and none leaves the page."""
+    texts, boxes = drawn_texts(figure, monkeypatch)
+    assert len(texts) > 5, name
+    outside = (boxes[:, :2] < -1).any(axis=1) | (boxes[:, 2:] > figure.bbox.extents[2:] + 1).any(axis=1)
+    assert not outside.any(), (name, [texts[i] for i in np.flatnonzero(outside)])
+    shared = np.minimum(boxes[:, None, 2:], boxes[:, 2:]) - np.maximum(boxes[:, None, :2], boxes[:, :2])
+    pairs = np.argwhere(np.triu((shared > 0.5).all(axis=2), 1))
+    assert not len(pairs), (name, [(texts[i], texts[j]) for i, j in pairs])
+
+
+@pytest.mark.parametrize("n", [1, 3, 60, 300])
+def test_no_text_covers_another_whatever_the_number_of_perturbations(n, monkeypatch):
+    for name, figure in all_figures(names(n)).items():
+        assert_readable(figure, name, monkeypatch)
+
+
+@pytest.mark.parametrize("n", [6, 300])
+def test_no_text_covers_another_with_odd_and_long_names(n, monkeypatch):
+    for name, figure in all_figures([*ODD, *names(n)][:n], ODD).items():
+        assert_readable(figure, name, monkeypatch)
+
+
+def test_the_check_of_covered_text_finds_covered_text(monkeypatch):
+    figure = figures.method_scores(score_table(), "pearson_delta")
+    figure.axes[0].text(0.5, 3.2, "over", fontsize=20)
+    figure.axes[0].text(0.5, 3.0, "under", fontsize=20)
+    with pytest.raises(AssertionError, match="over"):
+        assert_readable(figure, "method_scores", monkeypatch)
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_the_same_figure_gives_the_same_bytes(tmp_path, suffix):
+    for turn in ("first", "second"):
+        figure = figures.delta_heatmap(deltas(25), names(25), gene_names(), "planted")
+        figures.save(figure, tmp_path / f"{turn}.{suffix}")
+        figures.save(figure, tmp_path / f"{turn}.again.{suffix}")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_a_fresh_process_gives_the_same_bytes(tmp_path):
+    here = Path(__file__).resolve()
+    program = (
+        f"import sys; sys.path[:0] = {[str(here.parent), *sys.path]!r}\n"
+        "import test_figures as t\n"
+        "for name, figure in t.all_figures(t.names(3)).items():\n"
+        f"    t.figures.save(figure, {str(tmp_path)!r} + f'/{{name}}.fresh.svg')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
+    for name, figure in all_figures(names(3)).items():
+        figures.save(figure, tmp_path / f"{name}.svg")
+        assert (tmp_path / f"{name}.svg").read_bytes() == (tmp_path / f"{name}.fresh.svg").read_bytes(), name
+
+
+def test_the_style_of_the_caller_changes_nothing(tmp_path):
+    figures.save(figures.method_scores(score_table(), "pearson_delta"), tmp_path / "plain.svg")
+    with mpl.rc_context({"font.size": 20, "svg.fonttype": "path", "axes.prop_cycle": mpl.cycler(color=["red"])}):
+        figures.save(figures.method_scores(score_table(), "pearson_delta"), tmp_path / "loud.svg")
+    assert (tmp_path / "plain.svg").read_bytes() == (tmp_path / "loud.svg").read_bytes()
+
+
+def test_names_are_shown_as_they_stand(tmp_path):
+    for figure_name, figure in all_figures(ODD, ODD).items():
+        path = tmp_path / f"{figure_name}.svg"
+        figures.save(figure, path)
+        assert not list(ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}script")), figure_name
+        assert "<script>" not in path.read_text(), figure_name
+    for figure_name, shown in {"method_scores": ODD, "delta_heatmap": ODD, "cost_bars": ODD}.items():
+        together = "".join(svg_texts(tmp_path / f"{figure_name}.svg")).replace(" ", "")
+        for name in shown:
+            assert name.replace(" ", "") in together, (figure_name, name)
+
+
+def test_a_character_that_xml_cannot_hold_is_replaced(tmp_path):
+    figures.save(figures.method_scores(score_table(["a\x00b", "c\x1bd"]), "pearson_delta"), tmp_path / "figure.svg")
+    assert {"a\N{REPLACEMENT CHARACTER}b", "c\N{REPLACEMENT CHARACTER}d"} <= set(svg_texts(tmp_path / "figure.svg"))
+
+
+def test_text_stays_text_and_the_title_is_the_accessible_name(tmp_path):
+    figures.save(figures.method_scores(score_table(), "pearson_delta"), tmp_path / "figure.svg")
+    assert set(METHODS) - {"shuffled", "technical-duplicate"} <= set(svg_texts(tmp_path / "figure.svg"))
+    title = ElementTree.parse(tmp_path / "figure.svg").find("{http://www.w3.org/2000/svg}title")
+    assert title.text == "planted, fold-0: pearson_delta, 25 perturbations"
+
+
+def test_a_method_has_one_colour_in_every_figure():
+    made = all_figures(names(25))
+    for method in METHODS:
+        colour = figures.method_style(method).colour
+        for name in ("method_scores", "paired_differences"):
+            axes = made[name].axes[0]
+            labels = [label.get_text().split(" (")[0] for label in axes.get_yticklabels()]
+            row = labels.index(method)
+            lines = [line for line in axes.lines if list(line.get_ydata()) == [row, row]]
+            assert {to_hex(line.get_color()) for line in lines} == {colour}, (name, method)
+        (panel,) = (
+            axes for axes in made["perturbation_strip"].axes if axes.get_title(loc="left").startswith(f"{method}, ")
+        )
+        assert {to_hex(line.get_color()) for line in panel.lines} == {colour}, method
+
+
+def test_known_methods_differ_in_colour_and_groups_in_marker():
+    known = [figures.method_style(method) for method in METHODS if method != "imported"]
+    assert len({style.colour for style in known}) == len(known)
+    groups = {method: figures.method_style(method).group for method in METHODS}
+    assert groups["ridge"] == groups["control-mean"] == "baseline"
+    assert len({(style.group, style.marker) for style in known}) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "group"),
+    [
+        ("ridge-10", "baseline"),
+        ("scgpt-finetuned-long", "scGPT"),
+        ("oracle_2", "benchmark control"),
+        ("ridgeline", "other method"),
+        ("gears", "other method"),
+    ],
+)
+def test_an_unknown_method_has_the_group_it_extends_and_always_the_same_colour(method, group):
+    style = figures.method_style(method)
+    assert style.group == group
+    assert style == figures.method_style(method)
+
+
+def test_the_ladder_is_sorted_by_what_is_better():
+    scores = score_table(["train-mean", "ridge", "knn"])
+    ladder = figures.method_scores(scores, "pearson_delta").axes[0]
+    assert [label.get_text() for label in ladder.get_yticklabels()] == ["knn", "ridge", "train-mean"]
+    assert ladder.yaxis_inverted()
+    ladder = figures.method_scores(scores.assign(metric="mse"), "mse").axes[0]
+    assert [label.get_text() for label in ladder.get_yticklabels()] == ["train-mean", "ridge", "knn"]
+
+
+def test_floor_and_ceiling_are_drawn_where_they_score():
+    scores = score_table()
+    axes = figures.method_scores(scores, "pearson_delta").axes[0]
+    dashed = {line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"}
+    assert dashed == set(scores.set_index("method").loc[["shuffled", "technical-duplicate"], "mean"])
+
+
+def test_a_score_without_interval_is_a_dot_without_bar():
+    scores = score_table(["ridge"]).assign(ci_low=np.nan, ci_high=np.nan)
+    assert len(figures.method_scores(scores, "pearson_delta").axes[0].lines) == 1
+
+
+def test_the_strip_sorts_perturbations_by_reliability_and_averages_seeds():
+    values = pd.DataFrame({"perturbation": ["A", "B", "A", "B"], "method": "ridge", "value": [0.1, 0.5, 0.3, 0.7]})
+    figure = figures.perturbation_strip(values, "pearson_delta", pd.Series({"A": 0.2, "B": 0.9}, name="reliability"))
+    dots = figure.axes[0].lines[-1].get_ydata()
+    np.testing.assert_allclose(dots, [0.6, 0.2])
+    assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == ["B", "A"]
+
+
+def test_perturbations_of_one_pathway_stand_together_in_the_heat_map():
+    order = ["GENE0", "IFNGR1", "GENE1", "JAK2", "GENE2", "STAT1", "GENE3", "IFNGR2"]
+    own = deltas(8)
+    delta = np.array([own[0] if name in INTERFERON else own[4 + int(name[-1])] for name in order])
+    delta = delta + np.random.default_rng(3).normal(0, 0.1, delta.shape)
+    figure = figures.delta_heatmap(delta, order, gene_names(), "planted")
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    places = sorted(rows.index(name) for name in INTERFERON)
+    assert places == list(range(places[0], places[0] + 4))
+    correlation = figure.axes[1].collections[0].get_array().reshape(8, 8)
+    np.testing.assert_allclose(correlation, np.corrcoef(delta[[order.index(name) for name in rows]]), atol=1e-12)
+
+
+def test_a_response_without_variance_is_drawn_and_correlates_with_nothing():
+    delta = np.vstack([np.zeros(60), deltas(4)])
+    figure = figures.delta_heatmap(delta, ["nothing", *INTERFERON], gene_names(), "planted")
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    correlation = figure.axes[1].collections[0].get_array().reshape(5, 5)[rows.index("nothing")]
+    np.testing.assert_array_equal(np.sort(correlation), [0, 0, 0, 0, 1])
+
+
+def test_the_prediction_is_on_the_vertical_axis_with_its_correlation():
+    true = deltas(1)
+    axes = figures.predicted_against_true(-0.5 * true, true, ["STAT1"], gene_names(), "ridge", [12]).axes[0]
+    assert axes.get_title() == "STAT1\nr = −1.00, n = 12 cells"
+    np.testing.assert_array_equal(axes.lines[-1].get_ydata(), -0.5 * true[0])
+    flat = figures.predicted_against_true(0 * true, true, ["STAT1"], gene_names(), "control-mean").axes[0]
+    assert flat.get_title() == "STAT1\nr undefined (no variance)"
+
+
+def test_the_strongest_genes_are_named():
+    true = np.zeros((1, 60))
+    true[0, [3, 17, 31]] = [2.0, -1.0, 1.5]
+    axes = figures.predicted_against_true(0.9 * true, true, ["STAT1"], gene_names(), "ridge", n_named=3).axes[0]
+    named = {text.get_text() for text in axes.texts}
+    assert named == {gene_names()[i] for i in (3, 17, 31)}
+
+
+def test_a_prediction_that_differs_from_control_by_rounding_only_has_no_correlation():
+    true = deltas(1)
+    rounding = 1e-8 * np.random.default_rng(0).normal(size=true.shape)
+    axes = figures.predicted_against_true(rounding, true, ["STAT1"], gene_names(), "control-mean").axes[0]
+    assert axes.get_title() == "STAT1\nr undefined (no variance)"
+
+
+def test_the_training_history_draws_losses_metrics_and_learning_rate_and_no_bookkeeping():
+    made = figures.training_history(history(15), "planted", best=7)
+    assert [axes.get_title(loc="left") for axes in made.axes] == [
+        "loss (squared log1p expression)",
+        "validation: Pearson delta (correlation)",
+        "learning rate",
+    ]
+    assert [len(axes.lines) for axes in made.axes] == [3, 2, 2]
+    assert all(axes.lines[-1].get_xdata()[0] == 7 for axes in made.axes)
+
+
+def test_better_is_to_the_right_and_only_a_verdict_fills_the_marker():
+    table = verdict_table(["a", "b", "c"]).assign(
+        metric="mse", difference=[-0.1, 0.1, 0.0], verdict=["worse", "better", "data cannot tell"]
+    )
+    axes = figures.paired_differences(table, "mse").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "c", "a"]
+    markers = [line for line in axes.lines if line.get_marker() == "^"]
+    assert [line.get_markerfacecolor() == "white" for line in markers] == [False, True, False]
+    assert "more is better" in axes.get_xlabel()
+
+
+def test_a_run_without_anything_to_compare_says_so():
+    figure = figures.paired_differences(verdict_table().iloc[:0], "mse")
+    assert figure.get_supxlabel() == "No method was compared with a baseline on this metric."
+
+
+def test_coverage_counts_genes_and_expression():
+    table = pd.DataFrame({"gene": list("ABCD"), "status": ["in_vocabulary", "in_vocabulary", "renamed", "padded"]})
+    figure = figures.vocabulary_coverage(table, np.array([6.0, 2.0, 1.0, 1.0]), "planted")
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend[0] == "in the vocabulary: 2 genes (50.0 %), 80.0 % of expression"
+    assert legend[2] == "padded: unknown to the model: 1 gene (25.0 %), 10.0 % of expression"
+
+
+def test_the_load_report_says_how_much_is_pretrained():
+    report = pd.DataFrame(
+        [("a", "pretrained", 3_000_000), ("a", "random", 1_000_000), ("a", "unused", 9_000_000), ("b", "random", 500)],
+        columns=["method", "status", "n_parameters"],
+    )
+    beside = [text.get_text() for text in figures.load_report(report, "planted").axes[0].texts]
+    assert beside == ["4 M, 75.0 % pretrained", "500, 0.0 % pretrained"]
+
+
+def test_costs_add_time_and_take_the_largest_memory():
+    jobs = pd.DataFrame(
+        {"rule": ["fit", "fit", "plot"], "seconds": [60.0, 90.0, 3.0], "memory_mib": [512, 2048, np.nan]}
+    )
+    time, memory = figures.cost_bars(jobs, "this run").axes
+    assert [text.get_text() for text in time.texts] == ["2.5 min, 2 jobs", "3.0 s, 1 job"]
+    assert [text.get_text() for text in memory.texts] == ["2.0 GiB", "unknown"]
+
+
+def test_metrics_are_named_in_words_with_their_gene_set():
+    assert metric_label("pearson_delta_top20") == "Pearson delta (correlation), top 20 genes"
+    assert (
+        metric_label("mse_high1000") == "mean squared error (squared log1p expression), 1,000 genes highest in control"
+    )
+    assert metric_label("cosine_delta_top50_no_target").endswith("top 50 genes, without the target gene")
+    assert metric_label("cell_eval.overlap_at_N") == "cell_eval.overlap_at_N"
+
+
+def test_escaped_names_are_drawn_as_they_were():
+    for name in ("$", "$$", "a$b", r"a\$b$", r"\\$x$"):
+        figure = Figure()
+        text = figure.text(0, 0, literal(name))
+        assert text._preprocess_math(text.get_text()) == (name, False)
+
+
+def test_a_figure_is_whole_or_absent(tmp_path):
+    figure = figures.method_scores(score_table(), "pearson_delta")
+    with pytest.raises(InputError, match=re.escape("found '.pdf'; expected .svg or .png")):
+        figures.save(figure, tmp_path / "figure.pdf")
+    figure.axes[0].set_ylabel("$\\unknown{x}$")
+    with pytest.raises(ValueError, match="unknown"):
+        figures.save(figure, tmp_path / "figure.svg")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_input_that_cannot_be_drawn_is_refused_by_name():
+    with pytest.raises(InputError, match="scores of mse: rows: found none"):
+        figures.method_scores(score_table(), "mse")
+    with pytest.raises(InputError, match="verdicts: column 'best_baseline'"):
+        figures.paired_differences(score_table(), "pearson_delta")
+    with pytest.raises(InputError, match=r"deltas: STAT1, CXCL1: found nan; expected finite values"):
+        figures.delta_heatmap(np.array([[0.0, np.nan]]), ["STAT1"], ["A", "CXCL1"], "planted")
+    with pytest.raises(InputError, match=r"shape: found \(1, 2\); expected \(2, 2\)"):
+        figures.delta_heatmap(np.zeros((1, 2)), ["STAT1", "JAK2"], ["A", "B"], "planted")
+    with pytest.raises(InputError, match="status: found 'lost'"):
+        figures.vocabulary_coverage(pd.DataFrame({"gene": ["A"], "status": ["lost"]}), None, "planted")
+    with pytest.raises(InputError, match="none that is a number"):
+        figures.perturbation_strip(metric_values(["A"]).assign(value=np.nan), "mse")

@@ -1,0 +1,55 @@
+"""Output files are whole or absent."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scgpt_bench.files import read_table, sha256, whole, write_json, write_table
+
+
+def test_a_failure_leaves_nothing_behind_and_keeps_what_was_there(tmp_path):
+    path = tmp_path / "table.tsv"
+    path.write_text("before")
+
+    def fail():
+        with whole(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "before"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["table.tsv"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    folder = tmp_path / "checkpoint"
+    for name in ("old", "new"):
+        with whole(folder) as partial:
+            partial.mkdir()
+            (partial / name).touch()
+    assert [entry.name for entry in folder.iterdir()] == ["new"]
+
+
+def test_what_a_kill_left_is_replaced(tmp_path):
+    (tmp_path / ".a.txt.partial").mkdir()
+    with whole(tmp_path / "a.txt") as partial:
+        partial.write_text("whole")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_tables_keep_every_digit_and_genes_named_like_missing_values(tmp_path):
+    table = pd.DataFrame({"gene": ["NA", "NAN", "STAT1"], "value": [1 / 3, np.nan, 1e-300]})
+    write_table(table, tmp_path / "table.tsv")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "table.tsv"), table)
+
+
+def test_json_refuses_what_is_not_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json({"value": float("nan")}, tmp_path / "a.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_sha256_is_the_standard_one(tmp_path):
+    (tmp_path / "abc").write_text("abc")
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,280 @@
+"""Fine-tuning: flags that arrive, weights that start where they are said to, and a job that may be killed."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.scgpt import checkpoint, finetuning, inference, model, training
+from scgpt_bench.scgpt import vocabulary as vocabularies
+
+GENES = [f"GENE{i}" for i in range(32)]
+MEASURED = GENES[:30]  # GENE30 and GENE31 have tokens, but are not measured
+PERTURBATIONS = {"GENE1": "train", "GENE2": "train", "GENE3+GENE4": "train", "GENE30": "train", "GENE5": "validation"}
+OPTIONS = finetuning.Options(
+    learning_rate=3e-3, batch_size=8, epochs=2, validation_cells=8, pretrained=checkpoint.PRETRAINED_PREFIXES
+)
+MACHINE = training.Machine(accelerator="cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    symbols = {gene: i for i, gene in enumerate([*GENES, *[f"UNUSED{i}" for i in range(20)], "<pad>", "<cls>"])}
+    checkpoint.initialize(folder, {"embsize": 16, "nlayers": 2, "nheads": 2, "d_hid": 16}, symbols, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vocabulary(folder):
+    return vocabularies.align(MEASURED, checkpoint.read(folder).vocabulary)
+
+
+def experiment(n_cells=12, n_controls=40):
+    """Every perturbation lowers its targets and raises the ten last genes, in two batches of another level."""
+    generator = np.random.default_rng(0)
+    names = ["control"] * n_controls + [name for name in PERTURBATIONS for _ in range(n_cells)]
+    batch = np.arange(len(names)) % 2
+    values = generator.gamma(4.0, 0.5, size=(len(names), 30)).astype(np.float32) + batch[:, None]
+    for row, name in enumerate(names):
+        if name != "control":
+            values[row, 20:] += 1.5
+            values[row, [GENES.index(gene) for gene in name.split("+") if gene in MEASURED]] = 0
+    obs = pd.DataFrame(
+        {"perturbation": names, "batch": batch.astype(str)}, index=[f"cell{i}" for i in range(len(names))]
+    )
+    return anndata.AnnData(sp.csr_matrix(values), obs=obs, var=pd.DataFrame(index=MEASURED))
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return experiment()
+
+
+SPLIT = pd.DataFrame({"perturbation": list(PERTURBATIONS), "role": list(PERTURBATIONS.values())})
+
+
+def pairs_of(cells, folder, vocabulary, options=OPTIONS, seed=0):
+    weights = checkpoint.read(folder)
+    told = inference.conditions(SPLIT["perturbation"], vocabulary, weights.vocabulary)
+    trained = [name for name, role in PERTURBATIONS.items() if role == "train"]
+    token_ids = vocabulary["token_id"].to_numpy()
+    return finetuning.Pairs(cells, trained, token_ids, weights.vocabulary["<pad>"], told, options, seed)
+
+
+def run(cells, folder, vocabulary, path, options=OPTIONS, seed=0, split=SPLIT):
+    return finetuning.finetune(cells, split, vocabulary, folder, options, seed, path, MACHINE)
+
+
+def weights_of(path):
+    return torch.load(path / finetuning.MODEL, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def finetuned(cells, folder, vocabulary, tmp_path_factory):
+    path = tmp_path_factory.mktemp("finetuned")
+    return path, run(cells, folder, vocabulary, path)
+
+
+def test_it_learns_what_the_perturbations_share(cells, folder, vocabulary, tmp_path):
+    report = run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, learning_rate=1e-2, epochs=12))
+    assert report["pearson_delta"] > 0.8
+
+
+@pytest.mark.parametrize("max_seq_len", [12, 1536])
+def test_every_flag_reaches_the_model_by_default(cells, folder, vocabulary, max_seq_len):
+    pairs = pairs_of(cells, folder, vocabulary, replace(OPTIONS, max_seq_len=max_seq_len))
+    assert pairs.flag_share(0) == 1.0
+    for index in range(pairs.batches):
+        batch = pairs.batch(0, index)
+        n_targets = [len(name.split("+")) for name in pairs.perturbation[pairs._rows(0, index)]]
+        assert batch["flags"].sum(dim=1).tolist() == n_targets
+        assert batch["truth"].shape == (8, min(max_seq_len, 30))
+
+
+def test_without_keeping_targets_flags_are_dropped_as_often_as_published(folder, vocabulary):
+    cells = experiment(n_cells=200)
+    cells = cells[cells.obs["perturbation"].isin(["control", "GENE1", "GENE2"])].copy()
+    pairs = pairs_of(cells, folder, vocabulary, replace(OPTIONS, max_seq_len=10, keep_targets=False))
+    share = np.mean([pairs.flag_share(epoch) for epoch in range(40)])
+    assert abs(share - 10 / 30) < 0.03
+
+
+def test_combinations_carry_two_flags_and_unmeasured_targets_a_token_outside_the_loss(cells, folder, vocabulary):
+    pairs = pairs_of(cells, folder, vocabulary)
+    batch = pairs.batch(0, 0)
+    names = pairs.perturbation[pairs._rows(0, 0)]
+    assert {"GENE3+GENE4", "GENE30"} <= set(names)
+    assert batch["genes"].shape[1] == 31
+    assert batch["truth"].shape[1] == 30
+    for row, name in enumerate(names):
+        flagged = batch["genes"][row][batch["flags"][row] == model.PERTURBED]
+        assert [GENES[token] for token in flagged] == name.split("+")
+        assert bool(batch["padding"][row, 30]) == (name != "GENE30")
+        assert batch["values"][row, 30] == 0
+
+
+def test_the_token_of_an_unmeasured_target_does_not_reach_other_cells_of_the_batch(cells, folder, vocabulary):
+    weights = checkpoint.read(folder)
+    told = inference.conditions(SPLIT["perturbation"], vocabulary, weights.vocabulary)
+    token_ids, pad_id = vocabulary["token_id"].to_numpy(), weights.vocabulary["<pad>"]
+    generator, _ = finetuning.start(weights, inference.tokens_in_use(told, vocabulary), OPTIONS, 0)
+    generator.eval()
+    values = cells.X[:2].toarray()
+
+    def predict(rows, names):
+        inputs = finetuning.model_inputs(values[rows], [told[name] for name in names], token_ids, pad_id, np.arange(30))
+        with torch.no_grad():
+            return finetuning._predict(generator, inputs)[:, :30]
+
+    together = predict([0, 1], ["GENE1", "GENE30"])
+    assert (together[:1] - predict([0], ["GENE1"])).abs().max() < 1e-5
+    assert (together[1:] - predict([1], ["GENE30"])).abs().max() < 1e-5
+
+
+def test_the_control_of_a_pair_is_of_its_batch_and_depends_on_names_only(cells, folder, vocabulary):
+    pairs = pairs_of(cells, folder, vocabulary)
+    batch, names = cells.obs["batch"].to_numpy(), cells.obs["perturbation"].to_numpy()
+    for row in pairs.rows:
+        control = pairs._control(3, row)
+        assert names[control] == "control"
+        assert batch[control] == batch[row]
+    fewer = cells[cells.obs["perturbation"] != "GENE2"].copy()
+    again = pairs_of(fewer, folder, vocabulary)
+    for row in again.rows:
+        original = cells.obs_names.get_loc(fewer.obs_names[row])
+        assert fewer.obs_names[again._control(3, row)] == cells.obs_names[pairs._control(3, original)]
+
+
+def test_a_control_is_drawn_once_where_the_published_pairing_is_asked_for(cells, folder, vocabulary):
+    redrawn, once = (
+        pairs_of(cells, folder, vocabulary, replace(OPTIONS, redraw_controls=redraw)) for redraw in (True, False)
+    )
+    assert any(redrawn._control(0, row) != redrawn._control(1, row) for row in redrawn.rows)
+    assert all(once._control(0, row) == once._control(1, row) for row in once.rows)
+
+
+def test_two_ranks_share_the_batch_and_their_mean_loss_is_its_loss(cells, folder, vocabulary):
+    pairs = pairs_of(cells, folder, vocabulary, replace(OPTIONS, batch_size=7))
+    generator, _ = finetuning.start(checkpoint.read(folder), range(32), OPTIONS, 0)
+    whole = finetuning._loss(generator, pairs.batch(0, 1))
+    shares = [finetuning._loss(generator, pairs.batch(0, 1, rank, 2)) for rank in range(2)]
+    assert torch.allclose(sum(shares) / 2, whole, rtol=1e-5)
+    error = finetuning._predict(generator, pairs.batch(0, 1))[:, :30] - pairs.batch(0, 1)["truth"]
+    assert torch.allclose(error.square().mean(), whole, rtol=1e-5)
+
+
+def test_weights_start_where_the_load_report_says(folder):
+    weights = checkpoint.read(folder)
+    generator, report = finetuning.start(weights, range(32), OPTIONS, 0)
+    assert report["n_pretrained"] > 0
+    assert torch.equal(generator.encoder.embedding.weight[:32], weights.tensors["encoder.embedding.weight"][:32])
+    assert any(name.startswith("pert_encoder") for name in report["random"])
+    scratch, report = finetuning.start(weights, range(32), replace(OPTIONS, pretrained=()), 0)
+    assert report["n_pretrained"] == 0
+    assert not torch.equal(scratch.encoder.embedding.weight[:32], weights.tensors["encoder.embedding.weight"][:32])
+    assert torch.equal(scratch.decoder.coeff_decoder.fc[0].weight, generator.decoder.coeff_decoder.fc[0].weight)
+
+
+def test_frozen_modules_keep_the_checkpoint_and_the_others_move(cells, folder, vocabulary, tmp_path):
+    run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, freeze=("transformer_encoder",)))
+    weights = checkpoint.read(folder)
+    trained = finetuning.load(tmp_path, weights)
+    start, _ = finetuning.start(weights, weights_of(tmp_path)["token_ids"].tolist(), OPTIONS, 0)
+    moved = {name for name, tensor in start.state_dict().items() if not torch.equal(tensor, trained.state_dict()[name])}
+    assert {name.split(".")[0] for name in moved} == {"encoder", "value_encoder", "pert_encoder", "decoder"}
+
+
+def test_training_only_the_rows_in_use_equals_training_all_rows(cells, folder, vocabulary, finetuned, tmp_path):
+    run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, genes_in_use_only=False))
+    few, all_rows = weights_of(finetuned[0]), weights_of(tmp_path)
+    used = few.pop("token_ids")
+    embedding = all_rows["encoder.embedding.weight"]
+    assert torch.equal(few.pop("encoder.embedding.weight"), embedding[used])
+    unused = np.setdiff1d(np.arange(len(embedding)), used)
+    assert torch.equal(embedding[unused], checkpoint.read(folder).tensors["encoder.embedding.weight"][unused])
+    for name, tensor in few.items():
+        assert torch.equal(tensor, all_rows[name]), name
+
+
+def test_a_job_stopped_by_sigterm_goes_on_to_the_same_bytes(
+    cells, folder, vocabulary, finetuned, tmp_path, monkeypatch
+):
+    batch = finetuning.Pairs.batch
+
+    def stopped(self, epoch, index, *rank):
+        if (epoch, index) == (1, 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch(self, epoch, index, *rank)
+
+    monkeypatch.setattr(finetuning.Pairs, "batch", stopped)
+    with pytest.raises(training.Interrupted):
+        run(cells, folder, vocabulary, tmp_path)
+    assert not (tmp_path / finetuning.MODEL).exists()
+    monkeypatch.undo()
+    run(cells, folder, vocabulary, tmp_path)
+    assert_same_weights(tmp_path, finetuned[0])
+
+
+def assert_same_weights(path, reference):
+    expected = weights_of(reference)
+    assert set(weights_of(path)) == set(expected)
+    for name, tensor in weights_of(path).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others(cells, folder, vocabulary, finetuned, tmp_path):
+    run(cells, folder, vocabulary, tmp_path / "again")
+    assert_same_weights(tmp_path / "again", finetuned[0])
+    run(cells, folder, vocabulary, tmp_path / "other", seed=1)
+    other = weights_of(tmp_path / "other")["decoder.coeff_decoder.fc.0.weight"]
+    assert not torch.equal(other, weights_of(finetuned[0])["decoder.coeff_decoder.fc.0.weight"])
+
+
+def test_the_model_folder_holds_the_model_a_report_and_the_history(finetuned):
+    path, report = finetuned
+    assert {file.name for file in path.iterdir()} == {"model.pt", "report.json", "history.tsv"}
+    assert json.loads((path / "report.json").read_text()) == json.loads(json.dumps(report))
+    assert report["flag_share"] == 1.0
+    assert set(finetuning.DEVIATIONS) == set(report["deviations"])
+    history = pd.read_csv(path / "history.tsv", sep="\t")
+    assert {"loss", "pearson_delta", "pearson", "validation_mse", "learning_rate"} <= set(history)
+
+
+def test_training_without_a_perturbed_gene_in_the_vocabulary_is_refused(cells, folder, vocabulary, tmp_path):
+    renamed = vocabulary.copy()
+    renamed.loc[1:5, ["token_id", "status"]] = [checkpoint.read(folder).vocabulary["<pad>"], "padded"]
+    split = SPLIT[SPLIT["perturbation"] != "GENE30"]
+    with pytest.raises(InputError, match="role 'train': found 3 perturbations, none with all its genes"):
+        run(cells, folder, renamed, tmp_path, split=split)
+
+
+def test_perturbations_without_a_token_are_left_out_and_reported(cells, folder, vocabulary, tmp_path):
+    renamed = vocabulary.copy()
+    renamed.loc[1, ["token_id", "status"]] = [checkpoint.read(folder).vocabulary["<pad>"], "padded"]
+    report = run(cells, folder, renamed, tmp_path, replace(OPTIONS, epochs=1))
+    assert report["perturbations_without_token"] == ["GENE1"]
+    assert report["training_pairs"] == 36
+
+
+def test_an_empty_validation_fold_is_refused(cells, folder, vocabulary, tmp_path):
+    with pytest.raises(InputError, match="role 'validation'"):
+        run(cells, folder, vocabulary, tmp_path, split=SPLIT[SPLIT["role"] == "train"])
+
+
+def test_a_batch_larger_than_the_data_is_refused(cells, folder, vocabulary, tmp_path):
+    with pytest.raises(InputError, match="batch_size: found 64; expected at most 48"):
+        run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, batch_size=64))
+
+
+def test_cells_without_controls_are_refused(cells, folder, vocabulary, tmp_path):
+    with pytest.raises(InputError, match="no control cell"):
+        run(cells[cells.obs["perturbation"] != "control"].copy(), folder, vocabulary, tmp_path)

@@ -1,0 +1,252 @@
+"""Predictions made elsewhere: reordered, matched, filled by a stated rule, or refused because of their scale."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scgpt_bench.data.catalogue import Dataset
+from scgpt_bench.data.controls import control_cells, draw_controls
+from scgpt_bench.data.harmonize import harmonize
+from scgpt_bench.data.planted import generate
+from scgpt_bench.data.splits import fold
+from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
+from scgpt_bench.files import write_table
+from scgpt_bench.methods.baselines import conditions_to_predict, training_data
+from scgpt_bench.methods.imported import import_predictions, without_test_cells
+from scgpt_bench.methods.predictions import read_predictions, write_predictions
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+DATASET = Dataset("planted", "generated", "generated", "counts", 400.0, "perturbation", "control", "interference")
+DATASET = replace(DATASET, batch_column="batch", cell_type_column="cell_type", combination_separator="+")
+SIZE = {"modules": 4, "targets_per_module": 3, "cells_per_perturbation": 20, "control_cells": 200, "atlas_cells": 50}
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    """Cells, split, drawn controls, test conditions and truth of a planted experiment with pairs."""
+    drop = generate({**SIZE, "combinations": 3, "unmeasured_targets": 0, "truth_draws": 2}).cells
+    cells = harmonize(drop, DATASET, minimum_cells=5)
+    labels = cells.obs["perturbation"]
+    split = fold(labels, dataset="planted", fold=0, folds=3, seed=1, validation_share=0.2, minimum_cells=5)
+    draw = draw_controls(cells.obs, split, per_perturbation=10, seed=1, dataset="planted", split_name="fold0")
+    return cells, split, control_cells(cells, draw), conditions_to_predict(cells, split), truth(cells, split)
+
+
+def answer_as_file(experiment, path, perturbations=None, genes=None, transform=lambda X: X):
+    """The measured means, as pseudo-bulks in a file."""
+    answer = experiment[-1]
+    answer = answer[perturbations or list(answer.obs_names), genes or list(answer.var_names)]
+    obs = pd.DataFrame({"perturbation": answer.obs_names.to_numpy()})
+    obs.index = obs.index.astype(str)
+    anndata.AnnData(transform(np.asarray(answer.X)), obs=obs, var=answer.var[[]]).write_h5ad(path)
+    return path
+
+
+def imported_means(experiment, path, dataset=DATASET, **missing):
+    """The pseudo-bulk of what is imported, through the file that every method writes, and what is said about it."""
+    cells, split, controls, test, _ = experiment
+    X, obs, method = import_predictions(path, dataset, controls, test, **missing)
+    written = path.with_name("predictions.h5ad")
+    write_predictions(written, X, obs, cells.var_names, method)
+    return pseudobulk(read_predictions(written, cells.var_names, split)), method
+
+
+def test_pseudobulks_in_any_order_of_genes_and_perturbations_are_imported_exactly(experiment, tmp_path):
+    answer = experiment[-1]
+    path = answer_as_file(
+        experiment, tmp_path / "file.h5ad", list(answer.obs_names)[::-1], sorted(answer.var_names)[::-1]
+    )
+    means, method = imported_means(experiment, path)
+    np.testing.assert_allclose(means.X, answer.X, atol=1e-6)
+    assert (means.obs["n_cells"] == 10).all(), "the drawn control cells, moved"
+    assert method["perturbations_given_as_pseudobulk"] == answer.n_obs
+    assert len(method["sha256"]) == 64
+
+
+def test_predicted_cells_stay_as_they_are_however_many(experiment, tmp_path):
+    cells, _, controls, test, answer = experiment
+    tested = cells[cells.obs["perturbation"].isin(answer.obs_names).to_numpy()]
+    own = anndata.AnnData(tested.X, obs=tested.obs[["perturbation"]], var=tested.var[[]])
+    own.write_h5ad(tmp_path / "cells.h5ad")
+    X, obs, method = import_predictions(tmp_path / "cells.h5ad", DATASET, controls, test)
+    first = test.perturbations[0]
+    np.testing.assert_array_equal(
+        X[(obs["perturbation"] == first).to_numpy()],
+        tested[(tested.obs["perturbation"] == first).to_numpy()].X.toarray(),
+    )
+    assert len(X) == tested.n_obs
+    assert set(obs["control_cell"]) == {""}
+    assert method["perturbations_given_as_cells"] == answer.n_obs
+    means, _ = imported_means(experiment, tmp_path / "cells.h5ad")
+    np.testing.assert_allclose(means.X, answer.X, atol=1e-6)
+
+
+def test_other_names_controls_and_perturbations_that_are_not_tested(experiment, tmp_path):
+    _, split, _, _, answer = experiment
+    pair = next(name for name in answer.obs_names if "+" in name)
+    trained = split.loc[split["role"] == "train", "perturbation"].iloc[0]
+    names = [*(name for name in answer.obs_names if name != pair), "_".join(pair.split("+")[::-1]), "non-targeting"]
+    rows = [*(name for name in answer.obs_names if name != pair), pair, pair]
+    obs = pd.DataFrame({"target": [*names, trained]}, index=[f"row{i}" for i in range(len(names) + 1)])
+    X = answer[[*rows, rows[0]]].X
+    var = pd.DataFrame({"symbol": answer.var_names}, index=[f"ENSG{i}" for i in range(answer.n_vars)])
+    anndata.AnnData(np.asarray(X), obs=obs, var=var).write_h5ad(tmp_path / "named.h5ad")
+    labels = {"perturbation_column": "target", "control_label": "non-targeting", "combination_separator": "_"}
+    dataset = replace(DATASET, **labels, gene_symbol_column="symbol")
+    means, method = imported_means(experiment, tmp_path / "named.h5ad", dataset)
+    np.testing.assert_allclose(means.X, answer.X, atol=1e-6)
+    assert method["control_rows_left_out"] == 1
+    assert method["perturbations_left_out"] == [trained]
+
+
+def test_a_missing_perturbation_is_refused_or_taken_as_no_change(experiment, tmp_path):
+    *_, test, answer = experiment
+    absent, *given = answer.obs_names
+    path = answer_as_file(experiment, tmp_path / "file.h5ad", given)
+    with pytest.raises(InputError, match=f"1 of {answer.n_obs} test perturbations, such as {re.escape(repr(absent))}"):
+        imported_means(experiment, path)
+    means, method = imported_means(experiment, path, missing_perturbations="control-mean")
+    np.testing.assert_allclose(means[absent].X[0], test.control_means[0], atol=1e-6)
+    np.testing.assert_allclose(means[given].X, answer[given].X, atol=1e-6)
+    assert method["notes"] == {absent: "not predicted: taken as no change"}
+
+
+@pytest.mark.parametrize("rows", ["pseudo-bulk", "cells"])
+def test_a_missing_gene_is_refused_or_taken_as_unchanged(experiment, tmp_path, rows):
+    *_, test, answer = experiment
+    absent, *given = answer.var_names
+    path = answer_as_file(experiment, tmp_path / "file.h5ad", genes=given)
+    if rows == "cells":
+        file = anndata.read_h5ad(path)
+        file = anndata.concat([file, file], index_unique="-")
+        file.X = sparse.csr_matrix(file.X)
+        file.write_h5ad(path)
+    with pytest.raises(InputError, match=f"1 of {answer.n_vars} genes missing, such as '{absent}'"):
+        imported_means(experiment, path)
+    means, method = imported_means(experiment, path, missing_genes="control-mean")
+    np.testing.assert_allclose(means.X[:, 0], test.control_means[:, 0], atol=1e-6)
+    np.testing.assert_allclose(means.X[:, 1:], answer.X[:, 1:], atol=1e-6)
+    assert method["genes_taken_as_unchanged"] == [absent]
+
+
+def test_what_no_rule_can_fill_is_refused(experiment, tmp_path):
+    fill = {"missing_perturbations": "control-mean", "missing_genes": "control-mean"}
+    path = answer_as_file(experiment, tmp_path / "file.h5ad")
+    file = anndata.read_h5ad(path)
+    for key, message in (("obs", "no row of"), ("var", "genes missing")):
+        other = file.copy()
+        if key == "obs":
+            other.obs["perturbation"] = "control"
+        else:
+            other.var_names = [f"other{i}" for i in range(other.n_vars)]
+        other.write_h5ad(path)
+        with pytest.raises(InputError, match=message):
+            imported_means(experiment, path, **fill)
+
+
+COUNTS = "expected log1p of counts scaled to 400 per cell"
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (lambda X: np.rint(np.expm1(X)), f"found whole numbers up to .*{COUNTS}"),
+        (lambda X: 25 * np.expm1(X), rf"above log1p\(400\).*{COUNTS}"),
+        (lambda X: np.expm1(X) / 20, rf"times those of control cells.*{COUNTS}"),
+        (lambda X: np.log1p(25 * np.expm1(X)), rf"above log1p\(400\).*{COUNTS}"),
+        (lambda X: np.log1p(0.5 * np.expm1(X)), f"times those of control cells.*{COUNTS}"),
+        (lambda X: X / np.log(2), rf"above log1p\(400\).*{COUNTS}"),
+        (lambda X: X / np.log(10), f"times those of control cells.*{COUNTS}"),
+        (np.log1p, f"times those of control cells.*{COUNTS}"),
+        (lambda X: X - X.mean(axis=0), f"times those of control cells.*{COUNTS}"),
+        (lambda X: (X - X.mean()) / X.std(), f"times those of control cells.*{COUNTS}"),
+        (lambda X: np.where(X.max() > X, X, np.nan), "1 NaN or infinite values"),
+    ],
+    ids=[
+        *("counts", "mean-counts", "small-counts", "target-sum-x25", "half-target-sum", "log2", "log10", "log-twice"),
+        *("changes", "standardized", "nan"),
+    ],
+)
+def test_another_scale_is_refused(experiment, tmp_path, transform, message):
+    path = answer_as_file(experiment, tmp_path / "file.h5ad", transform=transform)
+    with pytest.raises(InputError, match=message):
+        imported_means(experiment, path)
+
+
+def test_raw_counts_of_cells_are_refused_in_either_storage(experiment, tmp_path):
+    cells, *_, answer = experiment
+    tested = cells[cells.obs["perturbation"].isin(answer.obs_names).to_numpy()]
+    for form in (sparse.csr_matrix, lambda X: X.toarray()):
+        raw = anndata.AnnData(form(tested.layers["counts"]), obs=tested.obs[["perturbation"]], var=tested.var[[]])
+        raw.write_h5ad(tmp_path / "raw.h5ad")
+        with pytest.raises(InputError, match="whole numbers up to"):
+            imported_means(experiment, tmp_path / "raw.h5ad")
+
+
+def test_a_weak_or_a_strong_prediction_is_in_scale(experiment, tmp_path):
+    answer = experiment[-1]
+    control = answer.layers["control"]
+    for factor in (0, 0.25, 2):
+        expected = control + factor * (answer.X - control)
+        path = answer_as_file(experiment, tmp_path / "file.h5ad", transform=lambda X, expected=expected: expected)
+        means, _ = imported_means(experiment, path)
+        np.testing.assert_allclose(means.X, expected, atol=1e-6)
+
+
+def test_a_gene_twice_or_a_missing_column_is_refused(experiment, tmp_path):
+    path = answer_as_file(experiment, tmp_path / "file.h5ad")
+    with pytest.raises(InputError, match="obs: found perturbation; expected the column 'target'"):
+        imported_means(experiment, path, replace(DATASET, perturbation_column="target"))
+    file = anndata.read_h5ad(path)
+    twice = file.var_names[0]
+    file.var["symbol"] = [twice, twice, *file.var_names[2:]]
+    file.write_h5ad(path)
+    with pytest.raises(InputError, match=f"the gene '{twice}' more than once"):
+        imported_means(experiment, path, replace(DATASET, gene_symbol_column="symbol"))
+    with pytest.raises(InputError, match="var: found symbol; expected the column 'gene_name'"):
+        imported_means(experiment, path, replace(DATASET, gene_symbol_column="gene_name"))
+
+
+def test_what_gears_and_other_models_return_becomes_a_file_to_import(experiment, tmp_path):
+    answer = experiment[-1]
+    export = runpy.run_path(str(EXAMPLES / "export_predictions.py"))
+    path, genes = tmp_path / "gears.h5ad", list(answer.var_names)
+    gears = {name.replace("+", "_"): row for name, row in zip(answer.obs_names, answer.X, strict=True)}
+    export["export_gears"](gears, genes, path)
+    means, _ = imported_means(experiment, path, replace(DATASET, combination_separator="_"))
+    np.testing.assert_allclose(means.X, answer.X, atol=1e-6)
+    export["export_cells"](np.repeat(answer.X, 3, axis=0), np.repeat(answer.obs_names, 3), genes, path)
+    means, _ = imported_means(experiment, path)
+    np.testing.assert_allclose(means.X, answer.X, atol=1e-6)
+    assert (means.obs["n_cells"] == 3).all()
+
+
+def test_a_script_learns_from_everything_but_test_cells(experiment):
+    cells, split, *_ = experiment
+    visible = set(without_test_cells(cells, split).obs["perturbation"])
+    assert visible == {"control", *split.loc[split["role"] != "test", "perturbation"]}
+
+
+def test_the_worked_example_predicts_a_share_of_the_mean_shift(experiment, tmp_path):
+    cells, split, controls, test, _ = experiment
+    without_test_cells(cells, split).write_h5ad(tmp_path / "training.h5ad")
+    write_table(split, tmp_path / "split.tsv")
+    controls.write_h5ad(tmp_path / "controls.h5ad")
+    arguments = {name: tmp_path / f"{name}.h5ad" for name in ("training", "controls", "output")}
+    arguments |= {"split": tmp_path / "split.tsv", "options": json.dumps({"share": 0.5}), "seed": 0}
+    words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
+    subprocess.run([sys.executable, EXAMPLES / "shrunken_mean.py", *words], check=True)
+    means, _ = imported_means(experiment, tmp_path / "output.h5ad")
+    shift = training_data(cells, split).shifts.mean(axis=0)
+    np.testing.assert_allclose(means.X, test.control_means + 0.5 * shift, atol=1e-6)

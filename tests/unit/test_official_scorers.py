@@ -1,0 +1,312 @@
+"""The official scorers get what was measured and predicted, in the scale they take it for, and say what they say."""
+
+import json
+
+import anndata
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from cell_eval import MetricsEvaluator
+from scipy import sparse
+
+from scgpt_bench.data.controls import control_cells, draw_controls
+from scgpt_bench.data.names import CONTROL
+from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation import official_scorers, scores
+from scgpt_bench.evaluation.metrics import score
+from scgpt_bench.evaluation.official_scorers import (
+    NON_TARGETING,
+    TARGET,
+    count_sides,
+    log_sides,
+    nonnegative,
+    refuse_another_scale,
+    sampled_counts,
+)
+from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
+from scgpt_bench.files import write_table
+from scgpt_bench.methods import benchmark_controls
+
+GENES = [f"G{i}" for i in range(60)]
+TARGETS = GENES[:12]
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """12 knock-downs with strong effects: 60 cells each, 200 control cells."""
+    random = np.random.default_rng(1)
+    labels = np.repeat([CONTROL, *TARGETS], [200] + [60] * 12)
+    means = np.tile(random.exponential(3, len(GENES)) + 0.1, (len(labels), 1))
+    for number, target in enumerate(TARGETS):
+        effect = np.exp(random.normal(0, 0.6, len(GENES)) * (random.random(len(GENES)) < 0.4))
+        effect[number] = 0.2
+        means[labels == target] *= effect
+    counts = random.poisson(means).astype(np.float32)
+    X = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4).astype(np.float32)
+    obs = pd.DataFrame(
+        {"perturbation": labels, "batch": "b", "cell_type": "T"}, index=[f"cell{i}" for i in range(len(labels))]
+    )
+    return anndata.AnnData(
+        sparse.csr_matrix(X),
+        obs=obs,
+        var=pd.DataFrame(index=GENES),
+        layers={"counts": sparse.csr_matrix(counts)},
+    )
+
+
+@pytest.fixture(scope="module")
+def split():
+    return pd.DataFrame({"perturbation": TARGETS, "role": ["test"] * 6 + ["train"] * 6})
+
+
+@pytest.fixture(scope="module")
+def controls(cells, split):
+    return control_cells(
+        cells, draw_controls(cells.obs, split, per_perturbation=50, seed=1, dataset="d", split_name="s")
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(cells, split):
+    return truth(cells, split)
+
+
+def prediction(X, controls, **method):
+    uns = {"method": json.dumps(method)}
+    return anndata.AnnData(np.asarray(X, np.float32), obs=controls.obs.copy(), var=controls.var.copy(), uns=uns)
+
+
+@pytest.fixture(scope="module")
+def predicted(cells, controls, measured):
+    """Predictions of the benchmark controls, by kind."""
+    return {
+        kind: prediction(X, controls, **method)
+        for kind in ("shuffled", "technical-duplicate")
+        for X, method in [benchmark_controls.predict(cells, controls, measured, kind, 0)]
+    }
+
+
+@pytest.fixture(scope="module")
+def cell_eval_reference(cells, split, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference") / "cell_eval"
+    official_scorers.write_cell_eval_reference(cells, split, 1, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cell_eval2_reference(cells, split, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference") / "cell_eval2"
+    official_scorers.write_cell_eval2_reference(cells, split, 1, folder)
+    return folder
+
+
+def test_both_sides_have_the_same_measured_control_cells(cells, split, predicted):
+    for sides, values in (
+        (log_sides(cells, predicted["shuffled"], split), cells.X),
+        (count_sides(cells, predicted["shuffled"], split), cells.layers["counts"]),
+    ):
+        for side in (sides.measured, sides.predicted):
+            controls = side[(side.obs[TARGET] == NON_TARGETING).to_numpy()]
+            np.testing.assert_array_equal(controls.X.toarray(), values[:200].toarray())
+            assert set(side.obs[TARGET]) == {NON_TARGETING, *TARGETS[:6]}
+
+
+def test_a_technical_duplicate_meets_the_other_half_of_the_cells(cells, split, predicted, measured):
+    sides = log_sides(cells, predicted["technical-duplicate"], split)
+    own = sides.measured[(sides.measured.obs[TARGET] == "G0").to_numpy()]
+    assert own.n_obs == 30
+    np.testing.assert_allclose(own.X.toarray().mean(axis=0), measured.layers["half_b"][0], rtol=1e-5)
+
+
+def test_without_negative_values_the_mean_of_every_perturbation_stays():
+    X = np.array([[-1.0, 2, -3], [3, 2, 1], [-2, 0, 5]])
+    result = nonnegative(X, np.array(["a", "a", "b"]))
+    np.testing.assert_allclose(result, [[0, 2, 0], [2, 2, 0], [0, 0, 5]])
+
+
+def test_an_unchanged_control_cell_gets_its_own_counts_back(cells, split, controls):
+    sides = count_sides(cells, prediction(controls.X.toarray(), controls), split)
+    rows = cells.obs_names.get_indexer(controls.obs["control_cell"])
+    np.testing.assert_array_equal(sides.predicted.X[: controls.n_obs].toarray(), cells.layers["counts"][rows].toarray())
+
+
+def test_the_expected_count_is_the_predicted_one_even_below_half_a_count():
+    X = np.full((4000, 3), np.log1p([0.1, 0.4, 2.75]))
+    counts = sampled_counts(X, np.full(4000, 1.0), [f"cell{i}" for i in range(4000)]).toarray()
+    assert (counts == np.rint(counts)).all()
+    np.testing.assert_allclose(counts.mean(axis=0), [0.1, 0.4, 2.75], atol=0.03)
+    assert set(np.unique(counts[:, 2])) == {2, 3}
+
+
+def test_counts_of_a_cell_do_not_depend_on_the_other_cells():
+    X = np.random.default_rng(1).random((3, 50))
+    names = ["a", "b", "c"]
+    together = sampled_counts(X, np.ones(3), names).toarray()
+    alone = sampled_counts(X[2:], np.ones(1), names[2:]).toarray()
+    np.testing.assert_array_equal(together[2:], alone)
+
+
+def test_without_raw_counts_there_is_nothing_that_cell_eval2_could_compare(cells, split, predicted):
+    without = cells.copy()
+    del without.layers["counts"]
+    with pytest.raises(InputError, match="counts"):
+        count_sides(without, predicted["shuffled"], split)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[1.0, 2], [3, 0]], "takes for counts"),
+        ([[0.5, 400], [3, 0]], "exceeds log1p"),
+        ([[0.5, -1], [3, 0]], "negative"),
+    ],
+)
+def test_values_that_cell_eval_would_take_for_another_scale_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        refuse_another_scale(anndata.AnnData(sparse.csr_matrix(values)), "predictions.h5ad")
+
+
+def test_a_prediction_in_counts_is_refused(cells, split, controls, cell_eval_reference):
+    in_counts = prediction(np.expm1(controls.X.toarray()), controls)
+    with pytest.raises(InputError, match=r"predictions\.h5ad"):
+        official_scorers.cell_eval(log_sides(cells, in_counts, split), cell_eval_reference, 1)
+
+
+def test_cell_eval_takes_the_values_as_they_are_declared(cells, split, predicted, tmp_path):
+    sides = log_sides(cells, predicted["shuffled"], split)
+    before = sides.measured.X.copy(), sides.predicted.X.copy()
+    pair = MetricsEvaluator(
+        sides.predicted,
+        sides.measured,
+        control_pert=NON_TARGETING,
+        pert_col=TARGET,
+        outdir=str(tmp_path),
+        num_threads=1,
+    ).anndata_pair
+    np.testing.assert_array_equal(pair.real.X.toarray(), before[0].toarray())
+    np.testing.assert_array_equal(pair.pred.X.toarray(), before[1].toarray())
+
+
+def values_of(table, metric):
+    return table[table["metric"] == metric].set_index("perturbation")["value"]
+
+
+def test_cell_eval_agrees_with_the_metrics_of_this_package(cells, split, predicted, measured, cell_eval_reference):
+    table, _ = official_scorers.cell_eval(log_sides(cells, predicted["shuffled"], split), cell_eval_reference, 1)
+    own = score(pseudobulk(predicted["shuffled"]), measured)
+    np.testing.assert_allclose(values_of(table, "cell_eval.mae"), values_of(own, "mae"), atol=1e-5)
+    np.testing.assert_allclose(
+        values_of(table, "cell_eval.discrimination_score_l1"), values_of(own, "discrimination_l1"), rtol=1e-11
+    )
+
+
+def test_de_of_the_reference_gives_what_the_evaluator_computes_itself(
+    cells, split, predicted, cell_eval_reference, tmp_path
+):
+    sides = log_sides(cells, predicted["shuffled"], split)
+    table, summary = official_scorers.cell_eval(sides, cell_eval_reference, 1)
+    evaluator = MetricsEvaluator(
+        sides.predicted,
+        sides.measured,
+        control_pert=NON_TARGETING,
+        pert_col=TARGET,
+        outdir=str(tmp_path),
+        num_threads=1,
+    )
+    results, _ = evaluator.compute(profile="vcc", write_csv=False)
+    expected = dict(zip(results["perturbation"], results["overlap_at_N"], strict=True))
+    assert values_of(table, "cell_eval.overlap_at_N").to_dict() == pytest.approx(expected, rel=1e-11)
+    assert summary["mean"]["overlap_at_N"] == pytest.approx(np.mean(list(expected.values())), rel=1e-5)
+
+
+def test_the_score_of_2025_is_0_at_the_baseline_and_follows_the_published_formula(
+    cells, split, predicted, cell_eval_reference
+):
+    sides = log_sides(cells, predicted["technical-duplicate"], split)
+    _, summary = official_scorers.cell_eval(sides, cell_eval_reference, 1)
+    table = pl.read_csv(cell_eval_reference / "agg_results.csv")
+    baseline = table.filter(table["statistic"] == "mean").row(0, named=True)
+    mean = summary["mean"]
+    wanted = {
+        "mae": 1 - mean["mae"] / baseline["mae"],
+        **{
+            name: max(0, (mean[name] - baseline[name]) / (1 - baseline[name]))
+            for name in ("discrimination_score_l1", "overlap_at_N")
+        },
+    }
+    wanted["avg_score"] = np.mean(list(wanted.values()))
+    assert summary["score"] == pytest.approx(wanted, rel=1e-4)
+    assert summary["score"]["avg_score"] > 0
+
+
+def test_a_perturbation_without_significant_gene_says_why_its_overlap_is_0(cells, split, controls, tmp_path):
+    nothing = cells.copy()
+    X = cells.X.toarray()
+    rows = np.flatnonzero(cells.obs["perturbation"] == "G0")
+    X[rows] = X[: len(rows)]  # control cells
+    nothing.X = sparse.csr_matrix(X)
+    official_scorers.write_cell_eval_reference(nothing, split, 1, tmp_path / "reference")
+    sides = log_sides(nothing, prediction(controls.X.toarray(), controls), split)
+    table, _ = official_scorers.cell_eval(sides, tmp_path / "reference", 1)
+    row = table[(table["metric"] == "cell_eval.overlap_at_N") & (table["perturbation"] == "G0")]
+    assert row["value"].item() == 0
+    assert row["reason"].item().startswith("no significant gene in the measured cells")
+
+
+def test_cell_eval2_tells_the_ceiling_from_the_floor(cells, split, predicted, cell_eval2_reference):
+    tables = {
+        kind: official_scorers.cell_eval2(count_sides(cells, predicted[kind], split), cell_eval2_reference, 1)[0]
+        for kind in predicted
+    }
+    floor, ceiling = (tables[kind].groupby("metric")["value"].mean() for kind in ("shuffled", "technical-duplicate"))
+    for metric in official_scorers.CELL_EVAL2_METRICS:
+        lower_is_better = "mse" in metric or "mae" in metric
+        name = f"cell_eval2.{metric}"
+        assert (ceiling[name] < floor[name]) == lower_is_better, metric
+    assert set(tables["technical-duplicate"]["reason"]) == {official_scorers.HALVED}
+
+
+def test_the_scale_of_2026_is_that_of_the_competition(cells, split, predicted, cell_eval2_reference):
+    manifest = json.loads((cell_eval2_reference / "manifest.json").read_text())
+    assert manifest["rule_mismatches"] == []
+    _, summary = official_scorers.cell_eval2(count_sides(cells, predicted["shuffled"], split), cell_eval2_reference, 1)
+    assert summary["score"]["avg_score"] < 0
+    assert summary["note"] == ""
+
+
+def test_a_scale_that_cannot_be_drawn_says_so_and_the_metrics_stay(cells, split, predicted, tmp_path):
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / official_scorers.REFUSED).write_text("nothing is significant\n")
+    sides = count_sides(cells, predicted["shuffled"], split)
+    table, summary = official_scorers.cell_eval2(sides, tmp_path / "reference", 1)
+    assert len(table)
+    assert (summary["score"], summary["note"]) == (None, "nothing is significant")
+
+
+def test_where_nothing_responds_the_reference_of_2026_holds_the_refusal(cells, split, tmp_path):
+    dead = cells.copy()
+    random = np.random.default_rng(2)
+    dead.layers["counts"] = sparse.csr_matrix(random.poisson(1.0, cells.shape).astype(np.float32))
+    official_scorers.write_cell_eval2_reference(dead, split, 1, tmp_path / "reference")
+    assert (tmp_path / "reference" / official_scorers.REFUSED).read_text().strip()
+
+
+def test_two_runs_write_the_same_bytes(cells, split, predicted, cell_eval_reference, cell_eval2_reference, tmp_path):
+    for number in range(2):
+        one, _ = official_scorers.cell_eval(log_sides(cells, predicted["shuffled"], split), cell_eval_reference, 1)
+        two, _ = official_scorers.cell_eval2(count_sides(cells, predicted["shuffled"], split), cell_eval2_reference, 1)
+        write_table(pd.concat([one, two]), tmp_path / f"{number}.tsv")
+    assert (tmp_path / "0.tsv").read_bytes() == (tmp_path / "1.tsv").read_bytes()
+
+
+def test_official_tables_join_the_scores(cells, split, predicted, cell_eval_reference, tmp_path):
+    table, _ = official_scorers.cell_eval(log_sides(cells, predicted["shuffled"], split), cell_eval_reference, 1)
+    path = tmp_path / "d" / "fold0" / "shuffled" / "0" / "official_cell_eval.tsv"
+    write_table(table, path)
+    result = scores.scores(scores.gather([path]), {"shuffled": "shuffled"}, bootstrap_draws=100, seed=1)
+    assert set(result["metric"]) == {
+        "cell_eval.overlap_at_N",
+        "cell_eval.discrimination_score_l1",
+        "cell_eval.mae",
+    }

@@ -1,0 +1,107 @@
+"""The predictions contract: what is written can be read, and what breaks the contract is refused by name."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.methods.predictions import (
+    anchored_cells,
+    method_of,
+    read_predictions,
+    shifted_controls,
+    write_predictions,
+)
+
+GENES = ["A", "B", "C"]
+SPLIT = pd.DataFrame({"perturbation": ["A", "B", "C"], "role": ["test", "train", "test"]})
+METHOD = {"kind": "control-mean", "seed": 0, "checkpoint": None, "notes": ["one", None, 2.5], "tensors": {"random": []}}
+
+
+def predicted_cells(perturbations=("A", "A", "C")):
+    obs = pd.DataFrame({"perturbation": perturbations, "control_cell": ["c1", "c2", "c1"]})
+    return np.arange(9, dtype=np.float32).reshape(3, 3), obs
+
+
+def test_mean_of_anchored_cells_is_control_mean_plus_shift():
+    controls = np.random.default_rng(1).exponential(size=(100, 50)).astype(np.float32)
+    control_mean, shift = np.linspace(0, 3, 50), np.linspace(-1, 1, 50)
+    for form in (controls, sparse.csr_matrix(controls)):
+        cells = anchored_cells(form, control_mean, shift)
+        assert cells.dtype == np.float32
+        np.testing.assert_allclose(cells.mean(axis=0, dtype=np.float64), control_mean + shift, atol=1e-7)
+
+
+def test_anchored_cells_keep_the_spread_of_the_controls():
+    controls = np.random.default_rng(1).exponential(size=(100, 50))
+    cells = anchored_cells(controls, np.zeros(50), np.ones(50))
+    np.testing.assert_allclose(np.cov(cells.T), np.cov(controls.T), atol=1e-5)
+
+
+def test_shifted_controls_follow_the_rows_of_the_drawn_controls():
+    obs = pd.DataFrame({"perturbation": ["C", "A", "C", "A"]}, index=list("wxyz"))
+    controls = anndata.AnnData(sparse.csr_matrix(np.zeros((4, 3), dtype=np.float32)), obs=obs)
+    cells = shifted_controls(controls, ["A", "C"], np.zeros((2, 3)), np.array([[1.0, 1, 1], [2.0, 2, 2]]))
+    assert cells[:, 0].tolist() == [2, 1, 2, 1]
+
+
+def test_shifted_controls_refuse_a_perturbation_without_shift():
+    controls = anndata.AnnData(
+        np.zeros((1, 3), dtype=np.float32), obs=pd.DataFrame({"perturbation": ["D"]}, index=["w"])
+    )
+    with pytest.raises(InputError, match="'A'"):
+        shifted_controls(controls, ["A", "D"], np.zeros((2, 3)), np.zeros((2, 3)))
+
+
+def test_predictions_and_their_method_round_trip(tmp_path):
+    X, obs = predicted_cells()
+    write_predictions(tmp_path / "predictions.h5ad", X, obs, GENES, METHOD)
+    predictions = read_predictions(tmp_path / "predictions.h5ad", GENES, SPLIT)
+    np.testing.assert_array_equal(predictions.X, X)
+    assert predictions.X.dtype == np.float32
+    assert predictions.obs["control_cell"].tolist() == ["c1", "c2", "c1"]
+    assert method_of(predictions) == METHOD
+
+
+@pytest.mark.parametrize(
+    ("genes", "message"),
+    [(["B", "A", "C"], "order of cells.h5ad"), (["A", "B", "X"], "missing 'C'"), (["A", "B"], "2 genes")],
+)
+def test_other_genes_are_refused(tmp_path, genes, message):
+    X, obs = predicted_cells()
+    write_predictions(tmp_path / "predictions.h5ad", X[:, : len(genes)], obs, genes, METHOD)
+    with pytest.raises(InputError, match=message):
+        read_predictions(tmp_path / "predictions.h5ad", GENES, SPLIT)
+
+
+@pytest.mark.parametrize(
+    ("perturbations", "message"),
+    [(["A", "A", "A"], "no cell of 'C'"), (["A", "C", "B"], "'B'; expected test perturbations only")],
+)
+def test_missing_and_extra_perturbations_are_refused(tmp_path, perturbations, message):
+    X, obs = predicted_cells(perturbations)
+    write_predictions(tmp_path / "predictions.h5ad", X, obs, GENES, METHOD)
+    with pytest.raises(InputError, match=message):
+        read_predictions(tmp_path / "predictions.h5ad", GENES, SPLIT)
+
+
+def test_a_prediction_that_is_not_finite_is_neither_written_nor_read(tmp_path):
+    X, obs = predicted_cells()
+    X[2, 1] = np.nan
+    with pytest.raises(InputError, match="C, gene B: found nan"):
+        write_predictions(tmp_path / "predictions.h5ad", X, obs, GENES, METHOD)
+    assert list(tmp_path.iterdir()) == []
+    foreign = anndata.AnnData(X, obs=obs.set_index(pd.Index(list("xyz"))), var=pd.DataFrame(index=GENES))
+    foreign.write_h5ad(tmp_path / "foreign.h5ad")
+    with pytest.raises(InputError, match="1 NaN or infinite"):
+        read_predictions(tmp_path / "foreign.h5ad", GENES, SPLIT)
+
+
+def test_predictions_that_do_not_say_what_made_them_are_refused(tmp_path):
+    X, obs = predicted_cells()
+    anonymous = anndata.AnnData(X, obs=obs.set_index(pd.Index(list("xyz"))), var=pd.DataFrame(index=GENES))
+    anonymous.write_h5ad(tmp_path / "anonymous.h5ad")
+    with pytest.raises(InputError, match="'method'"):
+        read_predictions(tmp_path / "anonymous.h5ad", GENES, SPLIT)

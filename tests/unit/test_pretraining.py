@@ -1,0 +1,162 @@
+"""Pretraining: what is masked, what is learned, and a result that is a checkpoint in scGPT's own layout."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.scgpt import checkpoint, model, pretraining, training
+from scgpt_bench.seeding import random_generator
+
+SMALL = pretraining.Options(
+    embsize=32, nheads=2, d_hid=32, nlayers=2, dropout=0.0, include_zero_genes=True, learning_rate=1e-2, warm_up=5,
+    epochs=10, batch_size=32, second_pass_after=None, held_out=0.2,
+)  # fmt: skip
+GENES = [f"GENE{i}" for i in range(24)]
+MACHINE = training.Machine(accelerator="cpu")
+
+
+def module_cells(n_cells=1600, seed=0):
+    """Cells in which the genes of each of 4 modules rise and fall together."""
+    generator = np.random.default_rng(seed)
+    activity = np.repeat(generator.normal(size=(n_cells, 4)), 6, axis=1)
+    return sp.csr_matrix(generator.poisson(np.exp(2.0 + 0.8 * activity)).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    report = pretraining.pretrain(pretraining.MatrixSource(module_cells()), GENES, folder, SMALL, 1, MACHINE)
+    return folder, report
+
+
+def test_the_held_out_loss_beats_gene_means_and_the_permuted_gene_control(pretrained):
+    _, report = pretrained
+    assert report["held_out_loss"] < 0.9 * report["gene_mean_loss"]
+    assert report["held_out_loss"] < 0.9 * report["permuted_gene_loss"]
+
+
+def test_the_result_is_a_checkpoint_that_loads_like_any_other(pretrained):
+    folder, _ = pretrained
+    weights = checkpoint.read(folder, pretraining.MODULES)
+    assert weights.pretrained
+    assert {name: tensor.shape for name, tensor in weights.tensors.items()} == checkpoint.shapes(weights.arguments, 27)
+    generator = model.build(weights.arguments, weights.vocabulary)
+    assert model.load(generator, weights)["n_pretrained"] > 0
+
+
+def test_twelve_layers_have_the_163_tensors_of_the_published_checkpoint():
+    with torch.device("meta"):
+        full = pretraining.build(pretraining.Options(), 60_697, 60_694)
+    tensors = full.state_dict()
+    assert len(tensors) == 163
+    assert sum(tensor.numel() for tensor in tensors.values()) == 51_330_049
+    sizes = {"embsize": 512, "nlayers": 12, "d_hid": 512}
+    assert {name: tensor.shape for name, tensor in tensors.items()} == checkpoint.shapes(sizes, 60_697)
+
+
+def test_with_every_gene_known_it_is_the_encoder_that_fine_tuning_starts_from(pretrained):
+    folder, _ = pretrained
+    masked, weights = pretraining.load(folder)
+    generator = model.build(weights.arguments, weights.vocabulary)
+    model.load(generator, weights)
+    genes = torch.arange(24).repeat(3, 1)
+    values = torch.randint(0, 51, (3, 24), generator=torch.Generator().manual_seed(0)).float()
+    with torch.no_grad():
+        hidden, _ = masked.known(genes, values)
+        upstream = generator._encode(genes, values, torch.zeros_like(genes), torch.zeros(3, 24, dtype=torch.bool))
+    assert (hidden - upstream).abs().max() < 1e-5
+
+
+def batch_of(bins, ratio=0.5, options=SMALL, seed=0):
+    vocabulary = {gene: i for i, gene in enumerate([*GENES, *pretraining.SPECIAL_TOKENS])}
+    batch = pretraining.masked_batch(
+        bins, np.arange(24), ratio, random_generator(seed, "mask"), vocabulary["<cls>"], vocabulary["<pad>"], options
+    )
+    return pretraining._tensors(batch)
+
+
+def bins_with_zeros(n_cells=5):
+    generator = np.random.default_rng(3)
+    return (generator.integers(1, 51, (n_cells, 24)) * (generator.random((n_cells, 24)) < 0.6)).astype(np.float32)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize("include_zero_genes", [True, False])
+def test_every_gene_of_a_cell_is_either_known_with_its_value_or_unknown(ratio, include_zero_genes):
+    bins = bins_with_zeros()
+    batch = batch_of(bins, ratio, replace(SMALL, include_zero_genes=include_zero_genes))
+    assert (batch["known_genes"][:, 0] == 25).all()
+    assert (batch["known_values"][:, 0] == SMALL.pad_value).all()
+    for cell in range(len(bins)):
+        present = np.arange(24) if include_zero_genes else np.flatnonzero(bins[cell])
+        kept = ~batch["padding"][cell, 1:]
+        known, values = batch["known_genes"][cell, 1:][kept], batch["known_values"][cell, 1:][kept]
+        unknown = batch["unknown_genes"][cell][batch["scored"][cell]]
+        assert sorted([*known.tolist(), *unknown.tolist()]) == present.tolist()
+        assert len(unknown) == int(len(present) * ratio)
+        assert (values.numpy() == bins[cell, known]).all()
+        assert (batch["unknown_values"][cell][batch["scored"][cell]].numpy() == bins[cell, unknown]).all()
+
+
+def test_long_cells_are_sampled_down_and_genes_outside_the_vocabulary_left_out():
+    batch = batch_of(np.ones((4, 24), dtype=np.float32), 0.5, replace(SMALL, max_seq_len=11))
+    assert batch["known_genes"].shape[1] + batch["unknown_genes"].shape[1] == 11
+    token_ids = np.where(np.arange(24) < 20, np.arange(24), 24)
+    masked = pretraining.masked_batch(
+        np.ones((4, 24), dtype=np.float32), token_ids, 0.5, random_generator(0), 25, 24, SMALL
+    )
+    assert not (masked["unknown_genes"] == 24).any()
+    assert not (masked["known_genes"] == 24).any()
+
+
+def test_padding_moves_no_prediction(pretrained):
+    masked, _ = pretraining.load(pretrained[0])
+    batch = batch_of(bins_with_zeros(), 0.5, replace(SMALL, include_zero_genes=False))
+    assert batch["padding"].any()
+    together = masked(batch)
+    for cell in range(5):
+        known, unknown = ~batch["padding"][cell], batch["scored"][cell]
+        alone = {
+            "known_genes": batch["known_genes"][cell : cell + 1, known],
+            "known_values": batch["known_values"][cell : cell + 1, known],
+            "padding": torch.zeros(1, int(known.sum()), dtype=torch.bool),
+            "unknown_genes": batch["unknown_genes"][cell : cell + 1, unknown],
+        }
+        for one, other in zip(together, masked(alone), strict=True):
+            assert (one[cell, unknown] - other[0]).abs().max() < 5e-4
+
+
+def test_the_second_pass_predicts_from_the_cell_embedding_and_leaves_it_without_gradient(pretrained):
+    masked, _ = pretraining.load(pretrained[0])
+    batch = batch_of(bins_with_zeros())
+    first, _, second = masked(batch, second_pass=True)
+    assert (first - second).abs().max() > 1e-3
+    hidden, _ = masked.known(batch["known_genes"], batch["known_values"], cell=torch.zeros(5, 32))
+    assert hidden.shape == (5, batch["known_genes"].shape[1], 32)
+
+
+@pytest.mark.parametrize("include_zero_genes", [True, False])
+def test_the_mean_loss_of_two_ranks_is_the_loss_of_the_whole_batch(tmp_path, include_zero_genes):
+    options = replace(SMALL, include_zero_genes=include_zero_genes, batch_size=33)
+    source, rows = pretraining.MatrixSource(module_cells(100)), np.arange(100)
+    vocabulary = {gene: i for i, gene in enumerate([*GENES, *pretraining.SPECIAL_TOKENS])}
+    masked = pretraining.build(options, 27, 24)
+    task = pretraining._task(masked, source, rows[:80], rows[80:], vocabulary, options, 0, "cells")
+    whole = task.loss(masked, task.batch(0, 1, 0, 1))
+    shares = [task.loss(masked, task.batch(0, 1, rank, 2)) for rank in range(2)]
+    assert torch.allclose(sum(shares) / 2, whole, rtol=1e-5)
+
+
+def test_a_source_that_is_too_small_or_no_expression_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"atlas.h5ad: cells: found 20"):
+        pretraining.pretrain(
+            pretraining.MatrixSource(module_cells(20)), GENES, tmp_path, SMALL, 0, MACHINE, "atlas.h5ad"
+        )
+    cells = module_cells(100)
+    cells.data[:] = -1
+    with pytest.raises(InputError, match=r"atlas.h5ad: X: found -1"):
+        pretraining.pretrain(pretraining.MatrixSource(cells), GENES, tmp_path, SMALL, 0, MACHINE, "atlas.h5ad")

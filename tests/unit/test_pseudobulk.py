@@ -1,0 +1,80 @@
+"""Pseudo-bulks are plain means over the cells of a perturbation."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.pseudobulk import group_means, pseudobulk, truth
+from scgpt_bench.methods.predictions import read_predictions, write_predictions
+
+SPLIT = pd.DataFrame({"perturbation": ["B", "A", "C"], "role": ["test", "test", "train"]})
+
+
+def cells():
+    X = np.array([[0, 2], [4, 2], [1, 0], [3, 0], [8, 8], [5, 5]], dtype=np.float32)
+    obs = pd.DataFrame({"perturbation": ["control", "control", "B", "B", "A", "C"], "cell_type": "T"})
+    obs.index = [f"cell{i}" for i in range(6)]
+    return anndata.AnnData(sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=["G1", "G2"]))
+
+
+def test_group_means_equal_a_plain_loop_for_sparse_and_dense_cells():
+    random = np.random.default_rng(3)
+    X = np.where(random.random((500, 40)) < 0.2, random.random((500, 40)), 0).astype(np.float32)
+    labels = random.choice(["a", "b", "c", "unused"], 500)
+    expected = [X[labels == name].astype(np.float64).mean(axis=0) for name in ("c", "a", "b")]
+    for form in (X, sparse.csr_matrix(X)):
+        means, n_cells = group_means(form, labels, ["c", "a", "b"])
+        np.testing.assert_allclose(means, expected, rtol=1e-12)
+        assert n_cells.tolist() == [(labels == name).sum() for name in ("c", "a", "b")]
+
+
+def test_a_group_mean_does_not_depend_on_other_cells_by_one_bit():
+    random = np.random.default_rng(3)
+    X, labels = random.random((300, 20)).astype(np.float32), random.choice(["a", "b"], 300)
+    changed = np.where((labels == "b")[:, None], 1e6, X).astype(np.float32)
+    assert (group_means(X, labels, ["a"])[0] == group_means(changed, labels, ["b", "a"])[0][1]).all()
+
+
+def test_a_group_without_cells_has_no_mean():
+    means, n_cells = group_means(np.ones((2, 3)), ["a", "a"], ["a", "b"])
+    assert n_cells.tolist() == [2, 0]
+    assert np.isnan(means[1]).all()
+
+
+def test_truth_holds_means_controls_and_numbers_of_cells_of_test_perturbations():
+    answer = truth(cells(), SPLIT)
+    assert answer.obs_names.tolist() == ["A", "B"]
+    np.testing.assert_array_equal(answer.X, [[8, 8], [2, 0]])
+    np.testing.assert_array_equal(answer.layers["control"], [[2, 2], [2, 2]])
+    assert answer.obs["n_cells"].tolist() == [1, 2]
+    assert answer.X.dtype == np.float64
+
+
+def test_truth_holds_the_mean_of_the_second_half_of_the_cells():
+    answer = truth(cells(), SPLIT)
+    assert answer["A"].layers["half_b"].tolist() == [[8, 8]], "the first half of one cell is empty"
+    assert answer["B"].layers["half_b"].tolist() in ([[1, 0]], [[3, 0]])
+
+
+def test_truth_holds_the_centroid_of_the_training_perturbations():
+    np.testing.assert_array_equal(truth(cells(), SPLIT).layers["centroid"], [[5, 5], [5, 5]])
+
+
+def test_truth_refuses_a_test_perturbation_without_cells():
+    split = pd.DataFrame({"perturbation": ["A", "Z"], "role": "test"})
+    with pytest.raises(InputError, match="'Z' without a cell"):
+        truth(cells(), split)
+
+
+def test_pseudobulk_averages_predicted_cells_and_keeps_what_made_them(tmp_path):
+    obs = pd.DataFrame({"perturbation": ["B", "A", "B"], "control_cell": ["x", "x", "y"]})
+    X = np.array([[1, 1], [5, 6], [3, 1]], dtype=np.float32)
+    write_predictions(tmp_path / "predictions.h5ad", X, obs, ["G1", "G2"], {"kind": "some", "seed": None})
+    predictions = read_predictions(tmp_path / "predictions.h5ad", ["G1", "G2"], SPLIT)
+    means = pseudobulk(predictions)
+    assert means.obs_names.tolist() == ["A", "B"]
+    np.testing.assert_array_equal(means.X, [[5, 6], [2, 1]])
+    assert means.uns["method"] == predictions.uns["method"]

@@ -1,0 +1,188 @@
+"""Scores, intervals and verdicts: exact on tables computed by hand, calibrated on simulated ones."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scgpt_bench.evaluation.scores import SCORE_COLUMNS, VERDICT_COLUMNS, gather, holm, scores, verdicts
+
+
+def metrics_table(values, metric="pearson_delta", dataset="planted", split="fold0", seeds=(0,)):
+    """One value per method and perturbation, equal for every seed."""
+    rows = [
+        (dataset, split, method, seed, f"P{i}", metric, value)
+        for method, numbers in values.items()
+        for seed in seeds
+        for i, value in enumerate(numbers)
+    ]
+    return pd.DataFrame(rows, columns=["dataset", "split", "method", "seed", "perturbation", "metric", "value"])
+
+
+def kinds_of(table):
+    """Methods named like a baseline with a number are baselines; all others are of the kind that they are named by."""
+    return {name: "train-mean" if name.startswith("baseline") else name for name in table["method"].unique()}
+
+
+def scores_of(table, draws=200):
+    return scores(table, kinds_of(table), draws, seed=1)
+
+
+def verdict_of(table, draws=200):
+    return verdicts(table, kinds_of(table), draws, seed=1)
+
+
+def test_seeds_are_averaged_before_perturbations():
+    table = metrics_table({"scgpt": [0.0, 1.0]}, seeds=[0, 1])
+    table.loc[(table["seed"] == 1) & (table["perturbation"] == "P0"), "value"] = 0.5
+    row = scores_of(table, 200).iloc[0]
+    assert row["mean"] == pytest.approx((0.25 + 1.0) / 2)
+    assert (row["n_perturbations"], row["n_seeds"]) == (2, 2)
+    assert list(row.index) == SCORE_COLUMNS
+
+
+def test_scores_do_not_depend_on_the_order_of_rows():
+    random = np.random.default_rng(1)
+    table = metrics_table({"a": random.random(12), "b": random.random(12)})
+    mixed = table.sample(frac=1, random_state=3)
+    key = ["method", "metric"]
+    pd.testing.assert_frame_equal(
+        scores_of(table, 300).sort_values(key, ignore_index=True),
+        scores_of(mixed, 300).sort_values(key, ignore_index=True),
+    )
+
+
+def test_interval_of_one_perturbation_is_missing_and_of_equal_values_is_a_point():
+    assert scores_of(metrics_table({"a": [0.3]}), 200)[["ci_low", "ci_high"]].isna().all(axis=None)
+    row = scores_of(metrics_table({"a": [0.25] * 5}), 200).iloc[0]
+    assert (row["ci_low"], row["ci_high"]) == (0.25, 0.25)
+
+
+def test_splits_are_pooled_under_the_name_all():
+    table = pd.concat([metrics_table({"a": [0.0, 0.0]}), metrics_table({"a": [1.0]}, split="fold1")])
+    means = scores_of(table, 200).set_index("split")["mean"]
+    assert means.to_dict() == {"fold0": 0, "fold1": 1, "all": pytest.approx(1 / 3)}
+
+
+@pytest.mark.parametrize(("metric", "fraction"), [("pearson_delta", 0.5), ("mse", 2.0)])
+def test_fraction_of_ceiling_is_inverted_for_errors(metric, fraction):
+    table = metrics_table({"scgpt": [0.2, 0.4], "technical-duplicate": [0.6, 0.6]}, metric)
+    assert scores_of(table, 200)["fraction_of_ceiling"].tolist() == pytest.approx([fraction, 1.0])
+
+
+def test_fraction_of_ceiling_is_missing_without_a_ceiling_above_zero():
+    assert scores_of(metrics_table({"scgpt": [0.2]}), 200)["fraction_of_ceiling"].isna().all()
+    table = metrics_table({"scgpt": [0.2], "technical-duplicate": [-0.1]})
+    assert scores_of(table, 200)["fraction_of_ceiling"].isna().all()
+
+
+def test_intervals_of_a_mean_cover_it_as_often_as_they_say():
+    """20 perturbations, the size of a small test set: 95 % within the error of 1,000 simulations."""
+    random = np.random.default_rng(8)
+    table = metrics_table({f"m{i}": random.normal(0.3, 0.2, 20) for i in range(1000)})
+    intervals = scores_of(table, 1000)
+    covered = ((intervals["ci_low"] <= 0.3) & (intervals["ci_high"] >= 0.3)).mean()
+    assert 0.93 <= covered <= 0.97
+
+
+def test_verdict_against_the_best_baseline_with_an_exact_p_value():
+    # All 8 differences favour scgpt, so 1 of 2^8 sign patterns is as extreme: two-sided p = 2 / 256.
+    best = np.linspace(0.1, 0.5, 8)
+    table = metrics_table({"control-mean": best - 0.3, "train-mean": best, "scgpt": best + np.linspace(0.05, 0.15, 8)})
+    row = verdict_of(table).iloc[0]
+    assert list(row.index) == VERDICT_COLUMNS
+    assert (row["best_baseline"], row["verdict"]) == ("train-mean", "better")
+    assert row["difference"] == pytest.approx(0.1)
+    assert row["p_value"] == pytest.approx(2 / 2**8)
+    assert 0 < row["ci_low"] < 0.1 < row["ci_high"]
+
+
+def test_p_value_equals_an_enumeration_of_all_signs():
+    differences = np.array([0.3, -0.1, 0.25, 0.4, -0.05, 0.2])
+    table = metrics_table({"train-mean": np.zeros(6), "scgpt": differences})
+    sums = np.array([np.dot(signs, differences) for signs in itertools.product([1, -1], repeat=6)])
+    expected = 2 * (sums >= differences.sum() - 1e-12).mean()
+    assert verdict_of(table).iloc[0]["p_value"] == pytest.approx(expected)
+
+
+def test_lower_errors_are_better():
+    error = np.linspace(0.5, 1.0, 10)
+    table = metrics_table({"control-mean": error, "train-mean": error + 0.2, "scgpt": error - 0.1}, "mse")
+    row = verdict_of(table).iloc[0]
+    assert (row["best_baseline"], row["verdict"]) == ("control-mean", "better")
+    assert row["difference"] == pytest.approx(0.1)
+
+
+def test_a_method_equal_to_the_best_baseline_is_indistinguishable_from_it():
+    numbers = np.linspace(0, 1, 10)
+    row = verdict_of(metrics_table({"train-mean": numbers, "scgpt": numbers})).iloc[0]
+    assert (row["difference"], row["p_value"], row["verdict"]) == (0, 1, "indistinguishable")
+
+
+def test_worse_than_the_best_is_worse_even_when_better_than_another():
+    best = np.linspace(0.3, 0.6, 12)
+    table = metrics_table({"control-mean": best - 0.5, "train-mean": best, "scgpt": best - np.linspace(0.1, 0.2, 12)})
+    row = verdict_of(table).iloc[0]
+    assert (row["best_baseline"], row["verdict"]) == ("train-mean", "worse")
+    assert row["ci_high"] < 0
+
+
+def test_a_ceiling_that_is_not_above_the_floor_leaves_the_data_mute():
+    random = np.random.default_rng(4)
+    noise = random.normal(size=(2, 15))
+    better = {"train-mean": np.zeros(15), "scgpt": np.linspace(0.5, 1, 15)}
+    mute = metrics_table({**better, "technical-duplicate": noise[0], "shuffled": noise[1]})
+    assert verdict_of(mute)["verdict"].tolist() == ["data cannot tell"]
+    telling = metrics_table({**better, "technical-duplicate": noise[1] + 5, "shuffled": noise[1]})
+    assert verdict_of(telling)["verdict"].tolist() == ["better"]
+
+
+def test_holm_against_a_hand_computed_example():
+    # sorted 0.01 x 3, 0.02 x 2, 0.03 x 1, then never falling
+    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+
+
+def test_p_values_are_corrected_for_the_number_of_methods():
+    difference = np.linspace(0.1, 0.2, 8)
+    one = verdict_of(metrics_table({"train-mean": np.zeros(8), "a": difference}))
+    two = verdict_of(metrics_table({"train-mean": np.zeros(8), "a": difference, "b": difference}))
+    assert two["p_value"].tolist() == pytest.approx([2 * one["p_value"].item()] * 2)
+
+
+def simulated(random, n, advantage, n_baselines=4):
+    """A method and baselines that are equally good up to noise, but for the method's advantage."""
+    shared = random.normal(0.4, 0.2, n)
+    baselines = {f"baseline{i}": shared + random.normal(0, 0.1, n) for i in range(n_baselines)}
+    return {**baselines, "scgpt": shared + advantage + random.normal(0, 0.1, n)}
+
+
+@pytest.mark.parametrize("n", [12, 25])
+def test_no_advantage_is_called_better_or_worse_in_at_most_one_of_twenty_draws(n):
+    random = np.random.default_rng(11)
+    tables = [metrics_table(simulated(random, n, 0.0), dataset=f"draw{i}") for i in range(200)]
+    found = verdict_of(pd.concat(tables))["verdict"].value_counts(normalize=True)
+    assert found.get("better", 0) + found.get("worse", 0) <= 0.05
+
+
+def test_a_real_advantage_is_found_and_covered():
+    """An advantage of 1.4 standard deviations of a difference, 25 perturbations: power above 90 %."""
+    random = np.random.default_rng(12)
+    tables = [metrics_table(simulated(random, 25, 0.2), dataset=f"draw{i}") for i in range(200)]
+    found = verdict_of(pd.concat(tables))
+    assert (found["verdict"] == "better").mean() > 0.9
+    assert ((found["ci_low"] <= 0.2) & (found["ci_high"] >= 0.2)).mean() >= 0.93
+
+
+def test_tables_are_gathered_with_the_names_of_their_folders(tmp_path):
+    path = tmp_path / "planted" / "fold0" / "train-mean" / "3" / "metrics.tsv"
+    path.parent.mkdir(parents=True)
+    path.write_text("perturbation\tmetric\tvalue\treason\nNA\tmse\t0.5\t\n")
+    row = gather([path]).iloc[0]
+    assert row[["dataset", "split", "method", "seed", "perturbation"]].tolist() == [
+        "planted",
+        "fold0",
+        "train-mean",
+        3,
+        "NA",
+    ]

@@ -1,0 +1,42 @@
+"""The hash of a job's code follows exactly the modules that the job uses."""
+
+from pathlib import Path
+
+import pytest
+
+from scgpt_bench import sources
+
+SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the package's idea: a script uses `a`, `a` uses `b`; nobody uses `c`."""
+    folder = tmp_path / "scgpt_bench"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "a.py").write_text("from scgpt_bench.b import x\n")
+    (folder / "b.py").write_text("import scgpt_bench.errors\nx = 1\n")
+    (folder / "c.py").write_text("y = 1\n")
+    (tmp_path / "script.py").write_text("def f():\n    from scgpt_bench import a\n")
+    monkeypatch.setattr(sources, "PACKAGE", folder)
+    return folder
+
+
+def test_modules_are_found_through_each_other_and_inside_functions(package):
+    assert [path.name for path in sources.modules_used(package.parent / "script.py")] == ["__init__.py", "a.py", "b.py"]
+
+
+def test_the_hash_changes_with_a_module_that_is_used_and_no_other(package):
+    script = package.parent / "script.py"
+    before = sources.content_hash(script)
+    (package / "c.py").write_text("y = 2\n")
+    assert sources.content_hash(script) == before
+    (package / "b.py").write_text("x = 2\n")
+    assert sources.content_hash(script) != before
+
+
+def test_evaluation_does_not_depend_on_the_model():
+    used = {path.stem for path in sources.modules_used(SCRIPTS / "evaluate.py")}
+    assert "metrics" in used
+    assert not used & {"model", "inference", "transformer", "training", "finetuning", "baselines"}

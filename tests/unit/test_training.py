@@ -1,0 +1,225 @@
+"""The training loop: a killed run ends as an uninterrupted one, two processes compute what one does, faults stop it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from scgpt_bench.scgpt import training
+from scgpt_bench.seeding import random_generator
+
+LIBRARY = Path(__file__).parents[2] / "workflow" / "lib"
+
+# A regression whose every step is slow enough to be killed in. Run as a script: folder, epochs, seconds per step.
+JOB = """
+import logging, sys, time
+import torch
+from scgpt_bench.scgpt import training
+from scgpt_bench.seeding import random_generator
+
+torch.set_num_threads(1)
+folder, epochs, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+machine = training.Machine(accelerator="cpu", devices=int(sys.argv[4]))
+fabric = machine.fabric()
+torch.manual_seed(3)
+model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Dropout(float(sys.argv[5])),
+                            torch.nn.Linear(16, 1))
+weight = torch.linspace(-0.5, 0.5, 6)
+
+def batch(epoch, index, rank, world_size):
+    time.sleep(pause)
+    x = torch.from_numpy(random_generator(1, "batch", epoch, index).normal(size=(40, 6))).float()
+    return {"x": x[training.share_of(rank, world_size, 40)], "weight": torch.tensor(world_size / 40)}
+
+def loss(model, batch):
+    return (model(batch["x"])[:, 0] - batch["x"] @ weight).square().sum() * batch["weight"]
+
+def validate(model):
+    x = torch.ones(1, 6)
+    return {"score": -float((model(x)[0, 0]).abs())}
+
+task = training.Task(model, torch.optim.Adam(model.parameters(), lr=5e-2), epochs, 6, batch, loss,
+                     training.step_decay(5e-2, 0.9), validate, "score")
+training.train(task, fabric, folder, "job", seed=5, save_minutes=0.0 if pause else 10)
+if fabric.is_global_zero:
+    torch.save(model.state_dict(), folder + "/final.pt")
+"""
+
+
+def command(script, folder, epochs=4, pause=0.0, devices=1, dropout=0.3, launcher=()):
+    return [sys.executable, *launcher, str(script), str(folder), str(epochs), str(pause), str(devices), str(dropout)]
+
+
+def run(arguments, **options):
+    environment = os.environ | {"PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def finish(process, code=0):
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == code, errors.decode()
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    path = tmp_path_factory.mktemp("job") / "job.py"
+    path.write_text(JOB)
+    return path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(script, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    finish(run(command(script, folder)))
+    return folder
+
+
+def weights(folder):
+    return torch.load(folder / "final.pt", weights_only=True)
+
+
+def assert_same_run(folder, reference):
+    for name, tensor in weights(reference).items():
+        assert torch.equal(weights(folder)[name], tensor), name
+    columns = ["epoch", "step", "loss", "score", "learning_rate", "gradient_norm"]
+    history, expected = (pd.read_csv(path / training.HISTORY, sep="\t") for path in (folder, reference))
+    pd.testing.assert_frame_equal(history[columns], expected[columns], check_exact=True)
+
+
+def test_a_run_killed_ten_times_at_random_ends_with_the_bytes_of_an_uninterrupted_one(script, tmp_path):
+    killed, uninterrupted = tmp_path / "killed", tmp_path / "uninterrupted"
+    for moment in random_generator(0, "kills").uniform(0.02, 0.5, 10):
+        process = run(command(script, killed, epochs=12, pause=0.05))
+        wait_for(killed / training.STATE, process)
+        time.sleep(moment)
+        process.kill()
+        process.communicate()
+        assert not (killed / "final.pt").exists()
+    finish(run(command(script, killed, epochs=12)))
+    finish(run(command(script, uninterrupted, epochs=12)))
+    assert_same_run(killed, uninterrupted)
+
+
+def test_sigterm_saves_and_exits_with_the_code_that_asks_for_a_restart(script, uninterrupted, tmp_path):
+    process = run(command(script, tmp_path, pause=0.1))
+    wait_for(tmp_path / training.STATE, process)
+    process.send_signal(signal.SIGTERM)
+    finish(process, training.EXIT_RESUMABLE)
+    state = torch.load(tmp_path / training.STATE, weights_only=True)
+    assert 0 < state["position"]["step"] < 24
+    finish(run(command(script, tmp_path)))
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def wait_for(path, process):
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == changed):
+        time.sleep(0.01)
+
+
+def test_two_processes_have_the_loss_curve_of_one(script, tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    finish(run(command(script, tmp_path / "two", devices=2, dropout=0.0, launcher=launcher)))
+    finish(run(command(script, tmp_path / "one", dropout=0.0)))
+    two, one = (pd.read_csv(tmp_path / name / training.HISTORY, sep="\t") for name in ("two", "one"))
+    np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-4)
+    np.testing.assert_allclose(two["gradient_norm"], one["gradient_norm"], rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def fabric():
+    return training.Machine(accelerator="cpu").fabric()
+
+
+def regression(learning_rate=1e-2, epochs=5, data=None, freeze=False, score=lambda model: 0.0, select=None):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 1)
+    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(1)) if data is None else data
+
+    def loss(model, batch):
+        prediction = model(batch["x"])[:, 0]
+        return (prediction * (0 if freeze else 1) - batch["x"].sum(dim=1)).square().mean()
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    return training.Task(
+        model, optimizer, epochs, 3, lambda *_: {"x": x}, loss, lambda epoch, step: learning_rate,
+        lambda model: {"score": score(model)}, select,
+    )  # fmt: skip
+
+
+def test_the_history_is_one_row_per_epoch_with_all_that_a_reader_asks_for(fabric, tmp_path):
+    training.train(regression(), fabric, tmp_path, "a", seed=0)
+    history = pd.read_csv(tmp_path / training.HISTORY, sep="\t")
+    assert list(history["epoch"]) == [1, 2, 3, 4, 5]
+    assert list(history["step"]) == [3, 6, 9, 12, 15]
+    assert history["loss"].is_monotonic_decreasing
+    assert {"score", "learning_rate", "gradient_norm", "seconds", "peak_memory_mb"} <= set(history)
+    assert history["seconds"].is_monotonic_increasing
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_stops_with_the_place(fabric, tmp_path, value):
+    with pytest.raises(training.TrainingFailed, match="at epoch 1, batch 1"):
+        training.train(regression(data=torch.full((4, 4), value)), fabric, tmp_path, "a", seed=0)
+
+
+def test_a_loss_that_does_not_fall_stops_with_a_reason(fabric, tmp_path):
+    with pytest.raises(training.TrainingFailed, match="did not fall in 4 epochs"):
+        training.train(regression(learning_rate=0.0), fabric, tmp_path, "a", seed=0)
+
+
+def test_a_loss_that_no_weight_reaches_stops_with_a_reason(fabric, tmp_path):
+    with pytest.raises(training.TrainingFailed, match="no gradient"):
+        training.train(regression(freeze=True), fabric, tmp_path, "a", seed=0)
+
+
+def test_the_weights_of_the_best_epoch_are_kept_and_patience_ends_the_run(fabric, tmp_path):
+    seen = []
+
+    def score(model):
+        seen.append(model.weight.detach().clone())
+        return [1.0, 5.0, 2.0, 2.0, 9.0][len(seen) - 1]
+
+    task = regression(score=score, select="score")
+    position = training.train(task, fabric, tmp_path, "a", seed=0, patience=2)
+    assert (position.best_epoch, position.epoch) == (1, 4)
+    assert torch.equal(task.model.weight, seen[1])
+
+
+def test_the_state_of_another_configuration_is_not_resumed(fabric, tmp_path):
+    training.train(regression(epochs=2), fabric, tmp_path, "a", seed=0)
+    again, fresh = regression(epochs=2), regression(epochs=2)
+    training.train(again, fabric, tmp_path, "b", seed=0)
+    training.train(fresh, fabric, tmp_path / "fresh", "b", seed=0)
+    assert torch.equal(again.model.weight, fresh.model.weight)
+
+
+def test_gradients_are_clipped_to_the_limit_and_the_norm_before_is_reported():
+    model = torch.nn.Linear(3, 1)
+    model.weight.grad, model.bias.grad = torch.tensor([[3.0, 0.0, 4.0]]), torch.tensor([12.0])
+    assert training._clip(model, 1.0) == 13.0
+    assert torch.allclose(model.bias.grad, torch.tensor([12 / 13]))
+    assert training._clip(model, 2.0) == pytest.approx(1.0)
+    assert torch.allclose(model.bias.grad, torch.tensor([12 / 13]))
+
+
+def test_learning_rates_follow_their_schedules():
+    cosine = training.cosine_with_warm_up(1.0, 10, 110)
+    assert [cosine(0, step) for step in (0, 9, 10)] == [0.1, 1.0, 1.0]
+    assert cosine(0, 60) == pytest.approx(0.5)
+    assert cosine(0, 110) == pytest.approx(0.0)
+    assert training.step_decay(1e-4, 0.9)(2, 77) == pytest.approx(0.81e-4)
+
+
+@pytest.mark.parametrize(("n", "world_size"), [(10, 1), (10, 3), (64, 8), (5, 4)])
+def test_ranks_share_every_row_exactly_once(n, world_size):
+    rows = [row for rank in range(world_size) for row in range(n)[training.share_of(rank, world_size, n)]]
+    assert rows == list(range(n))

@@ -1,0 +1,105 @@
+"""`make demo`: the planted experiment ends with the answers that were planted."""
+
+import json
+
+import anndata
+import numpy as np
+import pytest
+
+from scgpt_bench.files import read_table
+from scgpt_bench.methods.predictions import method_of
+from snakemake_checkout import copy_of_checkout
+
+pytestmark = pytest.mark.workflow
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    checkout = copy_of_checkout(tmp_path_factory.mktemp("demo"))
+    checkout.snakemake()
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def results(demo):
+    return demo.path / "results"
+
+
+@pytest.fixture(scope="module")
+def pearson_delta(results):
+    scores = read_table(results / "scores.tsv")
+    return scores[scores["metric"] == "pearson_delta"].set_index("method")["mean"]
+
+
+def test_the_report_is_one_file_with_every_category(results):
+    text = (results / "report.html").read_text()
+    for category in ("Verdict", "Scores", "Perturbations", "Data", "Model", "Cost"):
+        assert f'"{category}"' in text
+    assert 'src="http' not in text
+
+
+def test_a_second_run_has_nothing_to_do(demo):
+    assert "Nothing to be done" in demo.snakemake().stdout
+
+
+def test_a_touched_file_reruns_nothing_and_an_edited_module_what_uses_it(demo):
+    module = demo.path / "workflow" / "lib" / "scgpt_bench" / "evaluation" / "metrics.py"
+    assert module.is_file()
+    module.touch()
+    (demo.path / "workflow" / "scripts" / "finetune.py").touch()
+    assert "Nothing to be done" in demo.snakemake().stdout
+    text = module.read_text()
+    module.write_text(text + "\n# An edit.\n")
+    planned = demo.snakemake("--dry-run").stdout
+    module.write_text(text)
+    assert "evaluate" in planned
+    for rule in ("finetune", "predict_scgpt", "predict_baseline", "harmonize"):
+        assert f"rule {rule}" not in planned
+
+
+def test_nothing_is_left_half_written(demo):
+    assert not list(demo.path.rglob(".*.partial"))
+
+
+def test_the_ladder_stands_between_floor_and_ceiling(pearson_delta):
+    assert pearson_delta["oracle"] > 0.95
+    assert pearson_delta["technical-duplicate"] > 0.9
+    assert pearson_delta["train-mean"] < 0.25
+    assert abs(pearson_delta["shuffled"]) < 0.15
+    assert pearson_delta.drop(["oracle", "technical-duplicate"]).max() < pearson_delta["technical-duplicate"]
+
+
+def test_control_mean_is_wrong_by_exactly_the_squared_change(results):
+    truth = anndata.read_h5ad(results / "planted" / "fold0" / "truth.h5ad")
+    metrics = read_table(results / "planted" / "fold0" / "control-mean" / "0" / "metrics.tsv")
+    found = metrics[metrics["metric"] == "mse"].set_index("perturbation")["value"].loc[list(truth.obs_names)]
+    np.testing.assert_allclose(found, np.square(truth.X - truth.layers["control"]).mean(axis=1), rtol=1e-5)
+
+
+def test_every_method_predicts_the_same_control_cells(results):
+    controls = anndata.read_h5ad(results / "planted" / "fold0" / "controls.h5ad").obs
+    paths = sorted((results / "planted" / "fold0").glob("*/*/predictions.h5ad"))
+    assert len(paths) >= 12
+    for path in paths:
+        obs = anndata.read_h5ad(path, backed="r").obs
+        assert (obs["control_cell"].astype(str) == controls["control_cell"].astype(str)).all(), path
+
+
+def test_what_is_random_is_written_beside_the_prediction(results):
+    path = results / "planted" / "fold0" / "scgpt-zero-shot" / "0" / "predictions.h5ad"
+    report = method_of(anndata.read_h5ad(path))["load_report"]
+    assert any(name.startswith("decoder.") for name in report["random"])
+    assert "pert_encoder.weight" in report["random"]
+    assert "transformer_encoder.layers.0.self_attn.Wqkv.weight" in report["pretrained"]
+
+
+def test_a_target_that_was_not_measured_is_told_to_the_model_and_written_down(results):
+    harmonized = anndata.read_h5ad(results / "planted" / "cells.h5ad", backed="r").uns["harmonized"]
+    assert len(harmonized["targets_not_measured"]) == 2
+
+
+def test_provenance_names_code_inputs_and_cost(results):
+    provenance = json.loads((results / "provenance.json").read_text())
+    assert provenance["versions"]["scgpt"] == "0.2.4"
+    assert all(len(entry["sha256"]) == 64 for entry in provenance["inputs"])
+    assert {"finetune", "predict_scgpt", "evaluate"} <= {entry["rule"] for entry in provenance["cost"]}

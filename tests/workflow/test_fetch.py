@@ -1,0 +1,70 @@
+"""A published checkpoint is fetched file by file from its addresses, and only with the right checksums."""
+
+import functools
+import hashlib
+import http.server
+import threading
+
+import pytest
+import yaml
+
+FILES = {"best_model.pt": b"weights", "args.json": b"{}", "vocab.json": b'{"<pad>": 0}'}
+
+
+@pytest.fixture
+def server(tmp_path_factory):
+    """The address of a local server of the three files."""
+    folder = tmp_path_factory.mktemp("served")
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+def write_study(checkout, server, wrong=()):
+    lines = ["name\tfile\taddress\tsha256\tbytes\tlicence\tsource"]
+    for name, content in FILES.items():
+        checksum = "0" * 64 if name in wrong else hashlib.sha256(content).hexdigest()
+        lines.append(f"served\t{name}\t{server}/{name}\t{checksum}\t{len(content)}\tMIT\ta test")
+    checkout.write("checkpoints.tsv", "\n".join(lines) + "\n")
+    study = {
+        "checkpoint_table": "checkpoints.tsv",
+        "datasets": ["planted"],
+        "generated": {"planted": {}},
+        "checkpoints": {"served": {"source": "catalogue"}},
+        "methods": {"train-mean": {}},
+    }
+    checkout.write("study.yaml", yaml.safe_dump(study))
+
+
+def test_all_three_files_arrive(checkout, server):
+    write_study(checkout, server)
+    targets = [f"resources/checkpoints/served/{name}" for name in FILES]
+    checkout.snakemake(*targets, "--configfile", "study.yaml")
+    for name, content in FILES.items():
+        assert (checkout.path / "resources" / "checkpoints" / "served" / name).read_bytes() == content
+
+
+def test_other_bytes_than_the_published_ones_are_refused(checkout, server):
+    write_study(checkout, server, wrong=["best_model.pt"])
+    target = "resources/checkpoints/served/best_model.pt"
+    done = checkout.snakemake(target, "--configfile", "study.yaml", check=False)
+    assert done.returncode != 0
+    assert f"{server}/best_model.pt" in done.stdout
+    assert "0" * 64 in done.stdout
+    assert not (checkout.path / target).exists()
+
+
+def test_a_checkpoint_of_ones_own_is_a_folder(checkout, server, tmp_path_factory):
+    write_study(checkout, server)
+    folder = tmp_path_factory.mktemp("own")
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    study = yaml.safe_load((checkout.path / "study.yaml").read_text())
+    study["checkpoints"] = {"own": {"source": "folder", "path": str(folder)}}
+    checkout.write("study.yaml", yaml.safe_dump(study))
+    checkout.snakemake("resources/checkpoints/own/vocab.json", "--configfile", "study.yaml")
+    assert (checkout.path / "resources" / "checkpoints" / "own" / "vocab.json").read_bytes() == FILES["vocab.json"]

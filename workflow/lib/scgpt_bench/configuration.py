@@ -1,0 +1,218 @@
+"""Validate a run's configuration before anything else happens, and fill in the defaults.
+
+The schema (``workflow/schemas/config.schema.yaml``) is the only place where keys, types and defaults are declared.
+References between entries (a method's checkpoint, a data set's row) are checked here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from scgpt_bench.data import catalogue
+from scgpt_bench.errors import InputError
+
+SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
+
+
+def read_schema(path: str | Path = SCHEMA) -> dict[str, Any]:
+    """The JSON schema of the configuration."""
+    return yaml.safe_load(Path(path).read_text())
+
+
+@dataclass(frozen=True)
+class Run:
+    """A valid configuration, and the rows of the two tables that it refers to."""
+
+    config: dict[str, Any]
+    datasets: dict[str, catalogue.Dataset]
+    checkpoints: dict[str, catalogue.Checkpoint]
+
+
+def validate(config: Mapping[str, Any], source: str) -> Run:
+    """Check ``config`` (as read from YAML) and fill in every default; ``source`` names it in errors.
+
+    Raises
+    ------
+    InputError
+        At the first unknown key, wrong type, value out of range or dangling reference, in the configuration or in
+        one of its tables.
+    """
+    schema = read_schema()
+    config = copy.deepcopy(dict(config))
+    _fill_and_check(config, schema, schema, source, "")
+    for name, options in config["methods"].items():
+        kinds = schema["$defs"]["methods"]
+        options.setdefault("kind", name)
+        if options["kind"] not in kinds:
+            raise InputError(
+                source, f"methods.{name}.kind", repr(options["kind"]), "one of " + ", ".join(sorted(kinds))
+            )
+        _fill_and_check(options, kinds[options["kind"]], schema, source, f"methods.{name}")
+    for name, options in config["checkpoints"].items():
+        _fill_and_check(
+            options, schema["$defs"]["checkpoints"][options["source"]], schema, source, f"checkpoints.{name}"
+        )
+    run = Run(
+        config,
+        catalogue.read_datasets(config["dataset_table"]),
+        catalogue.read_checkpoints(config["checkpoint_table"]),
+    )
+    _check_references(run, source)
+    return run
+
+
+def _fill_and_check(instance: dict, schema: dict, root: dict, source: str, prefix: str) -> None:
+    """Fill defaults in place, then report the most telling violation."""
+    schema = _resolve(schema, root)
+    _fill_defaults(instance, schema, root)
+    validator = jsonschema.Draft202012Validator({**schema, "$defs": root["$defs"]})
+    error = jsonschema.exceptions.best_match(validator.iter_errors(instance))
+    if error is None:
+        return
+    where = ".".join(filter(None, [prefix, *map(str, error.absolute_path)])) or "top level"
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        unknown = ", ".join(map(repr, sorted(set(error.instance) - set(known))))
+        raise InputError(source, where, f"unknown key {unknown}", "keys among " + ", ".join(known))
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        raise InputError(source, where, "no such key", f"the key {missing[0]!r}")
+    raise InputError(source, where, _shortened(error.instance), _expectation(error))
+
+
+def _shortened(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _expectation(error: jsonschema.ValidationError) -> str:
+    value = error.validator_value
+    match error.validator:
+        case "type":
+            return "a value of type " + (value if isinstance(value, str) else " or ".join(value))
+        case "enum":
+            return "one of " + ", ".join(map(str, value))
+        case "pattern":
+            return f"text that matches {value}"
+        case "minimum":
+            return f"at least {value}"
+        case "maximum":
+            return f"at most {value}"
+        case "exclusiveMinimum":
+            return f"more than {value}"
+        case "exclusiveMaximum":
+            return f"less than {value}"
+        case "minItems" | "minProperties":
+            return f"at least {value} entries"
+        case "uniqueItems":
+            return "no entry twice"
+        case _:
+            return error.message
+
+
+def _resolve(schema: dict, root: dict) -> dict:
+    """Follow a ``$ref`` and merge ``allOf``, so that defaults and the list of known keys are in one place."""
+    if "$ref" in schema:
+        target = root
+        for key in schema["$ref"].removeprefix("#/").split("/"):
+            target = target[key]
+        schema = {**_resolve(target, root), **{k: v for k, v in schema.items() if k != "$ref"}}
+    if "allOf" in schema:
+        merged = {k: v for k, v in schema.items() if k != "allOf"}
+        merged["properties"] = dict(merged.get("properties", {}))
+        merged["required"] = list(merged.get("required", []))
+        for part in schema["allOf"]:
+            part = _resolve(part, root)
+            merged["properties"] = {**part.get("properties", {}), **merged["properties"]}
+            merged["required"] += part.get("required", [])
+        return merged
+    return schema
+
+
+def _fill_defaults(instance: Any, schema: dict, root: dict) -> None:
+    if not isinstance(instance, dict):
+        return
+    for key, part in schema.get("properties", {}).items():
+        part = _resolve(part, root)
+        if key not in instance and "default" in part:
+            instance[key] = copy.deepcopy(part["default"])
+        if key in instance:
+            _fill_defaults(instance[key], part, root)
+    extra = schema.get("additionalProperties")
+    if isinstance(extra, dict):
+        for key in instance.keys() - schema.get("properties", {}).keys():
+            _fill_defaults(instance[key], _resolve(extra, root), root)
+
+
+def _check_references(run: Run, source: str) -> None:
+    config = run.config
+    for name in config["datasets"]:
+        if name not in run.datasets:
+            known = ", ".join(run.datasets)
+            raise InputError(source, "datasets", repr(name), f"a name in {config['dataset_table']}: {known}")
+        if run.datasets[name].address == "generated" and name not in config["generated"]:
+            raise InputError(source, "generated", f"no options for {name!r}", "an entry for every generated data set")
+    for name, options in config["checkpoints"].items():
+        if options["source"] == "catalogue" and name not in run.checkpoints:
+            known = ", ".join(sorted(run.checkpoints))
+            expected = f"a name in {config['checkpoint_table']}: {known}"
+            raise InputError(source, f"checkpoints.{name}", "no such checkpoint", expected)
+        if options["source"] == "catalogue" and run.checkpoints[name].folder:
+            found = f"a folder to be downloaded by hand: {run.checkpoints[name].folder}"
+            raise InputError(source, f"checkpoints.{name}", found, "source: folder, with the path of the download")
+        if options["source"] == "pretrain" and options["dataset"] not in config["datasets"]:
+            known = ", ".join(config["datasets"])
+            raise InputError(
+                source, f"checkpoints.{name}.dataset", repr(options["dataset"]), f"an entry of 'datasets': {known}"
+            )
+    for name, options in config["methods"].items():
+        measured = [data for data in config["datasets"] if run.datasets[data].address != "generated"]
+        if options["kind"] == "oracle" and measured:
+            raise InputError(source, f"methods.{name}", f"measured data ({measured[0]})", "generated data sets only")
+        checkpoint = options.get("checkpoint")
+        if checkpoint is not None and checkpoint not in config["checkpoints"]:
+            known = ", ".join(sorted(config["checkpoints"])) or "none is configured"
+            expected = f"a key of 'checkpoints': {known}"
+            raise InputError(source, f"methods.{name}.checkpoint", repr(checkpoint), expected)
+    for name, options in config["submissions"].items():
+        for key, names, known in (
+            ("contexts", options["contexts"].values(), config["datasets"]),
+            ("methods", options["methods"], config["methods"]),
+        ):
+            for unknown in sorted(set(names) - set(known)):
+                raise InputError(source, f"submissions.{name}.{key}", repr(unknown), f"one of {', '.join(known)}")
+        if options["challenge"] == 2025 and len(options["contexts"]) != 1:
+            raise InputError(source, f"submissions.{name}.contexts", f"{len(options['contexts'])} contexts", "one")
+    _check_splits(config, source)
+
+
+def _check_splits(config: dict, source: str) -> None:
+    splits = config["splits"]
+    folds = splits["folds"]
+    for fold in config["splits"]["run"]:
+        if fold >= folds:
+            raise InputError(source, "splits.run", str(fold), f"folds from 0 to {folds - 1}")
+    names = [f"fold{fold}" for fold in splits["run"]] + [f"gears{seed}" for seed in splits["gears_seeds"]]
+    for name, files in splits["files"].items():
+        for dataset in config["datasets"]:
+            if dataset not in files:
+                raise InputError(source, f"splits.files.{name}", f"no file for {dataset!r}", "one for every data set")
+    names += splits["files"]
+    if not names:
+        raise InputError(source, "splits", "no split to run", "an entry in run, gears_seeds or files")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(source, "splits", f"{twice[0]!r} twice", "every split once")
+    for method, options in config["methods"].items():
+        for dataset in config["datasets"] if options["kind"] == "imported" else []:
+            for name in names:
+                if name not in options["files"].get(dataset, {}):
+                    where = f"methods.{method}.files.{dataset}"
+                    raise InputError(source, where, f"no file for split {name!r}", "one for every split that is run")

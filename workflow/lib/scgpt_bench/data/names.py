@@ -1,0 +1,93 @@
+"""What a perturbation is called: the genes targeted, sorted, joined by ``+``; ``control`` when there are none.
+
+A file's labels are read only as its row in the data-set table says: no separator, suffix or control label is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scgpt_bench.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scgpt_bench.data.catalogue import Dataset
+
+CONTROL = "control"
+JOINED_BY = "+"
+MISSING = ("", "nan", "NaN", "None", "NA", "<NA>")
+
+
+def genes_of(perturbation: str) -> tuple[str, ...]:
+    """The genes of a perturbation's name, sorted; none for ``control``."""
+    return () if perturbation == CONTROL else tuple(perturbation.split(JOINED_BY))
+
+
+def perturbation_name(label: str, dataset: Dataset, source: str | Path, where: str) -> str:
+    """The name of one label: ``A_B``, ``B+A``, ``A+ctrl``, ``STAT1g2`` become ``A+B``, ``A+B``, ``A``, ``STAT1``.
+
+    Two guides against one gene (``A+A``) are one perturbation of that gene, ``A``.
+
+    Parameters
+    ----------
+    label
+        As it stands in the file.
+    dataset
+        Says the control labels, the separator of combinations and the suffix of guides.
+    source, where
+        The file and the place in it, for errors.
+
+    Raises
+    ------
+    InputError
+        For a label, or a gene of a combination, that is missing or cannot be told from another one.
+    """
+    label = label.strip()
+    if label in dataset.control_labels:
+        return CONTROL
+    separator, suffix = dataset.combination_separator, dataset.guide_suffix
+    genes = set()
+    for part in label.split(separator) if separator else [label]:
+        part = part.strip()
+        if part in dataset.control_labels:
+            continue
+        gene = re.sub(rf"(?:{suffix})\Z", "", part, count=1) if suffix else part
+        if gene in dataset.control_labels:
+            continue
+        _check_gene(gene, label, dataset, source, where)
+        genes.add(gene)
+    return JOINED_BY.join(sorted(genes)) or CONTROL
+
+
+def _check_gene(gene: str, label: str, dataset: Dataset, source: str | Path, where: str) -> None:
+    if gene in MISSING:
+        raise InputError(source, where, f"the label {label!r}", "a label that names a gene or a control")
+    if gene == CONTROL:
+        expected = (
+            f"{CONTROL!r} among the control labels of data set {dataset.name!r}, or another label for these cells"
+        )
+        raise InputError(source, where, f"the label {label!r}, which is reserved for control cells", expected)
+    if JOINED_BY in gene:
+        expected = f"no {JOINED_BY!r} in a gene's name, or combination_separator {JOINED_BY!r} in the data-set table"
+        raise InputError(source, where, f"the label {label!r}, a combination or one gene", expected)
+
+
+def perturbation_names(labels: pd.Series, dataset: Dataset, source: str | Path) -> pd.Series:
+    """The names of a column of labels (one per cell, indexed by cell), as strings.
+
+    Raises
+    ------
+    InputError
+        Naming the first cell whose label is wrong and how many cells share it.
+    """
+    labels = labels.astype("object")
+    labels = labels.where(labels.notna(), "").astype(str)
+    names: dict[str, Any] = {}
+    for label in labels.unique():
+        cells = labels.index[labels == label]
+        where = f"obs[{dataset.perturbation_column!r}] of cell {cells[0]!r} ({len(cells)} such cells)"
+        names[label] = perturbation_name(label, dataset, source, where)
+    return labels.map(names)

@@ -1,0 +1,370 @@
+"""A small Perturb-seq experiment whose answer is known.
+
+Genes are organised in modules. A gene loads strongly on its own module and weakly on a second one; a cell's expected
+expression is ``exp(base + loadings @ module activities)``. An atlas of unperturbed cells of many states shows which
+genes move together, and so does what a knock-down does: the target itself goes down, and its module moves to where
+the module stands when the target is low. What a method can learn from other perturbations or from the atlas is
+therefore exactly the modules; ``structure: false`` takes that away and leaves everything else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scgpt_bench.data.names import CONTROL, JOINED_BY, genes_of
+from scgpt_bench.errors import InputError
+from scgpt_bench.seeding import random_generator
+
+SYMBOL = re.compile(r"[A-Z]{3,5}[1-9]?")
+CELL_LINE = "cell_line"
+
+BASE_SD = 0.6  # of a gene's log expression where every module activity is 0
+LOADING = (0.4, 1.2)  # size of a gene's loading on its own module
+POSITIVE_SHARE = 0.8  # of the genes rise with their module, the others fall
+SECOND_LOADING_SD = 0.2  # of a gene's loading on one other module
+STATE_SD = 1.0  # of the module activities between states
+CELL_SD = 0.4  # of the module activities between cells of a state
+ACTIVITY_CHANGE = (0.8, 1.6)  # of the target's module in a knock-down
+RESIDUAL = (0.5, 0.8)  # share of the target's expression that a knock-down leaves, beside its module's change
+DISPERSION = 0.15  # of the counts: variance = mean + DISPERSION * mean^2
+LIBRARY_SD = 0.3  # of the log library size
+BATCH_SD = 0.1  # of the log of a batch's factor for a gene
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be asked of the experiment.
+
+    ``library_size`` is the median number of transcripts of a cell; ``target_sum`` only sets the scale of the true
+    means. ``genes_outside_vocabulary`` of the genes have names that no vocabulary knows; ``unmeasured_targets`` of the
+    perturbed genes are missing from the measured genes, though the atlas has them. ``combinations`` pairs of targets
+    are knocked down together, with as many cells each as a single target.
+    """
+
+    seed: int = 1
+    structure: bool = True
+    modules: int = 10
+    genes_per_module: int = 20
+    targets_per_module: int = 6
+    cells_per_perturbation: int = 80
+    control_cells: int = 1500
+    batches: int = 4
+    library_size: int = 3000
+    target_sum: float = 400.0
+    genes_outside_vocabulary: int = 4
+    unmeasured_targets: int = 2
+    combinations: int = 0
+    atlas_cells: int = 6000
+    atlas_states: int = 30
+    truth_draws: int = 4000
+
+
+@dataclass(frozen=True)
+class Planted:
+    """The experiment.
+
+    Attributes
+    ----------
+    cells
+        Perturb-seq of one cell line: raw counts [cells x measured genes], CSR float32; obs ``perturbation``, ``batch``,
+        ``cell_type``. Batches are balanced over perturbations.
+    atlas
+        Unperturbed cells of other states: raw counts [cells x all genes], CSR float32; the same obs, ``perturbation``
+        being ``control`` and ``cell_type`` the state.
+    truth
+        Expected log1p(counts scaled to ``target_sum``), float64 [control and perturbations x measured genes], over
+        cells, library sizes and batches in equal parts. A Monte-Carlo mean: obs ``n_draws`` and ``standard_error``
+        (root mean square over genes, of a mean; cells are drawn once and shared by all rows, so the error of a
+        difference between rows is smaller). obs ``activity_change`` is what the knock-down does to ``module`` (both
+        empty for combinations and control); var ``module`` and ``loading`` are a gene's own.
+    """
+
+    cells: anndata.AnnData
+    atlas: anndata.AnnData
+    truth: anndata.AnnData
+
+
+@dataclass(frozen=True)
+class _Genes:
+    """Names, own module and loadings [genes x modules], base log expression and log batch factors [batches x genes]."""
+
+    names: np.ndarray
+    module: np.ndarray
+    loadings: np.ndarray
+    base: np.ndarray
+    batch_factors: np.ndarray
+
+    @property
+    def own_loading(self) -> np.ndarray:
+        return self.loadings[np.arange(len(self.names)), self.module]
+
+
+def generate(options: Mapping[str, Any]) -> Planted:
+    """Simulate the experiment that ``options`` (keys of :class:`Options`, all optional) ask for.
+
+    A knock-down lowers the activity of the target's module by 0.8 to 1.6, or raises it by as much where the target
+    falls with rising activity; the target itself falls to another 50 to 80 %, to about a quarter in all. Effects of a
+    combination add up in log expected expression, before the scaling to library sizes, so that they are not exactly
+    additive in the scale of ``truth``.
+
+    With ``structure: false`` the changes of each perturbation, the target's own included, go to genes drawn at random,
+    with random signs: the same sizes, which nothing learned from other perturbations, from the atlas or from the
+    target's identity predicts.
+
+    Raises
+    ------
+    InputError
+        For an unknown option or a value out of range.
+    """
+    options = _checked(options)
+    targets_of_module = [slice(start, start + options.targets_per_module) for start in _module_starts(options)]
+    genes = _genes(options, targets_of_module)
+    singles = np.concatenate([genes.names[targets] for targets in targets_of_module])
+    effects = _effects(options, genes, singles)
+    measured = ~np.isin(
+        genes.names, _generator(options, "unmeasured").permutation(singles)[: options.unmeasured_targets]
+    )
+    state = _generator(options, "state", CELL_LINE).normal(0, STATE_SD, options.modules)
+    return Planted(
+        _cells(options, genes, state, effects, measured),
+        _atlas(options, genes),
+        _truth(options, genes, state, effects, measured),
+    )
+
+
+def _generator(options: Options, *names: str | int) -> np.random.Generator:
+    return random_generator(options.seed, "planted", *names)
+
+
+_KINDS = {bool: (bool, "true or false"), int: (int, "a whole number"), float: (int | float, "a number")}
+
+
+def _checked(options: Mapping[str, Any]) -> Options:
+    known = {field.name: field.default for field in fields(Options)}
+    for name, value in options.items():
+        if name not in known:
+            raise InputError(
+                "planted data", "options", f"unknown key {name!r}", "keys among " + ", ".join(sorted(known))
+            )
+        kind, expected = _KINDS[type(known[name])]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise InputError("planted data", name, repr(value), expected)
+    checked = Options(**options)
+    n_targets = checked.modules * checked.targets_per_module
+    at_least = dict.fromkeys(known, 1) | {
+        "seed": 0,
+        "structure": 0,
+        "modules": 2,
+        "truth_draws": 2,
+        "genes_outside_vocabulary": 0,
+        "unmeasured_targets": 0,
+        "combinations": 0,
+    }
+    at_most = {
+        "targets_per_module": checked.genes_per_module,
+        "genes_outside_vocabulary": checked.modules * checked.genes_per_module - n_targets,
+        "unmeasured_targets": n_targets - 1,
+        "combinations": n_targets * (n_targets - 1) // 2,
+    }
+    for name in known:
+        value = getattr(checked, name)
+        if not value >= at_least[name]:
+            raise InputError("planted data", name, str(value), f"at least {at_least[name]}")
+        if value > at_most.get(name, np.inf):
+            raise InputError(
+                "planted data", name, str(value), f"at most {at_most[name]} with these modules and targets"
+            )
+    return checked
+
+
+def vocabulary_symbols() -> list[str]:
+    """Symbols of scGPT's human vocabulary that look like those of protein-coding genes (``STAT1``, ``MYC``), sorted.
+
+    Read from the installed ``scgpt`` package (0.2.4) without importing it, which would take seconds.
+    """
+    package = importlib.util.find_spec("scgpt")
+    if package is None:
+        raise InputError("planted data", "gene symbols", "no package scgpt", "scgpt 0.2.4, whose vocabulary names them")
+    folder = Path(package.submodule_search_locations[0])
+    vocabulary = json.loads((folder / "tokenizer" / "default_census_vocab.json").read_text())
+    return sorted(filter(SYMBOL.fullmatch, vocabulary))
+
+
+def _module_starts(options: Options) -> range:
+    return range(0, options.modules * options.genes_per_module, options.genes_per_module)
+
+
+def _genes(options: Options, targets_of_module: list[slice]) -> _Genes:
+    module = np.repeat(np.arange(options.modules), options.genes_per_module)
+    n_genes = len(module)
+    names = _names(options, n_genes, targets_of_module)
+    random = _generator(options, "genes")
+    loadings = np.zeros((n_genes, options.modules))
+    sign = np.where(random.random(n_genes) < POSITIVE_SHARE, 1, -1)
+    loadings[np.arange(n_genes), module] = sign * random.uniform(*LOADING, n_genes)
+    second = (module + random.integers(1, options.modules, n_genes)) % options.modules
+    loadings[np.arange(n_genes), second] = random.normal(0, SECOND_LOADING_SD, n_genes)
+    base = random.normal(0, BASE_SD, n_genes)
+    batch_factors = random.normal(0, BATCH_SD, (options.batches, n_genes))
+    return _Genes(names, module, loadings, base, batch_factors)
+
+
+def _names(options: Options, n_genes: int, targets_of_module: list[slice]) -> np.ndarray:
+    symbols = vocabulary_symbols()
+    if n_genes > len(symbols):
+        expected = f"at most {len(symbols)}, the symbols in scGPT's vocabulary"
+        raise InputError("planted data", "modules x genes_per_module", str(n_genes), expected)
+    names = _generator(options, "symbols").permutation(np.array(symbols, dtype=object))[:n_genes]
+    others = np.ones(n_genes, dtype=bool)
+    for targets in targets_of_module:
+        others[targets] = False
+    outside = _generator(options, "outside").permutation(np.flatnonzero(others))[: options.genes_outside_vocabulary]
+    names[outside] = [f"PLANTED-{number}" for number in range(1, len(outside) + 1)]
+    return names
+
+
+@dataclass(frozen=True)
+class _Effect:
+    """Change of the log expected expression [genes]; module and change of its activity where there is one target."""
+
+    change: np.ndarray
+    module: int | None = None
+    activity_change: float | None = None
+
+
+def _effects(options: Options, genes: _Genes, singles: np.ndarray) -> dict[str, _Effect]:
+    """Control first, then single targets, then combinations."""
+    effects = {CONTROL: _Effect(np.zeros(len(genes.names)))}
+    effects |= {target: _knock_down(options, genes, target) for target in singles}
+    pairs = [JOINED_BY.join(sorted(pair)) for pair in combinations(singles, 2)]
+    for pair in _generator(options, "combinations").permutation(np.array(pairs, dtype=object))[: options.combinations]:
+        effects[pair] = _Effect(sum(effects[target].change for target in genes_of(pair)))
+    if options.structure:
+        return effects
+    return {name: _Effect(_scattered(options, name, effect.change)) for name, effect in effects.items()}
+
+
+def _knock_down(options: Options, genes: _Genes, target: str) -> _Effect:
+    random = _generator(options, "knock-down", target)
+    position = int(np.flatnonzero(genes.names == target)[0])
+    module = int(genes.module[position])
+    activity_change = -np.sign(genes.own_loading[position]) * random.uniform(*ACTIVITY_CHANGE)
+    change = genes.loadings[:, module] * activity_change
+    change[position] += np.log(random.uniform(*RESIDUAL))
+    return _Effect(change, module, float(activity_change))
+
+
+def _scattered(options: Options, perturbation: str, change: np.ndarray) -> np.ndarray:
+    random = _generator(options, "scattered", perturbation)
+    return random.permutation(change) * random.choice([-1, 1], len(change))
+
+
+@dataclass(frozen=True)
+class _Latent:
+    """Cells before counting: log expression and gamma noise [cells x genes], library sizes [cells]."""
+
+    log_expression: np.ndarray
+    noise: np.ndarray
+    library: np.ndarray
+
+
+def _latent(
+    random: np.random.Generator, options: Options, genes: _Genes, states: np.ndarray, batch: np.ndarray | None
+) -> _Latent:
+    """Cells around ``states`` (module activities [cells x modules]); ``batch`` [cells] is None for no batch effects."""
+    n_cells, n_genes = len(states), len(genes.names)
+    activities = states + random.normal(0, CELL_SD, states.shape)
+    log_expression = genes.base + activities @ genes.loadings.T
+    if batch is not None:
+        log_expression += genes.batch_factors[batch]
+    noise = random.standard_gamma(1 / DISPERSION, (n_cells, n_genes)) * DISPERSION
+    library = options.library_size * np.exp(random.normal(0, LIBRARY_SD, n_cells))
+    return _Latent(log_expression, noise, library)
+
+
+def _counts(random: np.random.Generator, latent: _Latent, change: np.ndarray | float = 0.0) -> np.ndarray:
+    """Gamma-Poisson counts [cells x genes] after a change of log expression."""
+    expression = np.exp(latent.log_expression + change)
+    expression *= latent.library[:, None] / expression.sum(axis=1, keepdims=True)
+    return random.poisson(expression * latent.noise)
+
+
+def _dealt(n_cells: int, groups: int) -> np.ndarray:
+    return np.arange(n_cells) % groups
+
+
+def _cells(
+    options: Options, genes: _Genes, state: np.ndarray, effects: dict[str, _Effect], measured: np.ndarray
+) -> anndata.AnnData:
+    parts, tables = [], []
+    for perturbation, effect in effects.items():
+        n_cells = options.control_cells if perturbation == CONTROL else options.cells_per_perturbation
+        random = _generator(options, "cells", perturbation)
+        batch = _dealt(n_cells, options.batches)
+        latent = _latent(random, options, genes, np.tile(state, (n_cells, 1)), batch)
+        parts.append(_counts(random, latent, effect.change)[:, measured])
+        names = [f"{perturbation}-{number}" for number in range(1, n_cells + 1)]
+        batches = [f"batch{number + 1}" for number in batch]
+        tables.append(_observations(names, [perturbation] * n_cells, batches, [CELL_LINE] * n_cells))
+    return _raw(np.concatenate(parts), pd.concat(tables), genes.names[measured])
+
+
+def _atlas(options: Options, genes: _Genes) -> anndata.AnnData:
+    state_of_cell = _dealt(options.atlas_cells, options.atlas_states)
+    names = [f"state{number + 1}" for number in range(options.atlas_states)]
+    states = np.stack([_generator(options, "state", name).normal(0, STATE_SD, options.modules) for name in names])
+    random = _generator(options, "atlas")
+    counts = _counts(random, _latent(random, options, genes, states[state_of_cell], batch=None))
+    n_cells = options.atlas_cells
+    cell_names = [f"atlas-{number}" for number in range(1, n_cells + 1)]
+    obs = _observations(cell_names, [CONTROL] * n_cells, ["atlas"] * n_cells, [names[i] for i in state_of_cell])
+    return _raw(counts, obs, genes.names)
+
+
+def _observations(names: list[str], perturbation: list[str], batch: list[str], cell_type: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({"perturbation": perturbation, "batch": batch, "cell_type": cell_type}, index=names)
+
+
+def _raw(counts: np.ndarray, obs: pd.DataFrame, names: np.ndarray) -> anndata.AnnData:
+    obs = obs.astype("category")
+    return anndata.AnnData(sparse.csr_matrix(counts, dtype=np.float32), obs=obs, var=pd.DataFrame(index=names))
+
+
+def _truth(
+    options: Options, genes: _Genes, state: np.ndarray, effects: dict[str, _Effect], measured: np.ndarray
+) -> anndata.AnnData:
+    n_draws = options.truth_draws
+    states, batch = np.tile(state, (n_draws, 1)), _dealt(n_draws, options.batches)
+    latent = _latent(_generator(options, "truth"), options, genes, states, batch)
+    means, errors = [], []
+    for perturbation, effect in effects.items():
+        counts = _counts(_generator(options, "truth", perturbation), latent, effect.change)[:, measured]
+        values = np.log1p(counts * (options.target_sum / counts.sum(axis=1, keepdims=True)))
+        means.append(values.mean(axis=0))
+        errors.append(np.sqrt(np.mean(values.var(axis=0, ddof=1)) / n_draws))
+    modules = [None if effect.module is None else f"module{effect.module + 1}" for effect in effects.values()]
+    obs = pd.DataFrame(
+        {
+            "n_draws": n_draws,
+            "standard_error": errors,
+            "module": pd.Categorical(modules),
+            "activity_change": np.array([effect.activity_change for effect in effects.values()], dtype=np.float64),
+        },
+        index=pd.Index(list(effects), name="perturbation"),
+    )
+    var = pd.DataFrame(
+        {"module": [f"module{number + 1}" for number in genes.module], "loading": genes.own_loading}, index=genes.names
+    )
+    return anndata.AnnData(np.stack(means), obs=obs, var=var[measured], uns={"target_sum": float(options.target_sum)})

@@ -1,0 +1,327 @@
+"""Which perturbations are trained on and which are tested.
+
+A split is a table ``perturbation, role, n_genes, n_genes_seen``, made in one of three ways: folds over perturbations,
+GEARS' simulation of unseen genes, or a fixed file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scgpt_bench.data.catalogue import Dataset
+from scgpt_bench.data.names import CONTROL, genes_of, perturbation_name
+from scgpt_bench.errors import InputError
+from scgpt_bench.seeding import stream_seed
+
+ROLES = ("train", "validation", "test")
+GEARS_ROLES = {"train": "train", "val": "validation", "test": "test"}
+# How GEARS writes perturbations: ``ctrl``, ``A+ctrl``, ``ctrl+A``, ``A+B``.
+GEARS_LABELS = Dataset(
+    name="GEARS split",
+    address="",
+    format="h5ad",
+    values="log1p",
+    target_sum=1.0,
+    perturbation_column="condition",
+    control_label="ctrl",
+    perturbation_kind="mixed",
+    combination_separator="+",
+)
+
+
+def fold(
+    perturbations: Sequence[str],
+    *,
+    dataset: str,
+    fold: int,
+    folds: int,
+    seed: int,
+    validation_share: float,
+    minimum_cells: int,
+) -> pd.DataFrame:
+    """The split that tests one fold of the perturbations: no test perturbation has a cell in training.
+
+    Folds differ in size by at most one perturbation. Every perturbation prefers the folds in an order of its own,
+    given by hashing its name, and gets the best one with room, so that a perturbation that joins the data set moves
+    few others. Dealing in the order of the names would move half of them; giving everyone the first choice
+    would move none, but leave folds of very unequal size.
+
+    A perturbation with fewer than ``minimum_cells`` cells is always trained on: its mean is too noisy to judge a
+    prediction or to choose a model.
+
+    Parameters
+    ----------
+    perturbations
+        The perturbation of each cell, ``control`` included.
+    dataset
+        Its name, which enters the random draws.
+    fold
+        The fold to test, from 0 to ``folds`` - 1.
+    folds
+        How many there are.
+    seed
+        Of the dealing and of the choice of validation perturbations.
+    validation_share
+        Share of the perturbations outside the test fold that choose a model; at least one.
+    minimum_cells
+        Cells that a test or validation perturbation has at least.
+
+    Returns
+    -------
+    One row per perturbation, sorted: ``perturbation``, ``role`` (``train``, ``validation`` or ``test``), ``n_genes``,
+    and ``n_genes_seen``, the number of its genes that some training perturbation targets as well.
+
+    Raises
+    ------
+    InputError
+        If the perturbations with enough cells cannot fill every fold, or if validation or training would be empty.
+    """
+    n_cells = pd.Series(perturbations, dtype=str).value_counts().drop(CONTROL, errors="ignore").sort_index()
+    testable = [name for name, number in n_cells.items() if number >= minimum_cells]
+    _check_number(n_cells, testable, dataset, folds, minimum_cells)
+    fold_of = _dealt(testable, dataset, folds, seed)
+    test = {name for name in testable if fold_of[name] == fold}
+    rest = [name for name in testable if name not in test]
+    n_train = len(n_cells) - len(test)
+    n_validation = max(1, round(validation_share * n_train))
+    if n_validation > len(rest) or n_validation >= n_train:
+        found = f"{len(rest)} perturbations with at least {minimum_cells} cells outside fold {fold}"
+        expected = f"at least {n_validation} to validate, and another one to train on"
+        raise InputError(f"data set {dataset}", "split", found, expected)
+    validation = set(_by_hash(rest, seed, "validation", dataset, fold)[:n_validation])
+    roles = {
+        name: "test" if name in test else "validation" if name in validation else "train" for name in n_cells.index
+    }
+    return _table(roles)
+
+
+def _check_number(n_cells: pd.Series, testable: Sequence[str], dataset: str, folds: int, minimum_cells: int) -> None:
+    if len(testable) >= folds:
+        return
+    where, source = "obs['perturbation']", f"data set {dataset}"
+    if len(n_cells) < folds:
+        raise InputError(source, where, f"{len(n_cells)} perturbations", f"at least {folds}, one for each fold")
+    best = n_cells.idxmax()
+    found = f"{len(testable)} of {len(n_cells)} perturbations with at least {minimum_cells} cells"
+    found += f" (the most has {best}: {n_cells[best]})"
+    raise InputError(source, where, found, f"at least {folds}, one for each fold, or a lower minimum_cells")
+
+
+def _by_hash(names: Sequence[str], seed: int, *draw: str | int) -> list[str]:
+    """``names`` in a random order in which the presence of one does not change the order of the others."""
+    return sorted(names, key=lambda name: (stream_seed(seed, "split", *draw, name), name))
+
+
+def _dealt(names: Sequence[str], dataset: str, folds: int, seed: int) -> dict[str, int]:
+    """The fold of each name: its favourite among those with room."""
+    size, larger_folds = divmod(len(names), folds)
+    members = [0] * folds
+    fold_of = {}
+    for name in _by_hash(names, seed, "order", dataset):
+        room_for_larger = sum(number > size for number in members) < larger_folds
+        open_folds = [k for k in range(folds) if members[k] < size or (members[k] == size and room_for_larger)]
+        fold_of[name] = min(open_folds, key=lambda k: stream_seed(seed, "split", "fold", dataset, name, k))
+        members[fold_of[name]] += 1
+    return fold_of
+
+
+def gears_simulation(
+    perturbations: Sequence[str],
+    *,
+    dataset: str,
+    seed: int,
+    minimum_cells: int,
+    seen_genes: float = 0.75,
+    seen_pairs: float = 0.75,
+    validation_seen: float = 0.9,
+) -> pd.DataFrame:
+    """GEARS' simulation split: some genes are never perturbed in training (Roohani, Huang and Leskovec 2024).
+
+    A share ``seen_genes`` of all perturbed genes is drawn as seen. Training gets the single perturbations of seen genes
+    and a share ``seen_pairs`` of the combinations whose genes are all seen (GEARS' class combo_seen2); everything else
+    is tested: unseen singles, combinations with an unseen gene (combo_seen0, combo_seen1) and the other combinations of
+    seen genes. Validation perturbations are taken out of training in the same way, with both shares
+    ``validation_seen``. The shares are GEARS 0.1's defaults; its draws, which depend on the order of its lists, are not
+    repeated: to run the very split of a GEARS run, read its file with :func:`read_split_file`.
+
+    A perturbation with fewer than ``minimum_cells`` cells that would be tested or validated is left out of the split:
+    its mean is too noisy to judge by, and in training it would show an unseen gene.
+
+    ``n_genes_seen`` counts the genes that a training perturbation targets. GEARS counts a gene of a validation
+    perturbation, or one that was drawn but only occurs with an unseen gene, as seen; here it is not.
+
+    Parameters
+    ----------
+    perturbations
+        The perturbation of each cell, ``control`` included.
+    dataset, seed
+        What the draws depend on, beside the names of genes and perturbations.
+
+    Returns
+    -------
+    As :func:`fold`.
+
+    Raises
+    ------
+    InputError
+        If a role would be empty.
+    """
+    n_cells = pd.Series(perturbations, dtype=str).value_counts().drop(CONTROL, errors="ignore").sort_index()
+    train, test = _simulated(list(n_cells.index), seen_genes, seen_pairs, seed, "simulation test", dataset)
+    train, validation = _simulated(train, validation_seen, validation_seen, seed, "simulation validation", dataset)
+    role_of = {
+        **dict.fromkeys(test, "test"),
+        **dict.fromkeys(validation, "validation"),
+        **dict.fromkeys(train, "train"),
+    }
+    roles = {
+        name: role_of[name] for name in n_cells.index if role_of[name] == "train" or n_cells[name] >= minimum_cells
+    }
+    _check_roles(roles, f"data set {dataset}", f"split by GEARS' simulation of {len(n_cells)} perturbations")
+    return _table(roles)
+
+
+def _simulated(
+    names: Sequence[str], seen_genes: float, seen_pairs: float, seed: int, *draw: str
+) -> tuple[list[str], list[str]]:
+    """``names`` divided into those kept for training and those held out."""
+    genes = _by_hash(sorted({gene for name in names for gene in genes_of(name)}), seed, *draw, "genes")
+    seen = set(genes[: int(seen_genes * len(genes))])
+    all_seen = [name for name in names if seen.issuperset(genes_of(name))]
+    pairs = _by_hash([name for name in all_seen if len(genes_of(name)) > 1], seed, *draw, "pairs")
+    kept = {name for name in all_seen if len(genes_of(name)) == 1} | set(pairs[: int(seen_pairs * len(pairs))])
+    return [name for name in names if name in kept], [name for name in names if name not in kept]
+
+
+def read_split_file(path: str | Path, perturbations: Iterable[str]) -> pd.DataFrame:
+    """Read a split that is fixed in a file.
+
+    - ``.tsv``, ``.csv``: columns ``perturbation`` (as in cells.h5ad), ``role`` (``train``, ``validation``, ``test``);
+    - ``.json``: an object with lists under ``train``, ``val``, ``test`` in GEARS' names (``A+ctrl``, ``A+B``);
+    - ``.pkl``, ``.pickle``: what GEARS writes (``set2conditions``), the same object as a pickle. Only dictionaries,
+      lists and strings are read from it; anything else is refused before it is executed.
+
+    Measured perturbations that the file does not name are not used.
+
+    Parameters
+    ----------
+    perturbations
+        The measured perturbations; ``control`` may be among them.
+
+    Returns
+    -------
+    As :func:`fold`.
+
+    Raises
+    ------
+    InputError
+        For a perturbation that was not measured or has two roles, for an unknown role, or if a role is empty.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in (".tsv", ".csv"):
+        pairs = _roles_of_table(path, "\t" if suffix == ".tsv" else ",")
+    elif suffix in (".json", ".pkl", ".pickle"):
+        pairs = _roles_of_gears(path, _read_json(path) if suffix == ".json" else _read_gears_pickle(path))
+    else:
+        raise InputError(path, "suffix", repr(suffix), ".tsv, .csv, .json, .pkl or .pickle")
+    roles, measured = {}, set(perturbations)
+    for name, role in pairs:
+        if name not in measured:
+            raise InputError(path, role, f"{name!r}, of which there is no cell", "measured perturbations")
+        if roles.setdefault(name, role) != role:
+            raise InputError(path, role, f"{name!r}, which is in {roles[name]} as well", "one role per perturbation")
+    _check_roles(roles, path, "roles")
+    return _table(dict(sorted(roles.items())))
+
+
+def _roles_of_table(path: str | Path, separator: str) -> list[tuple[str, str]]:
+    table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    for column in ("perturbation", "role"):
+        if column not in table:
+            raise InputError(path, "columns", ", ".join(table.columns), "perturbation and role")
+    unknown = table.loc[~table["role"].isin(ROLES)]
+    if len(unknown):
+        first = unknown.iloc[0]
+        raise InputError(path, f"role of {first['perturbation']!r}", repr(first["role"]), "one of " + ", ".join(ROLES))
+    rows = zip(table["perturbation"], table["role"], strict=True)
+    return [(name, role) for name, role in rows if name != CONTROL]
+
+
+def _roles_of_gears(path: str | Path, conditions: Any) -> list[tuple[str, str]]:
+    if not isinstance(conditions, Mapping) or not set(conditions) <= set(GEARS_ROLES):
+        found = ", ".join(map(repr, conditions)) if isinstance(conditions, Mapping) else type(conditions).__name__
+        raise InputError(path, "top level", found, "lists under " + ", ".join(GEARS_ROLES))
+    pairs = []
+    for key, labels in conditions.items():
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise InputError(path, key, f"a {type(labels).__name__}", "a list of names")
+        names = [perturbation_name(label, GEARS_LABELS, path, key) for label in labels]
+        pairs += [(name, GEARS_ROLES[key]) for name in names if name != CONTROL]
+    return pairs
+
+
+def _read_json(path: str | Path) -> Any:
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise InputError(path, "file", str(error), "JSON") from None
+
+
+def _read_gears_pickle(path: str | Path) -> Any:
+    try:
+        return _TextUnpickler(io.BytesIO(Path(path).read_bytes())).load()
+    except (pickle.UnpicklingError, EOFError, LookupError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(path, "pickle", str(error), "dictionaries, lists and strings only, as GEARS writes") from None
+
+
+class _TextUnpickler(pickle.Unpickler):
+    """Reads containers and text. A pickle is a program: every name that it asks for is refused, but for the two that
+    NumPy strings are made of, which get stand-ins that run no code of NumPy.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("numpy", "dtype"):
+            return _TextType
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "scalar":
+            return _numpy_text
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("a reference to an object outside the file")
+
+
+class _TextType:
+    """Stands for a NumPy type in a pickle: its code, such as ``U5``, and its byte order."""
+
+    def __init__(self, code: str, *_: Any):
+        self.code, self.order = code, "<"
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        self.order = state[1]
+
+
+def _numpy_text(kind: _TextType, raw: bytes) -> str:
+    if not kind.code.startswith("U"):
+        raise pickle.UnpicklingError(f"a NumPy value of type {kind.code}")
+    return raw.decode("utf-32-be" if kind.order == ">" else "utf-32-le").rstrip("\0")
+
+
+def _check_roles(roles: Mapping[str, str], source: str | Path, where: str) -> None:
+    for role in ROLES:
+        if role not in roles.values():
+            raise InputError(source, where, f"no {role} perturbation", f"at least one of each of {', '.join(ROLES)}")
+
+
+def _table(roles: dict[str, str]) -> pd.DataFrame:
+    seen = {gene for name, role in roles.items() if role == "train" for gene in genes_of(name)}
+    rows = [
+        (name, role, len(genes_of(name)), sum(gene in seen for gene in genes_of(name))) for name, role in roles.items()
+    ]
+    return pd.DataFrame(rows, columns=["perturbation", "role", "n_genes", "n_genes_seen"])

@@ -1,0 +1,28 @@
+"""The one way in which this package refuses an input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """A file, table, configuration or checkpoint that cannot be used.
+
+    Parameters
+    ----------
+    source
+        The file (or configuration) that holds the fault.
+    where
+        The key, row, column or entry in it.
+    found
+        What stands there.
+    expected
+        What would be right.
+    """
+
+    def __init__(self, source: str | Path, where: str, found: str, expected: str):
+        self.source, self.where, self.found, self.expected = str(source), where, found, expected
+        super().__init__(f"{source}: {where}: found {found}; expected {expected}")
+
+    def __reduce__(self):
+        return type(self), (self.source, self.where, self.found, self.expected)

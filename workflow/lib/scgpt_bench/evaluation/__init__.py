@@ -1,0 +1,1 @@
+"""From predicted cells to metrics, scores and verdicts."""

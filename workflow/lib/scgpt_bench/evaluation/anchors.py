@@ -1,0 +1,70 @@
+"""Published figures beside those of this run, where both mean the same.
+
+Only GEARS' splits are compared (names beginning with ``gears``): the published figures were measured on those. A split
+that this project draws has the rules of GEARS, not its draws; a table's tolerance has to cover that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.files import read_table
+
+ANCHOR_COLUMNS = ["dataset", "split", "method", "metric", "value", "tolerance", "source", "mark"]
+COLUMNS = [*ANCHOR_COLUMNS, "mean", "ci_low", "ci_high", "agrees"]
+GEARS = "gears"
+MARKS = {"read": "in the publication's text, tables or logs", "unverified": "reported by others"}
+_KEY = ["dataset", "split", "method", "metric"]
+
+
+def read_anchors(path: str | Path) -> pd.DataFrame:
+    """The table of published figures, columns ``ANCHOR_COLUMNS``.
+
+    Raises
+    ------
+    InputError
+        For another column, an empty cell, an unknown mark, a split that is not GEARS', or one figure twice.
+    """
+    table = read_table(path)
+    if list(table.columns) != ANCHOR_COLUMNS:
+        raise InputError(path, "columns", ", ".join(table.columns), ", ".join(ANCHOR_COLUMNS))
+    for position, row in enumerate(table.to_dict("records")):
+        where = f"line {position + 2}"
+        for column in ANCHOR_COLUMNS:
+            if pd.isna(row[column]):
+                raise InputError(path, f"{where}, {column}", "nothing", "a value")
+        if row["mark"] not in MARKS:
+            raise InputError(path, f"{where}, mark", repr(row["mark"]), "one of " + ", ".join(MARKS))
+        if not str(row["split"]).startswith(GEARS):
+            raise InputError(path, f"{where}, split", repr(row["split"]), f"a split of GEARS, {GEARS}<seed>")
+    twice = table[table.duplicated(_KEY)]
+    if len(twice):
+        found = " ".join(map(str, twice.iloc[0][_KEY]))
+        raise InputError(path, f"line {twice.index[0] + 2}", f"{found} a second time", "one figure each")
+    return table
+
+
+def beside_anchors(scores: pd.DataFrame, anchors: pd.DataFrame) -> pd.DataFrame:
+    """Every published figure for a data set, split and metric that was run, with this run's beside it.
+
+    Parameters
+    ----------
+    scores
+        ``scores.tsv``.
+    anchors
+        The table of :func:`read_anchors`.
+
+    Returns
+    -------
+    Columns ``COLUMNS``. ``mean``, ``ci_low``, ``ci_high`` are this run's, missing where the method was not run;
+    ``agrees`` is ``yes``, ``no`` or empty: whether ``mean`` is within ``tolerance`` of ``value``.
+    """
+    run = scores[["dataset", "split", "metric"]].drop_duplicates()
+    table = anchors.merge(run, on=["dataset", "split", "metric"])
+    table = table.merge(scores[[*_KEY, "mean", "ci_low", "ci_high"]], on=_KEY, how="left")
+    near = (table["mean"] - table["value"]).abs() <= table["tolerance"]
+    table["agrees"] = near.map({True: "yes", False: "no"}).where(table["mean"].notna(), "")
+    return table[COLUMNS]

@@ -1,0 +1,286 @@
+"""From metrics per perturbation to scores with intervals, and to verdicts against the best baseline.
+
+The unit of uncertainty is the perturbation: seeds are averaged first, and perturbations are resampled within their
+split. One input table serves all: columns ``dataset split method seed perturbation metric value``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from scgpt_bench.evaluation.metrics import higher_is_better
+from scgpt_bench.files import read_table
+from scgpt_bench.methods.baselines import METHODS
+from scgpt_bench.seeding import random_generator
+
+CEILING, FLOOR = "technical-duplicate", "shuffled"
+BENCHMARK_CONTROLS = {CEILING, FLOOR, "oracle"}
+ALL_SPLITS = "all"
+SIGNIFICANCE = 0.05
+SIGN_FLIPS = 9999
+EXACT_UP_TO = 13  # perturbations; all 2^13 sign patterns are then enumerated
+
+SCORE_COLUMNS = [
+    *("dataset", "split", "method", "metric", "mean", "ci_low", "ci_high"),
+    *("n_perturbations", "n_seeds", "fraction_of_ceiling"),
+]
+VERDICT_COLUMNS = [
+    *("dataset", "split", "method", "metric", "best_baseline", "difference"),
+    *("ci_low", "ci_high", "p_value", "verdict"),
+]
+
+
+def gather(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """Read tables ``.../<dataset>/<split>/<method>/<seed>/metrics.tsv`` into one, with those names as columns."""
+    tables = []
+    for path in paths:
+        dataset, split, method, seed = Path(path).parts[-5:-1]
+        tables.append(read_table(path).assign(dataset=dataset, split=split, method=method, seed=int(seed)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int, seed: int) -> pd.DataFrame:
+    """Mean of every metric over perturbations with a 95 % interval.
+
+    The interval is the expanded percentile bootstrap (Hesterberg 2015, The American Statistician 69:371): plain
+    percentiles are too narrow for few perturbations. It is missing for a single perturbation. Where a data set has
+    more than one split, rows with split ``all`` pool the perturbations of all splits.
+
+    ``fraction_of_ceiling`` is mean / mean of ``technical-duplicate`` on the same split (its inverse for errors, where
+    lower is better); missing where the ceiling was not run or is not above 0.
+
+    Parameters
+    ----------
+    metrics
+        The input table of this module.
+    kinds
+        The kind of every method, by its name.
+    bootstrap_draws
+        Resamples behind each interval.
+    seed
+        Seed of the resamples, which depend on data set, split and number of perturbations only, so that all methods
+        and metrics see the same ones.
+
+    Returns
+    -------
+    Table with the columns ``SCORE_COLUMNS``, in the order of the input's names.
+    """
+    rows = []
+    for dataset, split, metric, values in _blocks(metrics):
+        resamples = _resamples(values, bootstrap_draws, seed, dataset, split)
+        ceiling = values[_of_kind(values, kinds, {CEILING})].mean().mean()
+        for method in values:
+            low, high = _interval(values[method].to_numpy(), resamples)
+            mean = values[method].mean()
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "split": split,
+                    "method": method,
+                    "metric": metric,
+                    "mean": mean,
+                    "ci_low": low,
+                    "ci_high": high,
+                    "n_perturbations": len(values),
+                    "n_seeds": values.attrs["n_seeds"][method],
+                    "fraction_of_ceiling": _fraction(mean, ceiling, higher_is_better(metric)),
+                }
+            )
+    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
+
+
+def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int, seed: int) -> pd.DataFrame:
+    """Whether each method beats the best of the baselines.
+
+    ``difference`` is the method's mean minus that of the baseline with the best mean on the same perturbations, turned
+    so that a positive value means that the method is better, errors (``mse``) included.
+
+    The choice of the best baseline on the same data is accounted for:
+
+    - better than the best means better than each, so the p-value of "better" is the largest of the one-sided p-values
+      against each baseline (intersection-union test; needs no correction);
+    - worse than the best means worse than at least one, so the p-value of "worse" comes from the distribution of the
+      largest statistic over all baselines (max-T), which corrects for looking at several;
+    - the interval combines one-sided bounds of the same bootstrap as in :func:`scores` in the same way: its lower end
+      is the lowest of the single lower bounds, its upper end the lowest of the simultaneous upper bounds.
+
+    Both tests flip the signs of the paired differences, the same way for all baselines: all sign patterns up to
+    ``EXACT_UP_TO`` perturbations, ``SIGN_FLIPS`` seeded ones above. The two-sided p-value is twice the smaller one,
+    corrected by Holm over the methods compared on the same data set, split and metric.
+
+    ``verdict`` is ``better`` or ``worse`` at a corrected p-value of 0.05 or less, else ``indistinguishable``. It is
+    ``data cannot tell`` when ceiling and floor were run and the ceiling (``technical-duplicate``) is not above the
+    floor (``shuffled``) by the same test: no method could show anything on these data with this metric.
+
+    Parameters
+    ----------
+    metrics, bootstrap_draws, seed
+        As in :func:`scores`.
+    kinds
+        The kind of every method, by its name: baselines (``baselines.METHODS``) judge, all others but the
+        benchmark controls are judged.
+    """
+    rows = []
+    for dataset, split, metric, values in _blocks(metrics):
+        judges = _of_kind(values, kinds, set(METHODS))
+        judged = [name for name in values if kinds[name] not in {*METHODS, *BENCHMARK_CONTROLS}]
+        if not judges or not judged:
+            continue
+        oriented = values if higher_is_better(metric) else -values
+        signs = _sign_patterns(values, seed, dataset, split)
+        resamples = _resamples(values, bootstrap_draws, seed, dataset, split)
+        decidable = _ceiling_above_floor(oriented, kinds, signs)
+        block = []
+        for method in judged:
+            differences = oriented[[method]].to_numpy() - oriented[judges].to_numpy()
+            best = int(np.argmin(differences.mean(axis=0)))
+            better, worse = _p_values(differences, signs)
+            low, high = _interval_of_lowest(differences, resamples)
+            block.append(
+                {
+                    "dataset": dataset,
+                    "split": split,
+                    "method": method,
+                    "metric": metric,
+                    "best_baseline": judges[best],
+                    "difference": differences.mean(axis=0)[best],
+                    "ci_low": low,
+                    "ci_high": high,
+                    "p_value": min(1.0, 2 * min(better, worse)),
+                }
+            )
+        for row, p_value in zip(block, holm([row["p_value"] for row in block]), strict=True):
+            row["p_value"] = p_value
+            row["verdict"] = _verdict(row["difference"], p_value, decidable)
+        rows += block
+    return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+
+
+def _of_kind(values: pd.DataFrame, kinds: Mapping[str, str], wanted: Container[str]) -> list[str]:
+    return [name for name in values if kinds[name] in wanted]
+
+
+def _verdict(difference: float, p_value: float, decidable: bool) -> str:
+    if not decidable:
+        return "data cannot tell"
+    if p_value > SIGNIFICANCE:
+        return "indistinguishable"
+    return "better" if difference > 0 else "worse"
+
+
+def _blocks(metrics: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
+    """Each (data set, split, metric) with its table [(split, perturbation) x methods], averaged over seeds.
+
+    Sorted by perturbation, so that no result depends on the order of the rows; methods keep the order of the input.
+    """
+    for dataset, table in metrics.groupby("dataset", sort=False):
+        splits = list(table["split"].unique())
+        parts = [(name, table[table["split"] == name]) for name in splits]
+        if len(splits) > 1:
+            parts.append((ALL_SPLITS, table))
+        for split, part in parts:
+            for metric, block in part.groupby("metric", sort=False):
+                values = block.pivot_table(
+                    index=["split", "perturbation"], columns="method", values="value", aggfunc="mean", sort=True
+                )
+                # A method that was not run on every split is compared where it was: on single splits.
+                values = values.dropna(axis=1)
+                order = [name for name in block["method"].unique() if name in values]
+                values = values[order]
+                values.attrs["n_seeds"] = block.groupby("method")["seed"].nunique().to_dict()
+                yield dataset, split, metric, values
+
+
+def _resamples(values: pd.DataFrame, draws: int, seed: int, dataset: str, split: str) -> np.ndarray:
+    """How often each row is drawn [draws x rows] in bootstrap resamples within each split."""
+    generator = random_generator(seed, "bootstrap", dataset, split)
+    counts = np.zeros((draws, len(values)))
+    for _, rows in sorted(values.groupby(level="split").indices.items()):
+        drawn = rows[generator.integers(len(rows), size=(draws, len(rows)))]
+        np.add.at(counts, (np.arange(draws)[:, None], drawn), 1.0)
+    return counts
+
+
+def _interval(values: np.ndarray, resamples: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean of ``values`` [rows]: expanded percentiles of the resampled means."""
+    n = len(values)
+    if n < 2:
+        return np.nan, np.nan
+    tail = _expanded_tail(n)
+    low, high = np.quantile(resamples @ values / n, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _interval_of_lowest(values: np.ndarray, resamples: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the lowest column mean of ``values`` [rows x columns]; see :func:`verdicts`."""
+    n = len(values)
+    if n < 2:
+        return np.nan, np.nan
+    tail = _expanded_tail(n)
+    means = values.mean(axis=0)
+    spread = values.std(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    deviations = (resamples @ values / n - means) / spread
+    low = (means + np.quantile(deviations, tail, axis=0) * spread).min()
+    high = (means + np.quantile(deviations.max(axis=1), 1 - tail) * spread).min()
+    return float(low), float(high)
+
+
+def _expanded_tail(n: int) -> float:
+    """The share of resampled means to leave out on each side so that ``n`` normal values give 95 % coverage."""
+    return float(special.ndtr(-np.sqrt(n / (n - 1)) * stats.t.ppf(1 - SIGNIFICANCE / 2, n - 1)))
+
+
+def _fraction(mean: float, ceiling: float, higher: bool) -> float:
+    if not ceiling > 0:
+        return np.nan
+    if higher:
+        return mean / ceiling
+    return ceiling / mean if mean > 0 else np.nan
+
+
+def _sign_patterns(values: pd.DataFrame, seed: int, dataset: str, split: str) -> np.ndarray:
+    """Signs [patterns x rows], the first row all +1 (the data as they are): every pattern, or a seeded sample."""
+    n = len(values)
+    if n <= EXACT_UP_TO:
+        return 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    drawn = random_generator(seed, "sign-flip", dataset, split).integers(2, size=(SIGN_FLIPS, n))
+    return np.concatenate([np.ones((1, n)), 1.0 - 2.0 * drawn])
+
+
+def _p_values(differences: np.ndarray, signs: np.ndarray) -> tuple[float, float]:
+    """One-sided p-values that the method is better than every baseline, and worse than the best one.
+
+    ``differences`` [rows x baselines], positive where the method is better. The statistic is the mean divided by the
+    root mean square, which no sign pattern changes, so that baselines of unequal noise count alike.
+    """
+    size = np.sqrt(np.square(differences).mean(axis=0))
+    flipped = signs @ (differences / np.where(size > 0, size, 1.0)) / len(differences)
+    margin = 1e-12  # patterns that tie with the data are counted in spite of rounding
+    better = (flipped >= flipped[0] - margin).mean(axis=0).max()
+    worst = flipped.min(axis=1)
+    worse = (worst <= worst[0] + margin).mean()
+    return float(better), float(worse)
+
+
+def _ceiling_above_floor(oriented: pd.DataFrame, kinds: Mapping[str, str], signs: np.ndarray) -> bool:
+    """Whether the ceiling beats the floor; True where either was not run, since nothing is then known against it."""
+    ceiling, floor = _of_kind(oriented, kinds, {CEILING}), _of_kind(oriented, kinds, {FLOOR})
+    if not ceiling or not floor:
+        return True
+    differences = oriented[ceiling].mean(axis=1) - oriented[floor].mean(axis=1)
+    return _p_values(differences.to_numpy()[:, None], signs)[0] <= SIGNIFICANCE
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """P-values corrected for their number by Holm's step-down procedure, in the order given."""
+    ordered = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values, dtype=float)[ordered] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[ordered] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected.tolist()

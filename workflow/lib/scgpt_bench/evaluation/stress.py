@@ -1,0 +1,137 @@
+"""What each metric makes of cheap transformations of a prediction, on these very data.
+
+A transformation uses the prediction and, at most, what every method knows (control means, the name of the target); only
+``another truth`` uses measured responses, of the wrong perturbations. None adds knowledge of what a perturbation does:
+a metric that rises rewards something else, at best a better size of the change.
+
+==================  ===================================================================================================
+``delta x 0.25``    the predicted change, a quarter of it; also ``x 0.5``, ``x 2``, ``x 4``
+``log again``       log1p of the predicted values, as after a wrong guess of the scale
+``spread x 2``      cells twice as far from their mean, which stays
+``constant``        every perturbation gets the mean of all predicted changes
+``genes shuffled``  the predicted change of each perturbation, dealt to other genes at random
+``target spiked``   the targets' own expression set to 0, or to e times that of the control where it is activated
+``another truth``   the measured change of another perturbation, as ``shuffled`` among the benchmark controls
+==================  ===================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from scgpt_bench.data.names import genes_of
+from scgpt_bench.evaluation.cell_metrics import energy_distance
+from scgpt_bench.evaluation.metrics import higher_is_better, score
+from scgpt_bench.evaluation.pseudobulk import pseudobulk
+from scgpt_bench.methods.benchmark_controls import shuffled
+from scgpt_bench.seeding import random_generator
+
+UNTOUCHED = "as predicted"
+FACTORS = (0.25, 0.5, 2, 4)
+SPREAD = 2
+SMALLEST_GAP = 1e-6  # in units of the metric; closer to a perfect score, a share of the way is noise
+
+
+def stress_panel(
+    predictions: anndata.AnnData, truth: anndata.AnnData, activated: bool = False, seed: int = 1
+) -> pd.DataFrame:
+    """Score one method's predictions before and after every transformation.
+
+    Parameters
+    ----------
+    predictions, truth
+        ``predictions.h5ad`` and ``truth.h5ad``. Energy distance is there if ``truth`` has its space of cells.
+    activated
+        Whether perturbations raise their targets.
+    seed
+        Of the shuffles.
+
+    Returns
+    -------
+    One row per ``transformation`` and ``metric``:
+
+    - ``value``: mean over the perturbations;
+    - ``change``: ``value`` minus that of the untouched prediction, turned so that positive means that the metric sees a
+      better prediction;
+    - ``share_of_gap``: ``change`` divided by what separates the untouched prediction from the score of the truth
+      itself; missing where nothing does.
+    """
+    untouched = _scores(predictions, truth)
+    perfect = score(_as_prediction(truth, predictions), truth).groupby("metric", sort=False)["value"].mean()
+    perfect["energy_distance"] = 0.0  # its expectation for a second sample of the measured cells
+    rows = []
+    for name, X in transformed(predictions, truth, activated, seed):
+        values = untouched if name == UNTOUCHED else _scores(_with(predictions, X), truth)
+        for metric, value in values.items():
+            direction = 1 if higher_is_better(metric) else -1
+            change = direction * (value - untouched[metric])
+            gap = direction * (perfect[metric] - untouched[metric])
+            share = change / gap if gap > SMALLEST_GAP else np.nan
+            rows.append((name, metric, value, change, share))
+    return pd.DataFrame(rows, columns=["transformation", "metric", "value", "change", "share_of_gap"])
+
+
+def transformed(
+    predictions: anndata.AnnData, truth: anndata.AnnData, activated: bool = False, seed: int = 1
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The name of each transformation and the cells that it makes of ``predictions``, float32 [rows x genes].
+
+    All but ``log again``, ``spread x 2`` and ``target spiked`` move the cells of a perturbation together.
+    """
+    cells = np.asarray(predictions.X, dtype=np.float32)
+    perturbations = list(truth.obs_names)
+    row = truth.obs_names.get_indexer(predictions.obs["perturbation"].astype(str))
+    control = np.asarray(truth.layers["control"])
+    mean = np.asarray(pseudobulk(predictions)[perturbations].X)
+    delta = mean - control
+
+    def moved(new_delta: np.ndarray) -> np.ndarray:
+        return cells + (new_delta - delta).astype(np.float32)[row]
+
+    yield UNTOUCHED, cells
+    for factor in FACTORS:
+        yield f"delta x {factor}", moved(factor * delta)
+    yield "log again", np.log1p(np.maximum(cells, 0))
+    yield f"spread x {SPREAD}", cells + (SPREAD - 1) * (cells - mean.astype(np.float32)[row])
+    yield "constant", moved(np.broadcast_to(delta.mean(axis=0), delta.shape))
+    yield "genes shuffled", moved(_shuffled_genes(delta, perturbations, seed))
+    yield "target spiked", _spiked(cells, row, control, truth, activated)
+    if len(perturbations) > 1:
+        source = truth.obs_names.get_indexer(list(shuffled(perturbations, seed).values()))
+        yield "another truth", moved((np.asarray(truth.X) - control)[source])
+
+
+def _shuffled_genes(delta: np.ndarray, perturbations: list[str], seed: int) -> np.ndarray:
+    orders = [random_generator(seed, "stress", name).permutation(delta.shape[1]) for name in perturbations]
+    return np.take_along_axis(delta, np.array(orders), axis=1)
+
+
+def _spiked(
+    cells: np.ndarray, row: np.ndarray, control: np.ndarray, truth: anndata.AnnData, activated: bool
+) -> np.ndarray:
+    spiked = cells.copy()
+    for number, name in enumerate(truth.obs_names):
+        columns = truth.var_names.get_indexer(list(genes_of(name)))
+        columns = columns[columns >= 0]
+        spiked[np.ix_(row == number, columns)] = control[number, columns] + 1 if activated else 0
+    return spiked
+
+
+def _scores(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.Series:
+    """Mean of every metric over the perturbations."""
+    table = score(pseudobulk(predictions), truth)
+    if "components" in truth.varm:
+        table = pd.concat([table, energy_distance(predictions, truth)])
+    return table.groupby("metric", sort=False)["value"].mean()
+
+
+def _with(predictions: anndata.AnnData, X: np.ndarray) -> anndata.AnnData:
+    return anndata.AnnData(X, obs=predictions.obs, var=predictions.var, uns=predictions.uns)
+
+
+def _as_prediction(truth: anndata.AnnData, predictions: anndata.AnnData) -> anndata.AnnData:
+    return anndata.AnnData(np.asarray(truth.X), obs=truth.obs, var=truth.var, uns={"method": predictions.uns["method"]})

@@ -1,0 +1,196 @@
+"""What the model is and how it was trained: training history, vocabulary coverage, load report."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.figures.style import (
+    INK,
+    SMALL,
+    WIDTH,
+    beside_row,
+    count,
+    label_rows,
+    legend_above,
+    literal,
+    metric_label,
+    new_figure,
+    require,
+    rows_height,
+    styled,
+)
+
+_STATUS = {
+    "in_vocabulary": ("in the vocabulary", "#0072b2"),
+    "renamed": ("under another name", "#88bfe0"),
+    "padded": ("padded: unknown to the model", "#d55e00"),
+}
+_LOADED = {
+    "pretrained": ("pretrained", "#0072b2", None),
+    "random": ("random", "#d55e00", None),
+    "unused": ("in the checkpoint, unused", "#cccccc", "////"),
+}
+_BOOKKEEPING = {"epoch", "step", "learning_rate", "gradient_norm", "seconds", "peak_memory_mb"}
+_TRAINING, _VALIDATION = "#0072b2", "#d55e00"
+
+
+@styled
+def training_history(
+    history: pd.DataFrame, title: str, best: float | None = None, loss_unit: str = "squared log1p expression"
+) -> Figure:
+    """Loss, validation metrics and learning rate over the course of training.
+
+    Parameters
+    ----------
+    history
+        ``history.tsv`` of ``scgpt_bench.scgpt.training``, one row an epoch: ``epoch`` (or ``step``), ``loss`` and any
+        ``<name>_loss`` measured on held-out cells (one panel), validation metrics by name (a panel each) and
+        ``learning_rate``. Missing values are left out; gradient norm, time and memory are not drawn.
+    title
+        Which model on which data.
+    best
+        The epoch or step whose weights were kept.
+    loss_unit
+        The unit of the loss.
+    """
+    time = next((name for name in ("epoch", "step") if name in history.columns), "epoch")
+    require(history, [time], "training history")
+    losses = [name for name in history.columns if name == "loss" or name.endswith("_loss")]
+    metrics = [name for name in history.columns if name not in {*losses, *_BOOKKEEPING}]
+    panels = ([losses] if losses else []) + [[name] for name in metrics]
+    if "learning_rate" in history.columns:
+        panels.append(["learning_rate"])
+    if not panels:
+        found = ", ".join(map(str, history.columns))
+        raise InputError("training history", "columns", found, "loss, a validation metric or learning_rate")
+    kept = "" if best is None else f" Dashed: the {time} whose weights were kept ({best:g})."
+    figure = new_figure(
+        WIDTH,
+        1.0 + 1.25 * len(panels),
+        f"{title}: {count(len(history), time)}",
+        f"Blue: training; vermilion: held-out cells.{kept}",
+    )
+    for axes, names in zip(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], panels, strict=True):
+        for name in names:
+            known = history[[time, name]].dropna()
+            colour = {"loss": _TRAINING, "learning_rate": INK}.get(name, _VALIDATION)
+            marker = "o" if len(known) <= 40 else ""
+            axes.plot(known[time], known[name], marker=marker, markersize=3, color=colour)
+        axes.set_title(_panel_title(names, loss_unit), loc="left", fontsize=SMALL, pad=3)
+        if best is not None:
+            axes.axvline(best, color=INK, linestyle="--", linewidth=0.8)
+        axes.grid(axis="y")
+        axes.locator_params(axis="y", nbins=4)
+        axes.yaxis.set_major_formatter("{x:.3g}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel(time)
+    return figure
+
+
+def _panel_title(names: list[str], loss_unit: str) -> str:
+    if names == ["learning_rate"]:
+        return "learning rate"
+    if names[0] == "loss" or names[0].endswith("_loss"):
+        return f"loss ({literal(loss_unit)})"
+    return "validation: " + metric_label(names[0].removeprefix("validation_"))
+
+
+@styled
+def vocabulary_coverage(vocabulary: pd.DataFrame, expression: np.ndarray | None, title: str) -> Figure:
+    """How many genes, and how much of the expression, a checkpoint's vocabulary knows.
+
+    Parameters
+    ----------
+    vocabulary
+        The vocabulary table (``gene``, ``status``), one row a gene.
+    expression
+        [genes] mean expression in the order of the table, to weight genes with; ``None`` draws genes only.
+    title
+        Which data against which checkpoint.
+    """
+    require(vocabulary, ["gene", "status"], "vocabulary table")
+    unknown = sorted(set(vocabulary["status"]) - set(_STATUS))
+    if unknown:
+        raise InputError("vocabulary table", "status", ", ".join(map(repr, unknown)), f"one of {', '.join(_STATUS)}")
+    weights = {"genes": np.ones(len(vocabulary))}
+    if expression is not None:
+        weights["expression"] = np.asarray(expression, dtype=float)
+    padded = (vocabulary["status"] == "padded").to_numpy()
+    figure = new_figure(
+        WIDTH,
+        1.75 + 0.32 * len(weights),
+        f"{title}: {count(len(vocabulary), 'gene')}, {int(padded.sum()):,} padded",
+        _padded_note(vocabulary["gene"].to_numpy()[padded], weights.get("expression", weights["genes"])[padded]),
+    )
+    axes = figure.add_subplot()
+    left = np.zeros(len(weights))
+    for status, (words, colour) in _STATUS.items():
+        chosen = (vocabulary["status"] == status).to_numpy()
+        shares = [100 * weight[chosen].sum() / max(weight.sum(), 1e-12) for weight in weights.values()]
+        label = f"{words}: {count(int(chosen.sum()), 'gene')} ({shares[0]:.1f} %)"
+        if expression is not None:
+            label += f", {shares[1]:.1f} % of expression"
+        axes.barh(range(len(weights)), shares, left=left, height=0.6, color=colour, label=label)
+        left += shares
+    label_rows(axes, list(weights))
+    axes.set(xlim=(0, 100), xlabel="share of the measured genes, and of their mean expression (%)")
+    legend_above(axes, 1)
+    return figure
+
+
+def _padded_note(genes: np.ndarray, weight: np.ndarray, limit: int = 10) -> str:
+    if len(genes) == 0:
+        return "Every measured gene has a token of its own."
+    strongest = [str(genes[i]) for i in np.argsort(-weight, kind="stable")[:limit]]
+    more = f" and {len(genes) - limit:,} more" if len(genes) > limit else ""
+    return f"Padded, highest expression first: {', '.join(strongest)}{more}."
+
+
+@styled
+def load_report(report: pd.DataFrame, title: str) -> Figure:
+    """Which parameters of each model came from a checkpoint, which are random, and which of a checkpoint went unused.
+
+    Parameters
+    ----------
+    report
+        ``method``, ``status`` (``pretrained``, ``random``, ``unused``), ``n_parameters``; rows of one pair add up.
+    title
+        Whose models.
+    """
+    require(report, ["method", "status", "n_parameters"], "load report")
+    unknown = sorted(set(report["status"]) - set(_LOADED))
+    if unknown:
+        raise InputError("load report", "status", ", ".join(map(repr, unknown)), f"one of {', '.join(_LOADED)}")
+    table = report.pivot_table(index="method", columns="status", values="n_parameters", aggfunc="sum", fill_value=0)
+    table = table.reindex(columns=list(_LOADED), fill_value=0).reindex(pd.unique(report["method"]))
+    figure = new_figure(
+        WIDTH,
+        1.5 + rows_height(table.index, 0.3),
+        f"{title}: {count(len(table), 'model')}",
+        "Right: parameters of the model, and how many of them are pretrained. A random part has learnt nothing "
+        "unless it was trained afterwards. Unused: in the checkpoint, not in the model.",
+    )
+    axes = figure.add_subplot()
+    start = np.zeros(len(table))
+    for status, (words, colour, hatch) in _LOADED.items():
+        millions = table[status].to_numpy(float) / 1e6
+        axes.barh(range(len(table)), millions, left=start, height=0.62, color=colour, hatch=hatch, label=words)
+        start += millions
+    for row, (pretrained, random) in enumerate(zip(table["pretrained"], table["random"], strict=True)):
+        model = pretrained + random
+        beside_row(axes, row, f"{_quantity(model)}, {100 * pretrained / max(model, 1):.1f} % pretrained")
+    label_rows(axes, list(table.index))
+    axes.set_xlabel("parameters (millions)")
+    legend_above(axes, 3)
+    return figure
+
+
+def _quantity(number: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.0f}"

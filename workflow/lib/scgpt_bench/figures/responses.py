@@ -1,0 +1,304 @@
+"""What the responses look like: predicted against true delta, and which perturbations share a response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.transforms import Bbox
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import squareform
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.metrics import ROUNDING
+from scgpt_bench.figures.style import (
+    FAINT,
+    INK,
+    SMALL,
+    WIDTH,
+    count,
+    elided,
+    lines_within,
+    literal,
+    names_that_fit,
+    new_figure,
+    styled,
+    text_length,
+)
+
+_UNIT = "log1p expression"
+_NAMES = SMALL - 1  # points
+_ALL_LEAVES_ORDERED = 500  # optimal leaf ordering is cubic in their number
+
+
+@styled
+def predicted_against_true(
+    predicted: np.ndarray,
+    true: np.ndarray,
+    perturbations: Sequence[str],
+    genes: Sequence[str],
+    title: str,
+    n_cells: Sequence[int] | None = None,
+    colour: str = "#0072b2",
+    n_named: int = 6,
+) -> Figure:
+    """Predicted against true delta, one panel a perturbation, the genes that respond most by name.
+
+    Parameters
+    ----------
+    predicted, true
+        [perturbations, genes] deltas from the same control, in log1p expression.
+    perturbations, genes
+        Names of the rows and of the columns.
+    title
+        Whose prediction of what.
+    n_cells
+        [perturbations] measured cells behind each true delta.
+    colour
+        Of the dots: that of the method (``method_style``).
+    n_named
+        Genes to name in each panel, by absolute true delta; a name without room is left out.
+    """
+    predicted, true = _matrix(predicted, perturbations, genes), _matrix(true, perturbations, genes)
+    columns = min(3, len(perturbations))
+    lines = -(-len(perturbations) // columns)
+    side, left, bottom, gap = 1.7, 0.78, 0.78, 0.53
+    names = [lines_within(elided(name, 80), side + gap - 0.15, SMALL) for name in perturbations]
+    head = max(name.count("\n") for name in names) * 0.13 + 0.3
+    width, height = WIDTH, 0.3 + bottom + lines * (side + head) + (lines - 1) * 0.28
+    figure = new_figure(
+        width,
+        height,
+        f"{title}: {count(len(perturbations), 'perturbation')}, {count(len(genes), 'gene')}",
+        f"One dot a gene; diagonal: a perfect prediction; horizontal line: no predicted response. "
+        f"Named: the {n_named} genes with the largest true delta, as far as there is room. r: Pearson delta.",
+        constrained=False,
+    )
+    for panel, name in enumerate(names):
+        line, column = divmod(panel, columns)
+        top = height - 0.3 - head - line * (side + head + 0.28)
+        axes = figure.add_axes(
+            ((left + column * (side + gap)) / width, (top - side) / height, side / width, side / height)
+        )
+        cells = "" if n_cells is None else f", n = {count(int(np.asarray(n_cells)[panel]), 'cell')}"
+        axes.set_title(f"{name}\n{_correlation_text(predicted[panel], true[panel])}{cells}", fontsize=SMALL)
+        _scatter(axes, predicted[panel], true[panel], colour)
+        _name_genes(axes, predicted[panel], true[panel], genes, n_named)
+        if column == 0:
+            axes.set_ylabel(f"predicted delta\n({_UNIT})", va="center")
+            axes.yaxis.set_label_coords((0.2 - left) / side, 0.5)
+        if panel + columns >= len(perturbations):
+            axes.set_xlabel(f"true delta ({_UNIT})")
+    return figure
+
+
+def _scatter(axes: Axes, predicted: np.ndarray, true: np.ndarray, colour: str) -> None:
+    limit = 1.18 * max(np.abs(predicted).max(), np.abs(true).max(), 1e-6)
+    axes.axline((0, 0), slope=1, color=INK, linewidth=0.6, linestyle=":")
+    axes.axhline(0, color=FAINT, linewidth=0.8)
+    axes.axvline(0, color=FAINT, linewidth=0.8)
+    # Thousands of dots would make the file heavy: they are drawn as one image, text and axes stay vectors.
+    axes.plot(true, predicted, ".", color=colour, markersize=3, markeredgewidth=0, alpha=0.6, rasterized=True)
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    axes.locator_params(nbins=5)
+
+
+def _name_genes(axes: Axes, predicted: np.ndarray, true: np.ndarray, genes: Sequence[str], n_named: int) -> None:
+    """Write the names of the strongest genes where they hide neither each other nor a named dot."""
+    chosen = np.argsort(-np.abs(true), kind="stable")[:n_named]
+    points = axes.transData.transform(np.column_stack([true[chosen], predicted[chosen]]))
+    origin = axes.transData.transform((0.0, 0.0))
+    pixel = axes.figure.dpi / 72
+    font = FontProperties(family=["DejaVu Sans"], size=_NAMES)
+    renderer = FigureCanvasAgg(axes.figure).get_renderer()
+    taken = [Bbox.from_extents(*(point - 2 * pixel), *(point + 2 * pixel)) for point in points]
+    along = np.linspace(*axes.get_xlim(), 100)
+    drawn = np.vstack([np.column_stack([true, predicted]), np.column_stack([along, along])])
+    drawn = axes.transData.transform(drawn)
+    for gene, point in zip(chosen, points, strict=True):
+        text = elided(genes[gene], 16)
+        size = np.array(renderer.get_text_width_height_descent(text, font, ismath=False)[:2]) + pixel
+        place = _free_place(axes.bbox, taken, drawn, point, point - origin, size, pixel)
+        if place is None:
+            continue
+        taken.append(place)
+        centre = (np.array([place.x0 + place.x1, place.y0 + place.y1]) / 2 - point) / pixel
+        axes.annotate(
+            literal(text),
+            (true[gene], predicted[gene]),
+            xytext=centre,
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=_NAMES,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": INK, "shrinkA": 0, "shrinkB": 1},
+        )
+
+
+def _free_place(
+    frame: Bbox,
+    taken: list[Bbox],
+    drawn: np.ndarray,
+    point: np.ndarray,
+    outwards: np.ndarray,
+    size: np.ndarray,
+    pixel: float,
+) -> Bbox | None:
+    """The box of ``size`` near ``point`` that touches no ``taken`` box and hides few ``drawn`` points.
+
+    Four points of distance weigh as much as one hidden dot; ties go to the box that lies outwards. ``None`` where
+    ``frame`` has no room.
+    """
+    start = np.arctan2(outwards[1], outwards[0])
+    turns = np.array([0, 1, -1, 2, -2, 3, -3, 4]) * np.pi / 4
+    best, least = None, np.inf
+    for distance in np.array([3, 8, 14, 21, 29, 38]) * pixel:
+        for angle in start + turns:
+            centre = point + np.array([np.cos(angle), np.sin(angle)]) * (distance + size / 2)
+            low, high = centre - size / 2, centre + size / 2
+            box = Bbox.from_extents(*low, *high)
+            inside = frame.x0 < low[0] and high[0] < frame.x1 and frame.y0 < low[1] and high[1] < frame.y1
+            if not inside or any(box.overlaps(other) for other in taken):
+                continue
+            hidden = np.all((drawn > low) & (drawn < high), axis=1).sum()
+            cost = hidden + distance / (4 * pixel)
+            if cost < least:
+                best, least = box, cost
+    return best
+
+
+def _correlation_text(predicted: np.ndarray, true: np.ndarray) -> str:
+    # Cells are float32: a mean that did not change still differs from the control mean by rounding.
+    if min(predicted.std(), true.std()) < ROUNDING:
+        return "r undefined (no variance)"
+    return f"r = {np.corrcoef(predicted, true)[0, 1]:.2f}".replace("-", "−")
+
+
+@styled
+def delta_heatmap(
+    delta: np.ndarray,
+    perturbations: Sequence[str],
+    genes: Sequence[str],
+    title: str,
+    n_genes: int = 25,
+) -> Figure:
+    """Which perturbations share a response: clustered deltas, and the correlation of each with each.
+
+    Rows are ordered by hierarchical clustering (average linkage of 1 - Pearson correlation over all genes), the same
+    on both sides; a response without variance correlates 0 with every other.
+
+    Parameters
+    ----------
+    delta
+        [perturbations, genes] responses in log1p expression, usually the true ones.
+    perturbations, genes
+        Names of the rows and of the columns.
+    title
+        Whose responses.
+    n_genes
+        Columns to show: the genes with the largest absolute delta in any perturbation.
+    """
+    delta = _matrix(delta, perturbations, genes)
+    shown = np.sort(np.argsort(-np.abs(delta).max(axis=0), kind="stable")[:n_genes])
+    correlation = _correlation(delta)
+    tree = _tree(correlation)
+    rows = np.arange(len(delta)) if tree is None else hierarchy.leaves_list(tree)
+    gene_tree = _tree(_correlation(delta[:, shown].T))
+    columns = shown if gene_tree is None else shown[hierarchy.leaves_list(gene_tree)]
+
+    names = [perturbations[row] for row in rows]
+    gene_names = [genes[column] for column in columns]
+    height = float(np.clip(0.15 * len(rows), 0.9, 6.5))
+    row_labels = _labels(names, np.linalg.norm(delta, axis=1)[rows], height)
+    width = (WIDTH - 0.75 - text_length(row_labels[1], _NAMES)) * 5 / 11
+    column_labels = _labels(gene_names, np.abs(delta).max(axis=0)[columns], width)
+    mirrored_labels = _labels(names, np.linalg.norm(delta, axis=1)[rows], width)
+
+    every_name = min(len(row_labels[1]), len(mirrored_labels[1])) == len(rows) and len(column_labels[1]) == len(columns)
+    thinned = "" if every_name else " Where not every name has room, the strongest responses are named."
+    figure = new_figure(
+        WIDTH,
+        height + 1.75 + text_length([*column_labels[1], *mirrored_labels[1]], _NAMES),
+        f"{title}: {count(len(rows), 'perturbation')}, {count(len(genes), 'gene')}",
+        f"Left: the {len(columns)} genes with the largest delta in any perturbation. Right: Pearson correlation of "
+        f"deltas over all {len(genes):,} genes, columns in the order of the rows; tree: average linkage of "
+        f"1 − correlation.{thinned}",
+    )
+    left, right, branches = figure.subplots(1, 3, width_ratios=[5, 5, 1])
+    limit = max(float(np.quantile(np.abs(delta[:, columns]), 0.99)), 1e-6)
+    _map(left, delta[np.ix_(rows, columns)], limit, f"delta ({_UNIT})", "both")
+    _map(right, correlation[np.ix_(rows, rows)], 1.0, "correlation of deltas", "neither")
+    left.set_yticks(*row_labels, fontsize=_NAMES, rotation=0)
+    left.set_xticks(*column_labels, fontsize=_NAMES, rotation=90)
+    right.set_xticks(*mirrored_labels, fontsize=_NAMES, rotation=90)
+    right.set_yticks([])
+    _draw_tree(branches, tree, len(rows))
+    return figure
+
+
+def _map(axes: Axes, matrix: np.ndarray, limit: float, label: str, extend: str) -> None:
+    sns.heatmap(matrix, ax=axes, cmap="RdBu_r", vmin=-limit, vmax=limit, cbar=False, rasterized=True)
+    bar = axes.figure.colorbar(axes.collections[0], ax=axes, location="top", extend=extend, shrink=0.7, pad=0.02)
+    bar.set_label(label, fontsize=SMALL)
+    bar.ax.locator_params(nbins=5)
+    bar.outline.set_visible(False)
+
+
+def _labels(names: Sequence[str], strength: np.ndarray, inches: float) -> tuple[np.ndarray, list[str]]:
+    """Ticks and labels for cells along ``inches``: all, else the strongest that do not touch each other."""
+    room = 72 * inches
+    labels = names_that_fit(names, room / len(names), _NAMES)
+    if labels is not None:
+        return np.arange(len(names)) + 0.5, labels
+    apart = 1.25 * _NAMES * len(names) / room
+    ticks: list[int] = []
+    for tick in np.argsort(-strength, kind="stable"):
+        if all(abs(tick - other) >= apart for other in ticks):
+            ticks.append(tick)
+    return np.sort(ticks) + 0.5, [literal(elided(names[tick])) for tick in np.sort(ticks)]
+
+
+def _draw_tree(axes: Axes, tree: np.ndarray | None, n: int) -> None:
+    axes.set_axis_off()
+    axes.set_ylim(10 * n, 0)
+    if tree is None:
+        return
+    drawn = hierarchy.dendrogram(tree, no_plot=True)
+    for leaf, height in zip(drawn["icoord"], drawn["dcoord"], strict=True):
+        axes.plot(height, leaf, color=INK, linewidth=0.5)
+    axes.set_xlim(left=0)
+
+
+def _correlation(rows: np.ndarray) -> np.ndarray:
+    """[n, n] Pearson correlations of rows, 0 where one has no variance, 1 on the diagonal."""
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    norm = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit = np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0)
+    correlation = np.clip(unit @ unit.T, -1, 1)
+    np.fill_diagonal(correlation, 1.0)
+    return correlation
+
+
+def _tree(correlation: np.ndarray) -> np.ndarray | None:
+    """Average linkage of 1 - correlation; ``None`` for a single row."""
+    n = len(correlation)
+    if n < 2:
+        return None
+    distance = squareform(1 - correlation, checks=False)
+    return hierarchy.linkage(distance, "average", optimal_ordering=n <= _ALL_LEAVES_ORDERED)
+
+
+def _matrix(values: np.ndarray, perturbations: Sequence[str], genes: Sequence[str]) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    expected = (len(perturbations), len(genes))
+    if values.shape != expected or 0 in expected:
+        raise InputError("deltas", "shape", str(values.shape), f"{expected}, perturbations x genes, neither empty")
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise InputError("deltas", f"{perturbations[row]}, {genes[column]}", str(values[row, column]), "finite values")
+    return values

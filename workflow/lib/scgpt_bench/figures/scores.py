@@ -1,0 +1,235 @@
+"""How well each method does: the ladder, the differences to the best baseline, and every perturbation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.metrics import higher_is_better
+from scgpt_bench.figures.style import (
+    CEILING,
+    FAINT,
+    FLOOR,
+    INK,
+    SMALL,
+    WIDTH,
+    beside_row,
+    count,
+    count_range,
+    elided,
+    group_handles,
+    label_rows,
+    legend_above,
+    lines_within,
+    literal,
+    method_style,
+    metric_label,
+    names_that_fit,
+    new_figure,
+    require,
+    rows_height,
+    styled,
+    text_length,
+)
+
+
+@styled
+def method_scores(scores: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
+    """The ladder of methods on one metric, best on top, between floor and ceiling where they were run.
+
+    Parameters
+    ----------
+    scores
+        The rows of ``scores.tsv`` of one data set and split (``dataset split method metric mean ci_low ci_high
+        n_perturbations fraction_of_ceiling``); an interval or a fraction that is missing is not drawn.
+    metric
+        Identifier of the metric to draw.
+    title
+        Instead of the one made from data set, split and metric.
+    """
+    require(scores, ["method", "metric", "mean", "ci_low", "ci_high", "n_perturbations"], "scores")
+    rows = scores[scores["metric"] == metric]
+    require(rows, ["dataset", "split"], f"scores of {metric}")
+    rows = rows.sort_values(["mean", "method"], ascending=[not higher_is_better(metric), True], na_position="last")
+    n = count_range(rows["n_perturbations"], "perturbation")
+    bounds = {FLOOR: f"{FLOOR} (floor)", CEILING: f"{CEILING} (ceiling)"}
+    figure = new_figure(
+        WIDTH,
+        1.5 + rows_height(rows["method"].replace(bounds)),
+        title or f"{rows['dataset'].iloc[0]}, {rows['split'].iloc[0]}: {metric}, {n}",
+        f"Mean over {n}, best on top; bars: 95 % interval over perturbations. "
+        f"Dashed: floor ({FLOOR}) and ceiling ({CEILING}), where they were run.",
+    )
+    axes = figure.add_subplot()
+    for row, score in enumerate(rows.itertuples()):
+        _interval(axes, row, score.mean, score.ci_low, score.ci_high, score.method)
+        if score.method in bounds:
+            style = method_style(score.method)
+            axes.axvline(score.mean, color=style.colour, linestyle=style.line, linewidth=0.8, zorder=0)
+        beside_row(axes, row, _value_text(score))
+    label_rows(axes, rows["method"].replace(bounds).tolist())
+    axes.grid(axis="x")
+    direction = "higher is better" if higher_is_better(metric) else "lower is better"
+    axes.set_xlabel(f"{metric_label(metric)}; {direction}")
+    legend_above(axes, 4, group_handles(rows["method"]))
+    return figure
+
+
+@styled
+def paired_differences(verdicts: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
+    """The difference of each method to the best baseline, paired by perturbation, with its interval and verdict.
+
+    Parameters
+    ----------
+    verdicts
+        Rows of ``verdicts.tsv`` (``dataset split method metric best_baseline difference ci_low ci_high p_value
+        verdict``), of one or of several data sets and splits; a positive difference is better. Without a row of this
+        metric, the figure says so.
+    metric
+        Identifier of the metric to draw.
+    title
+        Instead of the one made from data set, split and metric.
+    """
+    columns = ["dataset", "split", "method", "metric", "best_baseline", "difference", "ci_low", "ci_high"]
+    columns += ["p_value", "verdict"]
+    require(verdicts, columns, "verdicts", or_empty=True)
+    rows = verdicts[verdicts["metric"] == metric]
+    if rows.empty:
+        return new_figure(WIDTH, 0.6, title or metric, "No method was compared with a baseline on this metric.")
+    rows = rows.sort_values(["dataset", "split", "difference", "method"], ascending=[True, True, False, True])
+    places = list(rows.groupby(["dataset", "split"], sort=False))
+    where = f"{len(places)} data sets and splits" if len(places) > 1 else "{}, {}".format(*places[0][0])
+    heights = [rows_height(place["method"]) for _, place in places]
+    figure = new_figure(
+        WIDTH,
+        1.4 + sum(heights) + 0.25 * len(places),
+        title or f"{where}: {metric}, {count(rows['method'].nunique(), 'method')} against the best baseline",
+        "Difference paired by perturbation; bars: 95 % interval. Right: verdict, p-value and the baseline compared "
+        "with. Better is to the right, for errors too; an open marker shows no difference.",
+    )
+    panels = figure.subplots(len(places), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, ((dataset, split), place) in zip(panels, places, strict=True):
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for row, verdict in enumerate(place.itertuples()):
+            hollow = verdict.verdict not in ("better", "worse")
+            _interval(axes, row, verdict.difference, verdict.ci_low, verdict.ci_high, verdict.method, hollow)
+            beside_row(axes, row, _verdict_text(verdict))
+        label_rows(axes, place["method"].tolist())
+        axes.grid(axis="x")
+        if len(places) > 1:
+            heading = lines_within(f"{dataset}, {split}", 4.0, SMALL, "bold")
+            axes.set_title(heading, loc="left", fontsize=SMALL, fontweight="bold", pad=3)
+    turned = "" if higher_is_better(metric) else ", turned so that more is better"
+    axes.set_xlabel(f"difference to the best baseline in {metric_label(metric)}{turned}")
+    if len(places) == 1:
+        legend_above(axes, 4, group_handles(rows["method"]))
+    return figure
+
+
+def _verdict_text(verdict: object) -> str:
+    p = f", p = {verdict.p_value:.2g}" if np.isfinite(verdict.p_value) else ""
+    return f"{literal(verdict.verdict)}{p} (vs {literal(elided(verdict.best_baseline))})"
+
+
+@styled
+def perturbation_strip(
+    values: pd.DataFrame, metric: str, order: pd.Series | None = None, title: str | None = None
+) -> Figure:
+    """The value of every perturbation under every method, one panel a method, the same order in all.
+
+    Parameters
+    ----------
+    values
+        ``perturbation``, ``method``, ``value``; several rows of one pair (seeds) are averaged.
+    metric
+        Identifier of the metric that ``value`` holds.
+    order
+        What to sort perturbations by, highest first, and to draw at the bottom: for instance the split-half
+        reliability or the number of cells. Indexed by perturbation; its name labels the axis. Without it, the mean
+        value over methods sorts.
+    title
+        What the numbers of perturbations and methods are added to; without it, the metric.
+    """
+    require(values, ["perturbation", "method", "value"], "metrics")
+    table = values.pivot_table(index="perturbation", columns="method", values="value", aggfunc="mean")
+    if table.empty:
+        raise InputError("metrics", f"values of {metric}", "none that is a number", "a value per perturbation")
+    sorted_by = "mean over methods" if order is None else str(order.name)
+    key = table.mean(axis=1) if order is None else order.reindex(table.index)
+    table = table.iloc[np.lexsort([table.index.to_numpy(str), -key.fillna(-np.inf).to_numpy(float)])]
+    methods = table.median().sort_values(ascending=not higher_is_better(metric), kind="stable").index
+    n, panels = len(table), len(methods) + (order is not None)
+    names, rotation = _names_below(table.index)
+    figure = new_figure(
+        WIDTH,
+        1.2
+        + 0.78 * panels
+        + (text_length(names, SMALL - 1) if rotation else 0.12 * max(name.count("\n") + 1 for name in names)),
+        f"{title or metric}, {count(n, 'perturbation')}, {count(len(methods), 'method')}",
+        f"One dot a perturbation, the same order in every panel ({sorted_by}, highest left). "
+        "Line: median of the method. Grey: range of all methods.",
+    )
+    axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+    for panel, method in zip(axes, methods, strict=False):
+        _strip(panel, table, method, rasterized=n * panels > 1500)
+    if order is not None:
+        axes[-1].bar(np.arange(n), key.reindex(table.index), width=0.8, color="#777777", linewidth=0, rasterized=n > 60)
+        axes[-1].set_title(lines_within(sorted_by, WIDTH - 1.2, SMALL), loc="left", fontsize=SMALL, pad=2)
+        axes[-1].locator_params(axis="y", nbins=3)
+    for panel in axes[:-1]:
+        panel.tick_params(axis="x", length=0)
+    axes[-1].set_xlim(-0.6, n - 0.4)
+    if names:
+        axes[-1].set_xticks(range(n), names, rotation=rotation, fontsize=SMALL - 1)
+    else:
+        step = next((step for step in (10, 20, 50, 100, 200, 500, 1000) if n / step <= 8), n)
+        ranks = [1, *range(step, n + 1, step)]
+        axes[-1].set_xticks([rank - 1 for rank in ranks], [f"{rank:,}" for rank in ranks])
+        axes[-1].set_xlabel(f"perturbations by rank of {literal(sorted_by)}")
+    figure.supylabel(metric_label(metric), fontsize=8)
+    return figure
+
+
+def _strip(axes: Axes, table: pd.DataFrame, method: str, rasterized: bool) -> None:
+    """One method's dots before the range of all methods."""
+    style, n, x = method_style(method), len(table), np.arange(len(table))
+    low, high, median = table.min(axis=1), table.max(axis=1), table[method].median()
+    axes.bar(x, high - low, bottom=low, width=0.9, color=FAINT, alpha=0.7, linewidth=0, rasterized=n > 60)
+    axes.axhline(median, color=style.colour, linewidth=1.0)
+    size = 5.0 if n <= 12 else 3.5 if n <= 60 else 2.0
+    axes.plot(x, table[method], style.marker, color=style.colour, markersize=size, rasterized=rasterized)
+    axes.set_title(
+        lines_within(f"{method}, median {median:.3g}", WIDTH - 1.2, SMALL), loc="left", fontsize=SMALL, pad=2
+    )
+    axes.grid(axis="y")
+    margin = 0.1 * max(high.max() - low.min(), 1e-6)
+    axes.set_ylim(low.min() - margin, high.max() + margin)
+    axes.locator_params(axis="y", nbins=4)
+
+
+def _names_below(perturbations: pd.Index) -> tuple[list[str], int]:
+    """Labels for the perturbations and their rotation in degrees; no label where there is no room for all."""
+    room = (WIDTH - 1.0) / len(perturbations)
+    if len(perturbations) <= 6:
+        return [lines_within(elided(name, 80), 0.95 * room, SMALL - 1) for name in perturbations], 0
+    return names_that_fit(perturbations, 72 * room, SMALL - 1) or [], 90
+
+
+def _interval(axes: Axes, row: float, mean: float, low: float, high: float, method: str, hollow: bool = False) -> None:
+    style = method_style(method)
+    if np.isfinite(low) and np.isfinite(high):
+        axes.plot([low, high], [row, row], color=style.colour, linewidth=1.8, solid_capstyle="butt")
+    face = "white" if hollow else style.colour
+    edge = style.colour if hollow else INK
+    axes.plot(mean, row, style.marker, markerfacecolor=face, markeredgecolor=edge, markersize=5.5, markeredgewidth=0.6)
+
+
+def _value_text(score: object) -> str:
+    text = f"{score.mean:.3f}"
+    if np.isfinite(score.ci_low) and np.isfinite(score.ci_high):
+        text += f" [{score.ci_low:.3f}, {score.ci_high:.3f}]"
+    fraction = getattr(score, "fraction_of_ceiling", np.nan)
+    return f"{text}, {100 * fraction:.0f} % of ceiling" if pd.notna(fraction) else text

@@ -1,0 +1,309 @@
+"""One style for every figure: colours of methods, names from data, titles, and files with stable bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
+
+from scgpt_bench import files
+from scgpt_bench.errors import InputError
+
+WIDTH = 7.2  # inches: the text width of a printed page
+INK = "#222222"
+FAINT = "#d9d9d9"
+SMALL = 7.0  # points
+LINE_CHARACTERS = 40
+
+# Text stays text in the SVG (searchable, small). DejaVu Sans comes with matplotlib, so that the layout is computed
+# from the same widths on every machine; Verdana, which a browser takes where DejaVu is absent, is about as wide.
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
+    "font.size": 8.0,
+    "axes.titlesize": 8.0,
+    "axes.labelsize": 8.0,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
+    "legend.frameon": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.formatter.use_mathtext": False,
+    "axes.unicode_minus": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.2,
+    "figure.facecolor": "white",
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "scgpt-bench",
+}
+styled = mpl.rc_context(STYLE)  # as a decorator: the style holds inside the function, and nowhere else
+
+
+class MethodStyle(NamedTuple):
+    """How a method looks in every figure."""
+
+    group: str
+    colour: str
+    marker: str
+    line: str
+
+
+_MARKERS = {"baseline": "o", "scGPT": "D", "benchmark control": "s", "other method": "^"}
+# After Okabe and Ito (2008), varied in lightness within a group, so that groups differ in hue and in marker.
+_COLOURS = {
+    "baseline": {
+        "control-mean": "#999999",
+        "train-mean": "#555555",
+        "additive": "#7cbde8",
+        "ridge": "#2f8fd0",
+        "knn": "#0072b2",
+        "target-only": "#0b3c6f",
+    },
+    "scGPT": {
+        "scgpt-zero-shot": "#f2b134",
+        "scgpt-knockout": "#cf8f00",
+        "scgpt-generate": "#9a6a00",
+        "scgpt-embedding-ridge": "#5c3d00",
+        "scgpt-scratch": "#f0835a",
+        "scgpt-finetuned": "#d55e00",
+    },
+    "benchmark control": {"shuffled": "#000000", "technical-duplicate": "#009e73", "oracle": "#005c43"},
+    "other method": {},
+}
+_SPARE = {
+    "baseline": ["#5d89a8", "#7f7fbf", "#4a6fe3", "#2b5c8a"],
+    "scGPT": ["#c44e00", "#d98b4a", "#a33b00", "#e8a33d"],
+    "benchmark control": ["#3f3f3f", "#2a7f62"],
+    "other method": ["#cc79a7", "#882255", "#aa4499", "#332288", "#7a5195", "#a05195"],
+}
+FLOOR, CEILING = "shuffled", "technical-duplicate"
+
+
+def method_style(method: str) -> MethodStyle:
+    """The style of a method: a function of its identifier alone.
+
+    An unknown identifier joins the group of the known one it extends (``ridge-10``; anything beginning with ``scgpt``),
+    or ``other method``, and takes one of the group's spare colours, chosen by a hash of the identifier.
+    """
+    group = next((group for group, colours in _COLOURS.items() if method in colours), None)
+    if group is not None:
+        colour = _COLOURS[group][method]
+    else:
+        group = _group_by_prefix(method)
+        digest = hashlib.sha256(method.encode("utf-8", "surrogatepass")).digest()
+        colour = _SPARE[group][int.from_bytes(digest[:4], "big") % len(_SPARE[group])]
+    return MethodStyle(group, colour, _MARKERS[group], "--" if group == "benchmark control" else "-")
+
+
+def _group_by_prefix(method: str) -> str:
+    if method.startswith("scgpt"):
+        return "scGPT"
+    for group, colours in _COLOURS.items():
+        if any(method.startswith((f"{known}-", f"{known}_")) for known in colours):
+            return group
+    return "other method"
+
+
+def group_handles(methods: Iterable[str]) -> list[Line2D]:
+    """Legend entries for the groups that occur among ``methods``."""
+    present = {method_style(method).group for method in methods}
+    examples = {"baseline": "#0072b2", "scGPT": "#d55e00", "benchmark control": "#000000", "other method": "#882255"}
+    return [
+        Line2D([], [], linestyle="", marker=_MARKERS[group], color=examples[group], markersize=5, label=group)
+        for group in _MARKERS
+        if group in present
+    ]
+
+
+_METRICS = {
+    "pearson": "Pearson correlation of mean expression",
+    "mse": "mean squared error (squared log1p expression)",
+    "mae": "mean absolute error (log1p expression)",
+    "pearson_delta": "Pearson delta (correlation)",
+    "pearson_delta_centroid": "Pearson delta from the centroid of perturbations (correlation)",
+    "cosine_delta": "cosine of predicted and true delta",
+    "r2_delta": "R² of delta (fraction of variance)",
+    "sign_agreement": "genes with the right sign of delta (fraction)",
+    "energy_distance": "energy distance between predicted and true cells (log1p expression)",
+}
+_GENE_SETS = [
+    (re.compile(r"_no_target$"), "without the target gene"),
+    (re.compile(r"_top(\d+)$"), "top {} genes"),
+    (re.compile(r"_high(\d+)$"), "{} genes highest in control"),
+]
+
+
+def metric_label(metric: str) -> str:
+    """The metric in words, with its unit and its gene set; an official scorer's metric keeps its own name."""
+    name, sets = metric, []
+    for pattern, words in _GENE_SETS:
+        if found := pattern.search(name):
+            name = name[: found.start()]
+            sets.append(words.format(*(f"{int(number):,}" for number in found.groups())))
+    if name not in _METRICS:
+        return literal(metric)
+    return ", ".join([_METRICS[name], *reversed(sets)])
+
+
+def literal(name: object) -> str:
+    """``name`` as text that matplotlib draws as it stands: no mathematics, nothing that XML cannot hold."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(name))
+    return text.replace("$", r"\$")
+
+
+def wrapped(name: object, characters: int = LINE_CHARACTERS) -> str:
+    """``name`` in full, on lines of at most ``characters``; beyond three lines its middle is left out."""
+    lines = textwrap.wrap(elided(name, 3 * characters - 8), characters) or [""]
+    return "\n".join(literal(line) for line in lines)
+
+
+def elided(name: object, characters: int = 24) -> str:
+    """``name`` with its middle left out where it is longer than ``characters`` (not yet ``literal``)."""
+    text = str(name)
+    if len(text) <= characters:
+        return text
+    head = (characters - 1) * 2 // 3
+    return f"{text[:head]}…{text[len(text) - (characters - 1 - head) :]}"
+
+
+def names_that_fit(names: Sequence[str], points_each: float, size: float) -> list[str] | None:
+    """Labels for consecutive ticks ``points_each`` apart: in full, else on one line, else ``None``."""
+    line = 1.2 * size
+    if line > points_each:
+        return None
+    full = [wrapped(name) for name in names]
+    if max(_lines(label) for label in full) * line <= points_each:
+        return full
+    return [literal(elided(name)) for name in names]
+
+
+def text_length(labels: Iterable[str], size: float) -> float:
+    """Inches that the longest line of ``labels`` takes."""
+    return max((_points(line, size) for label in labels for line in label.split("\n")), default=0.0) / 72
+
+
+def lines_within(text: str, inches: float, size: float, weight: str = "normal", most: int = 200) -> str:
+    """``text`` on as few lines as fit ``inches``, ``literal``."""
+    for characters in range(most, 4, -2):
+        lines = textwrap.wrap(text, characters, break_on_hyphens=False) or [""]
+        if max(_points(line, size, weight) for line in lines) <= 72 * inches:
+            break
+    return "\n".join(literal(line) for line in lines)
+
+
+def _points(line: str, size: float, weight: str = "normal") -> float:
+    font = FontProperties(family=["DejaVu Sans"], size=size, weight=weight)
+    return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0]
+
+
+def rows_height(names: Iterable[str], row: float = 0.24) -> float:
+    """Inches for one row of ``row`` inches per name, higher where names take several lines."""
+    names = [wrapped(name) for name in names]
+    return len(names) * max(row, max(_lines(name) for name in names) * 1.25 * SMALL / 72)
+
+
+def _lines(label: str) -> int:
+    return label.count("\n") + 1
+
+
+def label_rows(axes: Axes, names: Sequence[str]) -> None:
+    """One named row per entry, the first on top."""
+    axes.set_yticks(range(len(names)), [wrapped(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def legend_above(axes: Axes, columns: int, handles: Sequence[Artist] | None = None) -> None:
+    """A legend between the title of the figure and the left end of the axes."""
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0.2, "handletextpad": 0.4}
+    axes.legend(**({} if handles is None else {"handles": handles}), ncols=columns, **place)
+
+
+def beside_row(axes: Axes, row: float, text: str, **properties: object) -> None:
+    """Write ``text`` to the right of the axes, at the height of ``row``."""
+    axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL, **properties)
+
+
+def new_figure(width: float, height: float, title: str, note: str, constrained: bool = True) -> Figure:
+    """A figure of ``width`` x ``height`` inches with its title above and, below, what one must know to read it."""
+    figure = Figure(figsize=(width, height), layout="constrained" if constrained else None)
+    if constrained:
+        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+    heading = lines_within(title, width - 0.2, 9, "bold")
+    heading = figure.suptitle(heading, x=0.01, ha="left", fontsize=9, fontweight="bold")
+    below = lines_within(note, width - 0.2, SMALL)
+    below = figure.supxlabel(below, x=0.01, ha="left", fontsize=SMALL, color="#555555")
+    if not constrained:
+        heading.set(y=1 - 0.08 / height, va="top")
+        below.set(y=0.06 / height, va="bottom")
+    return figure
+
+
+def count(number: int, noun: str) -> str:
+    """``1 cell``, ``1,234 cells``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def count_range(numbers: Iterable[int], noun: str) -> str:
+    """``25 perturbations``, or ``20 to 25 perturbations`` where rows differ."""
+    low, high = min(numbers), max(numbers)
+    return count(int(high), noun) if low == high else f"{int(low):,} to {count(int(high), noun)}"
+
+
+def require(table: pd.DataFrame, columns: Sequence[str], name: str, or_empty: bool = False) -> None:
+    """Refuse a table without one of ``columns``, or without rows (unless it may be empty)."""
+    for column in columns:
+        if column not in table.columns:
+            found = ", ".join(map(str, table.columns)) or "no column"
+            raise InputError(name, f"column {column!r}", found, f"the columns {', '.join(columns)}")
+    if table.empty and not or_empty:
+        raise InputError(name, "rows", "none", "at least one row to draw")
+
+
+@styled
+def save(figure: Figure, path: str | Path) -> None:
+    """Write ``figure`` to ``path`` (``.svg`` or ``.png``), whole or not at all, the same bytes for the same figure.
+
+    The SVG carries the figure's title as its accessible name.
+
+    Raises
+    ------
+    InputError
+        For another suffix.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".svg":
+        title = figure.get_suptitle().replace("\n", " ").replace(r"\$", "$")
+        metadata = {"Date": None, "Creator": "scgpt-bench", "Title": title}
+    elif suffix == ".png":
+        metadata = {"Software": None}
+    else:
+        raise InputError(path, "suffix", repr(suffix), ".svg or .png")
+    if figure.get_layout_engine() is not None:
+        # A constrained layout moves a little with every drawing; one drawing settles it for all files of a figure.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    with files.whole(path) as partial:
+        figure.savefig(partial, format=suffix[1:], metadata=metadata)

@@ -1,0 +1,64 @@
+"""Which metric can be gamed: what cheap transformations of a prediction do to its scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from scgpt_bench.evaluation.stress import UNTOUCHED
+from scgpt_bench.figures.style import SMALL, WIDTH, literal, new_figure, require, styled, text_length
+
+ROW = 0.15  # inches
+_NAMES = SMALL - 1  # points
+
+
+@styled
+def stress_heatmap(panel: pd.DataFrame, title: str) -> Figure:
+    """Metrics by transformations: the share of the way to a perfect score that a transformation wins or loses.
+
+    Parameters
+    ----------
+    panel
+        The table of :func:`scgpt_bench.evaluation.stress.stress_panel`.
+    title
+        Whose prediction of what.
+    """
+    require(panel, ["transformation", "metric", "share_of_gap"], "stress panel")
+    panel = panel[panel["transformation"] != UNTOUCHED]
+    metrics, transformations = list(panel["metric"].unique()), list(panel["transformation"].unique())
+    shares = panel.pivot_table(index="metric", columns="transformation", values="share_of_gap", dropna=False)
+    shares = 100 * shares.reindex(index=metrics, columns=transformations).to_numpy(dtype=float)
+    left, right, above, below = text_length(map(literal, metrics), _NAMES) + 0.15, 1.1, 1.05, 0.65
+    map_height = ROW * len(metrics)
+    height = above + map_height + below
+    figure = new_figure(
+        WIDTH,
+        height,
+        title,
+        "Change of each metric under a transformation that adds no knowledge, in % of what separates the untouched "
+        "prediction from the score of the truth itself (beyond 100 %: the colour of 100 %). Red, with the number: the "
+        "metric rewards it, so it can be gamed on these data; errors are turned round. Grey: no gap to judge by.",
+        constrained=False,
+    )
+    width = WIDTH - left - right
+    axes = figure.add_axes((left / WIDTH, below / height, width / WIDTH, map_height / height))
+    axes.set_facecolor("#d9d9d9")
+    image = axes.pcolormesh(np.ma.masked_invalid(shares), cmap="RdBu_r", vmin=-100, vmax=100, rasterized=True)
+    for row, column in np.argwhere(np.nan_to_num(shares) >= 1):
+        colour = "white" if shares[row, column] > 60 else "black"
+        text = f"+{min(shares[row, column], 999):.0f}"
+        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=_NAMES - 0.5, color=colour)
+    axes.set_yticks(np.arange(len(metrics)) + 0.5, [literal(metric) for metric in metrics], fontsize=_NAMES)
+    axes.set_xticks(np.arange(len(transformations)) + 0.5, [literal(name) for name in transformations], rotation=45)
+    axes.tick_params(axis="both", length=0)
+    axes.tick_params(axis="x", top=True, labeltop=True, bottom=False, labelbottom=False)
+    for label in axes.get_xticklabels():
+        label.set(ha="left", rotation_mode="anchor")
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
+    beside = figure.add_axes(((WIDTH - 0.85) / WIDTH, below / height, 0.12 / WIDTH, min(map_height, 3) / height))
+    bar = figure.colorbar(image, cax=beside, extend="both")
+    bar.set_label("change towards a perfect score (%)", fontsize=SMALL)
+    bar.outline.set_visible(False)
+    return figure

@@ -1,0 +1,35 @@
+"""What every script of the workflow does around its work: log everything, and end a bad input with one clear line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from scgpt_bench.errors import InputError
+
+
+@contextmanager
+def logged(log: str) -> Iterator[None]:
+    """Send standard output and error to ``log``, those of compiled libraries and of failing imports too.
+
+    Heavy imports belong inside this context. An ``InputError`` is written to the log and to the terminal as one
+    line, without a traceback, and ends the process with status 1.
+    """
+    terminal = os.dup(2)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # the library's progress lines
+    try:
+        yield
+    except InputError as error:
+        line = f"error: {error}\n"
+        os.write(2, line.encode())
+        os.write(terminal, line.encode())
+        raise SystemExit(1) from None

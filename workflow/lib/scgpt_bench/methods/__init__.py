@@ -1,0 +1,1 @@
+"""Every other method, and the form that all predictions share."""

@@ -1,0 +1,335 @@
+"""Simple methods: each maps what training perturbations did to the shift of every test perturbation.
+
+Every method has the form ``method(training, test, **options) -> Shifts``. It sees control cells and pseudo-bulks of the
+training perturbations: expression of test perturbations is never read, and neither is that of validation
+perturbations, which scGPT uses only to stop training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import linalg, sparse
+from scipy.sparse import linalg as sparse_linalg
+
+from scgpt_bench import __version__
+from scgpt_bench.data.controls import matched_control_mean
+from scgpt_bench.data.names import CONTROL, genes_of
+from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.pseudobulk import group_means
+from scgpt_bench.methods.predictions import perturbations_of, shifted_controls
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All that a method may learn from.
+
+    Attributes
+    ----------
+    genes
+        The genes of ``cells.h5ad``.
+    controls
+        All control cells.
+    perturbations
+        Training perturbations, sorted.
+    means, shifts
+        float64 [perturbations x genes]: mean over the cells, and the same minus the matched control mean.
+    n_cells
+        int64 [perturbations].
+    """
+
+    genes: pd.Index
+    controls: anndata.AnnData
+    perturbations: list[str]
+    means: np.ndarray
+    shifts: np.ndarray
+    n_cells: np.ndarray
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a method may know of the perturbations to predict: names, and the control means [perturbations x genes]
+    that they are compared with, which depend on the cell types in which they were measured, not on what was measured.
+    """
+
+    perturbations: list[str]
+    control_means: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """Predicted change of the mean, float64 [perturbations x genes], and how a perturbation needed a fall-back rule."""
+
+    values: np.ndarray
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def training_data(cells: anndata.AnnData, split: pd.DataFrame) -> TrainingData:
+    """Average the cells of the training perturbations of ``split``; other cells but controls are not read."""
+    perturbations = perturbations_of(split, "train")
+    if not perturbations:
+        raise InputError("split.tsv", "role", "no perturbation with role 'train'", "at least one to learn from")
+    means, n_cells = group_means(cells.X, cells.obs["perturbation"].astype(str), perturbations)
+    if not n_cells.all():
+        absent = perturbations[int(np.argmin(n_cells))]
+        raise InputError(
+            "split.tsv", "perturbation", f"{absent!r} without a cell in cells.h5ad", "measured perturbations"
+        )
+    shifts = means - matched_control_mean(cells, perturbations)
+    controls = cells[(cells.obs["perturbation"] == CONTROL).to_numpy()]
+    return TrainingData(cells.var_names, controls, perturbations, means, shifts, n_cells)
+
+
+def conditions_to_predict(cells: anndata.AnnData, split: pd.DataFrame) -> Conditions:
+    """The test perturbations of ``split``, sorted, with their control means."""
+    perturbations = perturbations_of(split, "test")
+    return Conditions(perturbations, np.asarray(matched_control_mean(cells, perturbations)))
+
+
+def predict(
+    cells: anndata.AnnData,
+    split: pd.DataFrame,
+    controls: anndata.AnnData,
+    kind: str,
+    embeddings: pd.DataFrame | None = None,
+    **options: Any,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Fit a method and predict every drawn control cell.
+
+    Parameters
+    ----------
+    cells, split, controls
+        ``cells.h5ad``, ``split.tsv``, ``controls.h5ad``.
+    kind
+        A key of ``METHODS`` or ``ARMS``.
+    embeddings
+        Gene vectors [genes x dimensions], index: symbols, for the methods that can use them instead of their own;
+        ``attrs`` tells where they come from and is written beside the prediction.
+    options
+        Options of that method.
+
+    Returns
+    -------
+    Predicted cells, float32 [rows of ``controls`` x genes], and what made them, for ``uns["method"]``.
+    """
+    training, test = training_data(cells, split), conditions_to_predict(cells, split)
+    given = {} if embeddings is None else {"embeddings": embeddings}
+    shifts = {**METHODS, **ARMS}[kind](training, test, **given, **options)
+    method = {
+        "kind": kind,
+        "options": options,
+        "embeddings": None if embeddings is None else dict(embeddings.attrs),
+        "scgpt_bench": __version__,
+        "training_perturbations": len(training.perturbations),
+        "training_cells": int(training.n_cells.sum()),
+        "notes": shifts.notes,
+    }
+    return shifted_controls(controls, test.perturbations, test.control_means, shifts.values), method
+
+
+def control_mean(training: TrainingData, test: Conditions) -> Shifts:
+    """Nothing changes."""
+    return Shifts(np.zeros(test.control_means.shape))
+
+
+def train_mean(
+    training: TrainingData, test: Conditions, weighting: Literal["perturbation", "cell"] = "perturbation"
+) -> Shifts:
+    """Every perturbation does what the training perturbations do on average, each of them (or each cell) once."""
+    weights = training.n_cells if weighting == "cell" else None
+    mean_shift = np.average(training.shifts, axis=0, weights=weights)
+    return Shifts(np.tile(mean_shift, (len(test.perturbations), 1)))
+
+
+def additive(training: TrainingData, test: Conditions) -> Shifts:
+    """A combination does the sum of what its genes did alone.
+
+    A gene that was not perturbed alone in training counts with the mean shift of the single-gene training
+    perturbations (of all training perturbations, where there is no single one), and a note says so.
+    """
+    single = {
+        name: shift for name, shift in zip(training.perturbations, training.shifts, strict=True) if "+" not in name
+    }
+    unseen = np.mean(list(single.values()) or training.shifts, axis=0)
+    values, notes = [], {}
+    for name in test.perturbations:
+        genes = genes_of(name)
+        values.append(sum(single.get(gene, unseen) for gene in genes))
+        missing = [gene for gene in genes if gene not in single]
+        if missing:
+            notes[name] = f"{', '.join(missing)} not perturbed alone in training: mean single shift instead"
+    return Shifts(np.array(values), notes)
+
+
+def ridge(
+    training: TrainingData,
+    test: Conditions,
+    embeddings: pd.DataFrame | None = None,
+    penalty: float = 0.1,
+    components: int = 10,
+) -> Shifts:
+    """The bilinear model Y - b ~ G K P' of Ahlmann-Eltze, Huber and Anders (2025, Nature Methods).
+
+    ``Y`` [genes x conditions] are the changes of the training perturbations and of the control, which is 0; ``b`` their
+    mean; ``G`` [genes x components] the principal component scores of the genes over the pseudo-bulks of the same
+    conditions; ``P`` [conditions x dimensions] the rows of ``G`` (or of ``embeddings``) of the perturbed genes. The
+    closed form with the penalty on both sides is that of the authors' ``solve_y_axb``
+    (run_linear_pretrained_model.R): ``K = (G'G + penalty)^-1 G'(Y - b)P (P'P + penalty)^-1``.
+
+    Rules where the paper has none: the row of a combination is the sum of its genes' rows; a gene without a row, like
+    the control, counts as a row of zeros, so a perturbation of such genes is predicted as ``b``.
+    """
+    control = np.asarray(training.controls.X.mean(axis=0, dtype=np.float64)).reshape(1, -1)
+    G = _gene_scores(np.concatenate([control, training.means]), components)
+    rows = pd.DataFrame(G, index=training.genes) if embeddings is None else embeddings
+    P, _ = _perturbation_rows(training.perturbations, rows)
+    P = np.concatenate([np.zeros((1, P.shape[1])), P])
+    Y = np.concatenate([np.zeros_like(control), training.shifts])
+    b = Y.mean(axis=0)
+    left = np.linalg.solve(_penalized(G.T @ G, penalty), ((Y - b) @ G).T @ P)
+    K = np.linalg.solve(_penalized(P.T @ P, penalty), left.T)
+    test_rows, missing = _perturbation_rows(test.perturbations, rows)
+    notes = {name: f"no vector of {', '.join(genes)}: counted as zero" for name, genes in missing.items()}
+    return Shifts(b + test_rows @ K @ G.T, notes)
+
+
+def _penalized(gram: np.ndarray, penalty: float) -> np.ndarray:
+    return gram + penalty * np.eye(len(gram))
+
+
+def _gene_scores(expression: np.ndarray, components: int) -> np.ndarray:
+    """Principal component scores of genes [genes x components], conditions being the variables [conditions x genes].
+
+    Through the small conditions x conditions matrix; components without variance are left out.
+    """
+    centred = expression - expression.mean(axis=1, keepdims=True)
+    n = len(centred)
+    variances, axes = linalg.eigh(centred @ centred.T, subset_by_index=[max(n - components, 0), n - 1])
+    return centred.T @ axes[:, variances > 1e-12 * variances[-1]]
+
+
+def _perturbation_rows(perturbations: list[str], rows: pd.DataFrame) -> tuple[np.ndarray, dict[str, list[str]]]:
+    """Sum of the rows of each perturbation's genes [perturbations x dimensions], and the genes without a row."""
+    values, missing = np.zeros((len(perturbations), rows.shape[1])), {}
+    for i, name in enumerate(perturbations):
+        known = [gene for gene in genes_of(name) if gene in rows.index]
+        values[i] = rows.loc[known].to_numpy().sum(axis=0)
+        if len(known) < len(genes_of(name)):
+            missing[name] = [gene for gene in genes_of(name) if gene not in known]
+    return values, missing
+
+
+def knn(
+    training: TrainingData,
+    test: Conditions,
+    embeddings: pd.DataFrame | None = None,
+    neighbours: int = 5,
+    components: int = 10,
+) -> Shifts:
+    """The mean shift of the training perturbations whose genes are most similar to the perturbed genes.
+
+    Similarity is the cosine of gene vectors: ``embeddings``, or co-expression among the control cells
+    (:func:`coexpression`). A combination has the sum of its genes' vectors. Ties go to the name that sorts first. A
+    perturbation without any vector gets the mean of all training perturbations, and a note says so.
+    """
+    rows = coexpression(training.controls, components) if embeddings is None else embeddings
+    train_rows, _ = _perturbation_rows(training.perturbations, rows)
+    test_rows, missing = _perturbation_rows(test.perturbations, rows)
+    similarity = _unit(test_rows) @ _unit(train_rows).T
+    similarity[:, ~train_rows.any(axis=1)] = -np.inf
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :neighbours]
+    values = training.shifts[nearest].mean(axis=1)
+    unknown = ~test_rows.any(axis=1)
+    values[unknown] = training.shifts.mean(axis=0)
+    notes = {name: f"no vector of {', '.join(genes)}: counted as zero" for name, genes in missing.items()}
+    for i in np.flatnonzero(unknown):
+        notes[test.perturbations[i]] = "no vector: mean of all training perturbations"
+    return Shifts(values, notes)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1.0)
+
+
+def coexpression(controls: anndata.AnnData, components: int) -> pd.DataFrame:
+    """Gene vectors [genes x components] whose cosine is the correlation of two genes over control cells, denoised.
+
+    Principal components of control expression, centred within cell type and scaled to unit variance per gene. Genes
+    without variance have no row.
+    """
+    types = pd.Categorical(controls.obs["cell_type"].astype(str))
+    X = sparse.csr_matrix(controls.X, dtype=np.float64)
+    means, n_cells = group_means(X, types, list(types.categories))
+    squares = np.bincount(X.indices, weights=np.square(X.data), minlength=X.shape[1])
+    variances = np.maximum(squares - n_cells @ np.square(means), 0) / X.shape[0]
+    varying = np.flatnonzero(variances > 1e-12)
+    X, means, deviations = X[:, varying], means[:, varying], np.sqrt(variances[varying])
+
+    def forward(v: np.ndarray) -> np.ndarray:
+        v = v.ravel() / deviations
+        return X @ v - (means @ v)[types.codes]
+
+    def backward(u: np.ndarray) -> np.ndarray:
+        u = u.ravel()
+        return (X.T @ u - means.T @ np.bincount(types.codes, weights=u, minlength=len(means))) / deviations
+
+    operator = sparse_linalg.LinearOperator(X.shape, matvec=forward, rmatvec=backward, dtype=np.float64)
+    k = min(components, min(X.shape) - 1)
+    # A fixed start makes the iteration, and so the neighbours, the same in every run.
+    _, scales, axes = sparse_linalg.svds(operator, k=k, v0=np.ones(min(X.shape)))
+    return pd.DataFrame(axes.T * scales, index=controls.var_names[varying])
+
+
+def target_only(training: TrainingData, test: Conditions) -> Shifts:
+    """Only the targeted genes change, by the relative expression that training perturbations left of their targets.
+
+    On the scale of normalized counts: ``remaining = sum expm1(mean of the target) / sum expm1(its control mean)`` over
+    all measured targets of training perturbations, so that well measured targets count most. A target with control
+    mean ``c`` (log1p) is predicted as ``log1p(remaining * expm1(c))``. A target that was not measured changes nothing
+    that is measured; without any measured target in training ``remaining`` is 1. Notes say so.
+    """
+    left = before = 0.0
+    for i, name in enumerate(training.perturbations):
+        targets = training.genes.get_indexer(genes_of(name))
+        targets = targets[targets >= 0]
+        left += np.expm1(training.means[i, targets]).sum()
+        before += np.expm1(training.means[i, targets] - training.shifts[i, targets]).sum()
+    remaining = left / before if before > 0 else 1.0
+    values, notes = np.zeros(test.control_means.shape), {}
+    for i, name in enumerate(test.perturbations):
+        targets = training.genes.get_indexer(genes_of(name))
+        if (targets < 0).any():
+            notes[name] = "not every target is measured"
+        targets = targets[targets >= 0]
+        values[i, targets] = (
+            np.log1p(remaining * np.expm1(test.control_means[i, targets])) - test.control_means[i, targets]
+        )
+    if before <= 0:
+        notes = dict.fromkeys(test.perturbations, "no target expressed in training: no change")
+    return Shifts(values, notes)
+
+
+METHODS = {
+    "control-mean": control_mean,
+    "train-mean": train_mean,
+    "additive": additive,
+    "ridge": ridge,
+    "knn": knn,
+    "target-only": target_only,
+}
+# Ways to use scGPT that are a baseline with its gene embeddings: judged against the baselines, not one of them.
+ARMS = {"scgpt-embedding-ridge": ridge}
+
+
+def read_embeddings(path: str | Path) -> pd.DataFrame:
+    """Gene vectors for :func:`predict` from an h5ad of genes x dimensions whose ``uns`` tells where they come from."""
+    embeddings = anndata.read_h5ad(path)
+    table = embeddings.to_df()
+    table.attrs = {key: str(value) for key, value in embeddings.uns.items()}
+    return table

@@ -1,0 +1,109 @@
+"""Predictions that know the answer: the floor and the ceiling between which methods are read.
+
+- ``shuffled`` (floor): every perturbation gets the measured change of another test perturbation.
+- ``technical-duplicate`` (ceiling): half of a perturbation's own cells predict the other half.
+- ``oracle``: the planted mean, where the data are simulated.
+
+A technical duplicate is scored against the other half of the cells (``truth.h5ad``, ``layers["half_b"]``) and says so
+in ``uns["method"]["scored_against"]``; ``metrics.score`` obeys and corrects for the halved depth.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from scgpt_bench import __version__
+from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.pseudobulk import first_half, group_means
+from scgpt_bench.methods.predictions import anchored_cells, shifted_controls
+from scgpt_bench.seeding import random_generator, stream_seed
+
+KINDS = ("shuffled", "technical-duplicate", "oracle")
+
+
+def predict(
+    cells: anndata.AnnData,
+    controls: anndata.AnnData,
+    truth: anndata.AnnData,
+    kind: str,
+    seed: int,
+    planted: anndata.AnnData | None = None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Predict every row of ``controls``.
+
+    Parameters
+    ----------
+    cells, controls, truth
+        ``cells.h5ad``, ``controls.h5ad``, ``truth.h5ad``.
+    kind
+        One of ``KINDS``.
+    seed
+        Of the random draws; ``oracle`` has none.
+    planted
+        True means [perturbations x genes], log1p scale, for ``oracle``.
+
+    Returns
+    -------
+    Predicted cells, float32 [rows of ``controls`` x genes], and what made them, for ``uns["method"]``.
+    """
+    method = {"kind": kind, "seed": seed, "scgpt_bench": __version__, "scored_against": None}
+    if kind == "technical-duplicate":
+        return duplicated_cells(cells, controls, truth, seed), {**method, "scored_against": "half_b"}
+    control_means = np.asarray(truth.layers["control"])
+    if kind == "shuffled":
+        source = shuffled(list(truth.obs_names), seed)
+        method["notes"] = source
+        shifts = (truth.X - control_means)[truth.obs_names.get_indexer(list(source.values()))]
+    else:
+        shifts = planted_means(planted, truth) - control_means
+    return shifted_controls(controls, list(truth.obs_names), control_means, shifts), method
+
+
+def shuffled(perturbations: list[str], seed: int) -> dict[str, str]:
+    """Another perturbation for each perturbation: its successor in a circle ordered by seeded hashes of the names.
+
+    No perturbation gets itself, each is used once, and one more perturbation changes the partner of one other only.
+    """
+    if len(perturbations) < 2:
+        raise InputError("split.tsv", "role", f"{len(perturbations)} test perturbation", "two or more to shuffle")
+    circle = sorted(perturbations, key=lambda name: stream_seed(seed, "shuffled", name))
+    partner = dict(zip(circle, [*circle[1:], circle[0]], strict=True))
+    return {name: partner[name] for name in perturbations}
+
+
+def duplicated_cells(
+    cells: anndata.AnnData, controls: anndata.AnnData, truth: anndata.AnnData, seed: int
+) -> np.ndarray:
+    """The first half of each perturbation's own cells, as many as control cells were drawn.
+
+    Cells are drawn from that half in turn, each once before any twice, and moved so that their mean is the mean of the
+    whole half. The second half is the truth that they are scored against.
+    """
+    if (truth.obs["n_cells"] < 2).any():
+        raise InputError("truth.h5ad", truth.obs["n_cells"].idxmin(), "a single cell", "two or more, to be halved")
+    labels = cells.obs["perturbation"].astype(str)
+    labels = labels.where(first_half(cells.obs, truth.obs_names))
+    means, _ = group_means(cells.X, labels, list(truth.obs_names))
+    rows_of, own_rows_of = (
+        obs.groupby(obs.astype(str)).indices for obs in (controls.obs["perturbation"], labels.fillna(""))
+    )
+    predicted = np.empty(controls.shape, dtype=np.float32)
+    for perturbation, mean in zip(truth.obs_names, means, strict=True):
+        rows, own = rows_of[perturbation], own_rows_of[perturbation]
+        drawn = np.resize(random_generator(seed, "technical-duplicate", perturbation).permutation(own), len(rows))
+        predicted[rows] = anchored_cells(cells.X[drawn], mean, np.zeros_like(mean))
+    return predicted
+
+
+def planted_means(planted: anndata.AnnData, truth: anndata.AnnData) -> np.ndarray:
+    """The planted mean of each test perturbation [perturbations x genes], in the order of ``truth``."""
+    table = pd.DataFrame(planted.X, index=planted.obs_names, columns=planted.var_names)
+    for axis, wanted in ((table.index, truth.obs_names), (table.columns, truth.var_names)):
+        missing = wanted.difference(axis)
+        if len(missing):
+            raise InputError("planted truth", str(missing[0]), "no planted mean", "every test perturbation and gene")
+    return table.loc[truth.obs_names, truth.var_names].to_numpy()

@@ -1,0 +1,182 @@
+"""Predictions that another program made: from any h5ad to what ``predictions.h5ad`` promises, or one clear refusal.
+
+Two kinds of rows are understood. A perturbation with one row is a pseudo-bulk, the mean of log1p values: the control
+cells drawn for it are moved so that their mean is that row, as for every method that predicts a shift. A perturbation
+with more rows is a set of predicted cells, which stay as they are, however many: metrics average over cells. Their
+``control_cell`` is the file's, where it has such a column, and empty where it has none, since no metric reads it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scgpt_bench import __version__
+from scgpt_bench.data.catalogue import Dataset
+from scgpt_bench.data.names import CONTROL, perturbation_names
+from scgpt_bench.data.readers import read_h5ad
+from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.pseudobulk import group_means
+from scgpt_bench.files import sha256
+from scgpt_bench.methods.baselines import Conditions
+from scgpt_bench.methods.predictions import anchored_cells, perturbations_of
+
+# A perturbation moves a cell's total and its profile by a few percent; another logarithm, another target sum, counts
+# or changes instead of expression move them further than this (log2: slope 1.44, log10: 0.43, twice the target sum: 2).
+SLOPE = (0.8, 1.25)
+TOTAL = (2 / 3, 3 / 2)
+
+Missing = Literal["refuse", "control-mean"]
+
+
+def import_predictions(
+    path: str | Path,
+    dataset: Dataset,
+    controls: anndata.AnnData,
+    test: Conditions,
+    missing_perturbations: Missing = "refuse",
+    missing_genes: Missing = "refuse",
+) -> tuple[np.ndarray, pd.DataFrame, dict[str, Any]]:
+    """Read the predictions of another program.
+
+    Genes are put into the order of ``controls``; genes that only the file has are left out. Rows of control cells and
+    of perturbations that are not tested are left out too, and listed: predictions are always compared with the
+    measured control. What is missing is refused, or taken to be unchanged: a missing perturbation gets its drawn
+    control cells with the control mean as their mean, a missing gene its control mean in every cell. Both are listed.
+
+    Parameters
+    ----------
+    path
+        An h5ad: rows are cells or pseudo-bulks, ``X`` is log1p of counts scaled to ``dataset.target_sum``.
+    dataset
+        Its row in the data-set table, with the columns that say how this file names things (``perturbation_column``,
+        ``control_label``, ``combination_separator``, ``guide_suffix``, ``gene_symbol_column``) set to the file's.
+    controls
+        ``controls.h5ad``.
+    test
+        The test perturbations and their control means (``baselines.conditions_to_predict``).
+    missing_perturbations, missing_genes
+        What to do where the file lacks a test perturbation, or a gene of ``controls``.
+
+    Returns
+    -------
+    X : float32 [rows x genes]
+    obs : ``perturbation`` and ``control_cell`` of every row
+    method : what ``uns["method"]`` says, with the file's SHA-256 and everything that was filled or left out
+
+    Raises
+    ------
+    InputError
+        For missing parts that may not be filled, a gene twice, values that are not finite, or another scale than that
+        of the control cells: counts, another logarithm or target sum, changes instead of expression.
+    """
+    file = read_h5ad(Path(path))
+    if dataset.perturbation_column not in file.obs:
+        found = ", ".join(map(str, file.obs.columns)) or "no column"
+        raise InputError(path, "obs", found, f"the column {dataset.perturbation_column!r}")
+    labels = perturbation_names(file.obs[dataset.perturbation_column], dataset, path).to_numpy()
+    rows_of = {name: np.flatnonzero(labels == name) for name in test.perturbations}
+    without = [name for name, rows in rows_of.items() if len(rows) == 0]
+    if without and (missing_perturbations == "refuse" or len(without) == len(rows_of)):
+        found = f"no row of {len(without)} of {len(rows_of)} test perturbations, such as {without[0]!r}"
+        raise InputError(path, f"obs[{dataset.perturbation_column!r}]", found, "every test perturbation")
+    columns = _columns_of_genes(path, file, dataset.gene_symbol_column, controls.var_names)
+    absent = columns < 0
+    if absent.any() and (missing_genes == "refuse" or absent.all()):
+        found = f"{absent.sum()} of {len(columns)} genes missing, such as {controls.var_names[absent.argmax()]!r}"
+        raise InputError(path, "var", found, "every gene of cells.h5ad")
+    predicted = [name for name in test.perturbations if name not in without]
+    given = file.X[np.concatenate([rows_of[name] for name in predicted])][:, columns[~absent]]
+    _check_values(path, given, dataset.target_sum)
+    means, n_rows = group_means(given, np.repeat(predicted, [len(rows_of[name]) for name in predicted]), predicted)
+    control_means = dict(zip(test.perturbations, np.asarray(test.control_means), strict=True))
+    _check_scale(path, means, np.stack([control_means[name] for name in predicted])[:, ~absent], dataset.target_sum)
+
+    drawn_of = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
+    partners = file.obs.get("control_cell", pd.Series("", index=file.obs_names)).astype(str).to_numpy()
+    starts = dict(zip(predicted, np.cumsum(n_rows) - n_rows, strict=True))
+    cells, obs = [], []
+    for name in test.perturbations:
+        n = len(rows_of[name])
+        if n > 1:
+            block = np.tile(control_means[name].astype(np.float32), (n, 1))
+            block[:, ~absent] = _dense(given[starts[name] : starts[name] + n])
+            partner = partners[rows_of[name]]
+        else:
+            shift = np.zeros(len(columns))
+            if n == 1:
+                shift[~absent] = means[predicted.index(name)] - control_means[name][~absent]
+            block = anchored_cells(controls.X[drawn_of[name]], control_means[name], shift)
+            partner = controls.obs["control_cell"].astype(str).to_numpy()[drawn_of[name]]
+        cells.append(block)
+        obs.append(pd.DataFrame({"perturbation": name, "control_cell": partner}))
+    method = {
+        "kind": "imported",
+        "file": Path(path).name,
+        "sha256": sha256(path),
+        "made_by": str(file.uns["method"]) if "method" in file.uns else None,
+        "scgpt_bench": __version__,
+        "perturbations_given_as_cells": int((n_rows > 1).sum()),
+        "perturbations_given_as_pseudobulk": int((n_rows == 1).sum()),
+        "genes_taken_as_unchanged": sorted(controls.var_names[absent]),
+        "perturbations_left_out": sorted(set(labels) - set(test.perturbations) - {CONTROL}),
+        "control_rows_left_out": int((labels == CONTROL).sum()),
+        "notes": dict.fromkeys(without, "not predicted: taken as no change"),
+    }
+    return np.concatenate(cells), pd.concat(obs, ignore_index=True), method
+
+
+def without_test_cells(cells: anndata.AnnData, split: pd.DataFrame) -> anndata.AnnData:
+    """All that a method may learn from: control cells and those of training and validation perturbations."""
+    visible = [CONTROL, *perturbations_of(split, "train"), *perturbations_of(split, "validation")]
+    return cells[cells.obs["perturbation"].isin(visible).to_numpy()]
+
+
+def _columns_of_genes(path: str | Path, file: anndata.AnnData, column: str | None, genes: pd.Index) -> np.ndarray:
+    """Where each of ``genes`` stands in the file; -1 where it does not."""
+    if column is not None and column not in file.var:
+        raise InputError(path, "var", ", ".join(map(str, file.var.columns)) or "no column", f"the column {column!r}")
+    symbols = pd.Index((file.var_names if column is None else file.var[column]).astype(str))
+    twice = symbols[symbols.duplicated() & symbols.isin(genes)]
+    if len(twice):
+        raise InputError(path, "var", f"the gene {twice[0]!r} more than once", "every gene once")
+    if symbols.has_duplicates:
+        symbols = symbols.where(symbols.isin(genes), [f"not a gene, column {i}" for i in range(len(symbols))])
+    return symbols.get_indexer(genes)
+
+
+def _check_values(path: str | Path, X: np.ndarray | sparse.spmatrix, target_sum: float) -> None:
+    values = X.data if sparse.issparse(X) else X
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise InputError(path, "X", f"{(~finite).sum()} NaN or infinite values", "finite predictions")
+    if values.size and values.max() > 1 and (values == np.rint(values)).all():
+        found = f"whole numbers up to {values.max():g}, as counts are"
+        raise InputError(path, "X", found, _wanted(target_sum))
+
+
+def _check_scale(path: str | Path, means: np.ndarray, control: np.ndarray, target_sum: float) -> None:
+    """Refuse pseudo-bulks [perturbations x genes] that cannot be in the scale of ``control``."""
+    highest = means.max()
+    if highest > np.log1p(target_sum):
+        found = f"a mean of {highest:.3g}, above log1p({target_sum:g}) = {np.log1p(target_sum):.3g}"
+        raise InputError(path, "X", found, _wanted(target_sum))
+    slope = np.median((means * control).sum(axis=1) / np.square(control).sum(axis=1))
+    with np.errstate(over="ignore"):
+        total = np.median(np.expm1(means).sum(axis=1) / np.expm1(control).sum(axis=1))
+    if not (SLOPE[0] <= slope <= SLOPE[1] and TOTAL[0] <= total <= TOTAL[1]):
+        found = f"values {slope:.3g} times those of control cells (totals of counts {total:.3g} times)"
+        raise InputError(path, "X", found, f"{_wanted(target_sum)}, so that both are near 1")
+
+
+def _wanted(target_sum: float) -> str:
+    return f"log1p of counts scaled to {target_sum:g} per cell, as in cells.h5ad"
+
+
+def _dense(X: np.ndarray | sparse.spmatrix) -> np.ndarray:
+    return X.toarray() if sparse.issparse(X) else X

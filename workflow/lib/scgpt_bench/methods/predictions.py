@@ -1,0 +1,173 @@
+"""What every method hands over: one predicted cell per test perturbation and drawn control cell.
+
+The contract of ``predictions.h5ad`` is written and checked here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.files import write_h5ad
+
+
+def perturbations_of(split: pd.DataFrame, role: str) -> list[str]:
+    """The perturbations of ``split`` (columns ``perturbation``, ``role``) with this role, sorted."""
+    return sorted(split.loc[split["role"] == role, "perturbation"])
+
+
+def anchored_cells(controls: sparse.csr_matrix | np.ndarray, control_mean: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Control cells drawn for one perturbation, moved so that their mean is ``control_mean + shift``.
+
+    Each cell is ``control + shift + (control_mean - mean of the drawn cells)``: the cells keep their spread, and the
+    noise of the draw (100 of thousands of control cells) does not enter the predicted pseudo-bulk. Values are not
+    clipped at 0, since that would move the mean.
+
+    Parameters
+    ----------
+    controls
+        Drawn control cells [cells x genes], log1p scale, sparse or dense.
+    control_mean
+        Mean of all control cells that the perturbation is compared with [genes].
+    shift
+        Predicted change of the mean [genes].
+
+    Returns
+    -------
+    float32 [cells x genes]
+    """
+    dense = controls.toarray() if sparse.issparse(controls) else np.asarray(controls)
+    drawn_mean = dense.mean(axis=0, dtype=np.float64)
+    return (dense + (np.asarray(control_mean) - drawn_mean + np.asarray(shift))).astype(np.float32)
+
+
+def shifted_controls(
+    controls: anndata.AnnData, perturbations: Sequence[str], control_means: np.ndarray, shifts: np.ndarray
+) -> np.ndarray:
+    """Anchored cells for every row of ``controls.h5ad``, from one shift per perturbation.
+
+    Parameters
+    ----------
+    controls
+        The contract's ``controls.h5ad``: drawn control cells, ``obs["perturbation"]``.
+    perturbations
+        Names of the rows of ``control_means`` and ``shifts``.
+    control_means, shifts
+        float64 [perturbations x genes].
+
+    Returns
+    -------
+    float32 [drawn cells x genes], in the order of ``controls``.
+    """
+    rows_of = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
+    if set(rows_of) != set(perturbations):
+        different = sorted(set(rows_of) ^ set(perturbations))[0]
+        raise InputError("controls.h5ad", "obs['perturbation']", f"a difference in {different!r}", "test perturbations")
+    cells = np.empty(controls.shape, dtype=np.float32)
+    for perturbation, control_mean, shift in zip(perturbations, control_means, shifts, strict=True):
+        rows = rows_of[perturbation]
+        cells[rows] = anchored_cells(controls.X[rows], control_mean, shift)
+    return cells
+
+
+def write_predictions(
+    path: str | Path, X: np.ndarray, obs: pd.DataFrame, var_names: Sequence[str], method: Mapping[str, Any]
+) -> None:
+    """Write ``predictions.h5ad``, whole or not at all.
+
+    Parameters
+    ----------
+    X
+        Predicted cells [rows x genes], in the scale of ``cells.h5ad``; stored as float32.
+    obs
+        One row per predicted cell with ``perturbation`` and ``control_cell``; other columns are not stored.
+    method
+        What made it, JSON-able: None, lists and nesting are kept, since it is stored as one JSON text in
+        ``uns["method"]`` (h5ad has no reliable form for None and for lists of mixed types). Read it with
+        :func:`method_of`.
+    """
+    X = np.ascontiguousarray(X, dtype=np.float32)
+    if not np.isfinite(X).all():
+        row, gene = np.argwhere(~np.isfinite(X))[0]
+        where = f"{obs['perturbation'].iloc[row]}, gene {var_names[gene]}"
+        raise InputError(path, where, str(X[row, gene]), "finite predictions")
+    obs = obs[["perturbation", "control_cell"]].set_axis(obs.index.astype(str))
+    var = pd.DataFrame(index=pd.Index(var_names, dtype=object))
+    predictions = anndata.AnnData(X, obs=obs, var=var, uns={"method": json.dumps(method, allow_nan=False)})
+    write_h5ad(predictions, path)
+
+
+def method_of(adata: anndata.AnnData) -> dict[str, Any]:
+    """What made these predictions (or the pseudo-bulks or metrics computed from them)."""
+    return json.loads(adata.uns["method"])
+
+
+def read_predictions(path: str | Path, var_names: Sequence[str], split: pd.DataFrame) -> anndata.AnnData:
+    """Read ``predictions.h5ad`` and refuse what breaks its contract.
+
+    Parameters
+    ----------
+    var_names
+        The genes of ``cells.h5ad``, in order.
+    split
+        ``split.tsv``; every test perturbation must be predicted, and no other.
+
+    Raises
+    ------
+    InputError
+        For other genes or another order, missing or extra perturbations, missing columns, values that are not finite,
+        or no statement of what made it.
+    """
+    predictions = anndata.read_h5ad(path)
+    _check_genes(path, list(predictions.var_names), list(var_names))
+    for column in ("perturbation", "control_cell"):
+        if column not in predictions.obs:
+            found = ", ".join(map(str, predictions.obs.columns)) or "no columns"
+            raise InputError(path, "obs", found, f"the column {column!r}")
+    predicted, wanted = set(predictions.obs["perturbation"].astype(str)), set(perturbations_of(split, "test"))
+    if wanted - predicted:
+        raise InputError(
+            path, "obs['perturbation']", f"no cell of {sorted(wanted - predicted)[0]!r}", "every test perturbation"
+        )
+    if predicted - wanted:
+        raise InputError(path, "obs['perturbation']", repr(sorted(predicted - wanted)[0]), "test perturbations only")
+    values = predictions.X.data if sparse.issparse(predictions.X) else predictions.X
+    if not np.isfinite(values).all():
+        raise InputError(path, "X", f"{(~np.isfinite(values)).sum()} NaN or infinite values", "finite predictions")
+    if "method" not in predictions.uns:
+        raise InputError(path, "uns", "no key 'method'", "a statement of what made the predictions")
+    return predictions
+
+
+def gather(shards: Sequence[anndata.AnnData], control_names: Sequence[str]) -> tuple[anndata.AnnData, dict[str, Any]]:
+    """One prediction from its shards, rows in the order of ``control_names``, and what made it.
+
+    Lists in the shards' statements (of targets that could not be told, for instance) are joined.
+    """
+    methods = [method_of(shard) for shard in shards]
+    method = dict(methods[0])
+    for key, value in method.items():
+        if isinstance(value, list):
+            method[key] = sorted({entry for other in methods for entry in other[key]})
+    return anndata.concat(shards)[list(control_names)], method
+
+
+def _check_genes(path: str | Path, found: list[str], expected: list[str]) -> None:
+    if found == expected:
+        return
+    if sorted(found) == sorted(expected):
+        first = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
+        raise InputError(
+            path, f"var_names[{first}]", repr(found[first]), f"{expected[first]!r}: the order of cells.h5ad"
+        )
+    missing, extra = set(expected) - set(found), set(found) - set(expected)
+    example = f"missing {sorted(missing)[0]!r}" if missing else f"extra {sorted(extra)[0]!r}"
+    raise InputError(path, "var_names", f"{len(found)} genes ({example})", f"the {len(expected)} genes of cells.h5ad")

@@ -1,0 +1,93 @@
+"""What it takes to repeat a run: inputs by checksum, versions, configuration, hardware, and what each rule cost."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scgpt_bench.files import sha256
+
+
+def describe(
+    configuration: Mapping[str, Any], inputs: Iterable[str | Path], benchmarks: Iterable[str | Path]
+) -> dict[str, Any]:
+    """The provenance of a run, ready for JSON.
+
+    Parameters
+    ----------
+    configuration
+        The configuration with every default filled in.
+    inputs
+        Files that came from outside the workflow; each is listed with its SHA-256.
+    benchmarks
+        Snakemake's benchmark tables, ``results/benchmarks/<rule>/<wildcards>.tsv`` or ``<rule>.tsv``.
+    """
+    return {
+        "configuration": configuration,
+        "revision": revision(),
+        "inputs": [{"path": str(path), "sha256": sha256(path)} for path in sorted(map(str, inputs))],
+        "versions": installed_versions(),
+        "hardware": hardware(),
+        "cost": cost(benchmarks).astype(object).where(lambda table: table.notna(), None).to_dict("records"),
+    }
+
+
+def revision() -> str | None:
+    """The commit of the workflow, with ``-dirty`` when files differ from it; None outside a git checkout."""
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def installed_versions() -> dict[str, str]:
+    """Python and every distribution in the environment that asks, by name."""
+    packages = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
+    return {"python": platform.python_version(), **dict(sorted(packages.items(), key=lambda item: item[0].lower()))}
+
+
+def hardware() -> dict[str, Any]:
+    """Operating system, processor, cores and memory (GiB) of the machine that asks."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory, 1),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def cost(benchmarks: Iterable[str | Path]) -> pd.DataFrame:
+    """Time and memory of every job.
+
+    Returns
+    -------
+    Table with ``rule``, ``job`` (its wildcards), ``seconds`` (wall clock), ``cpu_seconds`` and ``memory_mib``
+    (missing where a job was too short to be sampled), sorted.
+    """
+    rows = []
+    for path in sorted(map(Path, benchmarks)):
+        table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
+        rule, job = (path.stem, "") if path.parent.name == "benchmarks" else (path.parent.name, path.stem)
+        first = table.iloc[0]
+        cells = {"seconds": first["s"], "cpu_seconds": first["cpu_time"], "memory_mib": first["max_rss"]}
+        rows.append({"rule": rule, "job": job} | {k: None if pd.isna(v) else float(v) for k, v in cells.items()})
+    return pd.DataFrame(rows, columns=["rule", "job", "seconds", "cpu_seconds", "memory_mib"])

@@ -1,0 +1,155 @@
+"""The arms: declared ways to use scGPT, from drawn control cells to predicted cells and a statement of what made them.
+
+The statement says which weights came from where, what computed the attention, and which targets the model could not be
+told about.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from scgpt_bench import __version__
+from scgpt_bench.data.names import CONTROL, genes_of
+from scgpt_bench.files import sha256
+from scgpt_bench.methods.predictions import anchored_cells
+from scgpt_bench.scgpt import checkpoint, finetuning, generation, inference, model, pretraining, transformer, vocabulary
+from scgpt_bench.scgpt.binning import bin_cells
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def flagged(
+    controls: anndata.AnnData,
+    alignment: pd.DataFrame,
+    checkpoint_folder: str | Path,
+    seed: int,
+    batch_size: int | None = None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The flagged call of the zero-shot arm: pretrained encoders, random perturbation embedding and random decoder.
+
+    Parameters
+    ----------
+    controls
+        ``controls.h5ad``, or the rows of some of its perturbations.
+    alignment
+        ``vocabulary/<checkpoint>.tsv``.
+    seed
+        Of the random weights.
+
+    Returns
+    -------
+    Predicted cells, float32 [rows of ``controls`` x genes], and what made them, for ``uns["method"]``.
+    """
+    weights = checkpoint.read(checkpoint_folder)
+    generator = model.build(weights.arguments, weights.vocabulary)
+    report = model.load(generator, weights, seed=seed)
+    told = inference.conditions(controls.obs["perturbation"], alignment, weights.vocabulary)
+    model.restrict_vocabulary(generator, inference.tokens_in_use(told, alignment))
+    return _predict(generator, controls, alignment, told, batch_size, weights, report)
+
+
+def finetuned(
+    controls: anndata.AnnData,
+    alignment: pd.DataFrame,
+    checkpoint_folder: str | Path,
+    model_folder: str | Path,
+    report: Mapping[str, Any],
+    batch_size: int | None = None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The same call with the weights of a fine-tuned model; ``report`` is the one that fine-tuning wrote."""
+    weights = checkpoint.read(checkpoint_folder, report["options"]["pretrained"])
+    generator = finetuning.load(model_folder, weights)
+    told = inference.conditions(controls.obs["perturbation"], alignment, weights.vocabulary)
+    predicted, method = _predict(generator, controls, alignment, told, batch_size, weights, report["load_report"])
+    return predicted, {**method, "finetuning": {key: value for key, value in report.items() if key != "load_report"}}
+
+
+def prompted(
+    controls: anndata.AnnData,
+    alignment: pd.DataFrame,
+    checkpoint_folder: str | Path,
+    options: generation.Options,
+    seed: int,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The arms of the pretrained head: a cell prompted with the target silenced, against the same cell unchanged.
+
+    The difference is added to the control cell. The predicted cells of a perturbation are anchored, as those of every
+    method that shifts control cells (:func:`predictions.anchored_cells`). A perturbation with a target
+    outside the vocabulary cannot be prompted: it is predicted as no change, and listed.
+    """
+    network, weights = pretraining.load(checkpoint_folder)
+    prompter = generation.Prompter.of(network.to(DEVICE), weights, alignment["token_id"].to_numpy())
+    told = inference.conditions(controls.obs["perturbation"], alignment, weights.vocabulary)
+    padded = (alignment["status"] == "padded").to_numpy()
+    rows_of = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
+    predicted = np.empty(controls.shape, dtype=np.float32)
+    silent = []
+    for name, rows in tqdm(sorted(rows_of.items()), unit="perturbation", mininterval=2):
+        condition, cells = told[name], controls.X[rows].toarray()
+        tokens = [*alignment["token_id"].iloc[list(condition.columns)], *condition.added]
+        effect = np.zeros_like(cells)
+        if condition.untold or padded[list(condition.columns)].any():
+            silent.append(name)
+        else:
+            bins, edges = bin_cells(cells, prompter.n_bins)
+            effect = generation.effects(prompter, bins, edges, tokens, options, seed, name)
+        control_mean = controls.varm["control_mean"][name].to_numpy()
+        predicted[rows] = anchored_cells(cells, control_mean, effect.mean(axis=0)) + (effect - effect.mean(axis=0))
+    loaded = {name: tensor for name, tensor in weights.tensors.items() if name in network.state_dict()}
+    method = {
+        **_statement(weights, checkpoint.load_report(weights, loaded, {}, seed), told, alignment),
+        "options": dataclasses.asdict(options),
+        "predicted_as_no_change": silent,
+    }
+    return predicted, method
+
+
+def gene_embeddings(cells: anndata.AnnData, checkpoint_folder: str | Path) -> anndata.AnnData:
+    """The checkpoint's embeddings [genes x width] of the measured genes and of targets that were not measured.
+
+    Genes outside the vocabulary are left out: the vector of ``<pad>`` says nothing about them.
+    """
+    weights = checkpoint.read(checkpoint_folder, ["encoder"])
+    targets = {gene for name in cells.obs["perturbation"].unique() if name != CONTROL for gene in genes_of(name)}
+    genes = [*cells.var_names, *sorted(targets - set(cells.var_names))]
+    alignment = vocabulary.align(genes, weights.vocabulary)
+    known = alignment[alignment["status"] != "padded"]
+    vectors = weights.tensors["encoder.embedding.weight"][known["token_id"].to_numpy()].float().numpy()
+    embeddings = anndata.AnnData(vectors, obs=pd.DataFrame(index=known["gene"].to_numpy(dtype=str)))
+    embeddings.uns["checkpoint"] = weights.folder.name
+    embeddings.uns["checkpoint_sha256"] = sha256(checkpoint.weights_file(weights.folder))
+    embeddings.uns["checkpoint_pretrained"] = weights.pretrained
+    return embeddings
+
+
+def _predict(generator, controls, alignment, told, batch_size, weights, report) -> tuple[np.ndarray, dict[str, Any]]:
+    perturbations = controls.obs["perturbation"].astype(str).to_numpy()
+    predicted = np.empty(controls.shape, dtype=np.float32)
+    batches = inference.predict(
+        generator.to(DEVICE), controls.X, perturbations, told, alignment["token_id"].to_numpy(), batch_size=batch_size
+    )
+    for rows, values in batches:
+        predicted[rows] = values
+    return predicted, _statement(weights, report, told, alignment)
+
+
+def _statement(weights, report, told, alignment) -> dict[str, Any]:
+    return {
+        "scgpt_bench": __version__,
+        "checkpoint_sha256": sha256(checkpoint.weights_file(weights.folder)),
+        "load_report": dict(report),
+        "attention": transformer.backend_name(DEVICE, inference.number_type(DEVICE)),
+        "device": torch.cuda.get_device_name(DEVICE) if DEVICE.type == "cuda" else "cpu",
+        "targets_not_measured": sorted(name for name in told if told[name].added),
+        "targets_outside_vocabulary": sorted(name for name in told if told[name].untold),
+        "genes_padded": int((alignment["status"] == "padded").sum()),
+    }

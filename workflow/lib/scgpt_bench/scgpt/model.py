@@ -1,0 +1,140 @@
+"""The model behind scGPT's perturbation prediction: upstream's ``TransformerGenerator`` with this package's attention.
+
+Embeddings, value encoder, perturbation encoder and decoders are upstream's own, from the installed ``scgpt`` package.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.scgpt import checkpoint as checkpoints
+from scgpt_bench.scgpt.checkpoint import PRETRAINED_PREFIXES, Checkpoint
+from scgpt_bench.scgpt.transformer import Encoder
+from scgpt_bench.scgpt.vocabulary import PAD
+from scgpt_bench.seeding import stream_seed
+
+with warnings.catch_warnings():
+    # Upstream looks for flash-attn 1; which attention is really used is recorded beside every prediction.
+    warnings.filterwarnings("ignore", message="flash_attn is not installed")
+    from scgpt.model import TransformerGenerator
+
+PERTURBED = 1  # flag of a perturbed gene
+NOT_PERTURBED = 0  # flag of every other gene; its embedding is fixed at 0, as in upstream's tutorial
+
+
+def build(arguments: Mapping[str, Any], vocabulary: Mapping[str, int], dropout: float = 0.0) -> TransformerGenerator:
+    """Upstream's model with this package's attention; every weight is NaN until :func:`load` fills it.
+
+    Parameters
+    ----------
+    arguments
+        args.json of a checkpoint.
+    vocabulary
+        Token ids by symbol.
+    dropout
+        Of fine-tuning (upstream's tutorial has 0; args.json tells that of pretraining).
+    """
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="enable_nested_tensor is True")
+        model = TransformerGenerator(
+            ntoken=len(vocabulary),
+            d_model=arguments["embsize"],
+            nhead=arguments["nheads"],
+            d_hid=arguments["d_hid"],
+            nlayers=arguments["nlayers"],
+            nlayers_cls=arguments.get("n_layers_cls", 3),
+            n_cls=1,
+            vocab=vocabulary,
+            dropout=dropout,
+            pad_token=PAD,
+            pad_value=0,
+            pert_pad_id=NOT_PERTURBED,
+            use_fast_transformer=False,
+        )
+    model.transformer_encoder = Encoder(model.transformer_encoder)
+    for parameter in model.parameters():
+        parameter.data.fill_(torch.nan)
+    return model.eval()
+
+
+def load(
+    model: TransformerGenerator, checkpoint: Checkpoint, prefixes: Iterable[str] = PRETRAINED_PREFIXES, seed: int = 0
+) -> dict[str, Any]:
+    """Fill a built model in place: modules ``prefixes`` from the checkpoint, everything else at random.
+
+    What is random is drawn per module from the seed and the module's name: the same whatever else is loaded.
+
+    Returns
+    -------
+    The load report of :func:`scgpt_bench.scgpt.checkpoint.load_report`.
+    """
+    prefixes = tuple(prefixes)
+    draw_weights(model, seed)
+    loaded, random = {}, {}
+    for name, parameter in model.named_parameters():
+        stored = name.replace("in_proj_", "Wqkv.")
+        if not checkpoints.below(name, prefixes):
+            random[name] = parameter
+            continue
+        tensor = checkpoint.tensors.get(stored)
+        if tensor is None or tensor.shape != parameter.shape:
+            found = "no such tensor" if tensor is None else f"shape {list(tensor.shape)}"
+            raise InputError(checkpoint.folder, stored, found, f"shape {list(parameter.shape)}")
+        parameter.data.copy_(tensor)
+        loaded[stored] = tensor
+    return checkpoints.load_report(checkpoint, loaded, random, seed)
+
+
+def draw_weights(model: TransformerGenerator, seed: int) -> None:
+    """Draw every weight as upstream does, each module from its own stream of ``seed``, in place."""
+    with torch.random.fork_rng(devices=[]):
+        for name, module in reversed(list(model.named_modules())):  # attention resets the bias of its child last
+            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+            if reset is not None:
+                torch.manual_seed(stream_seed(seed, "weights", name))
+                reset()
+        torch.manual_seed(stream_seed(seed, "weights", "encoder.embedding"))
+        model.init_weights()
+
+
+class GenesInUse(nn.Embedding):
+    """Rows of a gene embedding that a data set uses, addressed by the token ids of the whole vocabulary.
+
+    The other rows have no gradient in training and are never read, so leaving them out changes no number: neither a
+    prediction nor, with Adam without weight decay, an update.
+
+    Parameters
+    ----------
+    whole
+        The embedding of the whole vocabulary.
+    token_ids
+        Ids in use; ``<pad>`` is always among them.
+    """
+
+    def __init__(self, whole: nn.Embedding, token_ids: Sequence[int]):
+        used = torch.tensor(sorted({*map(int, token_ids), whole.padding_idx}), device=whole.weight.device)
+        rows = torch.full((whole.num_embeddings,), -1, device=used.device)
+        rows[used] = torch.arange(len(used), device=used.device)
+        super().__init__(
+            len(used),
+            whole.embedding_dim,
+            padding_idx=int(rows[whole.padding_idx]),
+            _weight=whole.weight.detach()[used].clone(),
+        )
+        self.register_buffer("token_ids", used, persistent=False)
+        self.register_buffer("row_of_token", rows, persistent=False)
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Embeddings of ``token_ids`` (any shape); an id that is not in use is an IndexError."""
+        return super().forward(self.row_of_token[token_ids])
+
+
+def restrict_vocabulary(model: TransformerGenerator, token_ids: Iterable[int]) -> None:
+    """Keep only the embedding rows of ``token_ids`` (and ``<pad>``), in place; token ids keep their meaning."""
+    model.encoder.embedding = GenesInUse(model.encoder.embedding, list(token_ids))

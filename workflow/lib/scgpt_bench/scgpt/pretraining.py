@@ -1,0 +1,472 @@
+"""Generative masked pretraining in scGPT's architecture, from cells to a checkpoint folder in scGPT's own layout.
+
+Known token = LN(gene embedding) + value embedding; unknown token = LN(gene embedding) + flag embedding, no value.
+Known genes attend to known genes, an unknown gene to all known genes and itself (:mod:`masked_attention`).
+Loss: squared error of the value bins of unknown genes, once from their own token and once from the cell embedding
+(MVC), after Cui et al. 2024 and upstream's branch ``integrate-huggingface-model``. Two things differ from that branch:
+the unknown stream passes the attention's output projection as the known stream does, and there is no dropout on
+attention weights (the kernel that returns the log-sum-exp has none).
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import scgpt_bench
+from scgpt_bench import files
+from scgpt_bench.errors import InputError
+from scgpt_bench.scgpt import checkpoint, training
+from scgpt_bench.scgpt.binning import bin_cells
+from scgpt_bench.scgpt.masked_attention import attend_to_known, attend_to_known_and_self
+from scgpt_bench.scgpt.vocabulary import SPECIAL_TOKENS
+from scgpt_bench.seeding import random_generator
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="flash_attn is not installed")
+    from scgpt.model.model import ContinuousValueEncoder, ExprDecoder, GeneEncoder, MVCDecoder
+
+MOST_SCORED = 2_000  # held-out cells: dense bins of 3 % of a corpus would not fit in memory
+UNKNOWN = 1  # row of flag_encoder that marks an unknown gene
+MODULES = ("encoder", "flag_encoder", "value_encoder", "transformer_encoder", "decoder", "mvc_decoder")
+Memory = list[tuple[Tensor, Tensor]]  # keys and values of the known genes, per layer
+
+
+@dataclass(frozen=True)
+class Options:
+    """The published values are those of scGPT_human's args.json; the demo's stand in config/."""
+
+    embsize: int = 512
+    nheads: int = 8
+    d_hid: int = 512
+    nlayers: int = 12
+    dropout: float = 0.2
+    n_bins: int = 51
+    pad_value: float = -2.0
+    max_seq_len: int = 1200
+    mask_ratio: tuple[float, ...] = (0.25, 0.5, 0.75)
+    include_zero_genes: bool = False  # upstream's corpus holds expressed genes only
+    learning_rate: float = 1e-4
+    warm_up: int = 10_000
+    epochs: int = 6
+    batch_size: int = 512
+    second_pass_after: int | None = 1000  # step from which the cell embedding is fed back; None never
+    clip_norm: float = 1.0
+    held_out: float = 0.03
+
+
+class CellSource(Protocol):
+    """Cells that can be read by row: an AnnData's ``X`` in memory, a backed file, a streamed corpus."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, index: np.ndarray) -> sp.csr_matrix:
+        """(len(index), n_genes) expression at or above 0, in any monotone scale per cell."""
+
+    def batches(self, rows: np.ndarray, size: int, seed: int) -> Callable[[int, int], sp.csr_matrix]:
+        """(epoch, number) -> (size, n_genes), the cells of a training batch: ``rows``, each once per epoch."""
+
+
+@dataclass(frozen=True)
+class MatrixSource:
+    """Cells of a matrix in memory."""
+
+    matrix: sp.csr_matrix
+
+    def __len__(self) -> int:
+        return self.matrix.shape[0]
+
+    def rows(self, index: np.ndarray) -> sp.csr_matrix:
+        return self.matrix[index]
+
+    def batches(self, rows: np.ndarray, size: int, seed: int) -> Callable[[int, int], sp.csr_matrix]:
+        def batch(epoch: int, number: int) -> sp.csr_matrix:
+            order = random_generator(seed, "pretraining", "order", epoch).permutation(rows)
+            return self.rows(np.sort(order[number * size : (number + 1) * size]))
+
+        return batch
+
+
+class _Attention(nn.Module):
+    """Projections of one attention layer in flash-attn 1's naming, the layout of the published checkpoints."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.Wqkv = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, length, width) -> query, key, value, each (batch, heads, length, width / heads)."""
+        batch, length, width = x.shape
+        qkv = self.Wqkv(x).view(batch, length, 3, self.heads, width // self.heads)
+        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def merge(self, attended: Tensor) -> Tensor:
+        return self.out_proj(attended.transpose(1, 2).flatten(2))  # (batch, length, width)
+
+
+class _Layer(nn.Module):
+    """Post-norm ReLU transformer layer that runs on the known genes, or on unknown genes over the known ones."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float):
+        super().__init__()
+        self.self_attn = _Attention(width, heads)
+        self.linear1, self.linear2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, known: tuple[Tensor, Tensor] | None, padding: Tensor | None):
+        query, key, value = self.self_attn.project(x)
+        if known is None:
+            attended = attend_to_known(query, key, value, padding)
+        else:
+            attended = attend_to_known_and_self(query, key, value, *known, padding)
+        x = self.norm1(x + self.dropout(self.self_attn.merge(attended)))
+        hidden = self.dropout(functional.relu(self.linear1(x)))
+        return self.norm2(x + self.dropout(self.linear2(hidden))), (key, value)
+
+
+class MaskedTransformer(nn.Module):
+    """scGPT as it is pretrained; its state dict has the names and shapes of the published checkpoints (163 tensors).
+
+    Parameters
+    ----------
+    n_tokens
+        Rows of the gene embedding.
+    pad_id
+        The row of ``<pad>``.
+    """
+
+    def __init__(
+        self, n_tokens: int, pad_id: int, embsize: int, nheads: int, d_hid: int, nlayers: int, dropout: float = 0.0
+    ):
+        super().__init__()
+        self.encoder = GeneEncoder(n_tokens, embsize, padding_idx=pad_id)
+        self.flag_encoder = nn.Embedding(2, embsize)
+        self.value_encoder = ContinuousValueEncoder(embsize, dropout)
+        layers = [_Layer(embsize, nheads, d_hid, dropout) for _ in range(nlayers)]
+        self.transformer_encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
+        self.decoder = ExprDecoder(embsize)
+        self.mvc_decoder = MVCDecoder(embsize)
+        self.encoder.embedding.weight.data.uniform_(-0.1, 0.1)
+
+    def known(
+        self, genes: Tensor, values: Tensor, padding: Tensor | None = None, cell: Tensor | None = None
+    ) -> tuple[Tensor, Memory]:
+        """Encode the known genes, ``<cls>`` first.
+
+        Parameters
+        ----------
+        genes, values
+            (batch, 1 + n_known) token ids and value bins.
+        padding
+            (batch, 1 + n_known) bool, True where there is no gene.
+        cell
+            (batch, width) to stand at the position of ``<cls>`` instead of its token.
+
+        Returns
+        -------
+        Hidden states (batch, 1 + n_known, width), and the keys and values that unknown genes attend to.
+        """
+        x = self.encoder(genes) + self.value_encoder(values)
+        if cell is not None:
+            x = torch.cat([cell.unsqueeze(1).to(x.dtype), x[:, 1:]], dim=1)
+        memory = []
+        for layer in self.transformer_encoder["layers"]:
+            x, keys_and_values = layer(x, None, padding)
+            memory.append(keys_and_values)
+        return x, memory
+
+    def unknown(self, genes: Tensor, memory: Memory, padding: Tensor | None = None) -> Tensor:
+        """Predicted value bins (batch, n_unknown) of unknown genes, given what is known."""
+        flag = self.flag_encoder.weight[UNKNOWN]
+        x = self.encoder(genes) + flag  # (batch, n_unknown, width)
+        for layer, keys_and_values in zip(self.transformer_encoder["layers"], memory, strict=True):
+            x, _ = layer(x, keys_and_values, padding)
+        return self.decoder(x)["pred"]
+
+    def from_cell(self, cell: Tensor, genes: Tensor) -> Tensor:
+        """Value bins (batch, n_unknown) predicted from the cell embedding (batch, width) and gene identity alone."""
+        return self.mvc_decoder(cell, self.encoder(genes))["pred"]
+
+    def forward(self, batch: Mapping[str, Tensor], second_pass: bool = False) -> list[Tensor]:
+        """Predictions (batch, n_unknown) for the unknown genes of ``batch`` (see :func:`masked_batch`).
+
+        From their tokens, from the cell embedding and, in a second pass, from their tokens again with the detached
+        cell embedding at the position of ``<cls>``.
+        """
+        known = batch["known_genes"], batch["known_values"], batch["padding"]
+        hidden, memory = self.known(*known)
+        cell = hidden[:, 0]
+        predictions = [
+            self.unknown(batch["unknown_genes"], memory, batch["padding"]),
+            self.from_cell(cell, batch["unknown_genes"]),
+        ]
+        if second_pass:
+            _, memory = self.known(*known, cell=cell.detach())
+            predictions.append(self.unknown(batch["unknown_genes"], memory, batch["padding"]))
+        return predictions
+
+
+def masked_batch(
+    bins: np.ndarray, token_ids: np.ndarray, ratio: float, generator: np.random.Generator, cls_id: int, pad_id: int,
+    options: Options,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Split each cell's genes at random into known and unknown ones.
+
+    Parameters
+    ----------
+    bins
+        (n_cells, n_genes) value bins.
+    token_ids
+        (n_genes,) ids of the genes; those equal to ``pad_id`` (outside the vocabulary) are left out.
+    ratio
+        Share of unknown genes.
+
+    Returns
+    -------
+    ``known_genes``, ``known_values``, ``padding`` (n_cells, 1 + n_known) with ``<cls>`` first, and ``unknown_genes``,
+    ``unknown_values``, ``scored`` (n_cells, n_unknown).
+    """
+    present = np.broadcast_to(token_ids != pad_id, bins.shape)
+    if not options.include_zero_genes:
+        present = present & (bins > 0)
+    order = np.argsort(np.where(present, generator.random(bins.shape), 2.0), axis=1)  # the present genes come first
+    n_genes = np.minimum(present.sum(axis=1), options.max_seq_len - 1)
+    n_unknown = (n_genes * ratio).astype(np.int64)
+    unknown_at = np.arange(n_unknown.max())[None, :]
+    known_at = np.arange((n_genes - n_unknown).max())[None, :]
+    scored = unknown_at < n_unknown[:, None]
+    padding = known_at >= (n_genes - n_unknown)[:, None]
+    unknown = np.take_along_axis(order, np.broadcast_to(unknown_at, scored.shape), axis=1)
+    known = np.take_along_axis(order, np.minimum(n_unknown[:, None] + known_at, bins.shape[1] - 1), axis=1)
+    values = np.take_along_axis(bins, known, axis=1)
+    first = np.ones((len(bins), 1), dtype=np.int64)
+    return {
+        "known_genes": np.hstack([first * cls_id, np.where(padding, pad_id, token_ids[known])]),
+        "known_values": np.hstack([first * options.pad_value, np.where(padding, options.pad_value, values)]).astype(
+            np.float32
+        ),
+        "padding": np.hstack([first < 0, padding]),
+        "unknown_genes": np.where(scored, token_ids[unknown], pad_id),
+        "unknown_values": np.take_along_axis(bins, unknown, axis=1),
+        "scored": scored,
+    }
+
+
+def pretrain(
+    source: CellSource, genes: list[str], folder: str | Path, options: Options, seed: int,
+    machine: training.Machine | None = None, name: str = "cells",
+    about: Mapping[str, object] | None = None,
+) -> dict:  # fmt: skip
+    """Pretrain on ``source`` and write a checkpoint folder: best_model.pt, args.json, vocab.json, report.json.
+
+    The training state and history.tsv stand in ``folder`` too while it runs; a restart resumes.
+
+    Parameters
+    ----------
+    genes
+        The vocabulary: one symbol per column of ``source``.
+    name
+        The file to name in errors.
+    about
+        What the cells are, for the report; a state of other cells is not resumed.
+
+    Returns
+    -------
+    The report: held-out loss against predicting each gene's mean and against the same model on cells whose known
+    values were permuted among cells, gene by gene.
+    """
+    machine = machine or training.Machine()
+    training_rows, held_out_rows = _split_rows(len(source), options, seed, name)
+    vocabulary = {gene: i for i, gene in enumerate([*genes, *SPECIAL_TOKENS])}
+    fabric = machine.fabric()
+    torch.manual_seed(seed)
+    model = build(options, len(vocabulary), vocabulary["<pad>"])
+    _start_on_bins(model, options.n_bins)
+    task = _task(model, source, training_rows, held_out_rows, vocabulary, options, seed, name)
+    folder = Path(folder)
+    identity = json.dumps([asdict(options), seed, name, len(source), genes, about])
+    training.train(
+        task, fabric, folder, identity, seed=seed, clip_norm=options.clip_norm, save_minutes=machine.save_minutes,
+        log_every=machine.log_every,
+    )  # fmt: skip
+    model = model.cpu()
+    scores = held_out_loss(model, source, training_rows, held_out_rows, vocabulary, options, seed)
+    report = {"seed": seed, "cells": len(source), "genes": len(genes), "options": asdict(options), **scores}
+    if about is not None:
+        report["source"] = dict(about)
+    if fabric.is_global_zero:
+        checkpoint.write(folder, model.state_dict(), _arguments(options, seed), vocabulary)
+        files.write_json(report, folder / "report.json")
+        (folder / training.STATE).unlink(missing_ok=True)
+    return report
+
+
+def build(options: Options, n_tokens: int, pad_id: int) -> MaskedTransformer:
+    """A model with random weights (from torch's current random state)."""
+    return MaskedTransformer(
+        n_tokens, pad_id, options.embsize, options.nheads, options.d_hid, options.nlayers, options.dropout
+    )
+
+
+@torch.no_grad()
+def _start_on_bins(model: MaskedTransformer, n_bins: int) -> None:
+    """Start with outputs of the size of bins, and with a value encoder that tells large values apart.
+
+    Default layers expect values around 1. Bins up to 50 would all look alike after the value encoder's norm, and the
+    first hundreds of steps would only scale the outputs up. The hidden units of the value encoder bend at values up to
+    about 8 at first: fine-tuning feeds log1p expression, which ends there, through the same layer.
+    """
+    middle, spread, largest_log1p = n_bins / 2, n_bins / 4, 8
+    model.value_encoder.linear1.weight /= largest_log1p
+    last = model.decoder.fc[4]
+    last.weight *= spread
+    last.bias.fill_(middle)
+    model.mvc_decoder.W.weight *= spread / model.decoder.fc[0].in_features ** 0.5
+
+
+def load(folder: str | Path) -> tuple[MaskedTransformer, checkpoint.Checkpoint]:
+    """The pretrained model of any checkpoint folder in scGPT's layout, in evaluation mode, with all of its tensors.
+
+    Raises
+    ------
+    InputError
+        For a folder whose files do not agree, or that lacks one of the tensors.
+    """
+    weights = checkpoint.read(folder, MODULES)
+    arguments, vocabulary = weights.arguments, weights.vocabulary
+    with torch.device("meta"):
+        sizes = {size: arguments[size] for size in checkpoint.SIZES}
+        model = MaskedTransformer(len(vocabulary), vocabulary["<pad>"], **sizes)
+    model.load_state_dict({name: weights.tensors[name] for name in model.state_dict()}, assign=True)
+    return model.eval(), weights
+
+
+def held_out_loss(
+    model: MaskedTransformer, source: CellSource, training_rows: np.ndarray, held_out_rows: np.ndarray,
+    vocabulary: Mapping[str, int], options: Options, seed: int,
+) -> dict[str, float]:  # fmt: skip
+    """Mean squared error in bins of held-out cells at a mask ratio of one half, and the two references to beat."""
+    token_ids = _token_ids(vocabulary)
+    held_out, _ = bin_cells(source.rows(held_out_rows[:MOST_SCORED]), options.n_bins)
+    gene_means = _gene_means(source, training_rows, options)
+    generator = random_generator(seed, "pretraining", "permuted genes")
+    permuted = np.stack([generator.permutation(column) for column in held_out.T], axis=1)
+    errors = {"held_out_loss": 0.0, "gene_mean_loss": 0.0, "permuted_gene_loss": 0.0}
+    n_scored = 0
+    model.eval()
+    for start in range(0, len(held_out), options.batch_size):
+        rows = slice(start, start + options.batch_size)
+        batch = _tensors(_masked(held_out[rows], token_ids, 0.5, ("held out", start), vocabulary, options, seed))
+        scored, truth = batch["scored"], batch["unknown_values"]
+        control = dict(batch)
+        control["known_values"] = _known_values_of(permuted[rows], batch, token_ids, options)
+        with torch.no_grad():
+            errors["held_out_loss"] += float((model(batch)[0] - truth)[scored].square().sum())
+            errors["permuted_gene_loss"] += float((model(control)[0] - truth)[scored].square().sum())
+        mean = torch.from_numpy(gene_means)[batch["unknown_genes"].clamp(max=len(gene_means) - 1)]
+        errors["gene_mean_loss"] += float((mean - truth)[scored].square().sum())
+        n_scored += int(scored.sum())
+    return {key: value / n_scored for key, value in errors.items()}
+
+
+def _task(model, source, training_rows, held_out_rows, vocabulary, options, seed, name) -> training.Task:
+    token_ids = _token_ids(vocabulary)
+    size = options.batch_size
+    n_batches = len(training_rows) // size
+    cells_of_batch = source.batches(training_rows, size, seed)
+    probe, _ = bin_cells(source.rows(held_out_rows[:256]), options.n_bins, name)
+
+    def batch(epoch: int, index: int, rank: int, world_size: int) -> dict[str, Tensor]:
+        bins, _ = bin_cells(cells_of_batch(epoch, index), options.n_bins, name)
+        ratios = random_generator(seed, "pretraining", "ratio", epoch, index)
+        ratio = options.mask_ratio[ratios.integers(len(options.mask_ratio))]
+        whole = _masked(bins, token_ids, ratio, ("mask", epoch, index), vocabulary, options, seed)
+        share = _tensors({key: value[training.share_of(rank, world_size, size)] for key, value in whole.items()})
+        share["weight"] = torch.tensor(world_size / whole["scored"].sum())
+        share["step"] = torch.tensor(epoch * n_batches + index)
+        return share
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        second_pass = options.second_pass_after is not None and int(batch["step"]) >= options.second_pass_after
+        errors = [(prediction.float() - batch["unknown_values"]).square() for prediction in model(batch, second_pass)]
+        return (sum(errors) * batch["scored"]).sum() * batch["weight"]
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        device = next(model.parameters()).device
+        batch = _tensors(_masked(probe, token_ids, 0.5, ("validation",), vocabulary, options, seed))
+        batch = {key: value.to(device) for key, value in batch.items()}
+        error = (model(batch)[0].float() - batch["unknown_values"])[batch["scored"]]
+        return {"held_out_loss": float(error.square().mean())}
+
+    return training.Task(
+        model=model,
+        optimizer=torch.optim.Adam(model.parameters(), lr=options.learning_rate, fused=True),
+        epochs=options.epochs,
+        batches=n_batches,
+        batch=batch,
+        loss=loss,
+        learning_rate=training.cosine_with_warm_up(options.learning_rate, options.warm_up, options.epochs * n_batches),
+        validate=validate,
+    )
+
+
+def _split_rows(n_cells: int, options: Options, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    n_held_out = int(n_cells * options.held_out)
+    if n_held_out < 1 or n_cells - n_held_out < options.batch_size:
+        raise InputError(
+            name, "cells", str(n_cells),
+            f"{options.batch_size} cells to train on (batch_size) and 1 of a share of {options.held_out} held out",
+        )  # fmt: skip
+    order = random_generator(seed, "pretraining", "held out").permutation(n_cells)
+    return order[n_held_out:], order[:n_held_out]
+
+
+def _arguments(options: Options, seed: int) -> dict:
+    """args.json with upstream's keys."""
+    fixed = {"input_style": "binned", "input_emb_style": "continuous", "mask_value": -1, "n_layers_cls": 3, "MVC": True}
+    note = {"pretrained": True, "made_by": f"scgpt-bench {scgpt_bench.__version__}", "seed": seed}
+    return asdict(options) | fixed | {"pad_token": "<pad>", "training_tasks": "both", "scgpt_bench": note}
+
+
+def _token_ids(vocabulary: Mapping[str, int]) -> np.ndarray:
+    return np.array([token for gene, token in vocabulary.items() if gene not in SPECIAL_TOKENS])
+
+
+def _masked(bins, token_ids, ratio, names, vocabulary, options, seed) -> dict[str, np.ndarray]:
+    generator = random_generator(seed, "pretraining", *names)
+    return masked_batch(bins, token_ids, ratio, generator, vocabulary["<cls>"], vocabulary["<pad>"], options)
+
+
+def _tensors(batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in batch.items()}
+
+
+def _known_values_of(bins, batch, token_ids, options) -> Tensor:
+    """The known values that other cells ``bins`` have for the known genes of ``batch``; token ids are columns."""
+    columns = batch["known_genes"].clamp(max=len(token_ids) - 1)
+    values = torch.gather(torch.from_numpy(bins), 1, columns)
+    special = batch["known_genes"] >= len(token_ids)
+    return torch.where(special, torch.tensor(options.pad_value), values)
+
+
+def _gene_means(source: CellSource, rows: np.ndarray, options: Options, most: int = 20_000) -> np.ndarray:
+    """Mean bin of each gene over (at most ``most``) training cells, as pretraining sees them."""
+    total = count = 0
+    for start in range(0, min(len(rows), most), 1000):
+        bins, _ = bin_cells(source.rows(np.sort(rows[start : start + 1000])), options.n_bins)
+        seen = np.ones_like(bins) if options.include_zero_genes else bins > 0
+        total, count = total + (bins * seen).sum(axis=0, dtype=np.float64), count + seen.sum(axis=0)
+    return (total / np.maximum(count, 1)).astype(np.float32)

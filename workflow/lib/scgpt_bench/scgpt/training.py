@@ -1,0 +1,348 @@
+"""The one training loop, for pretraining and fine-tuning: resumable at any step, on 1 to N devices.
+
+Whatever a step needs (which cells, which mask, which dropout, which learning rate) is a function of the seed and the
+step's number. The position in the data is therefore one integer, no random state has to be stored, and a job that was
+killed anywhere and restarted ends with the same bytes as one that was not. The state is saved whole or not at all,
+after every epoch, every ``save_minutes`` and on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from torch import Tensor, nn
+
+from scgpt_bench import files
+from scgpt_bench.seeding import stream_seed
+
+EXIT_RESUMABLE = 75  # EX_TEMPFAIL: the state is saved, start the same job again
+STATE, BEST, HISTORY = "training_state.pt", "best.pt", "history.tsv"
+
+log = logging.getLogger(__name__)
+
+
+class TrainingFailed(RuntimeError):
+    """Training that cannot go on: the loss is NaN, has no gradient or does not fall."""
+
+
+class Interrupted(SystemExit):
+    """SIGTERM came; the state is saved. Exits with :data:`EXIT_RESUMABLE` unless caught."""
+
+    def __init__(self):
+        super().__init__(EXIT_RESUMABLE)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Parameters
+    ----------
+    model
+        On the CPU; parameters that get no gradient have ``requires_grad`` False.
+    optimizer
+        Over the model's parameters; its learning rate is set from ``learning_rate`` at every step.
+    epochs, batches
+        Number of epochs, and of batches in each.
+    batch
+        (epoch, index, rank, world_size) -> this rank's share of the batch, by name; on the CPU.
+    loss
+        (model, batch) -> scalar. Its mean over the ranks is the loss of the whole batch.
+    learning_rate
+        (epoch, step) -> learning rate.
+    validate
+        (model in evaluation mode) -> metrics by name, for the history and for ``select``.
+    select
+        The validation metric whose largest value marks the weights to keep; None keeps the last.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    epochs: int
+    batches: int
+    batch: Callable[[int, int, int, int], dict[str, Tensor]]
+    loss: Callable[[nn.Module, dict[str, Tensor]], Tensor]
+    learning_rate: Callable[[int, int], float]
+    validate: Callable[[nn.Module], Mapping[str, float]]
+    select: str | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Devices and habits of a run that change how long it takes, not what it computes."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    save_minutes: float = 10.0
+    log_every: int = 50
+
+    def fabric(self) -> Fabric:
+        """The devices, launched: bf16 mixed precision on GPUs that have it, fp32 elsewhere.
+
+        On one node the processes are started here (a job script is one task to Slurm), or were by torchrun; on several
+        nodes by srun, one task per device.
+        """
+        on_gpu = self.accelerator == "cuda" or (self.accelerator == "auto" and torch.cuda.is_available())
+        half = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        start_here = self.nodes == 1 and not TorchElasticEnvironment.detect()
+        fabric = Fabric(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            num_nodes=self.nodes,
+            precision="bf16-mixed" if half else "32-true",
+            plugins=[LightningEnvironment()] if start_here else None,
+        )
+        fabric.launch()
+        return fabric
+
+
+def machine(gpu: int, save_minutes: float) -> Machine:
+    """The machine of a job that asked for ``gpu`` GPUs; without a GPU at hand it is one process on the CPU."""
+    if gpu and torch.cuda.is_available():
+        return Machine("cuda", gpu, save_minutes=save_minutes)
+    return Machine("cpu", 1, save_minutes=save_minutes)
+
+
+@dataclass
+class Position:
+    """How far a run is: all that is stored beside the weights and the optimizer."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    norm_sum: float = 0.0
+    seconds: float = 0.0
+    best: float = -math.inf
+    best_epoch: int = -1
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(
+    task: Task,
+    fabric: Fabric,
+    folder: str | Path,
+    identity: str,
+    *,
+    seed: int,
+    clip_norm: float = 1.0,
+    patience: int | None = None,
+    save_minutes: float = 10.0,
+    log_every: int = 50,
+    stall_epochs: int = 3,
+) -> Position:
+    """Run or resume ``task`` and leave its model with the selected weights.
+
+    Writes to ``folder``: ``training_state.pt`` (to resume), ``best.pt`` (selected weights so far) and ``history.tsv``,
+    one row per epoch: epoch, step, loss, validation metrics, learning rate, gradient norm, seconds, peak memory.
+
+    Parameters
+    ----------
+    identity
+        What the run is (configuration, checksums). A state with another identity is not resumed.
+    clip_norm
+        Largest norm of a step's gradient.
+    patience
+        Epochs without a better ``task.select`` after which training ends; None never.
+    stall_epochs
+        Epochs after which the loss must have fallen below that of the first.
+
+    Raises
+    ------
+    TrainingFailed
+        For a loss that is not finite, a gradient that is 0 over a whole epoch, or a loss that does not fall.
+    Interrupted
+        After SIGTERM, with the state saved.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model, optimizer = fabric.setup(task.model, task.optimizer)
+    position = _resume(folder / STATE, identity, model, optimizer, fabric)
+    if fabric.is_global_zero:
+        _write_history(position, folder)
+    saved = started = time.monotonic()
+    with _listen_to_sigterm() as stop_asked:
+        while position.epoch < task.epochs and not _out_of_patience(position, patience):
+            model.train()
+            while position.batch < task.batches:
+                loss, norm, stop = _step(task, fabric, model, optimizer, position, seed, clip_norm, stop_asked())
+                position.step, position.batch = position.step + 1, position.batch + 1
+                position.loss_sum, position.norm_sum = position.loss_sum + loss, position.norm_sum + norm
+                if fabric.is_global_zero and position.step % log_every == 0:
+                    mean = position.loss_sum / position.batch
+                    log.info("epoch %d/%d batch %d/%d loss %.5g", position.epoch + 1, task.epochs, position.batch,
+                             task.batches, mean)  # fmt: skip
+                if stop or time.monotonic() - saved > 60 * save_minutes:
+                    started = _save(folder, identity, model, optimizer, position, started, fabric)
+                    saved = time.monotonic()
+                if stop:
+                    raise Interrupted
+            _end_epoch(task, fabric, model, position, folder, started, stall_epochs)
+            started = saved = _save(folder, identity, model, optimizer, position, started, fabric)
+            if fabric.is_global_zero:
+                _write_history(position, folder)
+    if task.select is not None:
+        task.model.load_state_dict(torch.load(folder / BEST, map_location=fabric.device, weights_only=True))
+    return position
+
+
+def cosine_with_warm_up(peak: float, warm_up: int, total: int) -> Callable[[int, int], float]:
+    """Learning rate that rises linearly over ``warm_up`` steps and falls as a half cosine to 0 at step ``total``."""
+
+    def learning_rate(epoch: int, step: int) -> float:
+        if step < warm_up:
+            return peak * (step + 1) / warm_up
+        return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, total - warm_up))))
+
+    return learning_rate
+
+
+def step_decay(start: float, gamma: float) -> Callable[[int, int], float]:
+    """Learning rate multiplied by ``gamma`` after every epoch (torch's ``StepLR(1, gamma)``)."""
+    return lambda epoch, step: start * gamma**epoch
+
+
+def share_of(rank: int, world_size: int, n: int) -> slice:
+    """The rows of a whole batch of ``n`` that ``rank`` computes: contiguous, sizes differ by at most one."""
+    return slice(rank * n // world_size, (rank + 1) * n // world_size)
+
+
+def _step(task, fabric, model, optimizer, position, seed, clip_norm, stop) -> tuple[float, float, bool]:
+    """One optimizer step: loss of the whole batch, gradient norm before clipping, and whether any rank must stop."""
+    torch.manual_seed(stream_seed(seed, "dropout", position.step, fabric.global_rank))
+    learning_rate = task.learning_rate(position.epoch, position.step)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    batch = task.batch(position.epoch, position.batch, fabric.global_rank, fabric.world_size)
+    loss = task.loss(model, {name: tensor.to(fabric.device, non_blocking=True) for name, tensor in batch.items()})
+    fabric.backward(loss)
+    norm = _clip(model, clip_norm)
+    report = torch.stack([loss.detach().float(), torch.tensor(float(stop), device=loss.device)])
+    mean_loss, mean_stop = fabric.all_reduce(report, reduce_op="mean").tolist()
+    if not math.isfinite(mean_loss) or not math.isfinite(norm):
+        raise TrainingFailed(
+            f"loss {mean_loss}, gradient norm {norm} at epoch {position.epoch + 1}, batch {position.batch + 1}: "
+            "a smaller learning rate, or values that are not finite in the data"
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return mean_loss, norm, mean_stop > 0
+
+
+def _clip(model: nn.Module, limit: float) -> float:
+    """Scale gradients to a norm of at most ``limit``; the norm before that.
+
+    Summed in double precision, so that rows of an embedding that are never used (gradient 0) do not move the last bit.
+    """
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norms = torch._foreach_norm(gradients, 2, dtype=torch.float64)
+    norm = float(torch.linalg.vector_norm(torch.stack(norms)))
+    if norm > limit:
+        torch._foreach_mul_(gradients, limit / norm)
+    return norm
+
+
+def _end_epoch(task, fabric, model, position, folder, started, stall_epochs) -> None:
+    model.eval()
+    metrics = {}
+    if fabric.is_global_zero:
+        with torch.no_grad(), fabric.autocast():
+            metrics = dict(task.validate(task.model))
+    metrics = fabric.broadcast(metrics)
+    loss, norm = position.loss_sum / task.batches, position.norm_sum / task.batches
+    row = {"epoch": position.epoch + 1, "step": position.step, "loss": loss, **metrics}
+    row["learning_rate"] = task.learning_rate(position.epoch, position.step - 1)
+    row["gradient_norm"] = norm
+    row["seconds"] = position.seconds + time.monotonic() - started
+    row["peak_memory_mb"] = _peak_memory_mb(fabric)
+    position.history.append(row)
+    if fabric.is_global_zero:
+        log.info("epoch %d/%d %s", position.epoch + 1, task.epochs, {k: float(f"{v:.4g}") for k, v in row.items()})
+    _stop_if_stuck(position, norm, stall_epochs)
+    if task.select is not None and metrics[task.select] > position.best:
+        position.best, position.best_epoch = metrics[task.select], position.epoch
+        if fabric.is_global_zero:
+            with files.whole(folder / BEST) as partial:
+                torch.save(task.model.state_dict(), partial)
+    position.epoch, position.batch, position.loss_sum, position.norm_sum = position.epoch + 1, 0, 0.0, 0.0
+
+
+def _stop_if_stuck(position: Position, norm: float, stall_epochs: int) -> None:
+    if norm == 0:
+        raise TrainingFailed(f"no gradient in epoch {position.epoch + 1}: nothing that is trained reaches the loss")
+    losses = [row["loss"] for row in position.history]
+    if len(losses) > stall_epochs and min(losses[1:]) >= losses[0] * (1 - 1e-4):
+        raise TrainingFailed(
+            f"the loss did not fall in {len(losses)} epochs ({losses[0]:.6g} first, {min(losses[1:]):.6g} at best): "
+            "another learning rate, or nothing to learn"
+        )
+
+
+def _out_of_patience(position: Position, patience: int | None) -> bool:
+    return patience is not None and position.best_epoch >= 0 and position.epoch - 1 - position.best_epoch >= patience
+
+
+def _save(folder, identity, model, optimizer, position, started, fabric) -> float:
+    """Store all that a restart needs; returns the time from which the next seconds count."""
+    now = time.monotonic()
+    position.seconds += now - started
+    if fabric.is_global_zero:
+        state = {
+            "identity": identity,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "position": vars(position),
+        }
+        with files.whole(folder / STATE) as partial:
+            torch.save(state, partial)
+    fabric.barrier()
+    return now
+
+
+def _resume(path: Path, identity: str, model, optimizer, fabric: Fabric) -> Position:
+    if not path.exists():
+        return Position()
+    state = torch.load(path, map_location=fabric.device, weights_only=True)
+    if state["identity"] != identity:
+        log.warning("%s is the state of another run: starting anew", path)
+        return Position()
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    position = Position(**state["position"])
+    log.info("resumed at epoch %d, batch %d", position.epoch + 1, position.batch + 1)
+    return position
+
+
+def _write_history(position: Position, folder: Path) -> None:
+    if position.history:
+        files.write_table(pd.DataFrame(position.history), folder / HISTORY)
+
+
+def _peak_memory_mb(fabric: Fabric) -> float:
+    if fabric.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(fabric.device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+@contextmanager
+def _listen_to_sigterm() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether SIGTERM came; the step that runs then is finished first."""
+    asked = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,54 @@
+"""Which code a job runs, as one hash: the script and every module of this package that it imports.
+
+Snakemake follows a script by its modification time and does not follow what it imports. With this hash among a rule's
+parameters, an edited module reruns exactly the jobs that use it, and a fresh clone reruns nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def modules_used(script: str | Path) -> list[Path]:
+    """The modules of this package that ``script`` imports, directly or through each other, sorted."""
+    found: set[Path] = set()
+    waiting = [Path(script)]
+    while waiting:
+        new = set(_imports(waiting.pop())) - found
+        found |= new
+        waiting += new
+    return sorted(found)
+
+
+def _imports(path: Path) -> list[Path]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # The names imported from a package may be modules of it.
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    modules = [name.split(".")[1:] for name in names if name.split(".")[0] == PACKAGE.name]
+    candidates = [PACKAGE.joinpath(*module) for module in modules]
+    files = [file for path in candidates for file in (path.with_suffix(".py"), path / "__init__.py")]
+    return [file for file in files if file.is_file()]
+
+
+def content_hash(script: str | Path) -> str:
+    """A hash (16 hexadecimal digits) of the code, comments included, that ``script`` runs of this project."""
+    digest = hashlib.sha256()
+    for path in [Path(script), *modules_used(script)]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def folder_hash(folder: str | Path) -> str:
+    """A hash (16 hexadecimal digits) of the names and bytes of all files below ``folder``."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]

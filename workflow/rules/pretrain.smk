@@ -1,0 +1,66 @@
+# Checkpoints that this workflow pretrains, on unperturbed cells of a data set or on CELLxGENE Census.
+
+
+rule pretrain:
+    input:
+        cells_to_pretrain_on,
+    output:
+        multiext(
+            "resources/checkpoints/{checkpoint}/",
+            "best_model.pt",
+            "args.json",
+            "vocab.json",
+            "report.json",
+            "history.tsv",
+        ),
+    log:
+        "logs/pretrain/{checkpoint}.log",
+    benchmark:
+        "results/benchmarks/pretrain/{checkpoint}.tsv"
+    wildcard_constraints:
+        checkpoint=names_pattern(checkpoints_from("pretrain")),
+    priority: 10  # the longest jobs start first, so that others fill the cores beside them
+    conda:
+        "../../envs/scgpt.yaml"
+    threads: config["hardware"]["threads"]
+    resources:
+        gpu=config["hardware"]["gpu"],
+        mem_mb=memory(16000),
+        runtime=minutes(1440),
+    params:
+        code=code("pretrain.py"),
+        options=checkpoint_options,
+        save_minutes=config["hardware"]["save_minutes"],
+    script:
+        "../scripts/pretrain.py"
+
+
+rule pretrain_census:
+    output:
+        multiext(
+            "resources/checkpoints/{checkpoint}/",
+            "best_model.pt",
+            "args.json",
+            "vocab.json",
+            "report.json",
+            "history.tsv",
+        ),
+    log:
+        "logs/pretrain_census/{checkpoint}.log",
+    benchmark:
+        "results/benchmarks/pretrain_census/{checkpoint}.tsv"
+    wildcard_constraints:
+        checkpoint=names_pattern(checkpoints_from("census")),
+    conda:
+        "../../envs/census.yaml"
+    threads: config["hardware"]["threads"]
+    resources:
+        gpu=config["hardware"]["gpu"],
+        mem_mb=memory(64000),
+        runtime=minutes(10080),
+    params:
+        code=code("pretrain_census.py"),
+        options=checkpoint_options,
+        save_minutes=config["hardware"]["save_minutes"],
+    script:
+        "../scripts/pretrain_census.py"

@@ -1,0 +1,50 @@
+# What it takes to repeat the run, and the report.
+
+
+rule provenance:
+    input:
+        inputs=inputs_of_run(),
+        scores="results/scores.tsv",
+        benchmarks=benchmarks_of_run(),
+    output:
+        provenance="results/provenance.json",
+        configuration="results/configuration.yaml",
+    log:
+        "logs/provenance.log",
+    benchmark:
+        "results/benchmarks/provenance.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=minutes(60),
+    params:
+        code=code("provenance.py"),
+        configuration=config,
+    script:
+        "../scripts/provenance.py"
+
+
+rule report_of_run:
+    input:
+        results=results_of_run(),
+        configuration="results/configuration.yaml",
+    output:
+        "results/report.html",
+    log:
+        "logs/report_of_run.log",
+    benchmark:
+        "results/benchmarks/report_of_run.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=minutes(30),
+    params:
+        code=code("report_of_run.py"),
+        captions=sources.folder_hash(Path(workflow.basedir) / "report"),
+        snakefile=workflow.main_snakefile,
+    script:
+        "../scripts/report_of_run.py"

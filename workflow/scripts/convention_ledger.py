@@ -1,0 +1,9 @@
+"""Write down what every metric of this run means."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    from scgpt_bench.evaluation.ledger import ledger
+    from scgpt_bench.files import read_table, write_table
+
+    write_table(ledger(read_table(snakemake.input.scores)["metric"].unique()), snakemake.output[0])

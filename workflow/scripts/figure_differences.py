@@ -1,0 +1,12 @@
+"""Draw how far every method is from the best baseline, over all data sets; one figure per metric."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    from scgpt_bench.figures.scores import paired_differences
+    from scgpt_bench.figures.style import save
+    from scgpt_bench.files import read_table
+
+    verdicts = read_table(snakemake.input[0])
+    for metric, path in zip(snakemake.params.metrics, snakemake.output, strict=True):
+        save(paired_differences(verdicts, metric), path)

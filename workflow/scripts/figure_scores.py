@@ -1,0 +1,14 @@
+"""Draw the methods of one data set and split, best first, with intervals; one figure per metric."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    from scgpt_bench.figures.scores import method_scores
+    from scgpt_bench.figures.style import save
+    from scgpt_bench.files import read_table
+
+    scores = read_table(snakemake.input[0])
+    wildcards = snakemake.wildcards
+    shown = scores[(scores["dataset"] == wildcards.dataset) & (scores["split"] == wildcards.split)]
+    for metric, path in zip(snakemake.params.metrics, snakemake.output, strict=True):
+        save(method_scores(shown, metric), path)

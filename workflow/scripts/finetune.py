@@ -1,0 +1,27 @@
+"""Fine-tune scGPT on the training perturbations; a restarted job goes on where the last one was."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    from pathlib import Path
+
+    import anndata
+    import torch
+
+    from scgpt_bench.files import read_table
+    from scgpt_bench.scgpt import finetuning, training
+
+    torch.set_num_threads(snakemake.threads)
+    options = dict(snakemake.params.options)
+    for key in ("kind", "checkpoint"):
+        options.pop(key)
+    finetuning.finetune(
+        anndata.read_h5ad(snakemake.input.cells),
+        read_table(snakemake.input.split),
+        read_table(snakemake.input.vocabulary),
+        Path(snakemake.input.checkpoint[0]).parent,
+        finetuning.Options(**options),
+        int(snakemake.wildcards.seed),
+        Path(snakemake.output.model).parent,
+        training.machine(snakemake.resources.gpu, snakemake.params.save_minutes),
+    )

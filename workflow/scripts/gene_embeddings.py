@@ -1,0 +1,15 @@
+"""Write a checkpoint's embeddings of the measured genes and of the targets that were not measured."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    from pathlib import Path
+
+    import anndata
+
+    from scgpt_bench.files import write_h5ad
+    from scgpt_bench.scgpt import arms
+
+    cells = anndata.read_h5ad(snakemake.input.cells, backed="r")
+    embeddings = arms.gene_embeddings(cells, Path(snakemake.input.checkpoint[0]).parent)
+    write_h5ad(embeddings, snakemake.output[0])

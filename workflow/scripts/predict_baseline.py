@@ -1,0 +1,20 @@
+"""Predict every test perturbation by a simple rule fitted on the training perturbations."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    import anndata
+
+    from scgpt_bench.files import read_table
+    from scgpt_bench.methods import baselines
+    from scgpt_bench.methods.predictions import write_predictions
+
+    options = dict(snakemake.params.options)
+    embeddings = None
+    if options.pop("checkpoint", None):
+        embeddings = baselines.read_embeddings(snakemake.input.embeddings[0])
+    cells = anndata.read_h5ad(snakemake.input.cells)
+    split = read_table(snakemake.input.split)
+    controls = anndata.read_h5ad(snakemake.input.controls)
+    predicted, method = baselines.predict(cells, split, controls, embeddings=embeddings, **options)
+    write_predictions(snakemake.output[0], predicted, controls.obs, cells.var_names, method)

@@ -1,0 +1,29 @@
+"""Run a method that is a script of its own on the cells that it may learn from."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    import json
+    import subprocess
+    import sys
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    import anndata
+
+    from scgpt_bench.errors import InputError
+    from scgpt_bench.files import read_table, whole, write_h5ad
+    from scgpt_bench.methods.imported import without_test_cells
+
+    options = snakemake.params.options
+    with TemporaryDirectory() as folder, whole(snakemake.output[0]) as output:
+        training = Path(folder) / "training.h5ad"
+        cells = anndata.read_h5ad(snakemake.input.cells)
+        write_h5ad(without_test_cells(cells, read_table(snakemake.input.split)), training)
+        command = [options["interpreter"] or sys.executable, snakemake.input.script, "--training", training]
+        command += ["--split", snakemake.input.split, "--controls", snakemake.input.controls]
+        command += ["--options", json.dumps(options["options"]), "--seed", snakemake.wildcards.seed]
+        status = subprocess.run([*map(str, command), "--output", str(output)], check=False).returncode
+        if status or not output.exists():
+            found = f"exit status {status}" if status else "no file at --output"
+            raise InputError(snakemake.input.script, f"log {snakemake.log[0]}", found, "predictions in an h5ad")

@@ -1,0 +1,36 @@
+"""Predict one shard of the test perturbations with scGPT, zero-shot or fine-tuned."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    import json
+    from pathlib import Path
+
+    import anndata
+    import torch
+
+    from scgpt_bench.files import read_table
+    from scgpt_bench.methods.predictions import write_predictions
+    from scgpt_bench.scgpt import arms, generation, inference
+
+    torch.set_num_threads(snakemake.threads)
+    seed = int(snakemake.wildcards.seed)
+    kind = snakemake.params.options["kind"]
+    batch_size = snakemake.params.batch_size
+    index, number = map(int, snakemake.wildcards.scatteritem.split("-of-"))
+    controls = anndata.read_h5ad(snakemake.input.controls)
+    chosen = inference.shard(controls.obs["perturbation"], index - 1, number)
+    controls = controls[controls.obs["perturbation"].isin(chosen)].copy()
+    alignment = read_table(snakemake.input.vocabulary)
+    checkpoint = Path(snakemake.input.checkpoint[0]).parent
+    if kind in ("scgpt-knockout", "scgpt-generate"):
+        options = {key: value for key, value in snakemake.params.options.items() if key not in ("kind", "checkpoint")}
+        predicted, method = arms.prompted(controls, alignment, checkpoint, generation.Options(**options), seed)
+    elif snakemake.input.model:
+        report = json.loads(Path(snakemake.input.model[1]).read_text())
+        folder = Path(snakemake.input.model[0]).parent
+        predicted, method = arms.finetuned(controls, alignment, checkpoint, folder, report, batch_size)
+    else:
+        predicted, method = arms.flagged(controls, alignment, checkpoint, seed, batch_size)
+    method = {"kind": kind, "seed": seed, **method}
+    write_predictions(snakemake.output[0], predicted, controls.obs, controls.var_names, method)

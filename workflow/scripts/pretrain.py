@@ -1,0 +1,31 @@
+"""Pretrain scGPT on unperturbed cells."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    from pathlib import Path
+
+    import anndata
+    import torch
+
+    from scgpt_bench.data.names import CONTROL
+    from scgpt_bench.scgpt import pretraining, training, vocabulary
+
+    torch.set_num_threads(snakemake.threads)
+    cells = anndata.read_h5ad(snakemake.input[0])
+    # Genes that scGPT's own vocabulary lacks are padded by every checkpoint, and by this one.
+    known = cells.var_names.isin(vocabulary.human_vocabulary())
+    cells = cells[(cells.obs["perturbation"] == CONTROL).to_numpy(), known]
+    options = dict(snakemake.params.options)
+    seed = options.pop("seed")
+    for key in ("source", "dataset"):
+        options.pop(key)
+    pretraining.pretrain(
+        pretraining.MatrixSource(cells.X.tocsr()),
+        list(cells.var_names),
+        Path(snakemake.output[0]).parent,
+        pretraining.Options(**options),
+        seed,
+        training.machine(snakemake.resources.gpu, snakemake.params.save_minutes),
+        name=snakemake.input[0],
+    )

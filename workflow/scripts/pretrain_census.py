@@ -1,0 +1,29 @@
+"""Pretrain scGPT on cells of CELLxGENE Census."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    from dataclasses import fields
+    from pathlib import Path
+
+    import torch
+
+    from scgpt_bench.scgpt import census, pretraining, training, vocabulary
+
+    torch.set_num_threads(snakemake.threads)
+    options = dict(snakemake.params.options)
+    seed = options.pop("seed")
+    options.pop("source")
+    selection = {field.name: options.pop(field.name) for field in fields(census.Options)}
+    symbols = [gene for gene in vocabulary.human_vocabulary() if gene not in vocabulary.SPECIAL_TOKENS]
+    source = census.open_source(census.Options(**selection), symbols)
+    pretraining.pretrain(
+        source,
+        source.genes,
+        Path(snakemake.output[0]).parent,
+        pretraining.Options(**options),
+        seed,
+        training.machine(snakemake.resources.gpu, snakemake.params.save_minutes),
+        name=source.name,
+        about=source.description(),
+    )

@@ -1,0 +1,15 @@
+"""Write down what it takes to repeat the run."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    import yaml
+
+    from scgpt_bench import provenance
+    from scgpt_bench.files import whole, write_json
+
+    configuration = snakemake.params.configuration
+    document = provenance.describe(configuration, snakemake.input.inputs, snakemake.input.benchmarks)
+    with whole(snakemake.output.configuration) as partial:
+        partial.write_text(yaml.safe_dump(configuration, sort_keys=False))
+    write_json(document, snakemake.output.provenance)

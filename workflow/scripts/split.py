@@ -1,0 +1,22 @@
+"""Deal the perturbations of a data set into train, validation and test."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    import anndata
+
+    from scgpt_bench.data import splits
+    from scgpt_bench.files import write_table
+
+    options = snakemake.params.options
+    dataset, name = snakemake.wildcards.dataset, snakemake.wildcards.split
+    labels = anndata.read_h5ad(snakemake.input.cells, backed="r").obs["perturbation"]
+    if snakemake.input.file:
+        table = splits.read_split_file(snakemake.input.file, labels.unique())
+    elif name.startswith("gears"):
+        seed = int(name.removeprefix("gears"))
+        table = splits.gears_simulation(labels, dataset=dataset, seed=seed, minimum_cells=options["minimum_cells"])
+    else:
+        dealing = {key: options[key] for key in ("folds", "seed", "validation_share", "minimum_cells")}
+        table = splits.fold(labels, dataset=dataset, fold=int(name.removeprefix("fold")), **dealing)
+    write_table(table, snakemake.output[0])
