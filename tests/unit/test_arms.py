@@ -11,6 +11,7 @@ from scgpt_bench.data import controls, planted, splits
 from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.evaluation.pseudobulk import group_means
+from scgpt_bench.methods import predictions
 from scgpt_bench.scgpt import arms, checkpoint, finetuning, generation, vocabulary
 from snakemake_checkout import ROOT
 
@@ -26,6 +27,7 @@ SMALL = {
     "genes_outside_vocabulary": 1,
     "unmeasured_targets": 1,
 }
+MEANS = arms.Calling(keep_cells=False)
 SIZES = {"embsize": 16, "nlayers": 2, "nheads": 2, "d_hid": 16}
 
 
@@ -66,6 +68,29 @@ def test_another_seed_is_another_random_decoder(experiment):
     first, again, other = (arms.flagged(drawn, alignment, folder, seed=seed)[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.01
+
+
+def test_mean_cells_are_the_means_of_the_cells(experiment):
+    _, _, drawn, alignment, folder = experiment
+    labels = drawn.obs["perturbation"].astype(str)
+    rows = predictions.mean_cell_obs(drawn.obs)
+    assert rows["control_cell"].unique() == ["mean of 5 control cells"]
+    for of_cells, of_means in (
+        (arms.flagged(drawn, alignment, folder, 0), arms.flagged(drawn, alignment, folder, 0, MEANS)),
+        [arms.prompted(drawn, alignment, folder, generation.Options(draws=2), 0, keep) for keep in (True, False)],
+    ):
+        expected, _ = group_means(of_cells[0], labels, rows["perturbation"])
+        np.testing.assert_allclose(of_means[0], expected, atol=1e-6)
+
+
+def test_only_expressed_genes_and_targets_are_predicted_where_only_they_are_fed(experiment):
+    _, _, drawn, alignment, folder = experiment
+    predicted, method = arms.flagged(drawn, alignment, folder, 0, arms.Calling(genes_fed="nonzero"))
+    assert method["genes_fed"] == "nonzero"
+    targets = np.array([[gene in name.split("+") for gene in drawn.var_names] for name in drawn.obs["perturbation"]])
+    fed = (drawn.X.toarray() != 0) | targets
+    assert (predicted[~fed] == 0).all()
+    assert (predicted[fed] != 0).all()
 
 
 def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):

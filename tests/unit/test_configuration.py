@@ -58,6 +58,10 @@ def test_validation_of_a_valid_configuration_changes_nothing_more():
         ({"methods__scgpt-zero-shot": {}}, "methods.scgpt-zero-shot", "no such key", "'checkpoint'"),
         ({"methods__scgpt-zero-shot": {"checkpoint": "human"}}, "scgpt-zero-shot.checkpoint", "'human'", "demo"),
         ({"datasets": ["unknown"]}, "datasets", "'unknown'", "planted"),
+        (
+            {"inference__keep_cells": False, "official_scorers": ["cell_eval"]},
+            *("inference.keep_cells", "false, with official_scorers", "they need every predicted cell"),
+        ),
         ({"datasets": ["../planted"]}, "datasets.0", "'../planted'", "matches"),
         ({"datasets": ["a/b"]}, "datasets.0", "'a/b'", "matches"),
         ({"datasets": []}, "datasets", "[]", "at least 1"),

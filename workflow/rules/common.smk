@@ -138,6 +138,11 @@ def method_options(wildcards):
     return {key: value for key, value in options.items() if key != "seeds"}
 
 
+def training_options(wildcards):
+    """The same, without what concerns only the prediction that follows."""
+    return {key: value for key, value in method_options(wildcards).items() if key not in ("checkpoint", "genes_fed")}
+
+
 # Resources
 
 

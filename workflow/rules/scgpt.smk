@@ -31,7 +31,7 @@ rule finetune:
         runtime=minutes(1440),
     params:
         code=code("finetune.py"),
-        options=method_options,
+        options=training_options,
         save_minutes=config["hardware"]["save_minutes"],
     script:
         "../scripts/finetune.py"
@@ -62,6 +62,7 @@ rule predict_scgpt:
         code=code("predict_scgpt.py"),
         options=method_options,
         batch_size=config["inference"]["batch_size"],
+        keep_cells=config["inference"]["keep_cells"],
     script:
         "../scripts/predict_scgpt.py"
 
@@ -86,5 +87,6 @@ rule gather_predictions:
         runtime=minutes(30),
     params:
         code=code("gather_predictions.py"),
+        keep_cells=config["inference"]["keep_cells"],
     script:
         "../scripts/gather_predictions.py"

@@ -13,8 +13,7 @@ with logged(snakemake.log[0]):
 
     torch.set_num_threads(snakemake.threads)
     options = dict(snakemake.params.options)
-    for key in ("kind", "checkpoint"):
-        options.pop(key)
+    del options["kind"]
     finetuning.finetune(
         anndata.read_h5ad(snakemake.input.cells),
         read_table(snakemake.input.split),

@@ -1,12 +1,14 @@
-"""Put the shards of a prediction together, in the order of the drawn control cells."""
+"""Put the shards of a prediction together, in the order of the drawn control cells (or of names, of mean cells)."""
 
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
     import anndata
 
-    from scgpt_bench.methods.predictions import gather, write_predictions
+    from scgpt_bench.methods.predictions import gather, mean_cell_obs, write_predictions
 
-    controls = anndata.read_h5ad(snakemake.input.controls, backed="r")
-    predictions, method = gather([anndata.read_h5ad(path) for path in snakemake.input.shards], controls.obs_names)
+    rows = anndata.read_h5ad(snakemake.input.controls, backed="r").obs
+    if not snakemake.params.keep_cells:
+        rows = mean_cell_obs(rows)
+    predictions, method = gather([anndata.read_h5ad(path) for path in snakemake.input.shards], rows.index)
     write_predictions(snakemake.output[0], predictions.X, predictions.obs, predictions.var_names, method)

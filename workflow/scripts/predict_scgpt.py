@@ -10,13 +10,15 @@ with logged(snakemake.log[0]):
     import torch
 
     from scgpt_bench.files import read_table
-    from scgpt_bench.methods.predictions import write_predictions
+    from scgpt_bench.methods.predictions import mean_cell_obs, write_predictions
     from scgpt_bench.scgpt import arms, generation, inference
 
     torch.set_num_threads(snakemake.threads)
     seed = int(snakemake.wildcards.seed)
-    kind = snakemake.params.options["kind"]
-    batch_size = snakemake.params.batch_size
+    options = dict(snakemake.params.options)
+    kind = options.pop("kind")
+    del options["checkpoint"]
+    keep_cells = snakemake.params.keep_cells
     index, number = map(int, snakemake.wildcards.scatteritem.split("-of-"))
     controls = anndata.read_h5ad(snakemake.input.controls)
     chosen = inference.shard(controls.obs["perturbation"], index - 1, number)
@@ -24,13 +26,16 @@ with logged(snakemake.log[0]):
     alignment = read_table(snakemake.input.vocabulary)
     checkpoint = Path(snakemake.input.checkpoint[0]).parent
     if kind in ("scgpt-knockout", "scgpt-generate"):
-        options = {key: value for key, value in snakemake.params.options.items() if key not in ("kind", "checkpoint")}
-        predicted, method = arms.prompted(controls, alignment, checkpoint, generation.Options(**options), seed)
-    elif snakemake.input.model:
-        report = json.loads(Path(snakemake.input.model[1]).read_text())
-        folder = Path(snakemake.input.model[0]).parent
-        predicted, method = arms.finetuned(controls, alignment, checkpoint, folder, report, batch_size)
+        options = generation.Options(**options)
+        predicted, method = arms.prompted(controls, alignment, checkpoint, options, seed, keep_cells)
     else:
-        predicted, method = arms.flagged(controls, alignment, checkpoint, seed, batch_size)
+        calling = arms.Calling(options["genes_fed"], snakemake.params.batch_size, keep_cells)
+        if snakemake.input.model:
+            report = json.loads(Path(snakemake.input.model[1]).read_text())
+            folder = Path(snakemake.input.model[0]).parent
+            predicted, method = arms.finetuned(controls, alignment, checkpoint, folder, report, calling)
+        else:
+            predicted, method = arms.flagged(controls, alignment, checkpoint, seed, calling)
     method = {"kind": kind, "seed": seed, **method}
-    write_predictions(snakemake.output[0], predicted, controls.obs, controls.var_names, method)
+    rows = controls.obs if keep_cells else mean_cell_obs(controls.obs)
+    write_predictions(snakemake.output[0], predicted, rows, controls.var_names, method)

@@ -190,6 +190,11 @@ def _check_references(run: Run, source: str) -> None:
                 raise InputError(source, f"submissions.{name}.{key}", repr(unknown), f"one of {', '.join(known)}")
         if options["challenge"] == 2025 and len(options["contexts"]) != 1:
             raise InputError(source, f"submissions.{name}.contexts", f"{len(options['contexts'])} contexts", "one")
+    if not config["inference"]["keep_cells"]:
+        for key in ("official_scorers", "submissions"):
+            if config[key]:
+                expected = f"inference.keep_cells: true, or no {key}: they need every predicted cell"
+                raise InputError(source, "inference.keep_cells", f"false, with {key}", expected)
     _check_splits(config, source)
 
 

@@ -105,6 +105,13 @@ def write_predictions(
     write_h5ad(predictions, path)
 
 
+def mean_cell_obs(obs: pd.DataFrame) -> pd.DataFrame:
+    """The ``obs`` of predictions that hold one mean cell per perturbation, in the order of names."""
+    n_cells = obs["perturbation"].astype(str).value_counts().sort_index()
+    cells = [f"mean of {number} control cells" for number in n_cells]
+    return pd.DataFrame({"perturbation": n_cells.index, "control_cell": cells}, index=n_cells.index.to_numpy())
+
+
 def method_of(adata: anndata.AnnData) -> dict[str, Any]:
     """What made these predictions (or the pseudo-bulks or metrics computed from them)."""
     return json.loads(adata.uns["method"])
@@ -147,8 +154,8 @@ def read_predictions(path: str | Path, var_names: Sequence[str], split: pd.DataF
     return predictions
 
 
-def gather(shards: Sequence[anndata.AnnData], control_names: Sequence[str]) -> tuple[anndata.AnnData, dict[str, Any]]:
-    """One prediction from its shards, rows in the order of ``control_names``, and what made it.
+def gather(shards: Sequence[anndata.AnnData], row_names: Sequence[str]) -> tuple[anndata.AnnData, dict[str, Any]]:
+    """One prediction from its shards, rows in the order of ``row_names``, and what made it.
 
     Lists in the shards' statements (of targets that could not be told, for instance) are joined.
     """
@@ -157,7 +164,7 @@ def gather(shards: Sequence[anndata.AnnData], control_names: Sequence[str]) -> t
     for key, value in method.items():
         if isinstance(value, list):
             method[key] = sorted({entry for other in methods for entry in other[key]})
-    return anndata.concat(shards)[list(control_names)], method
+    return anndata.concat(shards)[list(row_names)], method
 
 
 def _check_genes(path: str | Path, found: list[str], expected: list[str]) -> None:

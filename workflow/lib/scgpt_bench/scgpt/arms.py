@@ -27,12 +27,29 @@ from scgpt_bench.scgpt.binning import bin_cells
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+@dataclasses.dataclass(frozen=True)
+class Calling:
+    """How the flagged call is made.
+
+    Attributes
+    ----------
+    genes_fed, batch_size
+        As in :func:`inference.predict`.
+    keep_cells
+        False keeps the mean predicted cell of each perturbation and no other, as batches are computed.
+    """
+
+    genes_fed: inference.GenesFed = "all"
+    batch_size: int | None = None
+    keep_cells: bool = True
+
+
 def flagged(
     controls: anndata.AnnData,
     alignment: pd.DataFrame,
     checkpoint_folder: str | Path,
     seed: int,
-    batch_size: int | None = None,
+    calling: Calling = Calling(),
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The flagged call of the zero-shot arm: pretrained encoders, random perturbation embedding and random decoder.
 
@@ -47,14 +64,15 @@ def flagged(
 
     Returns
     -------
-    Predicted cells, float32 [rows of ``controls`` x genes], and what made them, for ``uns["method"]``.
+    Predicted cells, float32 [rows of ``controls`` x genes], and what made them, for ``uns["method"]``. Where cells are
+    not kept, one mean cell per perturbation, in the order of names.
     """
     weights = checkpoint.read(checkpoint_folder)
     generator = model.build(weights.arguments, weights.vocabulary)
     report = model.load(generator, weights, seed=seed)
     told = inference.conditions(controls.obs["perturbation"], alignment, weights.vocabulary)
     model.restrict_vocabulary(generator, inference.tokens_in_use(told, alignment))
-    return _predict(generator, controls, alignment, told, batch_size, weights, report)
+    return _predict(generator, controls, alignment, told, calling, weights, report)
 
 
 def finetuned(
@@ -63,13 +81,13 @@ def finetuned(
     checkpoint_folder: str | Path,
     model_folder: str | Path,
     report: Mapping[str, Any],
-    batch_size: int | None = None,
+    calling: Calling = Calling(),
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The same call with the weights of a fine-tuned model; ``report`` is the one that fine-tuning wrote."""
     weights = checkpoint.read(checkpoint_folder, report["options"]["pretrained"])
     generator = finetuning.load(model_folder, weights)
     told = inference.conditions(controls.obs["perturbation"], alignment, weights.vocabulary)
-    predicted, method = _predict(generator, controls, alignment, told, batch_size, weights, report["load_report"])
+    predicted, method = _predict(generator, controls, alignment, told, calling, weights, report["load_report"])
     return predicted, {**method, "finetuning": {key: value for key, value in report.items() if key != "load_report"}}
 
 
@@ -79,6 +97,7 @@ def prompted(
     checkpoint_folder: str | Path,
     options: generation.Options,
     seed: int,
+    keep_cells: bool = True,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The arms of the pretrained head: a cell prompted with the target silenced, against the same cell unchanged.
 
@@ -91,9 +110,9 @@ def prompted(
     told = inference.conditions(controls.obs["perturbation"], alignment, weights.vocabulary)
     padded = (alignment["status"] == "padded").to_numpy()
     rows_of = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
-    predicted = np.empty(controls.shape, dtype=np.float32)
+    predicted = np.empty((len(controls) if keep_cells else len(rows_of), controls.n_vars), dtype=np.float32)
     silent = []
-    for name, rows in tqdm(sorted(rows_of.items()), unit="perturbation", mininterval=2):
+    for number, (name, rows) in enumerate(tqdm(sorted(rows_of.items()), unit="perturbation", mininterval=2)):
         condition, cells = told[name], controls.X[rows].toarray()
         tokens = [*alignment["token_id"].iloc[list(condition.columns)], *condition.added]
         effect = np.zeros_like(cells)
@@ -103,7 +122,8 @@ def prompted(
             bins, edges = bin_cells(cells, prompter.n_bins)
             effect = generation.effects(prompter, bins, edges, tokens, options, seed, name)
         control_mean = controls.varm["control_mean"][name].to_numpy()
-        predicted[rows] = anchored_cells(cells, control_mean, effect.mean(axis=0)) + (effect - effect.mean(axis=0))
+        moved = anchored_cells(cells, control_mean, effect.mean(axis=0)) + (effect - effect.mean(axis=0))
+        predicted[rows if keep_cells else number] = moved if keep_cells else moved.mean(axis=0, dtype=np.float64)
     loaded = {name: tensor for name, tensor in weights.tensors.items() if name in network.state_dict()}
     method = {
         **_statement(weights, checkpoint.load_report(weights, loaded, {}, seed), told, alignment),
@@ -131,15 +151,19 @@ def gene_embeddings(cells: anndata.AnnData, checkpoint_folder: str | Path) -> an
     return embeddings
 
 
-def _predict(generator, controls, alignment, told, batch_size, weights, report) -> tuple[np.ndarray, dict[str, Any]]:
+def _predict(generator, controls, alignment, told, calling, weights, report) -> tuple[np.ndarray, dict[str, Any]]:
     perturbations = controls.obs["perturbation"].astype(str).to_numpy()
-    predicted = np.empty(controls.shape, dtype=np.float32)
+    token_ids = alignment["token_id"].to_numpy()
     batches = inference.predict(
-        generator.to(DEVICE), controls.X, perturbations, told, alignment["token_id"].to_numpy(), batch_size=batch_size
+        generator.to(DEVICE), controls.X, perturbations, told, token_ids, calling.genes_fed, calling.batch_size
     )
-    for rows, values in batches:
-        predicted[rows] = values
-    return predicted, _statement(weights, report, told, alignment)
+    if calling.keep_cells:
+        predicted = np.empty(controls.shape, dtype=np.float32)
+        for rows, values in batches:
+            predicted[rows] = values
+    else:
+        predicted = inference.running_means(batches, perturbations).to_numpy(dtype=np.float32)
+    return predicted, {**_statement(weights, report, told, alignment), "genes_fed": calling.genes_fed}
 
 
 def _statement(weights, report, told, alignment) -> dict[str, Any]:
