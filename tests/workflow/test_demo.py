@@ -69,6 +69,12 @@ def test_the_ladder_stands_between_floor_and_ceiling(pearson_delta):
     assert pearson_delta.drop(["oracle", "technical-duplicate"]).max() < pearson_delta["technical-duplicate"]
 
 
+def test_untrained_weights_know_nothing(pearson_delta):
+    for arm in ("scgpt-zero-shot", "scgpt-knockout", "scgpt-generate"):
+        assert abs(pearson_delta[f"{arm}-untrained"]) < 0.25, arm
+    assert pearson_delta["scgpt-knockout"] > pearson_delta["scgpt-knockout-untrained"] + 0.2
+
+
 def test_control_mean_is_wrong_by_exactly_the_squared_change(results):
     truth = anndata.read_h5ad(results / "planted" / "fold0" / "truth.h5ad")
     metrics = read_table(results / "planted" / "fold0" / "control-mean" / "0" / "metrics.tsv")
