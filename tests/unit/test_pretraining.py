@@ -12,7 +12,7 @@ from scgpt_bench.scgpt import checkpoint, model, pretraining, training
 from scgpt_bench.seeding import random_generator
 
 SMALL = pretraining.Options(
-    embsize=32, nheads=2, d_hid=32, nlayers=2, dropout=0.0, include_zero_genes=True, learning_rate=1e-2, warm_up=5,
+    embsize=32, nheads=2, d_hid=32, nlayers=2, dropout=0.0, include_zero_genes=True, learning_rate=3e-3, warm_up=5,
     epochs=10, batch_size=32, second_pass_after=None, held_out=0.2,
 )  # fmt: skip
 GENES = [f"GENE{i}" for i in range(24)]

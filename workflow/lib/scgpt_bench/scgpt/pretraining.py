@@ -242,15 +242,21 @@ def masked_batch(
     present = np.broadcast_to(token_ids != pad_id, bins.shape)
     if not options.include_zero_genes:
         present = present & (bins > 0)
-    order = np.argsort(np.where(present, generator.random(bins.shape), 2.0), axis=1)  # the present genes come first
-    n_genes = np.minimum(present.sum(axis=1), options.max_seq_len - 1)
+    rows, columns = np.nonzero(present)
+    n_present = np.bincount(rows, minlength=len(bins))
+    listed = np.arange(max(1, n_present.max()))[None, :] < n_present[:, None]
+    genes = np.zeros(listed.shape, dtype=np.int64)
+    genes[listed] = columns  # each cell's present genes, so that the work grows with them and not with the vocabulary
+    order = np.argsort(np.where(listed, generator.random(listed.shape), 2.0), axis=1)  # the present genes come first
+    order = np.take_along_axis(genes, order, axis=1)
+    n_genes = np.minimum(n_present, options.max_seq_len - 1)
     n_unknown = (n_genes * ratio).astype(np.int64)
     unknown_at = np.arange(n_unknown.max())[None, :]
     known_at = np.arange((n_genes - n_unknown).max())[None, :]
     scored = unknown_at < n_unknown[:, None]
     padding = known_at >= (n_genes - n_unknown)[:, None]
     unknown = np.take_along_axis(order, np.broadcast_to(unknown_at, scored.shape), axis=1)
-    known = np.take_along_axis(order, np.minimum(n_unknown[:, None] + known_at, bins.shape[1] - 1), axis=1)
+    known = np.take_along_axis(order, np.minimum(n_unknown[:, None] + known_at, order.shape[1] - 1), axis=1)
     values = np.take_along_axis(bins, known, axis=1)
     first = np.ones((len(bins), 1), dtype=np.int64)
     return {
