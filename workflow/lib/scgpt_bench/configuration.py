@@ -7,6 +7,7 @@ References between entries (a method's checkpoint, a data set's row) are checked
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ def validate(config: Mapping[str, Any], source: str) -> Run:
     """
     schema = read_schema()
     config = copy.deepcopy(dict(config))
+    _refuse_not_finite(config, source, "")
     _fill_and_check(config, schema, schema, source, "")
     for name, options in config["methods"].items():
         kinds = schema["$defs"]["methods"]
@@ -85,6 +87,15 @@ def _fill_and_check(instance: dict, schema: dict, root: dict, source: str, prefi
         missing = [key for key in error.validator_value if key not in error.instance]
         raise InputError(source, where, "no such key", f"the key {missing[0]!r}")
     raise InputError(source, where, _shortened(error.instance), _expectation(error))
+
+
+def _refuse_not_finite(value: Any, source: str, where: str) -> None:
+    """YAML has .nan and .inf, which are below and above no limit of the schema."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(source, where, str(value), "a finite number")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in items:
+        _refuse_not_finite(entry, source, f"{where}.{key}".removeprefix("."))
 
 
 def _shortened(value: Any, limit: int = 80) -> str:
