@@ -97,6 +97,7 @@ CONFIGURATION = [
         ("oracle of real cells", {"methods__oracle": {}}, "methods.oracle", "measured data (drop)", "generated"),
         ("no control cells", {"controls__cells_per_perturbation": 0}, "controls.cells_per_perturbation", "0", "at least 1"),
         ("scorers without cells", {"inference__keep_cells": False, "official_scorers": ["cell_eval"]}, "inference.keep_cells", "false, with official_scorers", "every predicted cell"),
+        ("a number for a key", {"splits__files": {1: {}}}, "splits.files", "the key 1", "text"),
         ("negative seed", {"scores__seed": -1}, "scores.seed", "-1", "at least 0"),
         ("seed in quotes", {"methods__train-mean": {"seeds": ["0"]}}, "methods.train-mean.seeds.0", "'0'", "integer"),
         ("too many panels", {"figures__perturbations": 25}, "figures.perturbations", "25", "at most 24"),

@@ -86,7 +86,8 @@ JOBS = {
     "predict_scgpt": Job("predict_scgpt.py", {
         **_CONTROLS, "checkpoint": _CHECKPOINT, "vocabulary": "vocabulary.tsv", "model": [],
     }, [f"{FOLD}/scgpt-zero-shot/0/shards/1-of-1.h5ad"], {
-        "options": {"kind": "scgpt-zero-shot", "checkpoint": "tiny", "genes_fed": "all"}, "batch_size": None, "keep_cells": True,
+        "options": {"kind": "scgpt-zero-shot", "checkpoint": "tiny", "genes_fed": "all"},
+        "batch_size": None, "keep_cells": True,
     }, {"seed": "0", "scatteritem": "1-of-1"}),
     "import_predictions": Job("import_predictions.py", {
         "file": "elsewhere.h5ad", **_CELLS, **_SPLIT, **_CONTROLS,
