@@ -38,8 +38,8 @@ class Run:
     checkpoints: dict[str, catalogue.Checkpoint]
 
 
-def validate(config: Mapping[str, Any], source: str) -> Run:
-    """Check ``config`` (as read from YAML) and fill in every default; ``source`` names it in errors.
+def validate(given: Mapping[str, Any], source: str) -> Run:
+    """Check the configuration ``given`` (as read from YAML) and fill in every default; ``source`` names it in errors.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def validate(config: Mapping[str, Any], source: str) -> Run:
         one of its tables.
     """
     schema = read_schema()
-    config = copy.deepcopy(dict(config))
+    config = copy.deepcopy(dict(given))
     _check_scalars(config, source, "")
     _fill_and_check(config, schema, schema, source, "")
     for name, options in config["methods"].items():

@@ -111,7 +111,7 @@ def _r_list(path: Path) -> dict:
     content = next(iter(objects.values()), None)
     needed = ["response_matrix", "grna_matrix", "grna_target_data_frame", "extra_covariates"]
     missing = [key for key in needed if not isinstance(content, dict) or key not in content]
-    if missing:
+    if missing or content is None:
         raise InputError(path, "R list", "no " + ", ".join(missing), "the entries " + ", ".join(needed))
     return content
 

@@ -233,7 +233,8 @@ def read_split_file(path: str | Path, perturbations: Iterable[str]) -> pd.DataFr
         )
     else:
         raise InputError(path, "suffix", repr(suffix), ".tsv, .csv, .json, .pkl or .pickle")
-    roles, measured = {}, set(perturbations)
+    roles: dict[str, str] = {}
+    measured = set(perturbations)
     for name, role in pairs:
         if name not in measured:
             raise InputError(path, role, f"{name!r}, of which there is no cell", "measured perturbations")

@@ -257,7 +257,7 @@ def load_report(
     of ``pretrained``, ``random``, ``unused``: the number of parameters by tensor, and their sum as ``n_<status>``.
     """
     unused = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in loaded}
-    report = {
+    report: dict[str, Any] = {
         "checkpoint": checkpoint.folder.name,
         "checkpoint_pretrained": checkpoint.pretrained,
         "seed": seed,

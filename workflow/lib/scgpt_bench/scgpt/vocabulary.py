@@ -99,11 +99,11 @@ def align(genes: Iterable[str], vocabulary: Mapping[str, int]) -> pd.DataFrame:
     claims = Counter(symbol for symbol in repaired.values() if symbol is not None)
     rows = []
     for gene in genes:
-        symbol = gene if gene in exact else repaired[gene]
+        repair = repaired.get(gene)
         if gene in exact:
-            status = "in_vocabulary"
-        elif symbol is not None and symbol not in exact and claims[symbol] == 1:
-            status = "renamed"
+            symbol, status = gene, "in_vocabulary"
+        elif repair is not None and repair not in exact and claims[repair] == 1:
+            symbol, status = repair, "renamed"
         else:
             symbol, status = PAD, "padded"
         rows.append((gene, vocabulary[symbol], status, symbol))
