@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-long lint format bench slurm-profile lock clean
+.PHONY: demo test test-long coverage verify lint format bench slurm-profile lock clean
 
 demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. Leaves results/report.html.
 	$(BIN)/snakemake --profile profiles/local
@@ -17,9 +17,19 @@ test: $(INSTALLED)  ## Every test that this machine can run, but for the long on
 test-long: $(INSTALLED)  ## What scGPT must show on planted truth, over three experiments, and must not on a structureless one.
 	$(BIN)/python -m pytest --numprocesses auto --dist load -m long
 
-lint: $(INSTALLED)  ## Style, formatting and consistency of code, workflow and environments.
+coverage: $(INSTALLED)  ## Which lines of the library the tests of `make test` run; fails below 90 %.
+	$(BIN)/coverage erase
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not long and not workflow" --cov --cov-report=
+	$(BIN)/coverage report --fail-under 90 --skip-covered --sort cover
+
+verify: $(INSTALLED)  ## Repeats the run of results/provenance.json in a folder of its own and says what differs.
+	PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.verification results/provenance.json
+
+lint: $(INSTALLED)  ## Style, formatting, types, dead code and consistency of code, workflow and environments.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/vulture
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
 	$(BIN)/python -m pytest -q tests/consistency

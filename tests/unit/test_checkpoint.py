@@ -98,77 +98,8 @@ def test_a_pickle_with_code_is_refused_and_its_code_does_not_run(folder, save):
     assert not Attack.ran
 
 
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        (lambda tensors: tensors.pop("encoder.enc_norm.bias"), "encoder.enc_norm.bias: found no such tensor"),
-        (
-            lambda tensors: tensors.update({"transformer_encoder.layers.1.linear1.weight": torch.zeros(7, 8)}),
-            "layers.1.linear1.weight: found shape [7, 8]; expected [6, 8]",
-        ),
-        (
-            lambda tensors: tensors.update({"value_encoder.linear2.bias": torch.full((8,), torch.nan)}),
-            "value_encoder.linear2.bias: found values that are not finite",
-        ),
-        (
-            lambda tensors: tensors.update({"encoder.embedding.weight": torch.zeros(9, 8)}),
-            "vocab.json: symbols: found 5 symbols; expected 9",
-        ),
-        (
-            lambda tensors: tensors.update({"transformer_encoder.layers.2.norm1.bias": torch.zeros(8)}),
-            "nlayers: found 2; expected 3",
-        ),
-    ],
-)
-def test_needed_tensors_that_do_not_fit_are_refused(folder, change, complaint):
-    change_tensors(folder, change)
-    with pytest.raises(InputError) as error:
-        checkpoint.read(folder)
-    assert complaint in str(error.value)
-
-
 def test_tensors_that_are_not_needed_may_be_missing(folder):
     change_tensors(folder, lambda tensors: tensors.pop("mvc_decoder.W.weight"))
     assert "mvc_decoder.W.weight" not in checkpoint.read(folder).tensors
     with pytest.raises(InputError, match=r"mvc_decoder\.W\.weight"):
         checkpoint.read(folder, prefixes=("mvc_decoder",))
-
-
-@pytest.mark.parametrize(
-    ("changes", "complaint"),
-    [
-        ({"nheads": 3}, "nheads: found 3; expected a divisor of embsize, 8"),
-        ({"nheads": None}, "nheads: found None"),
-        ({"embsize": "8"}, "embsize: found '8'"),
-        ({"nlayers": 0}, "nlayers: found 0"),
-        ({"nlayers": 3}, "layers.2.self_attn.Wqkv.weight: found no such tensor"),
-        ({"d_hid": 5}, "linear1.weight: found shape [6, 8]; expected [5, 8]"),
-        ({"embsize": 10}, "encoder.embedding.weight: found shape [5, 8]; expected [5, 10]"),
-    ],
-)
-def test_arguments_that_contradict_the_tensors_are_refused(folder, changes, complaint):
-    change_arguments(folder, **changes)
-    with pytest.raises(InputError) as error:
-        checkpoint.read(folder)
-    assert complaint in str(error.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"not a model", b"\x80\x02K\x01."])
-def test_a_broken_weights_file_is_refused(folder, content):
-    (folder / "best_model.pt").write_bytes(content)
-    with pytest.raises(InputError, match=r"best_model\.pt"):
-        checkpoint.read(folder)
-
-
-def test_a_truncated_weights_file_is_refused(folder):
-    path = folder / "best_model.pt"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"best_model\.pt"):
-        checkpoint.read(folder)
-
-
-@pytest.mark.parametrize("name", ["best_model.pt", "args.json", "vocab.json"])
-def test_a_missing_file_is_refused(folder, name):
-    (folder / name).unlink()
-    with pytest.raises(InputError):
-        checkpoint.read(folder)

@@ -92,6 +92,22 @@ def test_a_name_keeps_every_gene_once_and_naming_it_again_changes_nothing(genes)
     assert name(found, separator="+", control=CONTROL) == found
 
 
+@given(st.lists(GENES, min_size=1, max_size=3), st.integers(0, 99), st.sampled_from("_+ "))
+def test_the_guide_of_a_gene_does_not_enter_its_name(genes, guide, separator):
+    guides = separator.join(f"{gene}g{guide}" for gene in genes)
+    assert name(guides, separator=separator, suffix=r"g\d+$") == name(separator.join(genes), separator=separator)
+
+
+@given(st.text(max_size=12), st.sampled_from([None, "+", "_", "|"]), st.sampled_from([None, r"g\d+$", ".*"]))
+def test_any_label_has_a_name_that_names_itself_or_is_refused(label, separator, suffix):
+    try:
+        found = name(label, separator=separator, suffix=suffix)
+    except InputError:
+        return
+    assert found == CONTROL or all(genes_of(found))
+    assert name(found, separator="+", control=CONTROL) == found
+
+
 def test_names_of_cells():
     labels = pd.Series(pd.Categorical(["B+A", "ctrl", "A+B"]), index=["c1", "c2", "c3"])
     assert perturbation_names(labels, data_set(separator="+"), "drop.h5ad").to_dict() == {

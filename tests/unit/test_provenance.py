@@ -31,7 +31,7 @@ def test_cost_names_rule_and_job_and_leaves_unknown_what_was_not_measured(benchm
 
 def test_inputs_are_listed_by_checksum(tmp_path, benchmarks):
     (tmp_path / "drop.h5ad").write_text("cells")
-    document = provenance.describe({"datasets": ["x"]}, [tmp_path / "drop.h5ad"], benchmarks)
+    document = provenance.describe({"datasets": ["x"]}, [], [tmp_path / "drop.h5ad"], [], benchmarks)
     assert document["inputs"] == [{"path": str(tmp_path / "drop.h5ad"), "sha256": sha256(tmp_path / "drop.h5ad")}]
     assert document["cost"][1]["cpu_seconds"] is None
     write_json(document, tmp_path / "provenance.json")

@@ -170,6 +170,27 @@ def inputs_of_run():
     ]
 
 
+def own_files_of_run():
+    """The files of the user's that the configuration names."""
+    files = [config[table] for table in ("dataset_table", "checkpoint_table", "anchor_table")]
+    files += [RUN.datasets[name].address for name in config["datasets"] if RUN.datasets[name].is_local]
+    files += [
+        f"{config['checkpoints'][name]['path']}/{file}"
+        for name in checkpoints_from("folder")
+        for file in ("best_model.pt", "args.json", "vocab.json")
+    ]
+    files += [file for split in config["splits"]["files"].values() for file in split.values()]
+    files += [config["methods"][name]["script"] for name in methods_of({"script"})]
+    files += [
+        file.replace("{seed}", str(seed))
+        for name, seed in predictions(methods_of({"imported"}))
+        for splits in config["methods"][name]["files"].values()
+        for split, file in splits.items()
+        if split in SPLITS
+    ]
+    return files + [options["genes"] for options in config["submissions"].values()]
+
+
 def benchmarks_of_run():
     """What the heavy jobs cost, as Snakemake measured it."""
     number = config["inference"]["shards"]

@@ -3,8 +3,9 @@
 
 rule provenance:
     input:
+        own_files=own_files_of_run(),
         inputs=inputs_of_run(),
-        scores="results/scores.tsv",
+        results=["results/scores.tsv", "results/verdicts.tsv", *metrics_of_run()],
         benchmarks=benchmarks_of_run(),
     output:
         provenance="results/provenance.json",

@@ -3,13 +3,11 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import anndata
-
     from scgpt_bench.evaluation import official_scorers
-    from scgpt_bench.files import read_table
+    from scgpt_bench.files import read_h5ad, read_table
 
     official_scorers.write_cell_eval2_reference(
-        anndata.read_h5ad(snakemake.input.cells),
+        read_h5ad(snakemake.input.cells),
         read_table(snakemake.input.split),
         snakemake.threads,
         snakemake.output[0],

@@ -3,16 +3,16 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import anndata
     import pandas as pd
 
     from scgpt_bench.figures.model import load_report
     from scgpt_bench.figures.style import save
+    from scgpt_bench.files import read_h5ad
     from scgpt_bench.methods.predictions import method_of
 
     rows = []
     for method, path in zip(snakemake.params.methods, snakemake.input.pseudobulks, strict=True):
-        report = method_of(anndata.read_h5ad(path))["load_report"]
+        report = method_of(read_h5ad(path))["load_report"]
         # Weights from a checkpoint that was never trained are random weights.
         from_checkpoint = "pretrained" if report["checkpoint_pretrained"] else "random"
         for status, source in ((from_checkpoint, "pretrained"), ("random", "random"), ("unused", "unused")):

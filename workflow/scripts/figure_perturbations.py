@@ -3,15 +3,14 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import anndata
-
     from scgpt_bench.evaluation.scores import gather
     from scgpt_bench.figures.scores import perturbation_strip
     from scgpt_bench.figures.style import save
+    from scgpt_bench.files import read_h5ad
 
     wildcards = snakemake.wildcards
     metrics = gather(snakemake.input.metrics)
-    order = anndata.read_h5ad(snakemake.input.truth).obs["n_cells"].rename("measured cells")
+    order = read_h5ad(snakemake.input.truth).obs["n_cells"].rename("measured cells")
     title = f"{wildcards.dataset}, {wildcards.split}: {snakemake.params.metric}"
     shown = metrics[metrics["metric"] == snakemake.params.metric]
     save(perturbation_strip(shown, snakemake.params.metric, order=order, title=title), snakemake.output[0])

@@ -3,15 +3,14 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import anndata
     import numpy as np
 
     from scgpt_bench.figures.model import vocabulary_coverage
     from scgpt_bench.figures.style import save
-    from scgpt_bench.files import read_table
+    from scgpt_bench.files import read_h5ad, read_table
 
     wildcards = snakemake.wildcards
     vocabulary = read_table(snakemake.input.vocabulary)
-    expression = np.asarray(anndata.read_h5ad(snakemake.input.cells).X.mean(axis=0)).ravel()
+    expression = np.asarray(read_h5ad(snakemake.input.cells).X.mean(axis=0)).ravel()
     title = f"{wildcards.dataset} in the vocabulary of {wildcards.checkpoint}"
     save(vocabulary_coverage(vocabulary, expression, title), snakemake.output[0])

@@ -5,17 +5,16 @@ from scgpt_bench.job import logged
 with logged(snakemake.log[0]):
     from pathlib import Path
 
-    import anndata
     import torch
 
-    from scgpt_bench.files import read_table
+    from scgpt_bench.files import read_h5ad, read_table
     from scgpt_bench.scgpt import finetuning, training
 
     torch.set_num_threads(snakemake.threads)
     options = dict(snakemake.params.options)
     del options["kind"]
     finetuning.finetune(
-        anndata.read_h5ad(snakemake.input.cells),
+        read_h5ad(snakemake.input.cells),
         read_table(snakemake.input.split),
         read_table(snakemake.input.vocabulary),
         Path(snakemake.input.checkpoint[0]).parent,

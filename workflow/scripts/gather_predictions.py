@@ -3,12 +3,11 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import anndata
-
+    from scgpt_bench.files import read_h5ad
     from scgpt_bench.methods.predictions import gather, mean_cell_obs, write_predictions
 
-    rows = anndata.read_h5ad(snakemake.input.controls, backed="r").obs
+    rows = read_h5ad(snakemake.input.controls, backed=True).obs
     if not snakemake.params.keep_cells:
         rows = mean_cell_obs(rows)
-    predictions, method = gather([anndata.read_h5ad(path) for path in snakemake.input.shards], rows.index)
+    predictions, method = gather([read_h5ad(path) for path in snakemake.input.shards], rows.index)
     write_predictions(snakemake.output[0], predictions.X, predictions.obs, predictions.var_names, method)

@@ -5,11 +5,9 @@ from scgpt_bench.job import logged
 with logged(snakemake.log[0]):
     from pathlib import Path
 
-    import anndata
-
-    from scgpt_bench.files import write_h5ad
+    from scgpt_bench.files import read_h5ad, write_h5ad
     from scgpt_bench.scgpt import arms
 
-    cells = anndata.read_h5ad(snakemake.input.cells, backed="r")
+    cells = read_h5ad(snakemake.input.cells, backed=True)
     embeddings = arms.gene_embeddings(cells, Path(snakemake.input.checkpoint[0]).parent)
     write_h5ad(embeddings, snakemake.output[0])

@@ -3,9 +3,7 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import anndata
-
-    from scgpt_bench.files import read_table
+    from scgpt_bench.files import read_h5ad, read_table
     from scgpt_bench.methods import baselines
     from scgpt_bench.methods.predictions import write_predictions
 
@@ -13,8 +11,8 @@ with logged(snakemake.log[0]):
     embeddings = None
     if options.pop("checkpoint", None):
         embeddings = baselines.read_embeddings(snakemake.input.embeddings[0])
-    cells = anndata.read_h5ad(snakemake.input.cells)
+    cells = read_h5ad(snakemake.input.cells)
     split = read_table(snakemake.input.split)
-    controls = anndata.read_h5ad(snakemake.input.controls)
+    controls = read_h5ad(snakemake.input.controls)
     predicted, method = baselines.predict(cells, split, controls, embeddings=embeddings, **options)
     write_predictions(snakemake.output[0], predicted, controls.obs, cells.var_names, method)

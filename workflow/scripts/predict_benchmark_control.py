@@ -3,18 +3,17 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import anndata
-
+    from scgpt_bench.files import read_h5ad
     from scgpt_bench.methods import benchmark_controls
     from scgpt_bench.methods.predictions import write_predictions
 
-    controls = anndata.read_h5ad(snakemake.input.controls)
+    controls = read_h5ad(snakemake.input.controls)
     predicted, method = benchmark_controls.predict(
-        anndata.read_h5ad(snakemake.input.cells),
+        read_h5ad(snakemake.input.cells),
         controls,
-        anndata.read_h5ad(snakemake.input.truth),
+        read_h5ad(snakemake.input.truth),
         snakemake.params.options["kind"],
         int(snakemake.wildcards.seed),
-        anndata.read_h5ad(snakemake.input.planted) if snakemake.input.planted else None,
+        read_h5ad(snakemake.input.planted) if snakemake.input.planted else None,
     )
     write_predictions(snakemake.output[0], predicted, controls.obs, controls.var_names, method)

@@ -6,10 +6,9 @@ with logged(snakemake.log[0]):
     import json
     from pathlib import Path
 
-    import anndata
     import torch
 
-    from scgpt_bench.files import read_table
+    from scgpt_bench.files import read_h5ad, read_table
     from scgpt_bench.methods.predictions import mean_cell_obs, write_predictions
     from scgpt_bench.scgpt import arms, generation, inference
 
@@ -20,7 +19,7 @@ with logged(snakemake.log[0]):
     del options["checkpoint"]
     keep_cells = snakemake.params.keep_cells
     index, number = map(int, snakemake.wildcards.scatteritem.split("-of-"))
-    controls = anndata.read_h5ad(snakemake.input.controls)
+    controls = read_h5ad(snakemake.input.controls)
     chosen = inference.shard(controls.obs["perturbation"], index - 1, number)
     controls = controls[controls.obs["perturbation"].isin(chosen)].copy()
     alignment = read_table(snakemake.input.vocabulary)

@@ -5,14 +5,14 @@ from scgpt_bench.job import logged
 with logged(snakemake.log[0]):
     from pathlib import Path
 
-    import anndata
     import torch
 
     from scgpt_bench.data.names import CONTROL
+    from scgpt_bench.files import read_h5ad
     from scgpt_bench.scgpt import pretraining, training, vocabulary
 
     torch.set_num_threads(snakemake.threads)
-    cells = anndata.read_h5ad(snakemake.input[0])
+    cells = read_h5ad(snakemake.input[0])
     # Genes that scGPT's own vocabulary lacks are padded by every checkpoint, and by this one.
     known = cells.var_names.isin(vocabulary.human_vocabulary())
     cells = cells[(cells.obs["perturbation"] == CONTROL).to_numpy(), known]

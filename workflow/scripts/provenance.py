@@ -9,7 +9,8 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import whole, write_json
 
     configuration = snakemake.params.configuration
-    document = provenance.describe(configuration, snakemake.input.inputs, snakemake.input.benchmarks)
+    files = snakemake.input
+    document = provenance.describe(configuration, files.own_files, files.inputs, files.results, files.benchmarks)
     with whole(snakemake.output.configuration) as partial:
         partial.write_text(yaml.safe_dump(configuration, sort_keys=False))
     write_json(document, snakemake.output.provenance)

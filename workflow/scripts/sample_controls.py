@@ -3,12 +3,10 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import anndata
-
     from scgpt_bench.data import controls
-    from scgpt_bench.files import read_table, write_h5ad
+    from scgpt_bench.files import read_h5ad, read_table, write_h5ad
 
-    cells = anndata.read_h5ad(snakemake.input.cells)
+    cells = read_h5ad(snakemake.input.cells)
     draw = controls.draw_controls(
         cells.obs,
         read_table(snakemake.input.split),

@@ -3,14 +3,12 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import anndata
-
     from scgpt_bench.data import splits
-    from scgpt_bench.files import write_table
+    from scgpt_bench.files import read_h5ad, write_table
 
     options = snakemake.params.options
     dataset, name = snakemake.wildcards.dataset, snakemake.wildcards.split
-    labels = anndata.read_h5ad(snakemake.input.cells, backed="r").obs["perturbation"]
+    labels = read_h5ad(snakemake.input.cells, backed=True).obs["perturbation"]
     if snakemake.input.file:
         table = splits.read_split_file(snakemake.input.file, labels.unique())
     elif name.startswith("gears"):

@@ -3,13 +3,11 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import anndata
-
     from scgpt_bench.evaluation.stress import stress_panel
-    from scgpt_bench.files import read_table, write_table
+    from scgpt_bench.files import read_h5ad, read_table, write_table
     from scgpt_bench.methods.predictions import read_predictions
 
-    truth = anndata.read_h5ad(snakemake.input.truth)
+    truth = read_h5ad(snakemake.input.truth)
     split = read_table(snakemake.input.split)
     predictions = read_predictions(snakemake.input.predictions, truth.var_names, split)
     write_table(stress_panel(predictions, truth, activated=snakemake.params.activated), snakemake.output[0])

@@ -3,12 +3,10 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import anndata
-
     from scgpt_bench.evaluation import cell_metrics, differential_expression, pseudobulk
-    from scgpt_bench.files import read_table, write_h5ad
+    from scgpt_bench.files import read_h5ad, read_table, write_h5ad
 
-    cells = anndata.read_h5ad(snakemake.input.cells)
+    cells = read_h5ad(snakemake.input.cells)
     truth = pseudobulk.truth(cells, read_table(snakemake.input.split))
     truth.layers["de_rank"] = differential_expression.de_ranks(cells, truth, snakemake.threads)
     cell_metrics.add_cell_space(truth, cells)

@@ -7,6 +7,8 @@ References between entries (a method's checkpoint, a data set's row) are checked
 from __future__ import annotations
 
 import copy
+import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +23,9 @@ from scgpt_bench.errors import InputError
 SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 
 
+@functools.cache
 def read_schema(path: str | Path = SCHEMA) -> dict[str, Any]:
-    """The JSON schema of the configuration."""
+    """The JSON schema of the configuration; not to be changed."""
     return yaml.safe_load(Path(path).read_text())
 
 
@@ -35,8 +38,8 @@ class Run:
     checkpoints: dict[str, catalogue.Checkpoint]
 
 
-def validate(config: Mapping[str, Any], source: str) -> Run:
-    """Check ``config`` (as read from YAML) and fill in every default; ``source`` names it in errors.
+def validate(given: Mapping[str, Any], source: str) -> Run:
+    """Check the configuration ``given`` (as read from YAML) and fill in every default; ``source`` names it in errors.
 
     Raises
     ------
@@ -45,7 +48,8 @@ def validate(config: Mapping[str, Any], source: str) -> Run:
         one of its tables.
     """
     schema = read_schema()
-    config = copy.deepcopy(dict(config))
+    config = copy.deepcopy(dict(given))
+    _check_scalars(config, source, "")
     _fill_and_check(config, schema, schema, source, "")
     for name, options in config["methods"].items():
         kinds = schema["$defs"]["methods"]
@@ -85,6 +89,17 @@ def _fill_and_check(instance: dict, schema: dict, root: dict, source: str, prefi
         missing = [key for key in error.validator_value if key not in error.instance]
         raise InputError(source, where, "no such key", f"the key {missing[0]!r}")
     raise InputError(source, where, _shortened(error.instance), _expectation(error))
+
+
+def _check_scalars(value: Any, source: str, where: str) -> None:
+    """YAML has keys that are no text, and .nan and .inf, which are below and above no limit of the schema."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(source, where, str(value), "a finite number")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in items:
+        if isinstance(value, dict) and not isinstance(key, str):
+            raise InputError(source, where or "top level", f"the key {key!r}", "text; quotes make it one")
+        _check_scalars(entry, source, f"{where}.{key}".removeprefix("."))
 
 
 def _shortened(value: Any, limit: int = 80) -> str:

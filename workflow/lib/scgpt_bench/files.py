@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Files that are written whole or not at all, and read with one clear error where they cannot be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from scgpt_bench.errors import InputError
 
 if TYPE_CHECKING:
     import anndata
@@ -44,9 +46,76 @@ def _remove(path: Path) -> None:
 
 
 def write_h5ad(adata: anndata.AnnData, path: str | Path) -> None:
-    """Write ``adata`` whole or not at all."""
-    with whole(path) as partial:
-        adata.write_h5ad(partial, compression="lzf")
+    """Write ``adata`` whole or not at all, with a checksum of every array of numbers, so that damage is noticed."""
+    import h5py
+    from anndata.experimental import write_dispatched
+
+    def write(function: Any, group: Any, key: str, element: Any, *, dataset_kwargs: dict, iospec: Any) -> None:
+        numbers = iospec.encoding_type in ("array", "csr_matrix", "csc_matrix")  # text has no room for a checksum
+        function(group, key, element, dataset_kwargs={"compression": "lzf", "fletcher32": numbers})
+
+    adata.strings_to_categoricals()
+    with whole(path) as partial, h5py.File(partial, "w") as file:
+        write_dispatched(file, "/", adata, callback=write)
+
+
+def read_h5ad(path: str | Path, *, backed: bool = False) -> anndata.AnnData:
+    """Read an AnnData file, which may come from anywhere; ``backed`` leaves X on disk, and unchecked.
+
+    Raises
+    ------
+    InputError
+        For a file that is broken, takes arrays from other files, or has an X that is not a matrix of numbers.
+    """
+    import anndata
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            _refuse_other_files(path, file, set())
+        adata = anndata.read_h5ad(path, backed="r" if backed else None)
+        if not backed:
+            _check_matrix(path, adata.X)
+        return adata
+    except InputError:
+        raise
+    except Exception as error:  # h5py and anndata raise a dozen types for a broken file
+        raise InputError(path, "file", first_line(error), "an AnnData file (h5ad)") from None
+
+
+def _refuse_other_files(path: str | Path, group: Any, seen: set) -> None:
+    """Links, external storage and virtual data sets read other files of this machine, whichever the file names."""
+    import h5py
+
+    for name in group:
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise InputError(path, f"{group.name}/{name}", f"a {type(link).__name__}", "data in the file itself")
+        entry = group[name]
+        if isinstance(entry, h5py.Dataset) and (entry.external or entry.is_virtual):
+            raise InputError(path, entry.name, "data in another file", "data in the file itself")
+        if isinstance(entry, h5py.Group) and entry.id not in seen:
+            _refuse_other_files(path, entry, seen | {entry.id})
+
+
+def _check_matrix(path: str | Path, X: Any) -> None:
+    from scipy import sparse
+
+    if X is None:
+        raise InputError(path, "X", "nothing", "a matrix of cells x genes")
+    if X.dtype.kind not in "biuf":
+        raise InputError(path, "X", f"values of type {X.dtype}", "numbers")
+    if sparse.issparse(X):
+        try:
+            X.check_format(full_check=True)  # compiled code trusts the indices
+        except ValueError as error:
+            raise InputError(path, "X", first_line(error), "a valid sparse matrix") from None
+
+
+def first_line(error: Exception) -> str:
+    """The type and the first line of a message: what fits into an error of one line."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
@@ -55,17 +124,42 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         table.to_csv(partial, sep="\t", index=False, lineterminator="\n")
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a table of :func:`write_table`. Only an empty cell is a missing value: NA and NAN are gene symbols."""
+def read_table(path: str | Path, separator: str = "\t", **options: Any) -> pd.DataFrame:
+    """Read a table of :func:`write_table`, or one of a user's with another ``separator`` and ``options`` of pandas.
+
+    Only an empty cell is a missing value: NA and NAN are gene symbols.
+
+    Raises
+    ------
+    InputError
+        For a file that is absent, empty or no table.
+    """
     import pandas as pd
 
-    return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
+    try:
+        return pd.read_csv(path, sep=separator, **{"keep_default_na": False, "na_values": [""], **options})
+    except (OSError, ValueError) as error:  # those of pandas' parser and of the encoding are ValueErrors
+        raise InputError(path, "table", first_line(error), "a table, one line per row, with a header") from None
 
 
 def write_json(document: object, path: str | Path) -> None:
     """Write JSON, indented, keys in the order given, no NaN."""
     with whole(path) as partial:
         partial.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path, expected: str, **options: Any) -> Any:
+    """Read JSON; ``expected`` says what it should be, ``options`` are those of :func:`json.loads`.
+
+    Raises
+    ------
+    InputError
+        For a file that is absent or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"), **options)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(path, "file", first_line(error), f"JSON: {expected}") from None
 
 
 def sha256(path: str | Path) -> str:

@@ -16,27 +16,42 @@ from scgpt_bench.files import sha256
 
 
 def describe(
-    configuration: Mapping[str, Any], inputs: Iterable[str | Path], benchmarks: Iterable[str | Path]
+    configuration: Mapping[str, Any],
+    own_files: Iterable[str | Path],
+    inputs: Iterable[str | Path],
+    results: Iterable[str | Path],
+    benchmarks: Iterable[str | Path],
 ) -> dict[str, Any]:
-    """The provenance of a run, ready for JSON.
+    """The provenance of a run, ready for JSON; :mod:`scgpt_bench.verification` repeats the run from it.
 
     Parameters
     ----------
     configuration
         The configuration with every default filled in.
+    own_files
+        Files of the user's that the configuration names: tables, splits, predictions, scripts, local drops.
     inputs
-        Files that came from outside the workflow; each is listed with its SHA-256.
+        Data drops and checkpoints, as the workflow keeps them.
+    results
+        The tables that the run is for.
     benchmarks
         Snakemake's benchmark tables, ``results/benchmarks/<rule>/<wildcards>.tsv`` or ``<rule>.tsv``.
     """
     return {
         "configuration": configuration,
         "revision": revision(),
-        "inputs": [{"path": str(path), "sha256": sha256(path)} for path in sorted(map(str, inputs))],
+        "own_files": checksums(own_files),
+        "inputs": checksums(inputs),
+        "results": checksums(results),
         "versions": installed_versions(),
         "hardware": hardware(),
         "cost": cost(benchmarks).astype(object).where(lambda table: table.notna(), None).to_dict("records"),
     }
+
+
+def checksums(paths: Iterable[str | Path]) -> list[dict[str, str]]:
+    """``path`` and ``sha256`` of every file, sorted."""
+    return [{"path": path, "sha256": sha256(path)} for path in sorted(set(map(str, paths)))]
 
 
 def revision() -> str | None:

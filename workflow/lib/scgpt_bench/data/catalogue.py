@@ -91,6 +91,11 @@ class Dataset:
         return tuple(self.control_label.split("|"))
 
     @property
+    def is_local(self) -> bool:
+        """Whether the address is a file of this machine."""
+        return self.address != GENERATED and not is_remote(self.address)
+
+    @property
     def suffix(self) -> str:
         """How the name of a file of this format ends, without the dot."""
         return FORMATS[self.format]
@@ -152,19 +157,18 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
         name = _name(row)
         if name in datasets:
             raise row.error("name", repr(name) + " a second time", "every name once")
-        datasets[name] = Dataset(
-            **{
-                **row.cells,
-                "format": row.one_of("format", FORMATS),
-                "values": row.one_of("values", VALUES),
-                "perturbation_kind": row.one_of("perturbation_kind", PERTURBATION_KINDS),
-                "target_sum": _positive(row, "target_sum"),
-                "bytes": _size(row),
-                "sha256": _dataset_sha256(row),
-                "control_label": _control_label(row),
-                "guide_suffix": _regular_expression(row, "guide_suffix"),
-            }
-        )
+        cells: dict[str, Any] = {
+            **row.cells,
+            "format": row.one_of("format", FORMATS),
+            "values": row.one_of("values", VALUES),
+            "perturbation_kind": row.one_of("perturbation_kind", PERTURBATION_KINDS),
+            "target_sum": _positive(row, "target_sum"),
+            "bytes": _size(row),
+            "sha256": _dataset_sha256(row),
+            "control_label": _control_label(row),
+            "guide_suffix": _regular_expression(row, "guide_suffix"),
+        }
+        datasets[name] = Dataset(**cells)
     return datasets
 
 
@@ -191,7 +195,8 @@ def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
         if not _SHA256.fullmatch(row.text("sha256")):
             raise row.error("sha256", repr(row.text("sha256")), "64 hexadecimal digits in lower case")
         row.text("bytes")
-        files[file] = CheckpointFile(**{**row.cells, "address": address, "bytes": _size(row)})
+        entry: dict[str, Any] = {**row.cells, "address": address, "bytes": _size(row)}
+        files[file] = CheckpointFile(**entry)
     for name, checkpoint in checkpoints.items():
         missing = [file for file in CHECKPOINT_FILES if file not in checkpoint.files]
         if missing and checkpoint.folder is None:

@@ -128,19 +128,17 @@ def generate(options: Mapping[str, Any]) -> Planted:
     InputError
         For an unknown option or a value out of range.
     """
-    options = _checked(options)
-    targets_of_module = [slice(start, start + options.targets_per_module) for start in _module_starts(options)]
-    genes = _genes(options, targets_of_module)
+    chosen = _checked(options)
+    targets_of_module = [slice(start, start + chosen.targets_per_module) for start in _module_starts(chosen)]
+    genes = _genes(chosen, targets_of_module)
     singles = np.concatenate([genes.names[targets] for targets in targets_of_module])
-    effects = _effects(options, genes, singles)
-    measured = ~np.isin(
-        genes.names, _generator(options, "unmeasured").permutation(singles)[: options.unmeasured_targets]
-    )
-    state = _generator(options, "state", CELL_LINE).normal(0, STATE_SD, options.modules)
+    effects = _effects(chosen, genes, singles)
+    measured = ~np.isin(genes.names, _generator(chosen, "unmeasured").permutation(singles)[: chosen.unmeasured_targets])
+    state = _generator(chosen, "state", CELL_LINE).normal(0, STATE_SD, chosen.modules)
     return Planted(
-        _cells(options, genes, state, effects, measured),
-        _atlas(options, genes),
-        _truth(options, genes, state, effects, measured),
+        _cells(chosen, genes, state, effects, measured),
+        _atlas(chosen, genes),
+        _truth(chosen, genes, state, effects, measured),
     )
 
 
@@ -195,7 +193,7 @@ def vocabulary_symbols() -> list[str]:
     Read from the installed ``scgpt`` package (0.2.4) without importing it, which would take seconds.
     """
     package = importlib.util.find_spec("scgpt")
-    if package is None:
+    if package is None or not package.submodule_search_locations:
         raise InputError("planted data", "gene symbols", "no package scgpt", "scgpt 0.2.4, whose vocabulary names them")
     folder = Path(package.submodule_search_locations[0])
     vocabulary = json.loads((folder / "tokenizer" / "default_census_vocab.json").read_text())

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scgpt_bench import files
 from scgpt_bench.data.catalogue import GENERATED, Dataset
 from scgpt_bench.errors import InputError
 
@@ -50,10 +51,7 @@ def _options(reader: Callable[..., anndata.AnnData]) -> list[str]:
 
 def read_h5ad(path: Path) -> anndata.AnnData:
     """An AnnData file."""
-    try:
-        return anndata.read_h5ad(path)
-    except (OSError, KeyError) as error:
-        raise InputError(path, "file", str(error).splitlines()[0], "an AnnData file (h5ad)") from None
+    return files.read_h5ad(path)
 
 
 def read_sceptre_rda(path: Path, minimum_guide_umis: int = 5, minimum_guide_share: float = 0.8) -> anndata.AnnData:
@@ -109,11 +107,11 @@ def _r_list(path: Path) -> dict:
         try:
             objects = rdata.read_rda(path)
         except Exception as error:  # rdata raises whatever its parser stumbles over
-            raise InputError(path, "file", f"{type(error).__name__}: {error}", "an R data file (.rda)") from None
+            raise InputError(path, "file", files.first_line(error), "an R data file (.rda)") from None
     content = next(iter(objects.values()), None)
     needed = ["response_matrix", "grna_matrix", "grna_target_data_frame", "extra_covariates"]
     missing = [key for key in needed if not isinstance(content, dict) or key not in content]
-    if missing:
+    if missing or content is None:
         raise InputError(path, "R list", "no " + ", ".join(missing), "the entries " + ", ".join(needed))
     return content
 

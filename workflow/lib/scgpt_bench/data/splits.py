@@ -7,7 +7,6 @@ GEARS' simulation of unseen genes, or a fixed file.
 from __future__ import annotations
 
 import io
-import json
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import pandas as pd
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.names import CONTROL, genes_of, perturbation_name
 from scgpt_bench.errors import InputError
+from scgpt_bench.files import first_line, read_json, read_table
 from scgpt_bench.seeding import stream_seed
 
 ROLES = ("train", "validation", "test")
@@ -228,10 +228,13 @@ def read_split_file(path: str | Path, perturbations: Iterable[str]) -> pd.DataFr
     if suffix in (".tsv", ".csv"):
         pairs = _roles_of_table(path, "\t" if suffix == ".tsv" else ",")
     elif suffix in (".json", ".pkl", ".pickle"):
-        pairs = _roles_of_gears(path, _read_json(path) if suffix == ".json" else _read_gears_pickle(path))
+        pairs = _roles_of_gears(
+            path, read_json(path, "lists of names") if suffix == ".json" else _read_gears_pickle(path)
+        )
     else:
         raise InputError(path, "suffix", repr(suffix), ".tsv, .csv, .json, .pkl or .pickle")
-    roles, measured = {}, set(perturbations)
+    roles: dict[str, str] = {}
+    measured = set(perturbations)
     for name, role in pairs:
         if name not in measured:
             raise InputError(path, role, f"{name!r}, of which there is no cell", "measured perturbations")
@@ -242,7 +245,7 @@ def read_split_file(path: str | Path, perturbations: Iterable[str]) -> pd.DataFr
 
 
 def _roles_of_table(path: str | Path, separator: str) -> list[tuple[str, str]]:
-    table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    table = read_table(path, separator, dtype=str, na_values=[])
     for column in ("perturbation", "role"):
         if column not in table:
             raise InputError(path, "columns", ", ".join(table.columns), "perturbation and role")
@@ -267,18 +270,13 @@ def _roles_of_gears(path: str | Path, conditions: Any) -> list[tuple[str, str]]:
     return pairs
 
 
-def _read_json(path: str | Path) -> Any:
-    try:
-        return json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise InputError(path, "file", str(error), "JSON") from None
-
-
 def _read_gears_pickle(path: str | Path) -> Any:
     try:
         return _TextUnpickler(io.BytesIO(Path(path).read_bytes())).load()
-    except (pickle.UnpicklingError, EOFError, LookupError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(path, "pickle", str(error), "dictionaries, lists and strings only, as GEARS writes") from None
+    except Exception as error:  # a pickle is a program, and fails as programs do
+        raise InputError(
+            path, "pickle", first_line(error), "dictionaries, lists and strings only, as GEARS writes"
+        ) from None
 
 
 class _TextUnpickler(pickle.Unpickler):

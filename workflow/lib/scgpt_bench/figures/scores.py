@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -129,7 +131,7 @@ def paired_differences(verdicts: pd.DataFrame, metric: str, title: str | None = 
     return figure
 
 
-def _verdict_text(verdict: object) -> str:
+def _verdict_text(verdict: Any) -> str:
     p = f", p = {verdict.p_value:.2g}" if np.isfinite(verdict.p_value) else ""
     return f"{literal(verdict.verdict)}{p} (vs {literal(elided(verdict.best_baseline))})"
 
@@ -227,7 +229,7 @@ def _interval(axes: Axes, row: float, mean: float, low: float, high: float, meth
     axes.plot(mean, row, style.marker, markerfacecolor=face, markeredgecolor=edge, markersize=5.5, markeredgewidth=0.6)
 
 
-def _value_text(score: object) -> str:
+def _value_text(score: Any) -> str:
     text = f"{score.mean:.3f}"
     if np.isfinite(score.ci_low) and np.isfinite(score.ci_high):
         text += f" [{score.ci_low:.3f}, {score.ci_high:.3f}]"

@@ -22,6 +22,7 @@ from scgpt_bench.data.controls import matched_control_mean
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.pseudobulk import group_means
+from scgpt_bench.files import read_h5ad
 from scgpt_bench.methods.predictions import perturbations_of, shifted_controls
 
 
@@ -329,7 +330,7 @@ ARMS = {"scgpt-embedding-ridge": ridge}
 
 def read_embeddings(path: str | Path) -> pd.DataFrame:
     """Gene vectors for :func:`predict` from an h5ad of genes x dimensions whose ``uns`` tells where they come from."""
-    embeddings = anndata.read_h5ad(path)
+    embeddings = read_h5ad(path)
     table = embeddings.to_df()
     table.attrs = {key: str(value) for key, value in embeddings.uns.items()}
     return table

@@ -22,8 +22,6 @@ from scgpt_bench.evaluation.pseudobulk import first_half, group_means
 from scgpt_bench.methods.predictions import anchored_cells, shifted_controls
 from scgpt_bench.seeding import random_generator, stream_seed
 
-KINDS = ("shuffled", "technical-duplicate", "oracle")
-
 
 def predict(
     cells: anndata.AnnData,
@@ -40,7 +38,7 @@ def predict(
     cells, controls, truth
         ``cells.h5ad``, ``controls.h5ad``, ``truth.h5ad``.
     kind
-        One of ``KINDS``.
+        ``shuffled``, ``technical-duplicate`` or ``oracle``.
     seed
         Of the random draws; ``oracle`` has none.
     planted

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import sparse
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.files import write_h5ad
+from scgpt_bench.files import read_h5ad, write_h5ad
 
 
 def perturbations_of(split: pd.DataFrame, role: str) -> list[str]:
@@ -133,7 +133,7 @@ def read_predictions(path: str | Path, var_names: Sequence[str], split: pd.DataF
         For other genes or another order, missing or extra perturbations, missing columns, values that are not finite,
         or no statement of what made it.
     """
-    predictions = anndata.read_h5ad(path)
+    predictions = read_h5ad(path)
     _check_genes(path, list(predictions.var_names), list(var_names))
     for column in ("perturbation", "control_cell"):
         if column not in predictions.obs:

@@ -7,9 +7,9 @@ attention are named ``self_attn.Wqkv.*`` by models trained with flash-attn 1 (ev
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from torch import Tensor
 
 import scgpt_bench
 from scgpt_bench.errors import InputError
-from scgpt_bench.files import whole, write_json
+from scgpt_bench.files import first_line, read_json, whole, write_json
 from scgpt_bench.scgpt.vocabulary import PAD, read_vocabulary
 from scgpt_bench.seeding import stream_seed
 
@@ -83,7 +83,10 @@ def read(folder: str | Path, prefixes: Iterable[str] = PRETRAINED_PREFIXES) -> C
     if embedding is not None and len(embedding) != len(vocabulary):
         found = f"{len(vocabulary)} symbols"
         raise InputError(folder / VOCABULARY, "symbols", found, f"{len(embedding)}, the rows of the gene embedding")
-    for name, shape in shapes(arguments, len(vocabulary)).items():
+    n_layers = len({name.split(".")[2] for name in tensors if name.startswith("transformer_encoder.layers.")})
+    if n_layers and n_layers != arguments["nlayers"]:
+        raise InputError(folder / ARGUMENTS, "nlayers", str(arguments["nlayers"]), f"{n_layers}, as in {source.name}")
+    for name, shape in shapes({**arguments, "nlayers": n_layers or 1}, len(vocabulary)).items():
         if not below(name, prefixes):
             continue
         if name not in tensors:
@@ -93,19 +96,13 @@ def read(folder: str | Path, prefixes: Iterable[str] = PRETRAINED_PREFIXES) -> C
             raise InputError(source, name, f"shape {list(tensors[name].shape)}", expected)
         if not tensors[name].isfinite().all():
             raise InputError(source, name, "values that are not finite", "finite weights")
-    n_layers = len({name.split(".")[2] for name in tensors if name.startswith("transformer_encoder.layers.")})
-    if n_layers > arguments["nlayers"]:
-        raise InputError(folder / ARGUMENTS, "nlayers", str(arguments["nlayers"]), f"{n_layers}, as in {source.name}")
     return Checkpoint(folder, arguments, vocabulary, tensors)
 
 
 def read_arguments(folder: str | Path) -> dict[str, Any]:
     """Read args.json; the four sizes are positive whole numbers and the width is a multiple of the heads."""
     path = Path(folder) / ARGUMENTS
-    try:
-        arguments = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(path, "file", str(error), "JSON: the model's arguments") from None
+    arguments = read_json(path, "the model's arguments")
     if not isinstance(arguments, dict):
         raise InputError(path, "file", type(arguments).__name__, "a JSON object: the model's arguments")
     for key in SIZES:
@@ -126,18 +123,38 @@ def read_tensors(folder: str | Path) -> dict[str, Tensor]:
             tensors = load_file(path)
         else:
             mappable = zipfile.is_zipfile(path)  # files of torch before 1.6 are not
+            if mappable:  # a mapped file is not checked by torch
+                _check_parts(path)
             tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(path, "file", f"more than plain tensors ({reason})", "a state dict of tensors") from None
+        # Not torch's own text, which advises to load the file with its code.
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        what = code[1] if code else f"a broken or foreign pickle of {path.stat().st_size} bytes"
+        found = f"more than plain tensors: {what}"
+        raise InputError(path, "file", found, "a state dict of tensors") from None
     except Exception as error:  # torch and safetensors raise a dozen types for a broken file
-        raise InputError(path, "file", f"{type(error).__name__}: {error}", "a state dict of tensors") from None
+        found = f"{first_line(error)} ({path.stat().st_size} bytes)"
+        raise InputError(path, "file", found, "a state dict of tensors") from None
     if not isinstance(tensors, Mapping) or not tensors:
         raise InputError(path, "file", type(tensors).__name__, "a state dict of tensors")
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise InputError(path, repr(name), type(tensor).__name__, "a tensor")
+        if tensor.layout != torch.strided or not tensor.is_floating_point():
+            raise InputError(
+                path, name, f"{tensor.layout} of {tensor.dtype}", "a dense tensor of floating-point numbers"
+            )
     return {name.replace("in_proj_", "Wqkv."): tensor for name, tensor in tensors.items()}
+
+
+def _check_parts(path: Path) -> None:
+    """Compare every part of the archive with its CRC-32."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged:
+        raise InputError(path, damaged, "bytes that differ from their checksum", "an undamaged file")
 
 
 def weights_file(folder: str | Path) -> Path:
@@ -240,7 +257,7 @@ def load_report(
     of ``pretrained``, ``random``, ``unused``: the number of parameters by tensor, and their sum as ``n_<status>``.
     """
     unused = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in loaded}
-    report = {
+    report: dict[str, Any] = {
         "checkpoint": checkpoint.folder.name,
         "checkpoint_pretrained": checkpoint.pretrained,
         "seed": seed,

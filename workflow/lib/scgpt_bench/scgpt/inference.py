@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -29,7 +29,8 @@ from scgpt_bench.scgpt.vocabulary import PAD, align
 log = logging.getLogger(__name__)
 
 GenesFed = Literal["all", "nonzero"]
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 CPU_TOKENS, CUDA_TOKENS = 1024, 2**17  # per batch: more does not run faster, and a fixed number keeps the bytes fixed
 _BUFFERS = 16  # arrays of [tokens x width] alive at once, at most
@@ -167,7 +168,8 @@ def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers
     if workers == 1:
         yield from map(function, items)
         return
-    threads, waiting = torch.get_num_threads(), deque()
+    threads = torch.get_num_threads()
+    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             for item in items:
@@ -184,7 +186,8 @@ def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers
 
 def running_means(batches: Iterable[tuple[np.ndarray, np.ndarray]], perturbations: Sequence[str]) -> pd.DataFrame:
     """Pseudo-bulks [perturbations x genes] (float64) of the batches of :func:`predict`, none of which is kept."""
-    sums, counts = {}, {}
+    sums: dict[str, np.ndarray] = {}
+    counts: dict[str, int] = {}
     for rows, predicted in batches:
         name = str(perturbations[rows[0]])
         sums[name] = sums.get(name, 0.0) + predicted.sum(axis=0, dtype=np.float64)
@@ -301,6 +304,7 @@ class _Engine:
 
     def _first_projection(self, x: Tensor, columns: Tensor, own: Tensor) -> Tensor:
         """Query, key and value [tokens x 3 width] of the first layer; computed for ``own`` tokens, else shared."""
+        assert self.first_projection is not None
         last = len(self.first_projection) - 1  # added tokens lie beyond it, and are all their own
         qkv = self.first_projection.index_select(0, columns.clamp(max=last))
         qkv[own] = self.encoder.first_projection(x[own])

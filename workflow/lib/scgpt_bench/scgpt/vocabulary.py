@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from scgpt_bench.errors import InputError
+from scgpt_bench.files import read_json
 
 PAD = "<pad>"
 SPECIAL_TOKENS = (PAD, "<cls>", "<eoc>")
@@ -45,13 +46,10 @@ def read_vocabulary(path: str | Path) -> dict[str, int]:
         If it is not a JSON object of symbols and ids, a symbol or an id occurs twice, ids leave a gap, or ``<pad>`` is
         missing.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        pairs = json.loads(text, object_pairs_hook=list)
-    except (OSError, ValueError) as error:
-        raise InputError(path, "file", str(error), "JSON: token ids by gene symbol") from None
-    if not text.lstrip().startswith("{"):
-        raise InputError(path, "file", type(pairs).__name__, "a JSON object: token ids by gene symbol")
+    what = "token ids by gene symbol"
+    pairs = read_json(path, what, object_pairs_hook=tuple)
+    if not isinstance(pairs, tuple):
+        raise InputError(path, "file", type(pairs).__name__, f"a JSON object: {what}")
     for symbol, token in pairs:
         if type(token) is not int:
             raise InputError(path, repr(symbol), repr(token), "a whole number, the token id")
@@ -101,11 +99,11 @@ def align(genes: Iterable[str], vocabulary: Mapping[str, int]) -> pd.DataFrame:
     claims = Counter(symbol for symbol in repaired.values() if symbol is not None)
     rows = []
     for gene in genes:
-        symbol = gene if gene in exact else repaired[gene]
+        repair = repaired.get(gene)
         if gene in exact:
-            status = "in_vocabulary"
-        elif symbol is not None and symbol not in exact and claims[symbol] == 1:
-            status = "renamed"
+            symbol, status = gene, "in_vocabulary"
+        elif repair is not None and repair not in exact and claims[repair] == 1:
+            symbol, status = repair, "renamed"
         else:
             symbol, status = PAD, "padded"
         rows.append((gene, vocabulary[symbol], status, symbol))

@@ -1,0 +1,300 @@
+"""What users and other programs get wrong: the job that meets it, the fault, and what its one line must say.
+
+A case is (name, job, fault, file, where, found, expected); the last four are parts of that line.
+"""
+
+import pickle
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import torch
+
+from bad_input.study import (
+    arguments,
+    both,
+    changed_bytes,
+    checkpoint_rows,
+    configured,
+    h5ad,
+    hdf5,
+    removed,
+    row,
+    table_lines,
+    tensors,
+    text,
+    truncated,
+)
+
+DEEP = "[" * 200_000  # more than a recursive parser can follow
+
+
+def value(number):
+    return h5ad("drop.h5ad", lambda cells: cells.X.__setitem__((5, 3), number))
+
+
+def label(new):
+    def change(cells):
+        labels = cells.obs["gene"].astype(object).to_numpy()
+        labels[5:8] = new
+        cells.obs["gene"] = labels
+
+    return h5ad("drop.h5ad", change)
+
+
+def matrix(name, change):
+    """Another X in the same file."""
+    return h5ad(name, lambda cells: anndata.AnnData(change(cells.X), obs=cells.obs, var=cells.var))
+
+
+def as_text(X):
+    return np.full(X.shape, "x", dtype=object)
+
+
+def saved(thing):
+    return lambda folder: torch.save(thing, folder / "mine" / "best_model.pt")
+
+
+def one_tensor(tensor):
+    return tensors(lambda weights: weights.update({"encoder.enc_norm.bias": tensor}))
+
+
+CONFIGURATION = [
+    (name, "configuration", configured(**changes), "study.yaml", where, found, expected)
+    for name, changes, where, found, expected in [
+        ("unknown key", {"folds": 3}, "top level", "unknown key 'folds'", "splits"),
+        ("unknown key below", {"splits__fold": 3}, "splits", "'fold'", "folds"),
+        ("missing key", {"methods": {"scgpt-zero-shot": {}}}, "methods.scgpt-zero-shot", "no such key", "'checkpoint'"),
+        ("no methods", {"methods": {}}, "methods", "{}", "at least 1"),
+        ("no data sets", {"datasets": []}, "datasets", "[]", "at least 1"),
+        ("data sets not a list", {"datasets": "drop"}, "datasets", "'drop'", "array"),
+        ("data set twice", {"datasets": ["drop", "drop"]}, "datasets", "['drop', 'drop']", "no entry twice"),
+        ("methods not a table", {"methods": ["train-mean"]}, "methods", "['train-mean']", "object"),
+        ("no such data set", {"datasets": ["other"]}, "datasets", "'other'", "a name in drops.tsv: drop"),
+        ("slash in a name", {"datasets": ["a/b"]}, "datasets.0", "'a/b'", "text that matches"),
+        ("dots in a name", {"datasets": ["a..b"]}, "datasets.0", "'a..b'", "text that matches"),
+        ("name above results", {"methods__../x": {"kind": "train-mean"}}, "methods", "'../x'", "text that matches"),
+        ("line break in a name", {"datasets": ["drop\n"]}, "datasets.0", r"'drop\n'", "text that matches"),
+        ("command in a name", {"datasets": ["$(touch x)"]}, "datasets.0", "'$(touch x)'", "text that matches"),
+        ("unknown kind", {"methods__my-model": {}}, "methods.my-model.kind", "'my-model'", "train-mean"),
+        ("unknown option", {"methods__train-mean": {"w": 1}}, "methods.train-mean", "'w'", "weighting"),
+        ("option without meaning", {"methods__train-mean": {"weighting": "gene"}}, "weighting", "'gene'", "cell"),
+        ("no such checkpoint", {"methods__scgpt-zero-shot__checkpoint": "human"}, "zero-shot.checkpoint", "'human'", "tiny"),
+        ("unknown source", {"checkpoints__tiny__source": "web"}, "checkpoints.tiny.source", "'web'", "catalogue"),
+        ("not in the table", {"checkpoints__x": {"source": "catalogue"}}, "checkpoints.x", "no such checkpoint", "checkpoints.tsv"),
+        ("checkpoint without path", {"checkpoints__tiny": {"source": "folder"}}, "checkpoints.tiny", "no such key", "'path'"),
+        ("nothing to pretrain on", {"checkpoints__tiny": {"source": "pretrain", "dataset": "x"}}, "tiny.dataset", "'x'", "drop"),
+        ("moving Census", {"checkpoints__tiny": {"source": "census", "census_version": "stable"}}, "census_version", "'stable'", "matches"),
+        ("no such fold", {"splits__run": [0, 2]}, "splits.run", "2", "from 0 to 1"),
+        ("folds in words", {"splits__folds": "two"}, "splits.folds", "'two'", "integer"),
+        ("share of all", {"splits__validation_share": 1}, "splits.validation_share", "1", "less than 1"),
+        ("share that is no number", {"splits__validation_share": float("nan")}, "splits.validation_share", "nan", "a finite number"),
+        ("no split", {"splits__run": []}, "splits", "no split to run", "an entry in run"),
+        ("split twice", {"splits__files": {"fold0": {"drop": "x.tsv"}}}, "splits", "'fold0' twice", "every split once"),
+        ("no split file", {"splits__files": {"mine": {}}}, "splits.files.mine", "no file for 'drop'", "every data set"),
+        ("no prediction file", {"methods__elsewhere__files": {}}, "files.drop", "no file for split 'fold0'", "every split"),
+        ("oracle of real cells", {"methods__oracle": {}}, "methods.oracle", "measured data (drop)", "generated"),
+        ("no control cells", {"controls__cells_per_perturbation": 0}, "controls.cells_per_perturbation", "0", "at least 1"),
+        ("scorers without cells", {"inference__keep_cells": False, "official_scorers": ["cell_eval"]}, "inference.keep_cells", "false, with official_scorers", "every predicted cell"),
+        ("a number for a key", {"splits__files": {1: {}}}, "splits.files", "the key 1", "text"),
+        ("negative seed", {"scores__seed": -1}, "scores.seed", "-1", "at least 0"),
+        ("seed in quotes", {"methods__train-mean": {"seeds": ["0"]}}, "methods.train-mean.seeds.0", "'0'", "integer"),
+        ("too many panels", {"figures__perturbations": 25}, "figures.perturbations", "25", "at most 24"),
+    ]
+]  # fmt: skip
+
+TABLES = [
+    *(
+        (f"{column} {cell!r}", "configuration", row(**{column: cell}), "drops.tsv", where, found, expected)
+        for column, cell, where, found, expected in [
+            *(
+                ("name", name, "column 'name'", repr(name), "letters, digits")
+                for name in ("a/b", "..", "-a", ".a", "a b", "ä", "<b>", "$(touch x)")
+            ),
+            ("name", "", "line 3 (None), column 'name'", "an empty cell", "a value"),
+            ("name", "first", "line 3 (first), column 'name'", "'first' a second time", "every name once"),
+            ("sha256", "abc", "column 'sha256'", "'abc'", "64 hexadecimal digits"),
+            ("address", "ftp://a/b", "column 'address'", "'ftp://a/b'", "https://"),
+            ("address", "https://a/b", "column 'sha256'", "'unknown'", "64 hexadecimal digits"),
+            ("address", "generated", "column 'format'", "'h5ad'", "'generated' in both"),
+            ("format", "xlsx", "line 3 (drop), column 'format'", "'xlsx'", "h5ad"),
+            ("values", "tpm", "column 'values'", "'tpm'", "counts, log1p"),
+            ("perturbation_kind", "drug", "column 'perturbation_kind'", "'drug'", "knock-out"),
+            ("perturbation_column", "", "column 'perturbation_column'", "an empty cell", "a value"),
+            ("control_label", "NT|", "column 'control_label'", "'NT|'", "none empty"),
+            ("guide_suffix", "g(", "column 'guide_suffix'", "'g('", "a regular expression"),
+            ("bytes", "1.5", "column 'bytes'", "'1.5'", "a positive whole number"),
+            *(("target_sum", cell, "column 'target_sum'", repr(cell), "a positive number") for cell in ("0", "inf", "x")),
+        ]
+    ),
+    ("folder by hand", "configuration", both(configured(checkpoints__tiny={"source": "catalogue"}), checkpoint_rows({"file": "folder", "address": "https://a/b"})),
+     "study.yaml", "checkpoints.tiny", "to be downloaded by hand: https://a/b", "source: folder"),
+    ("no table", "configuration", removed("drops.tsv"), "drops.tsv", "table", "No such file", "tab-separated"),
+    ("empty table", "configuration", text("drops.tsv", ""), "drops.tsv", "line 1", "missing column 'name'", "the columns name"),
+    ("table in Latin-1", "configuration", text("drops.tsv", b"\xe4"), "drops.tsv", "table", "codec", "tab-separated"),
+    ("short row", "configuration", table_lines("a\tb"), "drops.tsv", "line 3", "2 cells", "one per column"),
+    *(
+        (f"checkpoint {name}", "configuration", checkpoint_rows(change), "checkpoints.tsv", where, found, expected)
+        for name, change, where, found, expected in [
+            ("files missing", {}, "checkpoint 'tiny'", "no row for best_model.pt, vocab.json", "a row per file"),
+            ("file unknown", {"file": "model.bin"}, "column 'file'", "'model.bin'", "best_model.pt"),
+            ("sum unknown", {"sha256": "unknown"}, "column 'sha256'", "'unknown'", "64 hexadecimal digits"),
+            ("without size", {"bytes": ""}, "line 2 (tiny), column 'bytes'", "an empty cell", "a value"),
+            ("above resources", {"name": "../x"}, "column 'name'", "'../x'", "letters, digits"),
+        ]
+    ),
+]  # fmt: skip
+
+CELLS = [
+    (name, "harmonize", fault, "drop.h5ad", where, found, expected)
+    for name, fault, where, found, expected in [
+        ("a web page", text("drop.h5ad", "<html>are you a robot?</html>"), "file", "signature not found", "AnnData"),
+        ("an empty file", text("drop.h5ad", ""), "file", "signature not found", "AnnData"),
+        ("half a file", truncated("drop.h5ad"), "file", "truncated file", "AnnData"),
+        ("no obs", hdf5("drop.h5ad", lambda file: file.pop("obs")), "file", "'obs'", "AnnData"),
+        ("no X", hdf5("drop.h5ad", lambda file: file.pop("X")), "X", "nothing", "a matrix"),
+        ("text for X", matrix("drop.h5ad", as_text), "X", "values of type object", "numbers"),
+        ("complex X", matrix("drop.h5ad", lambda X: X.toarray() * 1j), "X", "complex", "numbers"),
+        ("indices beyond the genes", hdf5("drop.h5ad", lambda file: file["X/indices"].__setitem__(0, 10**6)),
+         "X", "indices must be < 12", "a valid sparse matrix"),
+        ("negative indices", hdf5("drop.h5ad", lambda file: file["X/indices"].__setitem__(0, -7)),
+         "X", "indices must be >= 0", "a valid sparse matrix"),
+        ("short index pointer", hdf5("drop.h5ad", lambda file: file["X"].update(indptr=file["X"].pop("indptr")[:3])),
+         "X", "index pointer size 3", "a valid sparse matrix"),
+        ("a link to a file", hdf5("drop.h5ad", lambda file: file.update(raw=h5py.ExternalLink("other.h5", "/"))),
+         "//raw", "a ExternalLink", "data in the file itself"),
+        ("a missing label", label(None), "obs['gene'] of cell 'cell5' (3 such cells)", "the label ''", "names a gene"),
+        ("half a pair", label("G1+"), "obs['gene'] of cell 'cell5'", "the label 'G1+'", "names a gene"),
+        ("a reserved label", label("control"), "cell 'cell5'", "reserved for control cells", "among the control labels"),
+        ("no controls", h5ad("drop.h5ad", lambda cells: cells[30:].copy()), "obs['gene']", "no control", "labelled 'NT'"),
+        ("numbers for labels", h5ad("drop.h5ad", lambda cells: cells.obs.__setitem__("gene", np.arange(210))),
+         "obs['gene']", "no control", "'NT'"),
+        ("another column", h5ad("drop.h5ad", lambda cells: cells.obs.rename(columns={"gene": "target"}, inplace=True)),
+         "obs", "no column 'gene' (columns: 'target')", "the perturbation of each cell"),
+        ("NaN", value(np.nan), "X, gene 'G3', cell 'cell5'", "nan", "a finite value"),
+        ("infinity", value(np.inf), "X, gene 'G3', cell 'cell5'", "inf", "a finite value"),
+        ("negative counts", value(-1), "X, gene 'G3', cell 'cell5'", "-1", "a finite value of 0 or more"),
+        ("half a count", value(0.5), "X, gene 'G3', cell 'cell5'", "0.5", "an integer"),
+        ("a gene twice", h5ad("drop.h5ad", lambda cells: cells.var.rename(index={"G7": "G1"}, inplace=True)),
+         "var index", "duplicate gene names: 'G1'", "every gene name once"),
+        ("Ensembl", h5ad("drop.h5ad", lambda cells: cells.var.set_index(
+            pd.Index([f"ENSG{i:011d}" for i in range(12)]), inplace=True)), "var index", "Ensembl", "gene symbols"),
+        ("nothing but zeros", matrix("drop.h5ad", lambda X: X * 0), "X", "nothing but zeros", "expression"),
+        ("no cells", h5ad("drop.h5ad", lambda cells: cells[:0].copy()), "X", "0 cells x 12 genes", "values"),
+        ("few cells", h5ad("drop.h5ad", lambda cells: cells[:39].copy()), "obs['gene']", "at most 9 cells", "at least 10"),
+    ]
+]  # fmt: skip
+OWN_FILES = [
+    ("own cells cut short", "split", truncated("results/drop/cells.h5ad"), "cells.h5ad", "file", "truncated", "AnnData"),
+    ("own cells damaged", "sample_controls", changed_bytes("results/drop/cells.h5ad", "X/data"),
+     "cells.h5ad", "file", "OSError", "AnnData"),
+    ("own split empty", "sample_controls", text("results/drop/fold0/split.tsv", ""), "split.tsv", "table", "No columns", "a table"),
+]  # fmt: skip
+
+VOCABULARY = [
+    (name, "align_vocabulary", text("mine/vocab.json", content), "mine/vocab.json", where, found, expected)
+    for name, content, where, found, expected in [
+        ("cut short", '{"G0": 0', "file", "Expecting", "JSON: token ids by gene symbol"),
+        ("too deep", DEEP, "file", "recursion", "JSON"),
+        ("not UTF-8", b'{"\xe4": 0}', "file", "codec", "JSON"),
+        ("a list", '["G0"]', "file", "list", "a JSON object"),
+        ("an object in it", '{"G0": {}, "<pad>": 0}', "'G0'", "()", "a whole number"),
+        ("no pad", '{"G0": 0, "G1": 1}', "symbols", "without '<pad>'", "'<pad>'"),
+        ("empty", "{}", "symbols", "0 without '<pad>'", "'<pad>'"),
+        ("an id twice", '{"G0": 0, "G1": 0, "<pad>": 1}', "token id 0", "2 times", "once"),
+        ("a symbol twice", '{"G0": 0, "G0": 1, "<pad>": 2}', "symbol 'G0'", "2 times", "once"),
+        ("an id in quotes", '{"G0": "0", "<pad>": 1}', "'G0'", "'0'", "a whole number"),
+        ("half an id", '{"G0": 0.5, "<pad>": 1}', "'G0'", "0.5", "a whole number"),
+        ("a truth for an id", '{"G0": true, "<pad>": 0}', "'G0'", "True", "a whole number"),
+        ("a gap", '{"G0": 5, "<pad>": 0}', "token ids", "0 to 5", "0 to 1"),
+        ("a negative id", '{"G0": -1, "<pad>": 0}', "token ids", "-1 to 0", "0 to 1"),
+    ]
+]
+
+CHECKPOINT = [
+    (name, "predict_scgpt", fault, f"mine/{file}" if file else "mine", where, found, expected)
+    for name, fault, file, where, found, expected in [
+        ("no weights", removed("mine/best_model.pt"), "", "folder", "no weights", "best_model.pt or model.safetensors"),
+        ("empty weights", text("mine/best_model.pt", ""), "best_model.pt", "file", "0 bytes", "a state dict"),
+        ("a web page", text("mine/best_model.pt", "<html>"), "best_model.pt", "file", "bytes)", "a state dict"),
+        ("half the weights", truncated("mine/best_model.pt"), "best_model.pt", "file", "bytes)", "a state dict"),
+        ("changed weights", changed_bytes("mine/best_model.pt"), "best_model.pt", "data/", "checksum", "undamaged"),
+        ("a list", saved([1]), "best_model.pt", "file", "list", "a state dict"),
+        ("a whole module", saved(torch.nn.Linear(2, 2)), "best_model.pt", "file", "torch.nn.modules.linear.Linear", "a state dict"),
+        ("weights one level down", saved({"model": {"a": torch.zeros(2)}}), "best_model.pt", "'model'", "dict", "a tensor"),
+        ("integers", one_tensor(torch.zeros(8, dtype=torch.int64)), "best_model.pt", "enc_norm.bias", "int64", "floating-point"),
+        ("sparse", one_tensor(torch.zeros(8).to_sparse()), "best_model.pt", "enc_norm.bias", "sparse", "a dense tensor"),
+        ("another shape", one_tensor(torch.zeros(9)), "best_model.pt", "enc_norm.bias", "shape [9]", "[8], as args.json"),
+        ("an absurd shape", one_tensor(torch.zeros(1).expand(2**40)), "best_model.pt", "enc_norm.bias", "1099511627776", "[8]"),
+        ("NaN", one_tensor(torch.full((8,), torch.nan)), "best_model.pt", "enc_norm.bias", "not finite", "finite weights"),
+        ("a missing tensor", tensors(lambda weights: weights.pop("encoder.enc_norm.bias")),
+         "best_model.pt", "encoder.enc_norm.bias", "no such tensor", "shape [8]"),
+        ("fewer layers", arguments(nlayers=1), "args.json", "nlayers", "1", "2, as in best_model.pt"),
+        ("a billion layers", arguments(nlayers=10**9), "args.json", "nlayers", "1000000000", "2, as in best_model.pt"),
+        ("an absurd width", arguments(embsize=10**12), "best_model.pt", "encoder.embedding.weight", "[15, 8]", "1000000000000"),
+        ("three heads", arguments(nheads=3), "args.json", "nheads", "3", "a divisor of embsize, 8"),
+        ("heads not given", arguments(nheads=None), "args.json", "nheads", "None", "a positive whole number"),
+        ("a truth for a number", arguments(nheads=True), "args.json", "nheads", "True", "a positive whole number"),
+        ("width in quotes", arguments(embsize="8"), "args.json", "embsize", "'8'", "a positive whole number"),
+        ("no arguments", removed("mine/args.json"), "args.json", "file", "No such file", "JSON: the model's arguments"),
+        ("arguments in a list", text("mine/args.json", "[]"), "args.json", "file", "list", "a JSON object"),
+        ("arguments too deep", text("mine/args.json", DEEP), "args.json", "file", "recursion", "JSON"),
+        ("another vocabulary", text("mine/vocab.json", '{"A": 0, "<pad>": 1}'), "vocab.json", "symbols", "2 symbols", "15, the rows"),
+    ]
+]  # fmt: skip
+
+SPLIT_FILE = [
+    (f"{file}: {name}", f"split from {file}", fault, f"split.{file}", where, found, expected)
+    for file, name, fault, where, found, expected in [
+        ("txt", "suffix", text("split.txt", "G0 train"), "suffix", "'.txt'", ".tsv, .csv, .json"),
+        *(
+            (file, name, text(f"split.{file}", content), where, found, expected)
+            for file, name, content, where, found, expected in [
+                ("tsv", "empty", "", "table", "No columns", "with a header"),
+                ("tsv", "binary", b"\xff\xfe\x00", "table", "codec", "with a header"),
+                ("tsv", "ragged", "perturbation\trole\nG0\ttrain\nG1\ttest\tx\n", "table", "line 3, saw 3", "a table"),
+                ("tsv", "commas", "perturbation,role\nG0,train\n", "columns", "perturbation,role", "perturbation and role"),
+                ("tsv", "header only", "perturbation\trole\n", "roles", "no train perturbation", "at least one"),
+                ("csv", "open quote", 'perturbation,role\n"G0,train\n', "table", "EOF inside string", "a table"),
+                ("csv", "not measured", "perturbation,role\nG9,train\n", "train", "'G9', of which there is no cell", "measured"),
+                ("csv", "unknown role", "perturbation,role\nG0,val\n", "role of 'G0'", "'val'", "train, validation, test"),
+                ("csv", "two roles", "perturbation,role\nG0,train\nG0,test\n", "test", "'G0', which is in train", "one role"),
+                ("csv", "no validation", "perturbation,role\nG0,train\nG1,test\n", "roles", "no validation", "at least one"),
+                ("json", "cut short", '{"train": ["G0"', "file", "Expecting", "JSON"),
+                ("json", "too deep", DEEP, "file", "recursion", "JSON"),
+                ("json", "a list", "[]", "top level", "list", "lists under train, val, test"),
+                ("json", "another key", '{"train": [], "holdout": []}', "top level", "'holdout'", "train, val, test"),
+                ("json", "text for a list", '{"val": "G0+ctrl"}', "val", "a str", "a list of names"),
+                ("pkl", "code", b"cos\nsystem\n(S'touch executed'\ntR.", "pickle", "os.system", "strings only"),
+                ("pkl", "cut short", pickle.dumps({"train": ["G0"]})[:-5], "pickle", "truncated", "strings only"),
+                ("pkl", "a number of NumPy", pickle.dumps({"train": [np.float64(1)]}), "pickle", "type f8", "strings only"),
+                ("pkl", "more bytes than memory", b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b".",
+                 "pickle", "MemoryError", "strings only"),
+            ]
+        ),
+    ]
+]  # fmt: skip
+
+PREDICTIONS = [
+    (name, "import_predictions", fault, "elsewhere.h5ad", where, found, expected)
+    for name, fault, where, found, expected in [
+        ("half a file", truncated("elsewhere.h5ad"), "file", "truncated file", "AnnData"),
+        ("damaged values", changed_bytes("elsewhere.h5ad", "X"), "file", "OSError", "AnnData"),
+        ("another column", h5ad("elsewhere.h5ad", lambda file: file.obs.rename(columns={"perturbation": "gene"}, inplace=True)),
+         "obs", "gene, control_cell", "the column 'perturbation'"),
+        ("a perturbation missing", h5ad("elsewhere.h5ad", lambda file: file[5:].copy()),
+         "obs['perturbation']", "no row of 1 of 3 test perturbations", "every test perturbation"),
+        ("no rows", h5ad("elsewhere.h5ad", lambda file: file[:0].copy()), "obs['perturbation']", "no row of 3 of 3", "every"),
+        ("a gene missing", h5ad("elsewhere.h5ad", lambda file: file[:, :11].copy()), "var", "missing, such as 'G11'", "every gene"),
+        ("a gene twice", h5ad("elsewhere.h5ad", lambda file: file.var.rename(index={"G7": "G1"}, inplace=True)),
+         "var", "the gene 'G1' more than once", "every gene once"),
+        ("NaN", h5ad("elsewhere.h5ad", lambda file: file.X.__setitem__((0, 0), np.nan)), "X", "1 NaN", "finite predictions"),
+        ("text for X", matrix("elsewhere.h5ad", as_text), "X", "values of type object", "numbers"),
+        ("no X", hdf5("elsewhere.h5ad", lambda file: file.pop("X")), "X", "nothing", "a matrix"),
+        ("counts", matrix("elsewhere.h5ad", lambda X: np.rint(np.expm1(X))), "X", "whole numbers", "log1p of counts"),
+        ("another logarithm", matrix("elsewhere.h5ad", lambda X: X / np.log(10)), "X", "0.428 times", "log1p of counts"),
+    ]
+]  # fmt: skip
+
+CASES = [*CONFIGURATION, *TABLES, *CELLS, *OWN_FILES, *VOCABULARY, *CHECKPOINT, *SPLIT_FILE, *PREDICTIONS]

@@ -1,0 +1,120 @@
+"""Whatever happens to a run, it ends with the same bytes: shards, kill -9 in every stage, damage, clocks; verified."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import anndata
+import numpy as np
+import pytest
+
+import tiny
+from snakemake_checkout import Checkout, copy_of_checkout
+
+pytestmark = pytest.mark.workflow
+STAGES = ["generate_dataset", "harmonize", "pretrain", "finetune", "predict_scgpt", "evaluate"]
+PREDICTED = "results/planted/fold0/scgpt-finetuned/0/predictions.h5ad"
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """An uninterrupted run in one shard, on one core."""
+    checkout = copy_of_checkout(tmp_path_factory.mktemp("first"))
+    tiny.write(checkout, batch_size=8)
+    checkout.snakemake(*tiny.arguments("results/provenance.json", "--cores", "1"))
+    return checkout
+
+
+def kill_in(checkout: Checkout, stage: str, meanwhile=lambda: None) -> None:
+    """Start the run, and end all its processes with SIGKILL as soon as a job of this stage has begun."""
+    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", *tiny.arguments()]
+    with open(checkout.path / "killed.log", "w") as log:
+        run = subprocess.Popen(command, cwd=checkout.path, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + 600
+    while not list(checkout.path.glob(f"logs/{stage}/*.log")):
+        assert run.poll() is None, (checkout.path / "killed.log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    meanwhile()
+    os.killpg(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    """A run in four shards, with another batch size, killed in every stage; and what a run at the same time said."""
+    checkout = copy_of_checkout(tmp_path_factory.mktemp("second"))
+    tiny.write(checkout, shards=4, batch_size=8)
+    said = []
+    meanwhile = [lambda: said.append(checkout.snakemake(*tiny.arguments(), check=False))]
+    for stage in STAGES:
+        kill_in(checkout, stage, meanwhile.pop() if meanwhile else lambda: None)
+        checkout.snakemake(*tiny.arguments("--unlock"))
+    checkout.snakemake(*tiny.arguments())
+    return checkout, said[0]
+
+
+def test_two_runs_one_in_shards_and_killed_in_every_stage_give_the_same_tables(first, second):
+    expected = tiny.tables(first.path)
+    assert len(expected) == 2 + len(tiny.STUDY["methods"])
+    assert tiny.tables(second[0].path) == expected
+
+
+def test_a_kill_leaves_nothing_half_written_once_the_run_is_complete(second):
+    assert not list(second[0].path.rglob("*.partial"))
+
+
+def test_a_second_run_at_the_same_time_is_refused_with_what_to_do(second):
+    assert second[1].returncode == 1
+    assert "cannot be locked" in second[1].stdout
+    assert "--unlock" in second[1].stdout
+
+
+def test_other_clocks_rerun_nothing(first):
+    """A clock that was set back, and files that were touched: what counts is content."""
+    for path in (first.path / "results").rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    for name in ("tiny.yaml", "workflow/scripts/finetune.py", "resources/generated/planted/cells.h5ad"):
+        os.utime(first.path / name)
+    assert "Nothing to be done" in first.snakemake(*tiny.arguments("--dry-run")).stdout
+
+
+def test_a_damaged_file_is_named_and_made_again(second):
+    checkout, _ = second
+    expected = tiny.tables(checkout.path)
+    damaged = checkout.path / "results" / "planted" / "fold0" / "controls.h5ad"
+    damaged.write_bytes(damaged.read_bytes()[:-1000])
+    said = checkout.snakemake(*tiny.arguments(), check=False).stdout
+    assert "error: results/planted/fold0/controls.h5ad: file: found OSError" in said
+    damaged.unlink()
+    checkout.snakemake(*tiny.arguments())
+    assert tiny.tables(checkout.path) == expected
+
+
+def test_another_batch_size_and_more_threads_move_a_prediction_by_rounding_only(first, tmp_path):
+    before = anndata.read_h5ad(first.path / PREDICTED)
+    study = json.loads(json.dumps(tiny.STUDY)) | {"inference": {"batch_size": 3}, "hardware": {"gpu": 0, "threads": 2}}
+    first.write("other.yaml", json.dumps(study))
+    first.snakemake(PREDICTED, "--configfile", "other.yaml", "--forcerun", "predict_scgpt", "--rerun-triggers", "input")
+    after = anndata.read_h5ad(first.path / PREDICTED)
+    assert list(after.obs_names) == list(before.obs_names)
+    np.testing.assert_allclose(after.X, before.X, atol=1e-5)
+
+
+def test_verify_repeats_the_run_and_tells_a_table_that_was_edited(first):
+    command = [sys.executable, "-m", "scgpt_bench.verification", "results/provenance.json"]
+    environment = {**os.environ, "PYTHONPATH": str(first.path / "workflow" / "lib")}
+    path = first.path / "results" / "provenance.json"
+    document = json.loads(path.read_text())
+    edited = next(entry for entry in document["results"] if entry["path"] == "results/scores.tsv")
+    edited["sha256"] = "0" * 64
+    document["versions"]["numpy"] = "0.1"
+    path.write_text(json.dumps(document))
+    done = subprocess.run(command, cwd=first.path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "other surroundings: numpy: 0.1 in the run" in done.stdout
+    assert "differs: results/scores.tsv: differs (by how much is unknown" in done.stdout
+    assert "5 of 6 tables of results are the same bytes" in done.stdout
