@@ -12,7 +12,7 @@ demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. L
 
 test: $(INSTALLED)  ## Every test that this machine can run, but for the long ones.
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not long"
-	@echo "Left out: the long tests (four whole experiments with planted truth). Run them with: make test-long"
+	@echo "Left out: the long tests (four whole planted experiments, and 200 draws for the calibration). Run them with: make test-long"
 
 test-long: $(INSTALLED)  ## What scGPT must show on planted truth, over three experiments, and must not on a structureless one.
 	$(BIN)/python -m pytest --numprocesses auto --dist load -m long

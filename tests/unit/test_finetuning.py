@@ -231,6 +231,19 @@ def assert_same_weights(path, reference):
         assert torch.equal(tensor, expected[name]), name
 
 
+@pytest.mark.parametrize("value", [0.5, 9.0])
+def test_cells_of_a_test_perturbation_change_no_weight_by_one_bit(
+    cells, folder, vocabulary, finetuned, tmp_path, value
+):
+    tested = cells[:12].copy()
+    tested.X = sp.csr_matrix(np.full(tested.shape, value, np.float32))
+    tested.obs["perturbation"] = "GENE6"
+    tested.obs_names = [f"tested{i}" for i in range(12)]
+    split = pd.concat([SPLIT, pd.DataFrame({"perturbation": ["GENE6"], "role": ["test"]})])
+    run(anndata.concat([tested, cells]), folder, vocabulary, tmp_path, split=split)
+    assert_same_weights(tmp_path, finetuned[0])
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(cells, folder, vocabulary, finetuned, tmp_path):
     run(cells, folder, vocabulary, tmp_path / "again")
     assert_same_weights(tmp_path / "again", finetuned[0])

@@ -13,15 +13,15 @@ from scipy import sparse
 from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation import official_scorers, scores
-from scgpt_bench.evaluation.metrics import score
-from scgpt_bench.evaluation.official_scorers import (
+from scgpt_bench.evaluation import scores
+from scgpt_bench.evaluation.metrics import higher_is_better, score
+from scgpt_bench.evaluation.official import answers, cell_eval, cell_eval2
+from scgpt_bench.evaluation.official.sides import (
     NON_TARGETING,
     TARGET,
     count_sides,
     log_sides,
     nonnegative,
-    refuse_another_scale,
     sampled_counts,
 )
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
@@ -90,14 +90,14 @@ def predicted(cells, controls, measured):
 @pytest.fixture(scope="module")
 def cell_eval_reference(cells, split, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference") / "cell_eval"
-    official_scorers.write_cell_eval_reference(cells, split, 1, folder)
+    cell_eval.write_reference(cells, split, 1, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def cell_eval2_reference(cells, split, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference") / "cell_eval2"
-    official_scorers.write_cell_eval2_reference(cells, split, 1, folder)
+    cell_eval2.write_reference(cells, split, 1, folder)
     return folder
 
 
@@ -164,13 +164,13 @@ def test_without_raw_counts_there_is_nothing_that_cell_eval2_could_compare(cells
 )
 def test_values_that_cell_eval_would_take_for_another_scale_are_refused(values, message):
     with pytest.raises(InputError, match=message):
-        refuse_another_scale(anndata.AnnData(sparse.csr_matrix(values)), "predictions.h5ad")
+        cell_eval.refuse_another_scale(anndata.AnnData(sparse.csr_matrix(values)), "predictions.h5ad")
 
 
 def test_a_prediction_in_counts_is_refused(cells, split, controls, cell_eval_reference):
     in_counts = prediction(np.expm1(controls.X.toarray()), controls)
     with pytest.raises(InputError, match=r"predictions\.h5ad"):
-        official_scorers.cell_eval(log_sides(cells, in_counts, split), cell_eval_reference, 1)
+        cell_eval.evaluate(log_sides(cells, in_counts, split), cell_eval_reference, 1)
 
 
 def test_cell_eval_takes_the_values_as_they_are_declared(cells, split, predicted, tmp_path):
@@ -193,7 +193,7 @@ def values_of(table, metric):
 
 
 def test_cell_eval_agrees_with_the_metrics_of_this_package(cells, split, predicted, measured, cell_eval_reference):
-    table, _ = official_scorers.cell_eval(log_sides(cells, predicted["shuffled"], split), cell_eval_reference, 1)
+    table, _ = cell_eval.evaluate(log_sides(cells, predicted["shuffled"], split), cell_eval_reference, 1)
     own = score(pseudobulk(predicted["shuffled"]), measured)
     np.testing.assert_allclose(values_of(table, "cell_eval.mae"), values_of(own, "mae"), atol=1e-5)
     np.testing.assert_allclose(
@@ -205,7 +205,7 @@ def test_de_of_the_reference_gives_what_the_evaluator_computes_itself(
     cells, split, predicted, cell_eval_reference, tmp_path
 ):
     sides = log_sides(cells, predicted["shuffled"], split)
-    table, summary = official_scorers.cell_eval(sides, cell_eval_reference, 1)
+    table, summary = cell_eval.evaluate(sides, cell_eval_reference, 1)
     evaluator = MetricsEvaluator(
         sides.predicted,
         sides.measured,
@@ -224,7 +224,7 @@ def test_the_score_of_2025_is_0_at_the_baseline_and_follows_the_published_formul
     cells, split, predicted, cell_eval_reference
 ):
     sides = log_sides(cells, predicted["technical-duplicate"], split)
-    _, summary = official_scorers.cell_eval(sides, cell_eval_reference, 1)
+    _, summary = cell_eval.evaluate(sides, cell_eval_reference, 1)
     table = pl.read_csv(cell_eval_reference / "agg_results.csv")
     baseline = table.filter(table["statistic"] == "mean").row(0, named=True)
     mean = summary["mean"]
@@ -246,9 +246,9 @@ def test_a_perturbation_without_significant_gene_says_why_its_overlap_is_0(cells
     rows = np.flatnonzero(cells.obs["perturbation"] == "G0")
     X[rows] = X[: len(rows)]  # control cells
     nothing.X = sparse.csr_matrix(X)
-    official_scorers.write_cell_eval_reference(nothing, split, 1, tmp_path / "reference")
+    cell_eval.write_reference(nothing, split, 1, tmp_path / "reference")
     sides = log_sides(nothing, prediction(controls.X.toarray(), controls), split)
-    table, _ = official_scorers.cell_eval(sides, tmp_path / "reference", 1)
+    table, _ = cell_eval.evaluate(sides, tmp_path / "reference", 1)
     row = table[(table["metric"] == "cell_eval.overlap_at_N") & (table["perturbation"] == "G0")]
     assert row["value"].item() == 0
     assert row["reason"].item().startswith("no significant gene in the measured cells")
@@ -256,30 +256,29 @@ def test_a_perturbation_without_significant_gene_says_why_its_overlap_is_0(cells
 
 def test_cell_eval2_tells_the_ceiling_from_the_floor(cells, split, predicted, cell_eval2_reference):
     tables = {
-        kind: official_scorers.cell_eval2(count_sides(cells, predicted[kind], split), cell_eval2_reference, 1)[0]
+        kind: cell_eval2.evaluate(count_sides(cells, predicted[kind], split), cell_eval2_reference, 1)[0]
         for kind in predicted
     }
     floor, ceiling = (tables[kind].groupby("metric")["value"].mean() for kind in ("shuffled", "technical-duplicate"))
-    for metric in official_scorers.CELL_EVAL2_METRICS:
-        lower_is_better = "mse" in metric or "mae" in metric
+    for metric in cell_eval2.METRICS:
         name = f"cell_eval2.{metric}"
-        assert (ceiling[name] < floor[name]) == lower_is_better, metric
-    assert set(tables["technical-duplicate"]["reason"]) == {official_scorers.HALVED}
+        assert (ceiling[name] > floor[name]) == higher_is_better(name), metric
+    assert set(tables["technical-duplicate"]["reason"]) == {answers.HALVED}
 
 
 def test_the_scale_of_2026_is_that_of_the_competition(cells, split, predicted, cell_eval2_reference):
     manifest = json.loads((cell_eval2_reference / "manifest.json").read_text())
     assert manifest["rule_mismatches"] == []
-    _, summary = official_scorers.cell_eval2(count_sides(cells, predicted["shuffled"], split), cell_eval2_reference, 1)
+    _, summary = cell_eval2.evaluate(count_sides(cells, predicted["shuffled"], split), cell_eval2_reference, 1)
     assert summary["score"]["avg_score"] < 0
     assert summary["note"] == ""
 
 
 def test_a_scale_that_cannot_be_drawn_says_so_and_the_metrics_stay(cells, split, predicted, tmp_path):
     (tmp_path / "reference").mkdir()
-    (tmp_path / "reference" / official_scorers.REFUSED).write_text("nothing is significant\n")
+    (tmp_path / "reference" / cell_eval2.REFUSED).write_text("nothing is significant\n")
     sides = count_sides(cells, predicted["shuffled"], split)
-    table, summary = official_scorers.cell_eval2(sides, tmp_path / "reference", 1)
+    table, summary = cell_eval2.evaluate(sides, tmp_path / "reference", 1)
     assert len(table)
     assert (summary["score"], summary["note"]) == (None, "nothing is significant")
 
@@ -288,20 +287,20 @@ def test_where_nothing_responds_the_reference_of_2026_holds_the_refusal(cells, s
     dead = cells.copy()
     random = np.random.default_rng(2)
     dead.layers["counts"] = sparse.csr_matrix(random.poisson(1.0, cells.shape).astype(np.float32))
-    official_scorers.write_cell_eval2_reference(dead, split, 1, tmp_path / "reference")
-    assert (tmp_path / "reference" / official_scorers.REFUSED).read_text().strip()
+    cell_eval2.write_reference(dead, split, 1, tmp_path / "reference")
+    assert (tmp_path / "reference" / cell_eval2.REFUSED).read_text().strip()
 
 
 def test_two_runs_write_the_same_bytes(cells, split, predicted, cell_eval_reference, cell_eval2_reference, tmp_path):
     for number in range(2):
-        one, _ = official_scorers.cell_eval(log_sides(cells, predicted["shuffled"], split), cell_eval_reference, 1)
-        two, _ = official_scorers.cell_eval2(count_sides(cells, predicted["shuffled"], split), cell_eval2_reference, 1)
+        one, _ = cell_eval.evaluate(log_sides(cells, predicted["shuffled"], split), cell_eval_reference, 1)
+        two, _ = cell_eval2.evaluate(count_sides(cells, predicted["shuffled"], split), cell_eval2_reference, 1)
         write_table(pd.concat([one, two]), tmp_path / f"{number}.tsv")
     assert (tmp_path / "0.tsv").read_bytes() == (tmp_path / "1.tsv").read_bytes()
 
 
 def test_official_tables_join_the_scores(cells, split, predicted, cell_eval_reference, tmp_path):
-    table, _ = official_scorers.cell_eval(log_sides(cells, predicted["shuffled"], split), cell_eval_reference, 1)
+    table, _ = cell_eval.evaluate(log_sides(cells, predicted["shuffled"], split), cell_eval_reference, 1)
     path = tmp_path / "d" / "fold0" / "shuffled" / "0" / "official_cell_eval.tsv"
     write_table(table, path)
     result = scores.scores(scores.gather([path]), {"shuffled": "shuffled"}, bootstrap_draws=100, seed=1)

@@ -20,15 +20,16 @@ def cells():
     return anndata.AnnData(sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=["G1", "G2"]))
 
 
-def test_group_means_equal_a_plain_loop_for_sparse_and_dense_cells():
+def test_group_means_equal_a_plain_loop_for_sparse_and_dense_cells_scattered_or_side_by_side():
     random = np.random.default_rng(3)
     X = np.where(random.random((500, 40)) < 0.2, random.random((500, 40)), 0).astype(np.float32)
-    labels = random.choice(["a", "b", "c", "unused"], 500)
-    expected = [X[labels == name].astype(np.float64).mean(axis=0) for name in ("c", "a", "b")]
-    for form in (X, sparse.csr_matrix(X)):
-        means, n_cells = group_means(form, labels, ["c", "a", "b"])
-        np.testing.assert_allclose(means, expected, rtol=1e-12)
-        assert n_cells.tolist() == [(labels == name).sum() for name in ("c", "a", "b")]
+    scattered = random.choice(["a", "b", "c", "unused"], 500)
+    for labels in (scattered, np.sort(scattered)):
+        expected = [X[labels == name].astype(np.float64).mean(axis=0) for name in ("c", "a", "b")]
+        for form in (X, sparse.csr_matrix(X)):
+            means, n_cells = group_means(form, labels, ["c", "a", "b"])
+            np.testing.assert_allclose(means, expected, rtol=1e-12)
+            assert n_cells.tolist() == [(labels == name).sum() for name in ("c", "a", "b")]
 
 
 def test_a_group_mean_does_not_depend_on_other_cells_by_one_bit():

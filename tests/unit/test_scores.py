@@ -138,6 +138,16 @@ def test_a_ceiling_that_is_not_above_the_floor_leaves_the_data_mute():
     assert verdict_of(telling)["verdict"].tolist() == ["better"]
 
 
+@pytest.mark.parametrize(
+    ("n", "methods", "expected"), [(5, 1, "data cannot tell"), (6, 1, "better"), (6, 2, "data cannot tell")]
+)
+def test_too_few_perturbations_leave_the_data_mute(n, methods, expected):
+    """2^5 sign patterns: however large the advantage, the two-sided p-value cannot be below 2 / 32."""
+    advantage = np.linspace(0.5, 1, n)
+    table = metrics_table({"train-mean": np.zeros(n), **{f"scgpt{i}": advantage for i in range(methods)}})
+    assert set(verdict_of(table)["verdict"]) == {expected}
+
+
 def test_holm_against_a_hand_computed_example():
     # sorted 0.01 x 3, 0.02 x 2, 0.03 x 1, then never falling
     assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])

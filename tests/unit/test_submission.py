@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.official_scorers import NON_TARGETING, TARGET, log_sides
+from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, log_sides
 from scgpt_bench.evaluation.submission import (
     Limits2025,
     Limits2026,

@@ -1,19 +1,23 @@
 """A script of one's own and a file made elsewhere join the ladder, on real combinations in several cell types."""
 
 import anndata
+import numpy as np
 import pytest
 import yaml
 
+from scgpt_bench.data.controls import matched_control_mean
 from scgpt_bench.files import read_table
+from scgpt_bench.methods.baselines import training_data
 from scgpt_bench.methods.predictions import method_of
 from snakemake_checkout import copy_of_checkout
 
 pytestmark = pytest.mark.workflow
 
+FOLDER = "results/perturbench_devel/gears1"
 LADDER = ["control-mean", "train-mean", "additive", "ridge", "knn", "target-only", "shuffled", "technical-duplicate"]
 STUDY = {
     "datasets": ["perturbench_devel"],
-    "splits": {"folds": 3, "run": [0], "minimum_cells": 20},
+    "splits": {"run": [], "gears_seeds": [1]},
     "hardware": {"gpu": 0, "threads": 1},
     "methods": {
         **{name: {} for name in LADDER},
@@ -35,8 +39,27 @@ def test_the_whole_ladder_runs_on_combinations_in_several_cell_types(checkout):
     assert {*LADDER, "shrunken-mean"} == set(scores["method"])
     found = scores[scores["metric"] == "pearson_delta"].set_index("method")["mean"]
     assert found["technical-duplicate"] == found.max()
-    split = read_table(checkout.path / "results" / "perturbench_devel" / "fold0" / "split.tsv")
-    assert (split.loc[split["role"] == "test", "n_genes"] == 2).any()
+
+
+def test_additive_is_the_sum_of_seen_singles_and_says_where_it_falls_back(checkout):
+    """The split tests pairs of which neither, one and both genes were perturbed alone in training."""
+    split = read_table(checkout.path / FOLDER / "split.tsv").set_index("perturbation")
+    pairs = split[(split["role"] == "test") & (split["n_genes"] == 2)]
+    assert set(pairs["n_genes_seen"]) == {0, 1, 2}
+    predictions = anndata.read_h5ad(checkout.path / FOLDER / "additive" / "0" / "predictions.h5ad")
+    notes = method_of(predictions)["notes"]
+    cells = anndata.read_h5ad(checkout.path / "results" / "perturbench_devel" / "cells.h5ad")
+    measured, control = training_data(cells, split.reset_index()), matched_control_mean(cells, list(pairs.index))
+    singles = dict(zip(measured.perturbations, measured.shifts, strict=True))
+    exact = 0
+    for name, control_mean in zip(pairs.index, control, strict=True):
+        alone = [singles[gene] for gene in name.split("+") if gene in singles]
+        assert (name in notes) == (len(alone) < 2)
+        if len(alone) == 2:
+            exact += 1
+            predicted = predictions[(predictions.obs["perturbation"] == name).to_numpy()].X
+            np.testing.assert_allclose(predicted.mean(axis=0), control_mean + sum(alone), atol=1e-5)
+    assert exact
 
 
 def test_a_script_of_ones_own_predicts_what_it_says(checkout):
@@ -47,14 +70,13 @@ def test_a_script_of_ones_own_predicts_what_it_says(checkout):
 
 
 def test_its_prediction_joins_again_as_a_file(checkout):
-    folder = checkout.path / "results" / "perturbench_devel" / "fold0"
-    made = folder / "shrunken-mean" / "0" / "predictions.h5ad"
+    made = checkout.path / FOLDER / "shrunken-mean" / "0" / "predictions.h5ad"
     (checkout.path / "elsewhere.h5ad").write_bytes(made.read_bytes())
     study = yaml.safe_load((checkout.path / "study.yaml").read_text())
-    files = {"perturbench_devel": {"fold0": "elsewhere.h5ad"}}
+    files = {"perturbench_devel": {"gears1": "elsewhere.h5ad"}}
     study["methods"]["from-a-file"] = {"kind": "imported", "files": files}
     checkout.write("study.yaml", yaml.safe_dump(study))
-    target = "results/perturbench_devel/fold0/from-a-file/0/predictions.h5ad"
+    target = f"{FOLDER}/from-a-file/0/predictions.h5ad"
     checkout.snakemake(target, "--configfile", "study.yaml")
     imported = anndata.read_h5ad(checkout.path / target)
     assert method_of(imported)["kind"] == "imported"

@@ -3,10 +3,10 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    from scgpt_bench.evaluation import official_scorers
+    from scgpt_bench.evaluation.official import cell_eval
     from scgpt_bench.files import read_h5ad, read_table
 
-    official_scorers.write_cell_eval_reference(
+    cell_eval.write_reference(
         read_h5ad(snakemake.input.cells),
         read_table(snakemake.input.split),
         snakemake.threads,

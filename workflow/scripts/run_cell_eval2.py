@@ -3,13 +3,13 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    from scgpt_bench.evaluation import official_scorers
+    from scgpt_bench.evaluation.official import cell_eval2, sides
     from scgpt_bench.files import read_h5ad, read_table, write_json, write_table
     from scgpt_bench.methods.predictions import read_predictions
 
     cells, split = read_h5ad(snakemake.input.cells), read_table(snakemake.input.split)
     predictions = read_predictions(snakemake.input.predictions, cells.var_names, split)
-    sides = official_scorers.count_sides(cells, predictions, split)
-    table, summary = official_scorers.cell_eval2(sides, snakemake.input.reference, snakemake.threads)
+    compared = sides.count_sides(cells, predictions, split)
+    table, summary = cell_eval2.evaluate(compared, snakemake.input.reference, snakemake.threads)
     write_table(table, snakemake.output.table)
     write_json(summary, snakemake.output.summary)

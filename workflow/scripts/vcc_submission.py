@@ -3,7 +3,8 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    from scgpt_bench.evaluation import official_scorers, submission
+    from scgpt_bench.evaluation import submission
+    from scgpt_bench.evaluation.official.sides import log_sides
     from scgpt_bench.files import read_h5ad, read_table
     from scgpt_bench.methods.predictions import read_predictions
 
@@ -18,7 +19,7 @@ with logged(snakemake.log[0]):
     if options["challenge"] == 2025:
         limits = submission.Limits2025(**options["limits"])
         (measured, predicted, table), *_ = parts.values()
-        submission.write_2025(official_scorers.log_sides(measured, predicted, table).predicted, genes, output, limits)
+        submission.write_2025(log_sides(measured, predicted, table).predicted, genes, output, limits)
     else:
         limits = submission.Limits2026(**options["limits"])
         submission.write_2026({context: part[:2] for context, part in parts.items()}, genes, output, limits)

@@ -83,7 +83,7 @@ def fold(
     InputError
         If the perturbations with enough cells cannot fill every fold, or if validation or training would be empty.
     """
-    n_cells = pd.Series(perturbations, dtype=str).value_counts().drop(CONTROL, errors="ignore").sort_index()
+    n_cells = _numbers_of_cells(perturbations)
     testable = [name for name, number in n_cells.items() if number >= minimum_cells]
     _check_number(n_cells, testable, dataset, folds, minimum_cells)
     fold_of = _dealt(testable, dataset, folds, seed)
@@ -100,6 +100,11 @@ def fold(
         name: "test" if name in test else "validation" if name in validation else "train" for name in n_cells.index
     }
     return _table(roles)
+
+
+def _numbers_of_cells(perturbations: Sequence[str]) -> pd.Series:
+    """Cells of each perturbation, sorted by name, without the control."""
+    return pd.Series(perturbations, dtype=str).value_counts().drop(CONTROL, errors="ignore").sort_index()
 
 
 def _check_number(n_cells: pd.Series, testable: Sequence[str], dataset: str, folds: int, minimum_cells: int) -> None:
@@ -173,7 +178,7 @@ def gears_simulation(
     InputError
         If a role would be empty.
     """
-    n_cells = pd.Series(perturbations, dtype=str).value_counts().drop(CONTROL, errors="ignore").sort_index()
+    n_cells = _numbers_of_cells(perturbations)
     train, test = _simulated(list(n_cells.index), seen_genes, seen_pairs, seed, "simulation test", dataset)
     train, validation = _simulated(train, validation_seen, validation_seen, seed, "simulation validation", dataset)
     role_of = {

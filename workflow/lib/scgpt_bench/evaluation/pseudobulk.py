@@ -44,14 +44,27 @@ def group_means(
     means = np.full((len(groups), X.shape[1]), np.nan)
     for group, (start, stop) in enumerate(pairwise(bounds)):
         if stop > start:
-            means[group] = _sum_of_rows(X[order[start:stop]]) / (stop - start)
+            means[group] = _sum(_rows(X, order[start:stop])) / (stop - start)
     return means, np.diff(bounds)
 
 
-def _sum_of_rows(X: sparse.csr_matrix | np.ndarray) -> np.ndarray:
-    if sparse.issparse(X):
-        return np.bincount(X.indices, weights=X.data, minlength=X.shape[1])
-    return X.sum(axis=0, dtype=np.float64)
+def _rows(X: sparse.csr_matrix | np.ndarray, rows: np.ndarray) -> sparse.csr_matrix | np.ndarray:
+    """``X[rows]`` for ascending ``rows``; rows that lie side by side are not copied."""
+    start, stop = rows[0], rows[-1] + 1
+    if stop - start > len(rows):
+        return X[rows]
+    if not sparse.issparse(X):
+        return X[start:stop]
+    stored = slice(X.indptr[start], X.indptr[stop])
+    parts = X.data[stored], X.indices[stored], X.indptr[start : stop + 1] - X.indptr[start]
+    return sparse.csr_matrix(parts, shape=(stop - start, X.shape[1]))
+
+
+def _sum(cells: sparse.csr_matrix | np.ndarray) -> np.ndarray:
+    """The sum of the rows, added up in float64 one after another."""
+    if sparse.issparse(cells):
+        return np.ones(cells.shape[0]) @ cells
+    return cells.sum(axis=0, dtype=np.float64)
 
 
 def responses(cells: anndata.AnnData) -> tuple[list[str], pd.DataFrame]:

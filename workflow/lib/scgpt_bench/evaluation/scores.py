@@ -7,6 +7,7 @@ split. One input table serves all: columns ``dataset split method seed perturbat
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
     """
     rows = []
     for dataset, split, metric, values in _blocks(metrics):
-        resamples = _resamples(values, bootstrap_draws, seed, dataset, split)
+        resamples = _resamples(_split_of_rows(values), bootstrap_draws, seed, dataset, split)
         ceiling = values[_of_kind(values, kinds, {CEILING})].mean().mean()
         for method in values:
             low, high = _interval(values[method].to_numpy(), resamples)
@@ -115,7 +116,8 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
 
     ``verdict`` is ``better`` or ``worse`` at a corrected p-value of 0.05 or less, else ``indistinguishable``. It is
     ``data cannot tell`` when ceiling and floor were run and the ceiling (``technical-duplicate``) is not above the
-    floor (``shuffled``) by the same test: no method could show anything on these data with this metric.
+    floor (``shuffled``) by the same test: no method could show anything on these data with this metric. It is the same
+    where the perturbations are so few that no differences could give a p-value of 0.05 (5 for one method, 6 for two).
 
     Parameters
     ----------
@@ -132,9 +134,10 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
         if not judges or not judged:
             continue
         oriented = values if higher_is_better(metric) else -values
-        signs = _sign_patterns(values, seed, dataset, split)
-        resamples = _resamples(values, bootstrap_draws, seed, dataset, split)
-        decidable = _ceiling_above_floor(oriented, kinds, signs)
+        signs = _sign_patterns(len(values), seed, dataset, split)
+        resamples = _resamples(_split_of_rows(values), bootstrap_draws, seed, dataset, split)
+        smallest_p_value = 2 * len(judged) / len(signs)
+        decidable = smallest_p_value <= SIGNIFICANCE and _ceiling_above_floor(oriented, kinds, signs)
         block = []
         for method in judged:
             differences = oriented[[method]].to_numpy() - oriented[judges].to_numpy()
@@ -196,11 +199,17 @@ def _blocks(metrics: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame
                 yield dataset, split, metric, values
 
 
-def _resamples(values: pd.DataFrame, draws: int, seed: int, dataset: str, split: str) -> np.ndarray:
+def _split_of_rows(values: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(values.index.get_level_values("split"))
+
+
+@lru_cache(maxsize=1)  # the same for all metrics of a data set and split
+def _resamples(split_of_rows: tuple[str, ...], draws: int, seed: int, dataset: str, split: str) -> np.ndarray:
     """How often each row is drawn [draws x rows] in bootstrap resamples within each split."""
     generator = random_generator(seed, "bootstrap", dataset, split)
-    counts = np.zeros((draws, len(values)))
-    for _, rows in sorted(values.groupby(level="split").indices.items()):
+    counts = np.zeros((draws, len(split_of_rows)))
+    for name in sorted(set(split_of_rows)):
+        rows = np.flatnonzero(np.array(split_of_rows) == name)
         drawn = rows[generator.integers(len(rows), size=(draws, len(rows)))]
         np.add.at(counts, (np.arange(draws)[:, None], drawn), 1.0)
     return counts
@@ -244,9 +253,9 @@ def _fraction(mean: float, ceiling: float, higher: bool) -> float:
     return ceiling / mean if mean > 0 else np.nan
 
 
-def _sign_patterns(values: pd.DataFrame, seed: int, dataset: str, split: str) -> np.ndarray:
+@lru_cache(maxsize=1)
+def _sign_patterns(n: int, seed: int, dataset: str, split: str) -> np.ndarray:
     """Signs [patterns x rows], the first row all +1 (the data as they are): every pattern, or a seeded sample."""
-    n = len(values)
     if n <= EXACT_UP_TO:
         return 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
     drawn = random_generator(seed, "sign-flip", dataset, split).integers(2, size=(SIGN_FLIPS, n))

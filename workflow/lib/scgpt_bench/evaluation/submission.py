@@ -24,7 +24,8 @@ import pandas as pd
 from scipy import sparse
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.official_scorers import NON_TARGETING, TARGET, predicted_counts, refuse_another_scale
+from scgpt_bench.evaluation.official.cell_eval import refuse_another_scale
+from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, predicted_counts
 from scgpt_bench.files import whole
 
 CONTEXT = "context"
@@ -83,7 +84,7 @@ def write_2025(
     Parameters
     ----------
     predicted
-        The predicted side of ``official_scorers.log_sides``: predicted and control cells, log1p.
+        The predicted side of ``sides.log_sides``: predicted and control cells, log1p.
     genes
         The challenge's ``gene_names.csv``.
     """

@@ -216,13 +216,11 @@ def _gene_scores(expression: np.ndarray, components: int) -> np.ndarray:
 
 def _perturbation_rows(perturbations: list[str], rows: pd.DataFrame) -> tuple[np.ndarray, dict[str, list[str]]]:
     """Sum of the rows of each perturbation's genes [perturbations x dimensions], and the genes without a row."""
-    values, missing = np.zeros((len(perturbations), rows.shape[1])), {}
-    for i, name in enumerate(perturbations):
-        known = [gene for gene in genes_of(name) if gene in rows.index]
-        values[i] = rows.loc[known].to_numpy().sum(axis=0)
-        if len(known) < len(genes_of(name)):
-            missing[name] = [gene for gene in genes_of(name) if gene not in known]
-    return values, missing
+    vector_of = dict(zip(rows.index, rows.to_numpy(), strict=True))
+    nothing = np.zeros(rows.shape[1])
+    values = [sum((vector_of.get(gene, nothing) for gene in genes_of(name)), nothing) for name in perturbations]
+    missing = {name: [gene for gene in genes_of(name) if gene not in vector_of] for name in perturbations}
+    return np.array(values), {name: genes for name, genes in missing.items() if genes}
 
 
 def knn(

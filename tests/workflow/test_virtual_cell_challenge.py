@@ -1,0 +1,98 @@
+"""The official scorers judge real cells through their rules, agree with this project, and take its submissions."""
+
+import json
+
+import anndata
+import numpy as np
+import pytest
+import yaml
+
+from scgpt_bench.files import read_table
+from snakemake_checkout import copy_of_checkout
+
+pytestmark = pytest.mark.workflow
+
+GENES, CELLS = 299, 5 * 20
+METHODS = ["train-mean", "technical-duplicate"]
+STUDY = {
+    "datasets": ["papalexi_2021"],
+    "controls": {"cells_per_perturbation": CELLS // 5},
+    "hardware": {"gpu": 0, "threads": 1},
+    "methods": {name: {} for name in METHODS},
+    "official_scorers": ["cell_eval", "cell_eval2"],
+    "submissions": {
+        "vcc2025": {
+            "challenge": 2025,
+            "contexts": {"THP-1": "papalexi_2021"},
+            "genes": "genes.csv",
+            "methods": ["train-mean"],
+            "limits": {"genes": GENES},
+        },
+        "vcc2026": {
+            "challenge": 2026,
+            "contexts": {"THP-1": "papalexi_2021"},
+            "genes": "genes.csv",
+            "methods": ["train-mean"],
+            "limits": {"genes": GENES, "cells": CELLS},
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, mirror):
+    checkout = copy_of_checkout(tmp_path_factory.mktemp("official"))
+    study = ["--configfile", checkout.write("study.yaml", yaml.safe_dump({**STUDY, "mirrors": [str(mirror)]}))]
+    checkout.snakemake("results/papalexi_2021/cells.h5ad", *study)
+    cells = anndata.read_h5ad(checkout.path / "results" / "papalexi_2021" / "cells.h5ad", backed="r")
+    checkout.write("genes.csv", "\n".join(sorted(cells.var_names)) + "\n")
+    submissions = ["vcc2025/fold0.train-mean.0.vcc", "vcc2026/fold0.train-mean.0.h5ad"]
+    checkout.snakemake("results/scores.tsv", *(f"results/submissions/{name}" for name in submissions), *study)
+    return checkout.path / "results"
+
+
+def per_perturbation(results, table, method, metric):
+    values = read_table(results / "papalexi_2021" / "fold0" / method / "0" / table)
+    return values[values["metric"] == metric].set_index("perturbation")["value"].sort_index()
+
+
+@pytest.mark.parametrize(
+    ("metric", "theirs"), [("mae", "cell_eval.mae"), ("discrimination_l1", "cell_eval.discrimination_score_l1")]
+)
+def test_cell_eval_agrees_with_this_project_on_real_cells(results, metric, theirs):
+    """Of a prediction without negative values: cell-eval refuses those, and repairing them moves the mean."""
+    own = per_perturbation(results, "metrics.tsv", "train-mean", metric)
+    official = per_perturbation(results, "official_cell_eval.tsv", "train-mean", theirs)
+    assert len(own) == 5
+    np.testing.assert_allclose(official.loc[own.index], own, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["cell_eval.discrimination_score_l1", "cell_eval2.pds_cosine"])
+def test_both_scorers_tell_perturbations_apart_best_by_their_own_cells(results, metric):
+    table = f"official_{metric.split('.')[0]}.tsv"
+    mean, duplicate = (per_perturbation(results, table, method, metric).mean() for method in METHODS)
+    assert mean < duplicate
+
+
+def test_the_scorers_say_who_they_are_and_what_they_could_not_scale(results):
+    for method in METHODS:
+        folder = results / "papalexi_2021" / "fold0" / method / "0"
+        summaries = [json.loads((folder / f"official_{name}.json").read_text()) for name in STUDY["official_scorers"]]
+        assert [summary["scorer"] for summary in summaries] == ["cell-eval 0.8.2", "cell-eval2 0.20.0"]
+        assert all(summary["score"] or summary["note"] for summary in summaries)
+
+
+def test_official_metrics_join_the_scores(results):
+    scores = read_table(results / "scores.tsv")
+    assert {"cell_eval.overlap_at_N", "cell_eval2.pds_cosine"} <= set(scores["metric"])
+
+
+def test_the_submission_of_2026_holds_whole_counts_of_every_predicted_cell(results):
+    submission = anndata.read_h5ad(results / "submissions" / "vcc2026" / "fold0.train-mean.0.h5ad")
+    assert submission.shape == (CELLS, GENES)
+    assert set(submission.obs["context"]) == {"THP-1"}
+    assert (submission.X.data == np.rint(submission.X.data)).all()
+
+
+def test_the_submission_of_2025_is_there(results):
+    assert (results / "submissions" / "vcc2025" / "fold0.train-mean.0.vcc").stat().st_size > 0

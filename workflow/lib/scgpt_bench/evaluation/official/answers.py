@@ -1,0 +1,36 @@
+"""What the official scorers answer, in the words of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+HALVED = "one half of the cells against the other"
+
+
+def as_metrics(table: pd.DataFrame, scorer: str, halved: bool) -> pd.DataFrame:
+    """A scorer's values under this package's column names, to 12 digits: polars adds up in no fixed order."""
+    metrics = scorer + "." + table["metric"].astype(str)
+    values = [float(f"{value:.12g}") for value in table["value"]]
+    table = table.assign(metric=metrics, value=values, reason=HALVED if halved else "")
+    table = table[["perturbation", "metric", "value", "reason"]]
+    return table.sort_values(["metric", "perturbation"], ignore_index=True)
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, float | None]:
+    """Numbers for JSON, which has no NaN: None where a scorer gives none.
+
+    Six digits: the baseline of cell-eval is a float32 sum of groups in no fixed order.
+    """
+    return {
+        name: float(f"{value:.6g}") if isinstance(value, float) and np.isfinite(value) else None
+        for name, value in sorted(values.items())
+    }
+
+
+def name_and_version(package: str) -> str:
+    return f"{package} {version(package)}"

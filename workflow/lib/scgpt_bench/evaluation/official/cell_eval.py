@@ -1,0 +1,114 @@
+"""cell-eval 0.8.2, the scorer of the Virtual Cell Challenge of 2025."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import anndata
+import pandas as pd
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.official.answers import HALVED, as_metrics, finite, name_and_version
+from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, Sides, measured_side
+from scgpt_bench.files import whole
+
+if TYPE_CHECKING:
+    from cell_eval import MetricsEvaluator
+
+
+def refuse_another_scale(adata: anndata.AnnData, source: str) -> None:
+    """Refuse values that cell-eval would not take for log1p ones.
+
+    It guesses: without a fractional value it normalizes and takes the logarithm (again: cell-eval issue 198), and
+    above 15 or below 0 it stops. The guess is asked here, of the scorer's own function, before it matters.
+    """
+    from cell_eval.utils import guess_is_lognorm
+
+    try:
+        is_log = guess_is_lognorm(adata)
+    except ValueError as error:
+        raise InputError(source, "X", str(error), "log1p values") from None
+    if not is_log:
+        raise InputError(source, "X", "whole numbers only, which cell-eval takes for counts", "log1p values")
+
+
+def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, folder: str | Path) -> None:
+    """Write what all methods on a split share: cell-eval's own output for its baseline.
+
+    The baseline is that of ``cell-eval baseline``: every predicted cell is the mean of the group means of the training
+    cells, control included, as many cells of each test perturbation as were measured. Of the output, ``real_de.csv``
+    (DE of the measured cells) and ``agg_results.csv`` are read again.
+    """
+    import polars as pl
+    from cell_eval import build_base_mean_adata
+
+    measured = measured_side(cells, cells.X, split)
+    refuse_another_scale(measured, "cells.h5ad")
+    numbers = measured.obs[TARGET].value_counts().sort_index()
+    baseline = build_base_mean_adata(
+        measured_side(cells, cells.X, split, role="train"),
+        counts_df=pl.DataFrame({TARGET: list(numbers.index), "n_cells": list(numbers)}),
+        pert_col=TARGET,
+        control_pert=NON_TARGETING,
+    )
+    with whole(folder) as partial:
+        evaluator = _evaluator(Sides(measured, baseline, halved=False), None, threads, partial)
+        evaluator.compute(profile="vcc", break_on_error=True)
+
+
+def _evaluator(sides: Sides, real_de: Path | None, threads: int, folder: str | Path) -> MetricsEvaluator:
+    from cell_eval import MetricsEvaluator
+
+    refuse_another_scale(sides.measured, "cells.h5ad")
+    refuse_another_scale(sides.predicted, "predictions.h5ad")
+    return MetricsEvaluator(
+        adata_pred=sides.predicted,
+        adata_real=sides.measured,
+        de_real=real_de and str(real_de),
+        control_pert=NON_TARGETING,
+        pert_col=TARGET,
+        num_threads=threads,
+        outdir=str(folder),
+    )
+
+
+def evaluate(sides: Sides, reference: str | Path, threads: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Profile ``vcc`` of cell-eval's ``MetricsEvaluator``, and ``cell-eval score`` against its baseline.
+
+    Parameters
+    ----------
+    sides
+        From :func:`sides.log_sides`.
+    reference
+        The folder of :func:`write_reference`; the DE of the measured cells is computed anew for a technical
+        duplicate, since half of them are not the same.
+    threads
+        Numba threads of the Wilcoxon test.
+
+    Returns
+    -------
+    Table with ``perturbation``, ``metric`` (``cell_eval.<its name>``), ``value``, ``reason``, and the summary of the
+    prediction: ``mean`` of every metric and ``score`` (0 the baseline, 1 the best, and ``avg_score`` their mean; no
+    score below 0).
+    """
+    import polars as pl
+    from cell_eval import score_agg_metrics
+
+    baseline = pl.read_csv(Path(reference) / "agg_results.csv")
+    with TemporaryDirectory() as folder:
+        evaluator = _evaluator(sides, None if sides.halved else Path(reference) / "real_de.csv", threads, folder)
+        results, aggregated = evaluator.compute(profile="vcc", write_csv=False, break_on_error=True)
+    table = as_metrics(results.to_pandas().melt("perturbation", var_name="metric"), "cell_eval", sides.halved)
+    without_de = set(table["perturbation"]) - set(evaluator.de_comparison.real.filter_to_significant()["target"])
+    undefined = (table["metric"] == "cell_eval.overlap_at_N") & table["perturbation"].isin(without_de)
+    table.loc[undefined, "reason"] = "no significant gene in the measured cells: 0 by cell-eval's rule"
+    scores = score_agg_metrics(aggregated, baseline.select(aggregated.columns))
+    return table, {
+        "scorer": name_and_version("cell-eval"),
+        "profile": "vcc",
+        "mean": finite(aggregated.filter(aggregated["statistic"] == "mean").drop("statistic").row(0, named=True)),
+        "score": finite(dict(zip(scores["metric"], scores["from_baseline"], strict=True))),
+        "note": HALVED if sides.halved else "",
+    }

@@ -1,0 +1,119 @@
+"""cell-eval2 0.20.0, the scorer of the Virtual Cell Challenge of 2026."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from scgpt_bench.evaluation.official.answers import HALVED, as_metrics, finite, name_and_version
+from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, Sides, measured_side, raw_counts
+from scgpt_bench.files import whole
+from scgpt_bench.methods.predictions import perturbations_of
+
+if TYPE_CHECKING:
+    import polars as pl
+    from cell_eval2 import EvalConfig
+
+# Members of the preset that order methods; the preset's other members describe the data or are parts of these.
+# expr_mse_unbiased_capped is the part per perturbation of expr_mse_unbiased_capped_norm, a ratio of sums.
+METRICS = (
+    "pds_cosine",
+    "expr_mse_unbiased_capped",
+    "de_wilcoxon_direction_fidelity_yield_raw",
+    "de_wilcoxon_direction_reach_raw",
+    "de_wilcoxon_sig_jaccard",
+    "de_wilcoxon_lfc_nmae",
+)
+REFUSED = "refused.txt"
+
+
+def preset(genes: pd.Index, perturbations: list[str], threads: int) -> EvalConfig:
+    """The preset ``vcc2026``, on this CPU. Where no perturbation is a measured gene, none is excluded as a target."""
+    from cell_eval2 import EvalConfig
+
+    config = EvalConfig.from_preset("vcc2026")
+    without_targets = None if genes.isin(perturbations).any() else {"*": None}
+    return replace(
+        config,
+        pert_col=TARGET,
+        device="cpu",
+        num_threads=threads,
+        de=replace(config.de, backend="pdex"),
+        target_gene_map=without_targets,
+    )
+
+
+def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, folder: str | Path) -> None:
+    """Write the real bundle of ``cell-eval2 prep-real-bundle``: what scores 0 and what scores 1 on these cells.
+
+    0 is the scorer's generic baseline (control cells resampled and scaled to the mean response of the very test
+    perturbations, as in the challenge), 1 the mean of five splits of the measured cells into halves. Where a scale
+    cannot be drawn on these data (the scorer refuses, for instance since nothing is significant), the folder holds
+    the scorer's words in ``refused.txt`` instead.
+    """
+    from cell_eval2.baseline import build_baseline_prediction, generic_response_profile
+    from cell_eval2.real_bundle import build_real_bundle
+
+    measured = measured_side(cells, raw_counts(cells), split)
+    config = preset(measured.var_names, perturbations_of(split, "test"), threads)
+    labels = {"pert_col": TARGET, "control": NON_TARGETING}
+    profile = generic_response_profile(measured, target_gene_map=config.target_gene_map, **labels)
+    baseline = build_baseline_prediction(profile, measured, **labels)
+    with whole(folder) as partial:
+        try:
+            build_real_bundle(measured, baseline, config=config, outdir=str(partial), bundle_id="measured cells")
+        except ValueError as error:
+            partial.mkdir(exist_ok=True)
+            (partial / REFUSED).write_text(f"{error}\n")
+
+
+def evaluate(sides: Sides, bundle: str | Path, threads: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Preset ``vcc2026`` of cell-eval2's ``compute_metrics``, and its score against the real bundle.
+
+    Parameters
+    ----------
+    sides
+        From :func:`sides.count_sides`.
+    bundle
+        From :func:`write_reference`.
+
+    Returns
+    -------
+    Table with ``perturbation``, ``metric`` (``cell_eval2.<its name>``, those of ``METRICS``), ``value``,
+    ``reason``, without the perturbations that the scorer does not score (a rule on the measured cells alone); and the
+    summary: ``mean`` of all members of the preset, ``score`` (0 the baseline, 1 a replicate), or why there is none.
+    """
+    from cell_eval2 import aggregate_metrics_wide, compute_metrics
+    from cell_eval2.run import metric_output_names
+
+    perturbations = sorted(set(sides.measured.obs[TARGET]) - {NON_TARGETING})
+    config = preset(sides.measured.var_names, perturbations, threads)
+    results = compute_metrics(sides.predicted, sides.measured, config=config)
+    aggregated = aggregate_metrics_wide(results, metrics=metric_output_names(config))
+    table = results.to_pandas()
+    table = table[table["metric"].isin(METRICS) & np.isfinite(table["value"])]
+    summary = {
+        "scorer": name_and_version("cell-eval2"),
+        "preset": "vcc2026",
+        "mean": finite(aggregated.filter(aggregated["statistic"] == "mean").drop("statistic").row(0, named=True)),
+        **_score(sides, aggregated, config, Path(bundle)),
+    }
+    return as_metrics(table, "cell_eval2", sides.halved), summary
+
+
+def _score(sides: Sides, aggregated: pl.DataFrame, config: EvalConfig, bundle: Path) -> dict[str, Any]:
+    from cell_eval2 import score_metrics
+    from cell_eval2.baseline import build_run_meta
+
+    if sides.halved:
+        return {"score": None, "note": f"{HALVED}: the scale is that of all cells"}
+    if (bundle / REFUSED).exists():
+        return {"score": None, "note": (bundle / REFUSED).read_text().strip()}
+    meta = build_run_meta(config, sides.measured, sides.predicted)
+    scores = score_metrics(aggregated, real_bundle=str(bundle), user_meta=meta)
+    return {"score": finite(dict(zip(scores["metric"], scores["from_replicate"], strict=True))), "note": ""}

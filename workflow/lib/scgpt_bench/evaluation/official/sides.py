@@ -1,0 +1,202 @@
+"""What the official scorers are given: measured and predicted cells with the challenge's labels.
+
+Two sides (``obs["target_gene"]``, control ``non-targeting``): the measured cells of the test perturbations and the
+predicted ones, and **the same measured control cells on both sides**. A control that a method predicted, or another
+draw of control cells, would move every change from control on one side only, and with it the score (cell-eval issue
+196). Control cells of all cell types are pooled: the scorers know one control.
+
+What a prediction becomes on its way, since the scorers accept less than the contract of ``predictions.h5ad`` does:
+
+- no negative value: :func:`nonnegative`, which keeps the mean of every perturbation;
+- for ``cell_eval2``, counts: :func:`sampled_counts`.
+
+A technical duplicate is scored against the other half of the measured cells, as everywhere in this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scgpt_bench.data.names import CONTROL
+from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.pseudobulk import first_half
+from scgpt_bench.methods.predictions import method_of, perturbations_of
+from scgpt_bench.seeding import random_generator
+
+TARGET, NON_TARGETING = "target_gene", "non-targeting"
+COUNTS_SEED = 0  # a conversion, not a part of a method: the same for all of them
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What a scorer compares: AnnData with ``obs["target_gene"]``, the same control cells last on both."""
+
+    measured: anndata.AnnData
+    predicted: anndata.AnnData
+    halved: bool
+
+
+def nonnegative(X: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Log values without negative ones, and with the same mean of every group and gene wherever that is not negative.
+
+    Methods that shift control cells go below 0 where few cells express a gene (cell-eval refuses that). Setting those
+    values to 0 alone would raise the mean, so the group's positive values of that gene are scaled down by as much.
+    A mean below 0, which no cells can have, becomes 0.
+
+    Parameters
+    ----------
+    X
+        Predicted cells [cells x genes], log1p.
+    groups
+        The perturbation of each cell.
+
+    Returns
+    -------
+    float32 [cells x genes]; equal to ``X`` where nothing is negative.
+    """
+    result = np.maximum(X, 0, dtype=np.float32)
+    for rows in pd.Series(groups).groupby(np.asarray(groups)).indices.values():
+        genes = np.flatnonzero((X[rows] < 0).any(axis=0))
+        before = np.maximum(X[np.ix_(rows, genes)].mean(axis=0, dtype=np.float64), 0)
+        after = result[np.ix_(rows, genes)].mean(axis=0, dtype=np.float64)
+        result[np.ix_(rows, genes)] *= np.divide(before, after, out=np.zeros_like(after), where=after > 0)
+    return result
+
+
+def sampled_counts(X: np.ndarray, depth_factors: np.ndarray, names: Sequence[str]) -> sparse.csr_matrix:
+    """Whole counts for predicted log values.
+
+    A cell's counts are ``expm1(X) * depth factor``, where the factor is that of the control cell from which it was
+    predicted: an unchanged control cell gets its own counts back. What is left of a whole number decides by chance
+    whether it is rounded up, so that the expected count is the predicted one; rounding to the nearest would delete
+    every prediction below half a count, which is most of them. The chance depends on the cell's name only.
+
+    What it cannot do: a log value is the mean of a log where a method predicts means, and its ``expm1`` is then below
+    the mean count; the depth of a perturbed cell is that of its control; counts vary less than counted molecules do,
+    where a method predicts the same values for all cells.
+
+    Parameters
+    ----------
+    X
+        Predicted cells [cells x genes], log1p, not negative.
+    depth_factors
+        Counts per unit of ``expm1(X)`` [cells]; see :func:`depth_factors_of`.
+    names
+        Name of each cell.
+
+    Returns
+    -------
+    CSR float32 [cells x genes] of whole numbers.
+    """
+    rows = []
+    for values, factor, name in zip(X, depth_factors, names, strict=True):
+        # Float32 log values give back whole counts to about 1e-6 of the count: not a remainder to round up by chance.
+        expected = np.expm1(values.astype(np.float64)) * factor
+        nearest = np.rint(expected)
+        expected = np.where(np.abs(expected - nearest) < 1e-5 * np.maximum(nearest, 1), nearest, expected)
+        draws = random_generator(COUNTS_SEED, "counts", name).random(len(values))
+        rows.append(sparse.csr_matrix((np.floor(expected) + (draws < expected % 1)).astype(np.float32)))
+    return sparse.vstack(rows, format="csr")
+
+
+def depth_factors_of(cells: anndata.AnnData, names: pd.Series) -> np.ndarray:
+    """Counts per unit of ``expm1(X)`` of the named cells of ``cells.h5ad``, from their own counts.
+
+    Raises
+    ------
+    InputError
+        Where the data set has no raw counts: no rule could say how deep its cells were sequenced.
+    """
+    raw_counts(cells)
+    rows = cells.obs_names.get_indexer(names)
+    if (rows < 0).any():
+        absent = names.iloc[int(np.argmin(rows))]
+        raise InputError("predictions.h5ad", "obs['control_cell']", repr(absent), "cells of cells.h5ad")
+    used, inverse = np.unique(rows, return_inverse=True)
+    counts = np.asarray(cells.layers["counts"][used].sum(axis=1, dtype=np.float64)).ravel()
+    values = np.asarray(cells.X[used].expm1().sum(axis=1, dtype=np.float64)).ravel()
+    return np.divide(counts, values, out=np.zeros_like(counts), where=values > 0)[inverse]
+
+
+def raw_counts(cells: anndata.AnnData) -> sparse.csr_matrix:
+    """The counts of ``cells.h5ad``; an :class:`InputError` where there are none."""
+    if "counts" not in cells.layers:
+        raise InputError("cells.h5ad", "layers", "no 'counts'", "raw counts, which cell-eval2 compares")
+    return cells.layers["counts"]
+
+
+def log_sides(cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.DataFrame) -> Sides:
+    """Both sides in log1p values, as ``cells.h5ad`` holds them.
+
+    Parameters
+    ----------
+    cells, predictions, split
+        ``cells.h5ad``, ``predictions.h5ad`` (read by ``predictions.read_predictions``), ``split.tsv``.
+    """
+    return _sides(cells, cells.X, sparse.csr_matrix(_nonnegative_cells(predictions)), predictions, split)
+
+
+def count_sides(cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.DataFrame) -> Sides:
+    """Both sides in whole counts: the measured raw counts, and :func:`predicted_counts`."""
+    return _sides(cells, raw_counts(cells), predicted_counts(cells, predictions), predictions, split)
+
+
+def predicted_counts(cells: anndata.AnnData, predictions: anndata.AnnData) -> sparse.csr_matrix:
+    """The counts of all predicted cells: :func:`nonnegative`, then :func:`sampled_counts` at the depth of the controls.
+
+    Returns
+    -------
+    CSR float32 [rows of ``predictions`` x genes] of whole numbers.
+    """
+    names = predictions.obs["perturbation"].astype(str) + ":" + predictions.obs["control_cell"].astype(str)
+    factors = depth_factors_of(cells, predictions.obs["control_cell"].astype(str))
+    return sampled_counts(_nonnegative_cells(predictions), factors, names)
+
+
+def _nonnegative_cells(predictions: anndata.AnnData) -> np.ndarray:
+    X = predictions.X.toarray() if sparse.issparse(predictions.X) else np.asarray(predictions.X)
+    return nonnegative(X, predictions.obs["perturbation"].astype(str).to_numpy())
+
+
+def _sides(
+    cells: anndata.AnnData,
+    values: sparse.csr_matrix,
+    predicted: sparse.csr_matrix,
+    predictions: anndata.AnnData,
+    split: pd.DataFrame,
+) -> Sides:
+    halved = method_of(predictions).get("scored_against") == "half_b"
+    measured = measured_side(cells, values, split, halved)
+    controls = measured[(measured.obs[TARGET] == NON_TARGETING).to_numpy()]
+    labels = [*predictions.obs["perturbation"].astype(str), *controls.obs[TARGET]]
+    obs = pd.DataFrame({TARGET: labels}, index=[f"predicted{number}" for number in range(len(labels))])
+    X = sparse.vstack([predicted, controls.X], format="csr")
+    return Sides(measured, anndata.AnnData(X, obs=obs, var=measured.var.copy()), halved)
+
+
+def measured_side(
+    cells: anndata.AnnData, values: sparse.csr_matrix, split: pd.DataFrame, halved: bool = False, role: str = "test"
+) -> anndata.AnnData:
+    """The measured cells of the perturbations with this role (their second half, if ``halved``), then all controls.
+
+    Parameters
+    ----------
+    values
+        ``X`` or ``layers["counts"]`` of ``cells``.
+    """
+    perturbations = perturbations_of(split, role)
+    labels = cells.obs["perturbation"].astype(str)
+    kept = labels.isin(perturbations).to_numpy()
+    if halved:
+        kept &= ~first_half(cells.obs, perturbations)
+    rows = np.concatenate([np.flatnonzero(kept), np.flatnonzero(labels == CONTROL)])
+    targets = labels.to_numpy().astype(object)[rows]
+    targets[targets == CONTROL] = NON_TARGETING
+    obs = pd.DataFrame({TARGET: targets}, index=cells.obs_names[rows])
+    return anndata.AnnData(sparse.csr_matrix(values[rows]), obs=obs, var=pd.DataFrame(index=cells.var_names))
