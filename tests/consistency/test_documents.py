@@ -1,0 +1,46 @@
+"""A reader's walk: what the documents name is there, and what they say to run can be run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scgpt_bench.configuration import validate
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("[A-Z]*.md")), *sorted(ROOT.glob("*/*.md"))]
+DOCUMENTS = sorted({path for path in DOCUMENTS if ".venv" not in path.parts})
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+FOLDERS = "config|docs|envs|profiles|tests|benchmarks|workflow"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_everything_that_a_document_names_is_there(document):
+    text = document.read_text()
+    linked = [target.split("#")[0] for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text)]
+    missing = [target for target in linked if target and not (document.parent / target).exists()]
+    # Paths in code, from the root of the checkout; those with a placeholder stand for many.
+    paths = re.findall(rf"(?<![\w/<.-])((?:{FOLDERS})/[\w./-]*\w)", re.sub(r"\]\([^)]*\)", "", text))
+    # profiles/default is named because it must not be there.
+    missing += [
+        path for path in paths if path != "profiles/default" and "results/" not in path and not (ROOT / path).exists()
+    ]
+    targets = re.findall(r"^ *make (?:PYTHON=\S+ )?([a-z-]+)|`make (?:PYTHON=\S+ )?([a-z-]+)`", text, re.MULTILINE)
+    missing += [f"make {target}" for pair in targets for target in pair if target and target not in TARGETS]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_configuration_of_the_project_is_valid(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    validate(yaml.safe_load(path.read_text()), path.name)
+
+
+def test_the_make_targets_are_explained_and_declared():
+    text = (ROOT / "Makefile").read_text()
+    declared = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())
+    assert declared == TARGETS
+    readers = "".join((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
+    for target in ("demo", "test", "test-long", "lint", "bench", "verify", "coverage", "slurm-profile"):
+        assert f"make {target}" in readers
