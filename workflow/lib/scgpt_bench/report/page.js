@@ -12,8 +12,9 @@ function show() {
   for (const link of links) mark(link, link.hash === '#' + section.id);
   showGroup(section, target.closest('.group'));
   const entry = target.closest('.item');
-  if (entry) { entry.hidden = false; entry.scrollIntoView(); }
-  else window.scrollTo(0, 0);
+  if (entry) entry.hidden = false;
+  // After the browser's own scrolling to the fragment.
+  requestAnimationFrame(() => (entry ? entry.scrollIntoView() : window.scrollTo(0, 0)));
   if (location.hash) (entry || section).focus({ preventScroll: true });
 }
 
@@ -148,5 +149,6 @@ function save(button) {
 for (const button of document.querySelectorAll('button.download')) {
   button.addEventListener('click', () => save(button));
 }
+history.scrollRestoration = 'manual';
 window.addEventListener('hashchange', show);
 show();

@@ -61,29 +61,30 @@ def make(
         figure = figures.paired_differences(verdicts, metric, methods)
         figures.save(figure, add(f"figures/differences_{metric}.svg", "Verdict", figure="difference", metric=metric))
     write_table(verdicts, add("verdicts.tsv", "Verdict", table="every method against the best baseline"))
-    for dataset in datasets:
-        drawn = folder / datasets[0] if dataset != datasets[0] else None
-        _of_dataset(folder, dataset, drawn, scores, metrics, perturbations, genes, methods, add)
+    for number, dataset in enumerate(datasets):
+        _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods, add)
     write_table(scores, add("scores.tsv", "Scores", table="scores"))
     write_table(pd.DataFrame({"metric": METRICS, "reference": "control"}), add("ledger.tsv", "Trust", table="ledger"))
     jobs = [("finetune", f"{dataset}.{SPLIT}.{method}.0") for dataset in datasets for method in methods]
     jobs = pd.DataFrame(jobs, columns=["rule", "job"]).assign(seconds=100.0, memory_mib=900.0)
     cost = figures.cost_table(jobs, methods, 1, ["finetune"])
     for by in ("rule", "method"):
-        figures.save(figures.cost_bars(cost, by, "Cost"), add(f"figures/cost_by_{by}.svg", "Cost", figure="cost", by=by))
+        figures.save(
+            figures.cost_bars(cost, by, "Cost"), add(f"figures/cost_by_{by}.svg", "Cost", figure="cost", by=by)
+        )
     write_table(cost, add("cost.tsv", "Cost", table="cost"))
     write_json({"inputs": [], "versions": {"scgpt": "0.2.4"}}, add("provenance.json", "Provenance", table="provenance"))
     return MadeUp(folder, items, _start(scores, verdicts, datasets, genes, methods))
 
 
-def _of_dataset(folder, dataset, drawn, scores, metrics, perturbations, genes, methods, add) -> None:
-    """The figures and the table of one data set; copies of those in ``drawn``, where given."""
+def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods, add) -> None:
+    """The figures and the table of one data set; any but the first takes copies of the first's figures."""
 
     def draw(name: str, category: str, make_figure, **labels: str) -> None:
-        path = add(f"{dataset}/{name}.svg", category, dataset, **labels)
-        if drawn:
+        path = add(f"dataset{number}/{name}.svg", category, dataset, **labels)
+        if number:
             path.parent.mkdir(exist_ok=True)
-            shutil.copy(drawn / f"{name}.svg", path)
+            shutil.copy(path.parents[1] / "dataset0" / path.name, path)
         else:
             figures.save(make_figure(), path)
 
@@ -112,12 +113,12 @@ def _of_dataset(folder, dataset, drawn, scores, metrics, perturbations, genes, m
     table = values.pivot_table(index="perturbation", columns="method", values="value")
     write_table(
         table.reindex(columns=list(methods)).reset_index(),
-        add(f"{dataset}/perturbations.tsv", "Perturbations", dataset, table="every perturbation", split=SPLIT),
+        add(f"dataset{number}/perturbations.tsv", "Perturbations", dataset, table="every perturbation", split=SPLIT),
     )
-    for method in methods:
+    for position, method in enumerate(methods):
         predicted, shown = 0.5 * true + generator.normal(0, 0.1, true.shape), min(n, 6)
         draw(
-            f"predicted_against_true_{method}",
+            f"predicted_against_true_{position}",
             "Perturbations",
             lambda p=predicted, k=shown, m=method: figures.predicted_against_true(
                 p[:k], true[:k], perturbations[:k], genes, f"{place}: {m}"
@@ -127,7 +128,7 @@ def _of_dataset(folder, dataset, drawn, scores, metrics, perturbations, genes, m
             split=SPLIT,
         )
         draw(
-            f"residual_{method}",
+            f"residual_{position}",
             "Perturbations",
             lambda p=predicted, m=method: figures.residual_heatmap(p, true, perturbations, genes, f"{place}: {m}"),
             figure="residual",
