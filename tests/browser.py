@@ -60,6 +60,7 @@ def categories(driver: webdriver.Chrome) -> list[str]:
 
 
 def go_to(driver: webdriver.Chrome, category: str) -> None:
+    driver.execute_script("window.scrollTo(0, 0)")
     driver.find_element(By.LINK_TEXT, category).click()
     until(driver, "return !document.getElementById(arguments[0]).hidden", category.lower())
 
@@ -92,12 +93,10 @@ def complaints(driver: webdriver.Chrome) -> list[str]:
 
 
 def requested(driver: webdriver.Chrome) -> set[str]:
-    """The schemes of every address that the page asked for since the last call."""
+    """The schemes of every address that a report asked for since the last call."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    sent = [
-        message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
-    ]
-    return {address.split(":")[0] for address in sent}
+    sent = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
+    return {entry["request"]["url"].split(":")[0] for entry in sent if entry["documentURL"].startswith("file:")}
 
 
 def accessibility_violations(driver: webdriver.Chrome) -> list[str]:
