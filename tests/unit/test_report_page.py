@@ -55,6 +55,13 @@ def test_two_pages_of_the_same_results_are_the_same_bytes(tmp_path, table):
     assert written(tmp_path, table) == written(tmp_path, table)
 
 
+def test_a_piece_of_html_is_shown_as_it_is_and_an_unknown_file_refused(tmp_path):
+    (tmp_path / "card.html").write_text("<h4>Batches</h4>")
+    assert "<h4>Batches</h4>" in written(tmp_path, item(tmp_path / "card.html", "Data"))
+    with pytest.raises(InputError, match=r"a\.png: suffix: found '\.png'; expected one of \.svg, \.tsv"):
+        written(tmp_path, item(tmp_path / "a.png", "Data"))
+
+
 @pytest.mark.parametrize(
     ("name", "cells", "kind"),
     [

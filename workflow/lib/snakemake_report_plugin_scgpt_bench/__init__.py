@@ -6,6 +6,7 @@ imports every plug-in whenever it starts, so that nothing heavy may be imported 
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Optional
 
 from snakemake_interface_report_plugins.reporter import ReporterBase
 from snakemake_interface_report_plugins.settings import ReportSettingsBase
@@ -13,7 +14,10 @@ from snakemake_interface_report_plugins.settings import ReportSettingsBase
 
 @dataclass
 class ReportSettings(ReportSettingsBase):
-    path: Path | None = field(default=None, metadata={"help": "The file to write.", "env_var": False, "required": True})
+    # Snakemake makes a command-line option of it, and reads Optional but no union of another spelling.
+    path: Optional[Path] = field(  # noqa: UP045
+        default=None, metadata={"help": "The file to write.", "env_var": False, "required": True}
+    )
 
 
 class Reporter(ReporterBase):

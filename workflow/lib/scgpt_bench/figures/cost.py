@@ -97,7 +97,7 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
         axes.barh(rows, bars[column] / size, height=0.62, color=colour)
         axes.set_xlabel({"hours": f"time ({unit})", "gpu_hours": f"GPU time ({unit})"}.get(column, f"memory ({unit})"))
         axes.locator_params(axis="x", nbins=3)
-        axes.set_xlim(0, max(float(bars[column].max() / size), 1e-9) * 1.02)
+        axes.set_xlim(0, 1.02 * (float(bars[column].max()) / size or 1.0))
     for row, entry in enumerate(bars.itertuples()):
         beside_row(time, row, _time(entry.hours))
         beside_row(gpu, row, _time(entry.gpu_hours) if entry.gpu_hours else "none")

@@ -97,7 +97,7 @@ def predicted_against_true(
         if panel + columns >= len(perturbations):
             axes.set_xlabel(f"true delta ({_UNIT})")
     found = [f"{name} {_correlation_text(p, t)}" for name, p, t in zip(perturbations, predicted, true, strict=True)]
-    say(figure, f"Pearson delta of {listed(found, 12)}.")
+    say(figure, f"Pearson delta: {listed(found, 12)}.")
     return figure
 
 
@@ -306,7 +306,7 @@ def residual_heatmap(
     say(
         figure,
         f"Over all genes, the residual has {100 * left_over:.0f} % of the sum of squares of the measured change"
-        + (" (more than 100 %: worse than predicting no change)." if left_over > 1 else "."),
+        + (" (more than 100 %: worse than predicting no change)." if left_over > 1.005 else "."),
     )
     return figure
 

@@ -2,7 +2,7 @@
 
 Figures are SVG files whose title and ``dc:description`` become the alternative text and the numbers of the caption.
 Tables are TSV files: the text itself is in the page, for sorting and searching (DataTables, from itables) and to be
-saved unrounded. A content security policy in the page forbids every request.
+saved unrounded. A content security policy in the page forbids every request, and every script but the page's own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Item:
     Attributes
     ----------
     path
-        An SVG figure, a TSV table, or text (JSON, YAML).
+        An SVG figure, a TSV table, text (JSON, YAML), or a piece of HTML (its headings from h4 down) whose writer
+        escaped what had to be.
     category, subcategory
         Where it stands; ``None`` for a subcategory that is no data set's.
     labels
@@ -87,6 +88,7 @@ def write(items: Sequence[Item], start: str, path: str | Path, made: datetime.da
     for item in items:
         categories[item.category].setdefault(item.subcategory, []).append(_shown(item))
     script, style = data_tables()
+    own_script = (Path(__file__).parent / "page.js").read_text()
     stream = template("page.html").stream(
         start=Markup(start),
         categories={name: groups for name, groups in categories.items() if groups},
@@ -94,7 +96,8 @@ def write(items: Sequence[Item], start: str, path: str | Path, made: datetime.da
         library=base64.b64encode(script).decode(),
         library_style=Markup(style),
         style=Markup((Path(__file__).parent / "page.css").read_text()),
-        script=Markup((Path(__file__).parent / "page.js").read_text()),
+        script=Markup(own_script),
+        script_hash=base64.b64encode(hashlib.sha256(own_script.encode()).digest()).decode(),
     )
     stream.enable_buffering(64)
     with whole(path) as partial, open(partial, "w", encoding="utf-8") as handle:
@@ -121,7 +124,9 @@ def data_tables() -> tuple[bytes, str]:
 
 def _shown(item: Item) -> dict[str, object]:
     """What the template needs of an item."""
-    kinds = {".svg": _figure, ".tsv": _table}
+    kinds = {".svg": _figure, ".tsv": _table, ".json": _text, ".yaml": _text, ".html": _piece}
+    if item.path.suffix not in kinds:
+        raise InputError(item.path, "suffix", repr(item.path.suffix), f"one of {', '.join(kinds)}")
     labels = dict(item.labels)
     heading = labels.pop("figure", None) or labels.pop("table", None) or item.path.name
     return {
@@ -130,7 +135,7 @@ def _shown(item: Item) -> dict[str, object]:
         "heading": heading,
         "labels": labels,
         "caption": Markup(item.caption),
-        **kinds.get(item.path.suffix, _text)(item.path),
+        **kinds[item.path.suffix](item.path),
     }
 
 
@@ -173,4 +178,8 @@ def _is_number(cell: str) -> bool:
 
 
 def _text(path: Path) -> dict[str, object]:
-    return {"kind": "text", "text": path.read_text()}
+    return {"kind": "text", "text": path.read_text(encoding="utf-8")}
+
+
+def _piece(path: Path) -> dict[str, object]:
+    return {"kind": "piece", "text": Markup(path.read_text(encoding="utf-8"))}

@@ -140,11 +140,16 @@ def _score_of_kind(run: Run, scores: pd.DataFrame, kind: str) -> float | None:
 
 def warnings(run: Run) -> list[tuple[str, str]]:
     """What limits the verdicts, as (what, why it matters), the most important first."""
-    found = [*_of_weights(run), *_of_data(run), *_of_genes(run.statements), *_of_recipe(run)]
+    found = [*_of_source(run), *_of_weights(run), *_of_data(run), *_of_genes(run.statements), *_of_recipe(run)]
     return list(dict.fromkeys(found))
 
 
-def _of_weights(run: Run) -> Iterable[tuple[str, str]]:
+def _of_source(run: Run) -> Iterable[tuple[str, str]]:
+    for dataset in run.generated:
+        yield (
+            f"Generated data: {dataset}",
+            "These cells were simulated here, with a known truth. They test the workflow; they say nothing of biology.",
+        )
     published = [name for name, source in run.checkpoints.items() if source in ("catalogue", "folder")]
     if run.checkpoints and not published:
         yield (
@@ -152,6 +157,9 @@ def _of_weights(run: Run) -> Iterable[tuple[str, str]]:
             "Every scGPT model of this run was pretrained here or has random weights. The verdicts are about those "
             "models, not about the published scGPT.",
         )
+
+
+def _of_weights(run: Run) -> Iterable[tuple[str, str]]:
     random_decoder, untrained = {}, {}
     for statement in run.statements:
         report = statement.says["load_report"]
@@ -199,23 +207,21 @@ def _of_data(run: Run) -> Iterable[tuple[str, str]]:
                 f"{len(poor)} of {len(listed)} have a response that two halves of their own cells do not agree on "
                 f"({_listed(poor, 8)}): no method can be expected to predict it.",
             )
-    for dataset in run.generated:
-        yield (
-            f"Generated data: {dataset}",
-            "These cells were simulated here, with a known truth. They test the workflow; they say nothing of biology.",
-        )
 
 
 def _of_genes(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
+    checkpoints: dict[tuple[str, int, int], dict[str, None]] = {}  # in order, each once
     for statement in statements:
-        padded = statement.says["genes_padded"]
+        place = (statement.dataset, statement.says["genes_padded"], statement.n_genes)
+        checkpoints.setdefault(place, {})[statement.says["load_report"]["checkpoint"]] = None
+    for (dataset, padded, n_genes), names in checkpoints.items():
         if padded:
-            checkpoint = statement.says["load_report"]["checkpoint"]
             yield (
-                f"Padded genes: {statement.dataset}",
-                f"{padded:,} of {statement.n_genes:,} measured genes ({100 * padded / statement.n_genes:.1f} %) are "
-                f"not in the vocabulary of {checkpoint}. scGPT cannot tell them apart.",
+                f"Padded genes: {dataset}",
+                f"{padded:,} of {n_genes:,} measured genes ({100 * padded / n_genes:.1f} %) are not in the vocabulary "
+                f"of {_listed(list(names))}. scGPT cannot tell them apart.",
             )
+    for statement in statements:
         untold = statement.says["targets_outside_vocabulary"]
         if untold:
             yield (
