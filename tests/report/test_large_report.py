@@ -12,7 +12,7 @@ import made_up
 def large(tmp_path_factory):
     datasets = [f"drop{number}" for number in range(10)]
     folder = tmp_path_factory.mktemp("large")
-    genes = [f"GENE{i}" for i in range(3000)]
+    genes = [f"GENE{i}" for i in range(2000)]
     return made_up.make(folder, datasets, [f"TARGET{i}" for i in range(300)], genes)
 
 

@@ -49,7 +49,7 @@ const nearby = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
     if (!isIntersecting) continue;
     nearby.unobserve(target);
-    if (target.tagName === 'IMG') target.src = 'data:image/svg+xml;base64,' + target.dataset.source;
+    if (target.tagName === 'IMG') draw(target);
     else fill(target);
   }
 }, { rootMargin: '800px' });
@@ -77,10 +77,26 @@ function addFilters(group) {
   }
 }
 
+function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+}
+
+async function figure(image) {
+  const compressed = new Blob([bytesOf(image.dataset.source)]).stream();
+  const content = await new Response(compressed.pipeThrough(new DecompressionStream('gzip'))).arrayBuffer();
+  return new Blob([content], { type: 'image/svg+xml' });
+}
+
+async function draw(image) {
+  image.src = URL.createObjectURL(await figure(image));
+  await image.decode();
+  URL.revokeObjectURL(image.src);
+}
+
 async function fill(table) {
   if (!library) {
-    const bytes = Uint8Array.from(atob(document.getElementById('library').textContent), (c) => c.charCodeAt(0));
-    library = import(URL.createObjectURL(new Blob([bytes], { type: 'text/javascript' })));
+    const source = new Blob([bytesOf(document.getElementById('library').textContent)], { type: 'text/javascript' });
+    library = import(URL.createObjectURL(source));
   }
   const DataTable = (await library).default;
   const [, ...rows] = parse(table.closest('.item').querySelector('pre').textContent);
@@ -134,13 +150,11 @@ function parse(text) {
   return rows;
 }
 
-function save(button) {
+async function save(button) {
   const entry = button.closest('.item');
   const image = entry.querySelector('img');
-  const content = image ? atob(image.dataset.source) : entry.querySelector('pre').textContent;
-  const bytes = image ? Uint8Array.from(content, (c) => c.charCodeAt(0)) : content;
   const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([bytes]));
+  link.href = URL.createObjectURL(image ? await figure(image) : new Blob([entry.querySelector('pre').textContent]));
   link.download = button.dataset.file.replaceAll('/', '.').replace(/^results\./, '');
   link.click();
   URL.revokeObjectURL(link.href);

@@ -1,6 +1,7 @@
 """One HTML file out of figures, tables and captions: opens offline, asks nothing of the network, runs no text as code.
 
-Figures are SVG files whose title and ``dc:description`` become the alternative text and the numbers of the caption.
+Figures are SVG files, compressed, whose title and ``dc:description`` become the alternative text and the numbers of the
+caption.
 Tables are TSV files: the text itself is in the page, for sorting and searching (DataTables, from itables) and to be
 saved unrounded. A content security policy in the page forbids every request, and every script but the page's own.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import csv
 import datetime
+import gzip
 import hashlib
 import importlib.util
 import io
@@ -147,7 +149,7 @@ def _figure(path: Path) -> dict[str, object]:
     findings = next((element.text or "" for element in root.iter(f"{_DC}description")), "")
     return {
         "kind": "figure",
-        "source": base64.b64encode(content).decode(),
+        "source": base64.b64encode(gzip.compress(content, mtime=0)).decode(),
         "width": round(size[0] * 4 / 3),
         "height": round(size[1] * 4 / 3),
         "findings": findings,
