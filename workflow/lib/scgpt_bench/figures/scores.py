@@ -293,4 +293,4 @@ def _value_text(score: Any) -> str:
     if np.isfinite(score.ci_low) and np.isfinite(score.ci_high):
         text += f" [{score.ci_low:.3f}, {score.ci_high:.3f}]"
     fraction = getattr(score, "fraction_of_ceiling", np.nan)
-    return f"{text}, {100 * fraction:.0f} % of ceiling" if pd.notna(fraction) else text
+    return f"{text}, {round(100 * fraction)} % of ceiling" if pd.notna(fraction) else text
