@@ -52,13 +52,36 @@ def whats(made: summary.Run) -> list[str]:
             0.2,
             "Yes: tuned predicts the responses better than the best baseline, ridge (+0.200, 95 % interval ",
         ),
-        ("indistinguishable", 0.02, "No difference was shown: tuned, the scGPT method with the highest score, cannot"),
+        (
+            "indistinguishable",
+            0.02,
+            "No scGPT method was shown to be better than the best baseline, ridge; tuned cannot",
+        ),
         ("worse", -0.2, "No: every scGPT method is worse than the best baseline, ridge; the closest is tuned (-0.200"),
         ("data cannot tell", 0.2, "These data cannot tell: even a second sample of the same cells does not"),
     ],
 )
 def test_the_answer_is_that_of_the_best_scgpt_method(verdict, difference, answer):
     (place,) = summary.places(run(verdict, difference))
+    assert place["answer"].startswith(answer)
+
+
+@pytest.mark.parametrize(
+    ("of_the_highest", "of_the_other", "answer"),
+    [
+        (
+            "indistinguishable",
+            "better",
+            "Yes: flagged predicts the responses better than the best baseline, ridge (-0.200",
+        ),
+        ("worse", "indistinguishable", "No scGPT method was shown to be better than the best baseline, ridge; flagged"),
+    ],
+)
+def test_a_verdict_counts_more_than_a_mean(of_the_highest, of_the_other, answer):
+    made = run()
+    verdict_of = {"tuned": of_the_highest, "flagged": of_the_other}
+    made.verdicts["verdict"] = made.verdicts["method"].map(verdict_of)
+    (place,) = summary.places(made)
     assert place["answer"].startswith(answer)
 
 

@@ -113,23 +113,26 @@ def _answer(run: Run, rows: Sequence[Mapping[str, Any]]) -> str:
     scgpt = [row for row in rows if run.kinds[row["method"]].startswith("scgpt")]
     if not scgpt:
         return "No scGPT method was run on these data."
-    best = scgpt[0]
-    if best["verdict"] == "data cannot tell":
+    verdicts = [row["verdict"] for row in scgpt]
+    if "data cannot tell" in verdicts:
         return (
             "These data cannot tell: even a second sample of the same cells does not predict the responses better "
             "than the responses of other perturbations do."
         )
-    winners = [row["method"] for row in scgpt if row["verdict"] == "better"]
-    effect = f"{best['difference']:+.3f}, 95 % interval {interval(best['ci_low'], best['ci_high'])}"
-    against = f"the best baseline, {best['best_baseline']}"
-    if winners:
-        others = f" So {'does' if len(winners) == 2 else 'do'} {_listed(winners[1:])}." if len(winners) > 1 else ""
-        return f"Yes: {winners[0]} predicts the responses better than {against} ({effect}).{others}"
-    if best["verdict"] == "worse":
-        return f"No: every scGPT method is worse than {against}; the closest is {best['method']} ({effect})."
+    # The best method that is better; else the best that is not shown to be worse; else the best of all.
+    told = next((verdict for verdict in ("better", "indistinguishable") if verdict in verdicts), "worse")
+    named = [row for row in scgpt if row["verdict"] == told]
+    first, others = named[0], [row["method"] for row in named[1:]]
+    against = f"the best baseline, {first['best_baseline']}"
+    effect = f"{first['difference']:+.3f}, 95 % interval {interval(first['ci_low'], first['ci_high'])}"
+    if told == "better":
+        also = f" So {'does' if len(others) == 1 else 'do'} {_listed(others)}." if others else ""
+        return f"Yes: {first['method']} predicts the responses better than {against} ({effect}).{also}"
+    if told == "worse":
+        return f"No: every scGPT method is worse than {against}; the closest is {first['method']} ({effect})."
     return (
-        f"No difference was shown: {best['method']}, the scGPT method with the highest score, cannot be told from "
-        f"{against} ({effect}). That does not mean that they are equal."
+        f"No scGPT method was shown to be better than {against}; {first['method']} cannot be told from it ({effect}). "
+        "That does not mean that they are equal."
     )
 
 
