@@ -3,15 +3,14 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import anndata
     import numpy as np
 
     from scgpt_bench.evaluation.scores import gather
-    from scgpt_bench.files import write_table
+    from scgpt_bench.files import read_h5ad, write_table
 
     metrics = gather(snakemake.input.metrics)
     values = metrics[metrics["metric"] == snakemake.params.metric]
-    truth = anndata.read_h5ad(snakemake.input.truth)
+    truth = read_h5ad(snakemake.input.truth)
     table = values.pivot_table(index="perturbation", columns="method", values="value", aggfunc="mean")
     table = table.reindex(index=truth.obs_names, columns=values["method"].unique())
     table.insert(0, "measured_cells", truth.obs["n_cells"])

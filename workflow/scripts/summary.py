@@ -5,15 +5,13 @@ from scgpt_bench.job import logged
 with logged(snakemake.log[0]):
     from pathlib import Path
 
-    import anndata
-
-    from scgpt_bench.files import read_table, whole
+    from scgpt_bench.files import read_h5ad, read_table, whole
     from scgpt_bench.methods.predictions import method_of
     from scgpt_bench.report import summary
 
     statements = []
     for path in map(Path, snakemake.input.pseudobulks):
-        pseudobulk = anndata.read_h5ad(path)
+        pseudobulk = read_h5ad(path)
         dataset, split, method = path.parts[-5:-2]
         statements.append(summary.Statement(dataset, split, method, pseudobulk.n_vars, method_of(pseudobulk)))
     run = summary.Run(

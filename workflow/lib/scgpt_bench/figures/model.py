@@ -89,14 +89,14 @@ def training_history(
         axes.yaxis.set_major_formatter("{x:.3g}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel(time)
-    found = [f"{count(len(history), time)}."]
+    told = [f"{count(len(history), time)}."]
     for name in [*losses, *metrics]:
         known = history[[time, name]].dropna()
         if len(known):
-            found.append(f"{name}: {known[name].iloc[0]:.3g} at first, {known[name].iloc[-1]:.3g} at the end.")
+            told.append(f"{name}: {known[name].iloc[0]:.3g} at first, {known[name].iloc[-1]:.3g} at the end.")
     if best is not None:
-        found.append(f"Weights kept: {time} {best:g}.")
-    say(figure, " ".join(found))
+        told.append(f"Weights kept: {time} {best:g}.")
+    say(figure, " ".join(told))
     return figure
 
 
@@ -149,11 +149,11 @@ def vocabulary_coverage(vocabulary: pd.DataFrame, expression: np.ndarray | None,
     axes.set(xlim=(0, 100), xlabel="share of the measured genes, and of their mean expression (%)")
     legend_above(axes, 1)
     covered = 100 * (1 - weights["genes"][padded].sum() / len(vocabulary))
-    found = f"{covered:.1f} % of {count(len(vocabulary), 'gene')} are known to the model"
+    told = f"{covered:.1f} % of {count(len(vocabulary), 'gene')} are known to the model"
     if expression is not None:
         lost = weights["expression"][padded].sum() / max(weights["expression"].sum(), 1e-12)
-        found += f", with {100 * (1 - lost):.1f} % of the mean expression"
-    say(figure, found + ".")
+        told += f", with {100 * (1 - lost):.1f} % of the mean expression"
+    say(figure, told + ".")
     return figure
 
 

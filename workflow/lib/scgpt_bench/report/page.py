@@ -16,7 +16,6 @@ import hashlib
 import importlib.util
 import io
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +85,7 @@ def write(items: Sequence[Item], start: str, path: str | Path, made: datetime.da
     made
         The time stamp, the only thing in which two reports of the same results differ; now, unless given.
     """
-    categories = {name: {} for name in CATEGORIES}
+    categories: dict[str, dict[str | None, list[dict[str, object]]]] = {name: {} for name in CATEGORIES}
     for item in items:
         categories[item.category].setdefault(item.subcategory, []).append(_shown(item))
     script, style = data_tables()
@@ -102,8 +101,8 @@ def write(items: Sequence[Item], start: str, path: str | Path, made: datetime.da
         script_hash=base64.b64encode(hashlib.sha256(own_script.encode()).digest()).decode(),
     )
     stream.enable_buffering(64)
-    with whole(path) as partial, open(partial, "w", encoding="utf-8") as handle:
-        stream.dump(handle)
+    with whole(path) as partial, open(partial, "wb") as handle:
+        stream.dump(handle, encoding="utf-8")
 
 
 def template(name: str) -> Template:
@@ -120,7 +119,10 @@ def template(name: str) -> Template:
 
 def data_tables() -> tuple[bytes, str]:
     """Script and style of DataTables, as itables ships them; itables itself, with its imports, is not needed."""
-    folder = Path(importlib.util.find_spec("itables").submodule_search_locations[0]) / "html"
+    package = importlib.util.find_spec("itables")
+    if package is None or not package.origin:
+        raise ModuleNotFoundError("itables: not installed")
+    folder = Path(package.origin).parent / "html"
     return (folder / "dt_bundle.js").read_bytes(), (folder / "dt_bundle.css").read_text()
 
 
@@ -144,7 +146,7 @@ def _shown(item: Item) -> dict[str, object]:
 def _figure(path: Path) -> dict[str, object]:
     content = path.read_bytes()
     root = ElementTree.fromstring(content)
-    size = [float(re.match(r"[\d.]+", root.get(side)).group()) for side in ("width", "height")]
+    size = [float(root.attrib[side].removesuffix("pt")) for side in ("width", "height")]
     title = root.findtext(f"{_SVG}title", "")
     findings = next((element.text or "" for element in root.iter(f"{_DC}description")), "")
     return {
