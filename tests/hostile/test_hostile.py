@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scgpt_bench.figures.tables import page
 
 from bad_input import study
 from scgpt_bench.errors import InputError
-from scgpt_bench.figures.tables import page
 from scgpt_bench.files import read_h5ad
 from scgpt_bench.scgpt import checkpoint
 from snakemake_checkout import ROOT, copy_of_checkout

@@ -119,8 +119,10 @@ def loaded(methods) -> pd.DataFrame:
     )
 
 
-def costs(rules) -> pd.DataFrame:
-    return pd.DataFrame({"rule": rules, "seconds": np.geomspace(1, 5000, len(rules)), "memory_mib": 900.0})
+def costs(methods) -> pd.DataFrame:
+    jobs = {"rule": "finetune", "job": [f"planted.fold-0.{method}.0" for method in methods], "memory_mib": 900.0}
+    table = pd.DataFrame(jobs).assign(seconds=np.geomspace(1, 5000, len(methods)))
+    return figures.cost_table(table, methods, 1, ["finetune"])
 
 
 def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[str, Figure]:
@@ -143,10 +145,11 @@ def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[
             np.arange(1, shown + 1),
         ),
         "delta_heatmap": figures.delta_heatmap(delta, perturbations, gene_names(), "planted"),
+        "residual_heatmap": figures.residual_heatmap(0.5 * delta, delta, perturbations, gene_names(), "planted"),
         "training_history": figures.training_history(history(15), methods[0], best=7),
         "vocabulary_coverage": figures.vocabulary_coverage(vocabulary(perturbations), np.arange(n) + 1.0, methods[0]),
         "load_report": figures.load_report(loaded(methods), "planted"),
-        "cost_bars": figures.cost_bars(costs(methods), "this run"),
+        "cost_bars": figures.cost_bars(costs(methods), "method", "this run"),
     }
 
 
@@ -282,19 +285,19 @@ def test_known_methods_differ_in_colour_and_groups_in_marker():
 
 
 @pytest.mark.parametrize(
-    ("method", "group"),
+    ("method", "kind", "group"),
     [
-        ("ridge-10", "baseline"),
-        ("scgpt-finetuned-long", "scGPT"),
-        ("oracle_2", "benchmark control"),
-        ("ridgeline", "other method"),
-        ("gears", "other method"),
+        ("ridge-10", "ridge", "baseline"),
+        ("long", "scgpt-finetuned", "scGPT"),
+        ("ridge", "oracle", "benchmark control"),
+        ("scgpt-elsewhere", "imported", "other method"),
+        ("gears", None, "other method"),
     ],
 )
-def test_an_unknown_method_has_the_group_it_extends_and_always_the_same_colour(method, group):
-    style = figures.method_style(method)
+def test_a_method_has_the_group_of_its_kind_and_always_the_same_colour(method, kind, group):
+    style = figures.method_style(method, kind)
     assert style.group == group
-    assert style == figures.method_style(method)
+    assert style == figures.method_style(method, kind)
 
 
 def test_the_ladder_is_sorted_by_what_is_better():
@@ -311,6 +314,41 @@ def test_floor_and_ceiling_are_drawn_where_they_score():
     axes = figures.method_scores(scores, "pearson_delta").axes[0]
     dashed = {line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"}
     assert dashed == set(scores.set_index("method").loc[["shuffled", "technical-duplicate"], "mean"])
+
+
+def test_floor_and_ceiling_are_kinds_and_not_names():
+    kinds = {"shuffled": "ridge", "ridge": "shuffled", "second-sample": "technical-duplicate"}
+    scores = score_table(list(kinds))
+    axes = figures.method_scores(scores, "pearson_delta", kinds).axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert set(labels) == {"shuffled", "ridge (floor)", "second-sample (ceiling)"}
+    dashed = {line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"}
+    assert dashed == set(scores.set_index("method").loc[["ridge", "second-sample"], "mean"])
+
+
+def test_a_figure_says_what_it_shows(tmp_path):
+    for name, figure in all_figures([*ODD, *names(6)]).items():
+        figures.save(figure, tmp_path / f"{name}.svg")
+        root = ElementTree.parse(tmp_path / f"{name}.svg")
+        (description,) = (found.text for found in root.iter("{http://purl.org/dc/elements/1.1/}description"))
+        assert description.endswith((".", ").")), name
+        assert len(description) > 30, name
+    ladder = figures.method_scores(score_table(), "pearson_delta").get_label()
+    assert ladder == (
+        "12 methods, from imported 0.700 (best) to control-mean 0.100. Best baseline: target-only 0.373. "
+        "Best scGPT method: scgpt-finetuned 0.536. Ceiling: technical-duplicate 0.645. Floor: shuffled 0.591."
+    )
+
+
+def test_the_residual_is_what_was_measured_minus_what_was_predicted():
+    true = deltas(8)
+    figure = figures.residual_heatmap(0.5 * true, true, names(8), gene_names(), "ridge")
+    measured, predicted, residual = (np.asarray(axes.collections[0].get_array()) for axes in figure.axes[:3])
+    np.testing.assert_allclose(measured - predicted, residual)
+    np.testing.assert_allclose(residual, 0.5 * measured)
+    assert figure.get_label() == "Over all genes, the residual has 25 % of the sum of squares of the measured change."
+    worse = figures.residual_heatmap(-true, true, names(8), gene_names(), "ridge")
+    assert "worse than predicting no change" in worse.get_label()
 
 
 def test_a_score_without_interval_is_a_dot_without_bar():
@@ -415,12 +453,22 @@ def test_the_load_report_says_how_much_is_pretrained():
     assert beside == ["4 M, 75.0 % pretrained", "500, 0.0 % pretrained"]
 
 
-def test_costs_add_time_and_take_the_largest_memory():
+def test_costs_add_time_take_the_largest_memory_and_count_the_gpus():
     jobs = pd.DataFrame(
-        {"rule": ["fit", "fit", "plot"], "seconds": [60.0, 90.0, 3.0], "memory_mib": [512, 2048, np.nan]}
+        {
+            "rule": ["fit", "fit", "fit", "read"],
+            "job": ["a.fold0.ridge.0", "a.fold0.ridge.1", "a.fold0.ridge-long.0", "a"],
+            "seconds": [3600.0, 7200.0, 60.0, 3.0],
+            "memory_mib": [512, 2048, 100, np.nan],
+        }
     )
-    time, memory = figures.cost_bars(jobs, "this run").axes
-    assert [text.get_text() for text in time.texts] == ["2.5 min, 2 jobs", "3.0 s, 1 job"]
+    table = figures.cost_table(jobs, ["ridge", "ridge-long"], 2, ["fit"])
+    assert table["method"].to_list() == ["ridge", "ridge-long", "every method"]
+    assert table["jobs"].to_list() == [2, 1, 1]
+    np.testing.assert_allclose(table["gpu_hours"], [6, 2 / 60, 0])
+    time, gpu, memory = figures.cost_bars(table, "rule", "this run").axes
+    assert [text.get_text() for text in time.texts] == ["3.0 h", "3.0 s"]
+    assert [text.get_text() for text in gpu.texts] == ["6.0 h", "none"]
     assert [text.get_text() for text in memory.texts] == ["2.0 GiB", "unknown"]
 
 

@@ -52,8 +52,18 @@ rule scores:
         metrics_of_run(),
         official_metrics_of_run(),
     output:
-        scores="results/scores.tsv",
-        verdicts="results/verdicts.tsv",
+        scores=report(
+            "results/scores.tsv",
+            category="Scores",
+            labels={"table": "scores of every method, data set, split and metric"},
+            caption="../report/score_table.rst",
+        ),
+        verdicts=report(
+            "results/verdicts.tsv",
+            category="Verdict",
+            labels={"table": "every method against the best baseline"},
+            caption="../report/verdict_table.rst",
+        ),
     log:
         "logs/scores.log",
     benchmark:
@@ -67,7 +77,7 @@ rule scores:
     params:
         code=code("scores.py"),
         options=config["scores"],
-        kinds={method: options["kind"] for method, options in config["methods"].items()},
+        kinds=KINDS,
     script:
         "../scripts/scores.py"
 
@@ -101,7 +111,12 @@ rule anchors:
         scores="results/scores.tsv",
         anchors=config["anchor_table"],
     output:
-        "results/anchors.tsv",
+        report(
+            "results/anchors.tsv",
+            category="Trust",
+            labels={"table": "published figures beside those of this run"},
+            caption="../report/anchors.rst",
+        ),
     log:
         "logs/anchors.log",
     benchmark:
@@ -122,7 +137,12 @@ rule convention_ledger:
     input:
         scores="results/scores.tsv",
     output:
-        "results/ledger.tsv",
+        report(
+            "results/ledger.tsv",
+            category="Trust",
+            labels={"table": "what every metric means"},
+            caption="../report/ledger.rst",
+        ),
     log:
         "logs/convention_ledger.log",
     benchmark:

@@ -27,6 +27,7 @@ rule figure_scores:
     params:
         code=code("figure_scores.py"),
         metrics=METRICS,
+        kinds=KINDS,
     script:
         "../scripts/figure_scores.py"
 
@@ -56,6 +57,7 @@ rule figure_differences:
     params:
         code=code("figure_differences.py"),
         metrics=METRICS,
+        kinds=KINDS,
     script:
         "../scripts/figure_differences.py"
 
@@ -85,6 +87,7 @@ rule figure_perturbations:
     params:
         code=code("figure_perturbations.py"),
         metric="pearson_delta",
+        kinds=KINDS,
     script:
         "../scripts/figure_perturbations.py"
 
@@ -94,7 +97,7 @@ rule figure_predicted_against_true:
         pseudobulks=pseudobulks_of_split,
         truth="results/{dataset}/{split}/truth.h5ad",
     output:
-        entries(
+        scatter=entries(
             "results/{dataset}/{split}/figures/predicted_against_true_<name>.svg",
             config["methods"],
             label="method",
@@ -102,6 +105,15 @@ rule figure_predicted_against_true:
             category="Perturbations",
             subcategory="{dataset}",
             caption="predicted_against_true.rst",
+        ),
+        residual=entries(
+            "results/{dataset}/{split}/figures/residual_<name>.svg",
+            config["methods"],
+            label="method",
+            labels={"split": "{split}", "figure": "measured, predicted, residual"},
+            category="Perturbations",
+            subcategory="{dataset}",
+            caption="residual.rst",
         ),
     log:
         "logs/figure_predicted_against_true/{dataset}.{split}.log",
@@ -115,7 +127,7 @@ rule figure_predicted_against_true:
         runtime=minutes(10),
     params:
         code=code("figure_predicted_against_true.py"),
-        methods=list(config["methods"]),
+        kinds=KINDS,
         number=config["figures"]["perturbations"],
     script:
         "../scripts/figure_predicted_against_true.py"
@@ -236,11 +248,19 @@ rule figure_cost:
     input:
         "results/provenance.json",
     output:
-        report(
-            "results/figures/cost.svg",
+        figures=entries(
+            "results/figures/cost_by_<name>.svg",
+            COST_BY,
+            label="by",
+            labels={"figure": "time, GPU time and memory"},
             category="Cost",
-            labels={"figure": "time and memory"},
-            caption="../report/cost.rst",
+            caption="cost.rst",
+        ),
+        table=report(
+            "results/cost.tsv",
+            category="Cost",
+            labels={"table": "cost of every rule and method"},
+            caption="../report/cost_table.rst",
         ),
     log:
         "logs/figure_cost.log",
@@ -254,6 +274,10 @@ rule figure_cost:
         runtime=minutes(10),
     params:
         code=code("figure_cost.py"),
+        methods=list(KINDS),
+        gpus=config["hardware"]["gpu"],
+        rules_on_gpu=RULES_ON_GPU,
+        by=COST_BY,
     script:
         "../scripts/figure_cost.py"
 
@@ -283,32 +307,3 @@ rule figure_stress:
         code=code("figure_stress.py"),
     script:
         "../scripts/figure_stress.py"
-
-
-rule table_page:
-    input:
-        "results/{table}.tsv",
-    output:
-        report(
-            "results/tables/{table}.html",
-            category=category_of_table,
-            labels={"table": "{table}"},
-            caption="../report/table.rst",
-        ),
-    log:
-        "logs/table_page/{table}.log",
-    benchmark:
-        "results/benchmarks/table_page/{table}.tsv"
-    wildcard_constraints:
-        table="scores|verdicts|ledger|anchors",
-    conda:
-        "../../envs/figures.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(1000),
-        runtime=minutes(10),
-    params:
-        code=code("table_page.py"),
-        title=title_of_table,
-    script:
-        "../scripts/table_page.py"

@@ -8,8 +8,18 @@ rule provenance:
         results=["results/scores.tsv", "results/verdicts.tsv", *metrics_of_run()],
         benchmarks=benchmarks_of_run(),
     output:
-        provenance="results/provenance.json",
-        configuration="results/configuration.yaml",
+        provenance=report(
+            "results/provenance.json",
+            category="Provenance",
+            labels={"table": "inputs, versions, hardware and cost"},
+            caption="../report/provenance.rst",
+        ),
+        configuration=report(
+            "results/configuration.yaml",
+            category="Provenance",
+            labels={"table": "configuration, defaults filled in"},
+            caption="../report/configuration.rst",
+        ),
     log:
         "logs/provenance.log",
     benchmark:
@@ -30,6 +40,7 @@ rule provenance:
 rule report_of_run:
     input:
         results=results_of_run(),
+        start="results/summary.html",
         configuration="results/configuration.yaml",
     output:
         "results/report.html",
@@ -46,6 +57,8 @@ rule report_of_run:
     params:
         code=code("report_of_run.py"),
         captions=sources.folder_hash(Path(workflow.basedir) / "report"),
+        page=sources.folder_hash(LIBRARY / "scgpt_bench" / "report"),
+        reporter=sources.folder_hash(LIBRARY / "snakemake_report_plugin_scgpt_bench"),
         snakefile=workflow.main_snakefile,
     script:
         "../scripts/report_of_run.py"

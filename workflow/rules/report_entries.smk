@@ -1,20 +1,26 @@
 # What a run leaves: the entries of its report, and everything that `results` asks for.
 
 
-TABLES = {
-    "scores": ("Scores", "Scores of every method, data set, split and metric"),
-    "verdicts": ("Verdict", "Every method against the best baseline"),
-    "ledger": ("Trust", "What every metric means"),
-    "anchors": ("Trust", "Published figures beside those of this run"),
-}
+KINDS = {method: options["kind"] for method, options in config["methods"].items()}
+COST_BY = ["rule", "method"]
+RULES_ON_GPU = ["pretrain", "pretrain_census", "finetune", "predict_scgpt", "predict_by_script"]
 
 
-def category_of_table(wildcards):
-    return TABLES[wildcards.table][0]
+def published_recipe():
+    """The options of fine-tuning with the values of the published recipe: the schema's defaults."""
+    schema = configuration.read_schema()["$defs"]
+    properties = {**schema["finetuning"]["properties"], **schema["methods"]["scgpt-finetuned"]["properties"]}
+    return {name: entry["default"] for name, entry in properties.items() if name != "pretrained"}
 
 
-def title_of_table(wildcards):
-    return TABLES[wildcards.table][1]
+def scgpt_pseudobulks_of_run():
+    """The pseudo-bulks of the first seed of every scGPT method, over data sets and splits."""
+    return [
+        f"results/{dataset}/{split}/{method}/{config['methods'][method]['seeds'][0]}/pseudobulk.h5ad"
+        for dataset in config["datasets"]
+        for split in SPLITS
+        for method in methods_of(SCGPT)
+    ]
 
 
 def stress_of_method(wildcards):
@@ -37,28 +43,38 @@ def stressed_method():
     return (methods_of(FINETUNED) or methods_of(JUDGED | BASELINES))[-1]
 
 
-def figures_of_run():
-    """Every figure of the report."""
-    figures = ["results/figures/cost.svg"]
-    if methods_of(JUDGED):
-        figures += [f"results/figures/differences_{metric}.svg" for metric in METRICS]
+def results_of_run():
+    """Everything that a run computes, but the report: what the report shows, in its order, and the submissions."""
+    return [*verdicts_of_report(), *entries_of_datasets(), *entries_of_run(), *submissions_of_run()]
+
+
+def verdicts_of_report():
+    compared = METRICS if methods_of(JUDGED) else []
+    return [*(f"results/figures/differences_{metric}.svg" for metric in compared), "results/verdicts.tsv"]
+
+
+def entries_of_datasets():
+    """What the report shows of each data set and split."""
+    shown = []
     for dataset in config["datasets"]:
-        figures.append(f"results/{dataset}/figures/responses.svg")
-        figures += [f"results/{dataset}/figures/vocabulary_{name}.svg" for name in config["checkpoints"]]
+        shown.append(f"results/{dataset}/figures/responses.svg")
+        shown += [f"results/{dataset}/figures/vocabulary_{name}.svg" for name in config["checkpoints"]]
         for split in SPLITS:
             folder = f"results/{dataset}/{split}/figures"
-            figures += [f"{folder}/scores_{metric}.svg" for metric in METRICS] + [f"{folder}/perturbations.svg"]
-            figures += [f"{folder}/predicted_against_true_{method}.svg" for method in config["methods"]]
-            for method, seed in predictions(methods_of(FINETUNED)):
-                figures.append(f"{folder}/training_history_{method}_{seed}.svg")
+            shown += [f"{folder}/scores_{metric}.svg" for metric in METRICS]
+            shown += [f"{folder}/perturbations.svg", f"results/{dataset}/{split}/perturbations.tsv"]
+            for method in config["methods"]:
+                shown += [f"{folder}/predicted_against_true_{method}.svg", f"{folder}/residual_{method}.svg"]
             if methods_of(SCGPT):
-                figures.append(f"{folder}/load_report.svg")
-            figures.append(f"{folder}/stress_{stressed_method()}.svg")
-    return figures
+                shown.append(f"{folder}/load_report.svg")
+            for method, seed in predictions(methods_of(FINETUNED)):
+                shown.append(f"{folder}/training_history_{method}_{seed}.svg")
+            shown.append(f"{folder}/stress_{stressed_method()}.svg")
+    return shown
 
 
-def results_of_run():
-    """Everything that a run computes, but the report."""
-    tables = [f"results/tables/{name}.html" for name in TABLES]
-    summaries = ["results/scores.tsv", "results/verdicts.tsv", "results/provenance.json"]
-    return [*summaries, *tables, *figures_of_run(), *submissions_of_run()]
+def entries_of_run():
+    """What the report shows once."""
+    tables = [f"results/{name}.tsv" for name in ("scores", "ledger", "anchors", "cost")]
+    costs = [f"results/figures/cost_by_{by}.svg" for by in COST_BY]
+    return [*tables[:-1], *costs, tables[-1], "results/provenance.json", "results/configuration.yaml"]

@@ -9,4 +9,4 @@ with logged(snakemake.log[0]):
 
     verdicts = read_table(snakemake.input[0])
     for metric, path in zip(snakemake.params.metrics, snakemake.output, strict=True):
-        save(paired_differences(verdicts, metric), path)
+        save(paired_differences(verdicts, metric, snakemake.params.kinds), path)

@@ -13,4 +13,5 @@ with logged(snakemake.log[0]):
     order = read_h5ad(snakemake.input.truth).obs["n_cells"].rename("measured cells")
     title = f"{wildcards.dataset}, {wildcards.split}: {snakemake.params.metric}"
     shown = metrics[metrics["metric"] == snakemake.params.metric]
-    save(perturbation_strip(shown, snakemake.params.metric, order=order, title=title), snakemake.output[0])
+    figure = perturbation_strip(shown, snakemake.params.metric, order, snakemake.params.kinds, title)
+    save(figure, snakemake.output[0])

@@ -1,11 +1,11 @@
-"""Draw predicted against measured change, gene by gene, for the perturbations with the largest effect."""
+"""Draw predicted against measured change: gene by gene for the largest effects, and what is left over all of them."""
 
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
     import numpy as np
 
-    from scgpt_bench.figures.responses import predicted_against_true
+    from scgpt_bench.figures.responses import predicted_against_true, residual_heatmap
     from scgpt_bench.figures.style import method_style, save
     from scgpt_bench.files import read_h5ad
 
@@ -14,17 +14,23 @@ with logged(snakemake.log[0]):
     deltas = truth.X - truth.layers["control"]
     largest = np.argsort(-np.linalg.norm(deltas, axis=1), kind="stable")[: snakemake.params.number]
     chosen = truth[largest]
-    for method, pseudobulk, path in zip(
-        snakemake.params.methods, snakemake.input.pseudobulks, snakemake.output, strict=True
+    for (method, kind), pseudobulk, scatter, residual in zip(
+        snakemake.params.kinds.items(),
+        snakemake.input.pseudobulks,
+        snakemake.output.scatter,
+        snakemake.output.residual,
+        strict=True,
     ):
-        predicted = read_h5ad(pseudobulk)[chosen.obs_names].X - chosen.layers["control"]
+        title = f"{wildcards.dataset}, {wildcards.split}: {method}"
+        predicted = read_h5ad(pseudobulk)[truth.obs_names].X - truth.layers["control"]
+        save(residual_heatmap(predicted, deltas, truth.obs_names, truth.var_names, title), residual)
         figure = predicted_against_true(
-            predicted,
+            predicted[largest],
             deltas[largest],
             chosen.obs_names,
             chosen.var_names,
-            title=f"{wildcards.dataset}, {wildcards.split}: {method}",
+            title=title,
             n_cells=chosen.obs["n_cells"].to_list(),
-            colour=method_style(method).colour,
+            colour=method_style(method, kind).colour,
         )
-        save(figure, path)
+        save(figure, scatter)

@@ -11,4 +11,4 @@ with logged(snakemake.log[0]):
     wildcards = snakemake.wildcards
     shown = scores[(scores["dataset"] == wildcards.dataset) & (scores["split"] == wildcards.split)]
     for metric, path in zip(snakemake.params.metrics, snakemake.output, strict=True):
-        save(method_scores(shown, metric), path)
+        save(method_scores(shown, metric, snakemake.params.kinds), path)

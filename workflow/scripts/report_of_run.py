@@ -9,10 +9,9 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import whole
 
     with whole(snakemake.output[0]) as partial:
-        report = partial.with_suffix(".html")  # Snakemake chooses the kind of report by the suffix
         command = [sys.executable, "-m", "snakemake", "--snakefile", snakemake.params.snakefile]
         command += ["--configfile", snakemake.input.configuration]
         # Neither the profile of the run nor that of the user: nothing is executed here, and no lock is needed.
-        command += ["--profile", "none", "--workflow-profile", "none", "--nolock", "--report", report, "results"]
+        command += ["--profile", "none", "--workflow-profile", "none", "--nolock", "results"]
+        command += ["--reporter", "scgpt-bench", "--report-scgpt-bench-path", partial]
         subprocess.run(command, check=True)
-        report.rename(partial)

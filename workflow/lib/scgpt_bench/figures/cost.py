@@ -1,62 +1,133 @@
-"""What a run costs: time and memory per rule."""
+"""What a run costs: time, memory and GPU hours, per rule and per method."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from scgpt_bench.figures.style import WIDTH, beside_row, count, label_rows, new_figure, require, rows_height, styled
+from scgpt_bench.figures.style import (
+    WIDTH,
+    beside_row,
+    count,
+    label_rows,
+    new_figure,
+    require,
+    rows_height,
+    say,
+    styled,
+)
+
+COLUMNS = ["rule", "method", "jobs", "hours", "gpu_hours", "memory_gib"]
+SHARED = "every method"  # what is not done for a single method
 
 
-@styled
-def cost_bars(costs: pd.DataFrame, title: str) -> Figure:
-    """Time and peak memory per rule, the longest on top.
+def cost_table(costs: pd.DataFrame, methods: Collection[str], gpus: int, rules_on_gpu: Collection[str]) -> pd.DataFrame:
+    """Time, GPU hours and largest memory per rule and method, the longest first.
 
     Parameters
     ----------
     costs
-        One row a job: ``rule``, ``seconds`` (wall clock), ``memory_mib`` (peak resident memory; may be missing).
+        One row a job: ``rule``, ``job`` (its wildcards, joined by dots), ``seconds`` (wall clock), ``memory_mib`` (peak
+        resident memory; may be missing).
+    methods
+        The names of the methods; a job belongs to the longest that its wildcards hold.
+    gpus
+        GPUs of each job of ``rules_on_gpu``.
+
+    Returns
+    -------
+    Columns ``COLUMNS``; hours are summed over jobs, which may have run side by side.
+    """
+    require(costs, ["rule", "job", "seconds", "memory_mib"], "costs")
+    longest_first = sorted(methods, key=len, reverse=True)
+
+    def method_of(job: str) -> str:
+        return next((method for method in longest_first if f".{method}." in f".{job}."), SHARED)
+
+    table = costs.assign(
+        method=costs["job"].map(method_of),
+        hours=costs["seconds"] / 3600,
+        gpu_hours=costs["seconds"] / 3600 * gpus * costs["rule"].isin(rules_on_gpu),
+        memory_gib=costs["memory_mib"].astype(float) / 1024,
+    )
+    table = table.groupby(["rule", "method"], sort=True, as_index=False).agg(
+        jobs=("seconds", "size"),
+        hours=("hours", "sum"),
+        gpu_hours=("gpu_hours", "sum"),
+        memory_gib=("memory_gib", "max"),
+    )
+    return table.sort_values("hours", ascending=False, kind="stable", ignore_index=True)[COLUMNS]
+
+
+@styled
+def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
+    """Time, GPU hours and peak memory per rule or per method, the longest on top.
+
+    Parameters
+    ----------
+    table
+        :func:`cost_table`.
+    by
+        ``rule`` or ``method``.
     title
         Of which run.
     """
-    require(costs, ["rule", "seconds", "memory_mib"], "costs")
-    table = costs.groupby("rule", sort=True).agg(
-        seconds=("seconds", "sum"), memory_mib=("memory_mib", "max"), jobs=("seconds", "size")
+    require(table, COLUMNS, "costs")
+    bars = table.groupby(by, sort=True).agg(
+        hours=("hours", "sum"), gpu_hours=("gpu_hours", "sum"), memory_gib=("memory_gib", "max"), jobs=("jobs", "sum")
     )
-    table = table.sort_values("seconds", ascending=False, kind="stable")
-    unit, size = next((u, s) for u, s in _UNITS if table["seconds"].max() >= 2 * s or s == 1)
+    bars = bars.sort_values("hours", ascending=False, kind="stable")
     figure = new_figure(
         WIDTH,
-        1.1 + rows_height(table.index, 0.22),
-        f"{title}: {count(len(costs), 'job')} of {count(len(table), 'rule')}, {_time(table['seconds'].sum())} in all",
-        "Time: sum over the jobs of a rule (jobs may run side by side). Memory: the largest job.",
+        1.1 + rows_height(bars.index, 0.22),
+        f"{title}: {count(int(bars['jobs'].sum()), 'job')}, {_time(bars['hours'].sum())} in all",
+        f"Time: sum over the jobs of a {by} (jobs may run side by side). GPU: the same times the GPUs of each job. "
+        "Memory: the largest job.",
     )
-    time, memory = figure.subplots(1, 2, sharey=True)
-    rows = range(len(table))
-    time.barh(rows, table["seconds"] / size, height=0.62, color="#0072b2")
-    memory.barh(rows, table["memory_mib"] / 1024, height=0.62, color="#d55e00")
-    for row, (seconds, peak, jobs) in enumerate(table.itertuples(index=False)):
-        beside_row(time, row, f"{_time(seconds)}, {count(jobs, 'job')}")
-        beside_row(memory, row, "unknown" if pd.isna(peak) else _memory(peak))
-    label_rows(time, list(table.index))
-    memory.tick_params(axis="y", length=0)
-    time.set_xlabel(f"time ({unit})")
-    memory.set_xlabel("peak memory (GiB)")
-    for axes in (time, memory):
-        axes.locator_params(axis="x", nbins=4)
-        axes.set_xlim(left=0)
+    time, gpu, memory = figure.subplots(1, 3, sharey=True)
+    rows = range(len(bars))
+    for axes, column, colour in (
+        (time, "hours", "#0072b2"),
+        (gpu, "gpu_hours", "#009e73"),
+        (memory, "memory_gib", "#d55e00"),
+    ):
+        unit, size = ("GiB", 1.0) if column == "memory_gib" else _unit(bars[column].max())
+        axes.barh(rows, bars[column] / size, height=0.62, color=colour)
+        axes.set_xlabel({"hours": f"time ({unit})", "gpu_hours": f"GPU time ({unit})"}.get(column, f"memory ({unit})"))
+        axes.locator_params(axis="x", nbins=3)
+        axes.set_xlim(0, 1.02 * (float(bars[column].max()) / size or 1.0))
+    for row, entry in enumerate(bars.itertuples()):
+        beside_row(time, row, _time(entry.hours))
+        beside_row(gpu, row, _time(entry.gpu_hours) if entry.gpu_hours else "none")
+        beside_row(memory, row, "unknown" if pd.isna(entry.memory_gib) else _memory(entry.memory_gib))
+    label_rows(time, list(bars.index))
+    for axes in (gpu, memory):
+        axes.tick_params(axis="y", length=0)
+    largest = bars["memory_gib"].max()
+    say(
+        figure,
+        f"{_time(bars['hours'].sum())} in all, {_time(bars['gpu_hours'].sum())} on GPUs; the longest {by}: "
+        f"{bars.index[0]}, {_time(bars['hours'].iloc[0])}."
+        + ("" if pd.isna(largest) else f" Largest job: {_memory(largest)}."),
+    )
     return figure
 
 
-_UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+_UNITS = (("hours", 1.0), ("minutes", 1 / 60), ("seconds", 1 / 3600))
 
 
-def _time(seconds: float) -> str:
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
+def _unit(hours: float) -> tuple[str, float]:
+    return next((unit, size) for unit, size in _UNITS if hours >= 2 * size or unit == "seconds")
 
 
-def _memory(mib: float) -> str:
-    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
+def _time(hours: float) -> str:
+    for unit, size in (("h", 1.0), ("min", 1 / 60)):
+        if hours >= 2 * size:
+            return f"{hours / size:.1f} {unit}"
+    return f"{hours * 3600:.1f} s"
+
+
+def _memory(gib: float) -> str:
+    return f"{gib:.1f} GiB" if gib >= 1 else f"{1024 * gib:.0f} MiB"

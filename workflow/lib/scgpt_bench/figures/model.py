@@ -21,6 +21,7 @@ from scgpt_bench.figures.style import (
     new_figure,
     require,
     rows_height,
+    say,
     styled,
 )
 
@@ -88,6 +89,14 @@ def training_history(
         axes.yaxis.set_major_formatter("{x:.3g}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel(time)
+    told = [f"{count(len(history), time)}."]
+    for name in [*losses, *metrics]:
+        known = history[[time, name]].dropna()
+        if len(known):
+            told.append(f"{name}: {known[name].iloc[0]:.3g} at first, {known[name].iloc[-1]:.3g} at the end.")
+    if best is not None:
+        told.append(f"Weights kept: {time} {best:g}.")
+    say(figure, " ".join(told))
     return figure
 
 
@@ -139,6 +148,12 @@ def vocabulary_coverage(vocabulary: pd.DataFrame, expression: np.ndarray | None,
     label_rows(axes, list(weights))
     axes.set(xlim=(0, 100), xlabel="share of the measured genes, and of their mean expression (%)")
     legend_above(axes, 1)
+    covered = 100 * (1 - weights["genes"][padded].sum() / len(vocabulary))
+    told = f"{covered:.1f} % of {count(len(vocabulary), 'gene')} are known to the model"
+    if expression is not None:
+        lost = weights["expression"][padded].sum() / max(weights["expression"].sum(), 1e-12)
+        told += f", with {100 * (1 - lost):.1f} % of the mean expression"
+    say(figure, told + ".")
     return figure
 
 
@@ -186,6 +201,8 @@ def load_report(report: pd.DataFrame, title: str) -> Figure:
     label_rows(axes, list(table.index))
     axes.set_xlabel("parameters (millions)")
     legend_above(axes, 3)
+    shares = 100 * table["pretrained"] / (table["pretrained"] + table["random"]).clip(lower=1)
+    say(figure, "Pretrained: " + "; ".join(f"{method} {share:.1f} %" for method, share in shares.items()) + ".")
     return figure
 
 

@@ -24,9 +24,11 @@ from scgpt_bench.figures.style import (
     count,
     elided,
     lines_within,
+    listed,
     literal,
     names_that_fit,
     new_figure,
+    say,
     styled,
     text_length,
 )
@@ -94,6 +96,8 @@ def predicted_against_true(
             axes.yaxis.set_label_coords((0.2 - left) / side, 0.5)
         if panel + columns >= len(perturbations):
             axes.set_xlabel(f"true delta ({_UNIT})")
+    found = [f"{name} {_correlation_text(p, t)}" for name, p, t in zip(perturbations, predicted, true, strict=True)]
+    say(figure, f"Pearson delta: {listed(found, 12)}.")
     return figure
 
 
@@ -238,6 +242,72 @@ def delta_heatmap(
     right.set_xticks(*mirrored_labels, fontsize=_NAMES, rotation=90)
     right.set_yticks([])
     _draw_tree(branches, tree, len(rows))
+    sizes = np.linalg.norm(delta, axis=1)
+    found = f"Largest response: {perturbations[sizes.argmax()]}; smallest: {perturbations[sizes.argmin()]}."
+    if len(rows) > 1:
+        pairs = np.triu(correlation, 1)
+        one, other = np.unravel_index(pairs.argmax(), pairs.shape)
+        found += f" Most alike: {perturbations[one]} and {perturbations[other]}, r = {pairs.max():.2f}."
+    say(figure, found)
+    return figure
+
+
+@styled
+def residual_heatmap(
+    predicted: np.ndarray,
+    true: np.ndarray,
+    perturbations: Sequence[str],
+    genes: Sequence[str],
+    title: str,
+    n_genes: int = 25,
+) -> Figure:
+    """What was measured, what was predicted, and what is left: three maps with the same rows, columns and colours.
+
+    Rows are clustered by the measured responses, as in :func:`delta_heatmap`, so that the order says nothing of the
+    method.
+
+    Parameters
+    ----------
+    predicted, true
+        [perturbations, genes] deltas from the same control, in log1p expression.
+    perturbations, genes
+        Names of the rows and of the columns.
+    title
+        Whose prediction of what.
+    n_genes
+        Columns to show: the genes with the largest absolute true delta in any perturbation.
+    """
+    predicted, true = _matrix(predicted, perturbations, genes), _matrix(true, perturbations, genes)
+    shown = np.argsort(-np.abs(true).max(axis=0), kind="stable")[:n_genes]
+    gene_tree, tree = _tree(_correlation(true[:, np.sort(shown)].T)), _tree(_correlation(true))
+    columns = np.sort(shown) if gene_tree is None else np.sort(shown)[hierarchy.leaves_list(gene_tree)]
+    rows = np.arange(len(true)) if tree is None else hierarchy.leaves_list(tree)
+    height = float(np.clip(0.15 * len(rows), 0.9, 6.5))
+    row_labels = _labels([perturbations[row] for row in rows], np.linalg.norm(true, axis=1)[rows], height)
+    width = (WIDTH - 0.6 - text_length(row_labels[1], _NAMES)) / 3
+    column_labels = _labels([genes[column] for column in columns], np.abs(true).max(axis=0)[columns], width)
+    every_name = len(row_labels[1]) == len(rows) and len(column_labels[1]) == len(columns)
+    thinned = "" if every_name else " Where not every name has room, the strongest responses are named."
+    figure = new_figure(
+        WIDTH,
+        height + 1.75 + text_length(column_labels[1], _NAMES),
+        f"{title}: {count(len(rows), 'perturbation')}, {count(len(columns), 'gene')} of {len(genes):,}",
+        f"The {len(columns)} genes with the largest measured delta in any perturbation. Residual: measured minus "
+        f"predicted. One scale of colours; rows and columns are clustered by what was measured.{thinned}",
+    )
+    limit = max(float(np.quantile(np.abs(true[:, columns]), 0.99)), 1e-6)
+    maps = {"measured": true, "predicted": predicted, "residual": true - predicted}
+    for axes, (words, values) in zip(figure.subplots(1, 3), maps.items(), strict=True):
+        _map(axes, values[np.ix_(rows, columns)], limit, f"{words} delta ({_UNIT})", "both")
+        axes.set_xticks(*column_labels, fontsize=_NAMES, rotation=90)
+        axes.set_yticks([])
+    figure.axes[0].set_yticks(*row_labels, fontsize=_NAMES, rotation=0)
+    left_over = np.square(true - predicted).sum() / max(np.square(true).sum(), 1e-12)
+    say(
+        figure,
+        f"Over all genes, the residual has {100 * left_over:.0f} % of the sum of squares of the measured change"
+        + (" (more than 100 %: worse than predicting no change)." if left_over > 1.005 else "."),
+    )
     return figure
 
 

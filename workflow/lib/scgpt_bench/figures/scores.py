@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from scgpt_bench.figures.style import (
     INK,
     SMALL,
     WIDTH,
+    MethodStyle,
     beside_row,
     count,
     count_range,
@@ -33,13 +35,16 @@ from scgpt_bench.figures.style import (
     new_figure,
     require,
     rows_height,
+    say,
     styled,
     text_length,
 )
 
 
 @styled
-def method_scores(scores: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
+def method_scores(
+    scores: pd.DataFrame, metric: str, kinds: Mapping[str, str] | None = None, title: str | None = None
+) -> Figure:
     """The ladder of methods on one metric, best on top, between floor and ceiling where they were run.
 
     Parameters
@@ -49,39 +54,65 @@ def method_scores(scores: pd.DataFrame, metric: str, title: str | None = None) -
         n_perturbations fraction_of_ceiling``); an interval or a fraction that is missing is not drawn.
     metric
         Identifier of the metric to draw.
+    kinds
+        The kind of each method by its name, where it is another; floor and ceiling are kinds.
     title
         Instead of the one made from data set, split and metric.
     """
+    kinds = kinds or {}
     require(scores, ["method", "metric", "mean", "ci_low", "ci_high", "n_perturbations"], "scores")
     rows = scores[scores["metric"] == metric]
     require(rows, ["dataset", "split"], f"scores of {metric}")
     rows = rows.sort_values(["mean", "method"], ascending=[not higher_is_better(metric), True], na_position="last")
     n = count_range(rows["n_perturbations"], "perturbation")
-    bounds = {FLOOR: f"{FLOOR} (floor)", CEILING: f"{CEILING} (ceiling)"}
+    words = {FLOOR: "floor", CEILING: "ceiling"}
+    kind_of = {method: kinds.get(method, method) for method in rows["method"]}
+    bounds = {method: f"{method} ({words[kind]})" for method, kind in kind_of.items() if kind in words}
     figure = new_figure(
         WIDTH,
         1.5 + rows_height(rows["method"].replace(bounds)),
         title or f"{rows['dataset'].iloc[0]}, {rows['split'].iloc[0]}: {metric}, {n}",
         f"Mean over {n}, best on top; bars: 95 % interval over perturbations. "
-        f"Dashed: floor ({FLOOR}) and ceiling ({CEILING}), where they were run.",
+        "Dashed: floor and ceiling, where they were run.",
     )
     axes = figure.add_subplot()
     for row, score in enumerate(rows.itertuples()):
-        _interval(axes, row, score.mean, score.ci_low, score.ci_high, score.method)
+        style = method_style(score.method, kind_of[score.method])
+        _interval(axes, row, score.mean, score.ci_low, score.ci_high, style)
         if score.method in bounds:
-            style = method_style(score.method)
             axes.axvline(score.mean, color=style.colour, linestyle=style.line, linewidth=0.8, zorder=0)
         beside_row(axes, row, _value_text(score))
     label_rows(axes, rows["method"].replace(bounds).tolist())
     axes.grid(axis="x")
     direction = "higher is better" if higher_is_better(metric) else "lower is better"
     axes.set_xlabel(f"{metric_label(metric)}; {direction}")
-    legend_above(axes, 4, group_handles(rows["method"]))
+    legend_above(axes, 4, group_handles(rows["method"], kinds))
+    say(figure, _ladder_in_words(rows, kind_of))
     return figure
 
 
+def _ladder_in_words(rows: pd.DataFrame, kind_of: Mapping[str, str]) -> str:
+    """The ends of the ladder, floor and ceiling, and the first of the others; ``rows`` best first."""
+    group_of = {method: method_style(method, kind).group for method, kind in kind_of.items()}
+    found = [f"{len(rows)} methods, from {_scored(rows.iloc[0])} (best) to {_scored(rows.iloc[-1])}."]
+    for group, words in (("baseline", "Best baseline"), ("scGPT", "Best scGPT method")):
+        members = rows[rows["method"].map(group_of) == group]
+        if len(members):
+            found.append(f"{words}: {_scored(members.iloc[0])}.")
+    for kind, words in ((CEILING, "Ceiling"), (FLOOR, "Floor")):
+        members = rows[rows["method"].map(kind_of) == kind]
+        found.append(f"{words}: {_scored(members.iloc[0])}." if len(members) else f"{words}: not run.")
+    return " ".join(found)
+
+
+def _scored(row: pd.Series) -> str:
+    return f"{row['method']} {row['mean']:.3f}"
+
+
 @styled
-def paired_differences(verdicts: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
+def paired_differences(
+    verdicts: pd.DataFrame, metric: str, kinds: Mapping[str, str] | None = None, title: str | None = None
+) -> Figure:
     """The difference of each method to the best baseline, paired by perturbation, with its interval and verdict.
 
     Parameters
@@ -92,9 +123,12 @@ def paired_differences(verdicts: pd.DataFrame, metric: str, title: str | None = 
         metric, the figure says so.
     metric
         Identifier of the metric to draw.
+    kinds
+        The kind of each method by its name, where it is another.
     title
         Instead of the one made from data set, split and metric.
     """
+    kinds = kinds or {}
     columns = ["dataset", "split", "method", "metric", "best_baseline", "difference", "ci_low", "ci_high"]
     columns += ["p_value", "verdict"]
     require(verdicts, columns, "verdicts", or_empty=True)
@@ -117,7 +151,8 @@ def paired_differences(verdicts: pd.DataFrame, metric: str, title: str | None = 
         axes.axvline(0, color=INK, linewidth=0.8)
         for row, verdict in enumerate(place.itertuples()):
             hollow = verdict.verdict not in ("better", "worse")
-            _interval(axes, row, verdict.difference, verdict.ci_low, verdict.ci_high, verdict.method, hollow)
+            style = method_style(verdict.method, kinds.get(verdict.method))
+            _interval(axes, row, verdict.difference, verdict.ci_low, verdict.ci_high, style, hollow)
             beside_row(axes, row, _verdict_text(verdict))
         label_rows(axes, place["method"].tolist())
         axes.grid(axis="x")
@@ -127,7 +162,15 @@ def paired_differences(verdicts: pd.DataFrame, metric: str, title: str | None = 
     turned = "" if higher_is_better(metric) else ", turned so that more is better"
     axes.set_xlabel(f"difference to the best baseline in {metric_label(metric)}{turned}")
     if len(places) == 1:
-        legend_above(axes, 4, group_handles(rows["method"]))
+        legend_above(axes, 4, group_handles(rows["method"], kinds))
+    tally = rows["verdict"].value_counts()
+    best = rows.loc[rows["difference"].idxmax()]
+    say(
+        figure,
+        f"{count(len(rows), 'comparison')}: {', '.join(f'{number} {verdict}' for verdict, number in tally.items())}. "
+        f"Largest difference: {best['method']} on {best['dataset']}, {best['split']}: {best['difference']:+.3f} "
+        f"against {best['best_baseline']}.",
+    )
     return figure
 
 
@@ -138,7 +181,11 @@ def _verdict_text(verdict: Any) -> str:
 
 @styled
 def perturbation_strip(
-    values: pd.DataFrame, metric: str, order: pd.Series | None = None, title: str | None = None
+    values: pd.DataFrame,
+    metric: str,
+    order: pd.Series | None = None,
+    kinds: Mapping[str, str] | None = None,
+    title: str | None = None,
 ) -> Figure:
     """The value of every perturbation under every method, one panel a method, the same order in all.
 
@@ -152,6 +199,8 @@ def perturbation_strip(
         What to sort perturbations by, highest first, and to draw at the bottom: for instance the split-half
         reliability or the number of cells. Indexed by perturbation; its name labels the axis. Without it, the mean
         value over methods sorts.
+    kinds
+        The kind of each method by its name, where it is another.
     title
         What the numbers of perturbations and methods are added to; without it, the metric.
     """
@@ -176,7 +225,8 @@ def perturbation_strip(
     )
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
     for panel, method in zip(axes, methods, strict=False):
-        _strip(panel, table, method, rasterized=n * panels > 1500)
+        style = method_style(method, (kinds or {}).get(method))
+        _strip(panel, table, method, style, rasterized=n * panels > 1500)
     if order is not None:
         axes[-1].bar(np.arange(n), key.reindex(table.index), width=0.8, color="#777777", linewidth=0, rasterized=n > 60)
         axes[-1].set_title(lines_within(sorted_by, WIDTH - 1.2, SMALL), loc="left", fontsize=SMALL, pad=2)
@@ -192,12 +242,20 @@ def perturbation_strip(
         axes[-1].set_xticks([rank - 1 for rank in ranks], [f"{rank:,}" for rank in ranks])
         axes[-1].set_xlabel(f"perturbations by rank of {literal(sorted_by)}")
     figure.supylabel(metric_label(metric), fontsize=8)
+    typical = table.median(axis=1)
+    best, worst = (typical.idxmax(), typical.idxmin())[:: 1 if higher_is_better(metric) else -1]
+    say(
+        figure,
+        f"{count(n, 'perturbation')} under {count(len(methods), 'method')}. Best median: {methods[0]} "
+        f"{table[methods[0]].median():.3f}; worst: {methods[-1]} {table[methods[-1]].median():.3f}. Predicted best "
+        f"by the median method: {best} ({typical[best]:.3f}); worst: {worst} ({typical[worst]:.3f}).",
+    )
     return figure
 
 
-def _strip(axes: Axes, table: pd.DataFrame, method: str, rasterized: bool) -> None:
+def _strip(axes: Axes, table: pd.DataFrame, method: str, style: MethodStyle, rasterized: bool) -> None:
     """One method's dots before the range of all methods."""
-    style, n, x = method_style(method), len(table), np.arange(len(table))
+    n, x = len(table), np.arange(len(table))
     low, high, median = table.min(axis=1), table.max(axis=1), table[method].median()
     axes.bar(x, high - low, bottom=low, width=0.9, color=FAINT, alpha=0.7, linewidth=0, rasterized=n > 60)
     axes.axhline(median, color=style.colour, linewidth=1.0)
@@ -220,8 +278,9 @@ def _names_below(perturbations: pd.Index) -> tuple[list[str], int]:
     return names_that_fit(perturbations, 72 * room, SMALL - 1) or [], 90
 
 
-def _interval(axes: Axes, row: float, mean: float, low: float, high: float, method: str, hollow: bool = False) -> None:
-    style = method_style(method)
+def _interval(
+    axes: Axes, row: float, mean: float, low: float, high: float, style: MethodStyle, hollow: bool = False
+) -> None:
     if np.isfinite(low) and np.isfinite(high):
         axes.plot([low, high], [row, row], color=style.colour, linewidth=1.8, solid_capstyle="butt")
     face = "white" if hollow else style.colour
@@ -234,4 +293,4 @@ def _value_text(score: Any) -> str:
     if np.isfinite(score.ci_low) and np.isfinite(score.ci_high):
         text += f" [{score.ci_low:.3f}, {score.ci_high:.3f}]"
     fraction = getattr(score, "fraction_of_ceiling", np.nan)
-    return f"{text}, {100 * fraction:.0f} % of ceiling" if pd.notna(fraction) else text
+    return f"{text}, {round(100 * fraction)} % of ceiling" if pd.notna(fraction) else text

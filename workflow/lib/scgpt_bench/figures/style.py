@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,37 +98,35 @@ _SPARE = {
     "benchmark control": ["#3f3f3f", "#2a7f62"],
     "other method": ["#cc79a7", "#882255", "#aa4499", "#332288", "#7a5195", "#a05195"],
 }
-FLOOR, CEILING = "shuffled", "technical-duplicate"
+FLOOR, CEILING = "shuffled", "technical-duplicate"  # kinds
 
 
-def method_style(method: str) -> MethodStyle:
-    """The style of a method: a function of its identifier alone.
+def method_style(method: str, kind: str | None = None) -> MethodStyle:
+    """The style of a method: a function of its name and its kind.
 
-    An unknown identifier joins the group of the known one it extends (``ridge-10``; anything beginning with ``scgpt``),
-    or ``other method``, and takes one of the group's spare colours, chosen by a hash of the identifier.
+    A method that is called like its kind has a colour of its own; any other takes one of the spare colours of its
+    kind's group, chosen by a hash of its name.
+
+    Parameters
+    ----------
+    method
+        Its name in the configuration.
+    kind
+        What it is; its name, unless given.
     """
-    group = next((group for group, colours in _COLOURS.items() if method in colours), None)
-    if group is not None:
+    kind = kind or method
+    group = next((group for group, colours in _COLOURS.items() if kind in colours), "other method")
+    if method == kind and method in _COLOURS[group]:
         colour = _COLOURS[group][method]
     else:
-        group = _group_by_prefix(method)
         digest = hashlib.sha256(method.encode("utf-8", "surrogatepass")).digest()
         colour = _SPARE[group][int.from_bytes(digest[:4], "big") % len(_SPARE[group])]
     return MethodStyle(group, colour, _MARKERS[group], "--" if group == "benchmark control" else "-")
 
 
-def _group_by_prefix(method: str) -> str:
-    if method.startswith("scgpt"):
-        return "scGPT"
-    for group, colours in _COLOURS.items():
-        if any(method.startswith((f"{known}-", f"{known}_")) for known in colours):
-            return group
-    return "other method"
-
-
-def group_handles(methods: Iterable[str]) -> list[Line2D]:
+def group_handles(methods: Iterable[str], kinds: Mapping[str, str]) -> list[Line2D]:
     """Legend entries for the groups that occur among ``methods``."""
-    present = {method_style(method).group for method in methods}
+    present = {method_style(method, kinds.get(method)).group for method in methods}
     examples = {"baseline": "#0072b2", "scGPT": "#d55e00", "benchmark control": "#000000", "other method": "#882255"}
     return [
         Line2D([], [], linestyle="", marker=_MARKERS[group], color=examples[group], markersize=5, label=group)
@@ -261,6 +259,17 @@ def new_figure(width: float, height: float, title: str, note: str, constrained: 
     return figure
 
 
+def say(figure: Figure, findings: str) -> None:
+    """Keep with ``figure`` what it shows in this run, in words: part of the caption and of the alternative text."""
+    figure.set_label("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in findings))
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """``a, b, c and 4 more``."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
 def count(number: int, noun: str) -> str:
     """``1 cell``, ``1,234 cells``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
@@ -286,7 +295,7 @@ def require(table: pd.DataFrame, columns: Sequence[str], name: str, or_empty: bo
 def save(figure: Figure, path: str | Path) -> None:
     """Write ``figure`` to ``path`` (``.svg`` or ``.png``), whole or not at all, the same bytes for the same figure.
 
-    The SVG carries the figure's title as its accessible name.
+    The SVG carries the figure's title as its accessible name, and what was said of it (:func:`say`) as description.
 
     Raises
     ------
@@ -296,7 +305,7 @@ def save(figure: Figure, path: str | Path) -> None:
     suffix = Path(path).suffix.lower()
     if suffix == ".svg":
         title = figure.get_suptitle().replace("\n", " ").replace(r"\$", "$")
-        metadata = {"Date": None, "Creator": "scgpt-bench", "Title": title}
+        metadata = {"Date": None, "Creator": "scgpt-bench", "Title": title, "Description": figure.get_label()}
     elif suffix == ".png":
         metadata = {"Software": None}
     else:

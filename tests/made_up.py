@@ -1,0 +1,207 @@
+"""A made-up run: every file that a report shows, for any number of data sets, methods and perturbations."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scgpt_bench import figures
+from scgpt_bench.files import write_json, write_table
+from scgpt_bench.report import page, summary
+
+METHODS = {
+    name: name
+    for name in [
+        *["control-mean", "train-mean", "additive", "ridge", "knn", "target-only"],
+        *["scgpt-zero-shot", "scgpt-knockout", "scgpt-embedding-ridge", "scgpt-finetuned"],
+        *["shuffled", "technical-duplicate"],
+    ]
+}
+METRICS = ["pearson", "mse", "mae", "pearson_delta"]
+MORE_METRICS = [f"{metric}_top{number}" for metric in METRICS for number in (20, 50, 100)]
+SPLIT = "fold0"
+DEVIATIONS = {"keep_targets": "kept", "unmeasured targets": "enter as tokens"}
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """A folder of results as a run leaves them, and what the report shows of them."""
+
+    folder: Path
+    items: list[page.Item]
+    start: str
+
+    def write(self, path: Path) -> Path:
+        page.write(self.items, self.start, path)
+        return path
+
+
+def make(
+    folder: Path,
+    datasets: Sequence[str] = ("planted",),
+    perturbations: Sequence[str] = tuple(f"GENE{i}" for i in range(12)),
+    genes: Sequence[str] = tuple(f"CXCL{i}" for i in range(300)),
+    methods: Mapping[str, str] = METHODS,
+    caption: str = "<p>What is shown, how to read it, what it does not show.</p>",
+) -> MadeUp:
+    """Figures are drawn for the first data set and copied for the others, whose numbers differ in the tables only."""
+    items: list[page.Item] = []
+
+    def add(path: str, category: str, dataset: str | None = None, **labels: str) -> Path:
+        items.append(page.Item(folder / path, category, dataset, labels, caption))
+        return folder / path
+
+    metrics = pd.concat([_metrics(dataset, perturbations, methods) for dataset in datasets], ignore_index=True)
+    scores, verdicts = _scores(metrics, methods), _verdicts(metrics, methods)
+    for metric in METRICS:
+        figure = figures.paired_differences(verdicts, metric, methods)
+        figures.save(figure, add(f"figures/differences_{metric}.svg", "Verdict", figure="difference", metric=metric))
+    write_table(verdicts, add("verdicts.tsv", "Verdict", table="every method against the best baseline"))
+    for number, dataset in enumerate(datasets):
+        _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods, add)
+    write_table(scores, add("scores.tsv", "Scores", table="scores"))
+    write_table(pd.DataFrame({"metric": METRICS, "reference": "control"}), add("ledger.tsv", "Trust", table="ledger"))
+    jobs = [("finetune", f"{dataset}.{SPLIT}.{method}.0") for dataset in datasets for method in methods]
+    jobs = pd.DataFrame(jobs, columns=["rule", "job"]).assign(seconds=100.0, memory_mib=900.0)
+    cost = figures.cost_table(jobs, methods, 1, ["finetune"])
+    for by in ("rule", "method"):
+        figures.save(
+            figures.cost_bars(cost, by, "Cost"), add(f"figures/cost_by_{by}.svg", "Cost", figure="cost", by=by)
+        )
+    write_table(cost, add("cost.tsv", "Cost", table="cost"))
+    write_json({"inputs": [], "versions": {"scgpt": "0.2.4"}}, add("provenance.json", "Provenance", table="provenance"))
+    return MadeUp(folder, items, _start(scores, verdicts, datasets, genes, methods))
+
+
+def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods, add) -> None:
+    """The figures and the table of one data set; any but the first takes copies of the first's figures."""
+
+    def draw(name: str, category: str, make_figure, **labels: str) -> None:
+        path = add(f"dataset{number}/{name}.svg", category, dataset, **labels)
+        if number:
+            path.parent.mkdir(exist_ok=True)
+            shutil.copy(path.parents[1] / "dataset0" / path.name, path)
+        else:
+            figures.save(make_figure(), path)
+
+    n, here = len(perturbations), metrics[metrics["dataset"] == dataset]
+    generator = np.random.default_rng(1)
+    true = generator.normal(0, 0.2, (n, 5)) @ generator.normal(0, 1, (5, len(genes)))
+    place = f"{dataset}, {SPLIT}"
+    for metric in METRICS:
+        draw(
+            f"scores_{metric}",
+            "Scores",
+            lambda m=metric: figures.method_scores(scores[scores["dataset"] == dataset], m, methods),
+            figure="methods",
+            metric=metric,
+            split=SPLIT,
+        )
+    values = here[here["metric"] == "pearson_delta"]
+    cells = pd.Series(np.arange(n) + 20, index=list(perturbations), name="measured cells")
+    draw(
+        "perturbations",
+        "Perturbations",
+        lambda: figures.perturbation_strip(values, "pearson_delta", cells, methods, place),
+        figure="every perturbation",
+        split=SPLIT,
+    )
+    table = values.pivot_table(index="perturbation", columns="method", values="value")
+    write_table(
+        table.reindex(columns=list(methods)).reset_index(),
+        add(f"dataset{number}/perturbations.tsv", "Perturbations", dataset, table="every perturbation", split=SPLIT),
+    )
+    for position, method in enumerate(methods):
+        predicted, shown = 0.5 * true + generator.normal(0, 0.1, true.shape), min(n, 6)
+        draw(
+            f"predicted_against_true_{position}",
+            "Perturbations",
+            lambda p=predicted, k=shown, m=method: figures.predicted_against_true(
+                p[:k], true[:k], perturbations[:k], genes, f"{place}: {m}"
+            ),
+            figure="predicted against true",
+            method=method,
+            split=SPLIT,
+        )
+        draw(
+            f"residual_{position}",
+            "Perturbations",
+            lambda p=predicted, m=method: figures.residual_heatmap(p, true, perturbations, genes, f"{place}: {m}"),
+            figure="residual",
+            method=method,
+            split=SPLIT,
+        )
+    draw(
+        "responses",
+        "Data",
+        lambda: figures.delta_heatmap(true, perturbations, genes, dataset),
+        figure="measured responses",
+    )
+    status = np.where(np.arange(len(genes)) % 50, "in_vocabulary", "padded")
+    vocabulary = pd.DataFrame({"gene": genes, "status": status})
+    draw(
+        "vocabulary",
+        "Model",
+        lambda: figures.vocabulary_coverage(vocabulary, np.ones(len(genes)), dataset),
+        figure="vocabulary coverage",
+    )
+
+
+def _metrics(dataset: str, perturbations: Sequence[str], methods: Mapping[str, str]) -> pd.DataFrame:
+    generator = np.random.default_rng(len(dataset))
+    level = np.linspace(0.1, 0.8, len(methods))
+    index = pd.MultiIndex.from_product([[*METRICS, *MORE_METRICS], methods, perturbations])
+    table = index.to_frame(index=False, name=["metric", "method", "perturbation"])
+    table["value"] = table["method"].map(dict(zip(methods, level, strict=True))) + generator.normal(0, 0.1, len(table))
+    return table.assign(dataset=dataset, split=SPLIT)
+
+
+def _scores(metrics: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame:
+    keys = ["dataset", "split", "method", "metric"]
+    table = metrics.groupby(keys, sort=False)["value"].agg(["mean", "size"]).reset_index()
+    table = table.assign(ci_low=table["mean"] - 0.05, ci_high=table["mean"] + 0.05, n_seeds=1)
+    return table.assign(fraction_of_ceiling=table["mean"] / 0.8, n_perturbations=table.pop("size"))
+
+
+def _verdicts(metrics: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame:
+    table = _scores(metrics, methods)
+    table = table[table["method"].map(methods).str.startswith("scgpt")].reset_index(drop=True)
+    difference = table["mean"] - 0.5
+    return pd.DataFrame(
+        {
+            **{key: table[key] for key in ("dataset", "split", "method", "metric")},
+            "best_baseline": "ridge",
+            "difference": difference,
+            "ci_low": difference - 0.05,
+            "ci_high": difference + 0.05,
+            "p_value": 0.01,
+            "verdict": np.select([difference > 0.05, difference < -0.05], ["better", "worse"], "indistinguishable"),
+        }
+    )
+
+
+def _start(scores, verdicts, datasets, genes, methods) -> str:
+    statements = [
+        summary.Statement(dataset, SPLIT, method, len(genes), statement(methods[method]))
+        for dataset in datasets
+        for method in methods
+        if methods[method] in ("scgpt-zero-shot", "scgpt-knockout", "scgpt-finetuned")
+    ]
+    published = {"epochs": 15, "freeze": []}
+    run = summary.Run(scores, verdicts, methods, {"human": "catalogue"}, [], statements, published)
+    return summary.page(run)
+
+
+def statement(kind: str) -> dict:
+    """What a method of this kind says of itself, as far as the start page reads it."""
+    random = {} if kind == "scgpt-knockout" else {"decoder.fc.weight": 3000, "pert_encoder.weight": 100}
+    report = {"checkpoint": "human", "checkpoint_pretrained": True, "random": random}
+    report |= {"n_random": sum(random.values()), "n_pretrained": 50_000}
+    said = {"load_report": report, "genes_padded": 6, "targets_outside_vocabulary": []}
+    if kind == "scgpt-finetuned":
+        said["finetuning"] = {"options": {"epochs": 7, "freeze": ["encoder"]}, "deviations": DEVIATIONS}
+    return json.loads(json.dumps(said))

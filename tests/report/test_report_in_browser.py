@@ -1,0 +1,228 @@
+"""What a reader of the report sees and can do, in a real browser without a network."""
+
+import shutil
+import time
+
+import pandas as pd
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
+
+import browser
+import made_up
+from scgpt_bench.files import write_table
+from scgpt_bench.report import page
+
+ATTACK = "<script>alert(1)</script>"
+LONG = "Größe \"quoted\" 'single' & <b>" + 50 * "W"
+CATEGORIES = ["Verdict", "Scores", "Perturbations", "Data", "Model", "Trust", "Cost", "Provenance"]
+METHODS = {
+    **{name: name for name in ("control-mean", "ridge", "scgpt-zero-shot", "scgpt-finetuned")},
+    "my-floor": "shuffled",
+    ATTACK: "technical-duplicate",
+}
+DATASETS = ["planted", f"{ATTACK} {LONG}"]
+PERTURBATIONS = [ATTACK, LONG, "_Ünder*line*_", "NA", *(f"GENE{i}" for i in range(8))]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made-up")
+    return made_up.make(folder, DATASETS, PERTURBATIONS, [ATTACK, *(f"CXCL{i}" for i in range(99))], METHODS)
+
+
+@pytest.fixture(scope="module")
+def report(run):
+    return run.write(run.folder / "report.html")
+
+
+@pytest.fixture(scope="module", params=[1280, 400])
+def reader(request, report, tmp_path_factory):
+    with browser.chromium(tmp_path_factory.mktemp("profile"), request.param) as driver:
+        browser.open_report(driver, report)
+        yield driver
+
+
+@pytest.fixture
+def page_of(tmp_path):
+    """A browser that shows a report of the given items."""
+    with browser.chromium(tmp_path / "profile", 1280) as driver:
+
+        def opened(*items):
+            page.write(items, "<h1>Start</h1>", tmp_path / "report.html")
+            browser.open_report(driver, tmp_path / "report.html")
+            return driver
+
+        yield opened
+
+
+def test_every_category_is_reachable_readable_and_quiet(reader):
+    assert browser.categories(reader) == ["Start", *CATEGORIES]
+    for category in browser.categories(reader):
+        browser.go_to(reader, category)
+        assert reader.find_element(By.CSS_SELECTOR, "section:not([hidden]) h1").is_displayed()
+        browser.draw_everything(reader)
+        assert browser.accessibility_violations(reader) == [], category
+        _assert_within_the_window(reader)
+        for link in browser.visible(reader, ".datasets a")[1:]:
+            reader.execute_script("window.scrollTo(0, 0)")
+            link.click()
+            headings = [heading.text for heading in browser.visible(reader, "h2")]
+            assert DATASETS[1] in headings
+            assert DATASETS[0] not in headings
+            browser.draw_everything(reader)
+            _assert_within_the_window(reader)
+    assert browser.complaints(reader) == []
+    assert browser.requested(reader) <= {"file", "data", "blob"}
+
+
+def _assert_within_the_window(reader):
+    page_width, window_width = reader.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    assert page_width <= window_width
+
+
+def test_every_figure_is_drawn_and_told_in_words(reader, run):
+    browser.go_to(reader, "Scores")
+    seen = 0
+    for category in CATEGORIES:
+        browser.go_to(reader, category)
+        browser.draw_everything(reader)
+        for image in browser.visible(reader, ".item img"):
+            seen += 1
+            assert len(image.get_attribute("alt")) > 40
+            assert len(pd.unique(browser.pixels(image).reshape(-1, 3).sum(axis=1))) > 20, image.get_attribute("alt")
+    drawn = {item.path for item in run.items if item.path.suffix == ".svg" and item.subcategory in (None, DATASETS[0])}
+    assert seen == len(drawn)
+
+
+def test_names_are_shown_as_they_stand_and_never_run(reader):
+    start = reader.find_element(By.ID, "start")
+    browser.go_to(reader, "Start")
+    assert DATASETS[1] in [heading.text for heading in start.find_elements(By.TAG_NAME, "h2")]
+    browser.go_to(reader, "Perturbations")
+    browser.draw_everything(reader)
+    first_column = [cell.text for cell in browser.visible(reader, ".item table tbody td:first-child")]
+    assert sorted(first_column) == sorted(PERTURBATIONS)
+    assert ATTACK in [cell.text for cell in browser.visible(reader, ".item table thead th")]
+    assert reader.execute_script("return document.scripts.length") == 2
+    # `alert` would have left a dialog that makes every later command fail.
+    assert reader.title == "scgpt-bench report"
+
+
+def test_a_filter_leaves_what_was_chosen(reader):
+    browser.go_to(reader, "Perturbations")
+    filters = {label.text.split("\n")[0]: label for label in browser.visible(reader, ".filters label")}
+    choice = Select(filters["method"].find_element(By.TAG_NAME, "select"))
+    choice.select_by_visible_text("ridge")
+    headings = [heading.text for heading in browser.visible(reader, ".item h3")]
+    choice.select_by_visible_text("all")
+    assert len(headings) == 2
+    assert all("ridge" in heading for heading in headings)
+    assert len(browser.visible(reader, ".item h3")) > 2
+
+
+def test_a_table_sorts_numbers_filters_and_is_saved_in_full(reader, run, tmp_path):
+    browser.go_to(reader, "Scores")
+    for table in browser.visible(reader, ".item table"):
+        reader.execute_script("arguments[0].scrollIntoView()", table)
+    browser.go_to(reader, "Verdict")
+    browser.draw_everything(reader)
+    entry = browser.visible(reader, ".item:has(table)")[0]
+    header = {cell.text: cell for cell in entry.find_elements(By.CSS_SELECTOR, "thead th")}
+    position = list(header).index("difference")
+    reader.execute_script("arguments[0].scrollIntoView({block: 'center', inline: 'center'})", header["difference"])
+    header["difference"].click()
+    shown = [float(row.split("\t")[position]) for row in _rows(reader, entry)]
+    assert shown == sorted(shown)
+    search = entry.find_element(By.CSS_SELECTOR, "input[type=search]")
+    search.send_keys("zero-shot")
+    rows = _rows(reader, entry)
+    assert rows
+    assert all("scgpt-zero-shot" in row for row in rows)
+    search.send_keys(Keys.CONTROL, "a")
+    search.send_keys(Keys.DELETE)
+    reader.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    button = entry.find_element(By.CSS_SELECTOR, "button.download")
+    reader.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+    button.click()
+    end = time.monotonic() + browser.SECONDS
+    while not list(tmp_path.glob("*verdicts.tsv")) and time.monotonic() < end:
+        time.sleep(0.05)
+    (saved,) = tmp_path.glob("*verdicts.tsv")
+    assert saved.read_bytes() == (run.folder / "verdicts.tsv").read_bytes()
+
+
+def _rows(reader, entry) -> list[str]:
+    cells = "(row) => [...row.cells].map((cell) => cell.textContent).join('\\t')"
+    script = f"return [...arguments[0].querySelectorAll('tbody tr')].map({cells})"
+    return reader.execute_script(script, entry)
+
+
+def test_the_keyboard_is_enough(reader):
+    browser.go_to(reader, "Start")
+    reader.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
+    reader.find_element(By.CSS_SELECTOR, "header nav a").send_keys("")
+    for _ in range(3):
+        reader.switch_to.active_element.send_keys(Keys.TAB)
+    assert reader.switch_to.active_element.text == "Perturbations"
+    reader.switch_to.active_element.send_keys(Keys.ENTER)
+    browser.until(reader, "return !document.getElementById('perturbations').hidden")
+    browser.draw_everything(reader)
+    table = browser.visible(reader, ".item table thead th")
+    table[1].find_element(By.CSS_SELECTOR, "[tabindex='0'], button").send_keys(Keys.ENTER)
+    browser.until(reader, "return arguments[0].getAttribute('aria-sort') === 'ascending'", table[1])
+    reader.back()
+    browser.until(reader, "return !document.getElementById('start').hidden")
+
+
+def test_ten_thousand_rows_are_sorted_and_searched_at_once(page_of, tmp_path):
+    rows = 10_000
+    table = pd.DataFrame(
+        {"perturbation": [f"GENE{i}" for i in range(rows)], "ridge": [(i * 7919) % rows / rows for i in range(rows)]}
+    )
+    write_table(table, tmp_path / "perturbations.tsv")
+    driver = page_of(page.Item(tmp_path / "perturbations.tsv", "Perturbations", "big", {"table": "all"}, ""))
+    browser.go_to(driver, "Perturbations")
+    browser.draw_everything(driver)
+    start = time.monotonic()
+    driver.find_elements(By.CSS_SELECTOR, "thead th")[1].click()
+    browser.until(driver, "return document.querySelector('tbody td.number').textContent === '0'")
+    driver.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("GENE9999")
+    browser.until(driver, "return document.querySelectorAll('tbody tr').length === 1")
+    assert time.monotonic() - start < 5
+    assert driver.find_element(By.CSS_SELECTOR, "tbody td").text == "GENE9999"
+
+
+def test_the_checks_find_what_is_wrong(page_of, tmp_path):
+    table = pd.DataFrame({"a": [1.5, 2.5]})
+    write_table(table, tmp_path / "a.tsv")
+    caption = '<p style="color:#ddd">faint</p><script>window.ran = true</script>'
+    driver = page_of(page.Item(tmp_path / "a.tsv", "Data", None, {"table": "a"}, caption))
+    browser.go_to(driver, "Data")
+    browser.draw_everything(driver)
+    assert any("color-contrast" in entry for entry in browser.accessibility_violations(driver))
+    driver.execute_script("fetch('https://example.org').catch(() => 0); new Image().src = 'https://example.org/x.png'")
+    browser.until(driver, "return true")
+    time.sleep(0.3)
+    complaints = browser.complaints(driver)
+    assert sum("Content Security Policy" in message for message in complaints) >= 3
+    assert driver.execute_script("return window.ran") is None
+
+
+def test_two_builds_differ_in_the_time_stamp_only(run, report):
+    time.sleep(1.1)
+    again = run.write(run.folder / "again.html").read_text().splitlines()
+    once = report.read_text().splitlines()
+    assert len(once) == len(again)
+    different = [line for line, other in zip(once, again, strict=True) if line != other]
+    assert all("<time>" in line for line in different)
+    assert len(different) == 1
+
+
+def test_nothing_is_left_where_a_table_cannot_be_read(run, tmp_path):
+    broken = tmp_path / "broken.svg"
+    shutil.copy(run.folder / "verdicts.tsv", broken)
+    with pytest.raises(Exception, match="syntax error"):
+        page.write([page.Item(broken, "Data", None, {}, "")], "", tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == [broken]

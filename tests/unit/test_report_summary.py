@@ -1,0 +1,151 @@
+"""The start page says what the tables say: the verdict in words, and every limit that the run knows of."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from made_up import DEVIATIONS, statement
+from scgpt_bench.report import summary
+
+KINDS = {"ridge": "ridge", "tuned": "scgpt-finetuned", "flagged": "scgpt-zero-shot", "second": "technical-duplicate"}
+
+
+def run(
+    verdict="better", difference=0.2, splits=("fold0",), n=20, checkpoints=None, statements=(), **more
+) -> summary.Run:
+    scores = pd.DataFrame(
+        [
+            (split, method, mean, n)
+            for split in splits
+            for method, mean in (("ridge", 0.3), ("tuned", 0.5), ("flagged", 0.1), ("second", 0.8))
+        ],
+        columns=["split", "method", "mean", "n_perturbations"],
+    ).assign(dataset="drop", metric="pearson_delta")
+    scores["fraction_of_ceiling"] = scores["mean"] / 0.8
+    verdicts = pd.DataFrame(
+        [
+            (split, method, metric, value, found)
+            for split in splits
+            for metric in ("pearson_delta", "mse")
+            for method, value, found in (("flagged", difference - 0.4, "worse"), ("tuned", difference, verdict))
+        ],
+        columns=["split", "method", "metric", "difference", "verdict"],
+    ).assign(dataset="drop", best_baseline="ridge", p_value=0.01)
+    verdicts = verdicts.assign(ci_low=verdicts["difference"] - 0.1, ci_high=verdicts["difference"] + 0.1)
+    checkpoints = {"human": "catalogue"} if checkpoints is None else checkpoints
+    return summary.Run(scores, verdicts, KINDS, checkpoints, [], statements, {"epochs": 15, "freeze": []}, **more)
+
+
+def said(method: str, **changes) -> summary.Statement:
+    return summary.Statement("drop", "fold0", method, 300, statement(KINDS[method]) | changes)
+
+
+def whats(made: summary.Run) -> list[str]:
+    return [what for what, _ in summary.warnings(made)]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "difference", "answer"),
+    [
+        (
+            "better",
+            0.2,
+            "Yes: tuned predicts the responses better than the best baseline, ridge (+0.200, 95 % interval ",
+        ),
+        (
+            "indistinguishable",
+            0.02,
+            "No scGPT method was shown to be better than the best baseline, ridge; tuned cannot",
+        ),
+        ("worse", -0.2, "No: every scGPT method is worse than the best baseline, ridge; the closest is tuned (-0.200"),
+        ("data cannot tell", 0.2, "These data cannot tell: even a second sample of the same cells does not"),
+    ],
+)
+def test_the_answer_is_that_of_the_best_scgpt_method(verdict, difference, answer):
+    (place,) = summary.places(run(verdict, difference))
+    assert place["answer"].startswith(answer)
+
+
+@pytest.mark.parametrize(
+    ("of_the_highest", "of_the_other", "answer"),
+    [
+        (
+            "indistinguishable",
+            "better",
+            "Yes: flagged predicts the responses better than the best baseline, ridge (-0.200",
+        ),
+        ("worse", "indistinguishable", "No scGPT method was shown to be better than the best baseline, ridge; flagged"),
+    ],
+)
+def test_a_verdict_counts_more_than_a_mean(of_the_highest, of_the_other, answer):
+    made = run()
+    verdict_of = {"tuned": of_the_highest, "flagged": of_the_other}
+    made.verdicts["verdict"] = made.verdicts["method"].map(verdict_of)
+    (place,) = summary.places(made)
+    assert place["answer"].startswith(answer)
+
+
+def test_the_rows_are_those_of_the_tables_best_first():
+    (place,) = summary.places(run())
+    assert [row["method"] for row in place["rows"]] == ["tuned", "flagged"]
+    assert place["rows"][0]["fraction"] == 0.625
+    assert place["rows"][0]["beside"] == ["better", "not judged"]
+    assert place["ceiling"] == 0.8
+    assert place["floor"] is None
+
+
+def test_where_there_are_several_splits_they_are_judged_together():
+    (place,) = summary.places(run(splits=("fold0", "fold1", "all")))
+    assert place["split"] == "all"
+    assert place["splits"] == ["fold0", "fold1"]
+
+
+def test_a_run_without_scgpt_says_so():
+    made = run()
+    made = summary.Run(made.scores, made.verdicts.iloc[:0], KINDS, {}, [], [], {})
+    (place,) = summary.places(made)
+    assert place["answer"] == "No scGPT method was run on these data."
+    assert "No published checkpoint" not in whats(made)
+
+
+def test_every_limit_is_named():
+    made = run(n=5, checkpoints={"own": "pretrain"}, statements=[said("flagged"), said("tuned")])
+    assert whats(made) == [
+        "No published checkpoint",
+        "Random decoder: flagged",
+        "Few perturbations: drop",
+        "Padded genes: drop",
+        "Not the published recipe to the letter: tuned",
+    ]
+    why = dict(summary.warnings(made))
+    assert "6 of 300 measured genes (2.0 %)" in why["Padded genes: drop"]
+    assert why["Random decoder: flagged"].startswith("5.8 % of its parameters")
+    recipe = why["Not the published recipe to the letter: tuned"]
+    assert all(name in recipe for name in DEVIATIONS)
+    assert "epochs 7 (published 15); freeze encoder (published none)" in recipe
+
+
+def test_a_run_without_limits_says_so():
+    quiet = statement("scgpt-knockout") | {"genes_padded": 0}
+    made = run(statements=[summary.Statement("drop", "fold0", "flagged", 300, quiet)])
+    assert whats(made) == []
+    assert "Nothing that the workflow checks." in summary.page(made)
+
+
+def test_unreliable_perturbations_and_targets_that_cannot_be_told_are_named():
+    card = {"perturbations": [{"perturbation": "A", "reliable": True}, {"perturbation": "B", "reliable": False}]}
+    untold = said("tuned", targets_outside_vocabulary=["LINC1"])
+    why = dict(summary.warnings(run(statements=[untold], cards={"drop": card})))
+    assert why["Unreliable perturbations: drop"].startswith("1 of 2 have a response")
+    assert "(B)" in why["Unreliable perturbations: drop"]
+    assert why["Targets unknown to scGPT: drop"].startswith("LINC1: neither measured nor in the vocabulary")
+
+
+def test_names_are_escaped_and_a_missing_interval_is_unknown():
+    made = run(statements=[said("flagged")])
+    made.verdicts["best_baseline"] = "<script>alert(1)</script>"
+    made.verdicts[["ci_low", "ci_high"]] = np.nan
+    text = summary.page(made)
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "(unknown)" in text

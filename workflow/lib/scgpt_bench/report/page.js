@@ -1,0 +1,168 @@
+'use strict';
+// What is shown follows the address (#category, #category/dataset, #item), so that every view has a link and a history.
+
+const sections = [...document.querySelectorAll('main > section')];
+const links = [...document.querySelectorAll('header nav a')];
+let library;
+
+function show() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1))) || sections[0];
+  const section = target.closest('section');
+  for (const other of sections) other.hidden = other !== section;
+  for (const link of links) mark(link, link.hash === '#' + section.id);
+  showGroup(section, target.closest('.group'));
+  const entry = target.closest('.item');
+  if (entry) entry.hidden = false;
+  // After the browser's own scrolling to the fragment.
+  requestAnimationFrame(() => (entry ? entry.scrollIntoView() : window.scrollTo(0, 0)));
+  if (location.hash) (entry || section).focus({ preventScroll: true });
+}
+
+function mark(link, current) {
+  if (current) link.setAttribute('aria-current', 'page');
+  else link.removeAttribute('aria-current');
+}
+
+function showGroup(section, chosen) {
+  const groups = [...section.querySelectorAll('.group')];
+  const named = groups.filter((group) => group.dataset.dataset !== undefined);
+  const shown = chosen && chosen.dataset.dataset !== undefined ? chosen : named[0];
+  for (const group of groups) {
+    group.hidden = group.dataset.dataset !== undefined && group !== shown;
+    if (!group.hidden) prepare(group);
+  }
+  for (const link of section.querySelectorAll('.datasets a')) {
+    mark(link, decodeURIComponent(link.hash.slice(1)) === shown.id);
+  }
+}
+
+function prepare(group) {
+  if (group.dataset.prepared) return;
+  group.dataset.prepared = 'yes';
+  addFilters(group);
+  for (const image of group.querySelectorAll('img[data-source]')) nearby.observe(image);
+  for (const table of group.querySelectorAll('table[data-kinds]')) nearby.observe(table);
+}
+
+// Thousands of figures would take seconds to draw: each is drawn when it comes near the window.
+const nearby = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    nearby.unobserve(target);
+    if (target.tagName === 'IMG') draw(target);
+    else fill(target);
+  }
+}, { rootMargin: '800px' });
+
+function addFilters(group) {
+  const items = [...group.querySelectorAll('.item')].map((element) => [element, JSON.parse(element.dataset.labels)]);
+  items.forEach(([element, labels]) => { labels.show = element.querySelector('h3').firstChild.data.trim(); });
+  const names = [...new Set(items.flatMap(([, labels]) => Object.keys(labels)))].reverse();
+  const chosen = {};
+  const filters = group.querySelector('.filters');
+  for (const name of names) {
+    const values = [...new Set(items.map(([, labels]) => labels[name]).filter((value) => value !== undefined))];
+    if (values.length < 2) continue;
+    const select = document.createElement('select');
+    select.append(new Option('all', ''), ...values.map((value) => new Option(value, value)));
+    select.addEventListener('change', () => {
+      chosen[name] = select.value;
+      for (const [element, labels] of items) {
+        element.hidden = Object.entries(chosen).some(([key, value]) => value && labels[key] !== value);
+      }
+    });
+    const label = document.createElement('label');
+    label.append(name, select);
+    filters.append(label);
+  }
+}
+
+function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+}
+
+async function figure(image) {
+  const compressed = new Blob([bytesOf(image.dataset.source)]).stream();
+  const content = await new Response(compressed.pipeThrough(new DecompressionStream('gzip'))).arrayBuffer();
+  return new Blob([content], { type: 'image/svg+xml' });
+}
+
+async function draw(image) {
+  image.src = URL.createObjectURL(await figure(image));
+  await image.decode();
+  URL.revokeObjectURL(image.src);
+}
+
+async function fill(table) {
+  if (!library) {
+    const source = new Blob([bytesOf(document.getElementById('library').textContent)], { type: 'text/javascript' });
+    library = import(URL.createObjectURL(source));
+  }
+  const DataTable = (await library).default;
+  const [, ...rows] = parse(table.closest('.item').querySelector('pre').textContent);
+  const kinds = JSON.parse(table.dataset.kinds);
+  const columns = kinds.map((kind, index) => (kind === 'text' ? textColumn() : numberColumn(rows, index, kind === 'bar')));
+  // `table.dataset.ready` tells the tests that the library is done.
+  new DataTable(table, {
+    data: rows, columns, order: [], pageLength: 25, autoWidth: false, deferRender: true, orderClasses: false,
+    initComplete: () => { table.dataset.ready = 'yes'; },
+  });
+}
+
+function textColumn() {
+  return { className: 'text', render: { display: escaped, _: (value) => value } };
+}
+
+// Numbers are sorted and saved in full and shown with four digits; a missing one is sorted last from above.
+function numberColumn(rows, index, bar) {
+  const values = rows.map((row) => row[index]).filter((value) => value !== '').map(Number);
+  const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return {
+    className: 'number',
+    type: 'num',
+    render: {
+      display: (value) => (value === '' ? '' : String(Number(Number(value).toPrecision(4)))),
+      filter: (value) => value,
+      _: (value) => (value === '' ? -Infinity : Number(value)),
+    },
+    createdCell: (cell, value) => {
+      if (!bar || value === '' || !largest) return;
+      const colour = Number(value) < 0 ? '#f6d5c2' : '#cfe3f2';
+      cell.style.backgroundImage = `linear-gradient(${colour}, ${colour})`;
+      cell.style.backgroundSize = `${(100 * Math.abs(Number(value))) / largest}% 100%`;
+    },
+  };
+}
+
+function escaped(value) {
+  return value.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+}
+
+// Tab-separated values as pandas writes them: cells with a tab, a line break or a quotation mark are quoted.
+function parse(text) {
+  const rows = [[]];
+  const cell = /(?:"((?:[^"]|"")*)"|([^\t\n]*))(\t|\n|$)/y;
+  while (cell.lastIndex < text.length) {
+    const [, quoted, plain, end] = cell.exec(text);
+    rows[rows.length - 1].push(quoted === undefined ? plain : quoted.replaceAll('""', '"'));
+    if (end === '\n' && cell.lastIndex < text.length) rows.push([]);
+  }
+  return rows;
+}
+
+async function save(button) {
+  const entry = button.closest('.item');
+  const image = entry.querySelector('img');
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(image ? await figure(image) : new Blob([entry.querySelector('pre').textContent]));
+  link.download = button.dataset.file.replaceAll('/', '.').replace(/^results\./, '');
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+for (const button of document.querySelectorAll('button.download')) {
+  button.addEventListener('click', () => save(button));
+}
+history.scrollRestoration = 'manual';
+window.addEventListener('hashchange', show);
+show();

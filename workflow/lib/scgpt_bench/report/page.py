@@ -1,0 +1,189 @@
+"""One HTML file out of figures, tables and captions: opens offline, asks nothing of the network, runs no text as code.
+
+Figures are SVG files, compressed, whose title and ``dc:description`` become the alternative text and the numbers of the
+caption.
+Tables are TSV files: the text itself is in the page, for sorting and searching (DataTables, from itables) and to be
+saved unrounded. A content security policy in the page forbids every request, and every script but the page's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import datetime
+import gzip
+import hashlib
+import importlib.util
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.files import whole
+
+CATEGORIES = ("Verdict", "Scores", "Perturbations", "Data", "Model", "Trust", "Cost", "Provenance")
+WITHOUT_BAR = ("ci_low", "ci_high", "p_value", "tolerance")
+_SVG = "{http://www.w3.org/2000/svg}"
+_DC = "{http://purl.org/dc/elements/1.1/}"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file of the report.
+
+    Attributes
+    ----------
+    path
+        An SVG figure, a TSV table, text (JSON, YAML), or a piece of HTML (its headings from h4 down) whose writer
+        escaped what had to be.
+    category, subcategory
+        Where it stands; ``None`` for a subcategory that is no data set's.
+    labels
+        What tells it from its neighbours; ``figure`` or ``table`` is its heading.
+    caption
+        HTML that Snakemake made of the caption's reStructuredText.
+    """
+
+    path: Path
+    category: str
+    subcategory: str | None
+    labels: Mapping[str, str]
+    caption: str
+
+
+def in_order(items: Iterable[Item], paths: Sequence[str]) -> list[Item]:
+    """``items`` by category (``CATEGORIES``), then in the order of ``paths``; the rest last, by path."""
+    place = {path: number for number, path in enumerate(paths)}
+
+    def key(item: Item) -> tuple[int, int, str]:
+        if item.category not in CATEGORIES:
+            raise InputError(
+                item.path, "category of the report", repr(item.category), f"one of {', '.join(CATEGORIES)}"
+            )
+        return CATEGORIES.index(item.category), place.get(str(item.path), len(place)), str(item.path)
+
+    return sorted(items, key=key)
+
+
+def write(items: Sequence[Item], start: str, path: str | Path, made: datetime.datetime | None = None) -> None:
+    """Write the report.
+
+    Parameters
+    ----------
+    items
+        In the order in which they are shown.
+    start
+        HTML of the start page.
+    path
+        The file to write.
+    made
+        The time stamp, the only thing in which two reports of the same results differ; now, unless given.
+    """
+    categories: dict[str, dict[str | None, list[dict[str, object]]]] = {name: {} for name in CATEGORIES}
+    for item in items:
+        categories[item.category].setdefault(item.subcategory, []).append(_shown(item))
+    script, style = data_tables()
+    own_script = (Path(__file__).parent / "page.js").read_text()
+    stream = template("page.html").stream(
+        start=Markup(start),
+        categories={name: groups for name, groups in categories.items() if groups},
+        made=(made or datetime.datetime.now().astimezone()).isoformat(sep=" ", timespec="seconds"),
+        library=base64.b64encode(script).decode(),
+        library_style=Markup(style),
+        style=Markup((Path(__file__).parent / "page.css").read_text()),
+        script=Markup(own_script),
+        script_hash=base64.b64encode(hashlib.sha256(own_script.encode()).digest()).decode(),
+    )
+    stream.enable_buffering(64)
+    with whole(path) as partial, open(partial, "wb") as handle:
+        stream.dump(handle, encoding="utf-8")
+
+
+def template(name: str) -> Template:
+    """A template beside this module, which escapes everything that is put into it."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def data_tables() -> tuple[bytes, str]:
+    """Script and style of DataTables, as itables ships them; itables itself, with its imports, is not needed."""
+    package = importlib.util.find_spec("itables")
+    if package is None or not package.origin:
+        raise ModuleNotFoundError("itables: not installed")
+    folder = Path(package.origin).parent / "html"
+    return (folder / "dt_bundle.js").read_bytes(), (folder / "dt_bundle.css").read_text()
+
+
+def _shown(item: Item) -> dict[str, object]:
+    """What the template needs of an item."""
+    kinds = {".svg": _figure, ".tsv": _table, ".json": _text, ".yaml": _text, ".html": _piece}
+    if item.path.suffix not in kinds:
+        raise InputError(item.path, "suffix", repr(item.path.suffix), f"one of {', '.join(kinds)}")
+    labels = dict(item.labels)
+    heading = labels.pop("figure", None) or labels.pop("table", None) or item.path.name
+    return {
+        "id": hashlib.sha256(str(item.path).encode()).hexdigest()[:12],
+        "file": str(item.path),
+        "heading": heading,
+        "labels": labels,
+        "caption": Markup(item.caption),
+        **kinds[item.path.suffix](item.path),
+    }
+
+
+def _figure(path: Path) -> dict[str, object]:
+    content = path.read_bytes()
+    root = ElementTree.fromstring(content)
+    size = [float(root.attrib[side].removesuffix("pt")) for side in ("width", "height")]
+    title = root.findtext(f"{_SVG}title", "")
+    findings = next((element.text or "" for element in root.iter(f"{_DC}description")), "")
+    return {
+        "kind": "figure",
+        "source": base64.b64encode(gzip.compress(content, mtime=0)).decode(),
+        "width": round(size[0] * 4 / 3),
+        "height": round(size[1] * 4 / 3),
+        "findings": findings,
+        "alternative": ". ".join(part.rstrip(".") for part in (title or path.name, findings) if part) + ".",
+    }
+
+
+def _table(path: Path) -> dict[str, object]:
+    text = path.read_text(encoding="utf-8")
+    header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter="\t")
+    kinds = [_kind(name, [row[column] for row in rows if row[column]]) for column, name in enumerate(header)]
+    return {"kind": "table", "text": text, "columns": header, "kinds": json.dumps(kinds)}
+
+
+def _kind(name: str, cells: Sequence[str]) -> str:
+    """``text``, ``number``, or ``bar``: a number that is worth a bar behind it."""
+    if not all(map(_is_number, cells)):
+        return "text"
+    return "number" if name in WITHOUT_BAR or all(float(cell).is_integer() for cell in cells) else "bar"
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _text(path: Path) -> dict[str, object]:
+    return {"kind": "text", "text": path.read_text(encoding="utf-8")}
+
+
+def _piece(path: Path) -> dict[str, object]:
+    return {"kind": "piece", "text": Markup(path.read_text(encoding="utf-8"))}

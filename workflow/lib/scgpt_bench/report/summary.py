@@ -1,0 +1,265 @@
+"""The start page of the report: the verdict in words, and what limits it, from the run's own tables and statements.
+
+Nothing is computed here: every number stands in ``scores.tsv``, ``verdicts.tsv``, a data card or the statement of a
+method (``uns["method"]``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from scgpt_bench.report.page import template
+
+HEADLINE = "pearson_delta"
+BESIDE = ("mse", "mae")  # metrics whose verdicts stand beside the headline's
+FEW = 10  # test perturbations below which a warning says so
+CEILING, FLOOR = "technical-duplicate", "shuffled"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a method says of one prediction (``uns["method"]``), and of which data set, split and number of genes."""
+
+    dataset: str
+    split: str
+    method: str
+    n_genes: int
+    says: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the start page is made from.
+
+    Attributes
+    ----------
+    scores, verdicts
+        The tables of the run.
+    kinds
+        The kind of every method.
+    checkpoints
+        ``source`` of every checkpoint.
+    generated
+        Data sets that were generated here.
+    statements
+        Of the scGPT methods, the first seed.
+    published
+        Options of the published fine-tuning recipe with their values.
+    cards
+        ``card.json`` of each data set.
+    """
+
+    scores: pd.DataFrame
+    verdicts: pd.DataFrame
+    kinds: Mapping[str, str]
+    checkpoints: Mapping[str, str]
+    generated: Sequence[str]
+    statements: Sequence[Statement]
+    published: Mapping[str, Any]
+    cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def page(run: Run) -> str:
+    """HTML of the start page; names and numbers are escaped."""
+    context = {"places": places(run), "warnings": warnings(run), "metric": HEADLINE, "beside": BESIDE}
+    return template("summary.html").render(**context, interval=interval)
+
+
+def places(run: Run) -> list[dict[str, Any]]:
+    """For each data set: its split (``all`` where there are several), the answer in one sentence, a row per method."""
+    found = []
+    for dataset, scores in run.scores.groupby("dataset", sort=False):
+        splits = list(scores["split"].unique())
+        split = "all" if "all" in splits else splits[0]
+        here = scores[scores["split"] == split]
+        n = int(here.loc[here["metric"] == HEADLINE, "n_perturbations"].max())
+        rows = _rows(run, here, dataset, split)
+        found.append(
+            {
+                "dataset": dataset,
+                "split": split,
+                "splits": [name for name in splits if name != "all"],
+                "n_perturbations": n,
+                "rows": rows,
+                "answer": _answer(run, rows),
+                "ceiling": _score_of_kind(run, here, CEILING),
+                "floor": _score_of_kind(run, here, FLOOR),
+            }
+        )
+    return found
+
+
+def _rows(run: Run, scores: pd.DataFrame, dataset: str, split: str) -> list[dict[str, Any]]:
+    verdicts = run.verdicts[(run.verdicts["dataset"] == dataset) & (run.verdicts["split"] == split)]
+    verdict_of = verdicts.set_index(["method", "metric"])["verdict"].to_dict()
+    score_of = scores[scores["metric"] == HEADLINE].set_index("method")
+    headline = verdicts[verdicts["metric"] == HEADLINE].sort_values("difference", ascending=False, kind="stable")
+    return [
+        {
+            **row,
+            "mean": score_of.loc[row["method"], "mean"],
+            "fraction": score_of.loc[row["method"], "fraction_of_ceiling"],
+            "beside": [verdict_of.get((row["method"], metric), "not judged") for metric in BESIDE],
+        }
+        for row in headline.to_dict("records")
+    ]
+
+
+def _answer(run: Run, rows: Sequence[Mapping[str, Any]]) -> str:
+    scgpt = [row for row in rows if run.kinds[row["method"]].startswith("scgpt")]
+    if not scgpt:
+        return "No scGPT method was run on these data."
+    verdicts = [row["verdict"] for row in scgpt]
+    if "data cannot tell" in verdicts:
+        return (
+            "These data cannot tell: even a second sample of the same cells does not predict the responses better "
+            "than the responses of other perturbations do."
+        )
+    # The best method that is better; else the best that is not shown to be worse; else the best of all.
+    told = next((verdict for verdict in ("better", "indistinguishable") if verdict in verdicts), "worse")
+    named = [row for row in scgpt if row["verdict"] == told]
+    first, others = named[0], [row["method"] for row in named[1:]]
+    against = f"the best baseline, {first['best_baseline']}"
+    effect = f"{first['difference']:+.3f}, 95 % interval {interval(first['ci_low'], first['ci_high'])}"
+    if told == "better":
+        also = f" So {'does' if len(others) == 1 else 'do'} {_listed(others)}." if others else ""
+        return f"Yes: {first['method']} predicts the responses better than {against} ({effect}).{also}"
+    if told == "worse":
+        return f"No: every scGPT method is worse than {against}; the closest is {first['method']} ({effect})."
+    return (
+        f"No scGPT method was shown to be better than {against}; {first['method']} cannot be told from it ({effect}). "
+        "That does not mean that they are equal."
+    )
+
+
+def _score_of_kind(run: Run, scores: pd.DataFrame, kind: str) -> float | None:
+    values = scores.loc[(scores["metric"] == HEADLINE) & (scores["method"].map(run.kinds) == kind), "mean"]
+    return None if values.empty else float(values.iloc[0])
+
+
+def warnings(run: Run) -> list[tuple[str, str]]:
+    """What limits the verdicts, as (what, why it matters), the most important first."""
+    found = [*_of_source(run), *_of_weights(run), *_of_data(run), *_of_genes(run.statements), *_of_recipe(run)]
+    return list(dict.fromkeys(found))
+
+
+def _of_source(run: Run) -> Iterable[tuple[str, str]]:
+    for dataset in run.generated:
+        yield (
+            f"Generated data: {dataset}",
+            "These cells were simulated here, with a known truth. They test the workflow; they say nothing of biology.",
+        )
+    published = [name for name, source in run.checkpoints.items() if source in ("catalogue", "folder")]
+    if run.checkpoints and not published:
+        yield (
+            "No published checkpoint",
+            "Every scGPT model of this run was pretrained here or has random weights. The verdicts are about those "
+            "models, not about the published scGPT.",
+        )
+
+
+def _of_weights(run: Run) -> Iterable[tuple[str, str]]:
+    random_decoder, untrained = {}, {}
+    for statement in run.statements:
+        report = statement.says["load_report"]
+        if "finetuning" in statement.says:
+            continue
+        share = sum(size for name, size in report["random"].items() if name.startswith("decoder."))
+        if share:
+            random_decoder[statement.method] = report["n_random"] / (report["n_random"] + report["n_pretrained"])
+        if not report["checkpoint_pretrained"]:
+            untrained[statement.method] = report["checkpoint"]
+    for method, share in random_decoder.items():
+        yield (
+            f"Random decoder: {method}",
+            f"{100 * share:.1f} % of its parameters, the whole decoder among them, are random numbers that were never "
+            "trained: the checkpoint has no weights for them. Its score says what this common call does, not what the "
+            "checkpoint knows.",
+        )
+    for method, checkpoint in untrained.items():
+        yield (
+            f"Untrained model: {method}",
+            f"Its checkpoint {checkpoint} holds random weights. It shows what the architecture scores without "
+            "having learnt anything.",
+        )
+
+
+def _of_data(run: Run) -> Iterable[tuple[str, str]]:
+    for place in places(run):
+        if place["ceiling"] is None:
+            yield (
+                f"No ceiling: {place['dataset']}",
+                "technical-duplicate was not run, so that nothing says how good a score could be on these data.",
+            )
+        if place["n_perturbations"] < FEW:
+            yield (
+                f"Few perturbations: {place['dataset']}",
+                f"The verdict rests on {place['n_perturbations']} test perturbations. Few can show large differences "
+                "only.",
+            )
+    for dataset, card in run.cards.items():
+        listed = card["perturbations"]
+        poor = [entry["perturbation"] for entry in listed if not entry["reliable"]]
+        if poor:
+            yield (
+                f"Unreliable perturbations: {dataset}",
+                f"{len(poor)} of {len(listed)} have a response that two halves of their own cells do not agree on "
+                f"({_listed(poor, 8)}): no method can be expected to predict it.",
+            )
+
+
+def _of_genes(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
+    checkpoints: dict[tuple[str, int, int], dict[str, None]] = {}  # in order, each once
+    for statement in statements:
+        place = (statement.dataset, statement.says["genes_padded"], statement.n_genes)
+        checkpoints.setdefault(place, {})[statement.says["load_report"]["checkpoint"]] = None
+    for (dataset, padded, n_genes), names in checkpoints.items():
+        if padded:
+            yield (
+                f"Padded genes: {dataset}",
+                f"{padded:,} of {n_genes:,} measured genes ({100 * padded / n_genes:.1f} %) are not in the vocabulary "
+                f"of {_listed(list(names))}. scGPT cannot tell them apart.",
+            )
+    for statement in statements:
+        untold = statement.says["targets_outside_vocabulary"]
+        if untold:
+            yield (
+                f"Targets unknown to scGPT: {statement.dataset}",
+                f"{_listed(untold, 8)}: neither measured nor in the vocabulary, so that scGPT is not told what was "
+                "perturbed.",
+            )
+
+
+def _of_recipe(run: Run) -> Iterable[tuple[str, str]]:
+    for statement in run.statements:
+        if "finetuning" not in statement.says:
+            continue
+        used, deviations = statement.says["finetuning"]["options"], statement.says["finetuning"]["deviations"]
+        changed = [
+            f"{name} {_shown(used[name])} (published {_shown(value)})"
+            for name, value in run.published.items()
+            if name in used and name not in deviations and used[name] != value
+        ]
+        chosen = f" Chosen in the configuration: {'; '.join(changed)}." if changed else ""
+        yield (
+            f"Not the published recipe to the letter: {statement.method}",
+            f"Repaired here: {_listed(list(deviations))}; config/README.md says how each comes back.{chosen}",
+        )
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
+def interval(low: float, high: float) -> str:
+    """``-0.031 to 0.120``; words where a single perturbation gives none."""
+    return "unknown" if pd.isna(low) or pd.isna(high) else f"{low:+.3f} to {high:+.3f}"
+
+
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

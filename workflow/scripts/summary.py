@@ -1,0 +1,24 @@
+"""Write the start page of the report from the run's tables and from what the methods say of themselves."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    from pathlib import Path
+
+    from scgpt_bench.files import read_h5ad, read_table, whole
+    from scgpt_bench.methods.predictions import method_of
+    from scgpt_bench.report import summary
+
+    statements = []
+    for path in map(Path, snakemake.input.pseudobulks):
+        pseudobulk = read_h5ad(path)
+        dataset, split, method = path.parts[-5:-2]
+        statements.append(summary.Statement(dataset, split, method, pseudobulk.n_vars, method_of(pseudobulk)))
+    run = summary.Run(
+        scores=read_table(snakemake.input.scores),
+        verdicts=read_table(snakemake.input.verdicts),
+        statements=statements,
+        **{key: snakemake.params[key] for key in ("kinds", "checkpoints", "generated", "published")},
+    )
+    with whole(snakemake.output[0]) as partial:
+        partial.write_text(summary.page(run), encoding="utf-8")
