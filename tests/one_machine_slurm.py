@@ -52,7 +52,7 @@ ReturnToService=2
 # What the machine has, whatever jobs ask for: requests are sized for real data.
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=200000 Gres=gpu:1
+NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=200000 Gres=gpu:2
 PartitionName=cpu Nodes=node Default=YES MaxTime=INFINITE
 PartitionName=gpu Nodes=node MaxTime=INFINITE
 """
@@ -141,8 +141,8 @@ def one_machine(folder: Path) -> Iterator[Cluster]:
         for name, text in (("slurm.conf", SLURM_CONF), ("slurmdbd.conf", SLURMDBD_CONF)):
             (configuration / name).write_text(text.format(**values))
             (configuration / name).chmod(0o600 if name == "slurmdbd.conf" else 0o644)
-        # A GPU that only the scheduler sees.
-        (configuration / "gres.conf").write_text("Name=gpu File=/dev/null\n")
+        # GPUs that only the scheduler sees.
+        (configuration / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
         for name in ("slurmctld", "slurmd"):
             (folder / name).mkdir()
 

@@ -18,9 +18,9 @@ def outside(path):
     return bool(path) and "/site-packages/" in path and not path.startswith(INSIDE)
 
 
-def hidden(name, location, importer):
+def hidden(name, location):
     """What Snakemake imports for itself is its own affair; `snakemake` is what it gives to scripts."""
-    return name != "snakemake" and outside(location) and not outside(importer)
+    return outside(location) and name != "snakemake" and not outside(importer())
 
 
 def importer():
@@ -39,7 +39,7 @@ class Inside(PathFinder):
         spec = PathFinder.find_spec(name, path, target)
         if spec and path is None:
             location = spec.origin or next(iter(spec.submodule_search_locations or []), "")
-            if hidden(name, location, importer()):
+            if hidden(name, location):
                 return None
         return spec
 
@@ -48,7 +48,7 @@ def guarded_import(name, globals=None, locals=None, fromlist=(), level=0):
     """Import, but not what Snakemake has loaded for itself and the environment lacks."""
     module = original_import(name, globals, locals, fromlist, level)
     package = name.partition(".")[0]
-    if level == 0 and hidden(package, getattr(sys.modules.get(package), "__file__", ""), importer()):
+    if level == 0 and hidden(package, getattr(sys.modules.get(package), "__file__", "")):
         raise ModuleNotFoundError(f"No module named {name!r} in {INSIDE}", name=name)
     return module
 
