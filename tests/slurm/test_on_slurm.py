@@ -21,7 +21,7 @@ ON_THE_HEAD_NODE = {"all", "copy_checkpoint", "report_of_run"}
 DOWNLOADS = {"fetch_dataset", "fetch_checkpoint", "pretrain_census", "prefetch"}  # see test_prefetch.py
 GROUPED = {"baselines", "evaluation", "figures"}
 STUDY = "tests/slurm/every_rule.yaml"
-EPOCHS = 100  # of a fine-tuning that is still running when something happens to it
+EPOCHS = 80  # of a fine-tuning that is still running when something happens to it
 TABLES = ("*/*/*/*/metrics.tsv", "*/*/*/*/official_*.tsv", "*/*/*/*/stress.tsv", "*.tsv")
 
 
@@ -152,7 +152,10 @@ def test_a_job_over_its_memory_or_its_time_is_tried_again_with_more(site, on_slu
     for stuck in processes(site, "finetune.py"):
         os.kill(stuck, signal.SIGSTOP)  # now it will not be done in its minute, however fast the machine
     assert process.wait(900) == 0, (site.checkout.path / "started.log").read_text()[-4000:]
-    assert [job["State"] for job in attempts(site, "finetune", "over-limits")] == ["TIMEOUT", "COMPLETED"]
+    states = [job["State"] for job in attempts(site, "finetune", "over-limits")]
+    assert states[0] == "TIMEOUT"
+    assert set(states[1:-1]) <= {"TIMEOUT"}  # on a busy machine
+    assert states[-1] == "COMPLETED"
     log = (site.checkout.path / "logs/finetune/planted.fold0.over-limits.0.log").read_text()
     assert "resumed at epoch" in log
     predictions = attempts(site, "predict_scgpt", "over-limits")
