@@ -119,6 +119,11 @@ class Cluster:
         options = ["-X", "--parsable2", "--noheader", "--duplicates", "--starttime=now-1days"]
         listed = self.run("sacct", *options, f"--format={','.join(columns)}", check=True).stdout
         jobs = [dict(zip(columns, line.split("|"), strict=True)) for line in listed.splitlines()]
+        # The accounting learns of the comment when a job ends.
+        waiting = self.run("squeue", "--noheader", "--format=%A|%k", check=True).stdout
+        comments = dict(line.split("|", 1) for line in waiting.splitlines())
+        for job in jobs:
+            job["Comment"] = job["Comment"] or comments.get(job["JobIDRaw"], "")
         return sorted(jobs, key=lambda job: int(job["JobIDRaw"]))
 
 

@@ -26,8 +26,10 @@ TABLES = ("*/*/*/*/metrics.tsv", "*/*/*/*/official_*.tsv", "*/*/*/*/stress.tsv",
 
 
 def rule_of(job):
-    """The rule of a job, or the group of several."""
-    return re.match(r"rule_(.*?)(_wildcards_|$)", job["Comment"])[1]
+    """The rule of a job of Snakemake's, or the name of a group."""
+    found = re.match(r"rule_(.*?)(_wildcards_|$)", job["Comment"])
+    name = found[1] if found else ""
+    return next((group for group in GROUPED if name.startswith(f"{group}_")), name)
 
 
 def test_every_job_completes(on_slurm):
