@@ -119,7 +119,8 @@ def with_long_training(site, name):
     """The same study and one more method, with a fine-tuning that takes a while; its configuration and its folder."""
     study = yaml.safe_load((site.checkout.path / STUDY).read_text())
     study["methods"][name] = {**study["methods"]["scgpt-finetuned"], "kind": "scgpt-finetuned", "epochs": EPOCHS}
-    return site.checkout.write(f"{name}.yaml", yaml.safe_dump(study)), f"results/planted/fold0/{name}/0"
+    text = yaml.safe_dump(study, sort_keys=False)
+    return site.checkout.write(f"{name}.yaml", text), f"results/planted/fold0/{name}/0"
 
 
 def attempts(site, rule, name):
