@@ -128,10 +128,10 @@ def attempts(site, rule, name):
     return [job for job in site.cluster.jobs() if rule_of(job) == rule and f"_{name}_" in job["Comment"]]
 
 
-def is_training(site, name, attempt):
-    """Whether this attempt at a fine-tuning is running, with a saved state of its own."""
+def is_training(site, name, after=0):
+    """Whether another attempt at a fine-tuning, after so many, is running and has a saved state of its own."""
     jobs = attempts(site, "finetune", name)
-    if len(jobs) != attempt or jobs[-1]["State"] != "RUNNING":
+    if len(jobs) <= after or jobs[-1]["State"] != "RUNNING":
         return False
     state = site.checkout.path / f"results/planted/fold0/{name}/0/model/training_state.pt"
     started = datetime.fromisoformat(jobs[-1]["Start"]).timestamp()
@@ -151,14 +151,13 @@ def test_a_job_over_its_memory_or_its_time_is_tried_again_with_more(site, on_slu
     limits = ["finetune:slurm_partition=gpu", "finetune:runtime=2 ** (attempt - 1)"]
     limits += ["predict_scgpt:slurm_partition=gpu", "predict_scgpt:mem_mb=250 * 8 ** (attempt - 1)"]
     process = site.start(f"{folder}/predictions.h5ad", "--configfile", configuration, "--set-resources", *limits)
-    wait_for(lambda: is_training(site, "over-limits", attempt=1), "fine-tuning", seconds=300)
+    wait_for(lambda: is_training(site, "over-limits"), "fine-tuning", seconds=300)
     for stuck in processes(site, "finetune.py"):
         os.kill(stuck, signal.SIGSTOP)  # now it will not be done in its minute, however fast the machine
     assert process.wait(900) == 0, (site.checkout.path / "started.log").read_text()[-4000:]
     states = [job["State"] for job in attempts(site, "finetune", "over-limits")]
-    assert states[0] == "TIMEOUT"
-    assert set(states[1:-1]) <= {"TIMEOUT"}  # on a busy machine
-    assert states[-1] == "COMPLETED"
+    # One time-out; another one before it on a machine so busy that a minute is too short to begin.
+    assert states in (["TIMEOUT", "COMPLETED"], ["TIMEOUT", "TIMEOUT", "COMPLETED"])
     log = (site.checkout.path / "logs/finetune/planted.fold0.over-limits.0.log").read_text()
     assert "resumed at epoch" in log
     predictions = attempts(site, "predict_scgpt", "over-limits")
@@ -173,9 +172,9 @@ def test_after_a_cancelled_job_and_a_killed_snakemake_the_same_command_goes_on(s
     command = [f"{folder}/predictions.h5ad", "--configfile", configuration]
     finished = {path: path.stat().st_mtime_ns for path in (site.checkout.path / "results").rglob("*.h5ad")}
     process = site.start(*command)
-    wait_for(lambda: is_training(site, "killed", attempt=1), "fine-tuning", seconds=300)
+    wait_for(lambda: is_training(site, "killed"), "fine-tuning", seconds=300)
     site.cluster.run("scancel", attempts(site, "finetune", "killed")[0]["JobIDRaw"], check=True)
-    wait_for(lambda: is_training(site, "killed", attempt=2), "fine-tuning after scancel", seconds=300)
+    wait_for(lambda: is_training(site, "killed", after=1), "fine-tuning after scancel", seconds=300)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     # As profiles/README.md says: no job of the dead run may write beside those of the next.
