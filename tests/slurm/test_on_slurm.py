@@ -118,7 +118,8 @@ def test_what_slurm_costs(on_slurm, on_this_machine, capsys):
 def with_long_training(site, name):
     """The same study and one more method, with a fine-tuning that takes a while; its configuration and its folder."""
     study = yaml.safe_load((site.checkout.path / STUDY).read_text())
-    study["methods"][name] = {**study["methods"]["scgpt-finetuned"], "kind": "scgpt-finetuned", "epochs": EPOCHS}
+    options = {"kind": "scgpt-finetuned", "epochs": EPOCHS, "patience": None}
+    study["methods"][name] = {**study["methods"]["scgpt-finetuned"], **options}
     text = yaml.safe_dump(study, sort_keys=False)
     return site.checkout.write(f"{name}.yaml", text), f"results/planted/fold0/{name}/0"
 
