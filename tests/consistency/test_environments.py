@@ -21,7 +21,7 @@ NEVER_CALLED = {
     "cell_eval": {"cell-eval2"},
     "cell_eval2": {"cell-eval"},
     "evaluation": {"rdata"},  # predictions are not read from .rda
-    "report": {"anndata", "pandas"},
+    "report": {"anndata", "h5py", "pandas", "scipy"},
 }
 # Declared though nothing here imports it.
 UPSTREAM_SCGPT = {

@@ -19,18 +19,17 @@ def modules_used(script: str | Path) -> list[Path]:
     found: set[Path] = set()
     waiting = [Path(script)]
     while waiting:
-        path = waiting.pop()
-        new = _imports(path, path.stat().st_mtime_ns) - found
+        new = _imports(waiting.pop().read_text()) - found
         found |= new
         waiting += new
     return sorted(found)
 
 
 @functools.cache  # many scripts use the same modules, and every job reads the workflow again
-def _imports(path: Path, modified: int) -> frozenset[Path]:
-    """The modules of this package that ``path``, last modified at ``modified`` (ns), imports directly."""
+def _imports(code: str) -> frozenset[Path]:
+    """The modules of this package that ``code`` imports directly."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
