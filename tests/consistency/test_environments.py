@@ -18,8 +18,6 @@ BY_POST_DEPLOY = {"scgpt"}
 
 # Imported in a function that no rule of the environment calls.
 NEVER_CALLED = {
-    "cell_eval": {"cell-eval2"},
-    "cell_eval2": {"cell-eval"},
     "evaluation": {"rdata"},  # predictions are not read from .rda
     "report": {"anndata", "h5py", "pandas", "scipy"},
 }
