@@ -22,13 +22,15 @@ import finetuning
 import inference
 import masked_attention
 import measure
+import planning
 
-PARTS = {part.__name__: part for part in (inference, finetuning, masked_attention, evaluation)}
+PARTS = {part.__name__: part for part in (inference, finetuning, masked_attention, evaluation, planning)}
 QUICK: dict[str, dict[str, Any]] = {  # small enough to see in a few minutes that everything runs
     "inference": {"repeats": 1, "sizes": inference.SIZES[:1]},
     "finetuning": {"repeats": 2},
     "masked_attention": {"repeats": 1, "lengths": masked_attention.LENGTHS[:2]},
     "evaluation": {"repeats": 1, "size": (30, 50, 5000)},
+    "planning": {"datasets": 1, "splits": 2, "seeds": 1},
 }
 RESULTS = Path(__file__).parent / "results"
 

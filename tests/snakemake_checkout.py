@@ -27,6 +27,10 @@ class Checkout:
             raise AssertionError(done.stdout[first : first + 10_000] if first >= 0 else done.stdout[-10_000:])
         return done
 
+    def logs(self) -> str:
+        """What the jobs said."""
+        return "".join(path.read_text() for path in sorted((self.path / "logs").rglob("*.log")))
+
     def write(self, name: str, text: str) -> str:
         (self.path / name).write_text(text)
         return name

@@ -191,6 +191,16 @@ def own_files_of_run():
     return files + [options["genes"] for options in config["submissions"].values()]
 
 
+def downloads_of_run():
+    """The files that the workflow downloads."""
+    datasets = [drop_file(name) for name in config["datasets"] if RUN.datasets[name].address != GENERATED]
+    return datasets + [
+        f"resources/checkpoints/{name}/{file}"
+        for name in checkpoints_from("catalogue")
+        for file in ("best_model.pt", "args.json", "vocab.json")
+    ]
+
+
 def benchmarks_of_run():
     """What the heavy jobs cost, as Snakemake measured it."""
     number = config["inference"]["shards"]

@@ -7,6 +7,7 @@ parameters, an edited module reruns exactly the jobs that use it, and a fresh cl
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 from pathlib import Path
 
@@ -18,15 +19,17 @@ def modules_used(script: str | Path) -> list[Path]:
     found: set[Path] = set()
     waiting = [Path(script)]
     while waiting:
-        new = set(_imports(waiting.pop())) - found
+        new = _imports(waiting.pop().read_text()) - found
         found |= new
         waiting += new
     return sorted(found)
 
 
-def _imports(path: Path) -> list[Path]:
+@functools.cache  # many scripts use the same modules, and every job reads the workflow again
+def _imports(code: str) -> frozenset[Path]:
+    """The modules of this package that ``code`` imports directly."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -35,7 +38,7 @@ def _imports(path: Path) -> list[Path]:
     modules = [name.split(".")[1:] for name in names if name.split(".")[0] == PACKAGE.name]
     candidates = [PACKAGE.joinpath(*module) for module in modules]
     files = [file for path in candidates for file in (path.with_suffix(".py"), path / "__init__.py")]
-    return [file for file in files if file.is_file()]
+    return frozenset(file for file in files if file.is_file())
 
 
 def content_hash(script: str | Path) -> str:

@@ -1,0 +1,77 @@
+"""Each environment declares what its rules import, and nothing that they do not need."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scgpt_bench.sources import modules_used
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "workflow" / "scripts"
+PACKAGE_OF = {"cell_eval": "cell-eval", "cell_eval2": "cell-eval2", "cellxgene_census": "cellxgene-census"}
+PACKAGE_OF |= {"flash_attn": "flash-attn", "matplotlib": "matplotlib-base", "torch": "pytorch", "yaml": "pyyaml"}
+BY_POST_DEPLOY = {"scgpt"}
+
+# Imported in a function that no rule of the environment calls.
+NEVER_CALLED = {
+    "evaluation": {"rdata"},  # predictions are not read from .rda
+    "report": {"anndata", "h5py", "pandas", "scipy"},
+}
+# Declared though nothing here imports it.
+UPSTREAM_SCGPT = {
+    "datasets",
+    "ipython",
+    "networkx",
+    "requests",
+    "scikit-learn",
+    "scanpy",
+    "seaborn",
+    "sentencepiece",
+    "six",
+    "numba",
+}
+NEEDED_BY_OTHERS = {
+    "cell_eval": {"numba", "scanpy", "pdex", "zstd"},  # cell-eval and pdex, from conda-forge rather than through pip
+    "cell_eval2": {"numba", "scanpy", "pdex", "pyarrow"},
+    "census": UPSTREAM_SCGPT | {"flash-attn", "tqdm"},
+    "data": {"tqdm"},  # the progress bar of pooch
+    "report": {"jsonschema", "pygments", "pyyaml", "snakemake-minimal"},  # Snakemake writes the report
+    "scgpt": UPSTREAM_SCGPT,
+}
+
+
+def environments():
+    """The scripts that run in each environment."""
+    scripts: dict[str, set[Path]] = {}
+    for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
+        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            environment = re.search(r"envs/(\w+)\.yaml", rule)[1]
+            scripts.setdefault(environment, set()).add(SCRIPTS / re.search(r"scripts/(\w+\.py)", rule)[1])
+    return scripts
+
+
+def imported(script):
+    """The packages of others that a script imports, itself or through the library."""
+    for path in (script, *modules_used(script)):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            for name in {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"scgpt_bench"}:
+                yield PACKAGE_OF.get(name, name)
+
+
+@pytest.mark.parametrize("environment", sorted(environments()))
+def test_an_environment_declares_what_is_imported(environment):
+    entries = yaml.safe_load((ROOT / "envs" / f"{environment}.yaml").read_text())["dependencies"]
+    entries = [text for entry in entries for text in (entry["pip"] if isinstance(entry, dict) else [entry])]
+    declared = {re.split("=+", text)[0] for text in entries} - {"python", "pip"}
+    used = {name for script in environments()[environment] for name in imported(script)} - BY_POST_DEPLOY
+    assert used - declared == NEVER_CALLED.get(environment, set()), "imported and not declared"
+    assert declared - used == NEEDED_BY_OTHERS.get(environment, set()), "declared and not needed"
+    unpinned = [text for text in entries if "=" not in text and text != "pip"]
+    assert not unpinned

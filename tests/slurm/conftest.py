@@ -1,0 +1,117 @@
+"""A Slurm, environments and a checkout that all tests of this folder share."""
+
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import one_machine_slurm
+import stand_in_conda
+from snakemake_checkout import Checkout, copy_of_checkout
+
+STUDY = "tests/slurm/every_rule.yaml"
+# The scorers of the challenge judge one method: asked for by name, they need not judge all.
+TARGETS = ["all", *(f"results/planted/fold0/train-mean/0/official_{name}.tsv" for name in ("cell_eval", "cell_eval2"))]
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """A running Slurm; where it cannot be started, the tests say why and are skipped, but not where it must run."""
+    if problem := one_machine_slurm.why_not():
+        if "SCGPT_BENCH_SLURM_MUST_RUN" in os.environ:
+            pytest.fail(problem)
+        pytest.skip(problem)
+    folder = tmp_path_factory.mktemp("slurm")
+    folder.chmod(0o755)
+    with one_machine_slurm.one_machine(folder) as cluster:
+        yield cluster
+
+
+@dataclass(frozen=True)
+class Site:
+    """A login node: the cluster, a checkout whose profile is filled in, and conda."""
+
+    cluster: one_machine_slurm.Cluster
+    checkout: Checkout
+    variables: dict[str, str]
+
+    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+        """The literal command of the README, on a cluster without network."""
+        done = self.cluster.run(*command(*arguments), cwd=self.checkout.path, env=self.variables)
+        if check:
+            assert done.returncode == 0, done.stdout[-4000:] + self.checkout.logs()[-8000:]
+        return done
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """The same, and do not wait for it."""
+        output = (self.checkout.path / "started.log").open("w")
+        return self.cluster.start(*command(*arguments), cwd=self.checkout.path, env=self.variables, stdout=output)
+
+
+def command(*arguments: str) -> list[str]:
+    return ["snakemake", "--profile", "slurm", *arguments]
+
+
+@pytest.fixture(scope="session")
+def site(cluster, tmp_path_factory):
+    """A login node with everything that a run needs from the network: here, the environments."""
+    checkout = copy_of_checkout(tmp_path_factory.mktemp("site"))
+    fill_in(checkout.path / "profiles" / "slurm" / "config.yaml")
+    configuration = tmp_path_factory.mktemp("configuration")
+    variables = {"XDG_CONFIG_HOME": str(configuration), "OMP_NUM_THREADS": "1"}
+    variables |= stand_in_conda.install(tmp_path_factory.mktemp("conda") / "base")
+    environment = {**os.environ, **variables}
+    subprocess.run(["make", "slurm-profile"], cwd=checkout.path, env=environment, check=True)
+    prepared = subprocess.run(
+        command(*TARGETS, "--configfile", STUDY, "--conda-create-envs-only"),
+        cwd=checkout.path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert prepared.returncode == 0, prepared.stdout[-4000:]
+    return Site(cluster, checkout, variables)
+
+
+def fill_in(profile: Path) -> None:
+    """What a user of this small cluster writes into the profile, and a polling that suits jobs of seconds."""
+    lines = profile.read_text().splitlines()
+    start = lines.index("# set-resources:")
+    for index in range(start, lines.index("", start)):
+        lines[index] = lines[index].removeprefix("# ")
+    text = "\n".join(lines) + "\n"
+    for old, new in (("cores: 8", f"cores: {os.cpu_count()}"), ("status-checks: 20", "status-checks: 2")):
+        assert old in text
+        text = text.replace(old, new)
+    profile.write_text(text)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of every rule."""
+
+    path: Path
+    jobs: list[dict[str, str]]
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def on_slurm(site):
+    """Every rule, on Slurm."""
+    start = time.monotonic()
+    site.snakemake(*TARGETS, "--configfile", STUDY)
+    return Run(site.checkout.path, site.cluster.jobs(), time.monotonic() - start)
+
+
+@pytest.fixture(scope="session")
+def on_this_machine(tmp_path_factory):
+    """The same with the local profile."""
+    checkout = copy_of_checkout(tmp_path_factory.mktemp("local"))
+    start = time.monotonic()
+    checkout.snakemake(*TARGETS, "--configfile", STUDY)
+    return Run(checkout.path, [], time.monotonic() - start)

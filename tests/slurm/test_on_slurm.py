@@ -1,0 +1,219 @@
+"""Every rule by the literal `snakemake --profile slurm`: a real Slurm, no network, each in its own environment."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from one_machine_slurm import wait_for
+
+pytestmark = pytest.mark.workflow
+
+GPU_RULES = {"pretrain", "finetune", "predict_scgpt", "predict_by_script"}
+ON_THE_HEAD_NODE = {"all", "copy_checkpoint", "report_of_run"}
+DOWNLOADS = {"fetch_dataset", "fetch_checkpoint", "pretrain_census", "prefetch"}  # see test_prefetch.py
+GROUPED = {"baselines", "evaluation", "figures"}
+STUDY = "tests/slurm/every_rule.yaml"
+EPOCHS = 80  # of a fine-tuning that is still running when something happens to it
+TABLES = ("*/*/*/*/metrics.tsv", "*/*/*/*/official_*.tsv", "*/*/*/*/stress.tsv", "*.tsv")
+
+
+def rule_of(job):
+    """The rule of a job of Snakemake's, or the name of a group."""
+    found = re.match(r"rule_(.*?)(_wildcards_|$)", job["Comment"])
+    name = found[1] if found else ""
+    return next((group for group in GROUPED if name.startswith(f"{group}_")), name)
+
+
+def test_every_job_completes(on_slurm):
+    assert {job["State"] for job in on_slurm.jobs} == {"COMPLETED"}
+
+
+def test_every_rule_has_run(site, on_slurm):
+    listed = site.snakemake("--list-rules").stdout
+    rules = set(re.findall(r"^(\w+)$", listed, re.MULTILINE)) - DOWNLOADS - {"results"}
+    ran = {path.name for path in (on_slurm.path / "results" / "benchmarks").iterdir()}
+    ran |= {path.stem for path in (on_slurm.path / "results" / "benchmarks").glob("*.tsv")}
+    assert rules - {"all"} == {path.removesuffix(".tsv") for path in ran} - GROUPED
+
+
+def test_gpu_jobs_get_one_gpu_in_the_gpu_partition_and_others_none(on_slurm):
+    with_gpu = {rule_of(job) for job in on_slurm.jobs if job["Partition"] == "gpu"}
+    assert with_gpu == GPU_RULES
+    for job in on_slurm.jobs:
+        gpus = re.findall(r"gres/gpu=(\d+)", job["AllocTRES"])
+        assert gpus == (["1"] if rule_of(job) in GPU_RULES else []), job
+
+
+def test_small_jobs_go_together_and_downloads_stay_on_the_head_node(on_slurm):
+    rules = [rule_of(job) for job in on_slurm.jobs]
+    assert set(rules) >= GROUPED
+    assert not {"predict_baseline", "evaluate", "table_page", *ON_THE_HEAD_NODE} & set(rules)
+
+
+def test_tables_are_those_of_the_run_on_this_machine(on_slurm, on_this_machine):
+    compared = 0
+    for pattern in TABLES:
+        for path in sorted((on_this_machine.path / "results").glob(pattern)):
+            relative = path.relative_to(on_this_machine.path)
+            assert (on_slurm.path / relative).read_bytes() == path.read_bytes(), relative
+            compared += 1
+    assert compared > 12
+
+
+def test_logs_of_rules_and_of_slurm_are_kept(on_slurm):
+    assert (on_slurm.path / "logs" / "finetune" / "planted.fold0.scgpt-finetuned.0.log").is_file()
+    kept = {path.stem for path in (on_slurm.path / "logs" / "slurm").rglob("*.log")}
+    assert kept == {job["JobIDRaw"] for job in on_slurm.jobs}
+
+
+def test_the_same_command_again_has_nothing_to_do(site, on_slurm):
+    assert "Nothing to be done" in site.snakemake("--configfile", STUDY).stdout
+
+
+def test_jobs_have_no_network(site):
+    connect = "import socket; socket.create_connection(('192.0.2.7', 443), timeout=5)"
+    done = site.cluster.run("srun", sys.executable, "-c", connect)
+    assert done.returncode != 0
+    assert "Network is unreachable" in done.stdout
+
+
+def test_an_environment_holds_what_it_declares_and_nothing_of_snakemakes_own(site):
+    (python,) = (
+        path.with_suffix("") / "bin" / "python"
+        for path in (site.checkout.path / ".snakemake" / "conda").glob("*.yaml")
+        if "pooch" in path.read_text() and "torch" not in path.read_text()
+    )
+    host = next(path for path in sys.path if path.endswith("site-packages"))
+
+    def imports(line):
+        code = f"import sys; sys.path.append({host!r}); {line}"
+        return subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+
+    assert imports("import pooch, anndata, snakemake.iocontainers").returncode == 0
+    for line in ("import torch", "import importlib; importlib.import_module('pytest')"):
+        assert "ModuleNotFoundError" in imports(line).stderr
+
+
+def test_what_slurm_costs(on_slurm, on_this_machine, capsys):
+    """Reported, not judged: the machine may be busy with other things."""
+    ratio = on_slurm.seconds / on_this_machine.seconds
+    with capsys.disabled():
+        print(
+            f"\n{on_slurm.seconds:.0f} s on Slurm, {on_this_machine.seconds:.0f} s without: {ratio:.2f} times as long"
+        )
+    assert ratio > 0
+
+
+# What goes wrong on clusters. These tests stay in this file, so that they share its Slurm, environments and results.
+
+
+def with_long_training(site, name):
+    """The same study and one more method, with a fine-tuning that takes a while; its configuration and its folder."""
+    study = yaml.safe_load((site.checkout.path / STUDY).read_text())
+    options = {"kind": "scgpt-finetuned", "epochs": EPOCHS, "patience": None}
+    study["methods"][name] = {**study["methods"]["scgpt-finetuned"], **options}
+    text = yaml.safe_dump(study, sort_keys=False)
+    return site.checkout.write(f"{name}.yaml", text), f"results/planted/fold0/{name}/0"
+
+
+def attempts(site, rule, name):
+    """The Slurm jobs of a rule for a method."""
+    return [job for job in site.cluster.jobs() if rule_of(job) == rule and f"_{name}_" in job["Comment"]]
+
+
+def is_training(site, name, after=0):
+    """Whether another attempt at a fine-tuning, after so many, is running and has a saved state of its own."""
+    jobs = attempts(site, "finetune", name)
+    if len(jobs) <= after or jobs[-1]["State"] != "RUNNING":
+        return False
+    state = site.checkout.path / f"results/planted/fold0/{name}/0/model/training_state.pt"
+    started = datetime.fromisoformat(jobs[-1]["Start"]).timestamp()
+    return state.exists() and state.stat().st_mtime > started
+
+
+def processes(site, script):
+    """The processes of this site that run a script of the workflow."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "cwd").resolve() == site.checkout.path and f".{script}" in (folder / "cmdline").read_text():
+                yield int(folder.name)
+
+
+def test_a_job_over_its_memory_or_its_time_is_tried_again_with_more(site, on_slurm):
+    configuration, folder = with_long_training(site, "over-limits")
+    limits = ["finetune:slurm_partition=gpu", "finetune:runtime=2 ** (attempt - 1)"]
+    limits += ["predict_scgpt:slurm_partition=gpu", "predict_scgpt:mem_mb=250 * 8 ** (attempt - 1)"]
+    process = site.start(f"{folder}/predictions.h5ad", "--configfile", configuration, "--set-resources", *limits)
+    wait_for(lambda: is_training(site, "over-limits"), "fine-tuning", seconds=300)
+    for stuck in processes(site, "finetune.py"):
+        os.kill(stuck, signal.SIGSTOP)  # now it will not be done in its minute, however fast the machine
+    assert process.wait(900) == 0, (site.checkout.path / "started.log").read_text()[-4000:]
+    states = [job["State"] for job in attempts(site, "finetune", "over-limits")]
+    # One time-out; another one before it on a machine so busy that a minute is too short to begin.
+    assert states in (["TIMEOUT", "COMPLETED"], ["TIMEOUT", "TIMEOUT", "COMPLETED"])
+    log = (site.checkout.path / "logs/finetune/planted.fold0.over-limits.0.log").read_text()
+    assert "resumed at epoch" in log
+    predictions = attempts(site, "predict_scgpt", "over-limits")
+    memory = [int(re.search(r"mem=(\d+)M", job["ReqTRES"])[1]) for job in predictions]
+    assert sorted(memory) == [250, 250, 2000, 2000]
+    for job, megabytes in zip(predictions, memory, strict=True):
+        assert (job["State"] == "COMPLETED") == (megabytes == 2000), job
+
+
+def test_after_a_cancelled_job_and_a_killed_snakemake_the_same_command_goes_on(site, on_slurm):
+    configuration, folder = with_long_training(site, "killed")
+    command = [f"{folder}/predictions.h5ad", "--configfile", configuration]
+    finished = {path: path.stat().st_mtime_ns for path in (site.checkout.path / "results").rglob("*.h5ad")}
+    process = site.start(*command)
+    wait_for(lambda: is_training(site, "killed"), "fine-tuning", seconds=300)
+    site.cluster.run("scancel", attempts(site, "finetune", "killed")[0]["JobIDRaw"], check=True)
+    wait_for(lambda: is_training(site, "killed", after=1), "fine-tuning after scancel", seconds=300)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    # As profiles/README.md says: no job of the dead run may write beside those of the next.
+    assert "--unlock" in site.snakemake(*command, check=False).stdout
+    run = re.search(r"SLURM run ID: (\S+)", (site.checkout.path / "started.log").read_text())[1]
+    site.cluster.run("scancel", f"--name={run}", check=True)
+    site.snakemake(*command, "--unlock")
+    site.snakemake(*command)
+    states = [job["State"].partition(" ")[0] for job in attempts(site, "finetune", "killed")]
+    assert states == ["CANCELLED", "CANCELLED", "COMPLETED"]
+    assert "resumed at epoch" in (site.checkout.path / "logs/finetune/planted.fold0.killed.0.log").read_text()
+    assert finished == {path: path.stat().st_mtime_ns for path in finished}
+
+
+@pytest.mark.parametrize("missing", ["Slurm", "accounting", "GPU partition"])
+def test_what_the_cluster_lacks_is_said_before_a_job_is_submitted(site, on_slurm, missing):
+    configuration, folder = with_long_training(site, "refused")
+    arguments = [f"{folder}/predictions.h5ad", "--configfile", configuration]
+    slurm_conf = site.cluster.folder / "etc" / "slurm.conf"
+    text = slurm_conf.read_text()
+    before = len(site.cluster.jobs())
+    if missing == "Slurm":
+        environment = {**os.environ, **site.variables}
+        command = ["snakemake", "--profile", "slurm", *arguments]
+        done = subprocess.run(
+            command, cwd=site.checkout.path, env=environment, capture_output=True, text=True, check=False
+        )
+        expected = "executor: found no Slurm: "
+    elif missing == "accounting":
+        slurm_conf.write_text(re.sub("^Accounting.*\n", "", text, flags=re.MULTILINE))
+        done = site.snakemake(*arguments, check=False)
+        slurm_conf.write_text(text)
+        expected = "slurm-status-command: found sacct, which answers 'Slurm accounting storage is disabled'; expected"
+    else:
+        done = site.snakemake(*arguments, "--set-resources", "finetune:slurm_partition=gpus", check=False)
+        expected = (
+            "set-resources.finetune.slurm_partition: found 'gpus', which does not exist; expected a partition with"
+        )
+    assert done.returncode != 0
+    assert f"profiles/slurm/config.yaml: {expected}" in done.stdout + (done.stderr or "")
+    assert len(site.cluster.jobs()) == before

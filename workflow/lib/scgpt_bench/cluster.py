@@ -1,0 +1,74 @@
+"""What a run on Slurm needs of the cluster, checked before the first job is submitted.
+
+Without these checks a run without accounting waits for ever, and one without a GPU partition waits in the queue.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+
+from scgpt_bench.errors import InputError
+
+PROFILE = "profiles/slurm/config.yaml"
+
+
+def check(status_command: str | None, gpu_rules: Mapping[str, str | None]) -> None:
+    """Check that Slurm answers, that the state of jobs can be asked for, and that GPU jobs can start.
+
+    Parameters
+    ----------
+    status_command
+        How the executor asks for the state of jobs: ``sacct`` or ``squeue``.
+    gpu_rules
+        The partition that the profile names for each rule of the run that asks for a GPU; None for the default one.
+
+    Raises
+    ------
+    InputError
+        Naming what is missing, and the key of the profile that says otherwise.
+    """
+    partitions = gpus_of_partitions()
+    if status_command != "squeue":
+        _, problem = _ask("sacct", "--noheader", "--allocations", "--starttime=now")
+        if problem:
+            expected = "accounting, or slurm-status-command: squeue"
+            raise InputError(PROFILE, "slurm-status-command", f"sacct, which answers {problem!r}", expected)
+    with_gpus = sorted(name.rstrip("*") for name, gpus in partitions.items() if gpus)
+    default = next((name for name in partitions if name.endswith("*")), None)
+    for rule, partition in gpu_rules.items():
+        asked = next((name for name in partitions if name.rstrip("*") == partition), None) if partition else default
+        if asked and partitions[asked]:
+            continue
+        found = repr(partition) if partition else f"no partition, so that Slurm takes its default {default!r}"
+        found += ", which has no GPU" if asked else ", which does not exist" if partition else ""
+        choice = f"a partition with GPUs ({', '.join(with_gpus)})" if with_gpus else "a cluster with GPUs"
+        raise InputError(
+            PROFILE,
+            f"set-resources.{rule}.slurm_partition",
+            found,
+            f"{choice}; or hardware.gpu: 0 in the configuration",
+        )
+
+
+def gpus_of_partitions() -> dict[str, bool]:
+    """Whether each partition has a node with GPUs; the name of the default one ends in ``*``."""
+    answer, problem = _ask("sinfo", "--noheader", "--format=%P %G")
+    if problem:
+        expected = "a login node of a Slurm cluster; on one machine: --profile profiles/local"
+        raise InputError(PROFILE, "executor", f"no Slurm: {problem}", expected)
+    partitions: dict[str, bool] = {}
+    for line in answer.splitlines():
+        name, _, resources = line.partition(" ")
+        partitions[name] = partitions.get(name, False) or resources.strip().startswith("gpu") or ",gpu" in resources
+    return partitions
+
+
+def _ask(*command: str) -> tuple[str, str]:
+    """Output of a command, and in one line why there is none."""
+    if shutil.which(command[0]) is None:
+        return "", f"no command {command[0]}"
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = " ".join((done.stderr or done.stdout).split()) or f"exit status {done.returncode}"
+    return done.stdout, said if done.returncode else ""
