@@ -300,7 +300,7 @@ rule table_page:
     benchmark:
         "results/benchmarks/table_page/{table}.tsv"
     wildcard_constraints:
-        table="scores|verdicts|ledger|anchors",
+        table=names_pattern(TABLES),
     conda:
         "../../envs/figures.yaml"
     threads: 1

@@ -4,6 +4,7 @@
 TABLES = {
     "scores": ("Scores", "Scores of every method, data set, split and metric"),
     "verdicts": ("Verdict", "Every method against the best baseline"),
+    "reliable_scores": ("Scores", "Scores with and without perturbations of unreliable response"),
     "ledger": ("Trust", "What every metric means"),
     "anchors": ("Trust", "Published figures beside those of this run"),
 }
@@ -32,6 +33,18 @@ def entry(path, label, name, labels, caption, **options):
     return report(path, labels={**labels, label: name}, caption=f"../report/{caption}", **options)
 
 
+def card_entry(name, figure):
+    """A page or figure of a data set's card."""
+    options = {"category": "Data", "subcategory": "{dataset}", "labels": {"figure": figure}}
+    return report(f"results/{{dataset}}/figures/{name}", caption="../report/data_card.rst", **options)
+
+
+def drop_entry(name, figure):
+    """A page or figure that compares a drop with the last one."""
+    options = {"category": "Data", "subcategory": "{dataset}", "labels": {"figure": figure}}
+    return report(f"results/{{dataset}}/figures/{name}", caption="../report/drop_comparison.rst", **options)
+
+
 def stressed_method():
     """The method whose predictions the stress panel transforms: a fine-tuned one, or the last that is no control."""
     return (methods_of(FINETUNED) or methods_of(JUDGED | BASELINES))[-1]
@@ -42,8 +55,11 @@ def figures_of_run():
     figures = ["results/figures/cost.svg"]
     if methods_of(JUDGED):
         figures += [f"results/figures/differences_{metric}.svg" for metric in METRICS]
+    for dataset in last_two():
+        figures += [f"results/{dataset}/figures/drop_comparison.{suffix}" for suffix in ("html", "svg")]
     for dataset in config["datasets"]:
-        figures.append(f"results/{dataset}/figures/responses.svg")
+        shown = ["responses.svg", "data_card.html", "reliability.svg", "knock_down.svg"]
+        figures += [f"results/{dataset}/figures/{name}" for name in shown]
         figures += [f"results/{dataset}/figures/vocabulary_{name}.svg" for name in config["checkpoints"]]
         for split in SPLITS:
             folder = f"results/{dataset}/{split}/figures"

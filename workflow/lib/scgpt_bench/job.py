@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from scgpt_bench.errors import InputError
 
 
 @contextmanager
-def logged(log: str) -> Iterator[None]:
+def logged(log: str) -> Iterator[Callable[[str], None]]:
     """Send standard output and error to ``log``, those of compiled libraries and of failing imports too.
+
+    Yields a function that writes a text to the terminal.
 
     Heavy imports belong inside this context. An ``InputError`` is written to the log and to the terminal as one
     line, without a traceback, and ends the process with status 1.
@@ -27,7 +29,7 @@ def logged(log: str) -> Iterator[None]:
     os.close(descriptor)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # the library's progress lines
     try:
-        yield
+        yield lambda text: os.write(terminal, text.encode()) and None
     except InputError as error:
         line = f"error: {error}\n"
         os.write(2, line.encode())

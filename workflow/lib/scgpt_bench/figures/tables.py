@@ -15,10 +15,14 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>body {{ font-family: sans-serif; font-size: 14px; margin: 1em; }} h1 {{ font-size: 18px; }}</style>
+<style>body {{ font-family: sans-serif; font-size: 14px; margin: 1em; }} h1 {{ font-size: 18px; }}
+h2 {{ font-size: 15px; margin: 1em 0 0.2em; }}
+.facts th {{ text-align: left; font-weight: normal; padding-right: 2em; }}
+</style>
 </head>
 <body>
 <h1>{title}</h1>
+{above}
 {library}
 {table}
 </body>
@@ -26,7 +30,7 @@ PAGE = """<!doctype html>
 """
 
 
-def page(table: pd.DataFrame, title: str, digits: int = 4) -> str:
+def page(table: pd.DataFrame, title: str, digits: int = 4, above: str = "") -> str:
     """One HTML file that holds everything it needs.
 
     Parameters
@@ -37,6 +41,8 @@ def page(table: pd.DataFrame, title: str, digits: int = 4) -> str:
         Heading of the page.
     digits
         Significant digits of numbers; the TSV beside the page has all of them.
+    above
+        HTML between heading and table, escaped by whoever wrote it.
     """
     shown = table.copy()
     for column in shown.select_dtypes("float"):
@@ -53,4 +59,4 @@ def page(table: pd.DataFrame, title: str, digits: int = 4) -> str:
         table_id="table",
     )
     library = generate_init_offline_itables_html(itables.options.dt_bundle)
-    return PAGE.format(title=html.escape(title), library=library, table=body)
+    return PAGE.format(title=html.escape(title), library=library, table=body, above=above)

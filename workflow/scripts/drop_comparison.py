@@ -1,0 +1,23 @@
+"""Compare the two last versions of a data set: a table, a page and a figure."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    import json
+    from pathlib import Path
+
+    from scgpt_bench.evaluation import drops, scores
+    from scgpt_bench.figures.drops import comparison_page, drop_comparison
+    from scgpt_bench.figures.style import save
+    from scgpt_bench.files import read_table, whole, write_table
+
+    files, output = snakemake.input, snakemake.output
+    before, now = (json.loads(Path(path).read_text()) for path in files.cards)
+    names = before["dataset"], now["dataset"]
+    metrics = scores.gather(files.metrics)
+    table = drops.compare_scores(*names, read_table(files.scores), read_table(files.verdicts), metrics)
+    write_table(table, output.table)
+    with whole(output.page) as partial:
+        partial.write_text(comparison_page(drops.compare_cards(before, now), table, *names))
+    split = table["split"].iloc[-1]  # of all splits together, where there are several
+    save(drop_comparison(before, now, table, snakemake.params.metric, split), output.figure)
