@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-long coverage verify lint format bench slurm-profile lock clean
+.PHONY: demo test test-long coverage verify lint format bench check-data slurm-profile lock clean
 
 demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. Leaves results/report.html.
 	$(BIN)/snakemake --profile profiles/local
@@ -41,6 +41,9 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)  ## Speed and memory beside the peers, in one run; writes benchmarks/results/<machine>.tsv.
 	PYTHONPATH=workflow/lib $(BIN)/python benchmarks/run.py
+
+check-data: $(INSTALLED)  ## make check-data dataset=NAME: what is understood of a row of config/datasets.tsv.
+	@$(BIN)/snakemake --profile profiles/local --quiet all check_data --config dataset=$(dataset)
 
 slurm-profile:  ## Makes the literal `snakemake --profile slurm` find profiles/slurm.
 	sh profiles/link_slurm_profile.sh

@@ -17,6 +17,7 @@ from typing import Any
 
 # The parts import torch, scgpt and cell-eval in processes of their own: on Linux a new process counts the memory of the
 # one that started it as its own peak, so this one stays small.
+import drops
 import evaluation
 import finetuning
 import inference
@@ -24,13 +25,14 @@ import masked_attention
 import measure
 import planning
 
-PARTS = {part.__name__: part for part in (inference, finetuning, masked_attention, evaluation, planning)}
+PARTS = {part.__name__: part for part in (inference, finetuning, masked_attention, evaluation, planning, drops)}
 QUICK: dict[str, dict[str, Any]] = {  # small enough to see in a few minutes that everything runs
     "inference": {"repeats": 1, "sizes": inference.SIZES[:1]},
     "finetuning": {"repeats": 2},
     "masked_attention": {"repeats": 1, "lengths": masked_attention.LENGTHS[:2]},
     "evaluation": {"repeats": 1, "size": (30, 50, 5000)},
     "planning": {"datasets": 1, "splits": 2, "seeds": 1},
+    "drops": {"cells": 4000, "genes": 2000},
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -24,6 +24,7 @@ class Job:
     output: Files
     params: Mapping[str, Any] | None = None
     wildcards: Mapping[str, str] | None = None
+    config: Mapping[str, Any] | None = None
 
     def run(self, folder: Path) -> "Done":
         """Run in ``folder``, as a process of its own; its log is ``folder/job.log``."""
@@ -64,7 +65,7 @@ class Job:
             1,
             _named(ResourceList, {"gpu": 0}),
             _named(Log, ["job.log"]),
-            {},
+            dict(self.config or {}),
             self.script,
             None,
         )

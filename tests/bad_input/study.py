@@ -72,12 +72,12 @@ _LABELS = {"perturbation_column": "perturbation", "control_label": "control", "g
 JOBS = {
     "harmonize": Job("harmonize.py", ["drop.h5ad"], ["results/drop/cells.h5ad"], {
         "dataset": _DATASET, "options": _HARMONIZING,
-    }),
+    }, {"dataset": "drop"}, {"dataset_table": "drops.tsv"}),
     "split": Job("split.py", {**_CELLS, "file": []}, [f"{FOLD}/split.tsv"], {
-        "options": _DEALING,
+        "options": _DEALING, "series": "drop",
     }, {"dataset": "drop", "split": "fold0"}),
     "sample_controls": Job("sample_controls.py", {**_CELLS, **_SPLIT}, [f"{FOLD}/controls.h5ad"], {
-        "options": {"cells_per_perturbation": 5, "seed": 1},
+        "options": {"cells_per_perturbation": 5, "seed": 1}, "series": "drop",
     }, {"dataset": "drop", "split": "fold0"}),
     "predict_baseline": Job("predict_baseline.py", {**_CELLS, **_SPLIT, **_CONTROLS}, ["predictions.h5ad"], {
         "options": {"kind": "train-mean", "weighting": "cell"},

@@ -7,10 +7,8 @@ import zipfile
 
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 import yaml
-from scgpt_bench.figures.tables import page
 
 from bad_input import study
 from scgpt_bench.errors import InputError
@@ -132,11 +130,6 @@ def test_a_perturbation_that_is_a_path_is_refused(folder, hostile):
     done = study.JOBS["harmonize"].run(folder)
     assert done.status == 1
     assert f"found the label {hostile!r}, which is a path; expected a name without '/'" in done.terminal
-
-
-def test_html_in_a_table_is_shown_as_text():
-    text = page(pd.DataFrame({f"{HTML}column": [f"{HTML}cell"]}), f"{HTML}title")
-    assert HTML not in text.replace("\\u003c", "&lt;")
 
 
 @pytest.mark.workflow

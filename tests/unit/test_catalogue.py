@@ -6,6 +6,7 @@ import pytest
 
 from scgpt_bench.data.catalogue import CHECKPOINT_FILES, Dataset, read_checkpoints, read_datasets
 from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.anchors import read_anchors
 
 CONFIG = Path(__file__).parents[2] / "config"
 SUM = "0123456789abcdef" * 4
@@ -48,7 +49,7 @@ def test_the_projects_own_checkpoints_are_valid_and_complete():
 
 def test_an_empty_cell_is_not_there_and_a_number_is_a_number(tmp_path):
     dataset = read_datasets(write(tmp_path / "t.tsv", [ROW]))["drop"]
-    assert dataset == Dataset(**{**ROW, "target_sum": 10000.0})
+    assert dataset == Dataset(**{**ROW, "target_sum": 10000.0, "series": "drop"})
     assert dataset.batch_column is None
     assert Dataset(**dataset.row) == dataset
 
@@ -61,6 +62,24 @@ def test_several_control_labels(tmp_path):
 def test_a_local_path_may_have_an_unknown_checksum(tmp_path):
     table = write(tmp_path / "t.tsv", [{**ROW, "address": "data/drop.h5ad", "sha256": "unknown"}])
     assert read_datasets(table)["drop"].sha256 is None
+
+
+def test_an_address_that_nobody_tried_may_be_unverified_and_its_source_may_publish_an_md5(tmp_path):
+    row = {**ROW, "sha256": "unverified", "md5": SUM[:32], "status": "unverified"}
+    dataset = read_datasets(write(tmp_path / "t.tsv", [row]))["drop"]
+    assert (dataset.sha256, dataset.md5, dataset.status) == (None, SUM[:32], "unverified")
+
+
+def test_a_row_is_a_series_of_its_own_unless_it_says_otherwise(tmp_path):
+    rows = [ROW, {**ROW, "name": "drop_2", "series": "drop"}]
+    assert [dataset.series for dataset in read_datasets(write(tmp_path / "t.tsv", rows)).values()] == ["drop", "drop"]
+
+
+def test_every_published_figure_is_of_a_known_data_set_and_says_whether_it_was_tried():
+    datasets = read_datasets(CONFIG / "datasets.tsv")
+    assert set(read_anchors(CONFIG / "anchors.tsv")["dataset"]) <= set(datasets)
+    for name in ("norman_gears", "norman_2019", "replogle_k562_gwps", "vcc_2025_train"):
+        assert datasets[name].status == "unverified"
 
 
 def test_columns_are_neither_missing_nor_unknown_nor_repeated(tmp_path):

@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import os
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -152,3 +154,35 @@ def test_a_local_path_is_refused_when_absent_or_changed(tmp_path):
     with pytest.raises(InputError, match=f"expected {SUM}"):
         fetch(str(source), SUM, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_first_download_of_an_unverified_address_is_recorded_and_holds_for_every_later_one(server, tmp_path):
+    address, _ = server(WHOLE, SHORT)
+    destination = tmp_path / "drop.h5ad"
+    assert fetch(address, None, destination) == SUM
+    assert (tmp_path / "drop.h5ad.sha256").read_text().strip() == SUM
+    destination.unlink()
+    with pytest.raises(InputError, match=SUM):
+        fetch(address, None, destination, retries=0)
+    assert not destination.exists()
+
+
+def test_the_md5_of_the_source_is_checked_where_no_sha256_is_known(server, tmp_path):
+    address, _ = server(WHOLE)
+    md5 = hashlib.md5(CONTENT).hexdigest()
+    assert fetch(address, None, tmp_path / "good", md5=md5) == SUM
+    with pytest.raises(InputError, match="md5"):
+        fetch(address, None, tmp_path / "bad", md5="0" * 32, retries=0)
+    assert not (tmp_path / "bad").exists()
+    assert not (tmp_path / "bad.sha256").exists()
+
+
+def test_a_local_folder_becomes_a_zip_of_its_contents_alone(tmp_path):
+    folder = tmp_path / "run" / "filtered"
+    folder.mkdir(parents=True)
+    (folder / "matrix.mtx").write_bytes(CONTENT)
+    first = fetch(str(tmp_path / "run"), None, tmp_path / "one.zip")
+    os.utime(folder / "matrix.mtx", (1, 1))
+    assert fetch(str(tmp_path / "run"), None, tmp_path / "two.zip") == first
+    with zipfile.ZipFile(tmp_path / "one.zip") as archive:
+        assert archive.read("filtered/matrix.mtx") == CONTENT

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scgpt_bench.files import read_table, sha256, whole, write_json, write_table
+from scgpt_bench.files import read_table, remembered_sha256, sha256, whole, write_json, write_table
 
 
 def test_a_failure_leaves_nothing_behind_and_keeps_what_was_there(tmp_path):
@@ -53,3 +53,23 @@ def test_json_refuses_what_is_not_json(tmp_path):
 def test_sha256_is_the_standard_one(tmp_path):
     (tmp_path / "abc").write_text("abc")
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_remembered_checksum_follows_the_content_and_not_the_time(tmp_path):
+    drop, memory = tmp_path / "drop.h5ad", tmp_path / "checksums.json"
+    drop.write_text("cells")
+    first = remembered_sha256(drop, memory)
+    assert first == sha256(drop)
+    drop.touch()
+    assert remembered_sha256(drop, memory) == first
+    drop.write_text("other cells")
+    assert remembered_sha256(drop, memory) == sha256(drop) != first
+
+
+def test_a_drop_that_is_gone_is_remembered_and_an_unknown_one_is_not(tmp_path):
+    drop, memory = tmp_path / "drop.h5ad", tmp_path / "checksums.json"
+    drop.write_text("cells")
+    first = remembered_sha256(drop, memory)
+    drop.unlink()
+    assert remembered_sha256(drop, memory) == first
+    assert remembered_sha256(tmp_path / "other", memory) is None

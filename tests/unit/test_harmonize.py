@@ -10,9 +10,9 @@ import pytest
 import scanpy
 from scipy import sparse
 
-from scgpt_bench import files
 from scgpt_bench.data.catalogue import Dataset, read_datasets
-from scgpt_bench.data.harmonize import harmonize
+from scgpt_bench.data.harmonize import harmonize, most_variable, write_harmonized
+from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.data.readers import read
 from scgpt_bench.errors import InputError
 
@@ -171,22 +171,129 @@ def test_the_real_perturbench_file_keeps_its_log_values_and_sorts_its_pairs(mirr
     row = DATASETS["perturbench_devel"]
     adata = read(mirror / "perturbench_devel" / "devel.h5ad", row)
     cells = run(adata, row)
-    np.testing.assert_array_equal(cells.X.toarray(), adata.X.toarray().astype(np.float32))
+    np.testing.assert_array_equal(cells.X.toarray(), adata.X.to_memory().toarray().astype(np.float32))
     assert "KLF1+SET" in cells.obs["perturbation"].cat.categories
     assert cells.uns["harmonized"]["n_combinations"] == 15
     assert cells.obs["cell_type"].nunique() == 4
 
 
-def test_the_result_survives_the_disk(drop, tmp_path):
+@pytest.mark.parametrize("values", ["counts", "log1p"])
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
+def test_cells_written_by_chunks_from_disk_are_those_in_memory(drop, tmp_path, monkeypatch, form, values):
+    if values == "log1p":
+        drop.X = run(drop).X.toarray()
     drop.obs.loc["c19", "label"] = "CD19"
-    result = run(drop)
-    files.write_h5ad(result, tmp_path / "cells.h5ad")
+    options = {"minimum_cells": 2, "maximum_genes": 3}
+    row = replace(ROW, values=values)
+    expected = harmonize(drop, row, **options)
+    drop.X = form(drop.X)
+    drop.write_h5ad(tmp_path / "drop.h5ad")
+    monkeypatch.setattr("scgpt_bench.data.on_disk.row_chunks.__defaults__", (7 * 6, None))  # seven cells at once
+    write_harmonized(open_h5ad(tmp_path / "drop.h5ad"), row, tmp_path / "cells.h5ad", **options)
     again = anndata.read_h5ad(tmp_path / "cells.h5ad")
-    assert (again.X != result.X).nnz == 0
     assert again.X.dtype == np.float32
+    assert again.X.indices.dtype == again.X.indptr.dtype == np.int32
+    np.testing.assert_array_equal(again.X.toarray(), expected.X.toarray())
+    assert ("counts" in again.layers) == (values == "counts")
+    if values == "counts":
+        np.testing.assert_array_equal(again.layers["counts"].toarray(), expected.layers["counts"].toarray())
+    pd.testing.assert_frame_equal(again.obs, expected.obs)
+    assert list(again.var_names) == list(expected.var_names)
     assert list(again.uns["harmonized"]["dropped_perturbations"]) == ["CD19"]
     assert list(again.uns["harmonized"]["repairs"]) == []
-    assert list(again.obs["perturbation"]) == list(result.obs["perturbation"])
+    assert again.uns["harmonized"]["values_evidence"] == expected.uns["harmonized"]["values_evidence"]
+
+
+def test_a_drop_that_is_refused_leaves_no_file(drop, tmp_path):
+    drop.X[19, 0] = np.nan
+    with pytest.raises(InputError):
+        write_harmonized(drop, ROW, tmp_path / "cells.h5ad", minimum_cells=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_variable_genes_are_those_of_scanpy():
+    counts = np.random.default_rng(0).negative_binomial(2, 0.3, (300, 400)) * np.random.default_rng(1).random(400)
+    cells = anndata.AnnData(np.log1p(counts))
+    theirs = scanpy.pp.highly_variable_genes(cells, n_top_genes=60, flavor="seurat", inplace=False)["highly_variable"]
+    chosen = most_variable(counts.mean(axis=0), counts.var(axis=0, ddof=1), 60)
+    np.testing.assert_array_equal(chosen, theirs.to_numpy())
+
+
+def understood(drop, **change):
+    return run(drop, replace(ROW, **change)).uns["harmonized"]
+
+
+def test_targets_get_the_spelling_of_the_measured_genes(drop):
+    drop.obs["label"] = ["ctrl"] * 8 + ["stat1"] * 4 + ["Stat1"] * 4 + ["jun+FOS"] * 4
+    result = run(drop)
+    assert result.obs["perturbation"].value_counts().to_dict() == {"control": 8, "STAT1": 8, "FOS+JUN": 4}
+    assert "Stat1 as STAT1" in result.uns["harmonized"]["repairs"][0]
+    drop.obs["label"] = ["ctrl"] * 8 + ["Myc"] * 6 + ["MYC"] * 6
+    with pytest.raises(InputError, match=r"'MYC' and 'Myc'.*one spelling if they are one gene"):
+        run(drop)
+
+
+def test_genes_that_a_spreadsheet_made_dates_of_are_listed_and_such_targets_refused(drop):
+    drop.var_names = [*GENES[:4], "1-Mar", "2001-09-02"]
+    assert "'1-Mar', '2001-09-02'" in understood(drop)["problems"][0]
+    drop.obs["label"] = ["ctrl"] * 8 + ["STAT1"] * 6 + ["1-Mar"] * 6
+    with pytest.raises(InputError, match=r"the label '1-Mar'.*MARCHF1 or MTARC1"):
+        run(drop)
+
+
+def test_duplicate_symbols_get_a_number_unless_one_was_perturbed(drop):
+    drop.var_names = [*GENES[:4], "CD19", "CD19"]
+    result = run(drop)
+    assert list(result.var_names) == [*GENES[:4], "CD19", "CD19-1"]
+    assert "1 duplicate gene names: 'CD19'" in result.uns["harmonized"]["repairs"][0]
+
+
+@pytest.mark.parametrize("endings", [("g1", "g2"), ("_1", "_2"), ("-sg1", "-sg2"), ("_ACGTACGTACGTACGTACGT", "_2")])
+def test_guides_in_place_of_genes_are_refused_with_the_two_readings(drop, endings):
+    one, two = endings
+    drop.obs["label"] = ["ctrl"] * 8 + [f"STAT1{one}"] * 3 + [f"STAT1{two}"] * 3 + [f"CD19{one}"] * 6
+    with pytest.raises(InputError, match=r"look like guides.*genes, or guide_suffix"):
+        run(drop, replace(ROW, combination_separator=None))
+
+
+def test_control_cells_without_a_guide_are_unassigned_and_left_out(drop):
+    drop.obs["guide"] = ["NT1", None, "unassigned", *["NT2"] * 5, *["S1"] * 12]
+    result = run(drop, replace(ROW, guide_column="guide"))
+    assert result.uns["harmonized"]["n_controls"] == 6
+    assert "2 cells labelled as control without a guide left out" in result.uns["harmonized"]["repairs"][0]
+    drop.obs["guide"] = [None] * 8 + ["S1"] * 12
+    with pytest.raises(InputError, match="no control cell with a guide"):
+        run(drop, replace(ROW, guide_column="guide"))
+
+
+def test_a_label_that_says_unassigned_needs_a_decision(drop):
+    drop.obs["label"] = ["ctrl"] * 8 + ["STAT1"] * 8 + ["unassigned"] * 4
+    with pytest.raises(InputError, match=r"'unassigned', which names no gene.*excluded_label"):
+        run(drop)
+    left = run(drop, replace(ROW, excluded_label="doublet|unassigned"))
+    assert left.n_obs == 16
+    assert list(left.uns["harmonized"]["repairs"]) == ["4 cells labelled 'unassigned' left out, as the row says"]
+    told = understood(drop, control_label="ctrl|unassigned")
+    assert told["n_controls"] == 12
+    assert "'unassigned' count as controls" in told["problems"][0]
+
+
+def test_a_missing_label_can_be_excluded(drop):
+    drop.obs.loc[["c10", "c11"], "label"] = None
+    assert run(drop, replace(ROW, excluded_label="nan")).n_obs == 18
+
+
+def test_ensembl_identifiers_as_targets_are_refused(drop):
+    drop.obs["label"] = ["ctrl"] * 8 + ["ENSG00000115415"] * 6 + ["ENSG00000170345"] * 6
+    with pytest.raises(InputError, match=r"Ensembl identifiers such as 'ENSG00000115415'.*'FOS'"):
+        run(drop)
+
+
+def test_a_batch_without_control_cells_is_a_problem_to_know_of(drop):
+    drop.obs["lane"] = ["l1"] * 16 + ["l2"] * 4
+    assert list(understood(drop, batch_column="lane")["problems"]) == [
+        "batch 'l2' has 4 perturbed cells and no control cell"
+    ]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])

@@ -2,6 +2,7 @@
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -28,6 +29,8 @@ def validated(config):
 RUN = validated(config)
 config.update(RUN.config)
 
+# `check_data` may name a data set that is not run.
+DATASETS = [config["dataset"]] if config["dataset"] else config["datasets"]
 SPLITS = [
     *(f"fold{fold}" for fold in config["splits"]["run"]),
     *(f"gears{seed}" for seed in config["splits"]["gears_seeds"]),
@@ -63,28 +66,22 @@ def checkpoints_from(source):
 
 
 wildcard_constraints:
-    dataset=names_pattern(config["datasets"]),
+    dataset=names_pattern({*config["datasets"], *DATASETS}),
     checkpoint=names_pattern(config["checkpoints"]),
     split=names_pattern(SPLITS),
     method=names_pattern(config["methods"]),
     metric=names_pattern(METRICS),
     seed=r"\d+",
     submission=names_pattern(config["submissions"]),
-    suffix="vcc|h5ad|rda",
+    suffix="vcc|h5ad|h5mu|h5|rda|zip",
 
 
 # Parameters
 
 
 def code(script):
-    """The hash of a script and the library modules it uses: an edit reruns the jobs that use it, and no others."""
-    return sources.content_hash(Path(workflow.basedir) / "scripts" / script)
-
-
-def dataset_row(wildcards):
-    """The row of the data-set table, as plain values, without the columns that change no cell."""
-    row = RUN.datasets[wildcards.dataset].row
-    return {column: value for column, value in row.items() if column not in ("version", "licence", "citation")}
+    """Hashes of a script and the library modules it uses: an edit reruns the jobs that use it, and no others."""
+    return sources.content_hashes(Path(workflow.basedir) / "scripts" / script)
 
 
 def address_of(file):
@@ -92,17 +89,8 @@ def address_of(file):
     return {"address": file.address, "sha256": file.sha256, "size": file.bytes}
 
 
-def dataset_address(wildcards):
-    return address_of(RUN.datasets[wildcards.dataset])
-
-
 def checkpoint_file_address(wildcards):
     return address_of(RUN.checkpoints[wildcards.checkpoint].files[wildcards.file])
-
-
-def generator_options(wildcards):
-    dataset = RUN.datasets[wildcards.dataset]
-    return {**config["generated"][dataset.name], "target_sum": dataset.target_sum}
 
 
 def checkpoint_options(wildcards):
@@ -126,10 +114,6 @@ def made_by(wildcards):
     """What is known of a foreign prediction beside its file."""
     options = config["methods"][wildcards.method]
     return {key: options[key] for key in ("kind", "options") if key in options}
-
-
-def targets_go_up(wildcards):
-    return RUN.datasets[wildcards.dataset].perturbation_kind == "activation"
 
 
 def method_options(wildcards):

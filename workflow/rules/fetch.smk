@@ -15,11 +15,10 @@ rule fetch_dataset:
         mem_mb=memory(1000),
         runtime=minutes(240),
     params:
-        code=code("fetch.py"),
-        file=dataset_address,
-        mirrors=config["mirrors"],
+        code=code("fetch_dataset.py"),
+        content=content_of_dataset,
     script:
-        "../scripts/fetch.py"
+        "../scripts/fetch_dataset.py"
 
 
 rule generate_dataset:

@@ -65,7 +65,7 @@ rule figure_differences:
 rule figure_perturbations:
     input:
         metrics=metrics_of_split,
-        truth="results/{dataset}/{split}/truth.h5ad",
+        card="results/{dataset}/card.json",
     output:
         report(
             "results/{dataset}/{split}/figures/perturbations.svg",

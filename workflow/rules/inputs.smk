@@ -10,7 +10,20 @@ def drop_file(name):
 
 
 def drop_of_dataset(wildcards):
-    return drop_file(wildcards.dataset)
+    """The file of a data set and, where guide calls come in one of their own, that."""
+    table = RUN.datasets[wildcards.dataset].guide_table
+    return [drop_file(wildcards.dataset), *([table] if table else [])]
+
+
+def drop_to_check(wildcards):
+    """A local file is looked at where it lies; anything else is fetched first, and its checksum checked."""
+    address = RUN.datasets[wildcards.dataset].address
+    return address if Path(address).is_file() else drop_file(wildcards.dataset)
+
+
+def checks_of_run():
+    """What is understood of one data set, or of every one that is run."""
+    return [f"results/{name}/check.txt" for name in DATASETS]
 
 
 def own_checkpoint_file(wildcards):
@@ -101,14 +114,36 @@ def scgpt_pseudobulks_of_split(wildcards):
     return first_pseudobulks(wildcards, methods_of(SCGPT))
 
 
-def metrics_of_run():
-    """The metrics of every data set, split, method and seed."""
+def metrics_of(datasets):
+    """The metrics of every split, method and seed on these data sets."""
     return [
         f"results/{dataset}/{split}/{method}/{seed}/metrics.tsv"
-        for dataset in config["datasets"]
+        for dataset in datasets
         for split in SPLITS
         for method, seed in predictions(config["methods"])
     ]
+
+
+def metrics_of_run():
+    """The metrics of every data set, split, method and seed."""
+    return metrics_of(config["datasets"])
+
+
+def last_two():
+    """The last two versions of every data set of which more than one is run, by the name of the last."""
+    versions = {}
+    for name, dataset in RUN.datasets.items():
+        if name in config["datasets"]:
+            versions.setdefault(dataset.series, []).append(name)
+    return {names[-1]: names[-2:] for names in versions.values() if len(names) > 1}
+
+
+def cards_of_last_two(wildcards):
+    return [f"results/{name}/card.json" for name in last_two()[wildcards.dataset]]
+
+
+def metrics_of_last_two(wildcards):
+    return metrics_of(last_two()[wildcards.dataset])
 
 
 def scorers_of(dataset):
@@ -212,7 +247,7 @@ def benchmarks_of_run():
         "predict_scgpt": (methods_of(SCGPT), [f".{index + 1}-of-{number}" for index in range(number)]),
         "evaluate": (config["methods"], [""]),
     }
-    jobs = [f"harmonize/{dataset}" for dataset in config["datasets"]]
+    jobs = [f"{step}/{dataset}" for step in ("harmonize", "card") for dataset in config["datasets"]]
     jobs += [f"pretrain/{name}" for name in checkpoints_from("pretrain")]
     jobs += [f"pretrain_census/{name}" for name in checkpoints_from("census")]
     jobs += [

@@ -6,6 +6,7 @@ rule summary:
         scores="results/scores.tsv",
         verdicts="results/verdicts.tsv",
         pseudobulks=scgpt_pseudobulks_of_run(),
+        cards=expand("results/{dataset}/card.json", dataset=config["datasets"]),
     output:
         "results/summary.html",
     log:
@@ -33,6 +34,7 @@ rule perturbation_table:
     input:
         metrics=metrics_of_split,
         truth="results/{dataset}/{split}/truth.h5ad",
+        card="results/{dataset}/card.json",
     output:
         report(
             "results/{dataset}/{split}/perturbations.tsv",

@@ -38,6 +38,12 @@ def entry(path, label, name, labels, caption, **options):
     return report(path, labels={**labels, label: name}, caption=f"../report/{caption}", **options)
 
 
+def data_entry(path, heading, caption):
+    """Text, figure or table about the data themselves."""
+    options = {"category": "Data", "subcategory": "{dataset}", "caption": f"../report/{caption}"}
+    return report(f"results/{{dataset}}/{path}", labels={"figure": heading}, **options)
+
+
 def stressed_method():
     """The method whose predictions the stress panel transforms: a fine-tuned one, or the last that is no control."""
     return (methods_of(FINETUNED) or methods_of(JUDGED | BASELINES))[-1]
@@ -57,7 +63,13 @@ def entries_of_datasets():
     """What the report shows of each data set and split."""
     shown = []
     for dataset in config["datasets"]:
-        shown.append(f"results/{dataset}/figures/responses.svg")
+        shown += [
+            f"results/{dataset}/figures/{name}" for name in ("data_card.html", "reliability.svg", "knock_down.svg")
+        ]
+        shown += [f"results/{dataset}/data_card.tsv", f"results/{dataset}/figures/responses.svg"]
+        if dataset in last_two():
+            shown += [f"results/{dataset}/figures/drop_comparison.{suffix}" for suffix in ("html", "svg")]
+            shown.append(f"results/{dataset}/drop_comparison.tsv")
         shown += [f"results/{dataset}/figures/vocabulary_{name}.svg" for name in config["checkpoints"]]
         for split in SPLITS:
             folder = f"results/{dataset}/{split}/figures"
@@ -75,6 +87,6 @@ def entries_of_datasets():
 
 def entries_of_run():
     """What the report shows once."""
-    tables = [f"results/{name}.tsv" for name in ("scores", "ledger", "anchors", "cost")]
+    tables = [f"results/{name}.tsv" for name in ("scores", "reliable_scores", "ledger", "anchors", "cost")]
     costs = [f"results/figures/cost_by_{by}.svg" for by in COST_BY]
     return [*tables[:-1], *costs, tables[-1], "results/provenance.json", "results/configuration.yaml"]

@@ -20,6 +20,7 @@ rule split:
     params:
         code=code("split.py"),
         options=config["splits"],
+        series=series_of_dataset,
     script:
         "../scripts/split.py"
 
@@ -43,5 +44,6 @@ rule sample_controls:
     params:
         code=code("sample_controls.py"),
         options=config["controls"],
+        series=series_of_dataset,
     script:
         "../scripts/sample_controls.py"

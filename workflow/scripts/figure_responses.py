@@ -3,11 +3,11 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
+    from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.evaluation.pseudobulk import responses
     from scgpt_bench.figures.responses import delta_heatmap
     from scgpt_bench.figures.style import save
-    from scgpt_bench.files import read_h5ad
 
-    perturbations, deltas = responses(read_h5ad(snakemake.input[0]))
+    perturbations, deltas = responses(open_h5ad(snakemake.input[0]))
     title = f"{snakemake.wildcards.dataset}: measured responses"
     save(delta_heatmap(deltas.to_numpy(), perturbations, deltas.columns, title), snakemake.output[0])

@@ -4,20 +4,18 @@ from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
     from scgpt_bench.data import readers
-    from scgpt_bench.data.catalogue import Dataset
-    from scgpt_bench.data.harmonize import harmonize
-    from scgpt_bench.files import write_h5ad
+    from scgpt_bench.data.catalogue import Dataset, read_datasets
+    from scgpt_bench.data.harmonize import write_harmonized
 
-    dataset = Dataset(**snakemake.params.dataset)
-    options = snakemake.params.options
+    dataset, options = Dataset(**snakemake.params.dataset), snakemake.params.options
+    # Only for errors, so not a parameter: a drop that moves is the same drop.
+    address = read_datasets(snakemake.config["dataset_table"])[snakemake.wildcards.dataset].address
     guide_calling = {key: options[key] for key in ("minimum_guide_umis", "minimum_guide_share")}
-    drop = readers.read(snakemake.input[0], dataset, **guide_calling)
-    source = f"{snakemake.input[0]} (from {dataset.address})"
-    cells = harmonize(
-        drop,
+    write_harmonized(
+        readers.read(snakemake.input[0], dataset, **guide_calling),
         dataset,
+        snakemake.output[0],
         minimum_cells=options["minimum_cells"],
         maximum_genes=options["maximum_genes"],
-        source=source,
+        source=f"{snakemake.input[0]} (from {address})",
     )
-    write_h5ad(cells, snakemake.output[0])

@@ -4,15 +4,16 @@ from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
     from scgpt_bench.data import controls
-    from scgpt_bench.files import read_h5ad, read_table, write_h5ad
+    from scgpt_bench.data.on_disk import open_h5ad
+    from scgpt_bench.files import read_table, write_h5ad
 
-    cells = read_h5ad(snakemake.input.cells)
+    cells = open_h5ad(snakemake.input.cells)
     draw = controls.draw_controls(
         cells.obs,
         read_table(snakemake.input.split),
         per_perturbation=snakemake.params.options["cells_per_perturbation"],
         seed=snakemake.params.options["seed"],
-        dataset=snakemake.wildcards.dataset,
+        dataset=snakemake.params.series,
         split_name=snakemake.wildcards.split,
     )
     write_h5ad(controls.control_cells(cells, draw), snakemake.output[0])

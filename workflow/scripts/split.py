@@ -4,11 +4,12 @@ from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
     from scgpt_bench.data import splits
-    from scgpt_bench.files import read_h5ad, write_table
+    from scgpt_bench.data.on_disk import open_h5ad
+    from scgpt_bench.files import write_table
 
     options = snakemake.params.options
-    dataset, name = snakemake.wildcards.dataset, snakemake.wildcards.split
-    labels = read_h5ad(snakemake.input.cells, backed=True).obs["perturbation"]
+    dataset, name = snakemake.params.series, snakemake.wildcards.split
+    labels = open_h5ad(snakemake.input.cells).obs["perturbation"]
     if snakemake.input.file:
         table = splits.read_split_file(snakemake.input.file, labels.unique())
     elif name.startswith("gears"):

@@ -5,7 +5,7 @@ from scgpt_bench.job import logged
 with logged(snakemake.log[0]):
     from pathlib import Path
 
-    from scgpt_bench.files import read_h5ad, read_table, whole
+    from scgpt_bench.files import read_h5ad, read_json, read_table, whole
     from scgpt_bench.methods.predictions import method_of
     from scgpt_bench.report import summary
 
@@ -18,6 +18,7 @@ with logged(snakemake.log[0]):
         scores=read_table(snakemake.input.scores),
         verdicts=read_table(snakemake.input.verdicts),
         statements=statements,
+        cards={Path(path).parent.name: read_json(path, "a data card") for path in snakemake.input.cards},
         **{key: snakemake.params[key] for key in ("kinds", "checkpoints", "generated", "published")},
     )
     with whole(snakemake.output[0]) as partial:

@@ -3,11 +3,14 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
+    from scgpt_bench.data.names import CONTROL
+    from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.evaluation import cell_metrics, differential_expression, pseudobulk
-    from scgpt_bench.files import read_h5ad, read_table, write_h5ad
+    from scgpt_bench.files import read_table, write_h5ad
 
-    cells = read_h5ad(snakemake.input.cells)
+    cells = open_h5ad(snakemake.input.cells)
     truth = pseudobulk.truth(cells, read_table(snakemake.input.split))
+    cells = pseudobulk.cells_of(cells, [CONTROL, *truth.obs_names])
     truth.layers["de_rank"] = differential_expression.de_ranks(cells, truth, snakemake.threads)
     cell_metrics.add_cell_space(truth, cells)
     write_h5ad(truth, snakemake.output[0])

@@ -168,10 +168,12 @@ def _fill_defaults(instance: Any, schema: dict, root: dict) -> None:
 
 def _check_references(run: Run, source: str) -> None:
     config = run.config
-    for name in config["datasets"]:
+    checked = [("dataset", config["dataset"])] if config["dataset"] else []
+    for key, name in [*(("datasets", name) for name in config["datasets"]), *checked]:
         if name not in run.datasets:
             known = ", ".join(run.datasets)
-            raise InputError(source, "datasets", repr(name), f"a name in {config['dataset_table']}: {known}")
+            raise InputError(source, key, repr(name), f"a name in {config['dataset_table']}: {known}")
+    for name in config["datasets"]:
         if run.datasets[name].address == "generated" and name not in config["generated"]:
             raise InputError(source, "generated", f"no options for {name!r}", "an entry for every generated data set")
     for name, options in config["checkpoints"].items():

@@ -72,7 +72,7 @@ def read_h5ad(path: str | Path, *, backed: bool = False) -> anndata.AnnData:
 
     try:
         with h5py.File(path) as file:
-            _refuse_other_files(path, file, set())
+            refuse_other_files(path, file, set())
         adata = anndata.read_h5ad(path, backed="r" if backed else None)
         if not backed:
             _check_matrix(path, adata.X)
@@ -83,7 +83,7 @@ def read_h5ad(path: str | Path, *, backed: bool = False) -> anndata.AnnData:
         raise InputError(path, "file", first_line(error), "an AnnData file (h5ad)") from None
 
 
-def _refuse_other_files(path: str | Path, group: Any, seen: set) -> None:
+def refuse_other_files(path: str | Path, group: Any, seen: set) -> None:
     """Links, external storage and virtual data sets read other files of this machine, whichever the file names."""
     import h5py
 
@@ -95,7 +95,7 @@ def _refuse_other_files(path: str | Path, group: Any, seen: set) -> None:
         if isinstance(entry, h5py.Dataset) and (entry.external or entry.is_virtual):
             raise InputError(path, entry.name, "data in another file", "data in the file itself")
         if isinstance(entry, h5py.Group) and entry.id not in seen:
-            _refuse_other_files(path, entry, seen | {entry.id})
+            refuse_other_files(path, entry, seen | {entry.id})
 
 
 def _check_matrix(path: str | Path, X: Any) -> None:
@@ -164,5 +164,38 @@ def read_json(path: str | Path, expected: str, **options: Any) -> Any:
 
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, as 64 hexadecimal digits."""
+    return digest(path, "sha256")
+
+
+def digest(path: str | Path, algorithm: str) -> str:
+    """The checksum of a file by an algorithm of :mod:`hashlib`, as hexadecimal digits."""
     with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        return hashlib.file_digest(handle, algorithm).hexdigest()
+
+
+def remembered_sha256(path: str | Path, memory: str | Path) -> str | None:
+    """The SHA-256 of a file or of a folder's files, read again only if size or time changed since it was last asked.
+
+    Parameters
+    ----------
+    memory
+        A JSON file, written when something new was read. A path that is gone keeps what is remembered of it: results
+        made from it stay valid.
+
+    Returns
+    -------
+    None for a path that neither exists nor is remembered.
+    """
+    memory = Path(memory)
+    known = json.loads(memory.read_text()) if memory.is_file() else {}
+    key, found = str(path), sorted(p for p in Path(path).rglob("*") if p.is_file())
+    found = found or ([Path(path)] if Path(path).is_file() else [])
+    if not found:
+        return known.get(key, {}).get("sha256")
+    stamp = [[file.stat().st_size, file.stat().st_mtime_ns] for file in found]
+    if known.get(key, {}).get("stamp") != stamp:
+        sums = [sha256(file) for file in found]
+        whole_sum = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+        write_json({**known, key: {"stamp": stamp, "sha256": whole_sum}}, memory)
+        return whole_sum
+    return known[key]["sha256"]

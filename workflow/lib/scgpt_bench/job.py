@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from scgpt_bench.errors import InputError
 
 
 @contextmanager
-def logged(log: str) -> Iterator[None]:
+def logged(log: str) -> Iterator[Callable[[str], None]]:
     """Send standard output and error to ``log``, those of compiled libraries and of failing imports too.
+
+    Yields a function that writes a text to the terminal.
 
     Heavy imports belong inside this context. An ``InputError`` is written to the log and to the terminal as one
     line, without a traceback, and ends the process with status 1.
@@ -26,8 +28,12 @@ def logged(log: str) -> Iterator[None]:
     os.dup2(descriptor, 2)
     os.close(descriptor)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # the library's progress lines
+
+    def write(text: str) -> None:
+        os.write(terminal, text.encode())
+
     try:
-        yield
+        yield write
     except InputError as error:
         line = f"error: {error}\n"
         os.write(2, line.encode())

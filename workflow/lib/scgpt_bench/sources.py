@@ -1,7 +1,7 @@
-"""Which code a job runs, as one hash: the script and every module of this package that it imports.
+"""Which code a job runs, by hashes: the script and every module of this package that it imports.
 
-Snakemake follows a script by its modification time and does not follow what it imports. With this hash among a rule's
-parameters, an edited module reruns exactly the jobs that use it, and a fresh clone reruns nothing.
+Snakemake follows a script by its modification time and does not follow what it imports. With these hashes among a
+rule's parameters, an edited module reruns exactly the jobs that use it, and a fresh clone reruns nothing.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ def _imports(code: str) -> frozenset[Path]:
     return frozenset(file for file in files if file.is_file())
 
 
-def content_hash(script: str | Path) -> str:
-    """A hash (16 hexadecimal digits) of the code, comments included, that ``script`` runs of this project."""
-    digest = hashlib.sha256()
-    for path in [Path(script), *modules_used(script)]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+def content_hashes(script: str | Path) -> dict[str, str]:
+    """A hash (16 hexadecimal digits) of the script and of each module of this project that it runs, comments included.
+
+    By name, so that a dry run names the file that was edited.
+    """
+    files = {Path(script).name: Path(script)}
+    files |= {path.relative_to(PACKAGE).as_posix(): path for path in modules_used(script)}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in files.items()}
 
 
 def folder_hash(folder: str | Path) -> str:

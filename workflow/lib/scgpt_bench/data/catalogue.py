@@ -19,7 +19,17 @@ from scgpt_bench.errors import InputError
 
 GENERATED = "generated"
 UNKNOWN = "unknown"
-FORMATS = {"h5ad": "h5ad", "sceptre_rda": "rda", GENERATED: "h5ad"}  # and the suffix of their files
+UNVERIFIED = "unverified"
+FORMATS = {  # and the suffix of their files
+    "h5ad": "h5ad",
+    "h5mu": "h5mu",
+    "zip_h5ad": "zip",
+    "10x_h5": "h5",
+    "10x_mtx": "zip",
+    "sceptre_rda": "rda",
+    GENERATED: "h5ad",
+}
+STATUSES = ("tried", UNVERIFIED)
 VALUES = ("counts", "log1p")
 PERTURBATION_KINDS = ("knock-out", "interference", "activation", "mixed")
 CHECKPOINT_FILES = ("best_model.pt", "args.json", "vocab.json")
@@ -27,6 +37,7 @@ FOLDER = "folder"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _REQUIRED = (
     "name",
     "address",
@@ -47,8 +58,14 @@ class Dataset:
     ----------
     address
         A URL, a local path (relative to the folder in which the workflow runs), or ``generated``.
+    series
+        The versions of one data set share it, the later row being the newer version; its own name unless given.
+        Random draws depend on it, so that versions are dealt and drawn alike.
     sha256
-        64 hexadecimal digits; None for generated data and for a local path whose row says ``unknown``.
+        64 hexadecimal digits; None for generated data, for a local path whose row says ``unknown``, and for a URL whose
+        row says ``unverified``: its first download is recorded, and no later one may differ.
+    md5
+        The checksum that the source publishes, where it publishes no SHA-256.
     bytes
         Size of the file; lets a mirror be searched without hashing it.
     values
@@ -57,12 +74,18 @@ class Dataset:
         Counts per cell to which cells.h5ad is scaled.
     control_label
         Labels of control cells as they stand in the file, several joined by ``|``.
+    excluded_label
+        Labels of cells that are left out (doublets, no guide called), several joined by ``|``; ``nan`` is an empty one.
+    guide_table
+        Local file of guide calls, for formats without them: ``cell_barcode``, ``feature_call`` (as 10x writes it).
     combination_separator
         What joins the genes of a combination in the file's labels; None: there are no combinations.
     guide_suffix
         Regular expression of what distinguishes the guides of one gene at the end of a label, such as ``g\\d+$``.
     perturbation_kind
         ``knock-out``, ``interference``, ``activation``, or ``mixed`` where one file holds several kinds.
+    status
+        ``tried``, or ``unverified``: the row was written from what others report, and never run.
     """
 
     name: str
@@ -74,16 +97,30 @@ class Dataset:
     control_label: str
     perturbation_kind: str
     version: str | None = None
+    series: str = ""
     sha256: str | None = None
+    md5: str | None = None
     bytes: int | None = None
+    excluded_label: str | None = None
+    guide_table: str | None = None
     batch_column: str | None = None
     cell_type_column: str | None = None
     guide_column: str | None = None
     gene_symbol_column: str | None = None
     combination_separator: str | None = None
     guide_suffix: str | None = None
+    status: str = "tried"
     licence: str | None = None
     citation: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.series:
+            object.__setattr__(self, "series", self.name)
+
+    @property
+    def excluded_labels(self) -> tuple[str, ...]:
+        """Every label that means: leave this cell out."""
+        return tuple(self.excluded_label.split("|")) if self.excluded_label else ()
 
     @property
     def control_labels(self) -> tuple[str, ...]:
@@ -104,6 +141,13 @@ class Dataset:
     def row(self) -> dict[str, Any]:
         """Plain values by column; ``Dataset(**row)`` is this data set again."""
         return asdict(self)
+
+    @property
+    def how_to_read(self) -> dict[str, Any]:
+        """The same without what changes no cell: where the file came from, and what is written for people."""
+        without = ("version", "series", "sha256", "md5", "bytes", "status", "licence", "citation")
+        kept = {column: value for column, value in self.row.items() if column not in without}
+        return {**kept, "address": self.name}
 
 
 @dataclass(frozen=True)
@@ -164,8 +208,12 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
             "perturbation_kind": row.one_of("perturbation_kind", PERTURBATION_KINDS),
             "target_sum": _positive(row, "target_sum"),
             "bytes": _size(row),
+            "series": _name(row, "series") if row.cells["series"] else name,
             "sha256": _dataset_sha256(row),
-            "control_label": _control_label(row),
+            "md5": _md5(row),
+            "status": row.one_of("status", STATUSES) if row.cells["status"] else STATUSES[0],
+            "control_label": _labels(row, "control_label"),
+            "excluded_label": _labels(row, "excluded_label") if row.cells["excluded_label"] else None,
             "guide_suffix": _regular_expression(row, "guide_suffix"),
         }
         datasets[name] = Dataset(**cells)
@@ -257,11 +305,11 @@ def _rows(path: str | Path, columns: list[str]) -> list[_Row]:
     return rows
 
 
-def _name(row: _Row) -> str:
-    name = row.text("name")
+def _name(row: _Row, column: str = "name") -> str:
+    name = row.text(column)
     if not _NAME.fullmatch(name) or ".." in name:
         raise row.error(
-            "name", repr(name), "letters, digits, '_', '-' and single '.', beginning with a letter or digit"
+            column, repr(name), "letters, digits, '_', '-' and single '.', beginning with a letter or digit"
         )
     return name
 
@@ -279,7 +327,9 @@ def is_remote(address: str) -> bool:
 
 
 def _dataset_sha256(row: _Row) -> str | None:
-    """A checksum, except for generated data (empty) and for a local path, whose file is at hand (``unknown``)."""
+    """A checksum, or why there is none: generated data (empty), a local path, whose file is at hand (``unknown``), or
+    a URL of which nobody here has seen the file (``unverified``).
+    """
     address, found = _address(row), row.cells["sha256"]
     if (address == GENERATED) != (row.cells["format"] == GENERATED):
         raise row.error("format", f"{row.cells['format']!r} with address {address!r}", f"{GENERATED!r} in both or none")
@@ -287,11 +337,18 @@ def _dataset_sha256(row: _Row) -> str | None:
         if found is not None:
             raise row.error("sha256", repr(found), "an empty cell: generated data have no fixed checksum")
         return None
-    if found == UNKNOWN and not is_remote(address):
+    instead = UNVERIFIED if is_remote(address) else UNKNOWN
+    if found == instead:
         return None
     if found is None or not _SHA256.fullmatch(found):
-        instead = "" if is_remote(address) else f", or {UNKNOWN!r}"
-        raise row.error("sha256", repr(found), f"64 hexadecimal digits in lower case{instead}")
+        raise row.error("sha256", repr(found), f"64 hexadecimal digits in lower case, or {instead!r}")
+    return found
+
+
+def _md5(row: _Row) -> str | None:
+    found = row.cells["md5"]
+    if found is not None and not _MD5.fullmatch(found):
+        raise row.error("md5", repr(found), "32 hexadecimal digits in lower case, or nothing")
     return found
 
 
@@ -314,10 +371,10 @@ def _size(row: _Row) -> int | None:
     return int(size)
 
 
-def _control_label(row: _Row) -> str:
-    labels = [label.strip() for label in row.text("control_label").split("|")]
+def _labels(row: _Row, column: str) -> str:
+    labels = [label.strip() for label in row.text(column).split("|")]
     if not all(labels):
-        raise row.error("control_label", repr(row.text("control_label")), "labels joined by '|', none empty")
+        raise row.error(column, repr(row.text(column)), "labels joined by '|', none empty")
     return "|".join(labels)
 
 

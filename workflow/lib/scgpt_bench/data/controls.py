@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import anndata
 import numpy as np
@@ -10,6 +11,8 @@ import pandas as pd
 from scipy import sparse
 
 from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.on_disk import add_rows, row_chunks
+from scgpt_bench.data.on_disk import rows as rows_of_cells
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.predictions import perturbations_of
 from scgpt_bench.seeding import random_generator
@@ -130,7 +133,7 @@ def control_cells(cells: anndata.AnnData, draw: pd.DataFrame) -> anndata.AnnData
         absent = draw["control_cell"].iloc[int(np.argmin(rows))]
         raise InputError("cells.h5ad", "obs_names", f"no cell {absent!r}", "every drawn control cell")
     obs = draw[DRAW_COLUMNS].set_axis(draw["perturbation"] + ":" + draw["control_cell"]).rename_axis(None)
-    X = sparse.csr_matrix(cells.X[rows], dtype=np.float32)
+    X = sparse.csr_matrix(rows_of_cells(cells.X, rows), dtype=np.float32)
     perturbations = sorted(draw["perturbation"].unique())
     means = pd.DataFrame(matched_control_mean(cells, perturbations).T, index=cells.var_names, columns=perturbations)
     return anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=cells.var_names), varm={"control_mean": means})
@@ -163,8 +166,10 @@ def matched_control_mean(cells: anndata.AnnData, perturbations: Sequence[str]) -
     return result
 
 
-def _mean_of_rows(X: sparse.csr_matrix | np.ndarray, rows: np.ndarray) -> np.ndarray:
-    chosen = X[rows]
-    if sparse.issparse(chosen):
-        return np.bincount(chosen.indices, weights=chosen.data, minlength=X.shape[1]) / len(rows)
-    return chosen.mean(axis=0, dtype=np.float64)
+def _mean_of_rows(X: Any, rows: np.ndarray) -> np.ndarray:
+    group = np.full(X.shape[0], -1)
+    group[rows] = 0
+    total = np.zeros((1, X.shape[1]))
+    for start, chunk in row_chunks(X, read=group == 0):
+        add_rows(total, chunk, group[start : start + chunk.shape[0]])
+    return total[0] / len(rows)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlparse
 
@@ -24,18 +25,25 @@ def fetch(
     *,
     mirrors: Iterable[str | Path] = (),
     size: int | None = None,
+    md5: str | None = None,
     retries: int = 5,
 ) -> str:
     """Write the file of ``address`` to ``destination``: from a mirror that has it, else from the address.
 
-    A failure leaves no file behind. An interrupted download starts again from the beginning.
+    A failure leaves no file behind. An interrupted download starts again from the beginning. A local folder becomes a
+    zip of its files.
+
+    A download of which no SHA-256 is known is recorded in ``<destination>.sha256``; as long as that file is there, only
+    the same bytes are accepted again.
 
     Parameters
     ----------
     address
         A URL (http or https) or the path of a local file.
     sha256
-        The checksum that decides; None accepts any content, which only makes sense for a local path.
+        The checksum that decides; None accepts any content of a local path, and the first download of a URL.
+    md5
+        What the source publishes where no SHA-256 is known; checked on the first download.
     mirrors
         Folders, searched with everything below them for a file with this checksum: files of the same name first, then
         the others. A mirror is a shortcut that a machine may lack, so one that does not exist is a note in the log.
@@ -53,24 +61,42 @@ def fetch(
     InputError
         When no attempt gave a file with this checksum, with the address and both checksums or the server's answer.
     """
-    mirrored = _find_in_mirrors(address, sha256, size, mirrors) if sha256 else None
+    record = record_of(destination)
+    if sha256 is None and is_remote(address) and record.is_file():
+        sha256 = record.read_text().strip()
+    digests = {name: value for name, value in (("sha256", sha256), ("md5", md5)) if value}
+    mirrored = _find_in_mirrors(address, digests, size, mirrors) if digests else None
     if mirrored is not None:
         logger.info("%s: taken from the mirror %s", address, mirrored)
-        return _copy(mirrored, sha256, address, destination)
-    if is_remote(address):
-        return _download(address, sha256, Path(destination), retries)
-    if not Path(address).is_file():
+        found = _copy(mirrored, digests, address, destination)
+    elif is_remote(address):
+        found = _download(address, digests, Path(destination), retries)
+    elif Path(address).is_dir():
+        found = _pack(Path(address), digests, address, destination)
+    elif Path(address).is_file():
+        found = _copy(Path(address), digests, address, destination)
+    else:
         raise InputError(address, "file", "no such file", "the data set's local path, or a URL")
-    return _copy(Path(address), sha256, address, destination)
+    if sha256 is None and is_remote(address):
+        record.write_text(found + "\n")
+        logger.warning("%s: no SHA-256 was known; recorded %s in %s", address, found, record)
+    return found
 
 
-def _find_in_mirrors(address: str, sha256: str, size: int | None, mirrors: Iterable[str | Path]) -> Path | None:
+def record_of(destination: str | Path) -> Path:
+    """Where the checksum of a download is recorded of which none was known."""
+    return Path(f"{destination}.sha256")
+
+
+def _find_in_mirrors(
+    address: str, digests: Mapping[str, str], size: int | None, mirrors: Iterable[str | Path]
+) -> Path | None:
     for mirror in map(Path, mirrors):
         if not mirror.is_dir():
             logger.warning("mirror folder %s: not there, skipped", mirror)
             continue
         for path in _candidates(mirror, _file_name(address), size):
-            if files.sha256(path) == sha256:
+            if all(files.digest(path, name) == value for name, value in digests.items()):
                 return path
     return None
 
@@ -86,20 +112,32 @@ def _file_name(address: str) -> str:
     return PurePosixPath(unquote(urlparse(address).path)).name
 
 
-def _copy(path: Path, sha256: str | None, address: str, destination: str | Path) -> str:
+def _copy(path: Path, digests: Mapping[str, str], address: str, destination: str | Path) -> str:
     with files.whole(destination) as partial:
         shutil.copyfile(path, partial)
-        return _checked(partial, sha256, address)
+        return _checked(partial, digests, address)
 
 
-def _checked(path: str | Path, sha256: str | None, address: str) -> str:
-    found = files.sha256(path)
-    if sha256 is not None and found != sha256:
-        raise InputError(address, "sha256", f"{found} ({Path(path).stat().st_size} bytes)", sha256)
-    return found
+def _pack(folder: Path, digests: Mapping[str, str], address: str, destination: str | Path) -> str:
+    """The files of a folder as a zip whose bytes depend on their names and contents only."""
+    with files.whole(destination) as partial:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix())
+                with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
+                    shutil.copyfileobj(source, target)
+        return _checked(partial, digests, address)
 
 
-def _download(address: str, sha256: str | None, destination: Path, retries: int) -> str:
+def _checked(path: str | Path, digests: Mapping[str, str], address: str) -> str:
+    for name, expected in digests.items():
+        found = files.digest(path, name)
+        if found != expected:
+            raise InputError(address, name, f"{found} ({Path(path).stat().st_size} bytes)", expected)
+    return digests.get("sha256") or files.sha256(path)
+
+
+def _download(address: str, digests: Mapping[str, str], destination: Path, retries: int) -> str:
     import pooch
     import requests
 
@@ -109,7 +147,7 @@ def _download(address: str, sha256: str | None, destination: Path, retries: int)
         # Checked here and not by pooch, so that the error holds the address and both sums. Pooch retries a ValueError,
         # of which InputError is one, as it retries a network failure.
         get(url, output, session)
-        _checked(output, sha256, address)
+        _checked(output, digests, address)
 
     # Pooch downloads to a random name; in a folder of our own, the next try removes what a killed one left.
     scratch = destination.with_name(f".{destination.name}.download")
@@ -122,10 +160,11 @@ def _download(address: str, sha256: str | None, destination: Path, retries: int)
         downloaded = cache.fetch(destination.name, downloader=get_checked)
         with files.whole(destination) as partial:
             Path(downloaded).rename(partial)
-        return sha256 or files.sha256(destination)
+        return digests.get("sha256") or files.sha256(destination)
     except requests.exceptions.RequestException as error:
+        known = ", ".join(f"{name} {value}" for name, value in digests.items()) or "any checksum"
         raise InputError(
-            address, f"download ({retries + 1} attempts)", str(error), f"a file, from here or a mirror, sha256 {sha256}"
+            address, f"download ({retries + 1} attempts)", str(error), f"a file, from here or a mirror, {known}"
         ) from None
     finally:
         _remove_folder(scratch)

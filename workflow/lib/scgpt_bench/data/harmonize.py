@@ -1,11 +1,14 @@
 """Bring the cells of any data drop to one form: what every later stage reads as cells.h5ad.
 
 Nothing is guessed. What contradicts the row of the data-set table is an error; what is repaired is written down in
-``uns["harmonized"]``.
+``uns["harmonized"]``, and so is what is odd but may be meant. Cells are read by chunks, twice: to check and count them,
+and to write them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anndata
@@ -13,13 +16,37 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scgpt_bench.data import symbols as names_of_genes
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.names import CONTROL, JOINED_BY, genes_of, perturbation_names
+from scgpt_bench.data.names import CONTROL, JOINED_BY, MISSING, genes_of, perturbation_names
+from scgpt_bench.data.on_disk import CellWriter, row_chunks
 from scgpt_bench.data.readers import READER_NOTES
 from scgpt_bench.errors import InputError
 
 UNSTATED = "all"
-ENSEMBL_ID = r"ENS[A-Z]*G\d{11}(?:\.\d+)?"
+
+
+@dataclass
+class Understood:
+    """What the labels, genes and annotations of a drop mean, before a value of X is read.
+
+    Attributes
+    ----------
+    obs
+        ``perturbation``, ``batch``, ``cell_type`` and, where known, ``guide``: strings, one row per cell of the file.
+    symbols
+        The name of each gene, every one once.
+    kept
+        Mask [cells]: False for cells that the row or a missing guide leaves out.
+    repairs, problems
+        What was changed, and what is odd: sentences.
+    """
+
+    obs: pd.DataFrame
+    symbols: pd.Index
+    kept: np.ndarray
+    repairs: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def harmonize(
@@ -30,12 +57,12 @@ def harmonize(
     maximum_genes: int | None = None,
     source: str | Path | None = None,
 ) -> anndata.AnnData:
-    """The cells of a drop in the form of cells.h5ad. ``adata`` is not changed.
+    """The cells of a drop in the form of cells.h5ad, in memory; :func:`write_harmonized` writes them by chunks.
 
     Parameters
     ----------
     adata
-        cells x genes as a reader gives it; X dense or sparse, holding what ``dataset.values`` says.
+        cells x genes as a reader gives it; X dense or sparse, holding what ``dataset.values`` says. Not changed.
     minimum_cells
         Perturbations with fewer cells are dropped and listed.
     maximum_genes
@@ -57,57 +84,241 @@ def harmonize(
         For a file that is empty, lacks a stated column or all control cells, has a label, gene name or value that
         cannot be used, or values that are not what the row says.
     """
-    source = source or dataset.address
-    repairs: list[str] = []
-    _check_not_empty(adata, source)
-    obs = _annotations(adata, dataset, source)
-    symbols = _symbols(adata, dataset, source, repairs)
-    cells = _cell_names(adata, repairs)
-    matrix = sparse.csr_matrix(adata.X, copy=True)
-    _check_numbers(matrix, symbols, cells, source)
-    check = _check_counts if dataset.values == "counts" else _check_log_values
-    evidence = check(matrix, symbols, cells, dataset, source)
-
-    filled = np.diff(matrix.indptr) > 0
-    if not filled.all():
-        repairs.append(f"{(~filled).sum()} cells without any count dropped")
-    number = pd.Series(filled, dtype=int).groupby(obs["perturbation"]).sum()
-    kept_names = number.index[(number >= minimum_cells) | (number.index == CONTROL)]
-    kept = filled & obs["perturbation"].isin(kept_names).to_numpy()
-    _check_groups(obs["perturbation"][kept], number, minimum_cells, dataset, source)
-    matrix = matrix[kept]
-
-    result = anndata.AnnData(
-        X=_log_values(matrix, dataset),
-        obs=pd.DataFrame({name: pd.Categorical(obs[name][kept]) for name in obs}, index=cells[kept]),
-        var=pd.DataFrame(index=symbols),
-    )
+    harmonized = _Harmonized(adata, dataset, minimum_cells, maximum_genes, source or dataset.address)
+    parts = [*harmonized.chunks()]
+    result = anndata.AnnData(sparse.vstack([X for X, _ in parts], format="csr"), harmonized.obs, harmonized.var)
     if dataset.values == "counts":
-        result.layers["counts"] = matrix.astype(np.float32)
-    if dataset.gene_symbol_column:
-        result.var["gene_id"] = adata.var_names.to_numpy(dtype=str)
-    targets = sorted({gene for name in kept_names for gene in genes_of(name)})
-    selection = "all"
-    if maximum_genes is not None and maximum_genes < result.n_vars:
-        result = result[:, _most_variable(result, maximum_genes) | result.var_names.isin(targets)].copy()
-        selection = f"measured targets and the {maximum_genes} with the highest dispersion in control cells"
-    result.uns["harmonized"] = {
-        **_what_the_row_says(dataset),
-        "values_evidence": evidence,
-        "n_cells_read": adata.n_obs,
-        "n_genes_read": adata.n_vars,
-        "n_controls": int((result.obs["perturbation"] == CONTROL).sum()),
-        "n_perturbations": len(kept_names) - 1,
-        "n_combinations": sum(JOINED_BY in name for name in kept_names),
-        "genes": selection,
-        "targets_measured": _array(gene for gene in targets if gene in result.var_names),
-        "targets_not_measured": _array(gene for gene in targets if gene not in result.var_names),
-        "minimum_cells": minimum_cells,
-        "dropped_perturbations": _array(number.index.difference(kept_names)),
-        "repairs": _array(repairs),
-        "read": dict(adata.uns.get(READER_NOTES, {})),
-    }
+        result.layers["counts"] = sparse.vstack([counts for _, counts in parts], format="csr")
+    result.uns["harmonized"] = harmonized.summary
     return result
+
+
+def write_harmonized(
+    adata: anndata.AnnData,
+    dataset: Dataset,
+    path: str | Path,
+    *,
+    minimum_cells: int,
+    maximum_genes: int | None = None,
+    source: str | Path | None = None,
+) -> None:
+    """Write what :func:`harmonize` returns to ``path``, holding one chunk of cells at a time."""
+    harmonized = _Harmonized(adata, dataset, minimum_cells, maximum_genes, source or dataset.address)
+    with CellWriter(path, len(harmonized.var)) as cells:
+        for X, counts in harmonized.chunks():
+            cells.append(X, **({} if counts is None else {"counts": counts}))
+        cells.obs, cells.var, cells.uns = harmonized.obs, harmonized.var, {"harmonized": harmonized.summary}
+
+
+class _Harmonized:
+    """A drop after the first pass over its cells: annotations and summary, and the chunks of a second pass."""
+
+    def __init__(
+        self,
+        adata: anndata.AnnData,
+        dataset: Dataset,
+        minimum_cells: int,
+        maximum_genes: int | None,
+        source: str | Path,
+    ):
+        self._adata, self._dataset = adata, dataset
+        understood = understand(adata, dataset, source)
+        values = _Values(adata, dataset, understood, source, dispersions=maximum_genes is not None)
+        values.read()
+        repairs, problems, obs = understood.repairs, understood.problems, understood.obs
+        cells = _cell_names(adata, repairs)
+        empty = understood.kept & ~values.filled
+        if empty.any():
+            repairs.append(f"{empty.sum()} cells without any count dropped")
+        usable = understood.kept & values.filled
+        number = pd.Series(usable, dtype=int).groupby(obs["perturbation"].to_numpy()).sum()
+        number = number[number.index.isin(obs["perturbation"][understood.kept])]
+        kept_names = number.index[(number >= minimum_cells) | (number.index == CONTROL)]
+        self._kept = usable & obs["perturbation"].isin(kept_names).to_numpy()
+        _check_groups(obs["perturbation"][self._kept], number, minimum_cells, dataset, source)
+
+        self.obs = pd.DataFrame({name: pd.Categorical(obs[name][self._kept]) for name in obs}, index=cells[self._kept])
+        self.var = pd.DataFrame(index=understood.symbols)
+        if dataset.gene_symbol_column:
+            self.var["gene_id"] = adata.var_names.to_numpy(dtype=str)
+        targets = sorted({gene for name in kept_names for gene in genes_of(name)})
+        self._genes, selection = None, "all"
+        if maximum_genes is not None and maximum_genes < adata.n_vars:
+            chosen = most_variable(values.control_mean, values.control_variance, maximum_genes)
+            self._genes = chosen | understood.symbols.isin(targets)
+            self.var = self.var[self._genes]
+            selection = f"measured targets and the {maximum_genes} with the highest dispersion in control cells"
+        problems += _batches_without_controls(self.obs)
+        self.summary = {
+            **_what_the_row_says(dataset),
+            "values_evidence": values.evidence,
+            "n_cells_read": adata.n_obs,
+            "n_genes_read": adata.n_vars,
+            "n_controls": int((self.obs["perturbation"] == CONTROL).sum()),
+            "n_perturbations": len(kept_names) - 1,
+            "n_combinations": sum(JOINED_BY in name for name in kept_names),
+            "genes": selection,
+            "targets_measured": _array(gene for gene in targets if gene in self.var.index),
+            "targets_not_measured": _array(gene for gene in targets if gene not in self.var.index),
+            "minimum_cells": minimum_cells,
+            "dropped_perturbations": _array(number.index.difference(kept_names)),
+            "repairs": _array(repairs),
+            "problems": _array(problems),
+            "read": dict(adata.uns.get(READER_NOTES, {})),
+        }
+
+    def chunks(self) -> Iterator[tuple[sparse.csr_matrix, sparse.csr_matrix | None]]:
+        """X and, where the file holds them, counts of the cells that are kept, in the order of the file."""
+        for start, matrix in row_chunks(self._adata.X):
+            matrix = _tidy(matrix)[self._kept[start : start + matrix.shape[0]]]
+            X = _log_values(matrix, self._dataset)
+            counts = matrix.astype(np.float32) if self._dataset.values == "counts" else None
+            if self._genes is not None:
+                X, counts = X[:, self._genes], None if counts is None else counts[:, self._genes]
+            yield X, counts
+
+
+def understand(adata: anndata.AnnData, dataset: Dataset, source: str | Path) -> Understood:
+    """Read labels, genes and annotations of a drop as its row says.
+
+    Raises
+    ------
+    InputError
+        See :func:`harmonize`.
+    """
+    if adata.n_obs == 0 or adata.n_vars == 0 or adata.X is None:
+        raise InputError(source, "X", f"{adata.n_obs} cells x {adata.n_vars} genes", "values of cells x genes")
+    repairs: list[str] = []
+    problems: list[str] = []
+    labels = _column(adata.obs, dataset.perturbation_column, "perturbation of each cell", "obs", source)
+    kept = _not_excluded(labels, dataset, repairs)
+    names = pd.Series(UNSTATED, index=labels.index, dtype=object)
+    names[kept] = perturbation_names(labels[kept], dataset, source).to_numpy()
+    where = f"obs[{dataset.perturbation_column!r}]"
+    if not (names[kept] == CONTROL).any():
+        frequent = ", ".join(f"{label!r} ({n})" for label, n in labels.astype(str).value_counts().head(8).items())
+        expected = "control cells labelled " + " or ".join(map(repr, dataset.control_labels))
+        raise InputError(source, where, f"no control; most frequent: {frequent}", expected)
+    targets = sorted({gene for name in names[kept].unique() for gene in genes_of(name)})
+    symbols = _symbols(adata, dataset, targets, source, repairs, problems)
+    _check_targets(targets, symbols, dataset, where, source, problems)
+    respelled = names_of_genes.measured_spelling(targets, symbols)
+    if respelled:
+        shown = ", ".join(f"{old} as {new}" for old, new in sorted(respelled.items())[:5])
+        repairs.append(f"{len(respelled)} targets spelled as the measured gene: {shown}")
+        new_name = {
+            name: JOINED_BY.join(sorted({respelled.get(gene, gene) for gene in genes_of(name)})) or name
+            for name in names.unique()
+        }
+        names = names.map(new_name)
+    pairs = names_of_genes.same_but_for_case({respelled.get(gene, gene) for gene in targets})
+    if pairs:
+        found = f"the targets {pairs[0][0]!r} and {pairs[0][1]!r}"
+        raise InputError(source, where, found, "one spelling if they are one gene, other names if they are two")
+    guides = _guides(adata, dataset, labels, names, kept, source, repairs)
+    columns = {"perturbation": names.to_numpy()}
+    for name, column in {"batch": dataset.batch_column, "cell_type": dataset.cell_type_column}.items():
+        columns[name] = (
+            _complete(adata, column, kept, source) if column else np.full(adata.n_obs, UNSTATED, dtype=object)
+        )
+    if guides is not None:
+        columns["guide"] = guides
+    obs = pd.DataFrame(columns, dtype=object)
+    if not (obs["perturbation"][kept] == CONTROL).any():
+        raise InputError(source, where, "no control cell with a guide", "control cells with a non-targeting guide")
+    unassigned = [label for label in dataset.control_labels if names_of_genes.is_unassigned(label)]
+    if unassigned and labels.astype(str).str.strip().isin(unassigned).any():
+        problems.append(f"cells labelled {unassigned[0]!r} count as controls: nobody knows which guide they carry")
+    return Understood(obs, symbols, kept, repairs, problems)
+
+
+def evidence_of_values(
+    adata: anndata.AnnData, dataset: Dataset, understood: Understood, source: str | Path, n_cells: int
+) -> tuple[int, str]:
+    """Look at the values of about ``n_cells`` cells, in runs spread over the file: how many, and what they show.
+
+    Raises
+    ------
+    InputError
+        See :func:`harmonize`.
+    """
+    runs = 20
+    length = max(1, n_cells // runs)
+    starts = sorted({int(start) for start in np.linspace(0, max(0, adata.n_obs - length), runs)})
+    values = _Values(adata, dataset, understood, source, dispersions=False)
+    values.read((start, adata.X[start : start + length]) for start in starts)
+    return min(adata.n_obs, length * len(starts)), values.evidence
+
+
+def _not_excluded(labels: pd.Series, dataset: Dataset, repairs: list[str]) -> np.ndarray:
+    text = labels.astype("object").where(labels.notna(), "nan").astype(str).str.strip()
+    text = text.where(~text.isin(MISSING), "nan")
+    excluded = text.isin(dataset.excluded_labels).to_numpy()
+    for label, number in text[excluded].value_counts().items():
+        repairs.append(f"{number} cells labelled {label!r} left out, as the row says")
+    return ~excluded
+
+
+def _check_targets(
+    targets: list[str], symbols: pd.Index, dataset: Dataset, where: str, source: str | Path, problems: list[str]
+) -> None:
+    """Refuse labels that do not name genes, where the file shows what they are."""
+    unassigned = [target for target in targets if names_of_genes.is_unassigned(target)]
+    if unassigned:
+        expected = f"{unassigned[0]!r} in excluded_label of the data-set table (leave out), or in control_label"
+        raise InputError(source, where, f"the label {unassigned[0]!r}, which names no gene", expected)
+    if names_of_genes.are_ensembl_ids(targets) and not names_of_genes.are_ensembl_ids(symbols):
+        expected = f"symbols such as {symbols[0]!r}, as the genes of this file are called"
+        raise InputError(source, where, f"Ensembl identifiers such as {targets[0]!r}", expected)
+    dates = names_of_genes.spreadsheet_dates(targets)
+    if dates:
+        expected = "the gene's name: a spreadsheet made a date of it (1-Mar of MARCHF1 or MTARC1, 2-Sep of SEPTIN2)"
+        raise InputError(source, where, f"the label {dates[0]!r}", expected)
+    guides = names_of_genes.guides_of_genes(targets, symbols)
+    if len(guides) > max(1, len(targets) / 2):
+        shown = ", ".join(map(repr, list(guides)[:3]))
+        gene, ending = next(iter(guides.values()))
+        expected = (
+            f"genes, or guide_suffix in the data-set table if {ending!r} tells the guides of {gene!r} apart "
+            f"(such as {_suffix_of(ending)}), or guide_suffix and other labels if these are not guides"
+        )
+        raise InputError(source, where, f"labels that look like guides: {shown}", expected)
+    if not any(target.upper() in {symbol.upper() for symbol in symbols} for target in targets):
+        problems.append(f"none of the {len(targets)} targets is among the measured genes")
+
+
+def _suffix_of(ending: str) -> str:
+    """A regular expression for endings like this one."""
+    stem = ending.rstrip("0123456789")
+    return f"{stem}\\d+$" if stem != ending else "[-_.][ACGT]+$"
+
+
+def _guides(
+    adata: anndata.AnnData,
+    dataset: Dataset,
+    labels: pd.Series,
+    names: pd.Series,
+    kept: np.ndarray,
+    source: str | Path,
+    repairs: list[str],
+) -> np.ndarray | None:
+    """The guide of each cell; a control cell without one is left out (``kept``), since nobody knows what it carries."""
+    if not dataset.guide_column:
+        return labels.astype(str).to_numpy() if dataset.guide_suffix else None
+    guides = _column(adata.obs, dataset.guide_column, "column that the data-set table names", "obs", source)
+    text = guides.astype("object").where(guides.notna(), "").astype(str)
+    unassigned = text.map({label: names_of_genes.is_unassigned(label) for label in text.unique()}).to_numpy(dtype=bool)
+    lost = kept & unassigned & (names == CONTROL).to_numpy()
+    if lost.any():
+        repairs.append(f"{lost.sum()} cells labelled as control without a guide left out: they are unassigned")
+        kept &= ~lost
+    return _complete(adata, dataset.guide_column, kept, source)
+
+
+def _batches_without_controls(obs: pd.DataFrame) -> list[str]:
+    counts = pd.crosstab(obs["batch"], obs["perturbation"] == CONTROL).reindex(columns=[False, True], fill_value=0)
+    without = counts.index[counts[True] == 0]
+    return [f"batch {b!r} has {counts.loc[b, False]} perturbed cells and no control cell" for b in without]
 
 
 def _what_the_row_says(dataset: Dataset) -> dict:
@@ -125,11 +336,6 @@ def _array(texts) -> np.ndarray:
     return np.array([*texts], dtype=object)
 
 
-def _check_not_empty(adata: anndata.AnnData, source: str | Path) -> None:
-    if adata.n_obs == 0 or adata.n_vars == 0 or adata.X is None:
-        raise InputError(source, "X", f"{adata.n_obs} cells x {adata.n_vars} genes", "values of cells x genes")
-
-
 def _column(table: pd.DataFrame, column: str, what: str, table_name: str, source: str | Path) -> pd.Series:
     if column not in table:
         existing = ", ".join(map(repr, table.columns)) or "none"
@@ -137,36 +343,23 @@ def _column(table: pd.DataFrame, column: str, what: str, table_name: str, source
     return table[column]
 
 
-def _annotations(adata: anndata.AnnData, dataset: Dataset, source: str | Path) -> pd.DataFrame:
-    """Columns ``perturbation``, ``batch``, ``cell_type`` and, where known, ``guide``: strings, one row per cell."""
-    labels = _column(adata.obs, dataset.perturbation_column, "perturbation of each cell", "obs", source)
-    names = perturbation_names(labels, dataset, source)
-    if not (names == CONTROL).any():
-        frequent = ", ".join(f"{label!r} ({n})" for label, n in labels.astype(str).value_counts().head(8).items())
-        expected = "control cells labelled " + " or ".join(map(repr, dataset.control_labels))
-        raise InputError(
-            source, f"obs[{dataset.perturbation_column!r}]", f"no control; most frequent: {frequent}", expected
-        )
-    columns = {"perturbation": names.to_numpy()}
-    for name, column in {"batch": dataset.batch_column, "cell_type": dataset.cell_type_column}.items():
-        columns[name] = _complete(adata, column, source) if column else np.full(adata.n_obs, UNSTATED, dtype=object)
-    if dataset.guide_column:
-        columns["guide"] = _complete(adata, dataset.guide_column, source)
-    elif dataset.guide_suffix:
-        columns["guide"] = labels.astype(str).to_numpy()
-    return pd.DataFrame(columns, dtype=object)
-
-
-def _complete(adata: anndata.AnnData, column: str, source: str | Path) -> np.ndarray:
+def _complete(adata: anndata.AnnData, column: str, kept: np.ndarray, source: str | Path) -> np.ndarray:
     values = _column(adata.obs, column, "column that the data-set table names", "obs", source)
-    missing = values.isna().to_numpy()
+    missing = values.isna().to_numpy() & kept
     if missing.any():
         where = f"obs[{column!r}] of cell {adata.obs_names[missing.argmax()]!r}"
         raise InputError(source, where, f"no value ({missing.sum()} such cells)", "a value for every cell")
     return values.astype(str).to_numpy(dtype=object)
 
 
-def _symbols(adata: anndata.AnnData, dataset: Dataset, source: str | Path, repairs: list[str]) -> pd.Index:
+def _symbols(
+    adata: anndata.AnnData,
+    dataset: Dataset,
+    targets: list[str],
+    source: str | Path,
+    repairs: list[str],
+    problems: list[str],
+) -> pd.Index:
     index = adata.var_names.astype(str)
     if dataset.gene_symbol_column:
         column = _column(adata.var, dataset.gene_symbol_column, "gene symbols", "var", source).astype("object")
@@ -176,15 +369,26 @@ def _symbols(adata: anndata.AnnData, dataset: Dataset, source: str | Path, repai
             repairs.append(f"{(~named).sum()} genes without a symbol are called by the file's index")
     else:
         symbols = index
-        if symbols.str.fullmatch(ENSEMBL_ID).mean() > 0.5:
+        if names_of_genes.are_ensembl_ids(symbols):
             existing = ", ".join(map(repr, adata.var.columns)) or "none"
             expected = f"gene symbols, or gene_symbol_column in the data-set table (columns of var: {existing})"
             raise InputError(source, "var index", f"Ensembl identifiers such as {symbols[0]!r}", expected)
-    duplicated = symbols[symbols.duplicated()].unique()
-    if len(duplicated):
-        found = f"{len(duplicated)} duplicate gene names: " + ", ".join(map(repr, duplicated[:5]))
-        raise InputError(source, f"var {dataset.gene_symbol_column or 'index'}", found, "every gene name once")
-    return pd.Index(symbols.to_numpy(dtype=object))
+    unique, duplicated = names_of_genes.made_unique(pd.Index(symbols.to_numpy(dtype=object)))
+    shown = f"{len(duplicated)} duplicate gene names: " + ", ".join(map(repr, duplicated[:5]))
+    if set(duplicated) & set(targets):
+        raise InputError(
+            source,
+            f"var {dataset.gene_symbol_column or 'index'}",
+            shown,
+            "every gene name once, at least if it is perturbed",
+        )
+    if duplicated:
+        repairs.append(f"{shown}: all but the first of each got a number at the end")
+    dates = names_of_genes.spreadsheet_dates(symbols)
+    if dates:
+        shown = ", ".join(map(repr, dates[:5]))
+        problems.append(f"{len(dates)} genes whose names a spreadsheet turned into dates ({shown}): nothing knows them")
+    return unique
 
 
 def _cell_names(adata: anndata.AnnData, repairs: list[str]) -> pd.Index:
@@ -196,58 +400,107 @@ def _cell_names(adata: anndata.AnnData, repairs: list[str]) -> pd.Index:
     return pd.Index(names.to_numpy(dtype=object))
 
 
-def _complain(
-    matrix: sparse.csr_matrix, position: int, symbols: pd.Index, cells: pd.Index, source: str | Path, expected: str
-) -> InputError:
-    """The error for the stored value at ``position``, naming its gene and cell."""
-    cell = cells[np.searchsorted(matrix.indptr, position, side="right") - 1]
-    where = f"X, gene {symbols[matrix.indices[position]]!r}, cell {cell!r}"
-    return InputError(source, where, str(matrix.data[position]), expected)
+class _Values:
+    """The first pass over X: every value checked, and what the second pass needs."""
+
+    def __init__(
+        self,
+        adata: anndata.AnnData,
+        dataset: Dataset,
+        understood: Understood,
+        source: str | Path,
+        dispersions: bool,
+    ):
+        self._adata, self._dataset, self._source = adata, dataset, source
+        self._symbols, self._dispersions = understood.symbols, dispersions
+        self._control = understood.kept & (understood.obs["perturbation"] == CONTROL).to_numpy()
+        self.filled = np.zeros(adata.n_obs, dtype=bool)
+        self._largest, self._integers = 0.0, True
+        self._sums: list[np.ndarray] = []
+        self._n = 0
+        self._sum, self._squares = np.zeros(adata.n_vars), np.zeros(adata.n_vars)
+
+    def read(self, chunks: Iterator[tuple[int, sparse.csr_matrix | np.ndarray]] | None = None) -> None:
+        """Read X, or some chunks of it, and decide what it holds.
+
+        Raises
+        ------
+        InputError
+            At the first value that is no expression, or not what the row says.
+        """
+        for start, matrix in chunks or row_chunks(self._adata.X):
+            self._read(start, _tidy(matrix))
+        if not self.filled.any():
+            raise InputError(self._source, "X", "nothing but zeros", "the expression of genes")
+        self.evidence = self._counts() if self._dataset.values == "counts" else self._log_values()
+        if self._dispersions and self._n > 1:
+            self.control_mean = self._sum / self._n
+            self.control_variance = (self._squares - self._n * self.control_mean**2) / (self._n - 1)
+
+    def _read(self, start: int, matrix: sparse.csr_matrix) -> None:
+        self.filled[start : start + matrix.shape[0]] = np.diff(matrix.indptr) > 0
+        if matrix.nnz == 0:
+            return
+        bad = ~np.isfinite(matrix.data) | (matrix.data < 0)
+        if bad.any():
+            raise self._complain(start, matrix, int(bad.argmax()), "a finite value of 0 or more")
+        self._largest = max(self._largest, float(matrix.data.max()))
+        broken = matrix.data != np.rint(matrix.data)
+        self._integers &= not broken.any()
+        if self._dataset.values == "counts":
+            if broken.any():
+                expected = "an integer, as values = 'counts' of the data-set table says (log values are 'log1p')"
+                raise self._complain(start, matrix, int(broken.argmax()), expected)
+        elif not self._integers:
+            self._check_log_values(start, matrix)
+        if self._dispersions:
+            rows = self._control[start : start + matrix.shape[0]] & self.filled[start : start + matrix.shape[0]]
+            scaled = _log_values(matrix[rows], self._dataset).astype(np.float64).expm1()
+            self._n += scaled.shape[0]
+            self._sum += np.asarray(scaled.sum(axis=0)).ravel()
+            self._squares += np.asarray(scaled.multiply(scaled).sum(axis=0)).ravel()
+
+    def _check_log_values(self, start: int, matrix: sparse.csr_matrix) -> None:
+        """Refuse cells whose counts, exponentiated back, exceed the stated scale.
+
+        Their sum may lie below it (genes were left out after scaling) but never above.
+        """
+        largest, target_sum = int(matrix.data.argmax()), self._dataset.target_sum
+        limit = np.log1p(target_sum)
+        advice = f"of log1p with target_sum {target_sum:g}, as the data-set table says"
+        if matrix.data[largest] > limit + 1e-3:
+            raise self._complain(start, matrix, largest, f"at most {limit:.4g}, the largest value {advice}")
+        sums = np.asarray(matrix.astype(np.float64).expm1().sum(axis=1)).ravel()
+        if sums.max() > 1.01 * target_sum:
+            where = f"X, cell {self._adata.obs_names[start + sums.argmax()]!r}"
+            found = f"expm1 summing to {sums.max():.6g}"
+            raise InputError(self._source, where, found, f"at most {target_sum:g}: {advice}")
+        self._sums.append(sums)
+
+    def _counts(self) -> str:
+        return f"counts: every value is an integer, largest {self._largest:g}"
+
+    def _log_values(self) -> str:
+        if self._integers:
+            found = f"integers only, up to {self._largest:g}"
+            expected = "log values, as values = 'log1p' of the data-set table says, or 'counts'"
+            raise InputError(self._source, "X", found, expected)
+        sums = np.concatenate(self._sums)
+        return f"log1p: not integers, expm1 of a cell sums to {np.median(sums):.4g} (median), at most {sums.max():.4g}"
+
+    def _complain(self, start: int, matrix: sparse.csr_matrix, position: int, expected: str) -> InputError:
+        """The error for the stored value at ``position`` of a chunk, naming its gene and cell."""
+        cell = self._adata.obs_names[start + np.searchsorted(matrix.indptr, position, side="right") - 1]
+        where = f"X, gene {self._symbols[matrix.indices[position]]!r}, cell {cell!r}"
+        return InputError(self._source, where, str(matrix.data[position]), expected)
 
 
-def _check_numbers(matrix: sparse.csr_matrix, symbols: pd.Index, cells: pd.Index, source: str | Path) -> None:
+def _tidy(matrix: sparse.csr_matrix | np.ndarray) -> sparse.csr_matrix:
+    """A copy in CSR, every entry once, without zeros."""
+    matrix = sparse.csr_matrix(matrix, copy=True)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
-    if matrix.nnz == 0:
-        raise InputError(source, "X", "nothing but zeros", "the expression of genes")
-    bad = ~np.isfinite(matrix.data) | (matrix.data < 0)
-    if bad.any():
-        raise _complain(matrix, int(bad.argmax()), symbols, cells, source, "a finite value of 0 or more")
-
-
-def _check_counts(
-    matrix: sparse.csr_matrix, symbols: pd.Index, cells: pd.Index, dataset: Dataset, source: str | Path
-) -> str:
-    broken = matrix.data != np.rint(matrix.data)
-    if broken.any():
-        expected = "an integer, as values = 'counts' of the data-set table says (log values are 'log1p')"
-        raise _complain(matrix, int(broken.argmax()), symbols, cells, source, expected)
-    return f"counts: every value is an integer, largest {matrix.data.max():g}"
-
-
-def _check_log_values(
-    matrix: sparse.csr_matrix, symbols: pd.Index, cells: pd.Index, dataset: Dataset, source: str | Path
-) -> str:
-    """Refuse integers, and cells whose counts, exponentiated back, exceed the stated scale.
-
-    Their sum may lie below it (genes were left out after scaling) but never above.
-    """
-    largest = int(matrix.data.argmax())
-    if (matrix.data == np.rint(matrix.data)).all():
-        found = f"integers only, up to {matrix.data[largest]:g}"
-        raise InputError(source, "X", found, "log values, as values = 'log1p' of the data-set table says, or 'counts'")
-    limit = np.log1p(dataset.target_sum)
-    advice = f"of log1p with target_sum {dataset.target_sum:g}, as the data-set table says"
-    if matrix.data[largest] > limit + 1e-3:
-        raise _complain(matrix, largest, symbols, cells, source, f"at most {limit:.4g}, the largest value {advice}")
-    scaled = sparse.csr_matrix((np.expm1(matrix.data, dtype=np.float64), matrix.indices, matrix.indptr), matrix.shape)
-    sums = np.asarray(scaled.sum(axis=1)).ravel()
-    if sums.max() > 1.01 * dataset.target_sum:
-        where = f"X, cell {cells[sums.argmax()]!r}"
-        raise InputError(
-            source, where, f"expm1 summing to {sums.max():.6g}", f"at most {dataset.target_sum:g}: {advice}"
-        )
-    return f"log1p: not integers, expm1 of a cell sums to {np.median(sums):.4g} (median) and at most {sums.max():.4g}"
+    return matrix
 
 
 def _check_groups(
@@ -270,10 +523,23 @@ def _log_values(matrix: sparse.csr_matrix, dataset: Dataset) -> sparse.csr_matri
     return sparse.csr_matrix((values.astype(np.float32), matrix.indices.copy(), matrix.indptr.copy()), matrix.shape)
 
 
-def _most_variable(adata: anndata.AnnData, number: int) -> np.ndarray:
-    """Which genes have the highest normalized dispersion (Satija 2015, scanpy's ``seurat``) in control cells."""
-    import scanpy  # seconds to import, and only needed here
+def most_variable(mean: np.ndarray, variance: np.ndarray, number: int) -> np.ndarray:
+    """Which genes have the highest normalized dispersion: the ``seurat`` flavour of scanpy 1.11, from moments.
 
-    controls = anndata.AnnData(adata.X[(adata.obs["perturbation"] == CONTROL).to_numpy()])
-    chosen = scanpy.pp.highly_variable_genes(controls, n_top_genes=number, flavor="seurat", inplace=False)
-    return chosen["highly_variable"].to_numpy()
+    Parameters
+    ----------
+    mean, variance
+        Of each gene's scaled counts (not logarithms) over cells.
+    number
+        Genes to choose; ties with the last one join it.
+    """
+    dispersion = variance / np.where(mean == 0, 1e-12, mean)
+    table = pd.DataFrame({"dispersion": np.log(np.where(dispersion == 0, np.nan, dispersion))})
+    table["bin"] = pd.cut(np.log1p(np.where(mean == 0, 1e-12, mean)), bins=20)
+    groups = table.groupby("bin", observed=True)["dispersion"]
+    centre, spread = groups.transform("mean"), groups.transform("std")
+    # A gene alone in its bin has no spread: its normalized dispersion is 1.
+    alone = spread.isna()
+    normalized = (table["dispersion"] - centre.where(~alone, 0)) / spread.where(~alone, centre)
+    cutoff = np.sort(normalized.dropna())[::-1][:number][-1]
+    return (normalized >= cutoff).to_numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import anndata
 import numpy as np
@@ -12,6 +11,7 @@ from scipy import sparse
 
 from scgpt_bench.data.controls import matched_control_mean
 from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.on_disk import add_rows, row_chunks, rows
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.predictions import perturbations_of
 from scgpt_bench.seeding import random_generator
@@ -27,7 +27,7 @@ def group_means(
     Parameters
     ----------
     X
-        Cells [cells x genes], CSR or dense.
+        Cells [cells x genes], CSR or dense, in memory or on disk.
     labels
         The group of each cell; cells of other groups, or of none (NaN), are not read.
     groups
@@ -39,32 +39,12 @@ def group_means(
     n_cells : int64 [groups]
     """
     codes = pd.Categorical(np.asarray(labels, dtype=object), categories=list(groups)).codes
-    order = np.argsort(codes, kind="stable")
-    bounds = np.searchsorted(codes[order], np.arange(len(groups) + 1))
-    means = np.full((len(groups), X.shape[1]), np.nan)
-    for group, (start, stop) in enumerate(pairwise(bounds)):
-        if stop > start:
-            means[group] = _sum(_rows(X, order[start:stop])) / (stop - start)
-    return means, np.diff(bounds)
-
-
-def _rows(X: sparse.csr_matrix | np.ndarray, rows: np.ndarray) -> sparse.csr_matrix | np.ndarray:
-    """``X[rows]`` for ascending ``rows``; rows that lie side by side are not copied."""
-    start, stop = rows[0], rows[-1] + 1
-    if stop - start > len(rows):
-        return X[rows]
-    if not sparse.issparse(X):
-        return X[start:stop]
-    stored = slice(X.indptr[start], X.indptr[stop])
-    parts = X.data[stored], X.indices[stored], X.indptr[start : stop + 1] - X.indptr[start]
-    return sparse.csr_matrix(parts, shape=(stop - start, X.shape[1]))
-
-
-def _sum(cells: sparse.csr_matrix | np.ndarray) -> np.ndarray:
-    """The sum of the rows, added up in float64 one after another."""
-    if sparse.issparse(cells):
-        return np.ones(cells.shape[0]) @ cells
-    return cells.sum(axis=0, dtype=np.float64)
+    sums = np.zeros((len(groups), X.shape[1]))
+    for start, chunk in row_chunks(X, read=codes >= 0):
+        add_rows(sums, chunk, codes[start : start + chunk.shape[0]])
+    n_cells = np.bincount(codes[codes >= 0], minlength=len(groups))
+    with np.errstate(invalid="ignore"):
+        return sums / n_cells[:, None], n_cells
 
 
 def responses(cells: anndata.AnnData) -> tuple[list[str], pd.DataFrame]:
@@ -121,15 +101,21 @@ def _mean_training_shift(cells: anndata.AnnData, split: pd.DataFrame) -> np.ndar
     return (means - matched_control_mean(cells, perturbations)).mean(axis=0)
 
 
+def cells_of(cells: anndata.AnnData, names: Sequence[str]) -> anndata.AnnData:
+    """The cells of some perturbations, in memory, in their order; ``cells`` may be on disk."""
+    wanted = np.flatnonzero(cells.obs["perturbation"].isin(names))
+    return anndata.AnnData(rows(cells.X, wanted), obs=cells.obs.iloc[wanted], var=cells.var)
+
+
 def first_half(obs: pd.DataFrame, perturbations: Sequence[str]) -> np.ndarray:
     """Mask [cells] of a random half, rounded down, of the cells of each perturbation; depends on names only."""
     mask = np.zeros(len(obs), dtype=bool)
     rows_of = obs.groupby(obs["perturbation"].astype(str)).indices
     for perturbation in perturbations:
-        rows = rows_of[perturbation]
-        rows = rows[np.argsort(obs.index[rows])]
-        drawn = random_generator(0, "half", perturbation).permutation(len(rows))[: len(rows) // 2]
-        mask[rows[drawn]] = True
+        own = rows_of[perturbation]
+        own = own[np.argsort(obs.index[own])]
+        drawn = random_generator(0, "half", perturbation).permutation(len(own))[: len(own) // 2]
+        mask[own[drawn]] = True
     return mask
 
 

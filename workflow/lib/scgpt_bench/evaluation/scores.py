@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,9 @@ VERDICT_COLUMNS = [
     *("dataset", "split", "method", "metric", "best_baseline", "difference"),
     *("ci_low", "ci_high", "p_value", "verdict"),
 ]
+
+_SIDE = ["n_perturbations", "mean", "ci_low", "ci_high", "verdict"]
+RELIABLE_COLUMNS = ["dataset", "split", "method", "metric", *_SIDE, *(f"reliable_{name}" for name in _SIDE)]
 
 
 def gather(paths: Iterable[str | Path]) -> pd.DataFrame:
@@ -162,6 +166,35 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
             row["verdict"] = _verdict(row["difference"], p_value, decidable)
         rows += block
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+
+
+def of_reliable(metrics: pd.DataFrame, cards: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of the input table whose perturbation has a reliable response (``card.json``, one card a data set)."""
+    reliable = {
+        (card["dataset"], row["perturbation"]) for card in cards for row in card["perturbations"] if row["reliable"]
+    }
+    keys = zip(metrics["dataset"], metrics["perturbation"], strict=True)
+    return metrics[[key in reliable for key in keys]]
+
+
+def with_and_without(
+    scores: pd.DataFrame, verdicts: pd.DataFrame, reliable_scores: pd.DataFrame, reliable_verdicts: pd.DataFrame
+) -> pd.DataFrame:
+    """Scores and verdicts over all test perturbations beside those over the reliable ones.
+
+    Returns
+    -------
+    Columns ``RELIABLE_COLUMNS``; those that begin with ``reliable_`` are missing where a split has no reliable test
+    perturbation, verdicts where a method is not judged.
+    """
+    keys = ["dataset", "split", "method", "metric"]
+    sides = []
+    for means, judged in ((scores, verdicts), (reliable_scores, reliable_verdicts)):
+        values = means[[*keys, "n_perturbations", "mean", "ci_low", "ci_high"]]
+        sides.append(values.merge(judged[[*keys, "verdict"]], on=keys, how="left"))
+    renamed = sides[1].rename(columns={name: f"reliable_{name}" for name in sides[1].columns if name not in keys})
+    table = sides[0].merge(renamed, on=keys, how="left")
+    return table[RELIABLE_COLUMNS].astype({"reliable_n_perturbations": "Int64"})
 
 
 def _of_kind(values: pd.DataFrame, kinds: Mapping[str, str], wanted: Container[str]) -> list[str]:

@@ -19,7 +19,7 @@ from scipy import sparse
 from scgpt_bench import __version__
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.names import CONTROL, perturbation_names
-from scgpt_bench.data.readers import read_h5ad
+from scgpt_bench.data.on_disk import open_h5ad, rows
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.pseudobulk import group_means
 from scgpt_bench.files import sha256
@@ -75,7 +75,7 @@ def import_predictions(
         For missing parts that may not be filled, a gene twice, values that are not finite, or another scale than that
         of the control cells: counts, another logarithm or target sum, changes instead of expression.
     """
-    file = read_h5ad(Path(path))
+    file = open_h5ad(path)
     if dataset.perturbation_column not in file.obs:
         found = ", ".join(map(str, file.obs.columns)) or "no column"
         raise InputError(path, "obs", found, f"the column {dataset.perturbation_column!r}")
@@ -91,7 +91,7 @@ def import_predictions(
         found = f"{absent.sum()} of {len(columns)} genes missing, such as {controls.var_names[absent.argmax()]!r}"
         raise InputError(path, "var", found, "every gene of cells.h5ad")
     predicted = [name for name in test.perturbations if name not in without]
-    given = file.X[np.concatenate([rows_of[name] for name in predicted])][:, columns[~absent]]
+    given = rows(file.X, np.concatenate([rows_of[name] for name in predicted]))[:, columns[~absent]]
     _check_values(path, given, dataset.target_sum)
     means, n_rows = group_means(given, np.repeat(predicted, [len(rows_of[name]) for name in predicted]), predicted)
     control_means = dict(zip(test.perturbations, np.asarray(test.control_means), strict=True))

@@ -1,0 +1,164 @@
+"""The card says of planted data what was planted."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scgpt_bench.data.on_disk import open_h5ad
+from scgpt_bench.evaluation.data_card import BLOCKS, blocks_of_cells, data_card, family, leakage_notes, split_half
+
+GENES = [f"G{i}" for i in range(60)]
+OPTIONS = {"dataset": "drop", "perturbation_kind": "interference", "minimum_reliability": 0.3}
+
+
+def planted(n_cells=120, n_controls=600, seed=0, silent=("G1",), noise=0.3):
+    """G0, G1, G2 and G3+G4; each lowers its targets by 1 and ten more genes by 0.5; silent ones do nothing."""
+    generator = np.random.default_rng(seed)
+    names = ["control", "G0", "G1", "G2", "G3+G4"]
+    labels = np.repeat(names, [n_controls, *[n_cells] * 4])
+    values = 2 + noise * generator.normal(size=(len(labels), 60))
+    for number, name in enumerate(names[1:]):
+        if name not in silent:
+            values[labels == name, 10 + 10 * number : 20 + 10 * number] -= 0.5
+            values[np.ix_(labels == name, [GENES.index(gene) for gene in name.split("+")])] -= 1
+    obs = pd.DataFrame(
+        {"perturbation": labels, "batch": np.where(np.arange(len(labels)) % 2, "b1", "b2"), "cell_type": "K562"},
+        index=[f"c{i}" for i in range(len(labels))],
+    )
+    X = sparse.csr_matrix(np.maximum(values, 0).astype(np.float32))
+    return anndata.AnnData(X, obs=obs.astype("category"), var=pd.DataFrame(index=GENES))
+
+
+def card_of(cells, **options):
+    card = data_card(cells, **{**OPTIONS, **options})
+    return card, pd.DataFrame(card["perturbations"]).set_index("perturbation")
+
+
+def test_what_repeats_is_reliable_and_what_does_nothing_is_flagged():
+    card, table = card_of(planted())
+    assert list(table.index[table["reliable"]]) == ["G0", "G2", "G3+G4"]
+    assert card["n_reliable"] == 3
+    assert "1 of 4 perturbations (G1) of unreliable response" in card["problems"][0]
+    assert (table["reliability_low"] <= table["reliability"]).all()
+    assert (table["reliability"] <= table["reliability_high"]).all()
+    assert table.loc["G1", "n_de_genes"] <= 1
+    assert table.loc["G0", "n_de_genes"] in (11, 12)
+
+
+def test_reliability_is_the_share_of_variance_between_genes_that_is_not_noise():
+    """Halves of n/2 cells against halves of the controls: r = signal / (signal + noise of a half)."""
+    values = [card_of(planted(seed=seed, n_cells=40))[1].loc["G0"] for seed in range(12)]
+    effect = np.zeros(60)
+    effect[10:20], effect[0] = -0.5, -1
+    signal, noise = effect.var(), 0.09 * (1 / 20 + 1 / 300)
+    expected = signal / (signal + noise)
+    assert np.mean([value["reliability"] for value in values]) == pytest.approx(expected, abs=0.02)
+    covered = [value["reliability_low"] <= expected <= value["reliability_high"] for value in values]
+    assert np.mean(covered) >= 0.75
+
+
+def test_noise_of_the_controls_is_not_taken_for_a_response():
+    reliabilities = [card_of(planted(n_controls=40, seed=seed))[1].loc["G1", "reliability"] for seed in range(8)]
+    assert abs(np.mean(reliabilities)) < 0.1
+
+
+def test_targets_that_move_are_measured_and_those_that_were_not_measured_are_none():
+    cells = planted()
+    _, table = card_of(cells)
+    control, perturbed = (np.expm1(cells[cells.obs["perturbation"] == name].X.toarray()) for name in ("control", "G0"))
+    level = control[:, 0].mean()
+    expected = np.log2((perturbed[:, 0].sum() + level) / (121 * level))
+    assert table.loc["G0", "target_log_fold_change"] == pytest.approx(expected, rel=1e-5)
+    assert set(table.loc["G3+G4", "targets"]) == {"G3", "G4"}
+    assert all(change < -1 for change in table.loc["G3+G4", "targets"].values())
+    _, table = card_of(cells[:, 1:].copy())
+    assert table.loc["G0", "targets"] == {"G0": None}
+    assert table.loc["G0", "target_log_fold_change"] is None or np.isnan(table.loc["G0", "target_log_fold_change"])
+
+
+def test_a_target_that_goes_the_wrong_way_is_a_problem():
+    assert any(
+        "whose target goes down" in text for text in card_of(planted(), perturbation_kind="activation")[0]["problems"]
+    )
+    assert not any("goes up" in text for text in card_of(planted(silent=()))[0]["problems"])
+
+
+def test_a_response_that_all_share_is_called_shared():
+    cells = planted()
+    X = cells.X.toarray()
+    X[(cells.obs["perturbation"] != "control").to_numpy(), 50:] += 1
+    cells.X = sparse.csr_matrix(X)
+    assert card_of(cells)[0]["median_shared_response"] > 0.5
+    assert abs(card_of(planted())[0]["median_shared_response"]) < 0.35
+
+
+def test_perturbations_in_other_batches_than_the_controls_are_confounded():
+    cells = planted()
+    batch = cells.obs["batch"].astype(str)
+    batch[cells.obs["perturbation"] == "G2"] = "b3"
+    cells.obs["batch"] = batch.astype("category")
+    card, table = card_of(cells)
+    assert table.loc["G2", "batch_distance"] == 1
+    assert table.loc["G0", "batch_distance"] == pytest.approx(0, abs=0.02)
+    assert any("(G2) mostly in other batches" in text for text in card["problems"])
+
+
+def test_the_card_is_the_same_from_disk_by_chunks_and_in_any_order(tmp_path, monkeypatch):
+    cells = planted()
+    expected = card_of(cells)[0]
+    shuffled = cells[np.random.default_rng(0).permutation(cells.n_obs)].copy()
+    shuffled.write_h5ad(tmp_path / "cells.h5ad")
+    monkeypatch.setattr("scgpt_bench.data.on_disk.row_chunks.__defaults__", (60 * 50, None))
+    monkeypatch.setattr("scgpt_bench.evaluation.data_card.SUMS_AT_ONCE", 2 * BLOCKS * 60)  # two perturbations a pass
+    found = data_card(open_h5ad(tmp_path / "cells.h5ad"), **OPTIONS)
+    assert found.keys() == expected.keys()
+    exact = ["perturbation", "n_cells", "n_de_genes", "reliable", "n_batches"]
+    for one, other in zip(found["perturbations"], expected["perturbations"], strict=True):
+        assert [one[key] for key in exact] == [other[key] for key in exact]
+        for key in ("reliability", "reliability_low", "reliability_high", "shared_response", "target_log_fold_change"):
+            assert one[key] == pytest.approx(other[key], rel=1e-6)
+
+
+def test_few_cells_have_a_reliability_without_an_interval():
+    cells = planted(n_cells=3)
+    _, table = card_of(cells)
+    assert table["reliability_low"].isna().all()
+    assert table["reliability"].notna().all()
+
+
+def test_blocks_depend_on_the_names_of_the_cells_alone():
+    names = [f"c{i}" for i in range(25)]
+    block = dict(zip(names, blocks_of_cells(names, "G0"), strict=True))
+    assert dict(zip(names[::-1], blocks_of_cells(names[::-1], "G0"), strict=True)) == block
+    assert sorted(np.bincount(list(block.values()))) == [2] * 5 + [3] * 5
+
+
+def test_halves_are_compared_in_every_way():
+    deltas = np.random.default_rng(0).normal(size=(4, 30))
+    n_cells = np.array([3.0, 3.0, 2.0, 2.0])
+    by_hand = []
+    for first in ([0, 1], [0, 2], [0, 3]):
+        second = [row for row in range(4) if row not in first]
+        means = [np.average(deltas[half], axis=0, weights=n_cells[half]) for half in (first, second)]
+        by_hand.append(np.corrcoef(*means)[0, 1])
+    assert split_half(deltas, n_cells) == pytest.approx(np.mean(by_hand))
+
+
+def test_leakage_names_shared_genes_and_relatives():
+    split = pd.DataFrame(
+        {"perturbation": ["FOS", "STAT1", "FOS+JUN", "STAT3"], "role": ["train", "train", "test", "test"]}
+    )
+    notes = " ".join(leakage_notes({"fold0": split}, {"human": "unknown."}))
+    assert "fold0: 1 of 2 perturbations (FOS+JUN) have a gene that training perturbs too" in notes
+    assert "STAT3" in notes
+    assert "human: unknown." in notes
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "related"),
+    [("CEBPA", "CEBPB", True), ("STAT1", "STAT5A", True), ("FOXA1", "FOXA3", True), ("MYC", "MAX", False)],
+)
+def test_relatives_by_name(one, other, related):
+    assert (family(one) == family(other)) == related

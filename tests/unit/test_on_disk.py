@@ -1,0 +1,71 @@
+"""Cells on disk are read and summed by chunks as if they were in memory, to the bit."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scgpt_bench.data.on_disk import CellWriter, add_rows, open_h5ad, row_chunks, rows
+from scgpt_bench.errors import InputError
+
+X = sparse.random(23, 7, 0.4, format="csr", dtype=np.float32, random_state=np.random.default_rng(0))
+
+
+@pytest.fixture(params=["csr", "csc", "dense"])
+def stored(request, tmp_path):
+    """The same cells in each form that an h5ad may have."""
+    form = {"csr": X, "csc": X.tocsc(), "dense": X.toarray()}[request.param]
+    anndata.AnnData(form, obs=pd.DataFrame(index=[f"c{i}" for i in range(23)])).write_h5ad(tmp_path / "cells.h5ad")
+    return open_h5ad(tmp_path / "cells.h5ad").X
+
+
+def test_chunks_are_the_rows_in_order(stored):
+    parts = [*row_chunks(stored, at_once=5 * 7)]
+    assert [start for start, _ in parts] == [0, 5, 10, 15, 20]
+    np.testing.assert_array_equal(sparse.vstack([sparse.csr_matrix(part) for _, part in parts]).toarray(), X.toarray())
+
+
+def test_chunks_without_a_wanted_row_are_not_read(stored):
+    wanted = np.zeros(23, dtype=bool)
+    wanted[[6, 22]] = True
+    assert [start for start, _ in row_chunks(stored, at_once=5 * 7, read=wanted)] == [5, 20]
+
+
+def test_rows_come_in_the_order_asked_for_with_repeats(stored):
+    wanted = [20, 3, 3, 0, 22]
+    np.testing.assert_array_equal(rows(stored, wanted).toarray(), X[wanted].toarray())
+    assert rows(stored, []).shape == (0, 7)
+
+
+def test_sums_have_the_same_bits_for_every_size_of_chunk(stored):
+    groups = np.random.default_rng(1).integers(-1, 3, 23)
+    results = []
+    for at_once in (7, 35, 1000):
+        sums = np.zeros((3, 7))
+        for start, chunk in row_chunks(stored, at_once=at_once):
+            add_rows(sums, chunk, groups[start : start + chunk.shape[0]])
+        results.append(sums)
+    assert (results[0] == results[1]).all()
+    assert (results[0] == results[2]).all()
+    np.testing.assert_allclose(results[0][2], np.asarray(X[groups == 2].sum(axis=0)).ravel(), rtol=1e-6)
+
+
+def test_layers_are_left_on_the_disk_and_other_files_refused(tmp_path):
+    adata = anndata.AnnData(X, layers={"counts": X})
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    assert not open_h5ad(tmp_path / "cells.h5ad").layers
+    (tmp_path / "page.h5ad").write_text("<html>")
+    with pytest.raises(InputError, match=r"page\.h5ad"):
+        open_h5ad(tmp_path / "page.h5ad")
+
+
+def test_a_file_that_was_not_finished_is_not_there(tmp_path):
+    def fail():
+        with CellWriter(tmp_path / "cells.h5ad", 7) as cells:
+            cells.append(X)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not list(tmp_path.iterdir())

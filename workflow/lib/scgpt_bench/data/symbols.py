@@ -1,0 +1,86 @@
+"""What is wrong with names of genes as they come: identifiers, spreadsheet dates, duplicates, spelling, guides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import anndata
+import pandas as pd
+
+ENSEMBL_ID = r"ENS[A-Z]*G\d{11}(?:\.\d+)?"
+# What spreadsheets make of MARCH1, SEPT2 or DEC1: 1-Mar, Mar-01, 2001-03-01, 3/1/2001.
+_MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
+SPREADSHEET_DATE = re.compile(
+    rf"\d{{1,2}}[-/ ]{_MONTH}(?:[-/ ]\d{{2,4}})?|{_MONTH}[-/ ]\d{{1,4}}"
+    r"|\d{4}-\d\d-\d\d(?: 00:00:00)?|\d{1,2}/\d{1,2}/\d{2,4}",
+    re.IGNORECASE,
+)
+# What distinguishes the guides of one gene: g1, _2, .3, -sg4, _g5, or the guide's sequence.
+_GUIDE = re.compile(
+    r"(.+?)((?:[-_.](?:sg|g|guide|grna)?|(?:sg|g|guide|grna)[-_.]?)\d+|[-_.][ACGT]{15,})", re.IGNORECASE
+)
+UNASSIGNED = {"", "*", "-", "?", "nan", "none", "na", "<na>", "unassigned", "unknown", "ambiguous", "undetermined"}
+UNASSIGNED |= {"doublet", "multiplet", "no guide", "no_guide", "noguide", "no-guide"}
+
+
+def are_ensembl_ids(names: Sequence[str]) -> bool:
+    """Whether most of the names are Ensembl identifiers of genes."""
+    table = pd.Series(list(names), dtype=str)
+    return len(table) > 0 and table.str.fullmatch(ENSEMBL_ID).mean() > 0.5
+
+
+def spreadsheet_dates(names: Iterable[str]) -> list[str]:
+    """The names that a spreadsheet turned into dates."""
+    return [name for name in names if SPREADSHEET_DATE.fullmatch(name)]
+
+
+def is_unassigned(label: str) -> bool:
+    """Whether a label says that no guide was called."""
+    return label.strip().lower() in UNASSIGNED
+
+
+def made_unique(names: pd.Index) -> tuple[pd.Index, list[str]]:
+    """Names of which every one stands once (``A``, ``A-1``, ...), and those that stood more than once."""
+    duplicated = list(names[names.duplicated()].unique())
+    return (anndata.utils.make_index_unique(names) if duplicated else names), duplicated
+
+
+def measured_spelling(genes: Iterable[str], measured: Iterable[str]) -> dict[str, str]:
+    """The measured gene that each of ``genes`` means where only upper and lower case differ, and which is the only one.
+
+    Genes that were measured as they are spelled, or not at all, are left out.
+    """
+    exact = set(measured)
+    by_case: dict[str, list[str]] = {}
+    for gene in exact:
+        by_case.setdefault(gene.upper(), []).append(gene)
+    candidates = {gene: by_case.get(gene.upper(), []) for gene in genes if gene not in exact}
+    return {gene: found[0] for gene, found in candidates.items() if len(found) == 1}
+
+
+def same_but_for_case(genes: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of names that differ in upper and lower case only."""
+    seen: dict[str, str] = {}
+    pairs = []
+    for gene in sorted(genes):
+        other = seen.setdefault(gene.upper(), gene)
+        if other != gene:
+            pairs.append((other, gene))
+    return pairs
+
+
+def guides_of_genes(targets: Iterable[str], measured: Iterable[str]) -> Mapping[str, tuple[str, str]]:
+    """Targets that look like guides: not measured themselves, but measured without a guide's ending.
+
+    Returns
+    -------
+    The gene and the ending of each.
+    """
+    known = {gene.upper() for gene in measured}
+    found = {}
+    for target in targets:
+        match = None if target.upper() in known else _GUIDE.fullmatch(target)
+        if match and match[1].upper() in known:
+            found[target] = (match[1], match[2])
+    return found

@@ -1,0 +1,24 @@
+"""Compare the two last versions of a data set: a text, a table and a figure."""
+
+from scgpt_bench.job import logged
+
+with logged(snakemake.log[0]):
+    import json
+    from pathlib import Path
+
+    from scgpt_bench.evaluation import drops, scores
+    from scgpt_bench.figures.data_card import facts_table
+    from scgpt_bench.figures.drops import drop_comparison
+    from scgpt_bench.figures.style import save
+    from scgpt_bench.files import read_table, whole, write_table
+
+    files, output = snakemake.input, snakemake.output
+    before, now = (json.loads(Path(path).read_text()) for path in files.cards)
+    names = before["dataset"], now["dataset"]
+    metrics = scores.gather(files.metrics)
+    table = drops.compare_scores(*names, read_table(files.scores), read_table(files.verdicts), metrics)
+    write_table(table, output.table)
+    with whole(output.text) as partial:
+        partial.write_text(facts_table("{} against {}".format(*names[::-1]), drops.compare_cards(before, now)))
+    split = table["split"].iloc[-1]  # of all splits together, where there are several
+    save(drop_comparison(before, now, table, snakemake.params.metric, split), output.figure)
