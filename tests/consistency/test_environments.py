@@ -18,7 +18,6 @@ BY_POST_DEPLOY = {"scgpt"}
 
 # Imported in a function that no rule of the environment calls.
 NEVER_CALLED = {
-    "evaluation": {"rdata"},  # predictions are not read from .rda
     "report": {"anndata", "h5py", "pandas", "scipy"},
 }
 # Declared though nothing here imports it.
@@ -39,7 +38,8 @@ NEEDED_BY_OTHERS = {
     "cell_eval2": {"numba", "scanpy", "pdex", "pyarrow"},
     "census": UPSTREAM_SCGPT | {"flash-attn", "tqdm"},
     "data": {"tqdm"},  # the progress bar of pooch
-    "report": {"jsonschema", "pygments", "pyyaml", "snakemake-minimal"},  # Snakemake writes the report
+    # Snakemake writes the report, and imports the plug-in that makes the page.
+    "report": {"itables", "jinja2", "jsonschema", "markupsafe", "pygments", "pyyaml", "snakemake-minimal"},
     "scgpt": UPSTREAM_SCGPT,
 }
 
