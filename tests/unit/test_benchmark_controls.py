@@ -20,8 +20,9 @@ from scgpt_bench.evaluation.pseudobulk import first_half, group_means, pseudobul
 from scgpt_bench.evaluation.scores import scores
 from scgpt_bench.methods.baselines import METHODS
 from scgpt_bench.methods.baselines import predict as predict_baseline
-from scgpt_bench.methods.benchmark_controls import KINDS, predict, shuffled
+from scgpt_bench.methods.benchmark_controls import predict, shuffled
 
+CONTROLS = ("shuffled", "technical-duplicate", "oracle")
 NAMES = [f"P{i}" for i in range(8)]
 SPLIT = pd.DataFrame({"perturbation": [*NAMES, "trained"], "role": ["test"] * 8 + ["train"]})
 
@@ -115,7 +116,7 @@ def ladder():
         split = fold(cells.obs["perturbation"], **dealing)
         controls = control_cells(cells, draw_controls(cells.obs, split, **draw))
         measured = truth(cells, split)
-        for kind in (*METHODS, *KINDS):
+        for kind in (*METHODS, *CONTROLS):
             if kind in METHODS:
                 X, method = predict_baseline(cells, split, controls, kind)
             else:
@@ -123,7 +124,7 @@ def ladder():
             predicted = anndata.AnnData(X, obs=controls.obs, var=controls.var, uns={"method": json.dumps(method)})
             table = score(pseudobulk(predicted), measured)
             tables.append(table.assign(dataset="planted", split=f"experiment{seed}", method=kind, seed=1))
-    pooled = scores(pd.concat(tables), {kind: kind for kind in (*METHODS, *KINDS)}, bootstrap_draws=1000, seed=1)
+    pooled = scores(pd.concat(tables), {kind: kind for kind in (*METHODS, *CONTROLS)}, bootstrap_draws=1000, seed=1)
     return {metric: table.set_index("method") for metric, table in pooled[pooled["split"] == "all"].groupby("metric")}
 
 
