@@ -17,7 +17,9 @@ class Checkout:
 
     def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
         """Run Snakemake with the local profile; output is one text. A failure shows the failed jobs and their logs."""
-        command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", "--show-failed-logs", *arguments]
+        command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", *arguments]
+        if check:
+            command.append("--show-failed-logs")
         done = subprocess.run(
             command, cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )

@@ -217,7 +217,7 @@ CHECKPOINT = [
     for name, fault, file, where, found, expected in [
         ("no weights", removed("mine/best_model.pt"), "", "folder", "no weights", "best_model.pt or model.safetensors"),
         ("empty weights", text("mine/best_model.pt", ""), "best_model.pt", "file", "0 bytes", "a state dict"),
-        ("a web page", text("mine/best_model.pt", "<html>"), "best_model.pt", "file", "bytes)", "a state dict"),
+        ("a web page", text("mine/best_model.pt", "<html>"), "best_model.pt", "file", "more than plain tensors", "a state dict"),
         ("half the weights", truncated("mine/best_model.pt"), "best_model.pt", "file", "bytes)", "a state dict"),
         ("changed weights", changed_bytes("mine/best_model.pt"), "best_model.pt", "data/", "checksum", "undamaged"),
         ("a list", saved([1]), "best_model.pt", "file", "list", "a state dict"),
