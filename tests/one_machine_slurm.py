@@ -82,7 +82,7 @@ def why_not() -> str | None:
         return "starting Slurm takes the rights of root"
     missing = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
     if missing:
-        return f"not installed: {', '.join(missing)} (see .ci/run for the packages)"
+        return f"not installed: {', '.join(missing)} (CONTRIBUTING.md names the packages)"
     done = subprocess.run(["unshare", "--net", "--mount", "true"], stderr=subprocess.PIPE, text=True, check=False)
     return f"no namespaces: {done.stderr.strip()}" if done.returncode else None
 

@@ -14,7 +14,7 @@ import pytest
 import tiny
 from snakemake_checkout import Checkout, copy_of_checkout
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.long]
 STAGES = ["generate_dataset", "harmonize", "pretrain", "finetune", "predict_scgpt", "evaluate"]
 PREDICTED = "results/planted/fold0/scgpt-finetuned/0/predictions.h5ad"
 

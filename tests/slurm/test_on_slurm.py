@@ -14,7 +14,7 @@ import yaml
 
 from one_machine_slurm import wait_for
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slurm]
 
 GPU_RULES = {"pretrain", "finetune", "predict_scgpt", "predict_by_script"}
 ON_THE_HEAD_NODE = {"all", "copy_checkpoint", "report_of_run"}
