@@ -22,6 +22,7 @@ from scgpt_bench.figures.style import (
     names_that_fit,
     new_figure,
     require,
+    say,
     styled,
 )
 
@@ -70,6 +71,11 @@ def reliability(perturbations: pd.DataFrame, minimum: float, title: str) -> Figu
     by_cells.set_xscale("log")
     by_cells.set_xlabel("cells")
     by_cells.set_ylim(min(-0.3, np.nanmin(values, initial=0) - 0.1), 1.05)
+    say(
+        figure,
+        f"the responses of {int(table['reliable'].sum())} of {count(len(table), 'perturbation')} repeat; the median "
+        f"reliability is {np.nanmedian(values) if np.isfinite(values).any() else np.nan:.2f}.",
+    )
     return figure
 
 
@@ -112,6 +118,8 @@ def knock_down(perturbations: pd.DataFrame, perturbation_kind: str, title: str) 
         axes.text(0.5, 0.5, "no target was measured", transform=axes.transAxes, ha="center")
         axes.set_xticks([])
     axes.set_ylabel("log2 fold change of the target")
+    moved = f"{int(as_expected.sum())} of {count(len(table), 'measured target')} moved as expected"
+    say(figure, f"{moved}; the median log2 fold change is {np.median(values) if len(values) else np.nan:.2f}.")
     return figure
 
 

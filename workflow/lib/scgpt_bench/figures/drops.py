@@ -22,6 +22,7 @@ from scgpt_bench.figures.style import (
     new_figure,
     require,
     rows_height,
+    say,
     styled,
 )
 
@@ -74,4 +75,10 @@ def drop_comparison(
         for label, face in (("before", "white"), ("now", INK))
     ]
     legend_above(scores, 2, handles)
+    changed = int((shown["verdict_changed"] == "yes").sum())
+    say(
+        figure,
+        f"{now['n_cells'] - before['n_cells']:+,} cells, {len(names)} perturbations in one of the drops or both; "
+        f"{changed} of {len(shown)} methods have another verdict.",
+    )
     return figure
