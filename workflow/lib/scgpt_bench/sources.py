@@ -19,15 +19,15 @@ def modules_used(script: str | Path) -> list[Path]:
     found: set[Path] = set()
     waiting = [Path(script)]
     while waiting:
-        new = _imports(waiting.pop().read_text()) - found
+        new = _imports(waiting.pop().read_text(), PACKAGE) - found
         found |= new
         waiting += new
     return sorted(found)
 
 
 @functools.cache  # many scripts use the same modules, and every job reads the workflow again
-def _imports(code: str) -> frozenset[Path]:
-    """The modules of this package that ``code`` imports directly."""
+def _imports(code: str, package: Path) -> frozenset[Path]:
+    """The modules of ``package`` that ``code`` imports directly."""
     names = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
@@ -35,8 +35,8 @@ def _imports(code: str) -> frozenset[Path]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             # The names imported from a package may be modules of it.
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    modules = [name.split(".")[1:] for name in names if name.split(".")[0] == PACKAGE.name]
-    candidates = [PACKAGE.joinpath(*module) for module in modules]
+    modules = [name.split(".")[1:] for name in names if name.split(".")[0] == package.name]
+    candidates = [package.joinpath(*module) for module in modules]
     files = [file for path in candidates for file in (path.with_suffix(".py"), path / "__init__.py")]
     return frozenset(file for file in files if file.is_file())
 
