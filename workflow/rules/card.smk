@@ -31,8 +31,8 @@ rule card_page:
     output:
         text=data_entry("figures/data_card.html", "data card", "data_card.rst"),
         table=data_entry("data_card.tsv", "data card, every perturbation", "data_card.rst"),
-        reliability=data_entry("figures/reliability.svg", "reliability of responses", "data_card.rst"),
-        knock_down=data_entry("figures/knock_down.svg", "do the targets move", "data_card.rst"),
+        reliability=data_entry("figures/reliability.svg", "reliability of responses", "reliability.rst"),
+        knock_down=data_entry("figures/knock_down.svg", "do the targets move", "knock_down.rst"),
     log:
         "logs/card_page/{dataset}.log",
     benchmark:
