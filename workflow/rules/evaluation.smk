@@ -137,11 +137,17 @@ rule convention_ledger:
     input:
         scores="results/scores.tsv",
     output:
-        report(
+        ledger=report(
             "results/ledger.tsv",
             category="Trust",
             labels={"table": "what every metric means"},
             caption="../report/ledger.rst",
+        ),
+        calibration=report(
+            "results/calibration.tsv",
+            category="Trust",
+            labels={"table": "how often verdicts are wrong"},
+            caption="../report/calibration.rst",
         ),
     log:
         "logs/convention_ledger.log",

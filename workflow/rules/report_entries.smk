@@ -46,7 +46,7 @@ def data_entry(path, heading, caption):
 
 def stressed_method():
     """The method whose predictions the stress panel transforms: a fine-tuned one, or the last that is no control."""
-    return (methods_of(FINETUNED) or methods_of(JUDGED | BASELINES))[-1]
+    return (methods_of({"scgpt-finetuned"}) or methods_of(JUDGED | BASELINES))[-1]
 
 
 def results_of_run():
@@ -87,6 +87,8 @@ def entries_of_datasets():
 
 def entries_of_run():
     """What the report shows once."""
-    tables = [f"results/{name}.tsv" for name in ("scores", "reliable_scores", "ledger", "anchors", "cost")]
+    tables = [
+        f"results/{name}.tsv" for name in ("scores", "reliable_scores", "ledger", "calibration", "anchors", "cost")
+    ]
     costs = [f"results/figures/cost_by_{by}.svg" for by in COST_BY]
     return [*tables[:-1], *costs, tables[-1], "results/provenance.json", "results/configuration.yaml"]

@@ -312,7 +312,9 @@ def residual_heatmap(
 
 
 def _map(axes: Axes, matrix: np.ndarray, limit: float, label: str, extend: str) -> None:
-    sns.heatmap(matrix, ax=axes, cmap="RdBu_r", vmin=-limit, vmax=limit, cbar=False, rasterized=True)
+    # The names of rows and columns are the caller's; seaborn's own would be laid out twice before they go.
+    unnamed = {"cbar": False, "xticklabels": False, "yticklabels": False}
+    sns.heatmap(matrix, ax=axes, cmap="RdBu_r", vmin=-limit, vmax=limit, rasterized=True, **unnamed)
     bar = axes.figure.colorbar(axes.collections[0], ax=axes, location="top", extend=extend, shrink=0.7, pad=0.02)
     bar.set_label(label, fontsize=SMALL)
     bar.ax.locator_params(nbins=5)

@@ -5,8 +5,12 @@ Embeddings, value encoder, perturbation encoder and decoders are upstream's own,
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +23,30 @@ from scgpt_bench.scgpt.transformer import Encoder
 from scgpt_bench.scgpt.vocabulary import PAD
 from scgpt_bench.seeding import stream_seed
 
-with warnings.catch_warnings():
+
+@contextmanager
+def _bare_package(name: str, **attributes: object) -> Iterator[None]:
+    """Let modules of an installed package be imported without running its ``__init__``.
+
+    That of scgpt imports its trainer, its data bank and its tools for networks: half of the time that a job takes to
+    start. A later ``import scgpt`` still gets the whole package, with the same classes.
+    """
+    if name in sys.modules:
+        yield
+        return
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    package = importlib.util.module_from_spec(spec)
+    vars(package).update(attributes)
+    sys.modules[name] = package
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with warnings.catch_warnings(), _bare_package("scgpt", logger=logging.getLogger("scgpt")):
     # Upstream looks for flash-attn 1; which attention is really used is recorded beside every prediction.
     warnings.filterwarnings("ignore", message="flash_attn is not installed")
     from scgpt.model import TransformerGenerator
