@@ -60,7 +60,7 @@ def test_the_start_page_says_what_the_tables_say(results):
         assert f"{row.difference:+.3f} ({row.ci_low:+.3f} to {row.ci_high:+.3f})" in text
     for limit in ("Generated data: planted", "No published checkpoint", "Random decoder: scgpt-zero-shot"):
         assert f"<strong>{limit}.</strong>" in text
-    assert "epochs 7 (published 15)" in text
+    assert "epochs 5 (published 15)" in text
 
 
 def test_two_reports_of_one_run_differ_in_the_time_stamp_only(demo, results):
