@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +20,18 @@ TARGETS = ["all", *(f"results/planted/fold0/train-mean/0/official_{name}.tsv" fo
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
+def cluster():
     """A running Slurm; where it cannot be started, the tests say why and are skipped, but not where it must run."""
     if problem := one_machine_slurm.why_not():
         if "SCGPT_BENCH_SLURM_MUST_RUN" in os.environ:
             pytest.fail(problem)
         pytest.skip(problem)
-    folder = tmp_path_factory.mktemp("slurm")
-    folder.chmod(0o755)
-    with one_machine_slurm.one_machine(folder) as cluster:
-        yield cluster
+    # Database and daemons run as users of their own, who cannot enter pytest's folders.
+    with tempfile.TemporaryDirectory(prefix="scgpt-bench-slurm-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with one_machine_slurm.one_machine(folder) as cluster:
+            yield cluster
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ def site(cluster, tmp_path_factory):
     configuration = tmp_path_factory.mktemp("configuration")
     variables = {"XDG_CONFIG_HOME": str(configuration), "OMP_NUM_THREADS": "1"}
     variables |= stand_in_conda.install(tmp_path_factory.mktemp("conda") / "base")
+    # As in an activated environment: `snakemake` is the one of the Python that runs the tests.
+    programs = [str(Path(sys.executable).parent), variables.get("PATH", os.environ["PATH"])]
+    variables["PATH"] = os.pathsep.join(programs)
     environment = {**os.environ, **variables}
     subprocess.run(["make", "slurm-profile"], cwd=checkout.path, env=environment, check=True)
     prepared = subprocess.run(

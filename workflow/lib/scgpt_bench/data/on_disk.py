@@ -63,15 +63,26 @@ def _valid(matrix: sparse.spmatrix) -> sparse.spmatrix:
 def row_chunks(X: Any, at_once: int = VALUES_AT_ONCE, read: np.ndarray | None = None) -> Iterator[tuple[int, Matrix]]:
     """The rows of ``X``, on disk or in memory, in order: the number of a chunk's first row, and the chunk.
 
-    Chunks without a row of the mask ``read`` are left out.
+    Chunks without a row of the mask ``read`` are left out. A chunk of a matrix in memory is a view: do not write to it.
     """
     step = max(1, at_once // max(1, X.shape[1]))
     for start in range(0, X.shape[0], step):
         if read is None or read[start : start + step].any():
-            chunk = (
-                X[start : start + step] if sparse.issparse(X) or isinstance(X, np.ndarray) else _read(X, start, step)
-            )
+            if sparse.issparse(X) and X.format == "csr":
+                chunk = _view(X, start, min(start + step, X.shape[0]))
+            elif sparse.issparse(X) or isinstance(X, np.ndarray):
+                chunk = X[start : start + step]
+            else:
+                chunk = _read(X, start, step)
             yield start, sparse.csr_matrix(chunk) if sparse.issparse(chunk) else np.asarray(chunk)
+
+
+def _view(X: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:
+    """Rows of ``X`` that share its memory: both slicing and the constructor would copy them."""
+    first, last = X.indptr[start], X.indptr[stop]
+    view = sparse.csr_matrix((stop - start, X.shape[1]), dtype=X.dtype)
+    view.data, view.indices, view.indptr = X.data[first:last], X.indices[first:last], X.indptr[start : stop + 1] - first
+    return view
 
 
 def _read(X: Any, start: int, number: int) -> Matrix:
@@ -105,9 +116,10 @@ def add_rows(sums: np.ndarray, chunk: Matrix, groups: np.ndarray) -> None:
 
     Row after row, so that a sum has the same bits however its rows are spread over chunks.
     """
-    order = np.argsort(groups, kind="stable")
-    order = order[groups[order] >= 0]
-    chunk, groups = chunk[order], groups[order]
+    if (groups < 0).any() or (np.diff(groups) < 0).any():
+        order = np.argsort(groups, kind="stable")
+        order = order[groups[order] >= 0]
+        chunk, groups = chunk[order], groups[order]
     bounds = [*np.flatnonzero(np.diff(groups, prepend=-1)), len(groups)]
     for start, stop in pairwise(bounds):
         if sparse.issparse(chunk):
