@@ -17,15 +17,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch import Tensor, nn
 
 from scgpt_bench import files
 from scgpt_bench.seeding import stream_seed
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL: the state is saved, start the same job again
 STATE, BEST, HISTORY = "training_state.pt", "best.pt", "history.tsv"
@@ -95,6 +97,10 @@ class Machine:
         On one node the processes are started here (a job script is one task to Slurm), or were by torchrun; on several
         nodes by srun, one task per device.
         """
+        # Imported here: it takes seconds, and jobs that only predict import this module too.
+        from lightning.fabric import Fabric
+        from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+
         on_gpu = self.accelerator == "cuda" or (self.accelerator == "auto" and torch.cuda.is_available())
         half = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         start_here = self.nodes == 1 and not TorchElasticEnvironment.detect()
