@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 import browser
 import made_up
@@ -82,6 +82,10 @@ def _assert_within_the_window(reader):
     assert page_width <= window_width
 
 
+def _colours(image):
+    return len(pd.unique(browser.pixels(image).reshape(-1, 3).sum(axis=1)))
+
+
 def test_every_figure_is_drawn_and_told_in_words(reader, run):
     browser.go_to(reader, "Scores")
     seen = 0
@@ -91,7 +95,9 @@ def test_every_figure_is_drawn_and_told_in_words(reader, run):
         for image in browser.visible(reader, ".item img"):
             seen += 1
             assert len(image.get_attribute("alt")) > 40
-            assert len(pd.unique(browser.pixels(image).reshape(-1, 3).sum(axis=1))) > 20, image.get_attribute("alt")
+            # A busy machine paints a figure some time after it has loaded it.
+            waiting = WebDriverWait(reader, browser.SECONDS)
+            waiting.until(lambda _, image=image: _colours(image) > 20, image.get_attribute("alt"))
     drawn = {item.path for item in run.items if item.path.suffix == ".svg" and item.subcategory in (None, DATASETS[0])}
     assert seen == len(drawn)
 
