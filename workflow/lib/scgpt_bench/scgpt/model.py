@@ -28,8 +28,8 @@ from scgpt_bench.seeding import stream_seed
 def _bare_package(name: str, **attributes: object) -> Iterator[None]:
     """Let modules of an installed package be imported without running its ``__init__``.
 
-    That of scgpt imports its trainer, its data bank and its tools for networks: half of the time that a job takes to
-    start. A later ``import scgpt`` still gets the whole package, with the same classes.
+    That of scgpt imports its trainer, its data bank and its tools for networks, which takes seconds in every job. A
+    later ``import scgpt`` still gets the whole package, with the same classes.
     """
     if name in sys.modules:
         yield
