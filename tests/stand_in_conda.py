@@ -55,8 +55,9 @@ def create(path: Path, prefix: Path) -> None:
     uv = shutil.which("uv", path=str(Path(sys.executable).parent))
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(prefix)], check=True)
     python = prefix / "bin" / "python"
-    command = [uv, "pip", "install", "--quiet", "--python", str(python), "--constraint", str(LOCK), *pip_sources()]
-    subprocess.run([*command, *requirements(path)], check=True)
+    # conda compiles what it installs; without that each job would read every module anew.
+    command = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), "--constraint", str(LOCK)]
+    subprocess.run([*command, *pip_sources(), *requirements(path)], check=True)
     packages = next((prefix / "lib").glob("python3*")) / "site-packages"
     shutil.copy(HERE / "stand_in_isolation.py", packages)
     (packages / "stand_in_isolation.pth").write_text("import stand_in_isolation\n")

@@ -1,5 +1,6 @@
 """A Slurm, environments and a checkout that all tests of this folder share."""
 
+import getpass
 import os
 import subprocess
 import sys
@@ -65,7 +66,8 @@ def site(cluster, tmp_path_factory):
     checkout = copy_of_checkout(tmp_path_factory.mktemp("site"))
     fill_in(checkout.path / "profiles" / "slurm" / "config.yaml")
     configuration = tmp_path_factory.mktemp("configuration")
-    variables = {"XDG_CONFIG_HOME": str(configuration), "OMP_NUM_THREADS": "1"}
+    # A login sets USER; containers that run tests do not.
+    variables = {"XDG_CONFIG_HOME": str(configuration), "OMP_NUM_THREADS": "1", "USER": getpass.getuser()}
     variables |= stand_in_conda.install(tmp_path_factory.mktemp("conda") / "base")
     # As in an activated environment: `snakemake` is the one of the Python that runs the tests.
     programs = [str(Path(sys.executable).parent), variables.get("PATH", os.environ["PATH"])]
