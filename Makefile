@@ -16,7 +16,7 @@ test: $(INSTALLED)  ## Every test that this machine can run, but for the long on
 	@echo "stage, memory over a thousand batches) and every rule on a real Slurm (make test-slurm)."
 
 test-long: $(INSTALLED)  ## Whole planted experiments, calibration, the same bytes after kills, memory.
-	$(BIN)/python -m pytest --numprocesses auto --dist load -m "long and not slurm"
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "long and not slurm"
 
 test-slurm: $(INSTALLED)  ## Every rule on a Slurm of the tests' own, each in its own environment; needs root on Debian 12.
 	SCGPT_BENCH_SLURM_MUST_RUN=1 $(BIN)/python -m pytest tests/slurm

@@ -56,7 +56,17 @@ def create(path: Path, prefix: Path) -> None:
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(prefix)], check=True)
     python = prefix / "bin" / "python"
     # conda compiles what it installs; without that each job would read every module anew.
-    command = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), "--constraint", str(LOCK)]
+    command = [
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--compile-bytecode",
+        "--python",
+        str(python),
+        "--constraint",
+        str(LOCK),
+    ]
     subprocess.run([*command, *pip_sources(), *requirements(path)], check=True)
     packages = next((prefix / "lib").glob("python3*")) / "site-packages"
     shutil.copy(HERE / "stand_in_isolation.py", packages)

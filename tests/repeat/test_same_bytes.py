@@ -28,13 +28,13 @@ def first(tmp_path_factory):
     return checkout
 
 
-def kill_in(checkout: Checkout, stage: str, meanwhile=lambda: None) -> None:
+def kill_in(checkout: Checkout, stage: str, *targets: str, meanwhile=lambda: None) -> None:
     """Start the run, and end all its processes with SIGKILL as soon as a job of this stage has begun."""
-    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", *tiny.arguments()]
+    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", *tiny.arguments(*targets)]
     with open(checkout.path / "killed.log", "w") as log:
         run = subprocess.Popen(command, cwd=checkout.path, stdout=log, stderr=log, start_new_session=True)
     deadline = time.monotonic() + 600
-    while not list(checkout.path.glob(f"logs/{stage}/*.log")):
+    while not [*checkout.path.glob(f"logs/{stage}/*.log"), *checkout.path.glob(f"logs/{stage}.log")]:
         assert run.poll() is None, (checkout.path / "killed.log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -51,7 +51,7 @@ def second(tmp_path_factory):
     said = []
     meanwhile = [lambda: said.append(checkout.snakemake(*tiny.arguments(), check=False))]
     for stage in STAGES:
-        kill_in(checkout, stage, meanwhile.pop() if meanwhile else lambda: None)
+        kill_in(checkout, stage, meanwhile=meanwhile.pop() if meanwhile else lambda: None)
         checkout.snakemake(*tiny.arguments("--unlock"))
     checkout.snakemake(*tiny.arguments())
     return checkout, said[0]
@@ -71,6 +71,18 @@ def test_a_second_run_at_the_same_time_is_refused_with_what_to_do(second):
     assert second[1].returncode == 1
     assert "cannot be locked" in second[1].stdout
     assert "--unlock" in second[1].stdout
+
+
+def test_a_report_that_was_killed_is_written_again(second):
+    checkout, _ = second
+    expected = tiny.tables(checkout.path)
+    kill_in(checkout, "report_of_run", "results/report.html")
+    assert not (checkout.path / "results" / "report.html").exists()
+    checkout.snakemake(*tiny.arguments("--unlock"))
+    checkout.snakemake(*tiny.arguments("results/report.html"))
+    assert (checkout.path / "results" / "report.html").read_text().rstrip().endswith("</html>")
+    assert not list((checkout.path / "results").rglob("*.partial"))
+    assert {name: tiny.tables(checkout.path)[name] for name in expected} == expected
 
 
 def test_other_clocks_rerun_nothing(first):

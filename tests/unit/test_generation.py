@@ -58,9 +58,9 @@ def test_every_gene_is_known_after_k_rounds_of_one_kth_each(prompter, cells, con
     asked = []
     predict = generation.Prompter._predict
 
-    def spy(self, tokens, values, known, unknown):
+    def spy(self, tokens, values, known, unknown, compared):
         asked.append((known.shape[1], unknown.shape[1]))
-        return predict(self, tokens, values, known, unknown)
+        return predict(self, tokens, values, known, unknown, compared)
 
     monkeypatch.setattr(generation.Prompter, "_predict", spy)
     generated = prompter.generate(cells[0], known_of(20), rounds=4, confidence=confidence)

@@ -1,6 +1,7 @@
 """What scGPT must show where there is something to find, and must not where there is nothing.
 
-Three experiments with other genes, effects, cells and weights each, and one whose effects nothing predicts.
+Three experiments with other genes, effects, cells and weights each, and one whose effects nothing predicts. None of
+them is among those by whose test scores the demo's recipe was chosen (1 to 3, see docs/threats_to_validity.md).
 """
 
 import numpy as np
@@ -43,7 +44,7 @@ def run(tmp_path_factory, seed, structure):
 @pytest.fixture(scope="module")
 def pearson_delta(tmp_path_factory):
     """Scores by method, a column for each of three experiments."""
-    tables = {seed: run(tmp_path_factory, seed, structure=True)[0] for seed in (1, 2, 3)}
+    tables = {seed: run(tmp_path_factory, seed, structure=True)[0] for seed in (4, 5, 6)}
     found = pd.DataFrame(
         {seed: table.query("metric == 'pearson_delta'").set_index("method")["mean"] for seed, table in tables.items()}
     )
@@ -65,7 +66,7 @@ def test_pretraining_shows_where_modules_were_planted(pearson_delta):
 
 
 def test_nothing_beats_the_mean_where_nothing_can_be_known(tmp_path_factory):
-    _, verdicts = run(tmp_path_factory, 4, structure=False)
+    _, verdicts = run(tmp_path_factory, 7, structure=False)
     for metric in ("pearson_delta", "mse"):
         found = verdicts[verdicts["metric"] == metric].set_index("method")["verdict"]
         assert set(found.index) == set(ARMS)

@@ -204,6 +204,9 @@ def text_length(labels: Iterable[str], size: float) -> float:
 
 def lines_within(text: str, inches: float, size: float, weight: str = "normal", most: int = 200) -> str:
     """``text`` on as few lines as fit ``inches``, ``literal``."""
+    whole = _points(text, size, weight)
+    if whole > 72 * inches:  # no line can hold many more characters than its share of the text: spares trying them
+        most = min(most, int(1.5 * len(text) * 72 * inches / whole) // 2 * 2 + 6)
     for characters in range(most, 4, -2):
         lines = textwrap.wrap(text, characters, break_on_hyphens=False) or [""]
         if max(_points(line, size, weight) for line in lines) <= 72 * inches:

@@ -118,7 +118,8 @@ class Prompter:
             if n_unknown == 0:
                 break
             genes = _columns(unknown)  # (n_cells, n_unknown)
-            predicted, from_cell = self._predict(tokens, prompted, _columns(known), genes)
+            compared = confidence == "agreement" and n_unknown > per_round
+            predicted, from_cell = self._predict(tokens, prompted, _columns(known), genes, compared)
             if n_unknown > per_round:
                 certainty = _certainty(confidence, predicted, from_cell, genes, stream_seed(seed, "confidence", index))
                 best = certainty.argsort(dim=1, descending=True, stable=True)[:, :per_round]
@@ -129,20 +130,25 @@ class Prompter:
             unknown = unknown.scatter(1, genes, False)
         return generated.cpu().numpy()
 
-    def _predict(self, tokens: Tensor, values: Tensor, known: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicted bins (n_cells, n_unknown) of the columns ``unknown`` given the columns ``known``."""
+    def _predict(
+        self, tokens: Tensor, values: Tensor, known: Tensor, unknown: Tensor, compared: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Predicted bins (n_cells, n_unknown) of the columns ``unknown`` given the columns ``known``.
+
+        Where they are ``compared``, the same from the cell embedding too.
+        """
         first = torch.ones(len(known), 1, dtype=torch.long, device=known.device)
         known_genes = torch.cat([first * self.cls_id, tokens[known]], dim=1)
         known_values = torch.cat([first * self.pad_value, values.gather(1, known)], dim=1)
         hidden, memory = self.model.known(known_genes, known_values)
         n_unknown = unknown.shape[1]
         missing = -n_unknown % _CHUNK
-        genes = functional.pad(tokens[unknown], (0, missing), value=self.pad_id)
-        predicted, from_cell = [], []
-        for chunk in genes.split(_CHUNK, dim=1):
-            predicted.append(self.model.unknown(chunk, memory))
-            from_cell.append(self.model.from_cell(hidden[:, 0], chunk))
-        return torch.cat(predicted, dim=1)[:, :n_unknown], torch.cat(from_cell, dim=1)[:, :n_unknown]
+        chunks = functional.pad(tokens[unknown], (0, missing), value=self.pad_id).split(_CHUNK, dim=1)
+        predicted = torch.cat([self.model.unknown(chunk, memory) for chunk in chunks], dim=1)[:, :n_unknown]
+        if not compared:
+            return predicted, None
+        from_cell = torch.cat([self.model.from_cell(hidden[:, 0], chunk) for chunk in chunks], dim=1)
+        return predicted, from_cell[:, :n_unknown]
 
 
 def effects(
@@ -225,7 +231,7 @@ def _columns(mask: Tensor) -> Tensor:
     return mask.nonzero()[:, 1].view(len(mask), -1)
 
 
-def _certainty(confidence: str, predicted: Tensor, from_cell: Tensor, genes: Tensor, seed: int) -> Tensor:
+def _certainty(confidence: str, predicted: Tensor, from_cell: Tensor | None, genes: Tensor, seed: int) -> Tensor:
     if confidence == "agreement":
         return -(predicted - from_cell).abs()
     if confidence == "value":
