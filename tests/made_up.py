@@ -9,7 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scgpt_bench import figures
+from scgpt_bench.figures.cost import cost_bars, cost_table
+from scgpt_bench.figures.model import vocabulary_coverage
+from scgpt_bench.figures.responses import delta_heatmap, predicted_against_true, residual_heatmap
+from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
+from scgpt_bench.figures.style import save
 from scgpt_bench.files import write_json, write_table
 from scgpt_bench.report import page, summary
 
@@ -58,8 +62,8 @@ def make(
     metrics = pd.concat([_metrics(dataset, perturbations, methods) for dataset in datasets], ignore_index=True)
     scores, verdicts = _scores(metrics, methods), _verdicts(metrics, methods)
     for metric in METRICS:
-        figure = figures.paired_differences(verdicts, metric, methods)
-        figures.save(figure, add(f"figures/differences_{metric}.svg", "Verdict", figure="difference", metric=metric))
+        figure = paired_differences(verdicts, metric, methods)
+        save(figure, add(f"figures/differences_{metric}.svg", "Verdict", figure="difference", metric=metric))
     write_table(verdicts, add("verdicts.tsv", "Verdict", table="every method against the best baseline"))
     for number, dataset in enumerate(datasets):
         _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods, add)
@@ -67,11 +71,9 @@ def make(
     write_table(pd.DataFrame({"metric": METRICS, "reference": "control"}), add("ledger.tsv", "Trust", table="ledger"))
     jobs = [("finetune", f"{dataset}.{SPLIT}.{method}.0") for dataset in datasets for method in methods]
     jobs = pd.DataFrame(jobs, columns=["rule", "job"]).assign(seconds=100.0, memory_mib=900.0)
-    cost = figures.cost_table(jobs, methods, 1, ["finetune"])
+    cost = cost_table(jobs, methods, 1, ["finetune"])
     for by in ("rule", "method"):
-        figures.save(
-            figures.cost_bars(cost, by, "Cost"), add(f"figures/cost_by_{by}.svg", "Cost", figure="cost", by=by)
-        )
+        save(cost_bars(cost, by, "Cost"), add(f"figures/cost_by_{by}.svg", "Cost", figure="cost", by=by))
     write_table(cost, add("cost.tsv", "Cost", table="cost"))
     write_json({"inputs": [], "versions": {"scgpt": "0.2.4"}}, add("provenance.json", "Provenance", table="provenance"))
     return MadeUp(folder, items, _start(scores, verdicts, datasets, genes, methods))
@@ -86,7 +88,7 @@ def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods,
             path.parent.mkdir(exist_ok=True)
             shutil.copy(path.parents[1] / "dataset0" / path.name, path)
         else:
-            figures.save(make_figure(), path)
+            save(make_figure(), path)
 
     n, here = len(perturbations), metrics[metrics["dataset"] == dataset]
     generator = np.random.default_rng(1)
@@ -96,7 +98,7 @@ def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods,
         draw(
             f"scores_{metric}",
             "Scores",
-            lambda m=metric: figures.method_scores(scores[scores["dataset"] == dataset], m, methods),
+            lambda m=metric: method_scores(scores[scores["dataset"] == dataset], m, methods),
             figure="methods",
             metric=metric,
             split=SPLIT,
@@ -106,7 +108,7 @@ def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods,
     draw(
         "perturbations",
         "Perturbations",
-        lambda: figures.perturbation_strip(values, "pearson_delta", cells, methods, place),
+        lambda: perturbation_strip(values, "pearson_delta", cells, methods, place),
         figure="every perturbation",
         split=SPLIT,
     )
@@ -120,7 +122,7 @@ def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods,
         draw(
             f"predicted_against_true_{position}",
             "Perturbations",
-            lambda p=predicted, k=shown, m=method: figures.predicted_against_true(
+            lambda p=predicted, k=shown, m=method: predicted_against_true(
                 p[:k], true[:k], perturbations[:k], genes, f"{place}: {m}"
             ),
             figure="predicted against true",
@@ -130,7 +132,7 @@ def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods,
         draw(
             f"residual_{position}",
             "Perturbations",
-            lambda p=predicted, m=method: figures.residual_heatmap(p, true, perturbations, genes, f"{place}: {m}"),
+            lambda p=predicted, m=method: residual_heatmap(p, true, perturbations, genes, f"{place}: {m}"),
             figure="residual",
             method=method,
             split=SPLIT,
@@ -138,7 +140,7 @@ def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods,
     draw(
         "responses",
         "Data",
-        lambda: figures.delta_heatmap(true, perturbations, genes, dataset),
+        lambda: delta_heatmap(true, perturbations, genes, dataset),
         figure="measured responses",
     )
     status = np.where(np.arange(len(genes)) % 50, "in_vocabulary", "padded")
@@ -146,7 +148,7 @@ def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods,
     draw(
         "vocabulary",
         "Model",
-        lambda: figures.vocabulary_coverage(vocabulary, np.ones(len(genes)), dataset),
+        lambda: vocabulary_coverage(vocabulary, np.ones(len(genes)), dataset),
         figure="vocabulary coverage",
     )
 

@@ -15,9 +15,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from scgpt_bench import figures
 from scgpt_bench.errors import InputError
-from scgpt_bench.figures.style import literal, metric_label
+from scgpt_bench.figures.cost import cost_bars, cost_table
+from scgpt_bench.figures.model import load_report, training_history, vocabulary_coverage
+from scgpt_bench.figures.responses import delta_heatmap, predicted_against_true, residual_heatmap
+from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
+from scgpt_bench.figures.style import literal, method_style, metric_label, save
 
 METHODS = [
     *["control-mean", "train-mean", "additive", "ridge", "knn", "target-only"],
@@ -122,7 +125,7 @@ def loaded(methods) -> pd.DataFrame:
 def costs(methods) -> pd.DataFrame:
     jobs = {"rule": "finetune", "job": [f"planted.fold-0.{method}.0" for method in methods], "memory_mib": 900.0}
     table = pd.DataFrame(jobs).assign(seconds=np.geomspace(1, 5000, len(methods)))
-    return figures.cost_table(table, methods, 1, ["finetune"])
+    return cost_table(table, methods, 1, ["finetune"])
 
 
 def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[str, Figure]:
@@ -130,13 +133,11 @@ def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[
     delta, shown = deltas(n), min(n, 6)
     reliability = pd.Series(np.linspace(0, 1, n), index=perturbations, name="split-half reliability")
     return {
-        "method_scores": figures.method_scores(score_table(methods), "pearson_delta"),
-        "paired_differences": figures.paired_differences(verdict_table(methods), "pearson_delta"),
-        "paired_differences_of_two": figures.paired_differences(verdict_table(methods, ("a", LONG)), "pearson_delta"),
-        "perturbation_strip": figures.perturbation_strip(
-            metric_values(perturbations, methods), "pearson_delta", reliability
-        ),
-        "predicted_against_true": figures.predicted_against_true(
+        "method_scores": method_scores(score_table(methods), "pearson_delta"),
+        "paired_differences": paired_differences(verdict_table(methods), "pearson_delta"),
+        "paired_differences_of_two": paired_differences(verdict_table(methods, ("a", LONG)), "pearson_delta"),
+        "perturbation_strip": perturbation_strip(metric_values(perturbations, methods), "pearson_delta", reliability),
+        "predicted_against_true": predicted_against_true(
             0.03 * delta[:shown],
             0.1 * delta[:shown],
             perturbations[:shown],
@@ -144,12 +145,12 @@ def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[
             methods[0],
             np.arange(1, shown + 1),
         ),
-        "delta_heatmap": figures.delta_heatmap(delta, perturbations, gene_names(), "planted"),
-        "residual_heatmap": figures.residual_heatmap(0.5 * delta, delta, perturbations, gene_names(), "planted"),
-        "training_history": figures.training_history(history(15), methods[0], best=7),
-        "vocabulary_coverage": figures.vocabulary_coverage(vocabulary(perturbations), np.arange(n) + 1.0, methods[0]),
-        "load_report": figures.load_report(loaded(methods), "planted"),
-        "cost_bars": figures.cost_bars(costs(methods), "method", "this run"),
+        "delta_heatmap": delta_heatmap(delta, perturbations, gene_names(), "planted"),
+        "residual_heatmap": residual_heatmap(0.5 * delta, delta, perturbations, gene_names(), "planted"),
+        "training_history": training_history(history(15), methods[0], best=7),
+        "vocabulary_coverage": vocabulary_coverage(vocabulary(perturbations), np.arange(n) + 1.0, methods[0]),
+        "load_report": load_report(loaded(methods), "planted"),
+        "cost_bars": cost_bars(costs(methods), "method", "this run"),
     }
 
 
@@ -199,7 +200,7 @@ def test_no_text_covers_another_with_odd_and_long_names(n, monkeypatch):
 
 
 def test_the_check_of_covered_text_finds_covered_text(monkeypatch):
-    figure = figures.method_scores(score_table(), "pearson_delta")
+    figure = method_scores(score_table(), "pearson_delta")
     figure.axes[0].text(0.5, 3.2, "over", fontsize=20)
     figure.axes[0].text(0.5, 3.0, "under", fontsize=20)
     with pytest.raises(AssertionError, match="over"):
@@ -209,9 +210,9 @@ def test_the_check_of_covered_text_finds_covered_text(monkeypatch):
 @pytest.mark.parametrize("suffix", ["svg", "png"])
 def test_the_same_figure_gives_the_same_bytes(tmp_path, suffix):
     for turn in ("first", "second"):
-        figure = figures.delta_heatmap(deltas(25), names(25), gene_names(), "planted")
-        figures.save(figure, tmp_path / f"{turn}.{suffix}")
-        figures.save(figure, tmp_path / f"{turn}.again.{suffix}")
+        figure = delta_heatmap(deltas(25), names(25), gene_names(), "planted")
+        save(figure, tmp_path / f"{turn}.{suffix}")
+        save(figure, tmp_path / f"{turn}.again.{suffix}")
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
@@ -221,25 +222,25 @@ def test_a_fresh_process_gives_the_same_bytes(tmp_path):
         f"import sys; sys.path[:0] = {[str(here.parent), *sys.path]!r}\n"
         "import test_figures as t\n"
         "for name, figure in t.all_figures(t.names(3)).items():\n"
-        f"    t.figures.save(figure, {str(tmp_path)!r} + f'/{{name}}.fresh.svg')\n"
+        f"    t.save(figure, {str(tmp_path)!r} + f'/{{name}}.fresh.svg')\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     for name, figure in all_figures(names(3)).items():
-        figures.save(figure, tmp_path / f"{name}.svg")
+        save(figure, tmp_path / f"{name}.svg")
         assert (tmp_path / f"{name}.svg").read_bytes() == (tmp_path / f"{name}.fresh.svg").read_bytes(), name
 
 
 def test_the_style_of_the_caller_changes_nothing(tmp_path):
-    figures.save(figures.method_scores(score_table(), "pearson_delta"), tmp_path / "plain.svg")
+    save(method_scores(score_table(), "pearson_delta"), tmp_path / "plain.svg")
     with mpl.rc_context({"font.size": 20, "svg.fonttype": "path", "axes.prop_cycle": mpl.cycler(color=["red"])}):
-        figures.save(figures.method_scores(score_table(), "pearson_delta"), tmp_path / "loud.svg")
+        save(method_scores(score_table(), "pearson_delta"), tmp_path / "loud.svg")
     assert (tmp_path / "plain.svg").read_bytes() == (tmp_path / "loud.svg").read_bytes()
 
 
 def test_names_are_shown_as_they_stand(tmp_path):
     for figure_name, figure in all_figures(ODD, ODD).items():
         path = tmp_path / f"{figure_name}.svg"
-        figures.save(figure, path)
+        save(figure, path)
         assert not list(ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}script")), figure_name
         assert "<script>" not in path.read_text(), figure_name
     for figure_name, shown in {"method_scores": ODD, "delta_heatmap": ODD, "cost_bars": ODD}.items():
@@ -249,12 +250,12 @@ def test_names_are_shown_as_they_stand(tmp_path):
 
 
 def test_a_character_that_xml_cannot_hold_is_replaced(tmp_path):
-    figures.save(figures.method_scores(score_table(["a\x00b", "c\x1bd"]), "pearson_delta"), tmp_path / "figure.svg")
+    save(method_scores(score_table(["a\x00b", "c\x1bd"]), "pearson_delta"), tmp_path / "figure.svg")
     assert {"a\N{REPLACEMENT CHARACTER}b", "c\N{REPLACEMENT CHARACTER}d"} <= set(svg_texts(tmp_path / "figure.svg"))
 
 
 def test_text_stays_text_and_the_title_is_the_accessible_name(tmp_path):
-    figures.save(figures.method_scores(score_table(), "pearson_delta"), tmp_path / "figure.svg")
+    save(method_scores(score_table(), "pearson_delta"), tmp_path / "figure.svg")
     assert set(METHODS) - {"shuffled", "technical-duplicate"} <= set(svg_texts(tmp_path / "figure.svg"))
     title = ElementTree.parse(tmp_path / "figure.svg").find("{http://www.w3.org/2000/svg}title")
     assert title.text == "planted, fold-0: pearson_delta, 25 perturbations"
@@ -263,7 +264,7 @@ def test_text_stays_text_and_the_title_is_the_accessible_name(tmp_path):
 def test_a_method_has_one_colour_in_every_figure():
     made = all_figures(names(25))
     for method in METHODS:
-        colour = figures.method_style(method).colour
+        colour = method_style(method).colour
         for name in ("method_scores", "paired_differences"):
             axes = made[name].axes[0]
             labels = [label.get_text().split(" (")[0] for label in axes.get_yticklabels()]
@@ -277,9 +278,9 @@ def test_a_method_has_one_colour_in_every_figure():
 
 
 def test_known_methods_differ_in_colour_and_groups_in_marker():
-    known = [figures.method_style(method) for method in METHODS if method != "imported"]
+    known = [method_style(method) for method in METHODS if method != "imported"]
     assert len({style.colour for style in known}) == len(known)
-    groups = {method: figures.method_style(method).group for method in METHODS}
+    groups = {method: method_style(method).group for method in METHODS}
     assert groups["ridge"] == groups["control-mean"] == "baseline"
     assert len({(style.group, style.marker) for style in known}) == 3
 
@@ -295,23 +296,23 @@ def test_known_methods_differ_in_colour_and_groups_in_marker():
     ],
 )
 def test_a_method_has_the_group_of_its_kind_and_always_the_same_colour(method, kind, group):
-    style = figures.method_style(method, kind)
+    style = method_style(method, kind)
     assert style.group == group
-    assert style == figures.method_style(method, kind)
+    assert style == method_style(method, kind)
 
 
 def test_the_ladder_is_sorted_by_what_is_better():
     scores = score_table(["train-mean", "ridge", "knn"])
-    ladder = figures.method_scores(scores, "pearson_delta").axes[0]
+    ladder = method_scores(scores, "pearson_delta").axes[0]
     assert [label.get_text() for label in ladder.get_yticklabels()] == ["knn", "ridge", "train-mean"]
     assert ladder.yaxis_inverted()
-    ladder = figures.method_scores(scores.assign(metric="mse"), "mse").axes[0]
+    ladder = method_scores(scores.assign(metric="mse"), "mse").axes[0]
     assert [label.get_text() for label in ladder.get_yticklabels()] == ["train-mean", "ridge", "knn"]
 
 
 def test_floor_and_ceiling_are_drawn_where_they_score():
     scores = score_table()
-    axes = figures.method_scores(scores, "pearson_delta").axes[0]
+    axes = method_scores(scores, "pearson_delta").axes[0]
     dashed = {line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"}
     assert dashed == set(scores.set_index("method").loc[["shuffled", "technical-duplicate"], "mean"])
 
@@ -319,7 +320,7 @@ def test_floor_and_ceiling_are_drawn_where_they_score():
 def test_floor_and_ceiling_are_kinds_and_not_names():
     kinds = {"shuffled": "ridge", "ridge": "shuffled", "second-sample": "technical-duplicate"}
     scores = score_table(list(kinds))
-    axes = figures.method_scores(scores, "pearson_delta", kinds).axes[0]
+    axes = method_scores(scores, "pearson_delta", kinds).axes[0]
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert set(labels) == {"shuffled", "ridge (floor)", "second-sample (ceiling)"}
     dashed = {line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"}
@@ -328,12 +329,12 @@ def test_floor_and_ceiling_are_kinds_and_not_names():
 
 def test_a_figure_says_what_it_shows(tmp_path):
     for name, figure in all_figures([*ODD, *names(6)]).items():
-        figures.save(figure, tmp_path / f"{name}.svg")
+        save(figure, tmp_path / f"{name}.svg")
         root = ElementTree.parse(tmp_path / f"{name}.svg")
         (description,) = (found.text for found in root.iter("{http://purl.org/dc/elements/1.1/}description"))
         assert description.endswith((".", ").")), name
         assert len(description) > 30, name
-    ladder = figures.method_scores(score_table(), "pearson_delta").get_label()
+    ladder = method_scores(score_table(), "pearson_delta").get_label()
     assert ladder == (
         "12 methods, from imported 0.700 (best) to control-mean 0.100. Best baseline: target-only 0.373. "
         "Best scGPT method: scgpt-finetuned 0.536. Ceiling: technical-duplicate 0.645. Floor: shuffled 0.591."
@@ -342,23 +343,23 @@ def test_a_figure_says_what_it_shows(tmp_path):
 
 def test_the_residual_is_what_was_measured_minus_what_was_predicted():
     true = deltas(8)
-    figure = figures.residual_heatmap(0.5 * true, true, names(8), gene_names(), "ridge")
+    figure = residual_heatmap(0.5 * true, true, names(8), gene_names(), "ridge")
     measured, predicted, residual = (np.asarray(axes.collections[0].get_array()) for axes in figure.axes[:3])
     np.testing.assert_allclose(measured - predicted, residual)
     np.testing.assert_allclose(residual, 0.5 * measured)
     assert figure.get_label() == "Over all genes, the residual has 25 % of the sum of squares of the measured change."
-    worse = figures.residual_heatmap(-true, true, names(8), gene_names(), "ridge")
+    worse = residual_heatmap(-true, true, names(8), gene_names(), "ridge")
     assert "worse than predicting no change" in worse.get_label()
 
 
 def test_a_score_without_interval_is_a_dot_without_bar():
     scores = score_table(["ridge"]).assign(ci_low=np.nan, ci_high=np.nan)
-    assert len(figures.method_scores(scores, "pearson_delta").axes[0].lines) == 1
+    assert len(method_scores(scores, "pearson_delta").axes[0].lines) == 1
 
 
 def test_the_strip_sorts_perturbations_by_reliability_and_averages_seeds():
     values = pd.DataFrame({"perturbation": ["A", "B", "A", "B"], "method": "ridge", "value": [0.1, 0.5, 0.3, 0.7]})
-    figure = figures.perturbation_strip(values, "pearson_delta", pd.Series({"A": 0.2, "B": 0.9}, name="reliability"))
+    figure = perturbation_strip(values, "pearson_delta", pd.Series({"A": 0.2, "B": 0.9}, name="reliability"))
     dots = figure.axes[0].lines[-1].get_ydata()
     np.testing.assert_allclose(dots, [0.6, 0.2])
     assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == ["B", "A"]
@@ -369,7 +370,7 @@ def test_perturbations_of_one_pathway_stand_together_in_the_heat_map():
     own = deltas(8)
     delta = np.array([own[0] if name in INTERFERON else own[4 + int(name[-1])] for name in order])
     delta = delta + np.random.default_rng(3).normal(0, 0.1, delta.shape)
-    figure = figures.delta_heatmap(delta, order, gene_names(), "planted")
+    figure = delta_heatmap(delta, order, gene_names(), "planted")
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     places = sorted(rows.index(name) for name in INTERFERON)
     assert places == list(range(places[0], places[0] + 4))
@@ -379,7 +380,7 @@ def test_perturbations_of_one_pathway_stand_together_in_the_heat_map():
 
 def test_a_response_without_variance_is_drawn_and_correlates_with_nothing():
     delta = np.vstack([np.zeros(60), deltas(4)])
-    figure = figures.delta_heatmap(delta, ["nothing", *INTERFERON], gene_names(), "planted")
+    figure = delta_heatmap(delta, ["nothing", *INTERFERON], gene_names(), "planted")
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     correlation = figure.axes[1].collections[0].get_array().reshape(5, 5)[rows.index("nothing")]
     np.testing.assert_array_equal(np.sort(correlation), [0, 0, 0, 0, 1])
@@ -387,17 +388,17 @@ def test_a_response_without_variance_is_drawn_and_correlates_with_nothing():
 
 def test_the_prediction_is_on_the_vertical_axis_with_its_correlation():
     true = deltas(1)
-    axes = figures.predicted_against_true(-0.5 * true, true, ["STAT1"], gene_names(), "ridge", [12]).axes[0]
+    axes = predicted_against_true(-0.5 * true, true, ["STAT1"], gene_names(), "ridge", [12]).axes[0]
     assert axes.get_title() == "STAT1\nr = −1.00, n = 12 cells"
     np.testing.assert_array_equal(axes.lines[-1].get_ydata(), -0.5 * true[0])
-    flat = figures.predicted_against_true(0 * true, true, ["STAT1"], gene_names(), "control-mean").axes[0]
+    flat = predicted_against_true(0 * true, true, ["STAT1"], gene_names(), "control-mean").axes[0]
     assert flat.get_title() == "STAT1\nr undefined (no variance)"
 
 
 def test_the_strongest_genes_are_named():
     true = np.zeros((1, 60))
     true[0, [3, 17, 31]] = [2.0, -1.0, 1.5]
-    axes = figures.predicted_against_true(0.9 * true, true, ["STAT1"], gene_names(), "ridge", n_named=3).axes[0]
+    axes = predicted_against_true(0.9 * true, true, ["STAT1"], gene_names(), "ridge", n_named=3).axes[0]
     named = {text.get_text() for text in axes.texts}
     assert named == {gene_names()[i] for i in (3, 17, 31)}
 
@@ -405,12 +406,12 @@ def test_the_strongest_genes_are_named():
 def test_a_prediction_that_differs_from_control_by_rounding_only_has_no_correlation():
     true = deltas(1)
     rounding = 1e-8 * np.random.default_rng(0).normal(size=true.shape)
-    axes = figures.predicted_against_true(rounding, true, ["STAT1"], gene_names(), "control-mean").axes[0]
+    axes = predicted_against_true(rounding, true, ["STAT1"], gene_names(), "control-mean").axes[0]
     assert axes.get_title() == "STAT1\nr undefined (no variance)"
 
 
 def test_the_training_history_draws_losses_metrics_and_learning_rate_and_no_bookkeeping():
-    made = figures.training_history(history(15), "planted", best=7)
+    made = training_history(history(15), "planted", best=7)
     assert [axes.get_title(loc="left") for axes in made.axes] == [
         "loss (squared log1p expression)",
         "validation: Pearson delta (correlation)",
@@ -424,7 +425,7 @@ def test_better_is_to_the_right_and_only_a_verdict_fills_the_marker():
     table = verdict_table(["a", "b", "c"]).assign(
         metric="mse", difference=[-0.1, 0.1, 0.0], verdict=["worse", "better", "data cannot tell"]
     )
-    axes = figures.paired_differences(table, "mse").axes[0]
+    axes = paired_differences(table, "mse").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "c", "a"]
     markers = [line for line in axes.lines if line.get_marker() == "^"]
     assert [line.get_markerfacecolor() == "white" for line in markers] == [False, True, False]
@@ -432,13 +433,13 @@ def test_better_is_to_the_right_and_only_a_verdict_fills_the_marker():
 
 
 def test_a_run_without_anything_to_compare_says_so():
-    figure = figures.paired_differences(verdict_table().iloc[:0], "mse")
+    figure = paired_differences(verdict_table().iloc[:0], "mse")
     assert figure.get_supxlabel() == "No method was compared with a baseline on this metric."
 
 
 def test_coverage_counts_genes_and_expression():
     table = pd.DataFrame({"gene": list("ABCD"), "status": ["in_vocabulary", "in_vocabulary", "renamed", "padded"]})
-    figure = figures.vocabulary_coverage(table, np.array([6.0, 2.0, 1.0, 1.0]), "planted")
+    figure = vocabulary_coverage(table, np.array([6.0, 2.0, 1.0, 1.0]), "planted")
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert legend[0] == "in the vocabulary: 2 genes (50.0 %), 80.0 % of expression"
     assert legend[2] == "padded: unknown to the model: 1 gene (25.0 %), 10.0 % of expression"
@@ -449,7 +450,7 @@ def test_the_load_report_says_how_much_is_pretrained():
         [("a", "pretrained", 3_000_000), ("a", "random", 1_000_000), ("a", "unused", 9_000_000), ("b", "random", 500)],
         columns=["method", "status", "n_parameters"],
     )
-    beside = [text.get_text() for text in figures.load_report(report, "planted").axes[0].texts]
+    beside = [text.get_text() for text in load_report(report, "planted").axes[0].texts]
     assert beside == ["4 M, 75.0 % pretrained", "500, 0.0 % pretrained"]
 
 
@@ -462,11 +463,11 @@ def test_costs_add_time_take_the_largest_memory_and_count_the_gpus():
             "memory_mib": [512, 2048, 100, np.nan],
         }
     )
-    table = figures.cost_table(jobs, ["ridge", "ridge-long"], 2, ["fit"])
+    table = cost_table(jobs, ["ridge", "ridge-long"], 2, ["fit"])
     assert table["method"].to_list() == ["ridge", "ridge-long", "every method"]
     assert table["jobs"].to_list() == [2, 1, 1]
     np.testing.assert_allclose(table["gpu_hours"], [6, 2 / 60, 0])
-    time, gpu, memory = figures.cost_bars(table, "rule", "this run").axes
+    time, gpu, memory = cost_bars(table, "rule", "this run").axes
     assert [text.get_text() for text in time.texts] == ["3.0 h", "3.0 s"]
     assert [text.get_text() for text in gpu.texts] == ["6.0 h", "none"]
     assert [text.get_text() for text in memory.texts] == ["2.0 GiB", "unknown"]
@@ -489,25 +490,25 @@ def test_escaped_names_are_drawn_as_they_were():
 
 
 def test_a_figure_is_whole_or_absent(tmp_path):
-    figure = figures.method_scores(score_table(), "pearson_delta")
+    figure = method_scores(score_table(), "pearson_delta")
     with pytest.raises(InputError, match=re.escape("found '.pdf'; expected .svg or .png")):
-        figures.save(figure, tmp_path / "figure.pdf")
+        save(figure, tmp_path / "figure.pdf")
     figure.axes[0].set_ylabel("$\\unknown{x}$")
     with pytest.raises(ValueError, match="unknown"):
-        figures.save(figure, tmp_path / "figure.svg")
+        save(figure, tmp_path / "figure.svg")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_input_that_cannot_be_drawn_is_refused_by_name():
     with pytest.raises(InputError, match="scores of mse: rows: found none"):
-        figures.method_scores(score_table(), "mse")
+        method_scores(score_table(), "mse")
     with pytest.raises(InputError, match="verdicts: column 'best_baseline'"):
-        figures.paired_differences(score_table(), "pearson_delta")
+        paired_differences(score_table(), "pearson_delta")
     with pytest.raises(InputError, match=r"deltas: STAT1, CXCL1: found nan; expected finite values"):
-        figures.delta_heatmap(np.array([[0.0, np.nan]]), ["STAT1"], ["A", "CXCL1"], "planted")
+        delta_heatmap(np.array([[0.0, np.nan]]), ["STAT1"], ["A", "CXCL1"], "planted")
     with pytest.raises(InputError, match=r"shape: found \(1, 2\); expected \(2, 2\)"):
-        figures.delta_heatmap(np.zeros((1, 2)), ["STAT1", "JAK2"], ["A", "B"], "planted")
+        delta_heatmap(np.zeros((1, 2)), ["STAT1", "JAK2"], ["A", "B"], "planted")
     with pytest.raises(InputError, match="status: found 'lost'"):
-        figures.vocabulary_coverage(pd.DataFrame({"gene": ["A"], "status": ["lost"]}), None, "planted")
+        vocabulary_coverage(pd.DataFrame({"gene": ["A"], "status": ["lost"]}), None, "planted")
     with pytest.raises(InputError, match="none that is a number"):
-        figures.perturbation_strip(metric_values(["A"]).assign(value=np.nan), "mse")
+        perturbation_strip(metric_values(["A"]).assign(value=np.nan), "mse")

@@ -26,8 +26,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
-import anndata
 import numpy as np
 import pandas as pd
 from scipy.spatial import distance
@@ -35,6 +35,9 @@ from scipy.spatial import distance
 from scgpt_bench.data.names import genes_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.predictions import method_of
+
+if TYPE_CHECKING:
+    import anndata
 
 # Predicted cells are float32, so a mean that did not change differs from the control mean by rounding. A vector whose
 # root mean square is below this share of that of the means it was computed from is taken for zero.

@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anndata
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import read_h5ad, write_h5ad
+
+if TYPE_CHECKING:
+    import anndata
 
 
 def perturbations_of(split: pd.DataFrame, role: str) -> list[str]:
@@ -94,6 +96,8 @@ def write_predictions(
         ``uns["method"]`` (h5ad has no reliable form for None and for lists of mixed types). Read it with
         :func:`method_of`.
     """
+    import anndata
+
     X = np.ascontiguousarray(X, dtype=np.float32)
     if not np.isfinite(X).all():
         row, gene = np.argwhere(~np.isfinite(X))[0]
@@ -159,6 +163,8 @@ def gather(shards: Sequence[anndata.AnnData], row_names: Sequence[str]) -> tuple
 
     Lists in the shards' statements (of targets that could not be told, for instance) are joined.
     """
+    import anndata
+
     methods = [method_of(shard) for shard in shards]
     method = dict(methods[0])
     for key, value in method.items():

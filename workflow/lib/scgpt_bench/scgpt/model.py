@@ -5,12 +5,8 @@ Embeddings, value encoder, perturbation encoder and decoders are upstream's own,
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,36 +16,9 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint as checkpoints
 from scgpt_bench.scgpt.checkpoint import PRETRAINED_PREFIXES, Checkpoint
 from scgpt_bench.scgpt.transformer import Encoder
+from scgpt_bench.scgpt.upstream import TransformerGenerator
 from scgpt_bench.scgpt.vocabulary import PAD
 from scgpt_bench.seeding import stream_seed
-
-
-@contextmanager
-def _bare_package(name: str, **attributes: object) -> Iterator[None]:
-    """Let modules of an installed package be imported without running its ``__init__``.
-
-    That of scgpt imports its trainer, its data bank and its tools for networks, which takes seconds in every job. A
-    later ``import scgpt`` still gets the whole package, with the same classes.
-    """
-    if name in sys.modules:
-        yield
-        return
-    spec = importlib.util.find_spec(name)
-    if spec is None:
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-    package = importlib.util.module_from_spec(spec)
-    vars(package).update(attributes)
-    sys.modules[name] = package
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
-with warnings.catch_warnings(), _bare_package("scgpt", logger=logging.getLogger("scgpt")):
-    # Upstream looks for flash-attn 1; which attention is really used is recorded beside every prediction.
-    warnings.filterwarnings("ignore", message="flash_attn is not installed")
-    from scgpt.model import TransformerGenerator
 
 PERTURBED = 1  # flag of a perturbed gene
 NOT_PERTURBED = 0  # flag of every other gene; its embedding is fixed at 0, as in upstream's tutorial

@@ -11,7 +11,6 @@ attention weights (the kernel that returns the log-sum-exp has none).
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,12 +28,9 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint, training
 from scgpt_bench.scgpt.binning import bin_cells
 from scgpt_bench.scgpt.masked_attention import attend_to_known, attend_to_known_and_self
+from scgpt_bench.scgpt.upstream import ContinuousValueEncoder, ExprDecoder, GeneEncoder, MVCDecoder
 from scgpt_bench.scgpt.vocabulary import SPECIAL_TOKENS
 from scgpt_bench.seeding import random_generator
-
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="flash_attn is not installed")
-    from scgpt.model.model import ContinuousValueEncoder, ExprDecoder, GeneEncoder, MVCDecoder
 
 MOST_SCORED = 2_000  # held-out cells: dense bins of 3 % of a corpus would not fit in memory
 UNKNOWN = 1  # row of flag_encoder that marks an unknown gene
