@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scgpt_bench.data.catalogue import Dataset
@@ -99,6 +99,8 @@ def test_the_guide_of_a_gene_does_not_enter_its_name(genes, guide, separator):
 
 
 @given(st.text(max_size=12), st.sampled_from([None, "+", "_", "|"]), st.sampled_from([None, r"g\d+$", ".*"]))
+@example("STAT1 g2", None, r"g\d+$")
+@example("0\n0", None, ".*")
 def test_any_label_has_a_name_that_names_itself_or_is_refused(label, separator, suffix):
     try:
         found = name(label, separator=separator, suffix=suffix)

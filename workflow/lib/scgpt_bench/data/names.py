@@ -54,7 +54,7 @@ def perturbation_name(label: str, dataset: Dataset, source: str | Path, where: s
         part = part.strip()
         if part in dataset.control_labels:
             continue
-        gene = re.sub(rf"(?:{suffix})\Z", "", part, count=1) if suffix else part
+        gene = re.sub(rf"(?:{suffix})\Z", "", part, count=1).rstrip() if suffix else part
         if gene in dataset.control_labels:
             continue
         _check_gene(gene, label, dataset, source, where)
