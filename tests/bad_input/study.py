@@ -85,10 +85,10 @@ JOBS = {
     "align_vocabulary": Job("align_vocabulary.py", {**_CELLS, "vocabulary": "mine/vocab.json"}, ["vocabulary.tsv"]),
     "predict_scgpt": Job("predict_scgpt.py", {
         **_CONTROLS, "checkpoint": _CHECKPOINT, "vocabulary": "vocabulary.tsv", "model": [],
-    }, [f"{FOLD}/scgpt-zero-shot/0/shards/1-of-1.h5ad"], {
+    }, [f"{FOLD}/scgpt-zero-shot/0/predictions.h5ad"], {
         "options": {"kind": "scgpt-zero-shot", "checkpoint": "tiny", "genes_fed": "all"},
         "batch_size": None, "keep_cells": True,
-    }, {"seed": "0", "scatteritem": "1-of-1"}),
+    }, {"seed": "0"}),
     "import_predictions": Job("import_predictions.py", {
         "file": "elsewhere.h5ad", **_CELLS, **_SPLIT, **_CONTROLS,
     }, [f"{FOLD}/elsewhere/0/predictions.h5ad"], {

@@ -118,12 +118,13 @@ def downloads_of_run():
 def benchmarks_of_run():
     """What the heavy jobs cost, as Snakemake measured it."""
     number = config["inference"]["shards"]
+    shards = [f".{index + 1}-of-{number}" for index in range(number)] if number > 1 else [""]
     steps = {
         "predict_baseline": (methods_of(BASELINES | EMBEDDING), [""]),
         "import_predictions": (methods_of(FOREIGN), [""]),
         "predict_benchmark_control": (methods_of(BENCHMARK_CONTROLS), [""]),
         "finetune": (methods_of(FINETUNED), [""]),
-        "predict_scgpt": (methods_of(SCGPT), [f".{index + 1}-of-{number}" for index in range(number)]),
+        "predict_scgpt": (methods_of(SCGPT), shards),
         "evaluate": (config["methods"], [""]),
     }
     jobs = [f"{step}/{dataset}" for step in ("harmonize", "card") for dataset in config["datasets"]]

@@ -1,8 +1,6 @@
-# scGPT: fine-tuning as GPU jobs, and prediction in shards of whole perturbations that a cluster runs side by side.
+# scGPT: fine-tuning as GPU jobs, and prediction, whole or in shards (gather.smk).
 
-
-scattergather:
-    shard=config["inference"]["shards"],
+SHARD = ".{scatteritem}" if config["inference"]["shards"] > 1 else ""
 
 
 rule finetune:
@@ -44,11 +42,15 @@ rule predict_scgpt:
         vocabulary=vocabulary_of_method,
         model=model_of_method,
     output:
-        temp("results/{dataset}/{split}/{method}/{seed}/shards/{scatteritem}.h5ad"),
+        (
+            temp("results/{dataset}/{split}/{method}/{seed}/shards/{scatteritem}.h5ad")
+            if SHARD
+            else "results/{dataset}/{split}/{method}/{seed}/predictions.h5ad"
+        ),
     log:
-        "logs/predict_scgpt/{dataset}.{split}.{method}.{seed}.{scatteritem}.log",
+        f"logs/predict_scgpt/{{dataset}}.{{split}}.{{method}}.{{seed}}{SHARD}.log",
     benchmark:
-        "results/benchmarks/predict_scgpt/{dataset}.{split}.{method}.{seed}.{scatteritem}.tsv"
+        f"results/benchmarks/predict_scgpt/{{dataset}}.{{split}}.{{method}}.{{seed}}{SHARD}.tsv"
     wildcard_constraints:
         method=names_pattern(methods_of(SCGPT)),
     conda:
@@ -65,28 +67,3 @@ rule predict_scgpt:
         keep_cells=config["inference"]["keep_cells"],
     script:
         "../scripts/predict_scgpt.py"
-
-
-rule gather_predictions:
-    input:
-        shards=gather.shard("results/{{dataset}}/{{split}}/{{method}}/{{seed}}/shards/{scatteritem}.h5ad"),
-        controls="results/{dataset}/{split}/controls.h5ad",
-    output:
-        "results/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
-    log:
-        "logs/gather_predictions/{dataset}.{split}.{method}.{seed}.log",
-    benchmark:
-        "results/benchmarks/gather_predictions/{dataset}.{split}.{method}.{seed}.tsv"
-    wildcard_constraints:
-        method=names_pattern(methods_of(SCGPT)),
-    conda:
-        "../../envs/evaluation.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(8000),
-        runtime=minutes(30),
-    params:
-        code=code("gather_predictions.py"),
-        keep_cells=config["inference"]["keep_cells"],
-    script:
-        "../scripts/gather_predictions.py"

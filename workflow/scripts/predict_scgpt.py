@@ -1,4 +1,4 @@
-"""Predict one shard of the test perturbations with scGPT, zero-shot or fine-tuned."""
+"""Predict the test perturbations, or one shard of them, with scGPT, zero-shot or fine-tuned."""
 
 from scgpt_bench.job import logged
 
@@ -18,7 +18,7 @@ with logged(snakemake.log[0]):
     kind = options.pop("kind")
     del options["checkpoint"]
     keep_cells = snakemake.params.keep_cells
-    index, number = map(int, snakemake.wildcards.scatteritem.split("-of-"))
+    index, number = map(int, snakemake.wildcards.get("scatteritem", "1-of-1").split("-of-"))
     controls = read_h5ad(snakemake.input.controls)
     chosen = inference.shard(controls.obs["perturbation"], index - 1, number)
     controls = controls[controls.obs["perturbation"].isin(chosen)].copy()
