@@ -58,6 +58,9 @@ def test_small_jobs_go_together_and_downloads_stay_on_the_head_node(on_slurm):
     rules = [rule_of(job) for job in on_slurm.jobs]
     assert set(rules) >= GROUPED
     assert not {"predict_baseline", "evaluate", "table_page", *ON_THE_HEAD_NODE} & set(rules)
+    for job in on_slurm.jobs:  # one after the other: with the cores and the memory of one
+        if rule_of(job) in GROUPED:
+            assert {"cpu=1", "mem=8000M"} <= set(job["ReqTRES"].split(",")), job
 
 
 def test_tables_are_those_of_the_run_on_this_machine(on_slurm, on_this_machine):

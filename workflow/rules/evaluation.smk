@@ -40,7 +40,7 @@ rule evaluate:
     threads: 1
     resources:
         mem_mb=memory(8000),
-        runtime=minutes(30),
+        runtime=minutes(10),
     params:
         code=code("evaluate.py"),
     script:

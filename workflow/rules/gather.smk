@@ -22,7 +22,7 @@ rule gather_predictions:
     threads: 1
     resources:
         mem_mb=memory(8000),
-        runtime=minutes(30),
+        runtime=minutes(10),
     params:
         code=code("gather_predictions.py"),
         keep_cells=config["inference"]["keep_cells"],
