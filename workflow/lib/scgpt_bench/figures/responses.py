@@ -8,9 +8,9 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.transforms import Bbox
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
@@ -115,65 +115,58 @@ def _scatter(axes: Axes, predicted: np.ndarray, true: np.ndarray, colour: str) -
 def _name_genes(axes: Axes, predicted: np.ndarray, true: np.ndarray, genes: Sequence[str], n_named: int) -> None:
     """Write the names of the strongest genes where they hide neither each other nor a named dot."""
     chosen = np.argsort(-np.abs(true), kind="stable")[:n_named]
-    points = axes.transData.transform(np.column_stack([true[chosen], predicted[chosen]]))
-    origin = axes.transData.transform((0.0, 0.0))
+    to_pixels, to_data = axes.transData.transform, axes.transData.inverted().transform
+    points = to_pixels(np.column_stack([true[chosen], predicted[chosen]]))
     pixel = axes.figure.dpi / 72
     font = FontProperties(family=["DejaVu Sans"], size=_NAMES)
     renderer = FigureCanvasAgg(axes.figure).get_renderer()
-    taken = [Bbox.from_extents(*(point - 2 * pixel), *(point + 2 * pixel)) for point in points]
+    frame = np.array([axes.bbox.min, axes.bbox.max])
+    taken = [np.array([point - 2 * pixel, point + 2 * pixel]) for point in points]
     along = np.linspace(*axes.get_xlim(), 100)
-    drawn = np.vstack([np.column_stack([true, predicted]), np.column_stack([along, along])])
-    drawn = axes.transData.transform(drawn)
+    drawn = to_pixels(np.vstack([np.column_stack([true, predicted]), np.column_stack([along, along])]))
+    leaders = []
     for gene, point in zip(chosen, points, strict=True):
         text = elided(genes[gene], 16)
         size = np.array(renderer.get_text_width_height_descent(text, font, ismath=False)[:2]) + pixel
-        place = _free_place(axes.bbox, taken, drawn, point, point - origin, size, pixel)
+        place = _free_place(frame, taken, drawn, point, point - to_pixels((0.0, 0.0)), size, pixel)
         if place is None:
             continue
         taken.append(place)
-        centre = (np.array([place.x0 + place.x1, place.y0 + place.y1]) / 2 - point) / pixel
-        axes.annotate(
-            literal(text),
-            (true[gene], predicted[gene]),
-            xytext=centre,
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=_NAMES,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": INK, "shrinkA": 0, "shrinkB": 1},
-        )
+        axes.text(*to_data(place.mean(axis=0)), literal(text), ha="center", va="center", fontsize=_NAMES)
+        way, outside = place.mean(axis=0) - point, point - np.clip(point, *place)
+        border = np.divide(-outside, way, out=np.zeros(2), where=outside != 0).max()  # share of the way to the box
+        if border * np.hypot(*way) > 4 * pixel:  # a name right beside its dot needs no line
+            leaders.append(to_data([point, point + border * way]))
+    axes.add_collection(LineCollection(leaders, colors=INK, linewidths=0.4), autolim=False)
 
 
 def _free_place(
-    frame: Bbox,
-    taken: list[Bbox],
+    frame: np.ndarray,
+    taken: Sequence[np.ndarray],
     drawn: np.ndarray,
     point: np.ndarray,
     outwards: np.ndarray,
     size: np.ndarray,
     pixel: float,
-) -> Bbox | None:
+) -> np.ndarray | None:
     """The box of ``size`` near ``point`` that touches no ``taken`` box and hides few ``drawn`` points.
 
-    Four points of distance weigh as much as one hidden dot; ties go to the box that lies outwards. ``None`` where
-    ``frame`` has no room.
+    A box is [lower left and upper right corner, x and y]. Four points of distance weigh as much as one hidden dot; ties
+    go to the nearest box, and of those to the one that lies outwards. ``None`` where ``frame`` has no room.
     """
-    start = np.arctan2(outwards[1], outwards[0])
-    turns = np.array([0, 1, -1, 2, -2, 3, -3, 4]) * np.pi / 4
-    best, least = None, np.inf
-    for distance in np.array([3, 8, 14, 21, 29, 38]) * pixel:
-        for angle in start + turns:
-            centre = point + np.array([np.cos(angle), np.sin(angle)]) * (distance + size / 2)
-            low, high = centre - size / 2, centre + size / 2
-            box = Bbox.from_extents(*low, *high)
-            inside = frame.x0 < low[0] and high[0] < frame.x1 and frame.y0 < low[1] and high[1] < frame.y1
-            if not inside or any(box.overlaps(other) for other in taken):
-                continue
-            hidden = np.all((drawn > low) & (drawn < high), axis=1).sum()
-            cost = hidden + distance / (4 * pixel)
-            if cost < least:
-                best, least = box, cost
-    return best
+    distance, turn = np.meshgrid(np.array([3, 8, 14, 21, 29, 38]) * pixel, [0, 1, -1, 2, -2, 3, -3, 4], indexing="ij")
+    distance, angle = distance.ravel(), np.arctan2(outwards[1], outwards[0]) + turn.ravel() * np.pi / 4
+    centre = point + np.column_stack([np.cos(angle), np.sin(angle)]) * (distance[:, None] + size / 2)
+    low, high = centre - size / 2, centre + size / 2
+    free = ((frame[0] < low) & (high < frame[1])).all(axis=1)
+    for box in taken:
+        free &= ~((low <= box[1]) & (box[0] <= high)).all(axis=1)
+    if not free.any():
+        return None
+    near = drawn[((drawn > low.min(axis=0)) & (drawn < high.max(axis=0))).all(axis=1)]
+    hidden = ((near > low[:, None]) & (near < high[:, None])).all(axis=2).sum(axis=1)
+    best = np.argmin(np.where(free, hidden + distance / (4 * pixel), np.inf))
+    return np.array([low[best], high[best]])
 
 
 def _correlation_text(predicted: np.ndarray, true: np.ndarray) -> str:

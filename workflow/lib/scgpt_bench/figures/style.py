@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import textwrap
@@ -214,6 +215,7 @@ def lines_within(text: str, inches: float, size: float, weight: str = "normal", 
     return "\n".join(literal(line) for line in lines)
 
 
+@functools.lru_cache(maxsize=10_000)  # the figures of a job share names and notes
 def _points(line: str, size: float, weight: str = "normal") -> float:
     font = FontProperties(family=["DejaVu Sans"], size=size, weight=weight)
     return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0]
@@ -314,8 +316,8 @@ def save(figure: Figure, path: str | Path) -> None:
     else:
         raise InputError(path, "suffix", repr(suffix), ".svg or .png")
     if figure.get_layout_engine() is not None:
-        # A constrained layout moves a little with every drawing; one drawing settles it for all files of a figure.
-        figure.draw_without_rendering()
+        # A constrained layout moves a little with every drawing; it is computed once for all files of a figure.
+        figure.get_layout_engine().execute(figure)
         figure.set_layout_engine("none")
     with files.whole(path) as partial:
         figure.savefig(partial, format=suffix[1:], metadata=metadata)

@@ -52,7 +52,8 @@ def bin_cells(cells: np.ndarray | sp.csr_matrix, n_bins: int, source: str = "cel
         expressed = matrix.data[start:end] > 0
         values, genes = matrix.data[start:end][expressed], matrix.indices[start:end][expressed]
         if values.size:
-            edges[row] = np.quantile(values, steps)
+            # numpy.quantile takes ten times as long for the few values of one cell.
+            edges[row] = np.interp(steps * (values.size - 1), np.arange(values.size), np.sort(values))
             bins[row, genes] = _middle_bin(values, edges[row])
     return bins, edges
 
