@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-long test-slurm coverage verify lint format bench check-data slurm-profile lock clean
 
@@ -11,19 +12,19 @@ demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. L
 	@echo "The report is results/report.html: open it in a browser."
 
 test: $(INSTALLED)  ## Every test that this machine can run, but for the long ones and those on Slurm.
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not long and not slurm"
-	@echo "Left out: long tests (make test-long: whole planted experiments, calibration on 200 draws, runs killed in every"
-	@echo "stage, memory over a thousand batches) and every rule on a real Slurm (make test-slurm)."
+	$(PYTEST) -m "not long and not slurm"
+	@echo "Left out: long tests (make test-long: whole planted experiments, all folds of papalexi_2021, calibration on 200"
+	@echo "draws, runs killed in every stage, memory over a thousand batches) and every rule on a real Slurm (make test-slurm)."
 
 test-long: $(INSTALLED)  ## Whole planted experiments, calibration, the same bytes after kills, memory.
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "long and not slurm"
+	$(PYTEST) -m "long and not slurm"
 
 test-slurm: $(INSTALLED)  ## Every rule on a Slurm of the tests' own, each in its own environment; needs root on Debian 12.
 	SCGPT_BENCH_SLURM_MUST_RUN=1 $(BIN)/python -m pytest tests/slurm
 
 coverage: $(INSTALLED)  ## Which lines of the library the tests of `make test` run; fails below 90 %.
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not long and not workflow and not slurm" --cov --cov-report=
+	$(PYTEST) -m "not long and not workflow and not slurm" --cov --cov-report=
 	$(BIN)/coverage report --fail-under 90 --skip-covered --sort cover
 
 verify: $(INSTALLED)  ## Repeats the run of results/provenance.json in a folder of its own and says what differs.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import tiny
+from scgpt_bench.files import read_table
 from snakemake_checkout import Checkout, copy_of_checkout
 
 pytestmark = [pytest.mark.workflow, pytest.mark.long]
@@ -107,13 +109,18 @@ def test_a_damaged_file_is_named_and_made_again(second):
 
 
 def test_another_batch_size_and_more_threads_move_a_prediction_by_rounding_only(first, tmp_path):
-    before = anndata.read_h5ad(first.path / PREDICTED)
-    study = json.loads(json.dumps(tiny.STUDY)) | {"inference": {"batch_size": 3}, "hardware": {"gpu": 0, "threads": 2}}
-    first.write("other.yaml", json.dumps(study))
-    first.snakemake(PREDICTED, "--configfile", "other.yaml", "--forcerun", "predict_scgpt", "--rerun-triggers", "input")
-    after = anndata.read_h5ad(first.path / PREDICTED)
+    other = Checkout(shutil.copytree(first.path, tmp_path / "other"))
+    study = tiny.STUDY | {"inference": {"batch_size": 3}, "hardware": {"gpu": 0, "threads": 2}}
+    other.write("other.yaml", json.dumps(study))
+    targets = [PREDICTED, "results/verdicts.tsv", "--configfile", "other.yaml"]
+    other.snakemake(*targets, "--forcerun", "predict_scgpt", "--rerun-triggers", "input")
+    before, after = (anndata.read_h5ad(checkout.path / PREDICTED) for checkout in (first, other))
     assert list(after.obs_names) == list(before.obs_names)
     np.testing.assert_allclose(after.X, before.X, atol=1e-5)
+    judged = ["dataset", "split", "method", "metric", "best_baseline", "verdict"]
+    before, after = (read_table(checkout.path / "results" / "verdicts.tsv") for checkout in (first, other))
+    assert len(after) > 0
+    assert after[judged].equals(before[judged])
 
 
 def test_verify_repeats_the_run_and_tells_a_table_that_was_edited(first):

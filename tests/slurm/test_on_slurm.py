@@ -40,7 +40,7 @@ def test_every_job_completes(on_slurm):
 
 
 def test_every_rule_has_run(site, on_slurm):
-    listed = site.snakemake("--list-rules").stdout
+    listed = site.snakemake("--list-rules", "--configfile", STUDY).stdout
     rules = set(re.findall(r"^(\w+)$", listed, re.MULTILINE)) - DOWNLOADS - DROPS - {"results"}
     ran = {path.name for path in (on_slurm.path / "results" / "benchmarks").iterdir()}
     ran |= {path.stem for path in (on_slurm.path / "results" / "benchmarks").glob("*.tsv")}
