@@ -224,7 +224,7 @@ class _Engine:
             # What an unexpressed gene without flag adds to its identity: the same in every cell, and most tokens do.
             self.unexpressed = model.value_encoder(torch.zeros(1, 1, device=self.device))[0] + self.flags[NOT_PERTURBED]
         self.first_projection = None
-        if self.fast and len(token_ids) < CpuEncoder.LONG:  # with more genes it is memory for a percent of the time
+        if self.fast:
             self.first_projection = self.encoder.first_projection(self.identity + self.unexpressed)
 
     def _autocast(self):

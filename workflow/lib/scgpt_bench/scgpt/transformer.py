@@ -118,7 +118,7 @@ class Projection:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight)
 
     def __call__(self, x: Tensor, activation: str = "none", slope: float | None = None) -> Tensor:
-        """[rows x in] -> [rows x out], after ``none``, ``relu``, ``sigmoid`` or ``leaky_relu`` (with its slope)."""
+        """[rows x in] -> [rows x out], after ``none``, ``relu`` or ``leaky_relu`` (with its slope)."""
         scalars = [] if slope is None else [slope]
         return torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, activation, scalars, "")
 
@@ -131,7 +131,6 @@ class CpuEncoder:
     """The same layers for inference in fp32 on a CPU: in place, in blocks of rows that stay in the cache."""
 
     ROWS = 512  # hidden states of one block: 1 MB at the width of the published checkpoints
-    LONG = 3000  # tokens of a cell from which attention in blocks is faster than PyTorch's kernel
 
     def __init__(self, encoder: Encoder):
         self.layers = [_CpuLayer(layer) for layer in encoder.layers]
@@ -146,7 +145,7 @@ class CpuEncoder:
         """As :meth:`Encoder.packed`; overwrites ``x``. The first layer's projection may come from elsewhere."""
         for i, layer in enumerate(self.layers):
             qkv = layer.qkv(x) if i or first_projection is None else first_projection()
-            attended = layer.attend(qkv, lengths)
+            attended = attend(qkv, lengths, layer.heads)
             del qkv  # the largest array, and not needed below
             for rows, attended_rows in zip(x.split(self.ROWS), attended.split(self.ROWS), strict=True):
                 rows.copy_(layer.after_attention(rows, attended_rows))
@@ -162,43 +161,6 @@ class _CpuLayer:
         self.linear1 = Projection(layer.linear1.weight, layer.linear1.bias)
         self.linear2 = Projection(layer.linear2.weight, layer.linear2.bias)
 
-    def attend(self, qkv: Tensor, lengths: Sequence[int]) -> Tensor:
-        if len(lengths) == 1 and lengths[0] >= CpuEncoder.LONG:
-            return _attend_in_blocks(qkv, self.heads)
-        return attend(qkv, lengths, self.heads)
-
     def after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
         x = self.norm1(self.out.added_to(x, attended))
         return self.norm2(self.linear2.added_to(x, self.linear1(x, "relu")))
-
-
-_SCORES = 2**19  # attention weights in one block: 2 MB
-_SHIFT = 16.0  # sigmoid(x) = exp(x) within 1e-7 for x below -16
-_SMALLEST_SUM = 1e-30  # of attention weights before normalization; far above what fp32 can still hold
-
-
-def _attend_in_blocks(qkv: Tensor, heads: int) -> Tensor:
-    """Attention within one cell, [tokens x 3 width] -> [tokens x width], the exponential fused into the product.
-
-    Softmax does not change when a number is subtracted from a row of scores. Subtracting 16 more than the bound
-    |query| max |key| leaves only scores below -16, where the sigmoid is the exponential, and oneDNN computes a sigmoid
-    while a product is still in registers. The number to subtract is one more component of the query; that of every key
-    is 1. A row so far below its bound that fp32 cannot hold it sends the cell to PyTorch's kernel.
-    """
-    length, width = qkv.shape[0], qkv.shape[1] // 3
-    attended, sums = torch.empty(length, heads, width // heads), torch.empty(heads, length, 1)
-    rows = max(64, _SCORES // length // 64 * 64)
-    for head, (query, key, value) in enumerate(qkv.view(length, 3, heads, -1).permute(2, 1, 0, 3)):
-        query = query * query.shape[-1] ** -0.5  # length x head width
-        bound = query.norm(dim=-1, keepdim=True) * key.norm(dim=-1).max()
-        query = torch.cat([query, -bound - _SHIFT], dim=-1)  # length x head width + 1
-        scores = Projection(torch.cat([key, torch.ones_like(bound)], dim=-1))
-        mixture = Projection(value.contiguous().t().contiguous())
-        for start in range(0, length, rows):
-            block = slice(start, start + rows)
-            weights = scores(query[block], "sigmoid")  # rows x length, not normalized
-            torch.sum(weights, dim=1, keepdim=True, out=sums[head, block])
-            attended[block, head] = mixture(weights).div_(sums[head, block])
-    if sums.min() < _SMALLEST_SUM:
-        return attend(qkv, [length], heads)
-    return attended.view(length, width)
