@@ -128,8 +128,8 @@ def predict(
         ``all``, or each cell's ``nonzero`` genes and targets; genes not fed are predicted as 0, what they are.
     batch_size
         Cells per batch at most; None chooses it from a fixed number of tokens and from the free memory. Halved when
-        memory runs out. Another batch size moves a prediction by less than 1e-5. On a CPU, batches are computed side by side
-        on as many cores as torch has threads.
+        memory runs out. Another batch size moves a prediction by less than 1e-5. On a CPU, batches are computed side
+        by side on as many cores as torch has threads.
 
     Yields
     ------
