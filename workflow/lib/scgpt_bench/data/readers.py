@@ -161,7 +161,7 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, targe
         with archive.open(member) as source:
             shutil.copyfileobj(source, target)
         target.flush()
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
         raise InputError(path, member.filename, str(error), "a whole file, not encrypted") from None
 
 

@@ -52,7 +52,7 @@ def bin_cells(cells: np.ndarray | sp.csr_matrix, n_bins: int, source: str = "cel
         expressed = matrix.data[start:end] > 0
         values, genes = matrix.data[start:end][expressed], matrix.indices[start:end][expressed]
         if values.size:
-            # numpy.quantile takes ten times as long for the few values of one cell.
+            # numpy.quantile is slow on the few values of one cell: binning took four times as long with it.
             edges[row] = np.interp(steps * (values.size - 1), np.arange(values.size), np.sort(values))
             bins[row, genes] = _middle_bin(values, edges[row])
     return bins, edges
