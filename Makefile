@@ -14,12 +14,12 @@ demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. L
 test: $(INSTALLED)  ## Every test that this machine can run, but for the long ones and those on Slurm.
 	$(PYTEST) -m "not long and not slurm"
 	@echo "Left out: long tests (make test-long: whole planted experiments, all folds of papalexi_2021, calibration on 200"
-	@echo "draws, runs killed in every stage, memory over a thousand batches) and every rule on a real Slurm (make test-slurm)."
+	@echo "draws, runs killed in every stage, memory over a thousand batches) and the demo on a real Slurm (make test-slurm)."
 
 test-long: $(INSTALLED)  ## Whole planted experiments, calibration, the same bytes after kills, memory.
 	$(PYTEST) -m "long and not slurm"
 
-test-slurm: $(INSTALLED)  ## Every rule on a Slurm of the tests' own, each in its own environment; needs root on Debian 12.
+test-slurm: $(INSTALLED)  ## The demo, and every other rule, on a Slurm of the tests' own; needs root on Debian 12.
 	SCGPT_BENCH_SLURM_MUST_RUN=1 $(BIN)/python -m pytest tests/slurm
 
 coverage: $(INSTALLED)  ## Which lines of the library the tests of `make test` run; fails below 90 %.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -127,17 +128,31 @@ def test_another_batch_size_and_more_threads_move_a_prediction_by_rounding_only(
     np.testing.assert_allclose(after[numbers], before[numbers], atol=1e-4)
 
 
-def test_verify_repeats_the_run_and_tells_a_table_that_was_edited(first):
+def verify(checkout: Checkout) -> subprocess.CompletedProcess:
+    """What `make verify` does."""
     command = [sys.executable, "-m", "scgpt_bench.verification", "results/provenance.json"]
-    environment = {**os.environ, "PYTHONPATH": str(first.path / "workflow" / "lib")}
+    environment = {**os.environ, "PYTHONPATH": str(checkout.path / "workflow" / "lib")}
+    return subprocess.run(command, cwd=checkout.path, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_verify_repeats_the_run_and_tells_a_table_that_was_edited(first):
     path = first.path / "results" / "provenance.json"
     document = json.loads(path.read_text())
     edited = next(entry for entry in document["results"] if entry["path"] == "results/scores.tsv")
     edited["sha256"] = "0" * 64
     document["versions"]["numpy"] = "0.1"
     path.write_text(json.dumps(document))
-    done = subprocess.run(command, cwd=first.path, env=environment, capture_output=True, text=True, check=False)
+    done = verify(first)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "other surroundings: numpy: 0.1 in the run" in done.stdout
     assert "differs: results/scores.tsv: differs (by how much is unknown" in done.stdout
     assert "5 of 6 tables of results are the same bytes" in done.stdout
+
+
+def test_the_demo_twice_gives_the_same_tables(tmp_path):
+    checkout = copy_of_checkout(tmp_path)
+    checkout.snakemake()
+    done = verify(checkout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    same, of = map(int, re.search(r"(\d+) of (\d+) tables of results are the same bytes", done.stdout).groups())
+    assert same == of > 20

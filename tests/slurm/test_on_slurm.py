@@ -1,4 +1,4 @@
-"""Every rule by the literal `snakemake --profile slurm`: a real Slurm, no network, each in its own environment."""
+"""The demo by the literal `snakemake --profile slurm`: a real Slurm, no network, each rule in its own environment."""
 
 import os
 import re
@@ -20,10 +20,11 @@ GPU_RULES = {"pretrain", "finetune", "predict_scgpt", "predict_by_script"}
 ON_THE_HEAD_NODE = {"all", "copy_checkpoint", "report_of_run"}
 DOWNLOADS = {"fetch_dataset", "fetch_checkpoint", "pretrain_census", "prefetch"}  # see test_prefetch.py
 DROPS = {"check_data", "check_drop", "drop_comparison"}  # see tests/workflow/test_drops.py
-GROUPED = {"baselines", "evaluation", "figures"}
+SHARDED = {"gather_predictions"}  # see with_long_training
+GROUPED = {"samples", "baselines", "evaluation", "tables", "figures"}
 LARGEST = 8000  # megabytes that any of their jobs asks for
-STUDY = "tests/slurm/every_rule.yaml"
-EPOCHS = 80  # of a fine-tuning that is still running when something happens to it
+LONG_TRAINING = "tests/slurm/long_training.yaml"
+EPOCHS = 40  # of a fine-tuning that is still running when something happens to it
 TABLES = ("*/*/*/*/metrics.tsv", "*/*/*/*/official_*.tsv", "*/*/*/*/stress.tsv", "*.tsv")
 TIMES = "cost.tsv"  # the one table that holds times
 
@@ -40,8 +41,8 @@ def test_every_job_completes(on_slurm):
 
 
 def test_every_rule_has_run(site, on_slurm):
-    listed = site.snakemake("--list-rules", "--configfile", STUDY).stdout
-    rules = set(re.findall(r"^(\w+)$", listed, re.MULTILINE)) - DOWNLOADS - DROPS - {"results"}
+    listed = site.snakemake("--list-rules", *site.study).stdout
+    rules = set(re.findall(r"^(\w+)$", listed, re.MULTILINE)) - DOWNLOADS - DROPS - SHARDED - {"results"}
     ran = {path.name for path in (on_slurm.path / "results" / "benchmarks").iterdir()}
     ran |= {path.stem for path in (on_slurm.path / "results" / "benchmarks").glob("*.tsv")}
     assert rules - {"all"} == {path.removesuffix(".tsv") for path in ran} - GROUPED
@@ -84,7 +85,7 @@ def test_logs_of_rules_and_of_slurm_are_kept(on_slurm):
 
 
 def test_the_same_command_again_has_nothing_to_do(site, on_slurm):
-    assert "Nothing to be done" in site.snakemake("--configfile", STUDY).stdout
+    assert "Nothing to be done" in site.snakemake(*site.study).stdout
 
 
 def test_jobs_have_no_network(site):
@@ -125,12 +126,12 @@ def test_what_slurm_costs(on_slurm, on_this_machine, capsys):
 
 
 def with_long_training(site, name):
-    """The same study and one more method, with a fine-tuning that takes a while; its configuration and its folder."""
-    study = yaml.safe_load((site.checkout.path / STUDY).read_text())
-    options = {"kind": "scgpt-finetuned", "epochs": EPOCHS, "patience": None}
-    study["methods"][name] = {**study["methods"]["scgpt-finetuned"], **options}
+    """The demo and one more method, with a fine-tuning that takes a while; its configuration and its folder."""
+    study = yaml.safe_load((site.checkout.path / LONG_TRAINING).read_text())
+    options = {"kind": "scgpt-finetuned", "checkpoint": "small", "max_seq_len": 60, "epochs": EPOCHS, "patience": None}
+    study["methods"] = {name: options}
     text = yaml.safe_dump(study, sort_keys=False)
-    return site.checkout.write(f"{name}.yaml", text), f"results/planted/fold0/{name}/0"
+    return [*site.demo, site.checkout.write(f"{name}.yaml", text)], f"results/planted/fold0/{name}/0"
 
 
 def attempts(site, rule, name):
@@ -160,7 +161,7 @@ def test_a_job_over_its_memory_or_its_time_is_tried_again_with_more(site, on_slu
     configuration, folder = with_long_training(site, "over-limits")
     limits = ["finetune:slurm_partition=gpu", "finetune:runtime=2 ** (attempt - 1)"]
     limits += ["predict_scgpt:slurm_partition=gpu", "predict_scgpt:mem_mb=250 * 8 ** (attempt - 1)"]
-    process = site.start(f"{folder}/predictions.h5ad", "--configfile", configuration, "--set-resources", *limits)
+    process = site.start(f"{folder}/predictions.h5ad", *configuration, "--set-resources", *limits)
     wait_for(lambda: is_training(site, "over-limits"), "fine-tuning", seconds=300)
     for stuck in processes(site, "finetune.py"):
         os.kill(stuck, signal.SIGSTOP)  # now it will not be done in its minute, however fast the machine
@@ -179,7 +180,7 @@ def test_a_job_over_its_memory_or_its_time_is_tried_again_with_more(site, on_slu
 
 def test_after_a_cancelled_job_and_a_killed_snakemake_the_same_command_goes_on(site, on_slurm):
     configuration, folder = with_long_training(site, "killed")
-    command = [f"{folder}/predictions.h5ad", "--configfile", configuration]
+    command = [f"{folder}/predictions.h5ad", *configuration]
     finished = {path: path.stat().st_mtime_ns for path in (site.checkout.path / "results").rglob("*.h5ad")}
     process = site.start(*command)
     wait_for(lambda: is_training(site, "killed"), "fine-tuning", seconds=300)
@@ -202,7 +203,7 @@ def test_after_a_cancelled_job_and_a_killed_snakemake_the_same_command_goes_on(s
 @pytest.mark.parametrize("missing", ["Slurm", "accounting", "GPU partition"])
 def test_what_the_cluster_lacks_is_said_before_a_job_is_submitted(site, on_slurm, missing):
     configuration, folder = with_long_training(site, "refused")
-    arguments = [f"{folder}/predictions.h5ad", "--configfile", configuration]
+    arguments = [f"{folder}/predictions.h5ad", *configuration]
     slurm_conf = site.cluster.folder / "etc" / "slurm.conf"
     text = slurm_conf.read_text()
     before = len(site.cluster.jobs())

@@ -164,6 +164,13 @@ def test_the_history_is_one_row_per_epoch_with_all_that_a_reader_asks_for(fabric
     assert history["seconds"].is_monotonic_increasing
 
 
+def test_progress_is_told_from_the_first_batch_on(fabric, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        training.train(regression(epochs=2), fabric, tmp_path, "a", seed=0)
+    batches = [record.getMessage() for record in caplog.records if " batch " in record.getMessage()]
+    assert [line.partition(" loss")[0] for line in batches] == ["epoch 1/2 batch 1/3"]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_stops_with_the_place(fabric, tmp_path, value):

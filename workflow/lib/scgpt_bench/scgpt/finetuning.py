@@ -264,7 +264,7 @@ def finetune(
         clip_norm=options.clip_norm,
         patience=options.patience,
         save_minutes=machine.save_minutes,
-        log_every=machine.log_every,
+        log_seconds=machine.log_seconds,
     )
     report = {
         "seed": seed,

@@ -302,7 +302,7 @@ def pretrain(
     identity = json.dumps([asdict(options), seed, name, len(source), genes, about])
     training.train(
         task, fabric, folder, identity, seed=seed, clip_norm=options.clip_norm, save_minutes=machine.save_minutes,
-        log_every=machine.log_every,
+        log_seconds=machine.log_seconds,
     )  # fmt: skip
     model = model.cpu()
     scores = held_out_loss(model, source, training_rows, held_out_rows, vocabulary, options, seed)

@@ -89,7 +89,7 @@ class Machine:
     devices: int = 1
     nodes: int = 1
     save_minutes: float = 10.0
-    log_every: int = 50
+    log_seconds: float = 20.0
 
     def fabric(self) -> Fabric:
         """The devices, launched: bf16 mixed precision on GPUs that have it, fp32 elsewhere.
@@ -147,7 +147,7 @@ def train(
     clip_norm: float = 1.0,
     patience: int | None = None,
     save_minutes: float = 10.0,
-    log_every: int = 50,
+    log_seconds: float = 20.0,
     stall_epochs: int = 3,
 ) -> Position:
     """Run or resume ``task`` and leave its model with the selected weights.
@@ -163,6 +163,8 @@ def train(
         Largest norm of a step's gradient.
     patience
         Epochs without a better ``task.select`` after which training ends; None never.
+    log_seconds
+        Time between two lines of progress; the first comes after the first batch, which tells how long one takes.
     stall_epochs
         Epochs after which the loss must have fallen below that of the first.
 
@@ -180,6 +182,7 @@ def train(
     if fabric.is_global_zero:
         _write_history(position, folder)
     saved = started = time.monotonic()
+    logged = -math.inf
     with _listen_to_sigterm() as stop_asked:
         while position.epoch < task.epochs and not _out_of_patience(position, patience):
             model.train()
@@ -187,14 +190,15 @@ def train(
                 loss, norm, stop = _step(task, fabric, model, optimizer, position, seed, clip_norm, stop_asked())
                 position.step, position.batch = position.step + 1, position.batch + 1
                 position.loss_sum, position.norm_sum = position.loss_sum + loss, position.norm_sum + norm
-                if fabric.is_global_zero and position.step % log_every == 0:
-                    mean = position.loss_sum / position.batch
+                if fabric.is_global_zero and time.monotonic() - logged > log_seconds:
+                    logged, mean = time.monotonic(), position.loss_sum / position.batch
                     log.info("epoch %d/%d batch %d/%d loss %.5g", position.epoch + 1, task.epochs, position.batch,
                              task.batches, mean)  # fmt: skip
                 if stop or time.monotonic() - saved > 60 * save_minutes:
                     started = _save(folder, identity, model, optimizer, position, started, fabric)
                     saved = time.monotonic()
                 if stop:
+                    log.info("SIGTERM: saved at epoch %d batch %d", position.epoch + 1, position.batch)
                     raise Interrupted
             _end_epoch(task, fabric, model, position, folder, started, stall_epochs)
             started = saved = _save(folder, identity, model, optimizer, position, started, fabric)
