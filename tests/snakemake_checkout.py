@@ -1,5 +1,6 @@
 """Whole configurations, run by Snakemake in a copy of the checkout, as a user would."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -51,3 +52,13 @@ def copy_of_checkout(target: Path) -> Checkout:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
     return Checkout(target)
+
+
+def copy_with_demo(target: Path) -> Checkout:
+    """A copy of the checkout in which the demo has run: by `make demo` in ``SCGPT_BENCH_DEMO``, as in CI, or here."""
+    if made := os.environ.get("SCGPT_BENCH_DEMO"):
+        shutil.copytree(made, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".venv", ".git"))
+        return Checkout(target)
+    checkout = copy_of_checkout(target)
+    checkout.snakemake()
+    return checkout

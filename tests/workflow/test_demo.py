@@ -10,16 +10,14 @@ import browser
 from scgpt_bench.files import read_table
 from scgpt_bench.methods.predictions import method_of
 from scgpt_bench.report.page import CATEGORIES
-from snakemake_checkout import copy_of_checkout
+from snakemake_checkout import copy_with_demo
 
 pytestmark = pytest.mark.workflow
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    checkout = copy_of_checkout(tmp_path_factory.mktemp("demo"))
-    checkout.snakemake()
-    return checkout
+    return copy_with_demo(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="module")
