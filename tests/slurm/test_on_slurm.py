@@ -23,7 +23,7 @@ DROPS = {"check_data", "check_drop", "drop_comparison"}  # see tests/workflow/te
 GROUPED = {"samples", "baselines", "evaluation", "tables", "figures"}
 LARGEST = 8000  # megabytes that any of their jobs asks for
 LONG_TRAINING = "tests/slurm/long_training.yaml"
-EPOCHS = 40  # of a fine-tuning that is still running when something happens to it
+EPOCHS = 25  # of a fine-tuning that is still running when something happens to it
 TABLES = ("*/*/*/*/metrics.tsv", "*/*/*/*/stress.tsv", "*.tsv")
 TIMES = "cost.tsv"  # the one table that holds times
 
