@@ -56,9 +56,10 @@ def copy_of_checkout(target: Path) -> Checkout:
 
 def copy_with_demo(target: Path) -> Checkout:
     """A copy of the checkout in which the demo has run: by `make demo` in ``SCGPT_BENCH_DEMO``, as in CI, or here."""
-    if made := os.environ.get("SCGPT_BENCH_DEMO"):
-        shutil.copytree(made, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".venv", ".git"))
-        return Checkout(target)
     checkout = copy_of_checkout(target)
-    checkout.snakemake()
+    if made := os.environ.get("SCGPT_BENCH_DEMO"):
+        for name in ("resources", "results", "logs", ".snakemake"):
+            shutil.copytree(Path(made) / name, target / name, dirs_exist_ok=True)
+    else:
+        checkout.snakemake()
     return checkout
