@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -115,7 +114,7 @@ class Run:
 
     path: Path
     jobs: list[dict[str, str]]
-    seconds: float
+    seconds: float | None
 
 
 @pytest.fixture(scope="session")
@@ -130,9 +129,8 @@ def on_slurm(site):
 
 @pytest.fixture(scope="session")
 def on_this_machine(tmp_path_factory):
-    """The demo with the local profile."""
+    """The demo with the local profile; its time tells something only beside the other's, on the machine as it is."""
+    start = time.monotonic()
     checkout = copy_with_demo(tmp_path_factory.mktemp("local"))
-    logs = sorted(path.name for path in (checkout.path / ".snakemake" / "log").iterdir())
-    start = datetime.strptime(logs[0].partition(".")[0], "%Y-%m-%dT%H%M%S").timestamp()
-    seconds = (checkout.path / "results" / "report.html").stat().st_mtime - start
+    seconds = None if "SCGPT_BENCH_DEMO" in os.environ else time.monotonic() - start
     return Run(checkout.path, [], seconds)

@@ -65,7 +65,7 @@ def test_small_jobs_go_together_and_downloads_stay_on_the_head_node(on_slurm):
             assert int(re.search(r"mem=(\d+)M", job["ReqTRES"])[1]) <= LARGEST, job
 
 
-def test_tables_are_those_of_the_run_on_this_machine(on_slurm, on_this_machine):
+def test_tables_are_those_of_the_run_on_this_machine(on_slurm, on_this_machine, capsys):
     compared = 0
     for pattern in TABLES:
         for path in sorted((on_this_machine.path / "results").glob(pattern)):
@@ -75,6 +75,9 @@ def test_tables_are_those_of_the_run_on_this_machine(on_slurm, on_this_machine):
             assert (on_slurm.path / relative).read_bytes() == path.read_bytes(), relative
             compared += 1
     assert compared > 25
+    if on_this_machine.seconds is not None:
+        with capsys.disabled():
+            print(f"\n{on_slurm.seconds:.0f} s on Slurm, {on_this_machine.seconds:.0f} s without")
 
 
 def test_logs_of_rules_and_of_slurm_are_kept(on_slurm):
@@ -109,16 +112,6 @@ def test_an_environment_holds_what_it_declares_and_nothing_of_snakemakes_own(sit
     assert imports("import pooch, anndata, snakemake.iocontainers").returncode == 0
     for line in ("import torch", "import importlib; importlib.import_module('pytest')"):
         assert "ModuleNotFoundError" in imports(line).stderr
-
-
-def test_what_slurm_costs(on_slurm, on_this_machine, capsys):
-    """Reported, not judged: the machine may be busy with other things."""
-    ratio = on_slurm.seconds / on_this_machine.seconds
-    with capsys.disabled():
-        print(
-            f"\n{on_slurm.seconds:.0f} s on Slurm, {on_this_machine.seconds:.0f} s without: {ratio:.2f} times as long"
-        )
-    assert ratio > 0
 
 
 # What goes wrong on clusters. These tests stay in this file, so that they share its Slurm, environments and results.

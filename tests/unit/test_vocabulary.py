@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import rdata
 
 from scgpt_bench.scgpt.vocabulary import align, human_vocabulary, read_vocabulary
 
@@ -56,7 +57,6 @@ def test_the_human_vocabulary_is_that_of_the_published_checkpoint():
 
 
 def test_the_papalexi_genes_that_scgpt_knows(mirror):
-    rdata = pytest.importorskip("rdata")
     file = mirror / "papalexi_2021" / "lowmoi_example_data.rda"
     (data,) = rdata.read_rda(file, default_encoding="utf8").values()
     genes = list(data["response_matrix"].Dimnames[0])
