@@ -5,16 +5,19 @@ INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-long test-slurm coverage verify lint format bench check-data slurm-profile lock clean
+.PHONY: demo test test-extended test-long test-slurm coverage verify lint format bench check-data slurm-profile lock clean
 
 demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. Leaves results/report.html.
 	$(BIN)/snakemake --profile profiles/local
 	@echo "The report is results/report.html: open it in a browser."
 
-test: $(INSTALLED)  ## Every test that this machine can run, but for the long ones and those on Slurm.
-	$(PYTEST) -m "not long and not slurm"
-	@echo "Left out: long tests (make test-long: whole planted experiments, all folds of papalexi_2021, calibration on 200"
-	@echo "draws, runs killed in every stage, memory over a thousand batches) and the demo on a real Slurm (make test-slurm)."
+test: $(INSTALLED)  ## The library, the demo and a fold of real cells: what to run after every change.
+	$(PYTEST) -m "not extended and not long and not slurm"
+	@echo "Left out: more whole configurations and runs killed again and again (make test-extended), the demo on a real"
+	@echo "Slurm (make test-slurm), whole experiments of many minutes (make test-long)."
+
+test-extended: $(INSTALLED)  ## Combinations, drops and the Virtual Cell Challenge, whole; trainings and set-ups killed again and again.
+	$(PYTEST) -m "extended"
 
 test-long: $(INSTALLED)  ## Whole planted experiments, calibration, the same bytes after kills, memory.
 	$(PYTEST) -m "long and not slurm"
@@ -69,6 +72,9 @@ lock:  ## Resolve requirements.in afresh into requirements.lock.
 	(echo "# Resolved from requirements.in by \`make lock\`."; .venv-lock/bin/python -m pip freeze | sed "s/+cpu//") > requirements.lock
 	rm -rf .venv-lock
 
-clean:  ## Removes what was computed; keeps downloads, checkpoints and .venv.
-	rm -rf results/* logs .snakemake
+# A checkpoint whose benchmark is gone would be pretrained again, and one of which Snakemake has no record would be kept
+# whatever its options became.
+clean:  ## Removes results and logs; keeps downloads, checkpoints, what they cost (results/benchmarks), .snakemake and .venv.
+	find results -mindepth 1 -maxdepth 1 ! -name benchmarks -exec rm -rf {} +
+	rm -rf logs
 	git checkout -- results 2>/dev/null || true

@@ -93,7 +93,7 @@ def our_step(pairs) -> Callable[[], float]:
     position = training.Position()
 
     def step() -> float:
-        loss, _, _ = training._step(task, fabric, model, optimizer, position, SEED, CLIP, False)
+        loss, _, _ = training._step(task, fabric, model, optimizer, position, SEED, CLIP, [])
         position.step, position.batch = position.step + 1, position.batch + 1
         return loss
 

@@ -28,7 +28,7 @@ METHODS = {
 METRICS = ["pearson", "mse", "mae", "pearson_delta"]
 MORE_METRICS = [f"{metric}_top{number}" for metric in METRICS for number in (20, 50, 100)]
 SPLIT = "fold0"
-DEVIATIONS = {"keep_targets": "kept", "unmeasured targets": "enter as tokens"}
+DEVIATIONS = {"pair_within": "within its own", "unmeasured targets": "enter as tokens"}
 
 
 @dataclass(frozen=True)
@@ -205,5 +205,6 @@ def statement(kind: str) -> dict:
     report |= {"n_random": sum(random.values()), "n_pretrained": 50_000}
     said = {"load_report": report, "genes_padded": 6, "targets_outside_vocabulary": []}
     if kind == "scgpt-finetuned":
-        said["finetuning"] = {"options": {"epochs": 7, "freeze": ["encoder"]}, "deviations": DEVIATIONS}
+        options = {"epochs": 7, "freeze": ["encoder"], "pair_within": ["batch", "cell_type"]}
+        said["finetuning"] = {"options": options, "deviations": DEVIATIONS}
     return json.loads(json.dumps(said))

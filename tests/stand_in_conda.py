@@ -17,7 +17,8 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 LOCK = HERE.parent / "requirements.lock"
-PYPI_NAME = {"matplotlib-base": "matplotlib", "pytorch": "torch", "snakemake-minimal": "snakemake"}
+PYPI_NAME = {"matplotlib-base": "matplotlib", "snakemake-minimal": "snakemake"}
+PYPI_NAME |= {"pytorch": "torch", "pytorch-cpu": "torch"}
 # Left out: the interpreter is this one, zstd is a program of the machine, flash-attn needs a GPU to be built.
 NOT_ON_PYPI = {"python", "zstd", "flash-attn"}
 # conda-forge has no GPU build of the newest pytorch with flash-attn: tested with the newest, on CPU.

@@ -100,6 +100,7 @@ CONFIGURATION = [
         ("a number for a key", {"splits__files": {1: {}}}, "splits.files", "the key 1", "text"),
         ("negative seed", {"scores__seed": -1}, "scores.seed", "-1", "at least 0"),
         ("seed in quotes", {"methods__train-mean": {"seeds": ["0"]}}, "methods.train-mean.seeds.0", "'0'", "integer"),
+        ("no quantile", {"methods__scgpt-knockout": {"checkpoint": "tiny", "target_quantile": None}}, "knockout.target_quantile", "None", "number"),
         ("too many panels", {"figures__perturbations": 25}, "figures.perturbations", "25", "at most 24"),
     ]
 ]  # fmt: skip

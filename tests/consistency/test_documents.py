@@ -31,6 +31,17 @@ def test_everything_that_a_document_names_is_there(document):
     assert not missing
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_whole_configurations_are_valid_and_files_to_make_stand_before_them(document, monkeypatch):
+    """`--configfile` takes several values: a file to make behind it would be read as a configuration."""
+    monkeypatch.chdir(ROOT)
+    text = document.read_text()
+    for block in re.findall(r"```yaml\n(datasets:.*?)```", text, re.DOTALL):
+        validate(yaml.safe_load(block), document.name)
+    for command in re.findall(r"snakemake [^`\n#]*results/[^`\n#]*", text):
+        assert re.search(r"results/\S+ --configfile \S+$", command.strip()), command
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_configuration_of_the_project_is_valid(path, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -42,5 +53,6 @@ def test_the_make_targets_are_explained_and_declared():
     declared = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())
     assert declared == TARGETS
     readers = "".join((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
-    for target in ("demo", "test", "test-long", "lint", "bench", "verify", "coverage", "slurm-profile"):
+    tiers = ("test", "test-extended", "test-long", "test-slurm")
+    for target in ("demo", *tiers, "lint", "bench", "verify", "coverage", "slurm-profile"):
         assert f"make {target}" in readers

@@ -16,9 +16,10 @@ PACKAGE_OF = {"cell_eval": "cell-eval", "cell_eval2": "cell-eval2", "cellxgene_c
 PACKAGE_OF |= {"flash_attn": "flash-attn", "matplotlib": "matplotlib-base", "torch": "pytorch", "yaml": "pyyaml"}
 BY_POST_DEPLOY = {"scgpt"}
 
-# Imported in a function that no rule of the environment calls.
+# Imported in a function that no rule of the environment calls, or only where it is installed.
 NEVER_CALLED = {
     "report": {"anndata", "h5py", "pandas", "scipy"},
+    "scgpt_cpu": {"flash-attn"},
 }
 # Declared though nothing here imports it.
 UPSTREAM_SCGPT = {
@@ -37,20 +38,25 @@ NEEDED_BY_OTHERS = {
     "cell_eval": {"numba", "scanpy", "pdex", "zstd"},  # cell-eval and pdex, from conda-forge rather than through pip
     "cell_eval2": {"numba", "scanpy", "pdex", "pyarrow"},
     "census": UPSTREAM_SCGPT | {"flash-attn", "tqdm"},
+    "census_cpu": UPSTREAM_SCGPT | {"tqdm"},
     "data": {"tqdm"},  # the progress bar of pooch
     # Snakemake writes the report, and imports the plug-in that makes the page.
     "report": {"itables", "jinja2", "jsonschema", "markupsafe", "pygments", "pyyaml", "snakemake-minimal"},
     "scgpt": UPSTREAM_SCGPT,
+    "scgpt_cpu": UPSTREAM_SCGPT,
 }
 
 
 def environments():
     """The scripts that run in each environment."""
     scripts: dict[str, set[Path]] = {}
+    common = (ROOT / "workflow" / "rules" / "common.smk").read_text()
+    chosen = dict(re.findall(r"^(\w+) = (.*envs/.*)$", common, flags=re.MULTILINE))
     for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
         for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
-            environment = re.search(r"envs/(\w+)\.yaml", rule)[1]
-            scripts.setdefault(environment, set()).add(SCRIPTS / re.search(r"scripts/(\w+\.py)", rule)[1])
+            conda = re.search(r"conda:\n +(.*)", rule)[1]
+            for environment in re.findall(r"envs/(\w+)\.yaml", chosen.get(conda, conda)):
+                scripts.setdefault(environment, set()).add(SCRIPTS / re.search(r"scripts/(\w+\.py)", rule)[1])
     return scripts
 
 
@@ -69,9 +75,18 @@ def imported(script):
 def test_an_environment_declares_what_is_imported(environment):
     entries = yaml.safe_load((ROOT / "envs" / f"{environment}.yaml").read_text())["dependencies"]
     entries = [text for entry in entries for text in (entry["pip"] if isinstance(entry, dict) else [entry])]
-    declared = {re.split("=+", text)[0] for text in entries} - {"python", "pip"}
+    declared = {re.split("=+", text)[0].replace("pytorch-cpu", "pytorch") for text in entries} - {"python", "pip"}
     used = {name for script in environments()[environment] for name in imported(script)} - BY_POST_DEPLOY
     assert used - declared == NEVER_CALLED.get(environment, set()), "imported and not declared"
     assert declared - used == NEEDED_BY_OTHERS.get(environment, set()), "declared and not needed"
     unpinned = [text for text in entries if "=" not in text and text != "pip"]
     assert not unpinned
+
+
+@pytest.mark.parametrize("environment", ["scgpt", "census"])
+def test_the_environment_without_a_gpu_is_the_other_without_what_needs_its_driver(environment):
+    with_gpu = (ROOT / "envs" / f"{environment}.yaml").read_text().replace("- pytorch=", "- pytorch-cpu=")
+    expected = [entry for entry in yaml.safe_load(with_gpu)["dependencies"] if entry != "flash-attn=2.8.3"]
+    assert yaml.safe_load((ROOT / "envs" / f"{environment}_cpu.yaml").read_text())["dependencies"] == expected
+    scripts = [(ROOT / "envs" / f"{name}.post-deploy.sh").read_text() for name in (environment, f"{environment}_cpu")]
+    assert scripts[0] == scripts[1]

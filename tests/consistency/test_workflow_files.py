@@ -4,9 +4,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from snakemake.iocontainers import ResourceList
+from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 
 from scgpt_bench.configuration import read_schema
 
@@ -22,8 +25,25 @@ RULES = {
 def test_every_rule_states_what_it_needs(rule):
     for directive in ("output", "log", "benchmark", "conda", "threads", "resources"):
         assert f"    {directive}:" in RULES[rule], f"rule {rule} has no {directive}"
-    for resource in ("mem_mb=memory(", "runtime=minutes("):
+    for resource in ("mem_mb=memory(", "runtime="):
         assert resource in RULES[rule], f"rule {rule} has no {resource}"
+
+
+def test_only_a_job_that_resumes_keeps_its_time_limit_when_it_is_tried_again():
+    constant = {rule for rule in RULES if "runtime=minutes(" not in RULES[rule]}
+    assert constant == {"finetune", "pretrain", "pretrain_census"}
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 4])
+@pytest.mark.parametrize("rule", [rule for rule in RULES if " gpu=" in RULES[rule]])
+def test_a_job_on_slurm_is_one_task_on_one_node_whatever_gpus_it_has(rule, gpus):
+    written = re.findall(r"^ +(nodes|tasks_per_gpu)=(\d+),", RULES[rule], re.MULTILINE)
+    resources = ResourceList(fromdict={"gpu": gpus, **{name: int(value) for name, value in written}})
+    others = ("run_uuid", "slurm_logfile", "comment_str", "account", "partition", "workdir")
+    command = get_submit_command(SimpleNamespace(threads=4, resources=resources), dict.fromkeys(others, ""))
+    assert " --nodes=1 " in command
+    assert ("--ntasks=1" in command) == (gpus == 0)  # Slurm's own default is one task on each node
+    assert "--ntasks-per-gpu" not in command
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -56,7 +76,7 @@ def test_environments_pin_what_the_lock_pins():
         for entry in conda_and_pip(yaml.safe_load(path.read_text())["dependencies"]):
             name, _, version = entry.replace("==", "=").partition("=")
             # conda-forge has no GPU build of the newest pytorch with flash-attn: envs/scgpt.yaml says so.
-            if version and name not in ("python", "pytorch", "flash-attn", "cellxgene-census", "zstd"):
+            if version and name not in ("python", "pytorch", "pytorch-cpu", "flash-attn", "cellxgene-census", "zstd"):
                 assert lock[same.get(name, name)] == version, f"{path.name}: {entry}"
 
 

@@ -12,11 +12,27 @@ from upstream import fill_at_random, upstream_model, upstream_prediction
 
 ARGUMENTS = {"embsize": 32, "nlayers": 3, "nheads": 4, "d_hid": 40}
 VOCABULARY = {**{f"G{i}": i for i in range(1000)}, "<pad>": 1000, "<cls>": 1001, "<eoc>": 1002}
+# Where the engine computes, and how far predictions around 1 may be from those of upstream on the CPU. On a GPU it is
+# half precision (bf16 on a CPU moved them by 3e-3); fp32 in these tests alone, to tell an error from rounding.
+ENGINES = {"cpu": 1e-5, "cuda": 2e-2, "cuda in fp32": 1e-4}
+
+
+@pytest.fixture(scope="module", params=[name for name in ENGINES if name == "cpu" or torch.cuda.is_available()])
+def engine(request):
+    with pytest.MonkeyPatch.context() as patch:
+        if "fp32" in request.param:
+            patch.setattr(inference, "number_type", lambda device: torch.float32)
+        yield request.param
 
 
 @pytest.fixture(scope="module")
-def ours():
-    return fill_at_random(model.build(ARGUMENTS, VOCABULARY)).eval()
+def tolerance(engine):
+    return ENGINES[engine]
+
+
+@pytest.fixture(scope="module")
+def ours(engine):
+    return fill_at_random(model.build(ARGUMENTS, VOCABULARY)).eval().to(engine.split()[0])
 
 
 @pytest.fixture(scope="module")
@@ -51,43 +67,43 @@ def flags_of(genes, targets):
 
 
 @pytest.mark.parametrize(("n_cells", "n_genes"), [(1, 2), (5, 37), (3, 300), (2, 850)])
-def test_predictions_are_those_of_upstream_with_padded_genes(ours, upstream, n_cells, n_genes):
+def test_predictions_are_those_of_upstream_with_padded_genes(ours, upstream, n_cells, n_genes, tolerance):
     cells, genes = sparse_cells(n_cells, n_genes), gene_names(n_genes)
     token_ids = align(genes, VOCABULARY)["token_id"].to_numpy()
     for target in (genes[1], genes[0]):  # in the vocabulary, and padded
         flags = np.tile(flags_of(genes, [target]), (n_cells, 1))
         expected = upstream_prediction(upstream, cells.toarray(), flags, token_ids)
         found = predicted(ours, cells, [target] * n_cells, genes)
-        assert np.abs(found - expected).max() < 1e-5
+        assert np.abs(found - expected).max() < tolerance
 
 
-def test_every_target_of_a_combination_carries_the_flag(ours, upstream):
+def test_every_target_of_a_combination_carries_the_flag(ours, upstream, tolerance):
     cells, genes = sparse_cells(4, 50), gene_names(50)
     flags = np.tile(flags_of(genes, [genes[3], genes[9]]), (4, 1))
     token_ids = align(genes, VOCABULARY)["token_id"].to_numpy()
     expected = upstream_prediction(upstream, cells.toarray(), flags, token_ids)
     found = predicted(ours, cells, [f"{genes[3]}+{genes[9]}"] * 4, genes)
-    assert np.abs(found - expected).max() < 1e-5
+    assert np.abs(found - expected).max() < tolerance
     assert np.abs(found - predicted(ours, cells, [genes[3]] * 4, genes)).max() > 1e-3
 
 
-def test_an_unmeasured_target_is_a_token_of_value_0_with_the_flag_and_not_in_the_output(ours, upstream):
+def test_an_unmeasured_target_is_a_token_of_value_0_with_the_flag_and_not_in_the_output(ours, upstream, tolerance):
     cells, genes = sparse_cells(3, 40), gene_names(40)
     wider = np.hstack([cells.toarray(), np.zeros((3, 1), dtype=np.float32)])
     token_ids = [*align(genes, VOCABULARY)["token_id"], 950]
     flags = np.zeros_like(wider)
     flags[:, 40] = 1
     expected = upstream_prediction(upstream, wider, flags, token_ids)[:, :40]
-    assert np.abs(predicted(ours, cells, ["G950"] * 3, genes) - expected).max() < 1e-5
+    assert np.abs(predicted(ours, cells, ["G950"] * 3, genes) - expected).max() < tolerance
 
 
-def test_a_target_that_nobody_knows_is_reported_and_predicted_without_a_flag(ours, upstream):
+def test_a_target_that_nobody_knows_is_reported_and_predicted_without_a_flag(ours, upstream, tolerance):
     cells, genes = sparse_cells(3, 40), gene_names(40)
     alignment = align(genes, VOCABULARY)
     assert inference.conditions(["XYZ+G950"], alignment, VOCABULARY) == {"XYZ+G950": Condition((), (950,), ("XYZ",))}
     flags = np.zeros(cells.shape, dtype=np.float32)
     expected = upstream_prediction(upstream, cells.toarray(), flags, alignment["token_id"].to_numpy())
-    assert np.abs(predicted(ours, cells, ["XYZ"] * 3, genes) - expected).max() < 1e-5
+    assert np.abs(predicted(ours, cells, ["XYZ"] * 3, genes) - expected).max() < tolerance
 
 
 def test_a_target_that_was_measured_under_another_spelling_is_flagged_there():
@@ -103,14 +119,14 @@ def many_pairs():
 
 
 @pytest.mark.parametrize("genes_fed", ["all", "nonzero"])
-def test_batch_sizes_1_7_and_64_agree(ours, genes_fed):
+def test_batch_sizes_1_7_and_64_agree(ours, genes_fed, tolerance):
     cells, perturbations, genes = many_pairs()
     first, *others = (
         predicted(ours, cells, perturbations, genes, genes_fed=genes_fed, batch_size=n) for n in (1, 7, 64)
     )
     assert np.isfinite(first).all()
     for other in others:
-        assert np.abs(other - first).max() < 1e-5
+        assert np.abs(other - first).max() < tolerance
 
 
 def test_one_shard_and_four_give_the_same_bytes(ours):
@@ -145,7 +161,7 @@ def test_batches_come_in_the_order_of_perturbations_and_never_cross_one(ours):
     assert [names[0] for names in order] == sorted(names[0] for names in order)
 
 
-def test_nonzero_genes_are_those_of_the_cell_alone(ours, upstream):
+def test_nonzero_genes_are_those_of_the_cell_alone(ours, upstream, tolerance):
     cells, genes = sparse_cells(6, 80), gene_names(80)
     token_ids = align(genes, VOCABULARY)["token_id"].to_numpy()
     target = genes[4]
@@ -154,40 +170,40 @@ def test_nonzero_genes_are_those_of_the_cell_alone(ours, upstream):
         fed = np.flatnonzero((cell != 0) | (np.array(genes) == target))
         flags = flags_of(np.array(genes)[fed], [target])[None]
         expected = upstream_prediction(upstream, cell[None, fed], flags, token_ids[fed])[0]
-        assert np.abs(prediction[fed] - expected).max() < 1e-5
+        assert np.abs(prediction[fed] - expected).max() < tolerance
         assert not np.delete(prediction, fed).any()
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_a_cell_without_an_expressed_gene_is_predicted_as_it_is(ours, batch_size):
+def test_a_cell_without_an_expressed_gene_is_predicted_as_it_is(ours, batch_size, tolerance):
     cells, genes = sparse_cells(4, 30).toarray(), gene_names(30)
     cells[2] = 0
     options = {"genes_fed": "nonzero", "batch_size": batch_size}
     found = predicted(ours, sp.csr_matrix(cells), ["XYZ"] * 4, genes, **options)
     assert not found[2].any()
     others = predicted(ours, sp.csr_matrix(cells[[0, 1, 3]]), ["XYZ"] * 3, genes, **options)
-    assert np.abs(found[[0, 1, 3]] - others).max() < 1e-5
+    assert np.abs(found[[0, 1, 3]] - others).max() < tolerance
 
 
 def test_restricting_the_vocabulary_to_the_tokens_in_use_changes_nothing(ours):
     cells, perturbations, genes = many_pairs()
     alignment = align(genes, VOCABULARY)
     told = inference.conditions(perturbations, alignment, VOCABULARY)
-    restricted = fill_at_random(model.build(ARGUMENTS, VOCABULARY)).eval()
+    restricted = fill_at_random(model.build(ARGUMENTS, VOCABULARY)).eval().to(ours.pert_encoder.weight.device)
     model.restrict_vocabulary(restricted, inference.tokens_in_use(told, alignment))
     assert restricted.encoder.embedding.num_embeddings < 70
     found = predicted(restricted, cells, perturbations, genes)
     assert found.tobytes() == predicted(ours, cells, perturbations, genes).tobytes()
 
 
-def test_the_plain_path_without_onednn_gives_the_same(ours, monkeypatch):
+def test_the_plain_path_without_onednn_gives_the_same(ours, monkeypatch, tolerance):
     cells, perturbations, genes = many_pairs()
     expected = predicted(ours, cells, perturbations, genes)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert np.abs(predicted(ours, cells, perturbations, genes) - expected).max() < 1e-5
+    assert np.abs(predicted(ours, cells, perturbations, genes) - expected).max() < tolerance
 
 
-def test_running_out_of_memory_halves_the_batch_and_loses_nothing(ours, monkeypatch):
+def test_running_out_of_memory_halves_the_batch_and_loses_nothing(ours, monkeypatch, tolerance):
     cells, perturbations, genes = many_pairs()
     expected = predicted(ours, cells, perturbations, genes)
     whole, sizes = inference._Engine._predict, []
@@ -199,7 +215,7 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(ours, monkeypa
         return whole(self, values, *arguments)
 
     monkeypatch.setattr(inference._Engine, "_predict", small_machine)
-    assert np.abs(predicted(ours, cells, perturbations, genes, batch_size=64) - expected).max() < 1e-5
+    assert np.abs(predicted(ours, cells, perturbations, genes, batch_size=64) - expected).max() < tolerance
     assert max(sizes) > 1
 
 
@@ -212,7 +228,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(ours, monkeypatch):
         predicted(ours, *many_pairs())
 
 
-def test_running_means_are_the_means_of_the_cells(ours):
+def test_running_means_are_the_means_of_the_cells(ours, tolerance):
     cells, perturbations, genes = many_pairs()
     alignment = align(genes, VOCABULARY)
     told = inference.conditions(perturbations, alignment, VOCABULARY)
@@ -220,5 +236,5 @@ def test_running_means_are_the_means_of_the_cells(ours):
     means = inference.running_means(batches, perturbations)
     every_cell = predicted(ours, cells, perturbations, genes)
     for name, mean in means.iterrows():
-        np.testing.assert_allclose(mean, every_cell[np.array(perturbations) == name].mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(mean, every_cell[np.array(perturbations) == name].mean(axis=0), atol=tolerance)
     assert sorted(means.index) == sorted(set(perturbations))

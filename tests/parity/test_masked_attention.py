@@ -14,19 +14,21 @@ SHAPES = [  # batch, heads, known, unknown, head width, padded
     (1, 8, 300, 75, 64, False),
     (4, 2, 5, 64, 32, True),
 ]
+BF16_TOLERANCE = 5e-2  # a GPU trains in bf16, which keeps 8 bits of values up to 6
 
 
-def streams(batch, heads, known, unknown, width, padded, scale=1.0):
+def streams(batch, heads, known, unknown, width, padded, device, scale=1.0, number_type=torch.float32):
     generator = torch.Generator().manual_seed(known * 1000 + unknown)
 
     def draw(length):
-        return (torch.randn(batch, heads, length, width, generator=generator) * scale).requires_grad_()
+        drawn = torch.randn(batch, heads, length, width, generator=generator) * scale
+        return drawn.to(device, number_type).requires_grad_()
 
     tensors = [draw(known), draw(known), draw(known), draw(unknown), draw(unknown), draw(unknown)]
     padding = None
     if padded:
         lengths = torch.randint(1, known + 1, (batch,), generator=generator)
-        padding = torch.arange(known)[None, :] >= lengths[:, None]
+        padding = (torch.arange(known)[None, :] >= lengths[:, None]).to(device)
     return tensors, padding
 
 
@@ -42,10 +44,10 @@ def dense(tensors, padding):
     query, key, value = (torch.cat([tensors[i], tensors[i + 3]], dim=2) for i in range(3))
     batch, _, length, width = query.shape
     n_known = tensors[0].shape[2]
-    known_key = (torch.arange(length) < n_known).repeat(batch, 1)
+    known_key = (torch.arange(length, device=query.device) < n_known).repeat(batch, 1)
     if padding is not None:
         known_key[:, :n_known] &= ~padding
-    allowed = known_key[:, None, :] | torch.eye(length, dtype=torch.bool)
+    allowed = known_key[:, None, :] | torch.eye(length, dtype=torch.bool, device=query.device)
     if padding is not None:  # a padded position is no gene: no query of it is ever read
         allowed[:, :n_known] &= known_key[:, None, :]
     logits = query @ key.transpose(-1, -2) * width**-0.5
@@ -54,27 +56,32 @@ def dense(tensors, padding):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("scale", [0.3, 1.0, 1.5])
-def test_merged_attention_equals_the_dense_mask_in_values_and_gradients(shape, scale):
-    tensors, padding = streams(*shape, scale=scale)
-    ours, reference = merged(tensors, padding), dense(tensors, padding)
-    assert (ours - reference).abs().max() < 1e-5
-    weight = torch.randn(reference.shape, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("number_type", [torch.float32, torch.bfloat16], ids=str)
+def test_merged_attention_equals_the_dense_mask_in_values_and_gradients(shape, scale, number_type, device, tolerance):
+    if number_type == torch.bfloat16:
+        tolerance = BF16_TOLERANCE
+    tensors, padding = streams(*shape, device, scale, number_type)
+    exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    ours, reference = merged(tensors, padding), dense(exact, padding)
+    assert ours.dtype == number_type
+    assert (ours - reference).abs().max() < tolerance
+    weight = torch.randn(reference.shape, generator=torch.Generator().manual_seed(1)).to(device)
     if padding is not None:
         weight[:, :, : padding.shape[1]] *= ~padding[:, None, :, None]
     ours_gradients = torch.autograd.grad((ours * weight).sum(), tensors)
-    reference_gradients = torch.autograd.grad((reference * weight).sum(), tensors)
+    reference_gradients = torch.autograd.grad((reference * weight).sum(), exact)
     for one, other in zip(ours_gradients, reference_gradients, strict=True):
-        assert (one - other).abs().max() < 1e-5 * max(1.0, float(other.abs().max()))
+        assert (one - other).abs().max() < tolerance * max(1.0, float(other.abs().max()))
 
 
 def test_gradients_equal_finite_differences_in_double_precision():
-    tensors, padding = streams(2, 2, 5, 4, 8, True)
-    tensors = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    """On the CPU alone: the kernel of a GPU has no double precision."""
+    tensors, padding = streams(2, 2, 5, 4, 8, True, "cpu", number_type=torch.float64)
     assert torch.autograd.gradcheck(lambda *parts: merged(parts, padding), tensors)
 
 
-def test_no_unknown_gene_sees_another_one():
-    tensors, _ = streams(2, 2, 9, 12, 16, False)
+def test_no_unknown_gene_sees_another_one(device):
+    tensors, _ = streams(2, 2, 9, 12, 16, False, device)
     before = merged(tensors, None)
     with torch.no_grad():
         for tensor in tensors[3:]:
@@ -84,8 +91,8 @@ def test_no_unknown_gene_sees_another_one():
     assert changed.nonzero().flatten().tolist() == [9 + 4]
 
 
-def test_padded_known_genes_are_never_read():
-    tensors, padding = streams(3, 2, 40, 7, 16, True)
+def test_padded_known_genes_are_never_read(device):
+    tensors, padding = streams(3, 2, 40, 7, 16, True, device)
     before = merged(tensors, padding)[:, :, 40:]
     with torch.no_grad():
         for tensor in tensors[1:3]:
@@ -93,7 +100,7 @@ def test_padded_known_genes_are_never_read():
     assert torch.equal(before, merged(tensors, padding)[:, :, 40:])
 
 
-def test_memory_of_the_backward_graph_grows_linearly():
+def test_memory_of_the_backward_graph_grows_linearly(device):
     """What autograd keeps for 8 times the genes is 8 times as much: a dense mask would keep 64 times as much."""
 
     def kept(length):
@@ -104,7 +111,7 @@ def test_memory_of_the_backward_graph_grows_linearly():
             sizes[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        tensors, padding = streams(1, 1, length, length, 8, True)
+        tensors, padding = streams(1, 1, length, length, 8, True, device)
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             result = masked_attention.attend_to_known_and_self(*tensors[3:], *tensors[1:3], padding)
         assert result.requires_grad

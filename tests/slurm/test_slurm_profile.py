@@ -75,7 +75,7 @@ def test_rules_that_ask_for_a_gpu_are_those_of_the_profile():
     rules = set()
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
         for text in path.read_text().split("\nrule ")[1:]:
-            if "gpu=config" in text:
+            if " gpu=" in text:
                 rules.add(text.partition(":")[0])
     text = (PROFILE / "config.yaml").read_text()
     block = text[text.index("# set-resources:") :].partition("\n\n")[0]

@@ -6,13 +6,16 @@ import anndata
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
+from jobs import Job
 from scgpt_bench.data import controls, planted, splits
 from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.evaluation.pseudobulk import group_means
+from scgpt_bench.files import write_h5ad, write_table
 from scgpt_bench.methods import predictions
-from scgpt_bench.scgpt import arms, checkpoint, finetuning, generation, vocabulary
+from scgpt_bench.scgpt import arms, checkpoint, finetuning, generation, inference, vocabulary
 from snakemake_checkout import ROOT
 
 SMALL = {
@@ -28,6 +31,7 @@ SMALL = {
     "unmeasured_targets": 1,
 }
 MEANS = arms.Calling(keep_cells=False)
+TWO_DRAWS = generation.Options(draws=2)
 SIZES = {"embsize": 16, "nlayers": 2, "nheads": 2, "d_hid": 16}
 
 
@@ -77,7 +81,7 @@ def test_mean_cells_are_the_means_of_the_cells(experiment):
     assert rows["control_cell"].unique() == ["mean of 5 control cells"]
     for of_cells, of_means in (
         (arms.flagged(drawn, alignment, folder, 0), arms.flagged(drawn, alignment, folder, 0, MEANS)),
-        [arms.prompted(drawn, alignment, folder, generation.Options(draws=2), 0, keep) for keep in (True, False)],
+        [arms.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False, keep) for keep in (True, False)],
     ):
         expected, _ = group_means(of_cells[0], labels, rows["perturbation"])
         np.testing.assert_allclose(of_means[0], expected, atol=1e-6)
@@ -95,7 +99,6 @@ def test_only_expressed_genes_and_targets_are_predicted_where_only_they_are_fed(
 
 def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):
     _, _, drawn, alignment, folder = experiment
-    options = generation.Options(draws=2)
     # Weights that were never trained predict bins around 0, all of them the same: a readable answer is made here.
     tensors = checkpoint.read_tensors(folder)
     tensors["decoder.fc.4.weight"] *= 100
@@ -103,7 +106,7 @@ def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):
     folder = tmp_path / "louder"
     symbols = vocabulary.read_vocabulary(experiment[4] / "vocab.json")
     checkpoint.write(folder, tensors, checkpoint.read_arguments(experiment[4]), symbols)
-    predicted, method = arms.prompted(drawn, alignment, folder, options, seed=0)
+    predicted, method = arms.prompted(drawn, alignment, folder, TWO_DRAWS, seed=0, activated=False)
     names = sorted(drawn.obs["perturbation"].unique())
     means, _ = group_means(predicted, drawn.obs["perturbation"].astype(str), names)
     change = means - drawn.varm["control_mean"][names].to_numpy().T
@@ -111,6 +114,70 @@ def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):
     np.testing.assert_allclose(change[:, padded], 0, atol=1e-5)  # nothing can be asked about a gene without a token
     assert np.abs(change).max() > 1e-4
     assert method["predicted_as_no_change"] == []
+    assert method["targets"] == "silenced"
+    assert method["raised_without_expression"] == []
+
+
+def silenced(drawn, columns):
+    """The same control cells, without a count of some genes."""
+    values = drawn.X.toarray()
+    values[:, columns] = 0
+    drawn = drawn.copy()
+    drawn.X = sparse.csr_matrix(values)
+    return drawn
+
+
+def test_an_arm_of_activations_says_how_far_targets_are_raised_and_which_no_cell_expresses(experiment):
+    _, _, drawn, alignment, folder = experiment
+    silent, expressed, *_ = sorted(set(drawn.obs["perturbation"]) & set(drawn.var_names))
+    drawn = silenced(drawn, drawn.var_names.get_loc(silent))
+    _, method = arms.prompted(drawn, alignment, folder, TWO_DRAWS, 0, activated=True)
+    assert method["targets"].startswith("raised to quantile 0.95")
+    assert silent in method["raised_without_expression"]
+    assert expressed not in method["raised_without_expression"]
+
+
+def test_the_job_of_an_arm_hands_over_the_kind_of_perturbation(experiment, tmp_path):
+    _, _, drawn, alignment, folder = experiment
+    write_h5ad(drawn.copy(), tmp_path / "controls.h5ad")
+    write_table(alignment, tmp_path / "vocabulary.tsv")
+    files = {"controls": "controls.h5ad", "checkpoint": [str(folder / "best_model.pt")], "vocabulary": "vocabulary.tsv"}
+    options = {"kind": "scgpt-knockout", "checkpoint": "tiny", "target_quantile": 0.8, "draws": 2}
+    params = {"options": options, "activated": True, "batch_size": None, "keep_cells": True}
+    job = Job("predict_scgpt.py", {**files, "model": []}, ["predictions.h5ad"], params, {"seed": "0"})
+    done = job.run(tmp_path)
+    assert done.status == 0, done.terminal + done.log
+    method = predictions.method_of(anndata.read_h5ad(tmp_path / "predictions.h5ad"))
+    assert method["targets"].startswith("raised to quantile 0.8")
+
+
+@pytest.mark.parametrize(("gpu", "at_hand", "used"), [(0, True, "cpu"), (1, False, "cpu"), (2, True, "cuda")])
+def test_a_gpu_is_used_where_it_was_asked_for_and_is_at_hand(monkeypatch, caplog, gpu, at_hand, used):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: at_hand)
+    assert inference.device_of(gpu) == torch.device(used)
+    assert ("hardware.gpu" in caplog.text) == (gpu > 0 and not at_hand)
+
+
+def test_every_arm_runs_where_its_job_may_and_states_its_own_number_type(experiment, monkeypatch):
+    _, _, drawn, alignment, folder = experiment
+    asked = []
+    monkeypatch.setattr(inference, "device_of", lambda gpu: asked.append(gpu) or torch.device("cpu"))
+    monkeypatch.setattr(inference, "number_type", lambda device: torch.bfloat16)  # as on a GPU
+    _, of_call = arms.flagged(drawn, alignment, folder, 0, arms.Calling(gpu=2))
+    _, of_prompts = arms.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False, gpu=2)
+    assert asked == [2, 2]
+    assert of_call["attention"].endswith("bfloat16)")
+    assert of_prompts["attention"].endswith("float32)")
+
+
+def test_expression_is_not_rounded_to_half_precision(experiment, monkeypatch):
+    """Half precision as on a GPU, but on the CPU: an unexpressed gene is predicted by the decoder's bias alone."""
+    _, _, drawn, alignment, folder = experiment
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(inference._Engine, "_autocast", lambda engine: torch.autocast("cpu", torch.bfloat16))
+    predicted, _ = arms.flagged(silenced(drawn, slice(0, 8)), alignment, folder, seed=0)
+    unexpressed = torch.from_numpy(predicted[:, :8])
+    assert (unexpressed == unexpressed.bfloat16().float()).float().mean() < 0.1
 
 
 def test_cells_of_test_perturbations_change_no_bit_of_a_fine_tuned_prediction(experiment, tmp_path):

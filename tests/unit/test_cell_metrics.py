@@ -65,6 +65,10 @@ def test_distance_equals_its_definition_in_the_full_space():
     assert table.loc["Q", "reason"] == "a single predicted and a single measured cell"
 
 
+def test_mean_cells_have_no_distribution_to_compare(measured):
+    assert energy_distance(predicted([[1.0] * 8, [2.0] * 8], ["P", "Q"]), measured[1]).empty
+
+
 def test_a_technical_duplicate_is_compared_with_the_other_half(measured):
     cells, answer = measured
     own_half = ~answer.uns["cell_half_b"]

@@ -31,7 +31,7 @@ def refused(status_command="sacct", **gpu_rules):
 def test_a_complete_cluster_passes(commands):
     commands("sinfo", SINFO)
     commands("sacct")
-    cluster.check("sacct", {"finetune": "gpu", "pretrain": "mixed"})
+    cluster.check("sacct", {"finetune": "gpu", "pretrain": "mixed", "predict_scgpt": "cpu,gpu"})
 
 
 def test_no_slurm_on_this_machine(commands):
@@ -63,11 +63,14 @@ def test_gpu_jobs_in_a_default_partition_without_gpus(commands):
     assert "(gpu, mixed)" in line
 
 
-@pytest.mark.parametrize(("partition", "fault"), [("cpu", "has no GPU"), ("a100", "does not exist")])
-def test_gpu_jobs_in_a_partition_that_cannot_run_them(commands, partition, fault):
+@pytest.mark.parametrize(
+    ("partition", "named", "fault"),
+    [("cpu", "cpu", "has no GPU"), ("a100", "a100", "does not exist"), ("gpu,a100", "a100", "does not exist")],
+)
+def test_gpu_jobs_in_a_partition_that_cannot_run_them(commands, partition, named, fault):
     commands("sinfo", SINFO)
     commands("sacct")
-    assert f"found {partition!r}, which {fault}; expected a partition with GPUs" in refused(finetune=partition)
+    assert f"found {named!r}, which {fault}; expected a partition with GPUs" in refused(finetune=partition)
 
 
 def test_a_cluster_without_gpus(commands):

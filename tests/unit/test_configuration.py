@@ -2,7 +2,10 @@
 
 import copy
 
+import yaml
+
 from scgpt_bench.configuration import validate
+from snakemake_checkout import ROOT
 
 VALID = {
     "datasets": ["planted"],
@@ -30,3 +33,31 @@ def test_defaults_are_filled_in_and_the_input_is_left_alone():
 def test_validation_of_a_valid_configuration_changes_nothing_more():
     config = validate(VALID, "study.yaml").config
     assert validate(config, "study.yaml").config == config
+
+
+def backwards(value):
+    """The same, with the keys of every mapping in reverse order."""
+    return {key: backwards(value[key]) for key in reversed(value)} if isinstance(value, dict) else value
+
+
+def test_a_default_that_is_written_down_and_another_order_of_keys_give_the_same_parameters():
+    config = validate(VALID, "study.yaml").config
+    again = validate(backwards(config), "study.yaml").config
+    assert list(again) == list(config)
+    for block in ("harmonize", "splits", "controls", "scores"):
+        assert repr(again[block]) == repr(config[block])
+    for block in ("generated", "checkpoints", "methods"):
+        for name in VALID[block]:
+            assert repr(again[block][name]) == repr(config[block][name])
+
+
+def test_papalexi_names_every_line_that_the_published_checkpoint_and_recipe_change():
+    text = (ROOT / "config" / "papalexi.yaml").read_text()
+    comment = text[text.index("# A small model") : text.index("\ncheckpoints:")]
+    methods = validate(yaml.safe_load(text), "papalexi.yaml").config["methods"]
+    published = {**VALID, "methods": {"scgpt-finetuned": {"checkpoint": "demo"}}}
+    published = validate(published, "study.yaml").config["methods"]["scgpt-finetuned"]
+    changed = {key for key, value in methods["scgpt-finetuned"].items() if value != published[key]}
+    assert {key for key in changed if f"`{key}" not in comment} == set()
+    assert "each of the four methods" in comment
+    assert sum("checkpoint" in options for options in methods.values()) == 4

@@ -463,7 +463,7 @@ def test_costs_add_time_take_the_largest_memory_and_count_the_gpus():
             "memory_mib": [512, 2048, 100, np.nan],
         }
     )
-    table = cost_table(jobs, ["ridge", "ridge-long"], 2, ["fit"])
+    table = cost_table(jobs, ["ridge", "ridge-long"], {"fit": 2})
     assert table["method"].to_list() == ["ridge", "ridge-long", "every method"]
     assert table["jobs"].to_list() == [2, 1, 1]
     np.testing.assert_allclose(table["gpu_hours"], [6, 2 / 60, 0])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ import torch
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint, finetuning, inference, model, training
 from scgpt_bench.scgpt import vocabulary as vocabularies
+from scgpt_bench.seeding import random_generator
 
 GENES = [f"GENE{i}" for i in range(32)]
 MEASURED = GENES[:30]  # GENE30 and GENE31 have tokens, but are not measured
@@ -49,7 +51,8 @@ def experiment(n_cells=12, n_controls=40):
             values[row, 20:] += 1.5
             values[row, [GENES.index(gene) for gene in name.split("+") if gene in MEASURED]] = 0
     obs = pd.DataFrame(
-        {"perturbation": names, "batch": batch.astype(str)}, index=[f"cell{i}" for i in range(len(names))]
+        {"perturbation": names, "batch": batch.astype(str), "cell_type": "any"},
+        index=[f"cell{i}" for i in range(len(names))],
     )
     return anndata.AnnData(sp.csr_matrix(values), obs=obs, var=pd.DataFrame(index=MEASURED))
 
@@ -162,6 +165,45 @@ def test_a_control_is_drawn_once_where_the_published_pairing_is_asked_for(cells,
     assert all(once._control(0, row) == once._control(1, row) for row in once.rows)
 
 
+class Shifted(torch.nn.Module):
+    """A model that adds a change to every cell."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = torch.nn.Parameter(torch.from_numpy(change.astype(np.float32)))
+
+    def forward(self, genes, values, flags, src_key_padding_mask):
+        return {"mlm_output": values + self.change}
+
+
+def test_validation_compares_a_perturbation_within_its_own_cell_types(cells, folder, vocabulary):
+    cells = cells.copy()
+    perturbation = cells.obs["perturbation"].to_numpy()
+    in_other = (perturbation == "control") & (np.arange(cells.n_obs) % 4 < 2)
+    values = cells.X.toarray()
+    values[in_other] += np.linspace(0, 5, 30)
+    cells.X, cells.obs["cell_type"] = sp.csr_matrix(values), np.where(in_other, "other", "own")
+    change = values[perturbation == "GENE5"].mean(axis=0)
+    change -= values[(perturbation == "control") & ~in_other].mean(axis=0)
+    pairs = pairs_of(cells, folder, vocabulary)
+    validate = finetuning._validation(cells, ["GENE5"], pairs.token_ids, pairs.pad_id, pairs.told,
+                                      replace(OPTIONS, validation_cells=100), seed=0)  # fmt: skip
+    with torch.no_grad():
+        found = validate(Shifted(change / 2))
+    assert found["pearson_delta"] == pytest.approx(1, abs=1e-4)
+    assert found["validation_mse"] == pytest.approx(np.square(change / 2).mean(), rel=1e-3)
+
+
+def test_validation_draws_controls_in_the_proportions_of_the_cell_types(cells):
+    obs = cells.obs.assign(cell_type=np.where(np.arange(cells.n_obs) % 4 == 0, "few", "many"))
+    obs.loc[obs.index[:2], "cell_type"] = "another"
+    drawn = finetuning._matched_controls(obs, "GENE5", 8, seed=0)
+    assert (obs["perturbation"].iloc[drawn] == "control").all()
+    assert obs["cell_type"].iloc[drawn].value_counts().to_dict() == {"many": 6, "few": 2}
+    of_one_type = random_generator(0, "fine-tuning", "validation", "GENE5").permutation(40)[:8]
+    np.testing.assert_array_equal(finetuning._matched_controls(cells.obs, "GENE5", 8, seed=0), np.sort(of_one_type))
+
+
 def test_two_ranks_share_the_batch_and_their_mean_loss_is_its_loss(cells, folder, vocabulary):
     pairs = pairs_of(cells, folder, vocabulary, replace(OPTIONS, batch_size=7))
     generator, _ = finetuning.start(checkpoint.read(folder), range(32), OPTIONS, 0)
@@ -224,6 +266,45 @@ def test_a_job_stopped_by_sigterm_goes_on_to_the_same_bytes(
     assert_same_weights(tmp_path, finetuned[0])
 
 
+class Asked(Exception):
+    """A training was asked for, under this identity."""
+
+
+@pytest.fixture
+def identity(folder, vocabulary, tmp_path, monkeypatch):
+    def train(task, fabric, folder, identity, **options):
+        raise Asked(identity)
+
+    def asked(cells, folder=folder, vocabulary=vocabulary):
+        with pytest.raises(Asked) as found:
+            run(cells, folder, vocabulary, tmp_path / "model")
+        return str(found.value)
+
+    monkeypatch.setattr(training, "train", train)
+    return asked
+
+
+def test_a_state_of_other_data_of_the_same_shape_is_of_another_run(cells, vocabulary, identity):
+    other_values, other_labels, other_batches, other_names = (cells.copy() for _ in range(4))
+    other_values.X.data[0] += 1
+    other_labels.obs["perturbation"] = cells.obs["perturbation"].replace({"GENE1": "GENE2", "GENE2": "GENE1"})
+    other_batches.obs["batch"] = cells.obs["batch"].to_numpy()[::-1]
+    other_names.obs_names = cells.obs_names[::-1]
+    exchanged = vocabulary.assign(token_id=vocabulary["token_id"].to_numpy()[::-1])
+    assert identity(cells.copy()) == identity(cells)
+    found = [identity(other) for other in (cells, other_values, other_labels, other_batches, other_names)]
+    assert len({*found, identity(cells, vocabulary=exchanged)}) == 6
+
+
+def test_a_state_belongs_to_the_weights_and_not_to_their_path(cells, folder, identity, tmp_path):
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    assert identity(cells, moved) == identity(cells)
+    weights = checkpoint.read(folder)
+    tensors = {name: tensor + 1 for name, tensor in weights.tensors.items()}
+    checkpoint.write(moved, tensors, weights.arguments, weights.vocabulary)
+    assert identity(cells, moved) != identity(cells)
+
+
 def assert_same_weights(path, reference):
     expected = weights_of(reference)
     assert set(weights_of(path)) == set(expected)
@@ -257,9 +338,21 @@ def test_the_model_folder_holds_the_model_a_report_and_the_history(finetuned):
     assert {file.name for file in path.iterdir()} == {"model.pt", "report.json", "history.tsv"}
     assert json.loads((path / "report.json").read_text()) == json.loads(json.dumps(report))
     assert report["flag_share"] == 1.0
-    assert set(finetuning.DEVIATIONS) == set(report["deviations"])
+    assert [report[key] for key in ("precision", "device", "processes")] == ["32-true", "cpu", 1]
     history = pd.read_csv(path / "history.tsv", sep="\t")
     assert {"loss", "pearson_delta", "pearson", "validation_mse", "learning_rate"} <= set(history)
+
+
+def test_the_report_lists_the_deviations_from_the_published_recipe_that_are_in_force(
+    cells, folder, vocabulary, finetuned, tmp_path
+):
+    published = {"keep_targets": False, "select": "pearson", "pair_within": [], "redraw_controls": False}
+    always = {"precision", "unmeasured targets"}
+    assert set(finetuned[1]["deviations"]) == always | set(published)
+    report = run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, epochs=1, **published))
+    assert set(report["deviations"]) == always
+    for name, value in published.items():
+        assert name not in finetuning.deviations(replace(OPTIONS, **{name: value}))
 
 
 def test_training_without_a_perturbed_gene_in_the_vocabulary_is_refused(cells, folder, vocabulary, tmp_path):
@@ -276,6 +369,8 @@ def test_perturbations_without_a_token_are_left_out_and_reported(cells, folder, 
     report = run(cells, folder, renamed, tmp_path, replace(OPTIONS, epochs=1))
     assert report["perturbations_without_token"] == ["GENE1"]
     assert report["training_pairs"] == 36
+    assert report["training_perturbations"] == {"used": 3, "of": 4}
+    assert report["validation_perturbations"] == {"used": 1, "of": 1}
 
 
 def test_an_empty_validation_fold_is_refused(cells, folder, vocabulary, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.scgpt import checkpoint, generation, pretraining
+from scgpt_bench.scgpt import checkpoint, generation, masked_model
 from scgpt_bench.scgpt.binning import bin_cells
 
 N_GENES, N_TOKENS, PAD, CLS = 90, 103, 100, 101
@@ -19,7 +19,7 @@ def prompter(tmp_path_factory):
     vocabulary = {f"GENE{i}": i for i in range(100)} | {"<pad>": PAD, "<cls>": CLS, "<eoc>": 102}
     arguments = {"embsize": 16, "nlayers": 2, "nheads": 2, "d_hid": 16}
     checkpoint.initialize(folder, arguments, vocabulary, seed=1)
-    model, weights = pretraining.load(folder)
+    model, weights = masked_model.load(folder)
     with torch.no_grad():  # random weights predict bins around 0, where clipping would hide every difference
         model.decoder.fc[4].weight *= 20
         model.decoder.fc[4].bias.fill_(25)
@@ -101,12 +101,12 @@ def test_genes_outside_the_vocabulary_are_neither_prompted_nor_generated(prompte
     other = bins.copy()
     other[:, [3, 50]] = 17
     np.testing.assert_array_equal(padded.generate(other, known_of(20) & (token_ids != PAD)), generated)
-    change = generation.effects(padded, bins, edges, [10], generation.Options(), 0, "GENE10")
+    change = generation.effects(padded, bins, edges, [10], generation.Options(), 0, "GENE10", activated=False)
     assert not change[:, [3, 50]].any()
 
 
-def effects(prompter, cells, targets=(10,), seed=0, name="GENE10", **options):
-    return generation.effects(prompter, *cells, targets, generation.Options(**options), seed, name)
+def effects(prompter, cells, targets=(10,), seed=0, name="GENE10", activated=False, **options):
+    return generation.effects(prompter, *cells, targets, generation.Options(**options), seed, name, activated)
 
 
 @pytest.mark.parametrize("options", [{}, {"rounds": 3}, {"rounds": 3, "confidence": "random"}], ids=str)
@@ -125,9 +125,11 @@ def test_a_target_that_is_already_at_its_prompted_value_has_no_effect(prompter, 
     assert effects(prompter, cells).any()
 
 
-@pytest.mark.parametrize(("quantile", "prompted"), [(None, 0), (0.0, "min"), (1.0, "max")])
+@pytest.mark.parametrize(
+    ("activated", "quantile", "prompted"), [(False, 0.95, 0), (True, 0.0, "min"), (True, 1.0, "max")]
+)
 def test_a_knock_down_prompts_zero_and_an_activation_the_stated_quantile(
-    prompter, cells, quantile, prompted, monkeypatch
+    prompter, cells, activated, quantile, prompted, monkeypatch
 ):
     seen = []
     generate = generation.Prompter.generate
@@ -137,11 +139,20 @@ def test_a_knock_down_prompts_zero_and_an_activation_the_stated_quantile(
         return generate(self, bins, *arguments)
 
     monkeypatch.setattr(generation.Prompter, "generate", spy)
-    effects(prompter, cells, target_quantile=quantile, draws=2)
+    effects(prompter, cells, activated=activated, target_quantile=quantile, draws=2)
     values = cells[0][:, 10]
     expected = {0: 0.0, "min": values.min(), "max": values.max()}[prompted]
     assert seen[::2] == [expected] * 2
     assert seen[1::2] == [values.mean()] * 2
+
+
+def test_an_activated_target_is_raised_among_the_cells_that_express_it():
+    bins = np.zeros((5, 3), dtype=np.float32)
+    bins[:3, 0] = 10, 20, 30
+    bins[:, 2] = 40
+    expressed, silent, not_measured = generation.raised_bins(bins, [0, 1, 3], 0.5)
+    assert expressed == 20
+    assert silent == not_measured == 40, "the median of all that is expressed"
 
 
 def test_what_is_set_is_not_read_as_a_prediction(prompter, cells):
@@ -156,9 +167,10 @@ def test_every_other_gene_is_read_in_at_least_one_draw(prompter, cells):
 
 
 def test_a_target_that_is_not_measured_is_prompted_with_its_predicted_value(prompter, cells):
-    change = effects(prompter, cells, targets=(95,))
-    assert change.shape == cells[0].shape
-    assert change.any()
+    for activated in (False, True):
+        change = effects(prompter, cells, targets=(95,), activated=activated)
+        assert change.shape == cells[0].shape
+        assert change.any()
 
 
 @pytest.mark.parametrize(

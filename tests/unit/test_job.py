@@ -28,6 +28,20 @@ def test_progress_lines_of_the_library_are_in_the_log(tmp_path):
     assert (tmp_path / "log").read_text().endswith(" epoch 1\n")
 
 
+def test_the_processes_of_one_job_write_one_log(tmp_path):
+    log, further = tmp_path / "log", tmp_path / "further.py"
+    log.write_text("of an earlier run, which was longer\n" * 9)
+    further.write_text(f"from scgpt_bench.job import logged\nwith logged({str(log)!r}):\n    print('second')\n")
+    body = [
+        "import os, subprocess, sys",
+        "print('first', flush=True)",
+        f"subprocess.run([sys.executable, {str(further)!r}], env=os.environ | {{'LOCAL_RANK': '1'}}, check=True)",
+        "print('first again')",
+    ]
+    assert run(body, log).returncode == 0
+    assert log.read_text().splitlines() == ["first", "second", "first again"]
+
+
 def test_a_failing_import_is_in_the_log_with_its_traceback(tmp_path):
     done = run(["import a_module_that_is_not_there"], tmp_path / "log")
     assert done.returncode == 1

@@ -143,6 +143,17 @@ def test_a_technical_duplicate_scores_what_a_second_sample_of_the_same_size_scor
     assert signs[0] < signs[1], "not corrected: less than a full duplicate"
 
 
+def test_a_technical_duplicate_of_noise_scores_nothing():
+    """Without any response, halves correlate around 0, and so must the ceiling: else it stands above the floor."""
+    random = np.random.default_rng(11)
+    halves = [random.normal(size=(2000, 20)) for _ in range(2)]
+    truth = truth_of((halves[0] + halves[1]) / 2, np.zeros(20), half_b=halves[1])
+    table = score(predicted(halves[0], truth, scored_against="half_b"), truth)
+    for metric in ("pearson_delta", "cosine_delta"):
+        values = table.loc[table["metric"] == metric, "value"]
+        assert abs(values.mean()) < 3 * values.std() / np.sqrt(len(values))
+
+
 def test_correlations_equal_scipy_per_perturbation():
     random = np.random.default_rng(5)
     truth = truth_of(random.random((6, 50)), random.random(50))

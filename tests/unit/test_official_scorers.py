@@ -14,8 +14,8 @@ from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation import scores
-from scgpt_bench.evaluation.metrics import higher_is_better, score
-from scgpt_bench.evaluation.official import answers, cell_eval, cell_eval2
+from scgpt_bench.evaluation.metrics import HALVED, HALVED_CORRECTED, higher_is_better, score
+from scgpt_bench.evaluation.official import cell_eval, cell_eval2
 from scgpt_bench.evaluation.official.sides import (
     NON_TARGETING,
     TARGET,
@@ -220,6 +220,18 @@ def test_de_of_the_reference_gives_what_the_evaluator_computes_itself(
     assert summary["mean"]["overlap_at_N"] == pytest.approx(np.mean(list(expected.values())), rel=1e-5)
 
 
+def test_the_error_of_half_of_the_cells_is_corrected_as_that_of_this_package(
+    cells, split, predicted, measured, cell_eval_reference
+):
+    duplicate = predicted["technical-duplicate"]
+    table, _ = cell_eval.evaluate(log_sides(cells, duplicate, split), cell_eval_reference, 1)
+    own = score(pseudobulk(duplicate), measured)
+    np.testing.assert_allclose(values_of(table, "cell_eval.mae"), values_of(own, "mae"), atol=1e-5)
+    reasons = table.groupby("metric")["reason"].first()
+    assert reasons["cell_eval.mae"] == HALVED_CORRECTED
+    assert reasons["cell_eval.discrimination_score_l1"] == HALVED
+
+
 def test_the_score_of_2025_is_0_at_the_baseline_and_follows_the_published_formula(
     cells, split, predicted, cell_eval_reference
 ):
@@ -263,7 +275,7 @@ def test_cell_eval2_tells_the_ceiling_from_the_floor(cells, split, predicted, ce
     for metric in cell_eval2.METRICS:
         name = f"cell_eval2.{metric}"
         assert (ceiling[name] > floor[name]) == higher_is_better(name), metric
-    assert set(tables["technical-duplicate"]["reason"]) == {answers.HALVED}
+    assert set(tables["technical-duplicate"]["reason"]) == {HALVED}
 
 
 def test_the_scale_of_2026_is_that_of_the_competition(cells, split, predicted, cell_eval2_reference):

@@ -1,14 +1,20 @@
 """Pretraining: what is masked, what is learned, and a result that is a checkpoint in scGPT's own layout."""
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.scgpt import checkpoint, model, pretraining, training
+from scgpt_bench.scgpt import checkpoint, masked_model, model, pretraining, training
 from scgpt_bench.seeding import random_generator
 
 SMALL = pretraining.Options(
@@ -16,7 +22,30 @@ SMALL = pretraining.Options(
     epochs=10, batch_size=32, second_pass_after=None, held_out=0.2,
 )  # fmt: skip
 GENES = [f"GENE{i}" for i in range(24)]
+VOCABULARY = {gene: i for i, gene in enumerate([*GENES, *pretraining.SPECIAL_TOKENS])}
 MACHINE = training.Machine(accelerator="cpu")
+LIBRARY = Path(__file__).parents[2] / "workflow" / "lib"
+
+# Pretraining in two processes, each of which says what it does. Run as a script: folder.
+JOB = """
+import os, sys
+import numpy as np
+import scipy.sparse as sp
+from scgpt_bench.scgpt import pretraining, training
+
+score = pretraining.held_out_loss
+
+def told(*arguments):
+    print("process", os.environ["LOCAL_RANK"], "scores", flush=True)
+    return score(*arguments)
+
+pretraining.held_out_loss = told
+source = pretraining.MatrixSource(sp.csr_matrix(np.random.default_rng(0).poisson(5.0, (40, 24)).astype(np.float32)))
+options = pretraining.Options(embsize=8, nheads=1, d_hid=8, nlayers=1, epochs=1, batch_size=8, held_out=0.2)
+report = pretraining.pretrain(source, [f"GENE{i}" for i in range(24)], sys.argv[1], options, 0,
+                              training.Machine("cpu", 2))
+print("process", os.environ["LOCAL_RANK"], "reports", len(report) > 0, flush=True)
+"""
 
 
 def module_cells(n_cells=1600, seed=0):
@@ -41,7 +70,7 @@ def test_the_held_out_loss_beats_gene_means_and_the_permuted_gene_control(pretra
 
 def test_the_result_is_a_checkpoint_that_loads_like_any_other(pretrained):
     folder, _ = pretrained
-    weights = checkpoint.read(folder, pretraining.MODULES)
+    weights = checkpoint.read(folder, masked_model.MODULES)
     assert weights.pretrained
     assert {name: tensor.shape for name, tensor in weights.tensors.items()} == checkpoint.shapes(weights.arguments, 27)
     generator = model.build(weights.arguments, weights.vocabulary)
@@ -60,7 +89,7 @@ def test_twelve_layers_have_the_163_tensors_of_the_published_checkpoint():
 
 def test_with_every_gene_known_it_is_the_encoder_that_fine_tuning_starts_from(pretrained):
     folder, _ = pretrained
-    masked, weights = pretraining.load(folder)
+    masked, weights = masked_model.load(folder)
     generator = model.build(weights.arguments, weights.vocabulary)
     model.load(generator, weights)
     genes = torch.arange(24).repeat(3, 1)
@@ -72,9 +101,8 @@ def test_with_every_gene_known_it_is_the_encoder_that_fine_tuning_starts_from(pr
 
 
 def batch_of(bins, ratio=0.5, options=SMALL, seed=0):
-    vocabulary = {gene: i for i, gene in enumerate([*GENES, *pretraining.SPECIAL_TOKENS])}
     batch = pretraining.masked_batch(
-        bins, np.arange(24), ratio, random_generator(seed, "mask"), vocabulary["<cls>"], vocabulary["<pad>"], options
+        bins, np.arange(24), ratio, random_generator(seed, "mask"), VOCABULARY["<cls>"], VOCABULARY["<pad>"], options
     )
     return pretraining._tensors(batch)
 
@@ -114,7 +142,7 @@ def test_long_cells_are_sampled_down_and_genes_outside_the_vocabulary_left_out()
 
 
 def test_padding_moves_no_prediction(pretrained):
-    masked, _ = pretraining.load(pretrained[0])
+    masked, _ = masked_model.load(pretrained[0])
     batch = batch_of(bins_with_zeros(), 0.5, replace(SMALL, include_zero_genes=False))
     assert batch["padding"].any()
     together = masked(batch)
@@ -131,24 +159,91 @@ def test_padding_moves_no_prediction(pretrained):
 
 
 def test_the_second_pass_predicts_from_the_cell_embedding_and_leaves_it_without_gradient(pretrained):
-    masked, _ = pretraining.load(pretrained[0])
-    batch = batch_of(bins_with_zeros())
-    first, _, second = masked(batch, second_pass=True)
+    masked, _ = masked_model.load(pretrained[0])
+    known, passes = masked.known, []
+
+    def watched(*arguments, **options):
+        hidden, memory = known(*arguments, **options)
+        hidden.retain_grad()
+        passes.append(hidden)
+        return hidden, memory
+
+    masked.known = watched
+    first, _, second = masked(batch_of(bins_with_zeros()), second_pass=True)
     assert (first - second).abs().max() > 1e-3
-    hidden, _ = masked.known(batch["known_genes"], batch["known_values"], cell=torch.zeros(5, 32))
-    assert hidden.shape == (5, batch["known_genes"].shape[1], 32)
+    second.sum().backward()
+    assert masked.flag_encoder.weight.grad.any()
+    assert len(passes) == 2
+    assert passes[0].grad is None
+
+
+def test_a_second_pass_that_sets_in_after_an_epoch_is_not_taken_for_a_loss_that_does_not_fall(tmp_path):
+    options = replace(SMALL, epochs=5, batch_size=16, learning_rate=1e-4, second_pass_after=5)
+    pretraining.pretrain(pretraining.MatrixSource(module_cells(100)), GENES, tmp_path, options, 1, MACHINE)
+    history = pd.read_table(tmp_path / training.HISTORY)
+    assert history["loss"][0] < history["loss"][1:].min()
+    assert history["held_out_loss"].is_monotonic_decreasing
+
+
+class Stopped(pretraining.MatrixSource):
+    """Cells that come with SIGTERM."""
+
+    def batches(self, rows, size, seed):
+        batch = super().batches(rows, size, seed)
+
+        def stopped(epoch, number):
+            signal.raise_signal(signal.SIGTERM)
+            return batch(epoch, number)
+
+        return stopped
+
+
+@pytest.mark.parametrize(("seed", "message"), [(0, "resumed at epoch 1"), (1, "another run: starting anew")])
+def test_a_state_is_resumed_with_the_same_values_alone(tmp_path, caplog, seed, message):
+    options = replace(SMALL, epochs=1)
+    with pytest.raises(training.Interrupted):
+        pretraining.pretrain(Stopped(module_cells(200)), GENES, tmp_path, options, 1, MACHINE)
+    with caplog.at_level("INFO"):
+        cells = pretraining.MatrixSource(module_cells(200, seed))
+        pretraining.pretrain(cells, GENES, tmp_path, options, 1, MACHINE)
+    assert message in caplog.text
 
 
 @pytest.mark.parametrize("include_zero_genes", [True, False])
 def test_the_mean_loss_of_two_ranks_is_the_loss_of_the_whole_batch(tmp_path, include_zero_genes):
     options = replace(SMALL, include_zero_genes=include_zero_genes, batch_size=33)
     source, rows = pretraining.MatrixSource(module_cells(100)), np.arange(100)
-    vocabulary = {gene: i for i, gene in enumerate([*GENES, *pretraining.SPECIAL_TOKENS])}
     masked = pretraining.build(options, 27, 24)
-    task = pretraining._task(masked, source, rows[:80], rows[80:], vocabulary, options, 0, "cells")
+    task = pretraining._task(masked, source, rows[:80], rows[80:], VOCABULARY, options, 0, "cells")
     whole = task.loss(masked, task.batch(0, 1, 0, 1))
     shares = [task.loss(masked, task.batch(0, 1, rank, 2)) for rank in range(2)]
     assert torch.allclose(sum(shares) / 2, whole, rtol=1e-5)
+
+
+def test_held_out_cells_are_scored_in_passes_that_a_large_batch_does_not_enlarge():
+    source, rows = pretraining.MatrixSource(module_cells(120)), np.arange(120)
+    masked = pretraining.build(SMALL, 27, 24)
+    sizes = []
+    masked.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0]["scored"])))
+    scores = [
+        pretraining.held_out_loss(masked, source, rows[:20], rows[20:], VOCABULARY, replace(SMALL, batch_size=size), 0)
+        for size in (32, 512)
+    ]
+    assert scores[0] == scores[1]
+    assert max(sizes) == 32
+
+
+def test_of_two_processes_the_first_alone_scores_and_reports(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(JOB)
+    environment = os.environ | {"PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    told = sorted(line for line in done.stdout.splitlines() if line.startswith("process"))
+    assert told == ["process 0 reports True", "process 0 scores", "process 1 reports False"]
+    assert (tmp_path / "report.json").exists()
+    assert not (tmp_path / training.STATE).exists()
 
 
 def test_a_source_that_is_too_small_or_no_expression_is_refused(tmp_path):

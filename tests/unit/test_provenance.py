@@ -1,9 +1,13 @@
 """Provenance lists inputs by checksum and what each job cost."""
 
+import subprocess
+
 import pytest
 
-from scgpt_bench import provenance
-from scgpt_bench.files import sha256, write_json
+from scgpt_bench import provenance, verification
+from scgpt_bench.data.download import record_of
+from scgpt_bench.errors import InputError
+from scgpt_bench.files import remembered_sha256, sha256, write_json
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 
@@ -37,3 +41,49 @@ def test_inputs_are_listed_by_checksum(tmp_path, benchmarks):
     write_json(document, tmp_path / "provenance.json")
     assert document["versions"]["python"].startswith("3.")
     assert document["hardware"]["cores"] >= 1
+
+
+def test_gpus_are_those_that_the_driver_lists(tmp_path):
+    assert provenance._gpus(tmp_path / "no driver") == []
+    for number, model in enumerate(["NVIDIA A100-SXM4-80GB", "NVIDIA H200"]):
+        folder = tmp_path / "gpus" / f"0000:{number}b:00.0"
+        folder.mkdir(parents=True)
+        (folder / "information").write_text(f"Model: \t\t {model}\nIRQ:   \t\t 24{number}\n")
+    assert provenance._gpus(tmp_path / "gpus") == ["NVIDIA A100-SXM4-80GB", "NVIDIA H200"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run from a folder of Cell Ranger's with calls of guides in it; repeating it calls no Snakemake."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    folder = tmp_path / "run" / "filtered"
+    folder.mkdir(parents=True)
+    for name in ("matrix.mtx", "calls.csv"):
+        (folder / name).write_text(name)
+    (tmp_path / "scratch").mkdir()
+    return tmp_path
+
+
+def document(**lists):
+    return {"configuration": {"mirrors": []}, "own_files": [], "inputs": [], "results": [], **lists}
+
+
+def test_a_folder_of_the_users_has_the_checksum_that_its_fetching_follows(run):
+    (listed,) = provenance.checksums(["run"])
+    assert listed == {"path": "run", "sha256": remembered_sha256("run", "checksums.json")}
+    own = document(own_files=provenance.checksums(["run", "run/filtered/calls.csv"]))
+    verification.repeat(own, run, run / "scratch")
+    assert (run / "scratch" / "run" / "filtered" / "calls.csv").read_text() == "calls.csv"
+    (run / "run" / "filtered" / "matrix.mtx").write_text("another")
+    with pytest.raises(InputError, match="as in the run"):
+        verification.repeat(own, run, run / "scratch")
+
+
+def test_a_repeated_run_accepts_no_other_bytes_than_those_that_were_downloaded(run):
+    inputs = [{"path": "resources/datasets/drop/source.h5ad", "sha256": "a" * 64}]
+    verification.repeat(document(inputs=inputs), run, run / "scratch")
+    record = record_of(run / "scratch" / "resources" / "datasets" / "drop" / "source.h5ad")
+    assert record.read_text().strip() == "a" * 64
+    with pytest.raises(InputError, match="below the folder of the run"):
+        verification.repeat(document(inputs=[{**inputs[0], "path": "../source.h5ad"}]), run, run / "scratch")

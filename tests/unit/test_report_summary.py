@@ -1,5 +1,7 @@
 """The start page says what the tables say: the verdict in words, and every limit that the run knows of."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,6 +61,7 @@ def whats(made: summary.Run) -> list[str]:
         ),
         ("worse", -0.2, "No: every scGPT method is worse than the best baseline, ridge; the closest is tuned (-0.200"),
         ("data cannot tell", 0.2, "These data cannot tell: even a second sample of the same cells does not"),
+        ("too few perturbations", 0.2, "Too few test perturbations for a verdict on 2 methods"),
     ],
 )
 def test_the_answer_is_that_of_the_best_scgpt_method(verdict, difference, answer):
@@ -94,6 +97,11 @@ def test_the_rows_are_those_of_the_tables_best_first():
     assert place["floor"] is None
 
 
+def test_what_a_prediction_without_noise_could_reach_is_said_beside_the_ceiling():
+    assert "a second sample of the same cells: 0.800." in summary.page(run())
+    assert "a prediction without noise could reach about 0.894." in summary.page(run())
+
+
 def test_where_there_are_several_splits_they_are_judged_together():
     (place,) = summary.places(run(splits=("fold0", "fold1", "all")))
     assert place["split"] == "all"
@@ -121,6 +129,7 @@ def test_every_limit_is_named():
     assert "6 of 300 measured genes (2.0 %)" in why["Padded genes: drop"]
     assert why["Random decoder: flagged"].startswith("5.8 % of its parameters")
     recipe = why["Not the published recipe to the letter: tuned"]
+    assert "pair_within batch, cell_type; " in recipe
     assert all(name in recipe for name in DEVIATIONS)
     assert "epochs 7 (published 15); freeze encoder (published none)" in recipe
 
@@ -139,6 +148,32 @@ def test_unreliable_perturbations_and_targets_that_cannot_be_told_are_named():
     assert why["Unreliable perturbations: drop"].startswith("1 of 2 have a response")
     assert "(B)" in why["Unreliable perturbations: drop"]
     assert why["Targets unknown to scGPT: drop"].startswith("LINC1: neither measured nor in the vocabulary")
+
+
+def test_what_a_method_does_not_learn_or_does_not_predict_is_named():
+    """Once, however many splits say so; the notes of the floor name what it is made of, and are no limit."""
+    trained = {"finetuning": {**statement("scgpt-finetuned")["finetuning"], "perturbations_without_token": ["A", "B"]}}
+    says = {
+        "tuned": said("tuned", **trained).says,
+        "flagged": said("flagged", predicted_as_no_change=["C"]).says,
+        "ridge": {"kind": "ridge", "notes": {"D": "no vector of D: counted as zero"}},
+        "theirs": {"kind": "imported", "genes_taken_as_unchanged": ["G1", "G2"], "notes": {}},
+        "floor": {"kind": "shuffled", "notes": {"A": "B"}},
+    }
+    statements = [
+        summary.Statement("drop", split, method, 300, said_there)
+        for split in ("fold0", "fold1")
+        for method, said_there in says.items()
+    ]
+    made = run(statements=statements)
+    made = dataclasses.replace(made, kinds={**KINDS, "theirs": "imported", "floor": "shuffled"})
+    why = dict(summary.warnings(made))
+    assert "no token for 2 of the perturbations (A, B)" in why["Learns from fewer perturbations: tuned on drop"]
+    assert "no token for C," in why["Predicted as no change: flagged on drop"]
+    assert "2 genes (G1, G2)" in why["Genes taken as unchanged: theirs on drop"]
+    assert why["Predicted by a rule of its own: ridge on drop"] == "D: no vector of D: counted as zero."
+    assert not [what for what in why if "floor" in what]
+    assert len(summary.warnings(made)) == len(why)
 
 
 def test_names_are_escaped_and_a_missing_interval_is_unknown():

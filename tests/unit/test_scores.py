@@ -60,9 +60,50 @@ def test_interval_of_one_perturbation_is_missing_and_of_equal_values_is_a_point(
 
 
 def test_splits_are_pooled_under_the_name_all():
-    table = pd.concat([metrics_table({"a": [0.0, 0.0]}), metrics_table({"a": [1.0]}, split="fold1")])
-    means = scores_of(table, 200).set_index("split")["mean"]
+    other = metrics_table({"a": [1.0]}, split="fold1").assign(perturbation="Q")
+    means = scores_of(pd.concat([metrics_table({"a": [0.0, 0.0]}), other]), 200).set_index("split")["mean"]
     assert means.to_dict() == {"fold0": 0, "fold1": 1, "all": pytest.approx(1 / 3)}
+
+
+def test_a_perturbation_that_two_splits_test_counts_once():
+    table = pd.concat([metrics_table({"a": [0.0, 0.2, 0.4]}), metrics_table({"a": [1.0]}, split="gears1")])
+    row = scores_of(table, 200).set_index("split").loc["all"]
+    assert row["n_perturbations"] == 3
+    assert row["mean"] == pytest.approx((0.5 + 0.2 + 0.4) / 3)
+
+
+def test_a_method_that_was_not_run_on_every_split_is_left_out_of_all():
+    table = pd.concat([metrics_table({"a": [0.1, 0.2], "b": [0.3, 0.4]}), metrics_table({"a": [0.5]}, split="fold1")])
+    found = scores_of(table, 200)
+    assert found.loc[found["split"] == "all", "method"].tolist() == ["a"]
+    assert found.loc[found["split"] == "fold0", "method"].tolist() == ["a", "b"]
+
+
+def test_a_perturbation_that_one_method_was_not_scored_on_is_left_out_for_all():
+    """cell-eval2 scores another set of perturbations where half of the cells are the prediction."""
+    table = metrics_table({"train-mean": [0.1, 0.2, 0.3], "technical-duplicate": [0.7, 0.8, 0.9]})
+    table = table[(table["method"] != "train-mean") | (table["perturbation"] != "P0")]
+    table = table[(table["method"] != "technical-duplicate") | (table["perturbation"] != "P2")]
+    found = scores_of(table, 200).set_index("method")
+    assert found["n_perturbations"].tolist() == [1, 1]
+    assert found["mean"].to_dict() == {"train-mean": 0.2, "technical-duplicate": 0.8}
+    nothing_in_common = table[(table["perturbation"] != "P1")]
+    assert scores_of(nothing_in_common, 200).empty
+
+
+@pytest.mark.parametrize(
+    ("metric", "missing"),
+    [
+        ("sign_agreement_top20", True),
+        ("discrimination_l1", True),
+        ("cell_eval2.pds_cosine", True),
+        ("cell_eval.mae", False),
+        ("r2_delta", False),
+    ],
+)
+def test_no_fraction_of_a_ceiling_that_is_that_of_half_of_the_cells(metric, missing):
+    table = metrics_table({"scgpt": [0.2, 0.4], "technical-duplicate": [0.6, 0.6]}, metric)
+    assert scores_of(table, 200)["fraction_of_ceiling"].isna().all() == missing
 
 
 @pytest.mark.parametrize(("metric", "fraction"), [("pearson_delta", 0.5), ("mse", 2.0)])
@@ -81,9 +122,21 @@ def test_intervals_of_a_mean_cover_it_as_often_as_they_say():
     """20 perturbations, the size of a small test set: 95 % within the error of 1,000 simulations."""
     random = np.random.default_rng(8)
     table = metrics_table({f"m{i}": random.normal(0.3, 0.2, 20) for i in range(1000)})
+    assert 0.93 <= covered(scores_of(table, 1000)) <= 0.97
+
+
+def test_intervals_over_small_splits_cover_as_often():
+    """12 splits of 2 perturbations; resampled within splits they would cover 83 %."""
+    random = np.random.default_rng(9)
+    methods = {f"m{i}": random.normal(0.3, 0.2, 24) for i in range(1000)}
+    table = metrics_table(methods)
+    table["split"] = "fold" + (table["perturbation"].str[1:].astype(int) // 2).astype(str)
     intervals = scores_of(table, 1000)
-    covered = ((intervals["ci_low"] <= 0.3) & (intervals["ci_high"] >= 0.3)).mean()
-    assert 0.93 <= covered <= 0.97
+    assert 0.93 <= covered(intervals[intervals["split"] == "all"]) <= 0.97
+
+
+def covered(intervals):
+    return ((intervals["ci_low"] <= 0.3) & (intervals["ci_high"] >= 0.3)).mean()
 
 
 def test_verdict_against_the_best_baseline_with_an_exact_p_value():
@@ -139,9 +192,9 @@ def test_a_ceiling_that_is_not_above_the_floor_leaves_the_data_mute():
 
 
 @pytest.mark.parametrize(
-    ("n", "methods", "expected"), [(5, 1, "data cannot tell"), (6, 1, "better"), (6, 2, "data cannot tell")]
+    ("n", "methods", "expected"), [(5, 1, "too few perturbations"), (6, 1, "better"), (6, 2, "too few perturbations")]
 )
-def test_too_few_perturbations_leave_the_data_mute(n, methods, expected):
+def test_too_few_perturbations_allow_no_verdict(n, methods, expected):
     """2^5 sign patterns: however large the advantage, the two-sided p-value cannot be below 2 / 32."""
     advantage = np.linspace(0.5, 1, n)
     table = metrics_table({"train-mean": np.zeros(n), **{f"scgpt{i}": advantage for i in range(methods)}})

@@ -19,7 +19,7 @@ LIBRARY = Path(__file__).parents[2] / "workflow" / "lib"
 
 # A regression whose every step is slow enough to be killed in. Run as a script: folder, epochs, seconds per step.
 JOB = """
-import logging, sys, time
+import itertools, logging, os, sys, time, types
 import torch
 from scgpt_bench.scgpt import training
 from scgpt_bench.seeding import random_generator
@@ -47,9 +47,14 @@ def validate(model):
 
 task = training.Task(model, torch.optim.Adam(model.parameters(), lr=5e-2), epochs, 6, batch, loss,
                      training.step_decay(5e-2, 0.9), validate, "score")
+if not fabric.is_global_zero:  # a clock that leaps, and a slow disk
+    training.time = types.SimpleNamespace(monotonic=itertools.count(0, 700).__next__)
+    load = torch.load
+    torch.load = lambda *arguments, **options: (time.sleep(0.5), load(*arguments, **options))[1]
 training.train(task, fabric, folder, "job", seed=5, save_minutes=0.0 if pause else 10)
 if fabric.is_global_zero:
     torch.save(model.state_dict(), folder + "/final.pt")
+    os.remove(folder + "/" + training.BEST)  # as fine-tuning does
 """
 
 
@@ -93,6 +98,7 @@ def assert_same_run(folder, reference):
     pd.testing.assert_frame_equal(history[columns], expected[columns], check_exact=True)
 
 
+@pytest.mark.extended
 def test_a_run_killed_ten_times_at_random_ends_with_the_bytes_of_an_uninterrupted_one(script, tmp_path):
     killed, uninterrupted = tmp_path / "killed", tmp_path / "uninterrupted"
     for moment in random_generator(0, "kills").uniform(0.02, 0.5, 10):
@@ -124,7 +130,7 @@ def wait_for(path, process):
         time.sleep(0.01)
 
 
-def test_two_processes_have_the_loss_curve_of_one(script, tmp_path):
+def test_two_processes_whose_clocks_differ_have_the_loss_curve_of_one(script, tmp_path):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     finish(run(command(script, tmp_path / "two", devices=2, dropout=0.0, launcher=launcher)))
     finish(run(command(script, tmp_path / "one", dropout=0.0)))
@@ -207,6 +213,16 @@ def test_the_state_of_another_configuration_is_not_resumed(fabric, tmp_path):
     training.train(again, fabric, tmp_path, "b", seed=0)
     training.train(fresh, fabric, tmp_path / "fresh", "b", seed=0)
     assert torch.equal(again.model.weight, fresh.model.weight)
+
+
+def test_a_gpu_that_is_not_there_is_told_and_the_cpu_used(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert training.machine(2, 5.0) == training.Machine("cpu", 1, save_minutes=5.0)
+    (line,) = caplog.messages
+    assert "2 GPU(s) asked for" in line
+    assert "one process on the CPU" in line
+    training.machine(0, 5.0)
+    assert len(caplog.messages) == 1
 
 
 def test_gradients_are_clipped_to_the_limit_and_the_norm_before_is_reported():

@@ -4,11 +4,22 @@ import functools
 import hashlib
 import http.server
 import threading
+from typing import ClassVar
 
 import pytest
 import yaml
 
 FILES = {"best_model.pt": b"weights", "args.json": b"{}", "vocab.json": b'{"<pad>": 0}'}
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves files and notes what was asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        super().do_GET()
 
 
 @pytest.fixture
@@ -17,7 +28,8 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     for name, content in FILES.items():
         (folder / name).write_bytes(content)
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    Handler.asked.clear()
+    handler = functools.partial(Handler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{httpd.server_port}"
@@ -48,14 +60,15 @@ def test_all_three_files_arrive(checkout, server):
         assert (checkout.path / "resources" / "checkpoints" / "served" / name).read_bytes() == content
 
 
-def test_other_bytes_than_the_published_ones_are_refused(checkout, server):
+def test_other_bytes_than_the_published_ones_are_refused_after_one_download(checkout, server):
     write_study(checkout, server, wrong=["best_model.pt"])
     target = "resources/checkpoints/served/best_model.pt"
-    done = checkout.snakemake(target, "--configfile", "study.yaml", check=False)
+    done = checkout.snakemake(target, "--configfile", "study.yaml", "--retries", "2", check=False)
     assert done.returncode != 0
     assert f"{server}/best_model.pt" in done.stdout
     assert "0" * 64 in done.stdout
     assert not (checkout.path / target).exists()
+    assert Handler.asked == ["/best_model.pt"]
 
 
 def test_a_checkpoint_of_ones_own_is_a_folder(checkout, server, tmp_path_factory):

@@ -10,6 +10,7 @@ rule fetch_checkpoint:
         "results/benchmarks/fetch_checkpoint/{checkpoint}.{file}.tsv"
     wildcard_constraints:
         checkpoint=names_pattern(checkpoints_from("catalogue")),
+    retries: 0  # the download tries again by itself, where that can help
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -17,11 +18,10 @@ rule fetch_checkpoint:
         mem_mb=memory(1000),
         runtime=minutes(60),
     params:
-        code=code("fetch.py"),
-        file=checkpoint_file_address,
-        mirrors=config["mirrors"],
+        code=code("fetch_checkpoint.py"),
+        content=content_of_checkpoint_file,
     script:
-        "../scripts/fetch.py"
+        "../scripts/fetch_checkpoint.py"
 
 
 rule copy_checkpoint:
@@ -57,7 +57,7 @@ rule initialize_checkpoint:
     wildcard_constraints:
         checkpoint=names_pattern(checkpoints_from("random")),
     conda:
-        "../../envs/scgpt.yaml"
+        "../../envs/scgpt_cpu.yaml"
     threads: 1
     resources:
         mem_mb=memory(4000),
@@ -102,7 +102,7 @@ rule gene_embeddings:
     benchmark:
         "results/benchmarks/gene_embeddings/{dataset}.{checkpoint}.tsv"
     conda:
-        "../../envs/scgpt.yaml"
+        "../../envs/scgpt_cpu.yaml"
     threads: 1
     resources:
         mem_mb=memory(4000),

@@ -84,17 +84,24 @@ def code(script):
     return sources.content_hashes(Path(workflow.basedir) / "scripts" / script)
 
 
-def address_of(file):
-    """Where to fetch a file, and how to know it."""
-    return {"address": file.address, "sha256": file.sha256, "size": file.bytes}
-
-
-def checkpoint_file_address(wildcards):
-    return address_of(RUN.checkpoints[wildcards.checkpoint].files[wildcards.file])
+def content_of_checkpoint_file(wildcards):
+    """The checksum of a file. Another address or mirror is no other content."""
+    return RUN.checkpoints[wildcards.checkpoint].files[wildcards.file].sha256
 
 
 def checkpoint_options(wildcards):
     return config["checkpoints"][wildcards.checkpoint]
+
+
+def split_options(wildcards):
+    """What one split depends on beside the cells and its file: another fold that is run leaves the others as they are."""
+    if wildcards.split in config["splits"]["files"]:
+        keys = ()
+    elif wildcards.split.startswith("gears"):
+        keys = ("minimum_cells",)
+    else:
+        keys = ("folds", "seed", "validation_share", "minimum_cells")
+    return {key: config["splits"][key] for key in keys}
 
 
 def missing_rules(wildcards):
@@ -125,6 +132,16 @@ def method_options(wildcards):
 def training_options(wildcards):
     """The same, without what concerns only the prediction that follows."""
     return {key: value for key, value in method_options(wildcards).items() if key not in ("checkpoint", "genes_fed")}
+
+
+# Environments
+
+
+# FlashAttention brings PyTorch's CUDA build, which conda installs only where it finds an NVIDIA driver: jobs without a
+# GPU do without. Another `hardware.gpu` may be another environment, and then reruns these jobs: another device computes
+# other numbers.
+SCGPT_ENVIRONMENT = "../../envs/scgpt.yaml" if config["hardware"]["gpu"] else "../../envs/scgpt_cpu.yaml"
+CENSUS_ENVIRONMENT = "../../envs/census.yaml" if config["hardware"]["gpu"] else "../../envs/census_cpu.yaml"
 
 
 # Resources

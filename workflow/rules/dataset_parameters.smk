@@ -15,11 +15,11 @@ def series_of_dataset(wildcards):
 
 
 def content_of_dataset(wildcards):
-    """The checksum of a drop. Another address, or a checksum written down later, is no other content."""
+    """The checksum of a drop. Another address, or a SHA-256 written down later, is no other content."""
     dataset, record = RUN.datasets[wildcards.dataset], record_of(drop_file(wildcards.dataset))
     if is_remote(dataset.address):
         recorded = record.read_text().strip() if record.is_file() else None
-        return UNVERIFIED if dataset.sha256 in (None, recorded) else dataset.sha256
+        return (dataset.md5 or UNVERIFIED) if dataset.sha256 in (None, recorded) else dataset.sha256
     return dataset.sha256 or remembered_sha256(dataset.address, "resources/checksums.json")
 
 

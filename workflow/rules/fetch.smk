@@ -8,6 +8,7 @@ rule fetch_dataset:
         "logs/fetch_dataset/{dataset}.{suffix}.log",
     benchmark:
         "results/benchmarks/fetch_dataset/{dataset}.{suffix}.tsv"
+    retries: 0  # the download tries again by itself, where that can help
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -31,7 +32,7 @@ rule generate_dataset:
     benchmark:
         "results/benchmarks/generate_dataset/{dataset}.tsv"
     conda:
-        "../../envs/scgpt.yaml"
+        "../../envs/scgpt_cpu.yaml"
     threads: 1
     resources:
         mem_mb=memory(2000),

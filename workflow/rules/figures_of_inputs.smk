@@ -143,8 +143,7 @@ rule figure_cost:
     params:
         code=code("figure_cost.py"),
         methods=list(KINDS),
-        gpus=config["hardware"]["gpu"],
-        rules_on_gpu=RULES_ON_GPU,
+        gpus=GPUS,
         by=COST_BY,
     script:
         "../scripts/figure_cost.py"

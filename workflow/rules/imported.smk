@@ -20,6 +20,8 @@ rule predict_by_script:
     threads: config["hardware"]["threads"]
     resources:
         gpu=config["hardware"]["gpu"],
+        nodes=1,
+        tasks_per_gpu=0,  # one task for all GPUs
         mem_mb=memory(16000),
         runtime=minutes(1440),
     params:

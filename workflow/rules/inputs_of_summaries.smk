@@ -85,9 +85,11 @@ def inputs_of_run():
 
 
 def own_files_of_run():
-    """The files of the user's that the configuration names."""
+    """The files and folders of the user's that the configuration names."""
     files = [config[table] for table in ("dataset_table", "checkpoint_table", "anchor_table")]
-    files += [RUN.datasets[name].address for name in config["datasets"] if RUN.datasets[name].is_local]
+    datasets = [RUN.datasets[name] for name in config["datasets"]]
+    files += [dataset.address for dataset in datasets if dataset.is_local]
+    files += [dataset.guide_table for dataset in datasets if dataset.guide_table]
     files += [
         f"{config['checkpoints'][name]['path']}/{file}"
         for name in checkpoints_from("folder")

@@ -21,16 +21,17 @@ rule pretrain:
         checkpoint=names_pattern(checkpoints_from("pretrain")),
     priority: 10  # the longest jobs start first, so that others fill the cores beside them
     conda:
-        "../../envs/scgpt.yaml"
+        SCGPT_ENVIRONMENT
     threads: config["hardware"]["threads"]
     resources:
         gpu=config["hardware"]["gpu"],
+        nodes=1,
+        tasks_per_gpu=0,  # one task for all GPUs
         mem_mb=memory(16000),
-        runtime=minutes(1440),
+        runtime=1440,  # also when it is tried again, since it resumes
     params:
         code=code("pretrain.py"),
         options=checkpoint_options,
-        save_minutes=config["hardware"]["save_minutes"],
     script:
         "../scripts/pretrain.py"
 
@@ -52,15 +53,16 @@ rule pretrain_census:
     wildcard_constraints:
         checkpoint=names_pattern(checkpoints_from("census")),
     conda:
-        "../../envs/census.yaml"
+        CENSUS_ENVIRONMENT
     threads: config["hardware"]["threads"]
     resources:
         gpu=config["hardware"]["gpu"],
+        nodes=1,
+        tasks_per_gpu=0,  # one task for all GPUs
         mem_mb=memory(64000),
-        runtime=minutes(10080),
+        runtime=10080,  # also when it is tried again, since it resumes
     params:
         code=code("pretrain_census.py"),
         options=checkpoint_options,
-        save_minutes=config["hardware"]["save_minutes"],
     script:
         "../scripts/pretrain_census.py"

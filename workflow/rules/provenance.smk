@@ -32,7 +32,7 @@ rule provenance:
         runtime=minutes(60),
     params:
         code=code("provenance.py"),
-        configuration=config,
+        configuration=RUN.config,
     script:
         "../scripts/provenance.py"
 

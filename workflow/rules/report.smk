@@ -5,7 +5,7 @@ rule summary:
     input:
         scores="results/scores.tsv",
         verdicts="results/verdicts.tsv",
-        pseudobulks=scgpt_pseudobulks_of_run(),
+        pseudobulks=pseudobulks_of_run(),
         cards=expand("results/{dataset}/card.json", dataset=config["datasets"]),
     output:
         "results/summary.html",

@@ -3,23 +3,27 @@
 
 KINDS = {method: options["kind"] for method, options in config["methods"].items()}
 COST_BY = ["rule", "method"]
-RULES_ON_GPU = ["pretrain", "pretrain_census", "finetune", "predict_scgpt", "predict_by_script"]
+GPUS = {  # of a job; as in the rules
+    **dict.fromkeys(["pretrain", "pretrain_census", "finetune", "predict_by_script"], config["hardware"]["gpu"]),
+    "predict_scgpt": min(1, config["hardware"]["gpu"]),
+}
 
 
 def published_recipe():
-    """The options of fine-tuning with the values of the published recipe: the schema's defaults."""
+    """The options of fine-tuning with the values of the published recipe: the schema's defaults, but for deviations."""
     schema = configuration.read_schema()["$defs"]
     properties = {**schema["finetuning"]["properties"], **schema["methods"]["scgpt-finetuned"]["properties"]}
-    return {name: entry["default"] for name, entry in properties.items() if name != "pretrained"}
+    defaults = {name: entry["default"] for name, entry in properties.items() if name != "pretrained"}
+    return defaults | {"keep_targets": False, "select": "pearson", "pair_within": [], "redraw_controls": False}
 
 
-def scgpt_pseudobulks_of_run():
-    """The pseudo-bulks of the first seed of every scGPT method, over data sets and splits."""
+def pseudobulks_of_run():
+    """The pseudo-bulks of the first seed of every method, over data sets and splits."""
     return [
         f"results/{dataset}/{split}/{method}/{config['methods'][method]['seeds'][0]}/pseudobulk.h5ad"
         for dataset in config["datasets"]
         for split in SPLITS
-        for method in methods_of(SCGPT)
+        for method in config["methods"]
     ]
 
 

@@ -21,16 +21,17 @@ rule finetune:
         method=names_pattern(methods_of(FINETUNED)),
     priority: 10  # the longest jobs start first, so that others fill the cores beside them
     conda:
-        "../../envs/scgpt.yaml"
+        SCGPT_ENVIRONMENT
     threads: config["hardware"]["threads"]
     resources:
         gpu=config["hardware"]["gpu"],
+        nodes=1,
+        tasks_per_gpu=0,  # one task for all GPUs
         mem_mb=memory(16000),
-        runtime=minutes(1440),
+        runtime=1440,  # also when it is tried again, since it resumes
     params:
         code=code("finetune.py"),
         options=training_options,
-        save_minutes=config["hardware"]["save_minutes"],
     script:
         "../scripts/finetune.py"
 
@@ -54,15 +55,18 @@ rule predict_scgpt:
     wildcard_constraints:
         method=names_pattern(methods_of(SCGPT)),
     conda:
-        "../../envs/scgpt.yaml"
+        SCGPT_ENVIRONMENT
     threads: config["hardware"]["threads"]
     resources:
-        gpu=config["hardware"]["gpu"],
+        gpu=min(1, config["hardware"]["gpu"]),  # it uses one: `shards` use several
+        nodes=1,
+        tasks_per_gpu=0,  # one task for all GPUs
         mem_mb=memory(8000),
         runtime=minutes(240),
     params:
         code=code("predict_scgpt.py"),
         options=method_options,
+        activated=targets_go_up,
         batch_size=config["inference"]["batch_size"],
         keep_cells=config["inference"]["keep_cells"],
     script:

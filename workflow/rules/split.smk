@@ -19,7 +19,7 @@ rule split:
         runtime=minutes(10),
     params:
         code=code("split.py"),
-        options=config["splits"],
+        options=split_options,
         series=series_of_dataset,
     script:
         "../scripts/split.py"

@@ -14,7 +14,7 @@ with logged(snakemake.log[0]):
 
     params = snakemake.params
     jobs = pd.DataFrame(json.loads(Path(snakemake.input[0]).read_text())["cost"])
-    table = cost_table(jobs, params.methods, params.gpus, params.rules_on_gpu)
+    table = cost_table(jobs, params.methods, params.gpus)
     write_table(table, snakemake.output.table)
     for by, path in zip(params.by, snakemake.output.figures, strict=True):
         save(cost_bars(table, by, f"Cost by {by}"), path)

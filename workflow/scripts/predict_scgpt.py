@@ -17,7 +17,7 @@ with logged(snakemake.log[0]):
     options = dict(snakemake.params.options)
     kind = options.pop("kind")
     del options["checkpoint"]
-    keep_cells = snakemake.params.keep_cells
+    keep_cells, gpu = snakemake.params.keep_cells, snakemake.resources.gpu
     index, number = map(int, snakemake.wildcards.get("scatteritem", "1-of-1").split("-of-"))
     controls = read_h5ad(snakemake.input.controls)
     chosen = inference.shard(controls.obs["perturbation"], index - 1, number)
@@ -25,10 +25,10 @@ with logged(snakemake.log[0]):
     alignment = read_table(snakemake.input.vocabulary)
     checkpoint = Path(snakemake.input.checkpoint[0]).parent
     if kind in ("scgpt-knockout", "scgpt-generate"):
-        options = generation.Options(**options)
-        predicted, method = arms.prompted(controls, alignment, checkpoint, options, seed, keep_cells)
+        options, activated = generation.Options(**options), snakemake.params.activated
+        predicted, method = arms.prompted(controls, alignment, checkpoint, options, seed, activated, keep_cells, gpu)
     else:
-        calling = arms.Calling(options["genes_fed"], snakemake.params.batch_size, keep_cells)
+        calling = arms.Calling(options["genes_fed"], snakemake.params.batch_size, keep_cells, gpu)
         if snakemake.input.model:
             report = json.loads(Path(snakemake.input.model[1]).read_text())
             folder = Path(snakemake.input.model[0]).parent

@@ -23,7 +23,6 @@ with logged(snakemake.log[0]):
         Path(snakemake.output[0]).parent,
         pretraining.Options(**options),
         seed,
-        training.machine(snakemake.resources.gpu, snakemake.params.save_minutes),
+        training.machine(snakemake.resources.gpu, snakemake.config["hardware"]["save_minutes"]),
         name=source.name,
-        about=source.description(),
     )

@@ -22,7 +22,8 @@ def check(status_command: str | None, gpu_rules: Mapping[str, str | None]) -> No
     status_command
         How the executor asks for the state of jobs: ``sacct`` or ``squeue``.
     gpu_rules
-        The partition that the profile names for each rule of the run that asks for a GPU; None for the default one.
+        The partition that the profile names for each rule of the run that asks for a GPU; several, joined by commas, of
+        which Slurm takes one; None for the default one.
 
     Raises
     ------
@@ -35,14 +36,19 @@ def check(status_command: str | None, gpu_rules: Mapping[str, str | None]) -> No
         if problem:
             expected = "accounting, or slurm-status-command: squeue"
             raise InputError(PROFILE, "slurm-status-command", f"sacct, which answers {problem!r}", expected)
-    with_gpus = sorted(name.rstrip("*") for name, gpus in partitions.items() if gpus)
     default = next((name for name in partitions if name.endswith("*")), None)
+    has_gpus = {name.rstrip("*"): gpus for name, gpus in partitions.items()}
+    with_gpus = sorted(name for name, gpus in has_gpus.items() if gpus)
     for rule, partition in gpu_rules.items():
-        asked = next((name for name in partitions if name.rstrip("*") == partition), None) if partition else default
-        if asked and partitions[asked]:
+        asked = (partition or default or "").rstrip("*").split(",")
+        unknown = [name for name in asked if name not in has_gpus]
+        if not unknown and any(has_gpus[name] for name in asked):
             continue
         found = repr(partition) if partition else f"no partition, so that Slurm takes its default {default!r}"
-        found += ", which has no GPU" if asked else ", which does not exist" if partition else ""
+        if not unknown:
+            found += ", which has no GPU"
+        elif partition:
+            found = f"{unknown[0]!r}, which does not exist"
         choice = f"a partition with GPUs ({', '.join(with_gpus)})" if with_gpus else "a cluster with GPUs"
         raise InputError(
             PROFILE,

@@ -41,6 +41,9 @@ class Run:
 def validate(given: Mapping[str, Any], source: str) -> Run:
     """Check the configuration ``given`` (as read from YAML) and fill in every default; ``source`` names it in errors.
 
+    Keys get the order of the schema, names that the user gives keep theirs: Snakemake compares parameters as text, and
+    a default that is written down, or keys in another order, change no result.
+
     Raises
     ------
     InputError
@@ -156,7 +159,9 @@ def _fill_defaults(instance: Any, schema: dict, root: dict) -> None:
         return
     for key, part in schema.get("properties", {}).items():
         part = _resolve(part, root)
-        if key not in instance and "default" in part:
+        if key in instance:
+            instance[key] = instance.pop(key)  # behind the keys before it in the schema, in whatever order they came
+        elif "default" in part:
             instance[key] = copy.deepcopy(part["default"])
         if key in instance:
             _fill_defaults(instance[key], part, root)

@@ -16,6 +16,7 @@ from scgpt_bench.errors import InputError
 if TYPE_CHECKING:
     import anndata
     import pandas as pd
+    from scipy import sparse
 
 
 @contextmanager
@@ -173,8 +174,27 @@ def digest(path: str | Path, algorithm: str) -> str:
         return hashlib.file_digest(handle, algorithm).hexdigest()
 
 
+def content_sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, or of the checksums of a folder's files in the order of their names."""
+    sums = [sha256(file) for file in _files_of(path)]
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def _files_of(path: str | Path) -> list[Path]:
+    path = Path(path)
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def matrix_sha256(matrix: sparse.csr_matrix) -> str:
+    """The SHA-256 of a matrix in memory."""
+    digest = hashlib.sha256()
+    for array in (matrix.indptr, matrix.indices, matrix.data):
+        digest.update(array)
+    return digest.hexdigest()
+
+
 def remembered_sha256(path: str | Path, memory: str | Path) -> str | None:
-    """The SHA-256 of a file or of a folder's files, read again only if size or time changed since it was last asked.
+    """:func:`content_sha256`, read again only if size or time changed since it was last asked.
 
     Parameters
     ----------
@@ -188,14 +208,12 @@ def remembered_sha256(path: str | Path, memory: str | Path) -> str | None:
     """
     memory = Path(memory)
     known = json.loads(memory.read_text()) if memory.is_file() else {}
-    key, found = str(path), sorted(p for p in Path(path).rglob("*") if p.is_file())
-    found = found or ([Path(path)] if Path(path).is_file() else [])
+    key, found = str(path), _files_of(path) if Path(path).exists() else []
     if not found:
         return known.get(key, {}).get("sha256")
     stamp = [[file.stat().st_size, file.stat().st_mtime_ns] for file in found]
     if known.get(key, {}).get("stamp") != stamp:
-        sums = [sha256(file) for file in found]
-        whole_sum = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+        whole_sum = content_sha256(path)
         write_json({**known, key: {"stamp": stamp, "sha256": whole_sum}}, memory)
         return whole_sum
     return known[key]["sha256"]

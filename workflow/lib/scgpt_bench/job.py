@@ -17,11 +17,15 @@ def logged(log: str) -> Iterator[Callable[[str], None]]:
 
     Yields a function that writes a text to the terminal.
 
+    A training on several devices starts this script again for each further one (Lightning Fabric, which numbers them in
+    ``LOCAL_RANK``): all of them append to the log that the first one began.
+
     Heavy imports belong inside this context. An ``InputError`` is written to the log and to the terminal as one
     line, without a traceback, and ends the process with status 1.
     """
     terminal = os.dup(2)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    begin = os.O_TRUNC if os.environ.get("LOCAL_RANK", "0") == "0" else 0
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | begin, 0o644)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(descriptor, 1)

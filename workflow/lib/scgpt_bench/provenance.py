@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from scgpt_bench.files import sha256
+from scgpt_bench.files import content_sha256
 
 
 def describe(
@@ -29,7 +29,7 @@ def describe(
     configuration
         The configuration with every default filled in.
     own_files
-        Files of the user's that the configuration names: tables, splits, predictions, scripts, local drops.
+        Files and folders of the user's that the configuration names: tables, splits, predictions, scripts, local drops.
     inputs
         Data drops and checkpoints, as the workflow keeps them.
     results
@@ -50,8 +50,8 @@ def describe(
 
 
 def checksums(paths: Iterable[str | Path]) -> list[dict[str, str]]:
-    """``path`` and ``sha256`` of every file, sorted."""
-    return [{"path": path, "sha256": sha256(path)} for path in sorted(set(map(str, paths)))]
+    """``path`` and ``sha256`` of every file or folder, sorted."""
+    return [{"path": path, "sha256": content_sha256(path)} for path in sorted(set(map(str, paths)))]
 
 
 def revision() -> str | None:
@@ -71,13 +71,17 @@ def installed_versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Operating system, processor, cores and memory (GiB) of the machine that asks."""
+    """Operating system, processor, cores, memory (GiB) and NVIDIA GPUs of the machine that asks.
+
+    On a cluster other machines may have predicted and trained: their GPU is in ``uns["method"]`` of the predictions.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "system": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(memory, 1),
+        "gpus": _gpus(Path("/proc/driver/nvidia/gpus")),
     }
 
 
@@ -88,6 +92,13 @@ def _processor() -> str:
         return platform.processor()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def _gpus(driver: Path) -> list[str]:
+    """The models of the GPUs, as their driver lists them; the environment that asks has no PyTorch."""
+    files = sorted(driver.glob("*/information"))
+    lines = [line for file in files for line in file.read_text().splitlines() if line.startswith("Model:")]
+    return [line.split(":", 1)[1].strip() for line in lines]
 
 
 def cost(benchmarks: Iterable[str | Path]) -> pd.DataFrame:

@@ -18,8 +18,9 @@ import pandas as pd
 import yaml
 
 from scgpt_bench import provenance
+from scgpt_bench.data.download import record_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.files import read_json, read_table, sha256
+from scgpt_bench.files import content_sha256, read_json, read_table, sha256
 
 WORKFLOW = Path(__file__).parents[2]
 NEEDED = ("configuration", "revision", "own_files", "inputs", "results", "versions", "hardware")
@@ -53,26 +54,26 @@ def surroundings(document: Mapping[str, Any]) -> list[str]:
 def repeat(document: Mapping[str, Any], run: Path, scratch: Path) -> None:
     """Run the configuration in ``scratch`` up to its tables of results.
 
-    Downloads are taken from the resources of ``run`` where they are still there, by checksum.
+    Downloads are taken from the resources of ``run`` where they are still there, by checksum. What is fetched again has
+    to be the same bytes, also where the table of data sets knows no checksum.
 
     Raises
     ------
     InputError
-        For a file of the user's that is gone or has changed, or a run that fails.
+        For a file or folder of the user's that is gone or has changed, or a run that fails.
     """
     for entry in document["own_files"]:
         source = run / entry["path"]
-        found = sha256(source) if source.is_file() else "no such file"
+        found = content_sha256(source) if source.exists() else "no such file"
         if found != entry["sha256"]:
             raise InputError(source, "sha256", found, f"{entry['sha256']}, as in the run")
         if not Path(entry["path"]).is_absolute():
-            target = Path(os.path.normpath(scratch / entry["path"]))
-            if not target.is_relative_to(scratch):
-                raise InputError(
-                    source, "path", entry["path"], "a path below the folder of the run, or an absolute one"
-                )
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(source.resolve())
+            target = _below(scratch, entry["path"])
+            if not target.exists():  # it does as a file of a folder before it
+                target.symlink_to(source.resolve())
+    for entry in document["inputs"]:
+        # Read where the table knows no checksum (data.download.fetch), and nowhere else.
+        record_of(_below(scratch, entry["path"])).write_text(entry["sha256"] + "\n")
     configuration = dict(document["configuration"])
     configuration["mirrors"] = [*configuration["mirrors"], str((run / "resources").resolve())]
     configuration_file = scratch / "configuration.yaml"
@@ -82,6 +83,15 @@ def repeat(document: Mapping[str, Any], run: Path, scratch: Path) -> None:
     targets = [entry["path"] for entry in document["results"]]
     if subprocess.run([*map(str, command), "--", *targets], check=False).returncode:
         raise InputError(configuration_file, "run", "a failed job (see above)", "a run that completes")
+
+
+def _below(scratch: Path, path: str) -> Path:
+    """Where a file of the run goes in ``scratch``; its folder exists then."""
+    target = Path(os.path.normpath(scratch / path))
+    if not target.is_relative_to(scratch):
+        raise InputError("provenance.json", "path", path, "a path below the folder of the run, or an absolute one")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
 
 
 def differences(document: Mapping[str, Any], run: Path, scratch: Path) -> list[str]:

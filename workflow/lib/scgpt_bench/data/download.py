@@ -50,7 +50,8 @@ def fetch(
     size
         Bytes of the file; spares hashing the mirror's files of other sizes.
     retries
-        Further attempts after a failed download, 1, 2, 3 ... seconds apart (at most 10).
+        Further attempts after a failed download, 1, 2, 3 ... seconds apart (at most 10). Other bytes than expected are
+        no failed download: the server has another file.
 
     Returns
     -------
@@ -59,7 +60,8 @@ def fetch(
     Raises
     ------
     InputError
-        When no attempt gave a file with this checksum, with the address and both checksums or the server's answer.
+        When no attempt gave a file, with the address and the server's answer, or when the file has another checksum,
+        with both.
     """
     record = record_of(destination)
     if sha256 is None and is_remote(address) and record.is_file():
@@ -142,13 +144,6 @@ def _download(address: str, digests: Mapping[str, str], destination: Path, retri
     import requests
 
     get = pooch.HTTPDownloader(progressbar=True, timeout=SECONDS_WITHOUT_DATA)
-
-    def get_checked(url: str, output: str, session: pooch.Pooch) -> None:
-        # Checked here and not by pooch, so that the error holds the address and both sums. Pooch retries a ValueError,
-        # of which InputError is one, as it retries a network failure.
-        get(url, output, session)
-        _checked(output, digests, address)
-
     # Pooch downloads to a random name; in a folder of our own, the next try removes what a killed one left.
     scratch = destination.with_name(f".{destination.name}.download")
     _remove_folder(scratch)
@@ -157,10 +152,12 @@ def _download(address: str, digests: Mapping[str, str], destination: Path, retri
             scratch, base_url="", registry={destination.name: None}, urls={destination.name: address},
             retry_if_failed=retries,
         )  # fmt: skip
-        downloaded = cache.fetch(destination.name, downloader=get_checked)
+        downloaded = cache.fetch(destination.name, downloader=get)
+        # Not by pooch, which would download other bytes again, as it does after a network failure.
+        found = _checked(downloaded, digests, address)
         with files.whole(destination) as partial:
             Path(downloaded).rename(partial)
-        return digests.get("sha256") or files.sha256(destination)
+        return found
     except requests.exceptions.RequestException as error:
         known = ", ".join(f"{name} {value}" for name, value in digests.items()) or "any checksum"
         raise InputError(

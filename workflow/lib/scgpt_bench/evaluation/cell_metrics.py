@@ -46,7 +46,8 @@ def energy_distance(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.
 
     ``2 E|x - y| - E|x - x'| - E|y - y'|`` with Euclidean distances in the space of :func:`add_cell_space` and different
     cells x, x' (so that it does not depend on the number of cells, and can fall slightly below 0). Predicted cells that
-    are identical count once. With a single cell on a side, ``E`` of that side is 0, and ``reason`` says so.
+    are identical count once. With a single cell on a side, ``E`` of that side is 0, and ``reason`` says so. Predictions
+    of one cell per perturbation (means: ``inference.keep_cells: false``) have no distribution, and get no row.
 
     Returns
     -------
@@ -64,14 +65,13 @@ def energy_distance(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.
     rows_of = predictions.obs.groupby(predictions.obs["perturbation"].astype(str)).indices
     axes = np.asarray(truth.varm["components"])
     values, reasons = [], []
-    for number, perturbation in enumerate(truth.obs_names):
+    compared = [] if len(rows_of) == predictions.n_obs else list(truth.obs_names)
+    for number, perturbation in enumerate(compared):
         predicted = np.unique(predictions.X[rows_of[perturbation]] @ axes, axis=0)
         value, reason = _energy_distance(predicted, measured[measured_rows == number])
         values.append(value)
         reasons.append(reason or ("one half of the cells against the other" if halved else ""))
-    return pd.DataFrame(
-        {"perturbation": truth.obs_names, "metric": "energy_distance", "value": values, "reason": reasons}
-    )
+    return pd.DataFrame({"perturbation": compared, "metric": "energy_distance", "value": values, "reason": reasons})
 
 
 def _energy_distance(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, str]:

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 # root mean square is below this share of that of the means it was computed from is taken for zero.
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
+HALVED = "one half of the cells against the other, not corrected for depth"
+HALVED_CORRECTED = "one half of the cells against the other, corrected for depth"
+
 TOP_GENES = (20, 50, 100)
 HIGH_GENES = 1000
 
@@ -143,14 +146,27 @@ def higher_is_better(metric: str) -> bool:
     return not any(error in name for error in ("mse", "mae", "energy_distance"))
 
 
+def duplicate_is_at_full_depth(metric: str) -> bool:
+    """Whether the score of a technical duplicate is that of all cells, not of half of them, which is a worse one.
+
+    Of official scorers' metrics only cell-eval's mean absolute error is corrected. The energy distance needs no
+    correction: it does not depend on the number of cells.
+    """
+    scorer, _, name = metric.rpartition(".")
+    if scorer:
+        return metric == "cell_eval.mae"
+    return not name.startswith(("sign_agreement", "discrimination_l1"))
+
+
 def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
     """All pseudo-bulk metrics of one method and seed.
 
     A technical duplicate (``uns["method"]["scored_against"] == "half_b"``) is compared with the other half of the
     cells. What a duplicate of full depth would score follows from it: half the squared error (in ``mse`` and
     ``r2_delta``), the absolute error divided by the square root of 2 (normal noise), and for correlations and cosines
-    ``r`` above 0 the Spearman-Brown formula ``2 r / (1 + r)``. ``sign_agreement`` and ``discrimination_l1`` are left as
-    they are, which is less than a full duplicate scores. The column ``reason`` says which.
+    the Spearman-Brown formula ``2 r / (1 + |r|)``: the same for both signs, since noise around 0 would otherwise have a
+    mean above 0. ``sign_agreement`` and ``discrimination_l1`` are left as they are, which is less than a full duplicate
+    scores. The column ``reason`` says which.
 
     Parameters
     ----------
@@ -236,9 +252,7 @@ def _table(
     if halved:
         defined = np.asarray(reasons) == ""
         values = np.where(defined, _at_full_depth(metric, values), values)
-        corrected = metric not in ("sign_agreement", "discrimination_l1")
-        note = f"one half of the cells against the other, {'corrected' if corrected else 'not corrected'} for depth"
-        reasons = np.where(defined, note, reasons)
+        reasons = np.where(defined, HALVED_CORRECTED if duplicate_is_at_full_depth(metric) else HALVED, reasons)
     return pd.DataFrame({"perturbation": perturbations, "metric": metric + suffix, "value": values, "reason": reasons})
 
 
@@ -251,8 +265,7 @@ def _at_full_depth(metric: str, values: np.ndarray) -> np.ndarray:
     if metric == "r2_delta":
         return 1 - (1 - values) / 2
     if metric.startswith(("pearson", "cosine")):
-        positive = np.maximum(values, 0)
-        return np.where(values > 0, 2 * positive / (1 + positive), values)
+        return 2 * values / (1 + np.abs(values))
     return values
 
 

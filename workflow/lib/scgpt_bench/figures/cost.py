@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ COLUMNS = ["rule", "method", "jobs", "hours", "gpu_hours", "memory_gib"]
 SHARED = "every method"  # what is not done for a single method
 
 
-def cost_table(costs: pd.DataFrame, methods: Collection[str], gpus: int, rules_on_gpu: Collection[str]) -> pd.DataFrame:
+def cost_table(costs: pd.DataFrame, methods: Collection[str], gpus: Mapping[str, int]) -> pd.DataFrame:
     """Time, GPU hours and largest memory per rule and method, the longest first.
 
     Parameters
@@ -34,7 +34,7 @@ def cost_table(costs: pd.DataFrame, methods: Collection[str], gpus: int, rules_o
     methods
         The names of the methods; a job belongs to the longest that its wildcards hold.
     gpus
-        GPUs of each job of ``rules_on_gpu``.
+        GPUs of each job of a rule; rules that are left out have none.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def cost_table(costs: pd.DataFrame, methods: Collection[str], gpus: int, rules_o
     table = costs.assign(
         method=costs["job"].map(method_of),
         hours=costs["seconds"] / 3600,
-        gpu_hours=costs["seconds"] / 3600 * gpus * costs["rule"].isin(rules_on_gpu),
+        gpu_hours=costs["seconds"] / 3600 * costs["rule"].map(gpus).fillna(0),
         memory_gib=costs["memory_mib"].astype(float) / 1024,
     )
     table = table.groupby(["rule", "method"], sort=True, as_index=False).agg(

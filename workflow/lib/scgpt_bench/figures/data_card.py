@@ -49,7 +49,7 @@ def reliability(perturbations: pd.DataFrame, minimum: float, title: str) -> Figu
         f"{title}: the response of {int(table['reliable'].sum())} of {count(len(table), 'perturbation')} repeats",
         "Correlation between the deltas of two halves of a perturbation's cells, each against its own half of the "
         f"controls (mean over all splits of ten blocks; bars: 95 % jackknife interval). Below {minimum:g} (dashed) a "
-        "response is flagged as unreliable: even a perfect prediction could not score well on it.",
+        "response is flagged as unreliable: scores on it are mostly noise.",
     )
     ranked, by_cells = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 1]})
     places, colours = np.arange(len(table)), np.where(table["reliable"], RELIABLE, UNRELIABLE)

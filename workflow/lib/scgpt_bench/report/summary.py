@@ -1,12 +1,12 @@
 """The start page of the report: the verdict in words, and what limits it, from the run's own tables and statements.
 
-Nothing is computed here: every number stands in ``scores.tsv``, ``verdicts.tsv``, a data card or the statement of a
-method (``uns["method"]``).
+Every number stands in ``scores.tsv``, ``verdicts.tsv``, a data card or the statement of a method (``uns["method"]``);
+what a prediction without noise could reach is the square root of the ceiling.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ HEADLINE = "pearson_delta"
 BESIDE = ("mse", "mae")  # metrics whose verdicts stand beside the headline's
 FEW = 10  # test perturbations below which a warning says so
 CEILING, FLOOR = "technical-duplicate", "shuffled"
+NAMED = 8  # names in a warning, beyond which their number must do
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Run:
     generated
         Data sets that were generated here.
     statements
-        Of the scGPT methods, the first seed.
+        Of all methods, the first seed.
     published
         Options of the published fine-tuning recipe with their values.
     cards
@@ -70,7 +71,11 @@ def page(run: Run) -> str:
 
 
 def places(run: Run) -> list[dict[str, Any]]:
-    """For each data set: its split (``all`` where there are several), the answer in one sentence, a row per method."""
+    """For each data set: its split (``all`` where there are several), the answer in one sentence, a row per method.
+
+    A measured mean is the true one with noise. Two of them correlate by the share ``R`` of the first in their variance,
+    the true one with either by its square root (attenuation, Spearman 1904): ``noise_free``.
+    """
     found = []
     for dataset, scores in run.scores.groupby("dataset", sort=False):
         splits = list(scores["split"].unique())
@@ -78,6 +83,7 @@ def places(run: Run) -> list[dict[str, Any]]:
         here = scores[scores["split"] == split]
         n = int(here.loc[here["metric"] == HEADLINE, "n_perturbations"].max())
         rows = _rows(run, here, dataset, split)
+        ceiling = _score_of_kind(run, here, CEILING)
         found.append(
             {
                 "dataset": dataset,
@@ -86,7 +92,8 @@ def places(run: Run) -> list[dict[str, Any]]:
                 "n_perturbations": n,
                 "rows": rows,
                 "answer": _answer(run, rows),
-                "ceiling": _score_of_kind(run, here, CEILING),
+                "ceiling": ceiling,
+                "noise_free": None if ceiling is None or ceiling < 0 else ceiling**0.5,
                 "floor": _score_of_kind(run, here, FLOOR),
             }
         )
@@ -114,6 +121,11 @@ def _answer(run: Run, rows: Sequence[Mapping[str, Any]]) -> str:
     if not scgpt:
         return "No scGPT method was run on these data."
     verdicts = [row["verdict"] for row in scgpt]
+    if "too few perturbations" in verdicts:
+        return (
+            f"Too few test perturbations for a verdict on {len(rows)} method{'s' if len(rows) > 1 else ''}: no "
+            "difference, however large, could be told from chance."
+        )
     if "data cannot tell" in verdicts:
         return (
             "These data cannot tell: even a second sample of the same cells does not predict the responses better "
@@ -143,7 +155,9 @@ def _score_of_kind(run: Run, scores: pd.DataFrame, kind: str) -> float | None:
 
 def warnings(run: Run) -> list[tuple[str, str]]:
     """What limits the verdicts, as (what, why it matters), the most important first."""
-    found = [*_of_source(run), *_of_weights(run), *_of_data(run), *_of_genes(run.statements), *_of_recipe(run)]
+    of_scgpt = [statement for statement in run.statements if "load_report" in statement.says]
+    found = [*_of_source(run), *_of_weights(of_scgpt), *_of_data(run), *_of_genes(of_scgpt)]
+    found += [*_of_gaps(run), *_of_recipe(run.published, of_scgpt)]
     return list(dict.fromkeys(found))
 
 
@@ -162,9 +176,9 @@ def _of_source(run: Run) -> Iterable[tuple[str, str]]:
         )
 
 
-def _of_weights(run: Run) -> Iterable[tuple[str, str]]:
+def _of_weights(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
     random_decoder, untrained = {}, {}
-    for statement in run.statements:
+    for statement in statements:
         report = statement.says["load_report"]
         if "finetuning" in statement.says:
             continue
@@ -208,7 +222,7 @@ def _of_data(run: Run) -> Iterable[tuple[str, str]]:
             yield (
                 f"Unreliable perturbations: {dataset}",
                 f"{len(poor)} of {len(listed)} have a response that two halves of their own cells do not agree on "
-                f"({_listed(poor, 8)}): no method can be expected to predict it.",
+                f"({_listed(poor, NAMED)}): their scores are mostly noise.",
             )
 
 
@@ -229,25 +243,61 @@ def _of_genes(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
         if untold:
             yield (
                 f"Targets unknown to scGPT: {statement.dataset}",
-                f"{_listed(untold, 8)}: neither measured nor in the vocabulary, so that scGPT is not told what was "
+                f"{_listed(untold, NAMED)}: neither measured nor in the vocabulary, so that scGPT is not told what was "
                 "perturbed.",
             )
 
 
-def _of_recipe(run: Run) -> Iterable[tuple[str, str]]:
+def _of_gaps(run: Run) -> Iterable[tuple[str, str]]:
+    """What a method could not learn from, or predicts by a rule of its own, over all splits of a data set."""
+    unlearnt = _gathered(run, lambda says: says.get("finetuning", {}).get("perturbations_without_token", ()))
+    for (method, dataset), names in unlearnt.items():
+        yield (
+            f"Learns from fewer perturbations: {method} on {dataset}",
+            f"scGPT has no token for {len(names)} of the perturbations ({_listed(names, NAMED)}): {method} is neither "
+            "trained nor selected on them, while baselines learn from those that are for training.",
+        )
+    for (method, dataset), names in _gathered(run, lambda says: says.get("predicted_as_no_change", ())).items():
+        yield (
+            f"Predicted as no change: {method} on {dataset}",
+            f"scGPT has no token for {_listed(names, NAMED)}, so that {method} cannot be asked.",
+        )
+    for (method, dataset), names in _gathered(run, lambda says: says.get("genes_taken_as_unchanged", ())).items():
+        yield (
+            f"Genes taken as unchanged: {method} on {dataset}",
+            f"The file predicts nothing for {len(names):,} genes ({_listed(names, NAMED)}).",
+        )
+    rules = _gathered(run, lambda says: [f"{name}: {note}" for name, note in says.get("notes", {}).items()])
+    for (method, dataset), notes in rules.items():
+        if run.kinds[method] != FLOOR:  # whose notes name the perturbation that each prediction is made of
+            more = f"; and {len(notes) - 3:,} more" if len(notes) > 3 else ""
+            yield (f"Predicted by a rule of its own: {method} on {dataset}", f"{'; '.join(notes[:3])}{more}.")
+
+
+def _gathered(run: Run, names_of: Callable[[Mapping[str, Any]], Iterable[str]]) -> dict[tuple[str, str], list[str]]:
+    """What statements name, by method and data set: each name once, in order; nothing where there is none."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
     for statement in run.statements:
+        if names := dict.fromkeys(names_of(statement.says)):
+            found.setdefault((statement.method, statement.dataset), {}).update(names)
+    return {place: list(names) for place, names in found.items()}
+
+
+def _of_recipe(published: Mapping[str, Any], statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
+    for statement in statements:
         if "finetuning" not in statement.says:
             continue
         used, deviations = statement.says["finetuning"]["options"], statement.says["finetuning"]["deviations"]
         changed = [
             f"{name} {_shown(used[name])} (published {_shown(value)})"
-            for name, value in run.published.items()
+            for name, value in published.items()
             if name in used and name not in deviations and used[name] != value
         ]
         chosen = f" Chosen in the configuration: {'; '.join(changed)}." if changed else ""
+        repaired = [f"{name} {_shown(used[name])}" if name in used else name for name in deviations]
         yield (
             f"Not the published recipe to the letter: {statement.method}",
-            f"Repaired here: {_listed(list(deviations))}; config/README.md says how each comes back.{chosen}",
+            f"Repaired here: {'; '.join(repaired)}. config/README.md says how each comes back.{chosen}",
         )
 
 

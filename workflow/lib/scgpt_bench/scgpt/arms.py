@@ -21,10 +21,17 @@ from scgpt_bench import __version__
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.files import sha256
 from scgpt_bench.methods.predictions import anchored_cells
-from scgpt_bench.scgpt import checkpoint, finetuning, generation, inference, model, pretraining, transformer, vocabulary
+from scgpt_bench.scgpt import (
+    checkpoint,
+    finetuning,
+    generation,
+    inference,
+    masked_model,
+    model,
+    transformer,
+    vocabulary,
+)
 from scgpt_bench.scgpt.binning import bin_cells
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +44,14 @@ class Calling:
         As in :func:`inference.predict`.
     keep_cells
         False keeps the mean predicted cell of each perturbation and no other, as batches are computed.
+    gpu
+        GPUs that the job asked for; one is used.
     """
 
     genes_fed: inference.GenesFed = "all"
     batch_size: int | None = None
     keep_cells: bool = True
+    gpu: int = 0
 
 
 def flagged(
@@ -97,38 +107,47 @@ def prompted(
     checkpoint_folder: str | Path,
     options: generation.Options,
     seed: int,
+    activated: bool,
     keep_cells: bool = True,
+    gpu: int = 0,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """The arms of the pretrained head: a cell prompted with the target silenced, against the same cell unchanged.
+    """The arms of the pretrained head: a cell prompted with the target set, against the same cell unchanged.
 
-    The difference is added to the control cell. The predicted cells of a perturbation are anchored, as those of every
-    method that shifts control cells (:func:`predictions.anchored_cells`). A perturbation with a target
-    outside the vocabulary cannot be prompted: it is predicted as no change, and listed.
+    The target is silenced; in a data set of activations (``activated``) it is raised (:func:`generation.raised_bins`),
+    and targets that no drawn control cell is seen to express are listed. The difference is added to the control cell.
+    The predicted cells of a perturbation are anchored, as those of every method that shifts control cells
+    (:func:`predictions.anchored_cells`). A perturbation with a target outside the vocabulary cannot be prompted: it is
+    predicted as no change, and listed.
     """
-    network, weights = pretraining.load(checkpoint_folder)
-    prompter = generation.Prompter.of(network.to(DEVICE), weights, alignment["token_id"].to_numpy())
+    network, weights = masked_model.load(checkpoint_folder)
+    device = inference.device_of(gpu)
+    prompter = generation.Prompter.of(network.to(device), weights, alignment["token_id"].to_numpy())
     told = inference.conditions(controls.obs["perturbation"], alignment, weights.vocabulary)
-    padded = (alignment["status"] == "padded").to_numpy()
+    unprompted, unexpressed = inference.without_token(told, alignment), []
     rows_of = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
     predicted = np.empty((len(controls) if keep_cells else len(rows_of), controls.n_vars), dtype=np.float32)
-    silent = []
     for number, (name, rows) in enumerate(tqdm(sorted(rows_of.items()), unit="perturbation", mininterval=2)):
         condition, cells = told[name], controls.X[rows].toarray()
-        tokens = [*alignment["token_id"].iloc[list(condition.columns)], *condition.added]
+        columns = list(condition.columns)
         effect = np.zeros_like(cells)
-        if condition.untold or padded[list(condition.columns)].any():
-            silent.append(name)
-        else:
+        if name not in unprompted:
             bins, edges = bin_cells(cells, prompter.n_bins)
-            effect = generation.effects(prompter, bins, edges, tokens, options, seed, name)
+            tokens = [*alignment["token_id"].iloc[columns], *condition.added]
+            effect = generation.effects(prompter, bins, edges, tokens, options, seed, name, activated)
+            if activated and (condition.added or not bins[:, columns].any(axis=0).all()):
+                unexpressed.append(name)
         control_mean = controls.varm["control_mean"][name].to_numpy()
         moved = anchored_cells(cells, control_mean, effect.mean(axis=0)) + (effect - effect.mean(axis=0))
         predicted[rows if keep_cells else number] = moved if keep_cells else moved.mean(axis=0, dtype=np.float64)
     loaded = {name: tensor for name, tensor in weights.tensors.items() if name in network.state_dict()}
+    report = checkpoint.load_report(weights, loaded, {}, seed)
+    raised = f"raised to quantile {options.target_quantile} of their bins in the control cells that express them"
     method = {
-        **_statement(weights, checkpoint.load_report(weights, loaded, {}, seed), told, alignment),
+        **_statement(weights, report, told, alignment, device, torch.float32),  # nothing here runs in autocast
         "options": dataclasses.asdict(options),
-        "predicted_as_no_change": silent,
+        "targets": raised if activated else "silenced",
+        "raised_without_expression": unexpressed,
+        "predicted_as_no_change": unprompted,
     }
     return predicted, method
 
@@ -154,8 +173,9 @@ def gene_embeddings(cells: anndata.AnnData, checkpoint_folder: str | Path) -> an
 def _predict(generator, controls, alignment, told, calling, weights, report) -> tuple[np.ndarray, dict[str, Any]]:
     perturbations = controls.obs["perturbation"].astype(str).to_numpy()
     token_ids = alignment["token_id"].to_numpy()
+    device = inference.device_of(calling.gpu)
     batches = inference.predict(
-        generator.to(DEVICE), controls.X, perturbations, told, token_ids, calling.genes_fed, calling.batch_size
+        generator.to(device), controls.X, perturbations, told, token_ids, calling.genes_fed, calling.batch_size
     )
     if calling.keep_cells:
         predicted = np.empty(controls.shape, dtype=np.float32)
@@ -163,16 +183,17 @@ def _predict(generator, controls, alignment, told, calling, weights, report) -> 
             predicted[rows] = values
     else:
         predicted = inference.running_means(batches, perturbations).to_numpy(dtype=np.float32)
-    return predicted, {**_statement(weights, report, told, alignment), "genes_fed": calling.genes_fed}
+    statement = _statement(weights, report, told, alignment, device, inference.number_type(device))
+    return predicted, {**statement, "genes_fed": calling.genes_fed}
 
 
-def _statement(weights, report, told, alignment) -> dict[str, Any]:
+def _statement(weights, report, told, alignment, device, number_type) -> dict[str, Any]:
     return {
         "scgpt_bench": __version__,
         "checkpoint_sha256": sha256(checkpoint.weights_file(weights.folder)),
         "load_report": dict(report),
-        "attention": transformer.backend_name(DEVICE, inference.number_type(DEVICE)),
-        "device": torch.cuda.get_device_name(DEVICE) if DEVICE.type == "cuda" else "cpu",
+        "attention": transformer.backend_name(device, number_type),
+        "device": inference.device_name(device),
         "targets_not_measured": sorted(name for name in told if told[name].added),
         "targets_outside_vocabulary": sorted(name for name in told if told[name].untold),
         "genes_padded": int((alignment["status"] == "padded").sum()),

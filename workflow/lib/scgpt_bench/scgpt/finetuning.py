@@ -2,11 +2,12 @@
 
 A pair is a random control cell as input and a real cell of a training perturbation as output; the perturbed genes
 carry a flag. Loss: squared error over all measured genes. :data:`DEVIATIONS` lists where the defaults leave the
-published recipe, and with which option it comes back.
+published recipe, and with which option it comes back; :func:`deviations` those of a run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from scgpt_bench import files
+from scgpt_bench.data.controls import matched_control_mean
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.predictions import perturbations_of
@@ -63,6 +65,17 @@ class Options:
     freeze: tuple[str, ...] = ()
     genes_in_use_only: bool = True
     validation_cells: int = 64
+
+
+def deviations(options: Options) -> dict[str, str]:
+    """Those of :data:`DEVIATIONS` that are in force with these options."""
+    published = {
+        "keep_targets": not options.keep_targets,
+        "select": options.select == "pearson",
+        "pair_within": not options.pair_within,
+        "redraw_controls": not options.redraw_controls,
+    }
+    return {name: text for name, text in DEVIATIONS.items() if not published.get(name)}
 
 
 class Pairs:
@@ -234,7 +247,7 @@ def finetune(
     machine = machine or training.Machine()
     weights = checkpoint.read(checkpoint_folder, options.pretrained)
     told = inference.conditions(split["perturbation"], vocabulary, weights.vocabulary)
-    without_token = _without_token(told, vocabulary)
+    without_token = inference.without_token(told, vocabulary)
     trained, validated = (_usable(split, role, without_token) for role in ("train", "validation"))
     token_ids, pad_id = vocabulary["token_id"].to_numpy(), weights.vocabulary["<pad>"]
     pairs = Pairs(cells, trained, token_ids, pad_id, told, options, seed)
@@ -254,7 +267,7 @@ def finetune(
         select=options.select,
     )
     folder = Path(folder)
-    identity = json.dumps([asdict(options), seed, cells.shape, trained, validated, str(weights.folder)])
+    identity = json.dumps([asdict(options), seed, trained, validated, _contents(cells, vocabulary, weights)])
     position = training.train(
         task,
         fabric,
@@ -269,11 +282,16 @@ def finetune(
     report = {
         "seed": seed,
         "options": asdict(options),
-        "deviations": DEVIATIONS,
+        "deviations": deviations(options),
+        "precision": fabric.strategy.precision.precision,
+        "device": inference.device_name(fabric.device),
+        "processes": fabric.world_size,
         "load_report": load_report,
         "training_pairs": len(pairs.rows),
         "flag_share": pairs.flag_share(0),
         "perturbations_without_token": without_token,
+        "training_perturbations": {"used": len(trained), "of": len(perturbations_of(split, "train"))},
+        "validation_perturbations": {"used": len(validated), "of": len(perturbations_of(split, "validation"))},
         "selected_epoch": position.best_epoch + 1,
         options.select: position.best,
     }
@@ -317,10 +335,19 @@ def load(folder: str | Path, weights: checkpoint.Checkpoint) -> TransformerGener
     return generator.eval()
 
 
-def _without_token(told: Mapping[str, Condition], vocabulary: pd.DataFrame) -> list[str]:
-    """Perturbations that the model cannot tell from others: a target outside the vocabulary, measured or not."""
-    padded = (vocabulary["status"] == "padded").to_numpy()
-    return sorted(name for name, condition in told.items() if condition.untold or padded[list(condition.columns)].any())
+def _contents(cells: anndata.AnnData, vocabulary: pd.DataFrame, weights: checkpoint.Checkpoint) -> dict[str, Any]:
+    """Checksums of what a training reads: its state must not be resumed on other data, wherever both are."""
+    return {
+        "values": files.matrix_sha256(cells.X),
+        "obs": _sha256_of(cells.obs[["perturbation", "batch", "cell_type"]]),
+        "vocabulary": _sha256_of(vocabulary),
+        "weights": files.sha256(checkpoint.weights_file(weights.folder)),
+        "arguments": weights.arguments,
+    }
+
+
+def _sha256_of(table: pd.DataFrame) -> str:
+    return hashlib.sha256(table.to_csv().encode()).hexdigest()
 
 
 def _usable(split: pd.DataFrame, role: str, without_token: Sequence[str]) -> list[str]:
@@ -353,10 +380,13 @@ def _predict(generator: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def _validation(cells, perturbations, token_ids, pad_id, told, options, seed):
-    """The function that scores a model on the validation perturbations, by means over drawn control cells."""
+    """The function that scores a model on the validation perturbations, by means over drawn control cells.
+
+    As in the evaluation, a perturbation is compared with the control cells of its own cell types.
+    """
     perturbation = cells.obs["perturbation"].astype(str).to_numpy()
-    controls = np.flatnonzero(perturbation == CONTROL)
-    control_mean = np.asarray(cells.X[controls].mean(axis=0, dtype=np.float64)).ravel()
+    controls = {name: _matched_controls(cells.obs, name, options.validation_cells, seed) for name in perturbations}
+    control_means = dict(zip(perturbations, matched_control_mean(cells, perturbations), strict=True))
     truth = {name: np.asarray(cells.X[perturbation == name].mean(axis=0)).ravel() for name in perturbations}
     columns = np.arange(len(token_ids))
 
@@ -364,8 +394,7 @@ def _validation(cells, perturbations, token_ids, pad_id, told, options, seed):
         device = next(generator.parameters()).device
         scores = []
         for name in perturbations:
-            draw = random_generator(seed, "fine-tuning", "validation", name).permutation(controls)
-            values = cells.X[np.sort(draw[: options.validation_cells])].toarray()
+            values, control_mean = cells.X[controls[name]].toarray(), control_means[name]
             predicted = []
             for start in range(0, len(values), options.batch_size):
                 part = values[start : start + options.batch_size]
@@ -383,6 +412,17 @@ def _validation(cells, perturbations, token_ids, pad_id, told, options, seed):
         return pd.DataFrame(scores).mean().to_dict()
 
     return validate
+
+
+def _matched_controls(obs: pd.DataFrame, name: str, number: int, seed: int) -> np.ndarray:
+    """Rows of ``number`` control cells (or all) of a perturbation's cell types, in its proportions; ascending."""
+    perturbation, cell_type = (obs[column].astype(str).to_numpy() for column in ("perturbation", "cell_type"))
+    shares = pd.Series(cell_type[perturbation == name]).value_counts(normalize=True)
+    rows = np.flatnonzero((perturbation == CONTROL) & np.isin(cell_type, shares.index))
+    rows = random_generator(seed, "fine-tuning", "validation", name).permutation(rows)
+    types = pd.Series(cell_type[rows])
+    turn = (types.groupby(types).cumcount() + 0.5) / types.map(shares)  # who comes when (Sainte-Laguë)
+    return np.sort(rows[np.argsort(turn, kind="stable")[:number]])
 
 
 def _pearson(one: np.ndarray, other: np.ndarray) -> float:

@@ -1,8 +1,9 @@
-"""Zero-shot arms of the pretrained generative head: silence a target and see what the unknown genes become.
+"""Zero-shot arms of the pretrained generative head: set a target and see what the unknown genes become.
 
-A control cell is prompted twice, with the target at its prompted value (0 for a knock-down) and with the target at its
-mean, beside the same random share of known genes. The genes left unknown are generated, the difference of the two is
-the effect. It is read at unknown genes only, averaged over several draws of the known share, and moved from bins to
+A control cell is prompted twice, with the target at its prompted value and with the target at its mean, beside the same
+random share of known genes. The prompted value is 0, or, of an activated target, a high quantile of the bins in which
+control cells express it (:func:`raised_bins`). The genes left unknown are generated, the difference of the two is the
+effect. It is read at unknown genes only, averaged over several draws of the known share, and moved from bins to
 expression through the cell's own bins. With one round this is the knock-out arm (one masked forward pass); with K
 rounds the unknown genes are generated iteratively, each round making the most confident 1/K known.
 
@@ -25,7 +26,7 @@ from torch.nn import functional
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt.binning import expression_of_bins
 from scgpt_bench.scgpt.checkpoint import Checkpoint
-from scgpt_bench.scgpt.pretraining import MaskedTransformer
+from scgpt_bench.scgpt.masked_model import MaskedTransformer
 from scgpt_bench.seeding import random_generator, stream_seed
 
 CONFIDENCE = ("agreement", "value", "random")
@@ -40,7 +41,7 @@ class Options:
     draws: int = 4
     rounds: int = 1
     confidence: str = "agreement"
-    target_quantile: float | None = None  # None: the target is set to 0; for activation its value at this quantile
+    target_quantile: float = 0.95  # of activated targets only: see raised_bins
     batch_size: int = 64
 
     def __post_init__(self):
@@ -78,7 +79,7 @@ class Prompter:
 
     @classmethod
     def of(cls, model: MaskedTransformer, weights: Checkpoint, token_ids: np.ndarray) -> Prompter:
-        """From :func:`scgpt_bench.scgpt.pretraining.load` and the token ids of a data set's genes."""
+        """From :func:`scgpt_bench.scgpt.masked_model.load` and the token ids of a data set's genes."""
         if "<cls>" not in weights.vocabulary:
             raise InputError(weights.folder, "vocab.json", "no '<cls>'", "the token that stands first in every cell")
         cls_id, pad_id = weights.vocabulary["<cls>"], weights.vocabulary["<pad>"]
@@ -153,7 +154,7 @@ class Prompter:
 
 def effects(
     prompter: Prompter, bins: np.ndarray, edges: np.ndarray, targets: Sequence[int], options: Options, seed: int,
-    name: str,
+    name: str, activated: bool,
 ) -> np.ndarray:  # fmt: skip
     """Predicted change of expression of every gene in every control cell when ``targets`` are perturbed.
 
@@ -166,6 +167,8 @@ def effects(
         predicts for it in each cell.
     name
         Of the perturbation: its known genes are drawn under this name.
+    activated
+        Whether the targets are raised; else they are silenced.
 
     Returns
     -------
@@ -174,13 +177,11 @@ def effects(
     """
     if prompter.pad_id in targets or len(targets) == 0:
         raise InputError(name, "target", "a gene outside the checkpoint's vocabulary", "targets that have a token")
-    n_genes = bins.shape[1]
+    measured, n_genes = bins, bins.shape[1]
     prompter, bins = _with_unmeasured(prompter, bins, targets)
     columns = np.flatnonzero(np.isin(prompter.token_ids, targets))
     perturbed, unchanged = bins.copy(), bins.copy()
-    perturbed[:, columns] = 0
-    if options.target_quantile is not None:
-        perturbed[:, columns] = np.round(np.quantile(bins[:, columns], options.target_quantile, axis=0))
+    perturbed[:, columns] = raised_bins(measured, columns, options.target_quantile) if activated else 0
     unchanged[:, columns] = bins[:, columns].mean(axis=0)
     total, read = np.zeros(bins.shape, dtype=np.float32), np.zeros(bins.shape[1], dtype=np.float32)
     for draw, known in enumerate(_known_genes(prompter, columns, options, seed, name)):
@@ -197,6 +198,27 @@ def effects(
             total[rows] += np.where(known, 0, after - before)
         read += ~known
     return (total / np.maximum(read, 1))[:, :n_genes]
+
+
+def raised_bins(bins: np.ndarray, columns: Sequence[int], quantile: float) -> np.ndarray:
+    """The bins that activated targets are set to: (len(columns),) whole numbers above 0.
+
+    The quantile of a target's bins among the control cells that express it: over all cells it would be 0, no change,
+    for a gene that few of them express. A target that none of them is seen to express gets the same quantile of all
+    bins above 0.
+
+    Parameters
+    ----------
+    bins
+        (n_cells, n_genes) value bins of the drawn control cells.
+    columns
+        Of the targets; a column beyond ``bins`` is a target that was not measured.
+    quantile
+        0 to 1.
+    """
+    expressed = [bins[:, column : column + 1] for column in columns]
+    expressed = [own[own > 0] if own.any() else bins[bins > 0] for own in expressed]
+    return np.round([np.quantile(values, quantile) for values in expressed])
 
 
 def _with_unmeasured(prompter: Prompter, bins: np.ndarray, targets: Sequence[int]) -> tuple[Prompter, np.ndarray]:

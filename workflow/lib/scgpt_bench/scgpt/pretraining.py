@@ -1,11 +1,21 @@
 """Generative masked pretraining in scGPT's architecture, from cells to a checkpoint folder in scGPT's own layout.
 
-Known token = LN(gene embedding) + value embedding; unknown token = LN(gene embedding) + flag embedding, no value.
-Known genes attend to known genes, an unknown gene to all known genes and itself (:mod:`masked_attention`).
 Loss: squared error of the value bins of unknown genes, once from their own token and once from the cell embedding
-(MVC), after Cui et al. 2024 and upstream's branch ``integrate-huggingface-model``. Two things differ from that branch:
-the unknown stream passes the attention's output projection as the known stream does, and there is no dropout on
-attention weights (the kernel that returns the log-sum-exp has none).
+(MVC), after Cui et al. 2024 and upstream's branch ``integrate-huggingface-model``. The model (:mod:`masked_model`) and
+its training differ from that branch in this:
+
+- the unknown stream passes the attention's output projection as the known stream does (upstream: none);
+- there is no dropout on attention weights (the kernel that returns the log-sum-exp has none);
+- the start: the value encoder's first weights are divided by 8, the decoder's last weights and the MVC matrix are
+  scaled to the spread of bins, and the decoder's last bias is their middle (:func:`_start_on_bins`; upstream: torch's
+  own);
+- precision: bf16 without loss scaling on GPUs that have it, fp32 elsewhere (upstream: fp16 with loss scaling);
+- the loss is the mean over the unknown genes of the whole batch, with one mask ratio (upstream: over each process's
+  share, with a ratio of its own);
+- the second pass begins at step ``second_pass_after`` of the run (upstream counts epochs from 1, so that in its script
+  an epoch of more than 1,000 steps has it from the first step on);
+- the last, incomplete batch of an epoch is left out, and the weights of the last step are kept (upstream: all batches,
+  and the weights of the smallest validation error).
 """
 
 from __future__ import annotations
@@ -20,22 +30,18 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 import scgpt_bench
 from scgpt_bench import files
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint, training
 from scgpt_bench.scgpt.binning import bin_cells
-from scgpt_bench.scgpt.masked_attention import attend_to_known, attend_to_known_and_self
-from scgpt_bench.scgpt.upstream import ContinuousValueEncoder, ExprDecoder, GeneEncoder, MVCDecoder
+from scgpt_bench.scgpt.masked_model import MaskedTransformer
 from scgpt_bench.scgpt.vocabulary import SPECIAL_TOKENS
 from scgpt_bench.seeding import random_generator
 
 MOST_SCORED = 2_000  # held-out cells: dense bins of 3 % of a corpus would not fit in memory
-UNKNOWN = 1  # row of flag_encoder that marks an unknown gene
-MODULES = ("encoder", "flag_encoder", "value_encoder", "transformer_encoder", "decoder", "mvc_decoder")
-Memory = list[tuple[Tensor, Tensor]]  # keys and values of the known genes, per layer
+MOST_AT_ONCE = 32  # held-out cells per pass: one process scores them, and several may share a batch of the training
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,9 @@ class CellSource(Protocol):
     def batches(self, rows: np.ndarray, size: int, seed: int) -> Callable[[int, int], sp.csr_matrix]:
         """(epoch, number) -> (size, n_genes), the cells of a training batch: ``rows``, each once per epoch."""
 
+    def description(self) -> Mapping[str, object]:
+        """What the report says of the cells, with a checksum: a training state of other cells is not resumed."""
+
 
 @dataclass(frozen=True)
 class MatrixSource:
@@ -92,127 +101,8 @@ class MatrixSource:
 
         return batch
 
-
-class _Attention(nn.Module):
-    """Projections of one attention layer in flash-attn 1's naming, the layout of the published checkpoints."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.Wqkv = nn.Linear(width, 3 * width)
-        self.out_proj = nn.Linear(width, width)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, length, width) -> query, key, value, each (batch, heads, length, width / heads)."""
-        batch, length, width = x.shape
-        qkv = self.Wqkv(x).view(batch, length, 3, self.heads, width // self.heads)
-        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
-
-    def merge(self, attended: Tensor) -> Tensor:
-        return self.out_proj(attended.transpose(1, 2).flatten(2))  # (batch, length, width)
-
-
-class _Layer(nn.Module):
-    """Post-norm ReLU transformer layer that runs on the known genes, or on unknown genes over the known ones."""
-
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float):
-        super().__init__()
-        self.self_attn = _Attention(width, heads)
-        self.linear1, self.linear2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, known: tuple[Tensor, Tensor] | None, padding: Tensor | None):
-        query, key, value = self.self_attn.project(x)
-        if known is None:
-            attended = attend_to_known(query, key, value, padding)
-        else:
-            attended = attend_to_known_and_self(query, key, value, *known, padding)
-        x = self.norm1(x + self.dropout(self.self_attn.merge(attended)))
-        hidden = self.dropout(functional.relu(self.linear1(x)))
-        return self.norm2(x + self.dropout(self.linear2(hidden))), (key, value)
-
-
-class MaskedTransformer(nn.Module):
-    """scGPT as it is pretrained; its state dict has the names and shapes of the published checkpoints (163 tensors).
-
-    Parameters
-    ----------
-    n_tokens
-        Rows of the gene embedding.
-    pad_id
-        The row of ``<pad>``.
-    """
-
-    def __init__(
-        self, n_tokens: int, pad_id: int, embsize: int, nheads: int, d_hid: int, nlayers: int, dropout: float = 0.0
-    ):
-        super().__init__()
-        self.encoder = GeneEncoder(n_tokens, embsize, padding_idx=pad_id)
-        self.flag_encoder = nn.Embedding(2, embsize)
-        self.value_encoder = ContinuousValueEncoder(embsize, dropout)
-        layers = [_Layer(embsize, nheads, d_hid, dropout) for _ in range(nlayers)]
-        self.transformer_encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
-        self.decoder = ExprDecoder(embsize)
-        self.mvc_decoder = MVCDecoder(embsize)
-        self.encoder.embedding.weight.data.uniform_(-0.1, 0.1)
-
-    def known(
-        self, genes: Tensor, values: Tensor, padding: Tensor | None = None, cell: Tensor | None = None
-    ) -> tuple[Tensor, Memory]:
-        """Encode the known genes, ``<cls>`` first.
-
-        Parameters
-        ----------
-        genes, values
-            (batch, 1 + n_known) token ids and value bins.
-        padding
-            (batch, 1 + n_known) bool, True where there is no gene.
-        cell
-            (batch, width) to stand at the position of ``<cls>`` instead of its token.
-
-        Returns
-        -------
-        Hidden states (batch, 1 + n_known, width), and the keys and values that unknown genes attend to.
-        """
-        x = self.encoder(genes) + self.value_encoder(values)
-        if cell is not None:
-            x = torch.cat([cell.unsqueeze(1).to(x.dtype), x[:, 1:]], dim=1)
-        memory = []
-        for layer in self.transformer_encoder["layers"]:
-            x, keys_and_values = layer(x, None, padding)
-            memory.append(keys_and_values)
-        return x, memory
-
-    def unknown(self, genes: Tensor, memory: Memory, padding: Tensor | None = None) -> Tensor:
-        """Predicted value bins (batch, n_unknown) of unknown genes, given what is known."""
-        flag = self.flag_encoder.weight[UNKNOWN]
-        x = self.encoder(genes) + flag  # (batch, n_unknown, width)
-        for layer, keys_and_values in zip(self.transformer_encoder["layers"], memory, strict=True):
-            x, _ = layer(x, keys_and_values, padding)
-        return self.decoder(x)["pred"]
-
-    def from_cell(self, cell: Tensor, genes: Tensor) -> Tensor:
-        """Value bins (batch, n_unknown) predicted from the cell embedding (batch, width) and gene identity alone."""
-        return self.mvc_decoder(cell, self.encoder(genes))["pred"]
-
-    def forward(self, batch: Mapping[str, Tensor], second_pass: bool = False) -> list[Tensor]:
-        """Predictions (batch, n_unknown) for the unknown genes of ``batch`` (see :func:`masked_batch`).
-
-        From their tokens, from the cell embedding and, in a second pass, from their tokens again with the detached
-        cell embedding at the position of ``<cls>``.
-        """
-        known = batch["known_genes"], batch["known_values"], batch["padding"]
-        hidden, memory = self.known(*known)
-        cell = hidden[:, 0]
-        predictions = [
-            self.unknown(batch["unknown_genes"], memory, batch["padding"]),
-            self.from_cell(cell, batch["unknown_genes"]),
-        ]
-        if second_pass:
-            _, memory = self.known(*known, cell=cell.detach())
-            predictions.append(self.unknown(batch["unknown_genes"], memory, batch["padding"]))
-        return predictions
+    def description(self) -> Mapping[str, object]:
+        return {"matrix_sha256": files.matrix_sha256(self.matrix)}
 
 
 def masked_batch(
@@ -270,7 +160,6 @@ def masked_batch(
 def pretrain(
     source: CellSource, genes: list[str], folder: str | Path, options: Options, seed: int,
     machine: training.Machine | None = None, name: str = "cells",
-    about: Mapping[str, object] | None = None,
 ) -> dict:  # fmt: skip
     """Pretrain on ``source`` and write a checkpoint folder: best_model.pt, args.json, vocab.json, report.json.
 
@@ -282,13 +171,12 @@ def pretrain(
         The vocabulary: one symbol per column of ``source``.
     name
         The file to name in errors.
-    about
-        What the cells are, for the report; a state of other cells is not resumed.
 
     Returns
     -------
     The report: held-out loss against predicting each gene's mean and against the same model on cells whose known
-    values were permuted among cells, gene by gene.
+    values were permuted among cells, gene by gene (:func:`held_out_loss`). Of several processes the first alone scores
+    and writes; the others return an empty one as soon as the training is over.
     """
     machine = machine or training.Machine()
     training_rows, held_out_rows = _split_rows(len(source), options, seed, name)
@@ -299,20 +187,20 @@ def pretrain(
     _start_on_bins(model, options.n_bins)
     task = _task(model, source, training_rows, held_out_rows, vocabulary, options, seed, name)
     folder = Path(folder)
+    about = dict(source.description())
     identity = json.dumps([asdict(options), seed, name, len(source), genes, about])
     training.train(
         task, fabric, folder, identity, seed=seed, clip_norm=options.clip_norm, save_minutes=machine.save_minutes,
         log_seconds=machine.log_seconds,
     )  # fmt: skip
-    model = model.cpu()
+    if not fabric.is_global_zero:
+        return {}
     scores = held_out_loss(model, source, training_rows, held_out_rows, vocabulary, options, seed)
     report = {"seed": seed, "cells": len(source), "genes": len(genes), "options": asdict(options), **scores}
-    if about is not None:
-        report["source"] = dict(about)
-    if fabric.is_global_zero:
-        checkpoint.write(folder, model.state_dict(), _arguments(options, seed), vocabulary)
-        files.write_json(report, folder / "report.json")
-        (folder / training.STATE).unlink(missing_ok=True)
+    report["source"] = about
+    checkpoint.write(folder, model.cpu().state_dict(), _arguments(options, seed), vocabulary)
+    files.write_json(report, folder / "report.json")
+    (folder / training.STATE).unlink(missing_ok=True)
     return report
 
 
@@ -339,28 +227,16 @@ def _start_on_bins(model: MaskedTransformer, n_bins: int) -> None:
     model.mvc_decoder.W.weight *= spread / model.decoder.fc[0].in_features ** 0.5
 
 
-def load(folder: str | Path) -> tuple[MaskedTransformer, checkpoint.Checkpoint]:
-    """The pretrained model of any checkpoint folder in scGPT's layout, in evaluation mode, with all of its tensors.
-
-    Raises
-    ------
-    InputError
-        For a folder whose files do not agree, or that lacks one of the tensors.
-    """
-    weights = checkpoint.read(folder, MODULES)
-    arguments, vocabulary = weights.arguments, weights.vocabulary
-    with torch.device("meta"):
-        sizes = {size: arguments[size] for size in checkpoint.SIZES}
-        model = MaskedTransformer(len(vocabulary), vocabulary["<pad>"], **sizes)
-    model.load_state_dict({name: weights.tensors[name] for name in model.state_dict()}, assign=True)
-    return model.eval(), weights
-
-
 def held_out_loss(
     model: MaskedTransformer, source: CellSource, training_rows: np.ndarray, held_out_rows: np.ndarray,
     vocabulary: Mapping[str, int], options: Options, seed: int,
 ) -> dict[str, float]:  # fmt: skip
-    """Mean squared error in bins of held-out cells at a mask ratio of one half, and the two references to beat."""
+    """Mean squared error in bins of held-out cells at a mask ratio of one half, and the two references to beat.
+
+    The ``held_out_loss`` of the report: up to :data:`MOST_SCORED` cells, in fp32, on the device that ``model`` is on.
+    The column of the same name in history.tsv is the same error of the first 256 of these cells under another mask and
+    in the training's precision: it shows the course of a training, and its end is not this number.
+    """
     token_ids = _token_ids(vocabulary)
     held_out, _ = bin_cells(source.rows(held_out_rows[:MOST_SCORED]), options.n_bins)
     gene_means = _gene_means(source, training_rows, options)
@@ -369,19 +245,27 @@ def held_out_loss(
     errors = {"held_out_loss": 0.0, "gene_mean_loss": 0.0, "permuted_gene_loss": 0.0}
     n_scored = 0
     model.eval()
-    for start in range(0, len(held_out), options.batch_size):
-        rows = slice(start, start + options.batch_size)
+    size = min(options.batch_size, MOST_AT_ONCE)
+    for start in range(0, len(held_out), size):
+        rows = slice(start, start + size)
         batch = _tensors(_masked(held_out[rows], token_ids, 0.5, ("held out", start), vocabulary, options, seed))
         scored, truth = batch["scored"], batch["unknown_values"]
         control = dict(batch)
         control["known_values"] = _known_values_of(permuted[rows], batch, token_ids, options)
-        with torch.no_grad():
-            errors["held_out_loss"] += float((model(batch)[0] - truth)[scored].square().sum())
-            errors["permuted_gene_loss"] += float((model(control)[0] - truth)[scored].square().sum())
+        errors["held_out_loss"] += float(_squared_errors(model, batch).sum())
+        errors["permuted_gene_loss"] += float(_squared_errors(model, control).sum())
         mean = torch.from_numpy(gene_means)[batch["unknown_genes"].clamp(max=len(gene_means) - 1)]
         errors["gene_mean_loss"] += float((mean - truth)[scored].square().sum())
         n_scored += int(scored.sum())
     return {key: value / n_scored for key, value in errors.items()}
+
+
+@torch.no_grad()
+def _squared_errors(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """(n_scored,) squared errors in bins of the unknown genes, predicted from their own tokens."""
+    device = next(model.parameters()).device
+    batch = {key: tensor.to(device) for key, tensor in batch.items()}
+    return (model(batch)[0].float() - batch["unknown_values"])[batch["scored"]].square()
 
 
 def _task(model, source, training_rows, held_out_rows, vocabulary, options, seed, name) -> training.Task:
@@ -407,11 +291,8 @@ def _task(model, source, training_rows, held_out_rows, vocabulary, options, seed
         return (sum(errors) * batch["scored"]).sum() * batch["weight"]
 
     def validate(model: nn.Module) -> dict[str, float]:
-        device = next(model.parameters()).device
         batch = _tensors(_masked(probe, token_ids, 0.5, ("validation",), vocabulary, options, seed))
-        batch = {key: value.to(device) for key, value in batch.items()}
-        error = (model(batch)[0].float() - batch["unknown_values"])[batch["scored"]]
-        return {"held_out_loss": float(error.square().mean())}
+        return {"held_out_loss": float(_squared_errors(model, batch).mean())}
 
     return training.Task(
         model=model,
@@ -422,6 +303,7 @@ def _task(model, source, training_rows, held_out_rows, vocabulary, options, seed
         loss=loss,
         learning_rate=training.cosine_with_warm_up(options.learning_rate, options.warm_up, options.epochs * n_batches),
         validate=validate,
+        must_fall="held_out_loss",  # the loss has a term more in the second pass
     )
 
 

@@ -68,6 +68,9 @@ class Task:
         (model in evaluation mode) -> metrics by name, for the history and for ``select``.
     select
         The validation metric whose largest value marks the weights to keep; None keeps the last.
+    must_fall
+        The column of the history that tells whether anything is learned: ``loss``, or a validation metric where the
+        loss has not the same terms in every epoch.
     """
 
     model: nn.Module
@@ -79,6 +82,7 @@ class Task:
     learning_rate: Callable[[int, int], float]
     validate: Callable[[nn.Module], Mapping[str, float]]
     select: str | None = None
+    must_fall: str = "loss"
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,8 @@ def machine(gpu: int, save_minutes: float) -> Machine:
     """The machine of a job that asked for ``gpu`` GPUs; without a GPU at hand it is one process on the CPU."""
     if gpu and torch.cuda.is_available():
         return Machine("cuda", gpu, save_minutes=save_minutes)
+    if gpu:
+        log.warning("%d GPU(s) asked for (hardware.gpu), but CUDA finds none: one process on the CPU is used", gpu)
     return Machine("cpu", 1, save_minutes=save_minutes)
 
 
@@ -166,12 +172,12 @@ def train(
     log_seconds
         Time between two lines of progress; the first comes after the first batch, which tells how long one takes.
     stall_epochs
-        Epochs after which the loss must have fallen below that of the first.
+        Epochs after which ``task.must_fall`` must have fallen below its value in the first.
 
     Raises
     ------
     TrainingFailed
-        For a loss that is not finite, a gradient that is 0 over a whole epoch, or a loss that does not fall.
+        For a loss that is not finite, a gradient that is 0 over a whole epoch, or ``task.must_fall`` not falling.
     Interrupted
         After SIGTERM, with the state saved.
     """
@@ -187,14 +193,16 @@ def train(
         while position.epoch < task.epochs and not _out_of_patience(position, patience):
             model.train()
             while position.batch < task.batches:
-                loss, norm, stop = _step(task, fabric, model, optimizer, position, seed, clip_norm, stop_asked())
+                # All ranks meet to save, and their clocks differ: where one wants to, all of them do.
+                wants = [stop_asked(), time.monotonic() - saved > 60 * save_minutes]
+                loss, norm, (stop, save) = _step(task, fabric, model, optimizer, position, seed, clip_norm, wants)
                 position.step, position.batch = position.step + 1, position.batch + 1
                 position.loss_sum, position.norm_sum = position.loss_sum + loss, position.norm_sum + norm
                 if fabric.is_global_zero and time.monotonic() - logged > log_seconds:
                     logged, mean = time.monotonic(), position.loss_sum / position.batch
                     log.info("epoch %d/%d batch %d/%d loss %.5g", position.epoch + 1, task.epochs, position.batch,
                              task.batches, mean)  # fmt: skip
-                if stop or time.monotonic() - saved > 60 * save_minutes:
+                if stop or save:
                     started = _save(folder, identity, model, optimizer, position, started, fabric)
                     saved = time.monotonic()
                 if stop:
@@ -206,6 +214,7 @@ def train(
                 _write_history(position, folder)
     if task.select is not None:
         task.model.load_state_dict(torch.load(folder / BEST, map_location=fabric.device, weights_only=True))
+    fabric.barrier()  # what every rank has read the caller may remove
     return position
 
 
@@ -230,8 +239,8 @@ def share_of(rank: int, world_size: int, n: int) -> slice:
     return slice(rank * n // world_size, (rank + 1) * n // world_size)
 
 
-def _step(task, fabric, model, optimizer, position, seed, clip_norm, stop) -> tuple[float, float, bool]:
-    """One optimizer step: loss of the whole batch, gradient norm before clipping, and whether any rank must stop."""
+def _step(task, fabric, model, optimizer, position, seed, clip_norm, wants) -> tuple[float, float, list[bool]]:
+    """One optimizer step: loss of the whole batch, gradient norm before clipping, which of ``wants`` any rank has."""
     # torch.manual_seed seeds every kind of device there is, which takes longer than some layers do.
     on_gpu = fabric.device.type == "cuda"
     generator = torch.cuda.default_generators[fabric.device.index] if on_gpu else torch.default_generator
@@ -243,8 +252,8 @@ def _step(task, fabric, model, optimizer, position, seed, clip_norm, stop) -> tu
     loss = task.loss(model, {name: tensor.to(fabric.device, non_blocking=True) for name, tensor in batch.items()})
     fabric.backward(loss)
     norm = _clip(model, clip_norm)
-    report = torch.stack([loss.detach().float(), torch.tensor(float(stop), device=loss.device)])
-    mean_loss, mean_stop = fabric.all_reduce(report, reduce_op="mean").tolist()
+    report = torch.stack([loss.detach().float(), *torch.tensor(wants, dtype=torch.float32, device=loss.device)])
+    mean_loss, *shares = fabric.all_reduce(report, reduce_op="mean").tolist()
     if not math.isfinite(mean_loss) or not math.isfinite(norm):
         raise TrainingFailed(
             f"loss {mean_loss}, gradient norm {norm} at epoch {position.epoch + 1}, batch {position.batch + 1}: "
@@ -252,7 +261,7 @@ def _step(task, fabric, model, optimizer, position, seed, clip_norm, stop) -> tu
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return mean_loss, norm, mean_stop > 0
+    return mean_loss, norm, [share > 0 for share in shares]
 
 
 def _clip(model: nn.Module, limit: float) -> float:
@@ -284,7 +293,7 @@ def _end_epoch(task, fabric, model, position, folder, started, stall_epochs) -> 
     position.history.append(row)
     if fabric.is_global_zero:
         log.info("epoch %d/%d %s", position.epoch + 1, task.epochs, {k: float(f"{v:.4g}") for k, v in row.items()})
-    _stop_if_stuck(position, norm, stall_epochs)
+    _stop_if_stuck(position, norm, task.must_fall, stall_epochs)
     if task.select is not None and metrics[task.select] > position.best:
         position.best, position.best_epoch = metrics[task.select], position.epoch
         if fabric.is_global_zero:
@@ -293,13 +302,13 @@ def _end_epoch(task, fabric, model, position, folder, started, stall_epochs) -> 
     position.epoch, position.batch, position.loss_sum, position.norm_sum = position.epoch + 1, 0, 0.0, 0.0
 
 
-def _stop_if_stuck(position: Position, norm: float, stall_epochs: int) -> None:
+def _stop_if_stuck(position: Position, norm: float, must_fall: str, stall_epochs: int) -> None:
     if norm == 0:
         raise TrainingFailed(f"no gradient in epoch {position.epoch + 1}: nothing that is trained reaches the loss")
-    losses = [row["loss"] for row in position.history]
+    losses = [row[must_fall] for row in position.history]
     if len(losses) > stall_epochs and min(losses[1:]) >= losses[0] * (1 - 1e-4):
         raise TrainingFailed(
-            f"the loss did not fall in {len(losses)} epochs ({losses[0]:.6g} first, {min(losses[1:]):.6g} at best): "
+            f"{must_fall} did not fall in {len(losses)} epochs ({losses[0]:.6g} first, {min(losses[1:]):.6g} at best): "
             "another learning rate, or nothing to learn"
         )
 

@@ -20,19 +20,34 @@ except ImportError:
     flash_attn_varlen_qkvpacked_func = None
 
 HALF = (torch.bfloat16, torch.float16)
+AMPERE = (8, 0)  # the compute capability that FlashAttention 2 needs
 
 
 def backend(device: torch.device, dtype: torch.dtype) -> str:
     """``flash_attn`` or ``sdpa``: what computes attention for this device and number type."""
-    if flash_attn_varlen_qkvpacked_func is not None and device.type == "cuda" and dtype in HALF:
-        return "flash_attn"
-    return "sdpa"
+    return "flash_attn" if device.type == "cuda" and not _against_flash(device, dtype) else "sdpa"
 
 
 def backend_name(device: torch.device, dtype: torch.dtype) -> str:
-    """The backend with its version and number type, as recorded beside every prediction."""
-    package = {"flash_attn": "flash-attn", "sdpa": "torch"}[backend(device, dtype)]
-    return f"{backend(device, dtype)} ({package} {version(package)}, {str(dtype).removeprefix('torch.')})"
+    """The backend with its version and number type, as recorded beside every prediction; on a GPU, why no other one."""
+    name = backend(device, dtype)
+    package = {"flash_attn": "flash-attn", "sdpa": "torch"}[name]
+    told = [f"{package} {version(package)}, {str(dtype).removeprefix('torch.')}"]
+    if device.type == "cuda" and name == "sdpa":
+        told.append(_against_flash(device, dtype))
+    return f"{name} ({'; '.join(told)})"
+
+
+def _against_flash(device: torch.device, dtype: torch.dtype) -> str:
+    """Why FlashAttention 2 cannot be used on this GPU; empty where it can."""
+    if flash_attn_varlen_qkvpacked_func is None:
+        return "flash-attn is not installed"
+    if dtype not in HALF:
+        return "flash-attn is for bf16 and fp16"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < AMPERE:
+        return "flash-attn needs compute capability {}.{}, this GPU has {}.{}".format(*AMPERE, *capability)
+    return ""
 
 
 def attend(qkv: Tensor, lengths: Sequence[int], heads: int, dropout: float = 0.0) -> Tensor:

@@ -10,7 +10,8 @@ import anndata
 import pandas as pd
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.official.answers import HALVED, as_metrics, finite, name_and_version
+from scgpt_bench.evaluation.metrics import HALVED
+from scgpt_bench.evaluation.official.answers import as_metrics, finite, name_and_version
 from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, Sides, measured_side
 from scgpt_bench.files import whole
 

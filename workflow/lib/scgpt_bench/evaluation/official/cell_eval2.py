@@ -10,7 +10,8 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.evaluation.official.answers import HALVED, as_metrics, finite, name_and_version
+from scgpt_bench.evaluation.metrics import HALVED
+from scgpt_bench.evaluation.official.answers import as_metrics, finite, name_and_version
 from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, Sides, measured_side, raw_counts
 from scgpt_bench.files import whole
 from scgpt_bench.methods.predictions import perturbations_of
@@ -85,8 +86,9 @@ def evaluate(sides: Sides, bundle: str | Path, threads: int) -> tuple[pd.DataFra
     Returns
     -------
     Table with ``perturbation``, ``metric`` (``cell_eval2.<its name>``, those of ``METRICS``), ``value``,
-    ``reason``, without the perturbations that the scorer does not score (a rule on the measured cells alone); and the
-    summary: ``mean`` of all members of the preset, ``score`` (0 the baseline, 1 a replicate), or why there is none.
+    ``reason``, without the perturbations that the scorer does not score (a rule on the measured cells alone, which are
+    other ones for a technical duplicate); and the summary: ``mean`` of all members of the preset, ``score`` (0 the
+    baseline, 1 a replicate), or why there is none.
     """
     from cell_eval2 import aggregate_metrics_wide, compute_metrics
     from cell_eval2.run import metric_output_names
@@ -111,7 +113,7 @@ def _score(sides: Sides, aggregated: pl.DataFrame, config: EvalConfig, bundle: P
     from cell_eval2.baseline import build_run_meta
 
     if sides.halved:
-        return {"score": None, "note": f"{HALVED}: the scale is that of all cells"}
+        return {"score": None, "note": f"{HALVED}; the scale is that of all cells"}
     if (bundle / REFUSED).exists():
         return {"score": None, "note": (bundle / REFUSED).read_text().strip()}
     meta = build_run_meta(config, sides.measured, sides.predicted)

@@ -1,0 +1,124 @@
+"""A model that learns on a GPU predicts there what it predicts on the CPU. All of it runs on the CPU too."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+
+from scgpt_bench.scgpt import (
+    checkpoint,
+    finetuning,
+    generation,
+    inference,
+    masked_model,
+    pretraining,
+    training,
+    transformer,
+)
+from scgpt_bench.scgpt.binning import bin_cells
+from scgpt_bench.scgpt.vocabulary import align
+
+GENES = [f"GENE{i}" for i in range(24)]
+MEASURED = GENES[:22]
+PERTURBATIONS = {"GENE1": "train", "GENE2+GENE3": "train", "GENE23": "train", "GENE5": "validation"}  # 23: unmeasured
+SPLIT = pd.DataFrame({"perturbation": list(PERTURBATIONS), "role": list(PERTURBATIONS.values())})
+# Padded cells and the second pass from the first step on: every part of the loss.
+PRETRAINING = pretraining.Options(
+    embsize=16, nheads=2, d_hid=16, nlayers=2, dropout=0.0, learning_rate=1e-2, warm_up=5, epochs=3, batch_size=32,
+    second_pass_after=0, held_out=0.2,
+)  # fmt: skip
+FINETUNING = finetuning.Options(learning_rate=3e-3, batch_size=8, epochs=3, validation_cells=8)
+HALF_TOLERANCE = 2e-2  # bf16 keeps 8 bits, and a GPU without it takes fp16; bf16 on a CPU moved predictions by 1e-3
+
+
+def expression(n_cells, seed):
+    """[cells x genes] counts; a gene has its own level, and those of each of 4 modules rise and fall together."""
+    generator = np.random.default_rng(seed)
+    activity = np.repeat(generator.normal(size=(n_cells, 4)), 6, axis=1)
+    return generator.poisson(np.exp(np.tile(np.linspace(-1, 3, 6), 4) + activity / 2)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def pretrained(device, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained")
+    cells = pretraining.MatrixSource(sp.csr_matrix(expression(400, seed=0)))
+    pretraining.pretrain(cells, GENES, folder, PRETRAINING, 1, training.Machine(accelerator=device.type))
+    return folder
+
+
+def experiment():
+    """Control cells and cells whose last genes rise; measured targets are lost."""
+    names = np.repeat(["control", *PERTURBATIONS], [40, 12, 12, 12, 12])
+    values = np.log1p(expression(len(names), seed=1)[:, : len(MEASURED)])
+    values[names != "control", 18:] += 1
+    for row, name in enumerate(names):
+        values[row, np.isin(MEASURED, name.split("+"))] = 0
+    labels = {"perturbation": names, "batch": "1", "cell_type": "T"}
+    obs = pd.DataFrame(labels, index=[f"cell{i}" for i in range(len(names))])
+    return anndata.AnnData(sp.csr_matrix(values), obs=obs, var=pd.DataFrame(index=MEASURED))
+
+
+@pytest.fixture(scope="module")
+def alignment(pretrained):
+    return align(MEASURED, checkpoint.read(pretrained).vocabulary)
+
+
+@pytest.fixture(scope="module")
+def finetuned(device, pretrained, alignment, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finetuned")
+    machine = training.Machine(accelerator=device.type)
+    finetuning.finetune(experiment(), SPLIT, alignment, pretrained, FINETUNING, 0, folder, machine)
+    return folder
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: tests/parity ran on the CPU alone")
+def test_a_job_with_a_gpu_computes_on_it_in_half_precision():
+    assert training.machine(1, save_minutes=10).fabric().device.type == "cuda"
+    assert inference.device_of(1).type == "cuda"
+    assert inference.number_type(inference.device_of(1)) in transformer.HALF
+
+
+def assert_trained(folder, weights, falling):
+    """The error fell, no loss was NaN, and the weights can be read where there is no GPU."""
+    history = pd.read_table(folder / training.HISTORY)
+    assert np.isfinite(history).all(axis=None)
+    assert history[falling].iloc[-1] < 0.9 * history[falling].iloc[0]
+    # Without map_location tensors are put where they were saved from.
+    assert {tensor.device.type for tensor in torch.load(folder / weights, weights_only=True).values()} == {"cpu"}
+
+
+def assert_same_on_the_cpu(predicted, device, tolerance):
+    """``predicted`` (device -> array) agrees within a share of its largest value, and not by being a constant."""
+    expected, found = predicted(torch.device("cpu")), predicted(device)
+    assert expected.std() > 2 * tolerance * np.abs(expected).max()
+    assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
+
+
+def test_a_pretrained_model_generates_what_it_generates_on_the_cpu(device, tolerance, pretrained):
+    assert_trained(pretrained, checkpoint.WEIGHTS, "held_out_loss")
+    network, weights = masked_model.load(pretrained)
+    bins, _ = bin_cells(expression(20, seed=2), PRETRAINING.n_bins)
+    known = np.tile(np.arange(len(GENES)) % 2 == 0, (20, 1))
+
+    def generated(device):
+        prompter = generation.Prompter.of(network.to(device), weights, np.arange(len(GENES)))
+        return prompter.generate(bins, known)[~known]
+
+    assert_same_on_the_cpu(generated, device, tolerance)  # in fp32 everywhere: its attention is masked
+
+
+def test_a_fine_tuned_model_predicts_what_it_predicts_on_the_cpu(device, pretrained, alignment, finetuned):
+    assert_trained(finetuned, finetuning.MODEL, "loss")
+    weights = checkpoint.read(pretrained)
+    generator = finetuning.load(finetuned, weights)
+    told = inference.conditions(PERTURBATIONS, alignment, weights.vocabulary)
+    controls = experiment()[: 4 * 8].X
+    names = np.repeat(list(PERTURBATIONS), 8)
+
+    def predicted(device):
+        arguments = generator.to(device), controls, names, told, alignment["token_id"]
+        return np.concatenate([values for _, values in inference.predict(*arguments, progress=False)])
+
+    assert_same_on_the_cpu(predicted, device, HALF_TOLERANCE)
