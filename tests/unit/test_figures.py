@@ -125,7 +125,7 @@ def loaded(methods) -> pd.DataFrame:
 def costs(methods) -> pd.DataFrame:
     jobs = {"rule": "finetune", "job": [f"planted.fold-0.{method}.0" for method in methods], "memory_mib": 900.0}
     table = pd.DataFrame(jobs).assign(seconds=np.geomspace(1, 5000, len(methods)))
-    return cost_table(table, methods, 1, ["finetune"])
+    return cost_table(table, methods, {"finetune": 1})
 
 
 def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[str, Figure]:

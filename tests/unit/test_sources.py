@@ -37,6 +37,16 @@ def test_the_hash_changes_with_a_module_that_is_used_and_no_other(package):
     assert [name for name in after if after[name] != before[name]] == ["b.py"]
 
 
+def test_compiled_modules_change_no_hash_of_a_folder(package):
+    """They appear when a job imports a module for the first time: the second run would differ from the first."""
+    before = sources.folder_hash(package)
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__" / "a.pyc").touch()
+    assert sources.folder_hash(package) == before
+    (package / "page.html").touch()
+    assert sources.folder_hash(package) != before
+
+
 def test_evaluation_does_not_depend_on_the_model():
     used = {path.stem for path in sources.modules_used(SCRIPTS / "evaluate.py")}
     assert "metrics" in used

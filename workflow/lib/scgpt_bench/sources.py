@@ -52,8 +52,9 @@ def content_hashes(script: str | Path) -> dict[str, str]:
 
 
 def folder_hash(folder: str | Path) -> str:
-    """A hash (16 hexadecimal digits) of the names and bytes of all files below ``folder``."""
+    """A hash (16 hexadecimal digits) of the names and bytes of all files below ``folder``, without compiled modules."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.parent.name != "__pycache__")
+    for path in files:
         digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

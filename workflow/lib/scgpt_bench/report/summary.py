@@ -182,11 +182,10 @@ def _of_weights(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
         report = statement.says["load_report"]
         if "finetuning" in statement.says:
             continue
-        share = sum(size for name, size in report["random"].items() if name.startswith("decoder."))
-        if share:
-            random_decoder[statement.method] = report["n_random"] / (report["n_random"] + report["n_pretrained"])
         if not report["checkpoint_pretrained"]:
             untrained[statement.method] = report["checkpoint"]
+        elif any(name.startswith("decoder.") for name in report["random"]):
+            random_decoder[statement.method] = report["n_random"] / (report["n_random"] + report["n_pretrained"])
     for method, share in random_decoder.items():
         yield (
             f"Random decoder: {method}",
