@@ -21,8 +21,16 @@ class Checkout:
         command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", *arguments]
         if check:
             command.append("--show-failed-logs")
+        # As for a user: compiled modules appear in the checkout, and must not look like a change of its code.
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
         done = subprocess.run(
-            command, cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            command,
+            cwd=self.path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
         )
         if check and done.returncode:
             # The others go on beside a failed job, so that its error is far from the end.
