@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 
 .PHONY: demo test test-extended test-long test-slurm coverage verify lint format bench check-data slurm-profile lock clean
 
@@ -23,9 +23,9 @@ test-long: $(INSTALLED)  ## Whole planted experiments, calibration, the same byt
 	$(PYTEST) -m "long and not slurm"
 
 test-slurm: $(INSTALLED)  ## The demo, and every other rule, on a Slurm of the tests' own; needs root on Debian 12.
-	SCGPT_BENCH_SLURM_MUST_RUN=1 $(BIN)/python -m pytest tests/slurm
+	SCGPT_BENCH_SLURM_MUST_RUN=1 $(BIN)/python -m pytest --durations 10 tests/slurm
 
-coverage: $(INSTALLED)  ## Which lines of the library the tests of `make test` run; fails below 90 %.
+coverage: $(INSTALLED)  ## Which lines of the library are run by the tests that start no Snakemake; fails below 90 %.
 	$(BIN)/coverage erase
 	$(PYTEST) -m "not long and not workflow and not slurm" --cov --cov-report=
 	$(BIN)/coverage report --fail-under 90 --skip-covered --sort cover
@@ -73,8 +73,9 @@ lock:  ## Resolve requirements.in afresh into requirements.lock.
 	rm -rf .venv-lock
 
 # A checkpoint whose benchmark is gone would be pretrained again, and one of which Snakemake has no record would be kept
-# whatever its options became.
+# whatever its options became. One that was pretrained on a measured data set is pretrained again all the same, since its
+# harmonized cells are results.
 clean:  ## Removes results and logs; keeps downloads, checkpoints, what they cost (results/benchmarks), .snakemake and .venv.
-	find results -mindepth 1 -maxdepth 1 ! -name benchmarks -exec rm -rf {} +
+	find results/ -mindepth 1 -maxdepth 1 ! -name benchmarks -exec rm -rf {} +
 	rm -rf logs
 	git checkout -- results 2>/dev/null || true

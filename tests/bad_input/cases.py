@@ -92,6 +92,7 @@ CONFIGURATION = [
         ("share that is no number", {"splits__validation_share": float("nan")}, "splits.validation_share", "nan", "a finite number"),
         ("no split", {"splits__run": []}, "splits", "no split to run", "an entry in run"),
         ("split twice", {"splits__files": {"fold0": {"drop": "x.tsv"}}}, "splits", "'fold0' twice", "every split once"),
+        ("split named all", {"splits__files": {"all": {"drop": "x.tsv"}}}, "splits.files.all", "pooled", "another name"),
         ("no split file", {"splits__files": {"mine": {}}}, "splits.files.mine", "no file for 'drop'", "every data set"),
         ("no prediction file", {"methods__elsewhere__files": {}}, "files.drop", "no file for split 'fold0'", "every split"),
         ("oracle of real cells", {"methods__oracle": {}}, "methods.oracle", "measured data (drop)", "generated"),

@@ -1,4 +1,9 @@
-"""A model that learns on a GPU predicts there what it predicts on the CPU. All of it runs on the CPU too."""
+"""A model that learns on a GPU predicts there what it predicts on the CPU, and learns the same when it learns again.
+
+All of it runs on the CPU too.
+"""
+
+import re
 
 import anndata
 import numpy as np
@@ -6,6 +11,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scgpt_bench.scgpt import (
     checkpoint,
@@ -30,6 +36,11 @@ PRETRAINING = pretraining.Options(
     second_pass_after=0, held_out=0.2,
 )  # fmt: skip
 FINETUNING = finetuning.Options(learning_rate=3e-3, batch_size=8, epochs=3, validation_cells=8)
+# What torch.use_deterministic_algorithms says that it refuses on a GPU (torch 2.13), by names of operators.
+REFUSED = re.compile(
+    r"_*(adaptive_|avg_pool3d|fractional_|max_unpool|upsample|reflection_pad|nll_loss|ctc_loss|embedding_bag|put_?$|histc"
+    "|bincount|kthvalue|median|nanmedian|grid_sampler|cumsum|scatter_reduce)"
+)
 HALF_TOLERANCE = 2e-2  # bf16 keeps 8 bits, and a GPU without it takes fp16; bf16 on a CPU moved predictions by 1e-3
 
 
@@ -40,12 +51,21 @@ def expression(n_cells, seed):
     return generator.poisson(np.exp(np.tile(np.linspace(-1, 3, 6), 4) + activity / 2)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def pretrained(device, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pretrained")
+def pretrain(folder, device):
     cells = pretraining.MatrixSource(sp.csr_matrix(expression(400, seed=0)))
     pretraining.pretrain(cells, GENES, folder, PRETRAINING, 1, training.Machine(accelerator=device.type))
     return folder
+
+
+def finetune(folder, device, pretrained, alignment):
+    machine = training.Machine(accelerator=device.type)
+    finetuning.finetune(experiment(), SPLIT, alignment, pretrained, FINETUNING, 0, folder, machine)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(device, tmp_path_factory):
+    return pretrain(tmp_path_factory.mktemp("pretrained"), device)
 
 
 def experiment():
@@ -67,15 +87,33 @@ def alignment(pretrained):
 
 @pytest.fixture(scope="module")
 def finetuned(device, pretrained, alignment, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finetuned")
-    machine = training.Machine(accelerator=device.type)
-    finetuning.finetune(experiment(), SPLIT, alignment, pretrained, FINETUNING, 0, folder, machine)
-    return folder
+    return finetune(tmp_path_factory.mktemp("finetuned"), device, pretrained, alignment)
+
+
+class Operators(TorchDispatchMode):
+    """Collects the names of the operators that are called within; on a GPU, without those of backward passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, operator, types, arguments=(), options=None):
+        self.names.add(operator.overloadpacket.__name__)
+        return operator(*arguments, **(options or {}))
+
+
+@pytest.fixture(scope="module")
+def again(device, pretrained, alignment, tmp_path_factory):
+    """The folders of both trainings, run once more, and the operators that they called."""
+    folder = tmp_path_factory.mktemp("again")
+    with Operators() as operators:
+        folders = pretrain(folder / "one", device), finetune(folder / "other", device, pretrained, alignment)
+    return folders, operators.names
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: tests/parity ran on the CPU alone")
 def test_a_job_with_a_gpu_computes_on_it_in_half_precision():
-    assert training.machine(1, save_minutes=10).fabric().device.type == "cuda"
+    assert training.machine({"gpu": 1, "save_minutes": 10}).fabric().device.type == "cuda"
     assert inference.device_of(1).type == "cuda"
     assert inference.number_type(inference.device_of(1)) in transformer.HALF
 
@@ -122,3 +160,16 @@ def test_a_fine_tuned_model_predicts_what_it_predicts_on_the_cpu(device, pretrai
         return np.concatenate([values for _, values in inference.predict(*arguments, progress=False)])
 
     assert_same_on_the_cpu(predicted, device, HALF_TOLERANCE)
+
+
+def test_a_training_that_is_run_again_ends_with_the_same_weights(pretrained, finetuned, again):
+    names = checkpoint.WEIGHTS, finetuning.MODEL
+    for name, *folders in zip(names, (pretrained, finetuned), again[0], strict=True):
+        weights, repeated = (torch.load(folder / name, weights_only=True) for folder in folders)
+        assert all(torch.equal(tensor, repeated[key]) for key, tensor in weights.items())
+
+
+def test_no_operator_of_a_training_is_one_that_pytorch_refuses_on_a_gpu(again):
+    _, names = again
+    assert "embedding" in names
+    assert not [name for name in names if REFUSED.match(name)]

@@ -116,6 +116,7 @@ def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):
     assert method["predicted_as_no_change"] == []
     assert method["targets"] == "silenced"
     assert method["raised_without_expression"] == []
+    assert method["targets_already_as_prompted"] == []
 
 
 def silenced(drawn, columns):
@@ -135,6 +136,15 @@ def test_an_arm_of_activations_says_how_far_targets_are_raised_and_which_no_cell
     assert method["targets"].startswith("raised to quantile 0.95")
     assert silent in method["raised_without_expression"]
     assert expressed not in method["raised_without_expression"]
+
+
+def test_a_knock_down_of_a_target_that_no_cell_expresses_is_listed(experiment):
+    _, _, drawn, alignment, folder = experiment
+    silent = min(set(drawn.obs["perturbation"]) & set(drawn.var_names))
+    drawn = silenced(drawn, drawn.var_names.get_loc(silent))
+    _, method = arms.prompted(drawn, alignment, folder, TWO_DRAWS, 0, activated=False)
+    unmeasured = method["targets_not_measured"]  # random weights predict bins around 0 for them
+    assert [name for name in method["targets_already_as_prompted"] if name not in unmeasured] == [silent]
 
 
 def test_the_job_of_an_arm_hands_over_the_kind_of_perturbation(experiment, tmp_path):

@@ -33,6 +33,19 @@ def test_an_older_gpu_takes_torchs_own_attention_and_says_why(gpu, capability):
     assert transformer.backend_name(GPU, torch.float16) == f"sdpa (torch 2.12, float16; {why})"
 
 
+def test_the_gradients_of_flash_attention_are_added_up_in_a_fixed_order(monkeypatch):
+    asked = []
+
+    def attention(qkv, ends, longest, dropout, **options):
+        asked.append(options)
+        return qkv[:, 0]
+
+    monkeypatch.setattr(transformer, "flash_attn_varlen_qkvpacked_func", attention)
+    monkeypatch.setattr(transformer, "backend", lambda *_: "flash_attn")
+    transformer.attend(torch.ones(5, 12), [2, 3], heads=2)
+    assert asked == [{"deterministic": True}]
+
+
 def test_a_gpu_without_flash_attention_says_so(gpu, monkeypatch):
     gpu(9, 0)
     assert transformer.backend_name(GPU, torch.float32).endswith("; flash-attn is for bf16 and fp16)")

@@ -19,6 +19,7 @@ from scgpt_bench.methods.baselines import (
     control_mean,
     knn,
     predict,
+    read_embeddings,
     ridge,
     target_only,
     train_mean,
@@ -146,6 +147,15 @@ def test_ridge_recovers_a_planted_low_rank_response():
     expected = np.array([shifts[name] for name in test.perturbations])
     predicted = ridge(training, test, embeddings=embeddings, penalty=1e-6, components=8).values
     np.testing.assert_allclose(predicted, expected, atol=1e-3)
+
+
+def test_gene_vectors_are_read_with_what_they_say_of_their_checkpoint(tmp_path):
+    vectors = anndata.AnnData(np.eye(2, dtype=np.float32), obs=pd.DataFrame(index=["A", "B"]))
+    vectors.uns = {"checkpoint": "untrained", "checkpoint_pretrained": False}
+    vectors.write_h5ad(tmp_path / "vectors.h5ad")
+    table = read_embeddings(tmp_path / "vectors.h5ad")
+    assert table.loc["B"].tolist() == [0, 1]
+    assert table.attrs == {"checkpoint": "untrained", "checkpoint_pretrained": False}
 
 
 @pytest.mark.parametrize("own_embeddings", [True, False])

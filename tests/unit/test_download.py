@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from scgpt_bench.data.download import fetch
+from scgpt_bench.data.download import fetch, recorded_sha256
 from scgpt_bench.errors import InputError
 
 CONTENT = bytes(range(256)) * 400
@@ -164,9 +164,18 @@ def test_the_first_download_of_an_unverified_address_is_recorded_and_holds_for_e
     assert fetch(address, None, destination) == SUM
     assert (tmp_path / "drop.h5ad.sha256").read_text().strip() == SUM
     destination.unlink()
-    with pytest.raises(InputError, match=SUM):
+    with pytest.raises(InputError, match=rf"expected {SUM}, the first download's \(.*drop.h5ad.sha256"):
         fetch(address, None, destination, retries=0)
     assert not destination.exists()
+
+
+def test_another_md5_of_the_source_ends_what_the_first_download_recorded(server, tmp_path):
+    address, _ = server(WHOLE, SHORT)
+    destination = tmp_path / "drop.h5ad"
+    before, after = (hashlib.md5(content).hexdigest() for content in (CONTENT, CONTENT[:-1]))
+    assert fetch(address, None, destination, md5=before) == SUM == recorded_sha256(destination, before)
+    assert fetch(address, None, destination, md5=after, retries=0) == recorded_sha256(destination, after)
+    assert destination.read_bytes() == CONTENT[:-1]
 
 
 def test_the_md5_of_the_source_is_checked_where_no_sha256_is_known(server, tmp_path):

@@ -4,7 +4,8 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -13,10 +14,14 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from scgpt_bench import sources
+from scgpt_bench.configuration import read_schema
 from scgpt_bench.errors import InputError
+from scgpt_bench.report import summary
 from scgpt_bench.scgpt import checkpoint, finetuning, inference, model, training
 from scgpt_bench.scgpt import vocabulary as vocabularies
 from scgpt_bench.seeding import random_generator
+from snakemake_checkout import ROOT
 
 GENES = [f"GENE{i}" for i in range(32)]
 MEASURED = GENES[:30]  # GENE30 and GENE31 have tokens, but are not measured
@@ -103,10 +108,12 @@ def test_every_flag_reaches_the_model_by_default(cells, folder, vocabulary, max_
         assert batch["truth"].shape == (8, min(max_seq_len, 30))
 
 
-def test_without_keeping_targets_flags_are_dropped_as_often_as_published(folder, vocabulary):
+@pytest.mark.parametrize("control_pairs", [False, True])  # which have no flag to lose
+def test_without_keeping_targets_flags_are_dropped_as_often_as_published(folder, vocabulary, control_pairs):
     cells = experiment(n_cells=200)
     cells = cells[cells.obs["perturbation"].isin(["control", "GENE1", "GENE2"])].copy()
-    pairs = pairs_of(cells, folder, vocabulary, replace(OPTIONS, max_seq_len=10, keep_targets=False))
+    options = replace(OPTIONS, max_seq_len=10, keep_targets=False, control_pairs=control_pairs)
+    pairs = pairs_of(cells, folder, vocabulary, options)
     share = np.mean([pairs.flag_share(epoch) for epoch in range(40)])
     assert abs(share - 10 / 30) < 0.03
 
@@ -165,6 +172,57 @@ def test_a_control_is_drawn_once_where_the_published_pairing_is_asked_for(cells,
     assert all(once._control(0, row) == once._control(1, row) for row in once.rows)
 
 
+def test_where_no_control_is_of_the_batch_one_of_the_cell_type_is_taken_and_then_any(cells, folder, vocabulary):
+    cells = cells.copy()
+    perturbation, number = cells.obs["perturbation"].to_numpy(), np.arange(cells.n_obs)
+    cell_type = np.where(number % 4 < 2, "one", "other")
+    cell_type[perturbation == "GENE2"] = "without controls"
+    cells.obs["cell_type"] = cell_type
+    cells.obs["batch"] = np.where(perturbation == "GENE1", "without controls", cells.obs["batch"])
+    pairs = pairs_of(cells, folder, vocabulary)
+    assert pairs.paired_within == {"batch, cell_type": 24, "cell_type": 12, "any": 12}
+    for row in pairs.rows:
+        chosen = pairs.pools[row]
+        assert (perturbation[chosen] == "control").all()
+        if perturbation[row] == "GENE2":
+            assert len(chosen) == 40
+        else:
+            assert len(chosen) == (20 if perturbation[row] == "GENE1" else 10)
+            assert set(cell_type[chosen]) == {cell_type[row]}
+    anything = pairs_of(cells, folder, vocabulary, replace(OPTIONS, pair_within=()))
+    assert anything.paired_within == {"any": 48}
+
+
+def test_a_control_pair_is_a_control_cell_with_itself_and_without_a_flag(cells, folder, vocabulary):
+    pairs = pairs_of(cells, folder, vocabulary, replace(OPTIONS, control_pairs=True))
+    names = cells.obs["perturbation"].to_numpy()
+    np.testing.assert_array_equal(pairs.rows, np.flatnonzero(names != "GENE5"))
+    assert pairs.paired_within["itself"] == (names == "control").sum()
+    batch = pairs.batch(0, 0)
+    control = torch.from_numpy(names[pairs._rows(0, 0)] == "control")
+    assert 0 < control.sum() < len(control)
+    assert torch.equal(batch["values"][control, :30], batch["truth"][control].float())
+    assert torch.equal(batch["flags"].sum(dim=1) > 0, ~control)
+
+
+def test_an_epoch_is_put_in_order_once(cells, folder, vocabulary, monkeypatch):
+    """Over a million cells that takes longer than the rest of a batch."""
+    drawn = []
+
+    def counted(seed, *names):
+        drawn.append(names)
+        return random_generator(seed, *names)
+
+    monkeypatch.setattr(finetuning, "random_generator", counted)
+    pairs = pairs_of(cells, folder, vocabulary, replace(OPTIONS, max_seq_len=12))
+    for epoch in (0, 1, 0):
+        order = random_generator(0, "fine-tuning", "order", epoch).permutation(pairs.rows)
+        for index in range(pairs.batches):
+            pairs.batch(epoch, index)
+            np.testing.assert_array_equal(pairs._rows(epoch, index), order[8 * index : 8 * (index + 1)])
+    assert sum(names[1] == "order" for names in drawn) == 3
+
+
 class Shifted(torch.nn.Module):
     """A model that adds a change to every cell."""
 
@@ -194,14 +252,49 @@ def test_validation_compares_a_perturbation_within_its_own_cell_types(cells, fol
     assert found["validation_mse"] == pytest.approx(np.square(change / 2).mean(), rel=1e-3)
 
 
+def test_validation_weighs_cell_types_as_the_perturbation_has_them_however_few_controls_there_are(
+    cells, folder, vocabulary
+):
+    cells = cells.copy()
+    perturbation, number = cells.obs["perturbation"].to_numpy(), np.arange(cells.n_obs)
+    control, tested = perturbation == "control", perturbation == "GENE5"
+    one = np.where(control, number < 2, number % 4 < 2)  # half of the tested cells, but 2 of 40 controls
+    values = cells.X.toarray()
+    values[one] += np.linspace(0, 5, 30)
+    cells.X, cells.obs["cell_type"] = sp.csr_matrix(values), np.where(one, "one", "other")
+    change = values[tested].mean(axis=0)
+    change -= (values[control & one].mean(axis=0) + values[control & ~one].mean(axis=0)) / 2
+    pairs = pairs_of(cells, folder, vocabulary)
+    validate = finetuning._validation(cells, ["GENE5"], pairs.token_ids, pairs.pad_id, pairs.told,
+                                      replace(OPTIONS, validation_cells=100), seed=0)  # fmt: skip
+    with torch.no_grad():
+        found = validate(Shifted(change / 2))
+    assert found["pearson_delta"] == pytest.approx(1, abs=1e-4)
+    assert found["validation_mse"] == pytest.approx(np.square(change / 2).mean(), rel=1e-3)
+
+
+def matched_controls(obs, number):
+    perturbation, cell_type = (obs[column].to_numpy() for column in ("perturbation", "cell_type"))
+    return finetuning._matched_controls(perturbation, cell_type, "GENE5", number, seed=0)
+
+
 def test_validation_draws_controls_in_the_proportions_of_the_cell_types(cells):
     obs = cells.obs.assign(cell_type=np.where(np.arange(cells.n_obs) % 4 == 0, "few", "many"))
     obs.loc[obs.index[:2], "cell_type"] = "another"
-    drawn = finetuning._matched_controls(obs, "GENE5", 8, seed=0)
+    drawn, shares = matched_controls(obs, 8)
     assert (obs["perturbation"].iloc[drawn] == "control").all()
     assert obs["cell_type"].iloc[drawn].value_counts().to_dict() == {"many": 6, "few": 2}
+    assert shares.to_dict() == {"many": 0.75, "few": 0.25}
     of_one_type = random_generator(0, "fine-tuning", "validation", "GENE5").permutation(40)[:8]
-    np.testing.assert_array_equal(finetuning._matched_controls(cells.obs, "GENE5", 8, seed=0), np.sort(of_one_type))
+    np.testing.assert_array_equal(matched_controls(cells.obs, 8)[0], np.sort(of_one_type))
+
+
+def test_validation_draws_a_control_of_every_cell_type(cells):
+    rare = (np.arange(cells.n_obs) == 88) | (np.arange(cells.n_obs) < 20)  # one cell of GENE5, every second control
+    obs = cells.obs.assign(cell_type=np.where(rare, "rare", "other"))
+    assert obs["perturbation"].iloc[88] == "GENE5"
+    assert obs["cell_type"].iloc[matched_controls(obs, 4)[0]].value_counts().to_dict() == {"other": 3, "rare": 1}
+    assert len(matched_controls(obs, 1)[0]) == 2
 
 
 def test_two_ranks_share_the_batch_and_their_mean_loss_is_its_loss(cells, folder, vocabulary):
@@ -275,9 +368,9 @@ def identity(folder, vocabulary, tmp_path, monkeypatch):
     def train(task, fabric, folder, identity, **options):
         raise Asked(identity)
 
-    def asked(cells, folder=folder, vocabulary=vocabulary):
+    def asked(cells, folder=folder, vocabulary=vocabulary, split=SPLIT):
         with pytest.raises(Asked) as found:
-            run(cells, folder, vocabulary, tmp_path / "model")
+            run(cells, folder, vocabulary, tmp_path / "model", split=split)
         return str(found.value)
 
     monkeypatch.setattr(training, "train", train)
@@ -303,6 +396,26 @@ def test_a_state_belongs_to_the_weights_and_not_to_their_path(cells, folder, ide
     tensors = {name: tensor + 1 for name, tensor in weights.tensors.items()}
     checkpoint.write(moved, tensors, weights.arguments, weights.vocabulary)
     assert identity(cells, moved) != identity(cells)
+
+
+def test_a_state_belongs_to_the_rows_of_its_gene_embedding(cells, identity):
+    """A perturbation that is only tested has a row of its own where it is not measured."""
+
+    def tested(name):
+        return identity(cells, split=pd.concat([SPLIT, pd.DataFrame({"perturbation": [name], "role": ["test"]})]))
+
+    assert tested("GENE6") == identity(cells)
+    assert tested("GENE31") != identity(cells)
+
+
+def test_a_state_belongs_to_the_code_that_wrote_it(cells, identity, monkeypatch):
+    before, hashes = identity(cells), sources.content_hashes(finetuning.__file__)
+    assert {"finetuning.py", "scgpt/training.py", "scgpt/transformer.py", "seeding.py"} <= set(hashes)
+    with monkeypatch.context() as updated:
+        updated.setattr(torch, "__version__", f"{torch.__version__}.other")
+        assert identity(cells) != before
+    monkeypatch.setattr(sources, "content_hashes", lambda file: hashes | {"scgpt/training.py": "edited"})
+    assert identity(cells) != before
 
 
 def assert_same_weights(path, reference):
@@ -338,6 +451,7 @@ def test_the_model_folder_holds_the_model_a_report_and_the_history(finetuned):
     assert {file.name for file in path.iterdir()} == {"model.pt", "report.json", "history.tsv"}
     assert json.loads((path / "report.json").read_text()) == json.loads(json.dumps(report))
     assert report["flag_share"] == 1.0
+    assert report["paired_within"] == {"batch, cell_type": 48, "cell_type": 0, "any": 0}
     assert [report[key] for key in ("precision", "device", "processes")] == ["32-true", "cpu", 1]
     history = pd.read_csv(path / "history.tsv", sep="\t")
     assert {"loss", "pearson_delta", "pearson", "validation_mse", "learning_rate"} <= set(history)
@@ -346,13 +460,26 @@ def test_the_model_folder_holds_the_model_a_report_and_the_history(finetuned):
 def test_the_report_lists_the_deviations_from_the_published_recipe_that_are_in_force(
     cells, folder, vocabulary, finetuned, tmp_path
 ):
-    published = {"keep_targets": False, "select": "pearson", "pair_within": [], "redraw_controls": False}
+    published = {"keep_targets": False, "select": "pearson", "pair_within": []}
+    published |= {"redraw_controls": False, "control_pairs": True}
     always = {"precision", "unmeasured targets"}
     assert set(finetuned[1]["deviations"]) == always | set(published)
     report = run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, epochs=1, **published))
     assert set(report["deviations"]) == always
     for name, value in published.items():
         assert name not in finetuning.deviations(replace(OPTIONS, **{name: value}))
+
+
+def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_tells_and_the_others_claim_none():
+    described = read_schema()["$defs"]["finetuning"]["properties"]
+    options = [name for name in finetuning.DEVIATIONS if name in asdict(OPTIONS)]
+    recipe_of_report = (ROOT / "workflow" / "rules" / "report_entries.smk").read_text()
+    for name in options:
+        assert "reproduces the published recipe" in described[name]["description"]
+        assert f'"{name}": ' in recipe_of_report
+    said = {"finetuning": {"options": asdict(OPTIONS), "deviations": finetuning.deviations(OPTIONS)}}
+    ((_, why),) = summary._of_recipe({}, [summary.Statement("drop", "fold0", "tuned", 30, said)])
+    assert "precision; unmeasured targets. config/README.md says how those with a value come back; the others" in why
 
 
 def test_training_without_a_perturbed_gene_in_the_vocabulary_is_refused(cells, folder, vocabulary, tmp_path):
@@ -381,6 +508,12 @@ def test_an_empty_validation_fold_is_refused(cells, folder, vocabulary, tmp_path
 def test_a_batch_larger_than_the_data_is_refused(cells, folder, vocabulary, tmp_path):
     with pytest.raises(InputError, match="batch_size: found 64; expected at most 48"):
         run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, batch_size=64))
+
+
+def test_a_batch_without_a_pair_for_each_device_is_refused(cells, folder, vocabulary, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.Machine, "fabric", lambda machine: SimpleNamespace(world_size=9))
+    with pytest.raises(InputError, match="configuration: batch_size: found 8; expected at least 9, a pair for each"):
+        run(cells, folder, vocabulary, tmp_path)
 
 
 def test_cells_without_controls_are_refused(cells, folder, vocabulary, tmp_path):

@@ -101,12 +101,12 @@ def test_genes_outside_the_vocabulary_are_neither_prompted_nor_generated(prompte
     other = bins.copy()
     other[:, [3, 50]] = 17
     np.testing.assert_array_equal(padded.generate(other, known_of(20) & (token_ids != PAD)), generated)
-    change = generation.effects(padded, bins, edges, [10], generation.Options(), 0, "GENE10", activated=False)
+    change, _ = generation.effects(padded, bins, edges, [10], generation.Options(), 0, "GENE10", activated=False)
     assert not change[:, [3, 50]].any()
 
 
 def effects(prompter, cells, targets=(10,), seed=0, name="GENE10", activated=False, **options):
-    return generation.effects(prompter, *cells, targets, generation.Options(**options), seed, name, activated)
+    return generation.effects(prompter, *cells, targets, generation.Options(**options), seed, name, activated)[0]
 
 
 @pytest.mark.parametrize("options", [{}, {"rounds": 3}, {"rounds": 3, "confidence": "random"}], ids=str)
@@ -123,6 +123,25 @@ def test_a_target_that_is_already_at_its_prompted_value_has_no_effect(prompter, 
     silent[:, 10] = 0
     assert not effects(prompter, (silent, edges)).any()
     assert effects(prompter, cells).any()
+
+
+def test_a_question_is_none_where_all_targets_are_already_as_prompted(prompter, cells):
+    bins, edges = cells
+    bins = bins.copy()
+    bins[:, 10], bins[:, 20] = 0, 7
+
+    def asked(targets, activated=False):
+        return generation.effects(prompter, bins, edges, targets, generation.Options(draws=2), 0, "G", activated)[1]
+
+    assert [asked([10]), asked([20]), asked([10, 20])] == [False, True, True]
+    assert [asked([20], activated=True), asked([30], activated=True)] == [False, True]
+    with torch.no_grad():  # a target that is not measured and is predicted at bin 0, or not
+        bias = prompter.model.decoder.fc[4].bias
+        before = bias.clone()
+        bias.fill_(-1000)
+        not_expressed = asked([95])
+        bias.copy_(before)
+    assert [not_expressed, asked([95])] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -171,6 +190,29 @@ def test_a_target_that_is_not_measured_is_prompted_with_its_predicted_value(prom
         change = effects(prompter, cells, targets=(95,), activated=activated)
         assert change.shape == cells[0].shape
         assert change.any()
+
+
+def test_a_target_that_is_not_measured_takes_no_larger_passes_than_the_draws(prompter, cells, monkeypatch):
+    n_known = []
+    generate = generation.Prompter.generate
+
+    def spy(self, bins, known, *arguments):
+        n_known.append(int(known.sum()))
+        return generate(self, bins, known, *arguments)
+
+    at_once = effects(prompter, cells, targets=(95,), draws=2, known_share=0.5, batch_size=12)
+    monkeypatch.setattr(generation.Prompter, "generate", spy)
+    change = effects(prompter, cells, targets=(95,), draws=2, known_share=0.5, batch_size=4)
+    assert n_known[:3] == [2 * N_GENES] * 3
+    assert max(n_known) == 4 * (1 + N_GENES // 2)
+    assert np.abs(change - at_once).max() < 1e-5
+
+
+def test_what_unknown_genes_attend_to_is_kept_without_the_queries(prompter):
+    genes = torch.arange(20).repeat(3, 1)
+    with torch.no_grad():
+        _, memory = prompter.model.known(genes, genes.float())
+    assert [part.untyped_storage().nbytes() for parts in memory for part in parts] == [3 * 20 * 16 * 4] * 4
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from scgpt_bench import sources
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint, masked_model, model, pretraining, training
 from scgpt_bench.seeding import random_generator
@@ -209,6 +211,21 @@ def test_a_state_is_resumed_with_the_same_values_alone(tmp_path, caplog, seed, m
     assert message in caplog.text
 
 
+@pytest.mark.parametrize("edited", ["scgpt/masked_model.py", "census.py"])
+def test_a_state_is_resumed_by_the_same_code_alone(tmp_path, caplog, monkeypatch, edited):
+    options = replace(SMALL, epochs=1)
+    with pytest.raises(training.Interrupted):
+        pretraining.pretrain(Stopped(module_cells(200)), GENES, tmp_path, options, 1, MACHINE)
+    hashes = sources.content_hashes
+
+    def of_other_code(module):
+        return {name: "edited" if name == edited else found for name, found in hashes(module).items()}
+
+    monkeypatch.setattr(sources, "content_hashes", of_other_code)
+    pretraining.pretrain(pretraining.MatrixSource(module_cells(200)), GENES, tmp_path, options, 1, MACHINE)
+    assert "another run: starting anew" in caplog.text
+
+
 @pytest.mark.parametrize("include_zero_genes", [True, False])
 def test_the_mean_loss_of_two_ranks_is_the_loss_of_the_whole_batch(tmp_path, include_zero_genes):
     options = replace(SMALL, include_zero_genes=include_zero_genes, batch_size=33)
@@ -233,6 +250,38 @@ def test_held_out_cells_are_scored_in_passes_that_a_large_batch_does_not_enlarge
     assert max(sizes) == 32
 
 
+def test_validation_passes_are_no_larger_than_a_batch_and_score_what_one_pass_would():
+    source, rows = pretraining.MatrixSource(module_cells(120)), np.arange(120)
+    options = replace(SMALL, include_zero_genes=False)
+    masked = pretraining.build(options, 27, 24)
+    scores, sizes = [], []
+    masked.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0]["scored"])))
+    for batch_size in (16, 512):
+        options = replace(options, batch_size=batch_size)
+        task = pretraining._task(masked, source, rows[:20], rows[20:], VOCABULARY, options, 0, "cells")
+        scores.append(task.validate(masked)["held_out_loss"])
+    assert sizes == [16] * 6 + [4] + [32] * 3 + [4]
+    probe, _ = pretraining.bin_cells(source.rows(rows[20:]), options.n_bins)
+    names = ("validation",)
+    whole = pretraining._masked(probe, np.arange(24), 0.5, names, VOCABULARY, options, 0)
+    expected = pretraining._squared_errors(masked, pretraining._tensors(whole)).mean()
+    np.testing.assert_allclose(scores, float(expected), rtol=1e-6)
+
+
+def test_the_order_of_an_epoch_is_drawn_once(monkeypatch):
+    drawn, rows = [], np.arange(5, 45)
+    generator = pretraining.random_generator
+    monkeypatch.setattr(pretraining, "random_generator", lambda *names: drawn.append(names) or generator(*names))
+    cells = pretraining.MatrixSource(sp.csr_matrix(np.arange(50.0)[:, None]))
+    batch = cells.batches(rows, 8, seed=3)
+    for epoch in (0, 1):
+        order = generator(3, "pretraining", "order", epoch).permutation(rows)
+        for number in range(5):
+            expected = np.sort(order[number * 8 : (number + 1) * 8])
+            assert batch(epoch, number).toarray().ravel().tolist() == expected.tolist()
+    assert len(drawn) == 2
+
+
 def test_of_two_processes_the_first_alone_scores_and_reports(tmp_path):
     script = tmp_path / "job.py"
     script.write_text(JOB)
@@ -244,6 +293,12 @@ def test_of_two_processes_the_first_alone_scores_and_reports(tmp_path):
     assert told == ["process 0 reports True", "process 0 scores", "process 1 reports False"]
     assert (tmp_path / "report.json").exists()
     assert not (tmp_path / training.STATE).exists()
+
+
+def test_a_batch_with_fewer_cells_than_there_are_devices_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.Machine, "fabric", lambda machine: SimpleNamespace(world_size=33))
+    with pytest.raises(InputError, match=r"configuration: batch_size: found 32; expected at least 33"):
+        pretraining.pretrain(pretraining.MatrixSource(module_cells(100)), GENES, tmp_path, SMALL, 0, MACHINE)
 
 
 def test_a_source_that_is_too_small_or_no_expression_is_refused(tmp_path):

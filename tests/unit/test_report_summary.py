@@ -134,6 +134,22 @@ def test_every_limit_is_named():
     assert "epochs 7 (published 15); freeze encoder (published none)" in recipe
 
 
+def test_an_untrained_checkpoint_is_called_so_whatever_uses_it():
+    """Beside a published one: the flagged call, a fine-tuning that starts from it, gene vectors; not scgpt-scratch."""
+    weights = {"checkpoint": "random", "checkpoint_pretrained": False}
+    says = {
+        name: said(name).says | {"load_report": statement(KINDS[name])["load_report"] | weights}
+        for name in ("flagged", "tuned")
+    }
+    says["vectors"] = {"kind": "scgpt-embedding-ridge", "embeddings": weights, "notes": {}}
+    says["scratch"] = {**says["tuned"], "load_report": says["tuned"]["load_report"] | {"n_pretrained": 0}}
+    says["ridge"] = {"kind": "ridge", "embeddings": None, "notes": {}}
+    made = run(statements=[summary.Statement("drop", "fold0", name, 300, text) for name, text in says.items()])
+    made = dataclasses.replace(made, kinds={**KINDS, "vectors": "scgpt-embedding-ridge", "scratch": "scgpt-scratch"})
+    named = [what for what in whats(made) if what.startswith(("Untrained", "Random"))]
+    assert named == ["Untrained model: flagged", "Untrained model: tuned", "Untrained model: vectors"]
+
+
 def test_a_run_without_limits_says_so():
     quiet = statement("scgpt-knockout") | {"genes_padded": 0}
     made = run(statements=[summary.Statement("drop", "fold0", "flagged", 300, quiet)])
@@ -153,9 +169,10 @@ def test_unreliable_perturbations_and_targets_that_cannot_be_told_are_named():
 def test_what_a_method_does_not_learn_or_does_not_predict_is_named():
     """Once, however many splits say so; the notes of the floor name what it is made of, and are no limit."""
     trained = {"finetuning": {**statement("scgpt-finetuned")["finetuning"], "perturbations_without_token": ["A", "B"]}}
+    trained["finetuning"]["paired_within"] = {"batch, cell_type": 48, "cell_type": 0, "any": 1200, "itself": 3}
     says = {
         "tuned": said("tuned", **trained).says,
-        "flagged": said("flagged", predicted_as_no_change=["C"]).says,
+        "flagged": said("flagged", predicted_as_no_change=["C"], targets_already_as_prompted=["E"]).says,
         "ridge": {"kind": "ridge", "notes": {"D": "no vector of D: counted as zero"}},
         "theirs": {"kind": "imported", "genes_taken_as_unchanged": ["G1", "G2"], "notes": {}},
         "floor": {"kind": "shuffled", "notes": {"A": "B"}},
@@ -169,6 +186,10 @@ def test_what_a_method_does_not_learn_or_does_not_predict_is_named():
     made = dataclasses.replace(made, kinds={**KINDS, "theirs": "imported", "floor": "shuffled"})
     why = dict(summary.warnings(made))
     assert "no token for 2 of the perturbations (A, B)" in why["Learns from fewer perturbations: tuned on drop"]
+    assert why["Trained on controls from elsewhere: tuned on drop"] == (
+        "no control cell shares batch, cell_type in 1,200 training pairs, which have any control cell."
+    )
+    assert "targets of E have the values" in why["Not asked anything: flagged on drop"]
     assert "no token for C," in why["Predicted as no change: flagged on drop"]
     assert "2 genes (G1, G2)" in why["Genes taken as unchanged: theirs on drop"]
     assert why["Predicted by a rule of its own: ridge on drop"] == "D: no vector of D: counted as zero."

@@ -79,16 +79,38 @@ def test_a_method_that_was_not_run_on_every_split_is_left_out_of_all():
     assert found.loc[found["split"] == "fold0", "method"].tolist() == ["a", "b"]
 
 
+def without(table, method, *perturbations):
+    return table[(table["method"] != method) | ~table["perturbation"].isin(perturbations)]
+
+
 def test_a_perturbation_that_one_method_was_not_scored_on_is_left_out_for_all():
-    """cell-eval2 scores another set of perturbations where half of the cells are the prediction."""
-    table = metrics_table({"train-mean": [0.1, 0.2, 0.3], "technical-duplicate": [0.7, 0.8, 0.9]})
-    table = table[(table["method"] != "train-mean") | (table["perturbation"] != "P0")]
-    table = table[(table["method"] != "technical-duplicate") | (table["perturbation"] != "P2")]
+    table = metrics_table({"train-mean": [0.1, 0.2, 0.3], "scgpt": [0.7, 0.8, 0.9]})
+    table = without(without(table, "train-mean", "P0"), "scgpt", "P2")
     found = scores_of(table, 200).set_index("method")
     assert found["n_perturbations"].tolist() == [1, 1]
-    assert found["mean"].to_dict() == {"train-mean": 0.2, "technical-duplicate": 0.8}
+    assert found["mean"].to_dict() == {"train-mean": 0.2, "scgpt": 0.8}
     nothing_in_common = table[(table["perturbation"] != "P1")]
     assert scores_of(nothing_in_common, 200).empty
+
+
+def test_what_the_ceiling_was_not_scored_on_is_left_to_the_methods():
+    """cell-eval2 has no value where the reference, half of the cells for the ceiling, has no significant gene."""
+    advantage = np.linspace(0.1, 0.3, 20)
+    table = metrics_table(
+        {
+            "train-mean": np.zeros(20),
+            "scgpt": advantage,
+            "technical-duplicate": np.full(20, 0.9),
+            "shuffled": np.zeros(20),
+        }
+    )
+    for kept in (3, 8):  # with 3 the test of ceiling against floor cannot show anything
+        poor = without(table, "technical-duplicate", *(f"P{i}" for i in range(kept, 20)))
+        n = scores_of(poor).set_index("method")["n_perturbations"].to_dict()
+        assert n == {"train-mean": 20, "scgpt": 20, "technical-duplicate": kept, "shuffled": 20}
+        assert verdict_of(poor)["verdict"].tolist() == ["better"]
+    same = without(table.replace({"value": {0.9: 0.0}}), "technical-duplicate", *(f"P{i}" for i in range(8, 20)))
+    assert verdict_of(same)["verdict"].tolist() == ["data cannot tell"]
 
 
 @pytest.mark.parametrize(

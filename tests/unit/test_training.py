@@ -1,10 +1,12 @@
 """The training loop: a killed run ends as an uninterrupted one, two processes compute what one does, faults stop it."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from scgpt_bench import files
 from scgpt_bench.scgpt import training
 from scgpt_bench.seeding import random_generator
 
@@ -207,6 +210,51 @@ def test_the_weights_of_the_best_epoch_are_kept_and_patience_ends_the_run(fabric
     assert torch.equal(task.model.weight, seen[1])
 
 
+class Killed(BaseException):
+    """Ends a training between two files, as a kill does."""
+
+
+@pytest.mark.parametrize("n_files", range(1, 9))
+def test_the_kept_weights_are_those_of_the_best_epoch_wherever_it_was_killed(fabric, tmp_path, monkeypatch, n_files):
+    """Repeated steps may round differently on a GPU: here an epoch after the restart scores less than all before it."""
+    every, written, whole = [], [], files.whole
+    rising = itertools.count(1.0)
+
+    @contextmanager
+    def killed_after(path):
+        with whole(path) as partial:
+            yield partial
+        written.append(path)
+        if len(written) == n_files:
+            raise Killed
+
+    def trained(folder, score):
+        task = regression(epochs=3, score=score, select="score")
+        return training.train(task, fabric, folder, "a", seed=0), task.model.weight
+
+    trained(tmp_path / "whole", lambda model: every.append(model.weight.detach().clone()) or 0.0)
+    monkeypatch.setattr(files, "whole", killed_after)
+    with pytest.raises(Killed):
+        trained(tmp_path, lambda model: next(rising))
+    position, kept = trained(tmp_path, lambda model: 0.0)
+    assert torch.equal(kept, every[position.best_epoch])
+
+
+def test_a_training_on_a_gpu_computes_by_deterministic_algorithms_alone(fabric, tmp_path, monkeypatch):
+    deterministic, modes = training._deterministic, []
+
+    def score(model):
+        modes.append(torch.get_deterministic_debug_mode())
+        return 0.0
+
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr(training, "_deterministic", lambda _, device=device: deterministic(torch.device(device)))
+        training.train(regression(epochs=1, score=score), fabric, tmp_path / device, "a", seed=0)
+    assert modes == [0, 2], "2: an operation without a deterministic algorithm is an error"
+    assert torch.get_deterministic_debug_mode() == 0
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] in (":4096:8", ":16:8"), "without it, PyTorch refuses every product"
+
+
 def test_the_state_of_another_configuration_is_not_resumed(fabric, tmp_path):
     training.train(regression(epochs=2), fabric, tmp_path, "a", seed=0)
     again, fresh = regression(epochs=2), regression(epochs=2)
@@ -217,11 +265,11 @@ def test_the_state_of_another_configuration_is_not_resumed(fabric, tmp_path):
 
 def test_a_gpu_that_is_not_there_is_told_and_the_cpu_used(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert training.machine(2, 5.0) == training.Machine("cpu", 1, save_minutes=5.0)
+    assert training.machine({"gpu": 2, "save_minutes": 5.0}) == training.Machine("cpu", 1, save_minutes=5.0)
     (line,) = caplog.messages
     assert "2 GPU(s) asked for" in line
     assert "one process on the CPU" in line
-    training.machine(0, 5.0)
+    training.machine({"gpu": 0, "save_minutes": 5.0})
     assert len(caplog.messages) == 1
 
 

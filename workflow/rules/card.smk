@@ -53,7 +53,7 @@ rule card_page:
 
 rule reliable_scores:
     input:
-        metrics=metrics_of_run(),
+        metrics=[*metrics_of_run(), *official_metrics_of_run()],
         cards=expand("results/{dataset}/card.json", dataset=config["datasets"]),
         scores="results/scores.tsv",
         verdicts="results/verdicts.tsv",

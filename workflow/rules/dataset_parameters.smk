@@ -1,6 +1,6 @@
 # Parameters that describe a data set: what its rows say, and no more than a job depends on.
 from scgpt_bench.data.catalogue import UNVERIFIED, is_remote
-from scgpt_bench.data.download import record_of
+from scgpt_bench.data.download import recorded_sha256
 from scgpt_bench.files import remembered_sha256
 
 
@@ -16,9 +16,9 @@ def series_of_dataset(wildcards):
 
 def content_of_dataset(wildcards):
     """The checksum of a drop. Another address, or a SHA-256 written down later, is no other content."""
-    dataset, record = RUN.datasets[wildcards.dataset], record_of(drop_file(wildcards.dataset))
+    dataset = RUN.datasets[wildcards.dataset]
     if is_remote(dataset.address):
-        recorded = record.read_text().strip() if record.is_file() else None
+        recorded = recorded_sha256(drop_file(wildcards.dataset), dataset.md5)
         return (dataset.md5 or UNVERIFIED) if dataset.sha256 in (None, recorded) else dataset.sha256
     return dataset.sha256 or remembered_sha256(dataset.address, "resources/checksums.json")
 

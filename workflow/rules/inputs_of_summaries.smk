@@ -123,6 +123,7 @@ def benchmarks_of_run():
     shards = [f".{index + 1}-of-{number}" for index in range(number)] if number > 1 else [""]
     steps = {
         "predict_baseline": (methods_of(BASELINES | EMBEDDING), [""]),
+        "predict_by_script": (methods_of({"script"}), [""]),
         "import_predictions": (methods_of(FOREIGN), [""]),
         "predict_benchmark_control": (methods_of(BENCHMARK_CONTROLS), [""]),
         "finetune": (methods_of(FINETUNED), [""]),

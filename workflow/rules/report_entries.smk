@@ -3,7 +3,7 @@
 
 KINDS = {method: options["kind"] for method, options in config["methods"].items()}
 COST_BY = ["rule", "method"]
-GPUS = {  # of a job; as in the rules
+GPUS = {  # that a job asks for, as in the rules
     **dict.fromkeys(["pretrain", "pretrain_census", "finetune", "predict_by_script"], config["hardware"]["gpu"]),
     "predict_scgpt": min(1, config["hardware"]["gpu"]),
 }
@@ -14,7 +14,8 @@ def published_recipe():
     schema = configuration.read_schema()["$defs"]
     properties = {**schema["finetuning"]["properties"], **schema["methods"]["scgpt-finetuned"]["properties"]}
     defaults = {name: entry["default"] for name, entry in properties.items() if name != "pretrained"}
-    return defaults | {"keep_targets": False, "select": "pearson", "pair_within": [], "redraw_controls": False}
+    published = {"keep_targets": False, "select": "pearson", "pair_within": []}
+    return defaults | published | {"redraw_controls": False, "control_pairs": True}
 
 
 def pseudobulks_of_run():

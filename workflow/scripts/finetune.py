@@ -21,5 +21,5 @@ with logged(snakemake.log[0]):
         finetuning.Options(**options),
         int(snakemake.wildcards.seed),
         Path(snakemake.output.model).parent,
-        training.machine(snakemake.resources.gpu, snakemake.config["hardware"]["save_minutes"]),
+        training.machine(snakemake.config["hardware"]),
     )

@@ -26,6 +26,6 @@ with logged(snakemake.log[0]):
         Path(snakemake.output[0]).parent,
         pretraining.Options(**options),
         seed,
-        training.machine(snakemake.resources.gpu, snakemake.config["hardware"]["save_minutes"]),
+        training.machine(snakemake.config["hardware"]),
         name=snakemake.input[0],
     )

@@ -18,6 +18,7 @@ import jsonschema
 import yaml
 
 from scgpt_bench.data import catalogue
+from scgpt_bench.data.splits import ALL_SPLITS
 from scgpt_bench.errors import InputError
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
@@ -232,6 +233,8 @@ def _check_splits(config: dict, source: str) -> None:
             if dataset not in files:
                 raise InputError(source, f"splits.files.{name}", f"no file for {dataset!r}", "one for every data set")
     names += splits["files"]
+    if ALL_SPLITS in names:
+        raise InputError(source, f"splits.files.{ALL_SPLITS}", "the name under which splits are pooled", "another name")
     if not names:
         raise InputError(source, "splits", "no split to run", "an entry in run, gears_seeds or files")
     twice = [name for name in names if names.count(name) > 1]

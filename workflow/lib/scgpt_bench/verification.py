@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from scgpt_bench import provenance
-from scgpt_bench.data.download import record_of
+from scgpt_bench.data.download import record
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import content_sha256, read_json, read_table, sha256
 
@@ -73,7 +73,7 @@ def repeat(document: Mapping[str, Any], run: Path, scratch: Path) -> None:
                 target.symlink_to(source.resolve())
     for entry in document["inputs"]:
         # Read where the table knows no checksum (data.download.fetch), and nowhere else.
-        record_of(_below(scratch, entry["path"])).write_text(entry["sha256"] + "\n")
+        record(_below(scratch, entry["path"]), entry["sha256"], None)
     configuration = dict(document["configuration"])
     configuration["mirrors"] = [*configuration["mirrors"], str((run / "resources").resolve())]
     configuration_file = scratch / "configuration.yaml"

@@ -33,8 +33,8 @@ def fetch(
     A failure leaves no file behind. An interrupted download starts again from the beginning. A local folder becomes a
     zip of its files.
 
-    A download of which no SHA-256 is known is recorded in ``<destination>.sha256``; as long as that file is there, only
-    the same bytes are accepted again.
+    A download of which no SHA-256 is known is recorded in ``<destination>.sha256``; as long as that file is there and
+    the source's md5 is not another, only the same bytes are accepted again.
 
     Parameters
     ----------
@@ -63,30 +63,58 @@ def fetch(
         When no attempt gave a file, with the address and the server's answer, or when the file has another checksum,
         with both.
     """
-    record = record_of(destination)
-    if sha256 is None and is_remote(address) and record.is_file():
-        sha256 = record.read_text().strip()
+    unknown = sha256 is None and is_remote(address)
+    if unknown:
+        sha256 = recorded_sha256(destination, md5)
     digests = {name: value for name, value in (("sha256", sha256), ("md5", md5)) if value}
-    mirrored = _find_in_mirrors(address, digests, size, mirrors) if digests else None
-    if mirrored is not None:
-        logger.info("%s: taken from the mirror %s", address, mirrored)
-        found = _copy(mirrored, digests, address, destination)
-    elif is_remote(address):
-        found = _download(address, digests, Path(destination), retries)
-    elif Path(address).is_dir():
-        found = _pack(Path(address), digests, address, destination)
-    elif Path(address).is_file():
-        found = _copy(Path(address), digests, address, destination)
-    else:
-        raise InputError(address, "file", "no such file", "the data set's local path, or a URL")
-    if sha256 is None and is_remote(address):
-        record.write_text(found + "\n")
-        logger.warning("%s: no SHA-256 was known; recorded %s in %s", address, found, record)
+    try:
+        found = _fetch(address, digests, Path(destination), mirrors, size, retries)
+    except InputError as error:
+        if unknown and error.where == "sha256":
+            expected = f"{sha256}, the first download's ({_record_of(destination)}; without that file, any)"
+            raise InputError(address, "sha256", error.found, expected) from None
+        raise
+    if unknown and sha256 is None:
+        logger.warning("%s: no SHA-256 was known; recorded %s in %s", address, found, record(destination, found, md5))
     return found
 
 
-def record_of(destination: str | Path) -> Path:
-    """Where the checksum of a download is recorded of which none was known."""
+def _fetch(
+    address: str,
+    digests: Mapping[str, str],
+    destination: Path,
+    mirrors: Iterable[str | Path],
+    size: int | None,
+    retries: int,
+) -> str:
+    mirrored = _find_in_mirrors(address, digests, size, mirrors) if digests else None
+    if mirrored is not None:
+        logger.info("%s: taken from the mirror %s", address, mirrored)
+        return _copy(mirrored, digests, address, destination)
+    if is_remote(address):
+        return _download(address, digests, destination, retries)
+    if Path(address).is_dir():
+        return _pack(Path(address), digests, address, destination)
+    if Path(address).is_file():
+        return _copy(Path(address), digests, address, destination)
+    raise InputError(address, "file", "no such file", "the data set's local path, or a URL")
+
+
+def record(destination: str | Path, sha256: str, md5: str | None) -> Path:
+    """Write down the SHA-256 of a download of which none was known, with the md5 that its source published then."""
+    path = _record_of(destination)
+    path.write_text(f"{sha256} {md5 or ''}".rstrip() + "\n")
+    return path
+
+
+def recorded_sha256(destination: str | Path, md5: str | None) -> str | None:
+    """What was recorded of a download; None where nothing was, or where its source publishes another md5 since."""
+    path = _record_of(destination)
+    sha256, *published = path.read_text().split() if path.is_file() else [None]
+    return sha256 if published in ([], [md5]) else None
+
+
+def _record_of(destination: str | Path) -> Path:
     return Path(f"{destination}.sha256")
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
+from scgpt_bench.data.splits import ALL_SPLITS
 from scgpt_bench.evaluation.metrics import duplicate_is_at_full_depth, higher_is_better
 from scgpt_bench.files import read_table
 from scgpt_bench.methods.baselines import METHODS
@@ -23,7 +24,6 @@ from scgpt_bench.seeding import random_generator
 
 CEILING, FLOOR = "technical-duplicate", "shuffled"
 BENCHMARK_CONTROLS = {CEILING, FLOOR, "oracle"}
-ALL_SPLITS = "all"
 SIGNIFICANCE = 0.05
 SIGN_FLIPS = 9999
 EXACT_UP_TO = 13  # perturbations; all 2^13 sign patterns are then enumerated
@@ -78,14 +78,14 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
     Table with the columns ``SCORE_COLUMNS``, in the order of the input's names.
     """
     rows = []
-    for dataset, split, metric, values in _blocks(metrics):
-        resamples = _resamples(len(values), bootstrap_draws, seed, dataset, split)
+    for dataset, split, metric, values in _blocks(metrics, kinds):
         ceiling = np.nan
         if duplicate_is_at_full_depth(metric):
             ceiling = values[_of_kind(values, kinds, {CEILING})].mean().mean()
         for method in values:
-            low, high = _interval(values[method].to_numpy(), resamples)
-            mean = values[method].mean()
+            scored = values[method].dropna().to_numpy()
+            low, high = _interval(scored, _resamples(len(scored), bootstrap_draws, seed, dataset, split))
+            mean = scored.mean()
             rows.append(
                 {
                     "dataset": dataset,
@@ -95,7 +95,7 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
                     "mean": mean,
                     "ci_low": low,
                     "ci_high": high,
-                    "n_perturbations": len(values),
+                    "n_perturbations": len(scored),
                     "n_seeds": values.attrs["n_seeds"][method],
                     "fraction_of_ceiling": _fraction(mean, ceiling, higher_is_better(metric)),
                 }
@@ -137,7 +137,7 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
         benchmark controls are judged.
     """
     rows = []
-    for dataset, split, metric, values in _blocks(metrics):
+    for dataset, split, metric, values in _blocks(metrics, kinds):
         judges = _of_kind(values, kinds, set(METHODS))
         judged = [name for name in values if kinds[name] not in {*METHODS, *BENCHMARK_CONTROLS}]
         if not judges or not judged:
@@ -148,7 +148,7 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
         undecided = None
         if 2 * len(judged) / len(signs) > SIGNIFICANCE:  # the smallest p-value that there can be
             undecided = "too few perturbations"
-        elif not _ceiling_above_floor(oriented, kinds, signs):
+        elif not _ceiling_above_floor(oriented, kinds, seed, dataset, split):
             undecided = "data cannot tell"
         block = []
         for method in judged:
@@ -215,12 +215,13 @@ def _verdict(difference: float, p_value: float) -> str:
     return "better" if difference > 0 else "worse"
 
 
-def _blocks(metrics: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
+def _blocks(metrics: pd.DataFrame, kinds: Mapping[str, str]) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
     """Each (data set, split, metric) with its table [perturbations x methods], averaged over seeds and splits.
 
     Sorted by perturbation, so that no result depends on the order of the rows; methods keep the order of the input.
     Perturbations that a scorer leaves out for one method are left out for all, so that all are compared on the same
-    ones; a metric without any that all methods have gives no table.
+    ones; a metric without any that all methods have gives no table. Benchmark controls are not compared: values that
+    they lack are missing, since a scorer may have none for the ceiling, whose reference is half of the cells.
     """
     for dataset, table in metrics.groupby("dataset", sort=False):
         splits = list(table["split"].unique())
@@ -235,14 +236,16 @@ def _blocks(metrics: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame
                 # A method that was not run on every split is compared where it was: on single splits.
                 on_every_split = values.notna().groupby(level="split").any().all()
                 order = [name for name in block["method"].unique() if on_every_split[name]]
-                values = values[order].dropna().groupby(level="perturbation").mean()
+                compared = [name for name in order if kinds[name] not in BENCHMARK_CONTROLS]
+                values = values[order].dropna(subset=compared).groupby(level="perturbation").mean()
+                values = values.dropna(axis="columns", how="all")
                 if values.empty:
                     continue
                 values.attrs["n_seeds"] = block.groupby("method")["seed"].nunique().to_dict()
                 yield dataset, split, metric, values
 
 
-@lru_cache(maxsize=1)  # the same for all metrics of a data set and split
+@lru_cache(maxsize=2)  # the same for all metrics of a data set and split, but for what a scorer leaves out
 def _resamples(n: int, draws: int, seed: int, dataset: str, split: str) -> np.ndarray:
     """How often each of ``n`` rows is drawn [draws x rows] in bootstrap resamples.
 
@@ -293,7 +296,7 @@ def _fraction(mean: float, ceiling: float, higher: bool) -> float:
     return ceiling / mean if mean > 0 else np.nan
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _sign_patterns(n: int, seed: int, dataset: str, split: str) -> np.ndarray:
     """Signs [patterns x rows], the first row all +1 (the data as they are): every pattern, or a seeded sample."""
     if n <= EXACT_UP_TO:
@@ -317,13 +320,18 @@ def _p_values(differences: np.ndarray, signs: np.ndarray) -> tuple[float, float]
     return float(better), float(worse)
 
 
-def _ceiling_above_floor(oriented: pd.DataFrame, kinds: Mapping[str, str], signs: np.ndarray) -> bool:
-    """Whether the ceiling beats the floor; True where either was not run, since nothing is then known against it."""
+def _ceiling_above_floor(oriented: pd.DataFrame, kinds: Mapping[str, str], seed: int, dataset: str, split: str) -> bool:
+    """Whether the ceiling beats the floor on the perturbations that both have.
+
+    True where either was not run, or where they share too few for any difference to show: nothing is then known against
+    the ceiling.
+    """
     ceiling, floor = _of_kind(oriented, kinds, {CEILING}), _of_kind(oriented, kinds, {FLOOR})
     if not ceiling or not floor:
         return True
-    differences = oriented[ceiling].mean(axis=1) - oriented[floor].mean(axis=1)
-    return _p_values(differences.to_numpy()[:, None], signs)[0] <= SIGNIFICANCE
+    differences = (oriented[ceiling].mean(axis=1) - oriented[floor].mean(axis=1)).dropna().to_numpy()
+    signs = _sign_patterns(len(differences), seed, dataset, split)
+    return 1 / len(signs) > SIGNIFICANCE or _p_values(differences[:, None], signs)[0] <= SIGNIFICANCE
 
 
 def holm(p_values: list[float]) -> list[float]:

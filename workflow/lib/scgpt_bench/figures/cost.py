@@ -34,7 +34,7 @@ def cost_table(costs: pd.DataFrame, methods: Collection[str], gpus: Mapping[str,
     methods
         The names of the methods; a job belongs to the longest that its wildcards hold.
     gpus
-        GPUs of each job of a rule; rules that are left out have none.
+        GPUs that each job of a rule asks for; rules that are left out ask for none.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
         WIDTH,
         1.1 + rows_height(bars.index, 0.22),
         f"{title}: {count(int(bars['jobs'].sum()), 'job')}, {_time(bars['hours'].sum())} in all",
-        f"Time: sum over the jobs of a {by} (jobs may run side by side). GPU: the same times the GPUs of each job. "
+        f"Time: sum over the jobs of a {by} (jobs may run side by side). GPU: the same times the GPUs asked for. "
         "Memory: the largest job.",
     )
     time, gpu, memory = figure.subplots(1, 3, sharey=True)

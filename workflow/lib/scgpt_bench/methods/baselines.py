@@ -330,5 +330,5 @@ def read_embeddings(path: str | Path) -> pd.DataFrame:
     """Gene vectors for :func:`predict` from an h5ad of genes x dimensions whose ``uns`` tells where they come from."""
     embeddings = read_h5ad(path)
     table = embeddings.to_df()
-    table.attrs = {key: str(value) for key, value in embeddings.uns.items()}
+    table.attrs = {key: value.item() if hasattr(value, "item") else value for key, value in embeddings.uns.items()}
     return table

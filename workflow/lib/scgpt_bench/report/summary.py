@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from scgpt_bench.data.splits import ALL_SPLITS
 from scgpt_bench.report.page import template
 
 HEADLINE = "pearson_delta"
@@ -79,7 +80,7 @@ def places(run: Run) -> list[dict[str, Any]]:
     found = []
     for dataset, scores in run.scores.groupby("dataset", sort=False):
         splits = list(scores["split"].unique())
-        split = "all" if "all" in splits else splits[0]
+        split = ALL_SPLITS if ALL_SPLITS in splits else splits[0]
         here = scores[scores["split"] == split]
         n = int(here.loc[here["metric"] == HEADLINE, "n_perturbations"].max())
         rows = _rows(run, here, dataset, split)
@@ -88,7 +89,7 @@ def places(run: Run) -> list[dict[str, Any]]:
             {
                 "dataset": dataset,
                 "split": split,
-                "splits": [name for name in splits if name != "all"],
+                "splits": [name for name in splits if name != ALL_SPLITS],
                 "n_perturbations": n,
                 "rows": rows,
                 "answer": _answer(run, rows),
@@ -156,7 +157,7 @@ def _score_of_kind(run: Run, scores: pd.DataFrame, kind: str) -> float | None:
 def warnings(run: Run) -> list[tuple[str, str]]:
     """What limits the verdicts, as (what, why it matters), the most important first."""
     of_scgpt = [statement for statement in run.statements if "load_report" in statement.says]
-    found = [*_of_source(run), *_of_weights(of_scgpt), *_of_data(run), *_of_genes(of_scgpt)]
+    found = [*_of_source(run), *_of_weights(run.statements), *_of_data(run), *_of_genes(of_scgpt)]
     found += [*_of_gaps(run), *_of_recipe(run.published, of_scgpt)]
     return list(dict.fromkeys(found))
 
@@ -179,12 +180,13 @@ def _of_source(run: Run) -> Iterable[tuple[str, str]]:
 def _of_weights(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
     random_decoder, untrained = {}, {}
     for statement in statements:
-        report = statement.says["load_report"]
-        if "finetuning" in statement.says:
+        tuned = "finetuning" in statement.says
+        report = statement.says.get("load_report") or statement.says.get("embeddings")
+        if not report or (tuned and not report["n_pretrained"]):  # scgpt-scratch takes no weights
             continue
         if not report["checkpoint_pretrained"]:
             untrained[statement.method] = report["checkpoint"]
-        elif any(name.startswith("decoder.") for name in report["random"]):
+        elif not tuned and any(name.startswith("decoder.") for name in report.get("random", ())):
             random_decoder[statement.method] = report["n_random"] / (report["n_random"] + report["n_pretrained"])
     for method, share in random_decoder.items():
         yield (
@@ -196,8 +198,7 @@ def _of_weights(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
     for method, checkpoint in untrained.items():
         yield (
             f"Untrained model: {method}",
-            f"Its checkpoint {checkpoint} holds random weights. It shows what the architecture scores without "
-            "having learnt anything.",
+            f"Its checkpoint {checkpoint} holds random weights: what it scores owes nothing to pretraining.",
         )
 
 
@@ -256,10 +257,18 @@ def _of_gaps(run: Run) -> Iterable[tuple[str, str]]:
             f"scGPT has no token for {len(names)} of the perturbations ({_listed(names, NAMED)}): {method} is neither "
             "trained nor selected on them, while baselines learn from those that are for training.",
         )
+    for (method, dataset), notes in _gathered(run, _controls_from_elsewhere).items():
+        yield (f"Trained on controls from elsewhere: {method} on {dataset}", f"{'; '.join(notes)}.")
     for (method, dataset), names in _gathered(run, lambda says: says.get("predicted_as_no_change", ())).items():
         yield (
             f"Predicted as no change: {method} on {dataset}",
             f"scGPT has no token for {_listed(names, NAMED)}, so that {method} cannot be asked.",
+        )
+    for (method, dataset), names in _gathered(run, lambda says: says.get("targets_already_as_prompted", ())).items():
+        yield (
+            f"Not asked anything: {method} on {dataset}",
+            f"In all drawn control cells the targets of {_listed(names, NAMED)} have the values that they are set to "
+            f"already (a silenced one is expressed in none), so that {method} predicts no change.",
         )
     for (method, dataset), names in _gathered(run, lambda says: says.get("genes_taken_as_unchanged", ())).items():
         yield (
@@ -271,6 +280,15 @@ def _of_gaps(run: Run) -> Iterable[tuple[str, str]]:
         if run.kinds[method] != FLOOR:  # whose notes name the perturbation that each prediction is made of
             more = f"; and {len(notes) - 3:,} more" if len(notes) > 3 else ""
             yield (f"Predicted by a rule of its own: {method} on {dataset}", f"{'; '.join(notes[:3])}{more}.")
+
+
+def _controls_from_elsewhere(says: Mapping[str, Any]) -> Iterable[str]:
+    """In how many training pairs the control cell does not share what ``pair_within`` asks for, since none does."""
+    asked, *fallbacks = says.get("finetuning", {}).get("paired_within", {"any": 0}).items()
+    for shared, n_pairs in fallbacks:
+        if n_pairs and shared != "itself":
+            instead = "any control cell" if shared == "any" else f"one that shares {shared} alone"
+            yield f"no control cell shares {asked[0]} in {n_pairs:,} training pairs, which have {instead}"
 
 
 def _gathered(run: Run, names_of: Callable[[Mapping[str, Any]], Iterable[str]]) -> dict[tuple[str, str], list[str]]:
@@ -296,7 +314,8 @@ def _of_recipe(published: Mapping[str, Any], statements: Sequence[Statement]) ->
         repaired = [f"{name} {_shown(used[name])}" if name in used else name for name in deviations]
         yield (
             f"Not the published recipe to the letter: {statement.method}",
-            f"Repaired here: {'; '.join(repaired)}. config/README.md says how each comes back.{chosen}",
+            f"Repaired here: {'; '.join(repaired)}. config/README.md says how those with a value come back; the others "
+            f"have no option.{chosen}",
         )
 
 

@@ -117,13 +117,14 @@ def prompted(
     and targets that no drawn control cell is seen to express are listed. The difference is added to the control cell.
     The predicted cells of a perturbation are anchored, as those of every method that shifts control cells
     (:func:`predictions.anchored_cells`). A perturbation with a target outside the vocabulary cannot be prompted: it is
-    predicted as no change, and listed.
+    predicted as no change, and listed. One whose targets have their prompted values in all drawn control cells already
+    (silenced, and no cell expresses them) is prompted twice alike: the answer is no change, and it is listed too.
     """
     network, weights = masked_model.load(checkpoint_folder)
     device = inference.device_of(gpu)
     prompter = generation.Prompter.of(network.to(device), weights, alignment["token_id"].to_numpy())
     told = inference.conditions(controls.obs["perturbation"], alignment, weights.vocabulary)
-    unprompted, unexpressed = inference.without_token(told, alignment), []
+    unprompted, unexpressed, already = inference.without_token(told, alignment), [], []
     rows_of = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
     predicted = np.empty((len(controls) if keep_cells else len(rows_of), controls.n_vars), dtype=np.float32)
     for number, (name, rows) in enumerate(tqdm(sorted(rows_of.items()), unit="perturbation", mininterval=2)):
@@ -133,7 +134,9 @@ def prompted(
         if name not in unprompted:
             bins, edges = bin_cells(cells, prompter.n_bins)
             tokens = [*alignment["token_id"].iloc[columns], *condition.added]
-            effect = generation.effects(prompter, bins, edges, tokens, options, seed, name, activated)
+            effect, asked = generation.effects(prompter, bins, edges, tokens, options, seed, name, activated)
+            if not asked:
+                already.append(name)
             if activated and (condition.added or not bins[:, columns].any(axis=0).all()):
                 unexpressed.append(name)
         control_mean = controls.varm["control_mean"][name].to_numpy()
@@ -148,6 +151,7 @@ def prompted(
         "targets": raised if activated else "silenced",
         "raised_without_expression": unexpressed,
         "predicted_as_no_change": unprompted,
+        "targets_already_as_prompted": already,
     }
     return predicted, method
 

@@ -2,7 +2,7 @@
 
 A pair is a random control cell as input and a real cell of a training perturbation as output; the perturbed genes
 carry a flag. Loss: squared error over all measured genes. :data:`DEVIATIONS` lists where the defaults leave the
-published recipe, and with which option it comes back; :func:`deviations` those of a run.
+published recipe, and with which option it comes back, if with any; :func:`deviations` those of a run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from scgpt_bench import files
+from scgpt_bench import files, sources
 from scgpt_bench.data.controls import matched_control_mean
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
@@ -38,8 +38,9 @@ MODEL = "model.pt"
 DEVIATIONS = {
     "keep_targets": "perturbed genes are always among the sampled genes; false: dropped at random, as published",
     "select": "weights are selected by validation Pearson delta; 'pearson': as published",
-    "pair_within": "the control cell is of the same batch and cell type; []: any control cell, as published",
+    "pair_within": "the control cell is of the same batch and cell type, where there is one; []: any, as published",
     "redraw_controls": "the control cell of a pair is drawn anew in every epoch; false: drawn once, as published",
+    "control_pairs": "every pair has a perturbed cell; true: each control cell is paired with itself too, as published",
     "precision": "bf16 without loss scaling on GPUs that have it, fp32 elsewhere; published: fp16 with loss scaling",
     "unmeasured targets": "enter as tokens with value 0 and the flag, outside the loss; published: IndexError",
 }
@@ -61,6 +62,7 @@ class Options:
     select: str = "pearson_delta"
     pair_within: tuple[str, ...] = ("batch", "cell_type")
     redraw_controls: bool = True
+    control_pairs: bool = False
     pretrained: tuple[str, ...] = checkpoint.PRETRAINED_PREFIXES  # () starts from random weights
     freeze: tuple[str, ...] = ()
     genes_in_use_only: bool = True
@@ -74,6 +76,7 @@ def deviations(options: Options) -> dict[str, str]:
         "select": options.select == "pearson",
         "pair_within": not options.pair_within,
         "redraw_controls": not options.redraw_controls,
+        "control_pairs": options.control_pairs,
     }
     return {name: text for name, text in DEVIATIONS.items() if not published.get(name)}
 
@@ -91,6 +94,18 @@ class Pairs:
         (n_genes,) ids of the genes of ``cells``.
     told
         How each perturbation is told: :func:`scgpt_bench.scgpt.inference.conditions`.
+
+    Attributes
+    ----------
+    paired_within
+        Number of pairs by what their cells share: ``batch, cell_type``, where no control cell does ``cell_type``, else
+        ``any``; other names for another ``pair_within``. Control pairs are ``itself``.
+
+    Raises
+    ------
+    InputError
+        If there is no control cell, or there are fewer training cells than pairs in a batch. Control pairs do not make
+        up for them: so every epoch has flags.
     """
 
     def __init__(
@@ -105,14 +120,20 @@ class Pairs:
     ):
         self.options, self.seed = options, seed
         self.values, self.names = cells.X, cells.obs_names
-        self.token_ids, self.pad_id, self.told = token_ids, pad_id, told
+        self.token_ids, self.pad_id, self.told = token_ids, pad_id, {**told, CONTROL: Condition((), (), ())}
         self.perturbation = cells.obs["perturbation"].astype(str).to_numpy()
-        self.rows = np.flatnonzero(np.isin(self.perturbation, perturbations))
+        self.rows = np.flatnonzero(pd.Series(self.perturbation).isin(perturbations))
         if len(self.rows) < options.batch_size:
             raise InputError(
                 "configuration", "batch_size", str(options.batch_size), f"at most {len(self.rows)}, the training cells"
             )
-        self.pools = _control_pools(cells, self.rows, options.pair_within)
+        self.pools, self.paired_within = _control_pools(cells, self.rows, options.pair_within)
+        if options.control_pairs:
+            controls = np.flatnonzero(self.perturbation == CONTROL)
+            self.rows = np.sort(np.concatenate([self.rows, controls]))
+            self.pools |= {row: np.array([row]) for row in controls}
+            self.paired_within["itself"] = len(controls)
+        self._last_order: tuple[int, np.ndarray] | None = None
 
     @property
     def batches(self) -> int:
@@ -126,7 +147,8 @@ class Pairs:
         ``genes``, ``values``, ``flags``, ``padding`` (pairs, n_sampled + n_unmeasured) and ``truth``
         (pairs, n_sampled); ``weight`` makes the sum of squared errors a mean over the whole batch.
         """
-        rows, columns = self._rows(epoch, index), self._columns(epoch, index)
+        rows = self._rows(epoch, index)
+        columns = self._columns(epoch, index, rows)
         size = len(rows) * len(columns)
         rows = rows[training.share_of(rank, world_size, len(rows))]
         controls = [self._control(epoch, row) for row in rows]
@@ -136,29 +158,30 @@ class Pairs:
         return inputs | {"truth": truth, "weight": torch.tensor(world_size / size)}
 
     def flag_share(self, epoch: int) -> float:
-        """Share of the pairs of an epoch in which every flag reaches the model."""
-        reached = 0
+        """Share of an epoch's pairs in which every flag reaches the model, among those with flags: no control pairs."""
+        reached = flagged = 0
         for index in range(self.batches):
-            sampled = set(self._columns(epoch, index).tolist())
-            reached += sum(
-                sampled.issuperset(self.told[self.perturbation[row]].columns) for row in self._rows(epoch, index)
-            )
-        return reached / (self.batches * self.options.batch_size)
+            rows = self._rows(epoch, index)
+            sampled = set(self._columns(epoch, index, rows).tolist())
+            told = [self.told[name] for name in self.perturbation[rows] if name != CONTROL]
+            reached += sum(sampled.issuperset(condition.columns) for condition in told)
+            flagged += len(told)
+        return reached / flagged
 
     def _rows(self, epoch: int, index: int) -> np.ndarray:
-        order = random_generator(self.seed, "fine-tuning", "order", epoch).permutation(self.rows)
-        return order[index * self.options.batch_size : (index + 1) * self.options.batch_size]
+        if self._last_order is None or self._last_order[0] != epoch:  # kept for the epoch: it orders all pairs
+            generator = random_generator(self.seed, "fine-tuning", "order", epoch)
+            self._last_order = epoch, generator.permutation(self.rows)
+        return self._last_order[1][index * self.options.batch_size : (index + 1) * self.options.batch_size]
 
-    def _columns(self, epoch: int, index: int) -> np.ndarray:
-        """Columns of the sampled genes, ascending: all, or a random subset drawn for the batch."""
+    def _columns(self, epoch: int, index: int, rows: np.ndarray) -> np.ndarray:
+        """Columns of the sampled genes, ascending: all, or a random subset drawn for the batch, which is ``rows``."""
         n_genes, most = len(self.token_ids), self.options.max_seq_len
         if n_genes <= most:
             return np.arange(n_genes)
         order = random_generator(self.seed, "fine-tuning", "genes", epoch, index).permutation(n_genes)
         if self.options.keep_targets:
-            flagged = {
-                column for row in self._rows(epoch, index) for column in self.told[self.perturbation[row]].columns
-            }
+            flagged = {column for row in rows for column in self.told[self.perturbation[row]].columns}
             order = np.concatenate([sorted(flagged), order[~np.isin(order, list(flagged))]]).astype(int)
         return np.sort(order[:most])
 
@@ -240,7 +263,7 @@ def finetune(
     ------
     InputError
         If no training perturbation, or no validation perturbation, has all its genes in the vocabulary, or the batch
-        is larger than the data.
+        is larger than the data or has fewer pairs than there are devices.
     training.TrainingFailed
         See :func:`scgpt_bench.scgpt.training.train`.
     """
@@ -252,7 +275,11 @@ def finetune(
     token_ids, pad_id = vocabulary["token_id"].to_numpy(), weights.vocabulary["<pad>"]
     pairs = Pairs(cells, trained, token_ids, pad_id, told, options, seed)
     fabric = machine.fabric()
-    generator, load_report = start(weights, inference.tokens_in_use(told, vocabulary), options, seed)
+    if options.batch_size < fabric.world_size:
+        expected = f"at least {fabric.world_size}, a pair for each device"
+        raise InputError("configuration", "batch_size", str(options.batch_size), expected)
+    tokens_in_use = inference.tokens_in_use(told, vocabulary)
+    generator, load_report = start(weights, tokens_in_use, options, seed)
     task = training.Task(
         model=generator,
         optimizer=torch.optim.Adam(
@@ -267,7 +294,9 @@ def finetune(
         select=options.select,
     )
     folder = Path(folder)
-    identity = json.dumps([asdict(options), seed, trained, validated, _contents(cells, vocabulary, weights)])
+    code = {"torch": torch.__version__, **sources.content_hashes(__file__)}
+    contents = _contents(cells, vocabulary, weights)
+    identity = json.dumps([asdict(options), seed, trained, validated, tokens_in_use, contents, code])
     position = training.train(
         task,
         fabric,
@@ -288,6 +317,7 @@ def finetune(
         "processes": fabric.world_size,
         "load_report": load_report,
         "training_pairs": len(pairs.rows),
+        "paired_within": pairs.paired_within,
         "flag_share": pairs.flag_share(0),
         "perturbations_without_token": without_token,
         "training_perturbations": {"used": len(trained), "of": len(perturbations_of(split, "train"))},
@@ -358,15 +388,28 @@ def _usable(split: pd.DataFrame, role: str, without_token: Sequence[str]) -> lis
     return usable
 
 
-def _control_pools(cells: anndata.AnnData, rows: np.ndarray, within: Sequence[str]) -> dict[int, np.ndarray]:
-    """Control cells that each row of ``rows`` may be paired with: of its own group, or all if the group has none."""
+def _control_pools(
+    cells: anndata.AnnData, rows: np.ndarray, within: Sequence[str]
+) -> tuple[dict[int, np.ndarray], dict[str, int]]:
+    """Control cells that each row of ``rows`` may be paired with, and the number of rows by what they share with these.
+
+    That is ``within``; where no control cell shares it, the cell type, if ``within`` asks for it; or else ``any``.
+    """
     controls = np.flatnonzero((cells.obs["perturbation"] == CONTROL).to_numpy())
     if not len(controls):
         raise InputError("cells.h5ad", "obs['perturbation']", "no control cell", f"cells named {CONTROL!r}")
-    known = [column for column in within if column in cells.obs]
-    keys = cells.obs[known].astype(str).agg("\t".join, axis=1).to_numpy() if known else np.full(cells.n_obs, "")
-    groups = {key: controls[keys[controls] == key] for key in np.unique(keys[controls])}
-    return {row: groups.get(keys[row], controls) for row in rows}
+    pools: dict[int, np.ndarray] = {}
+    n_rows: dict[str, int] = {}
+    for columns in dict.fromkeys([tuple(within), tuple(column for column in within if column == "cell_type"), ()]):
+        group = np.zeros(cells.n_obs, dtype=int)
+        if columns:
+            group = cells.obs.groupby(list(columns), observed=True).ngroup().to_numpy()
+        pool_of_group = {key: controls[group[controls] == key] for key in np.unique(group[controls])}
+        paired = np.isin(group[rows], list(pool_of_group))
+        pools |= {row: pool_of_group[group[row]] for row in rows[paired]}
+        n_rows[", ".join(columns) or "any"] = int(paired.sum())
+        rows = rows[~paired]
+    return pools, n_rows
 
 
 def _loss(generator: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -382,10 +425,13 @@ def _predict(generator: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 def _validation(cells, perturbations, token_ids, pad_id, told, options, seed):
     """The function that scores a model on the validation perturbations, by means over drawn control cells.
 
-    As in the evaluation, a perturbation is compared with the control cells of its own cell types.
+    As in the evaluation, a perturbation is compared with the control cells of its own cell types, and the mean of each
+    type counts as that type does among its cells, however many control cells were drawn.
     """
-    perturbation = cells.obs["perturbation"].astype(str).to_numpy()
-    controls = {name: _matched_controls(cells.obs, name, options.validation_cells, seed) for name in perturbations}
+    perturbation, cell_type = (cells.obs[column].astype(str).to_numpy() for column in ("perturbation", "cell_type"))
+    controls = {
+        name: _matched_controls(perturbation, cell_type, name, options.validation_cells, seed) for name in perturbations
+    }
     control_means = dict(zip(perturbations, matched_control_mean(cells, perturbations), strict=True))
     truth = {name: np.asarray(cells.X[perturbation == name].mean(axis=0)).ravel() for name in perturbations}
     columns = np.arange(len(token_ids))
@@ -394,14 +440,17 @@ def _validation(cells, perturbations, token_ids, pad_id, told, options, seed):
         device = next(generator.parameters()).device
         scores = []
         for name in perturbations:
-            values, control_mean = cells.X[controls[name]].toarray(), control_means[name]
-            predicted = []
+            rows, shares = controls[name]
+            values, control_mean = cells.X[rows].toarray(), control_means[name]
+            batches = []
             for start in range(0, len(values), options.batch_size):
                 part = values[start : start + options.batch_size]
                 inputs = model_inputs(part, [told[name]] * len(part), token_ids, pad_id, columns)
                 inputs = {key: tensor.to(device) for key, tensor in inputs.items()}
-                predicted.append(_predict(generator, inputs)[:, : len(columns)].cpu())
-            mean = torch.cat(predicted).double().mean(dim=0).numpy()
+                batches.append(_predict(generator, inputs)[:, : len(columns)].cpu())
+            predicted, types = torch.cat(batches).double(), cell_type[rows]
+            means = {own: predicted[torch.from_numpy(types == own)].mean(dim=0).numpy() for own in shares.index}
+            mean = sum(shares[own] * means[own] for own in means)
             scores.append(
                 {
                     "pearson": _pearson(mean, truth[name]),
@@ -414,15 +463,19 @@ def _validation(cells, perturbations, token_ids, pad_id, told, options, seed):
     return validate
 
 
-def _matched_controls(obs: pd.DataFrame, name: str, number: int, seed: int) -> np.ndarray:
-    """Rows of ``number`` control cells (or all) of a perturbation's cell types, in its proportions; ascending."""
-    perturbation, cell_type = (obs[column].astype(str).to_numpy() for column in ("perturbation", "cell_type"))
+def _matched_controls(
+    perturbation: np.ndarray, cell_type: np.ndarray, name: str, number: int, seed: int
+) -> tuple[np.ndarray, pd.Series]:
+    """Rows of ``number`` control cells (or all) of a perturbation's cell types, ascending, and its share of each type.
+
+    As near to these shares as the control cells allow, but at least one of every type.
+    """
     shares = pd.Series(cell_type[perturbation == name]).value_counts(normalize=True)
     rows = np.flatnonzero((perturbation == CONTROL) & np.isin(cell_type, shares.index))
     rows = random_generator(seed, "fine-tuning", "validation", name).permutation(rows)
     types = pd.Series(cell_type[rows])
-    turn = (types.groupby(types).cumcount() + 0.5) / types.map(shares)  # who comes when (Sainte-Laguë)
-    return np.sort(rows[np.argsort(turn, kind="stable")[:number]])
+    turn = types.groupby(types).cumcount() / types.map(shares)  # who comes when (Adams: the first of each type first)
+    return np.sort(rows[np.argsort(turn, kind="stable")[: max(number, len(shares))]]), shares
 
 
 def _pearson(one: np.ndarray, other: np.ndarray) -> float:

@@ -155,7 +155,7 @@ class Prompter:
 def effects(
     prompter: Prompter, bins: np.ndarray, edges: np.ndarray, targets: Sequence[int], options: Options, seed: int,
     name: str, activated: bool,
-) -> np.ndarray:  # fmt: skip
+) -> tuple[np.ndarray, bool]:  # fmt: skip
     """Predicted change of expression of every gene in every control cell when ``targets`` are perturbed.
 
     Parameters
@@ -172,13 +172,14 @@ def effects(
 
     Returns
     -------
-    (n_cells, n_genes) float32 change in the scale of the cells. 0 for genes outside the vocabulary and for the targets
-    themselves, whose value is set, not predicted.
+    (n_cells, n_genes) float32 change in the scale of the cells, 0 for genes outside the vocabulary and for the targets
+    themselves, whose value is set, not predicted; and whether anything was asked: False where the targets already have
+    their prompted values in all cells, as those that are silenced and that no cell expresses, and the change is 0.
     """
     if prompter.pad_id in targets or len(targets) == 0:
         raise InputError(name, "target", "a gene outside the checkpoint's vocabulary", "targets that have a token")
     measured, n_genes = bins, bins.shape[1]
-    prompter, bins = _with_unmeasured(prompter, bins, targets)
+    prompter, bins = _with_unmeasured(prompter, bins, targets, options)
     columns = np.flatnonzero(np.isin(prompter.token_ids, targets))
     perturbed, unchanged = bins.copy(), bins.copy()
     perturbed[:, columns] = raised_bins(measured, columns, options.target_quantile) if activated else 0
@@ -197,7 +198,7 @@ def effects(
             )
             total[rows] += np.where(known, 0, after - before)
         read += ~known
-    return (total / np.maximum(read, 1))[:, :n_genes]
+    return (total / np.maximum(read, 1))[:, :n_genes], bool((perturbed != unchanged).any())
 
 
 def raised_bins(bins: np.ndarray, columns: Sequence[int], quantile: float) -> np.ndarray:
@@ -221,8 +222,13 @@ def raised_bins(bins: np.ndarray, columns: Sequence[int], quantile: float) -> np
     return np.round([np.quantile(values, quantile) for values in expressed])
 
 
-def _with_unmeasured(prompter: Prompter, bins: np.ndarray, targets: Sequence[int]) -> tuple[Prompter, np.ndarray]:
-    """Add a column for every target that has none, with its predicted bin given all measured genes."""
+def _with_unmeasured(
+    prompter: Prompter, bins: np.ndarray, targets: Sequence[int], options: Options
+) -> tuple[Prompter, np.ndarray]:
+    """Add a column for every target that has none, with its predicted bin given all measured genes.
+
+    Memory grows with the known genes of a pass. All are known here, so that a pass has fewer cells than elsewhere.
+    """
     unmeasured = np.setdiff1d(targets, prompter.token_ids)
     if not unmeasured.size:
         return prompter, bins
@@ -230,7 +236,10 @@ def _with_unmeasured(prompter: Prompter, bins: np.ndarray, targets: Sequence[int
     bins = np.hstack([bins, np.zeros((len(bins), unmeasured.size), dtype=np.float32)])
     known = np.ones(bins.shape, dtype=bool)
     known[:, -unmeasured.size :] = False
-    return prompter, np.clip(prompter.generate(bins, known).round(), 0, prompter.n_bins - 1)
+    size = max(1, int(options.batch_size * options.known_share))
+    passes = [slice(start, start + size) for start in range(0, len(bins), size)]
+    bins = np.concatenate([prompter.generate(bins[rows], known[rows]) for rows in passes])
+    return prompter, np.clip(bins.round(), 0, prompter.n_bins - 1)
 
 
 def _known_genes(prompter: Prompter, targets: np.ndarray, options: Options, seed: int, name: str) -> list[np.ndarray]:

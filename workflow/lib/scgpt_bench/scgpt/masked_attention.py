@@ -109,7 +109,11 @@ def _kernel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> t
 
 
 def _kernel_backward(gradient, query, key, value, bias, output, log_sum_exp, random_state) -> tuple[Tensor, ...]:
-    """Gradients for query, key and value of the fused attention."""
+    """Gradients for query, key and value of the fused attention.
+
+    On a GPU they are added up in a fixed order where deterministic algorithms are asked for, as
+    :func:`scgpt_bench.scgpt.training.train` does.
+    """
     if query.is_cuda:
         n_query, aligned = query.shape[2], -(-query.shape[2] // 32) * 32  # the kernel's own row padding
         log_sum_exp = functional.pad(log_sum_exp, (0, aligned - n_query), value=float("inf"))

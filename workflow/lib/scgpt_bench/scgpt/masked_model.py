@@ -110,8 +110,10 @@ class MaskedTransformer(nn.Module):
             x = torch.cat([cell.unsqueeze(1).to(x.dtype), x[:, 1:]], dim=1)
         memory = []
         for layer in self.transformer_encoder["layers"]:
-            x, keys_and_values = layer(x, None, padding)
-            memory.append(keys_and_values)
+            x, (key, value) = layer(x, None, padding)
+            if not torch.is_grad_enabled():  # they are views that keep the queries alive, which a gradient needs anyway
+                key, value = key.clone(), value.clone()
+            memory.append((key, value))
         return x, memory
 
     def unknown(self, genes: Tensor, memory: Memory, padding: Tensor | None = None) -> Tensor:

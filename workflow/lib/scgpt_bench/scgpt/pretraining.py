@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -32,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 import scgpt_bench
-from scgpt_bench import files
+from scgpt_bench import files, sources
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint, training
 from scgpt_bench.scgpt.binning import bin_cells
@@ -95,9 +96,12 @@ class MatrixSource:
         return self.matrix[index]
 
     def batches(self, rows: np.ndarray, size: int, seed: int) -> Callable[[int, int], sp.csr_matrix]:
+        @lru_cache(maxsize=1)  # one permutation of all rows per epoch, not per batch
+        def order(epoch: int) -> np.ndarray:
+            return random_generator(seed, "pretraining", "order", epoch).permutation(rows)
+
         def batch(epoch: int, number: int) -> sp.csr_matrix:
-            order = random_generator(seed, "pretraining", "order", epoch).permutation(rows)
-            return self.rows(np.sort(order[number * size : (number + 1) * size]))
+            return self.rows(np.sort(order(epoch)[number * size : (number + 1) * size]))
 
         return batch
 
@@ -177,18 +181,32 @@ def pretrain(
     The report: held-out loss against predicting each gene's mean and against the same model on cells whose known
     values were permuted among cells, gene by gene (:func:`held_out_loss`). Of several processes the first alone scores
     and writes; the others return an empty one as soon as the training is over.
+
+    Raises
+    ------
+    InputError
+        For values that are no expression, and for a batch that is larger than the cells or has fewer than there are
+        devices.
+    training.TrainingFailed
+        See :func:`scgpt_bench.scgpt.training.train`.
     """
     machine = machine or training.Machine()
     training_rows, held_out_rows = _split_rows(len(source), options, seed, name)
     vocabulary = {gene: i for i, gene in enumerate([*genes, *SPECIAL_TOKENS])}
     fabric = machine.fabric()
+    if options.batch_size < fabric.world_size:
+        expected = f"at least {fabric.world_size}, a cell for each device"
+        raise InputError("configuration", "batch_size", str(options.batch_size), expected)
     torch.manual_seed(seed)
     model = build(options, len(vocabulary), vocabulary["<pad>"])
     _start_on_bins(model, options.n_bins)
     task = _task(model, source, training_rows, held_out_rows, vocabulary, options, seed, name)
     folder = Path(folder)
     about = dict(source.description())
-    identity = json.dumps([asdict(options), seed, name, len(source), genes, about])
+    # Census orders its batches itself, and its module is not imported here: its packages may be missing.
+    modules = (Path(__file__), Path(__file__).with_name("census.py"))
+    code = {"torch": torch.__version__, **{module.name: sources.content_hashes(module) for module in modules}}
+    identity = json.dumps([asdict(options), seed, name, len(source), genes, about, code])
     training.train(
         task, fabric, folder, identity, seed=seed, clip_norm=options.clip_norm, save_minutes=machine.save_minutes,
         log_seconds=machine.log_seconds,
@@ -292,7 +310,9 @@ def _task(model, source, training_rows, held_out_rows, vocabulary, options, seed
 
     def validate(model: nn.Module) -> dict[str, float]:
         batch = _tensors(_masked(probe, token_ids, 0.5, ("validation",), vocabulary, options, seed))
-        return {"held_out_loss": float(_squared_errors(model, batch).mean())}
+        passes = zip(*(tensor.split(min(size, MOST_AT_ONCE)) for tensor in batch.values()), strict=True)
+        errors = [_squared_errors(model, dict(zip(batch, part, strict=True))) for part in passes]
+        return {"held_out_loss": float(torch.cat(errors).mean())}
 
     return training.Task(
         model=model,

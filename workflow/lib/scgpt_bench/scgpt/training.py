@@ -1,15 +1,17 @@
 """The one training loop, for pretraining and fine-tuning: resumable at any step, on 1 to N devices.
 
 Whatever a step needs (which cells, which mask, which dropout, which learning rate) is a function of the seed and the
-step's number. The position in the data is therefore one integer, no random state has to be stored, and a job that was
-killed anywhere and restarted ends with the same bytes as one that was not. The state is saved whole or not at all,
-after every epoch, every ``save_minutes`` and on SIGTERM.
+step's number. The position in the data is therefore one integer, no random state has to be stored, and on a CPU a job
+that was killed anywhere and restarted ends with the same bytes as one that was not. On GPUs deterministic algorithms
+are asked for (:func:`_deterministic`), so that the same should hold on the same GPUs; nobody has tried. The state is
+saved whole or not at all, after every epoch, every ``save_minutes`` and on SIGTERM.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 import resource
 import signal
 import time
@@ -17,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL: the state is saved, start the same job again
 STATE, BEST, HISTORY = "training_state.pt", "best.pt", "history.tsv"
+
+# cuBLAS is deterministic with this, and PyTorch looks once: when a process first multiplies matrices on a GPU.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +124,16 @@ class Machine:
         return fabric
 
 
-def machine(gpu: int, save_minutes: float) -> Machine:
-    """The machine of a job that asked for ``gpu`` GPUs; without a GPU at hand it is one process on the CPU."""
+def machine(hardware: Mapping[str, Any]) -> Machine:
+    """The machine of a training; without a GPU at hand it is one process on the CPU.
+
+    Parameters
+    ----------
+    hardware
+        The configuration's ``hardware``: the number of GPUs is that of ``gpu``, not of the job's resource, of which a
+        profile may grant less than was asked for.
+    """
+    gpu, save_minutes = hardware["gpu"], hardware["save_minutes"]
     if gpu and torch.cuda.is_available():
         return Machine("cuda", gpu, save_minutes=save_minutes)
     if gpu:
@@ -189,7 +202,7 @@ def train(
         _write_history(position, folder)
     saved = started = time.monotonic()
     logged = -math.inf
-    with _listen_to_sigterm() as stop_asked:
+    with _listen_to_sigterm() as stop_asked, _deterministic(fabric.device):
         while position.epoch < task.epochs and not _out_of_patience(position, patience):
             model.train()
             while position.batch < task.batches:
@@ -208,7 +221,7 @@ def train(
                 if stop:
                     log.info("SIGTERM: saved at epoch %d batch %d", position.epoch + 1, position.batch)
                     raise Interrupted
-            _end_epoch(task, fabric, model, position, folder, started, stall_epochs)
+            _end_epoch(task, fabric, model, position, started, stall_epochs)
             started = saved = _save(folder, identity, model, optimizer, position, started, fabric)
             if fabric.is_global_zero:
                 _write_history(position, folder)
@@ -277,7 +290,7 @@ def _clip(model: nn.Module, limit: float) -> float:
     return norm
 
 
-def _end_epoch(task, fabric, model, position, folder, started, stall_epochs) -> None:
+def _end_epoch(task, fabric, model, position, started, stall_epochs) -> None:
     model.eval()
     metrics = {}
     if fabric.is_global_zero:
@@ -296,9 +309,6 @@ def _end_epoch(task, fabric, model, position, folder, started, stall_epochs) -> 
     _stop_if_stuck(position, norm, task.must_fall, stall_epochs)
     if task.select is not None and metrics[task.select] > position.best:
         position.best, position.best_epoch = metrics[task.select], position.epoch
-        if fabric.is_global_zero:
-            with files.whole(folder / BEST) as partial:
-                torch.save(task.model.state_dict(), partial)
     position.epoch, position.batch, position.loss_sum, position.norm_sum = position.epoch + 1, 0, 0.0, 0.0
 
 
@@ -330,8 +340,20 @@ def _save(folder, identity, model, optimizer, position, started, fabric) -> floa
         }
         with files.whole(folder / STATE) as partial:
             torch.save(state, partial)
-    fabric.barrier()
+    _keep_best(folder, model, position, fabric)
     return now
+
+
+def _keep_best(folder, model, position, fabric) -> None:
+    """Write the selected weights where the epoch that has just ended is the best one.
+
+    Always after the state, which then has the same weights: a kill between the two is made good when it is resumed, and
+    the best epoch of the state is that of the weights even if repeated steps round differently.
+    """
+    if fabric.is_global_zero and position.batch == 0 and 0 <= position.best_epoch == position.epoch - 1:
+        with files.whole(folder / BEST) as partial:
+            torch.save(model.state_dict(), partial)
+    fabric.barrier()
 
 
 def _resume(path: Path, identity: str, model, optimizer, fabric: Fabric) -> Position:
@@ -344,6 +366,7 @@ def _resume(path: Path, identity: str, model, optimizer, fabric: Fabric) -> Posi
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     position = Position(**state["position"])
+    _keep_best(path.parent, model, position, fabric)
     log.info("resumed at epoch %d, batch %d", position.epoch + 1, position.batch + 1)
     return position
 
@@ -357,6 +380,24 @@ def _peak_memory_mb(fabric: Fabric) -> float:
     if fabric.device.type == "cuda":
         return torch.cuda.max_memory_allocated(fabric.device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Let PyTorch compute on a GPU by deterministic algorithms alone, and refuse an operation that has none.
+
+    A mode that only warns is not enough: in it the fused attention kernels add up gradients in any order. No operation
+    of a training is among those that PyTorch says it refuses (tests/parity/test_on_gpu.py).
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True), with a way back
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
 
 
 @contextmanager

@@ -53,6 +53,9 @@ def _against_flash(device: torch.device, dtype: torch.dtype) -> str:
 def attend(qkv: Tensor, lengths: Sequence[int], heads: int, dropout: float = 0.0) -> Tensor:
     """Self-attention within each cell.
 
+    FlashAttention's gradients are added up in a fixed order; those of ``scaled_dot_product_attention`` on a GPU where
+    deterministic algorithms are asked for, as :func:`scgpt_bench.scgpt.training.train` does.
+
     Parameters
     ----------
     qkv
@@ -69,7 +72,8 @@ def attend(qkv: Tensor, lengths: Sequence[int], heads: int, dropout: float = 0.0
     qkv = qkv.view(n_tokens, 3, heads, width // heads)
     if backend(qkv.device, qkv.dtype) == "flash_attn":
         ends = torch.tensor([0, *lengths], device=qkv.device).cumsum(0, dtype=torch.int32)
-        return flash_attn_varlen_qkvpacked_func(qkv, ends, max(lengths), dropout).view(n_tokens, width)
+        attended = flash_attn_varlen_qkvpacked_func(qkv, ends, max(lengths), dropout, deterministic=True)
+        return attended.view(n_tokens, width)
     if len(set(lengths)) == 1:
         return _attend_equal(qkv, len(lengths), dropout)
     return torch.cat([_attend_equal(cell, 1, dropout) for cell in qkv.split(lengths)])
