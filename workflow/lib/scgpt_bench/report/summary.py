@@ -314,7 +314,7 @@ def _of_recipe(published: Mapping[str, Any], statements: Sequence[Statement]) ->
         repaired = [f"{name} {_shown(used[name])}" if name in used else name for name in deviations]
         yield (
             f"Not the published recipe to the letter: {statement.method}",
-            f"Repaired here: {'; '.join(repaired)}. config/README.md says how those with a value come back; the others "
+            f"Different here: {'; '.join(repaired)}. config/README.md says how those with a value come back; the others "
             f"have no option.{chosen}",
         )
 
