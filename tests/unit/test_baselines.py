@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.baselines import (
     METHODS,
@@ -82,6 +83,19 @@ def test_cells_outside_training_change_no_prediction_by_one_bit(method, role):
     before = METHODS[method](*data(cells, split)).values
     after = METHODS[method](*data(changed, split)).values
     assert (before == after).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_cells_on_disk_give_the_same_prediction_to_the_bit(method, tmp_path, monkeypatch):
+    cells, split = experiment(SHIFTS, ROLES)
+    controls = cells[:4].copy()
+    controls.obs["perturbation"] = "G3"
+    expected = predict(cells, split, controls, method)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    monkeypatch.setattr("scgpt_bench.data.on_disk.row_chunks.__defaults__", (4 * 7, None))  # seven cells at once
+    found = predict(open_h5ad(tmp_path / "cells.h5ad"), split, controls, method)
+    assert (found[0] == expected[0]).all()
+    assert found[1] == expected[1]
 
 
 def test_nothing_to_learn_from_is_refused():
@@ -204,6 +218,17 @@ def test_knn_takes_the_perturbations_of_the_most_similar_genes():
     np.testing.assert_allclose(predicted, [[0.5, 1.5, 0, 0]], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("with_vector", "taken"), [(["G1"], ["G1"]), (["G1", "G2"], ["G1", "G2"]), ([], ["G0", "G1", "G2"])]
+)
+def test_knn_averages_no_perturbation_without_a_vector(with_vector, taken):
+    vectors = pd.DataFrame(1.0, index=[*with_vector, "G3"], columns=range(2))
+    training, test = data(*experiment(SHIFTS, {"G0": "train", "G1": "train", "G2": "train", "G3": "test"}))
+    predicted = knn(training, test, embeddings=vectors, neighbours=2)
+    np.testing.assert_allclose(predicted.values[0], np.mean([SHIFTS[name] for name in taken], axis=0), atol=1e-6)
+    assert predicted.notes == ({} if with_vector else {"G3": "no vector: mean of all training perturbations"})
+
+
 def test_coexpression_puts_genes_that_vary_together_side_by_side():
     random = np.random.default_rng(4)
     modules = np.repeat(np.eye(3), 10, axis=0)
@@ -217,6 +242,13 @@ def test_coexpression_puts_genes_that_vary_together_side_by_side():
     same = modules @ modules.T == 1
     assert similarity[same].min() > 0.9
     assert np.abs(similarity[~same]).max() < 0.3
+
+
+def test_coexpression_of_fewer_cells_than_genes_is_the_correlation_of_the_genes():
+    values = np.random.default_rng(3).normal(2, 0.5, (40, 60)).astype(np.float32)
+    obs = pd.DataFrame({"cell_type": "T"}, index=[str(i) for i in range(40)])
+    vectors = coexpression(anndata.AnnData(sparse.csr_matrix(values), obs=obs), 39).to_numpy()
+    np.testing.assert_allclose(vectors @ vectors.T / 40, np.corrcoef(values.T), atol=1e-4)
 
 
 def test_target_only_differs_from_control_mean_in_the_targeted_gene():

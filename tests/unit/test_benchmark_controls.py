@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from jobs import Job
+from scgpt_bench import files
 from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.harmonize import harmonize
+from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.data.planted import generate
 from scgpt_bench.data.splits import fold
 from scgpt_bench.errors import InputError
@@ -76,6 +79,38 @@ def test_technical_duplicate_predicts_one_half_and_is_scored_against_the_other(e
     halves = (means_of(predicted, controls) + measured.layers["half_b"]) / 2
     np.testing.assert_allclose(halves, measured.X, atol=1e-6)
     assert np.abs(means_of(predicted, controls) - measured.layers["half_b"]).max() > 0.1
+
+
+def test_cells_on_disk_are_duplicated_as_those_in_memory(experiment, tmp_path, monkeypatch):
+    cells, controls, measured, _ = experiment
+    expected, _ = predict(cells, controls, measured, "technical-duplicate", seed=1)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    monkeypatch.setattr("scgpt_bench.data.on_disk.row_chunks.__defaults__", (60 * 50, None))  # fifty cells at once
+    found, _ = predict(open_h5ad(tmp_path / "cells.h5ad"), controls, measured, "technical-duplicate", seed=1)
+    assert (found == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"), [("predict_baseline", "knn"), ("predict_benchmark_control", "technical-duplicate")]
+)
+def test_no_job_reads_all_cells_and_their_counts_into_memory(experiment, tmp_path, monkeypatch, script, kind):
+    cells, controls, measured, _ = experiment
+    controls = controls.copy()
+    controls.obs["control_cell"] = "cell0"
+    names = {"cells": cells, "controls": controls, "truth": measured}
+    for name, content in names.items():
+        content.write_h5ad(tmp_path / f"{name}.h5ad")
+    files.write_table(SPLIT, tmp_path / "split.tsv")
+    read_h5ad = files.read_h5ad
+
+    def read_all_but_cells(path, **options):
+        assert path != "cells.h5ad"
+        return read_h5ad(path, **options)
+
+    monkeypatch.setattr(files, "read_h5ad", read_all_but_cells)
+    inputs = {name: f"{name}.h5ad" for name in names} | {"split": "split.tsv", "planted": []}
+    done = Job(f"{script}.py", inputs, ["predictions.h5ad"], {"options": {"kind": kind}}, {"seed": "1"}).run(tmp_path)
+    assert done.status == 0, done.terminal + done.log
 
 
 def test_halves_do_not_depend_on_the_order_of_cells(experiment):

@@ -20,6 +20,7 @@ from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.planted import generate
 from scgpt_bench.data.splits import fold
 from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.official.sides import count_sides
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.files import write_table
 from scgpt_bench.methods.baselines import conditions_to_predict, training_data
@@ -86,10 +87,23 @@ def test_predicted_cells_stay_as_they_are_however_many(experiment, tmp_path):
         tested[(tested.obs["perturbation"] == first).to_numpy()].X.toarray(),
     )
     assert len(X) == tested.n_obs
-    assert set(obs["control_cell"]) == {""}
+    assert set(obs["control_cell"]) == set(controls.obs["control_cell"])
     assert method["perturbations_given_as_cells"] == answer.n_obs
     means, _ = imported_means(experiment, tmp_path / "cells.h5ad")
     np.testing.assert_allclose(means.X, answer.X, atol=1e-6)
+
+
+def test_counts_are_made_of_cells_that_name_no_control_cell(experiment, tmp_path):
+    """Of one mean cell, 25 times, beside 10 drawn control cells, so that some share a control cell and its depth."""
+    cells, split, controls, _, answer = experiment
+    path = answer_as_file(experiment, tmp_path / "file.h5ad", list(np.repeat(answer.obs_names, 25)))
+    imported_means(experiment, path)
+    predictions = read_predictions(path.with_name("predictions.h5ad"), cells.var_names, split)
+    counts = count_sides(cells, predictions, split).predicted.X[:25].toarray()
+    depth = cells[controls.obs["control_cell"][:10]].layers["counts"].sum(axis=1).mean()
+    expected = np.expm1(answer.X[0]).sum() / DATASET.target_sum * depth
+    assert counts.sum(axis=1).mean() == pytest.approx(expected, rel=0.1)
+    assert len(np.unique(counts, axis=0)) == 25
 
 
 def test_other_names_controls_and_perturbations_that_are_not_tested(experiment, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.metrics import higher_is_better, score
+from scgpt_bench.evaluation.metrics import METRICS, duplicate_is_at_full_depth, higher_is_better, score
 from scgpt_bench.methods.predictions import shifted_controls
 
 
@@ -154,6 +154,25 @@ def test_a_technical_duplicate_of_noise_scores_nothing():
         assert abs(values.mean()) < 3 * values.std() / np.sqrt(len(values))
 
 
+def test_a_technical_duplicate_of_noise_scores_nothing_on_differentially_expressed_genes():
+    """Genes that all cells choose would have been chosen by the noise of both halves."""
+    random = np.random.default_rng(12)
+    halves = [random.normal(size=(200, 500)) for _ in range(4)]
+    measured, second = (halves[0] + halves[1]) / 2, (halves[2] + halves[3]) / 2
+    ranks = [np.argsort(np.argsort(-np.abs(means), axis=1), axis=1) for means in (measured, halves[1])]
+    truth = truth_of(measured, np.zeros(500), half_b=halves[1], de_rank=ranks[0], de_rank_half_b=ranks[1])
+    ours, theirs = (
+        score(predicted(means, truth, **method), truth).groupby("metric")["value"].mean()
+        for means, method in ((halves[0], {"scored_against": "half_b"}), (second, {}))
+    )
+    for suffix in ("_top20", "_top50", "_top100"):
+        assert ours["pearson_delta" + suffix] == pytest.approx(0, abs=0.06)
+        assert ours["sign_agreement" + suffix] == pytest.approx(0.5, abs=0.03)
+        assert ours["r2_delta" + suffix] < 0
+        for metric in METRICS:
+            assert ours[metric + suffix] == pytest.approx(theirs[metric + suffix], rel=0.05, abs=0.06), metric + suffix
+
+
 def test_correlations_equal_scipy_per_perturbation():
     random = np.random.default_rng(5)
     truth = truth_of(random.random((6, 50)), random.random(50))
@@ -215,3 +234,11 @@ def test_other_genes_or_perturbations_are_refused():
 )  # fmt: skip
 def test_direction_of_a_metric(metric, higher):
     assert higher_is_better(metric) is higher
+
+
+@pytest.mark.parametrize(
+    ("metric", "full"), [("r2_delta", True), ("r2_delta_high1000", True), ("r2_delta_top50", False),
+                         ("pearson_delta_top50", True), ("sign_agreement_top20", False), ("cell_eval.mae", True)],
+)  # fmt: skip
+def test_what_a_technical_duplicate_is_corrected_for(metric, full):
+    assert duplicate_is_at_full_depth(metric) is full

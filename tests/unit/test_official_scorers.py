@@ -21,12 +21,14 @@ from scgpt_bench.evaluation.official.sides import (
     TARGET,
     count_sides,
     log_sides,
+    log_sides_of_counts,
     nonnegative,
     sampled_counts,
 )
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.files import write_table
 from scgpt_bench.methods import benchmark_controls
+from scgpt_bench.methods.predictions import shifted_controls
 
 GENES = [f"G{i}" for i in range(60)]
 TARGETS = GENES[:12]
@@ -220,6 +222,30 @@ def test_de_of_the_reference_gives_what_the_evaluator_computes_itself(
     assert summary["mean"]["overlap_at_N"] == pytest.approx(np.mean(list(expected.values())), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["control-mean", "technical-duplicate"])
+def test_genes_are_differentially_expressed_by_their_counts(
+    cells, split, controls, measured, predicted, cell_eval_reference, kind
+):
+    """Control cells moved to the mean of all of them have no zeros where that is upwards, and are not changed."""
+    means = np.asarray(measured.layers["control"])
+    nothing = prediction(shifted_controls(controls, list(measured.obs_names), means, np.zeros_like(means)), controls)
+    given = predicted.get(kind, nothing)
+    sides, of_counts = (function(cells, given, split) for function in (log_sides, log_sides_of_counts))
+    moved, counted = (cell_eval.evaluate(sides, cell_eval_reference, 1, other)[0] for other in (None, of_counts))
+    before, after = (values_of(table, "cell_eval.overlap_at_N").mean() for table in (moved, counted))
+    if kind == "control-mean":
+        assert after == 0 < before
+    else:
+        assert after > 0.5
+    is_mean = moved["metric"] != "cell_eval.overlap_at_N"
+    pd.testing.assert_frame_equal(counted[is_mean], moved[is_mean])
+
+
+def test_an_unchanged_control_cell_keeps_its_values_beside_its_counts(cells, split, controls):
+    sides = log_sides_of_counts(cells, prediction(controls.X.toarray(), controls), split)
+    np.testing.assert_allclose(sides.predicted.X[: controls.n_obs].toarray(), controls.X.toarray(), rtol=1e-5)
+
+
 def test_the_error_of_half_of_the_cells_is_corrected_as_that_of_this_package(
     cells, split, predicted, measured, cell_eval_reference
 ):
@@ -301,6 +327,23 @@ def test_where_nothing_responds_the_reference_of_2026_holds_the_refusal(cells, s
     dead.layers["counts"] = sparse.csr_matrix(random.poisson(1.0, cells.shape).astype(np.float32))
     cell_eval2.write_reference(dead, split, 1, tmp_path / "reference")
     assert (tmp_path / "reference" / cell_eval2.REFUSED).read_text().strip()
+
+
+@pytest.mark.parametrize("scorer", [cell_eval, cell_eval2])
+def test_cells_of_several_types_are_not_scored_and_say_why(
+    cells, split, predicted, cell_eval_reference, scorer, tmp_path
+):
+    several = cells.copy()
+    several.obs["cell_type"] = np.where(np.arange(cells.n_obs) % 2, "K562", "T")
+    scorer.write_reference(several, split, 1, tmp_path / "reference")
+    sides = log_sides(several, predicted["shuffled"], split)
+    table, summary = scorer.evaluate(sides, tmp_path / "reference", 1)
+    assert summary["note"].startswith("not scored: cells of 2 types (K562, T")
+    path, other = (tmp_path / "d" / f"fold{fold}" / "shuffled" / "0" / "official.tsv" for fold in (0, 1))
+    write_table(table, path)
+    write_table(cell_eval.evaluate(sides, cell_eval_reference, 1)[0], other)
+    result = scores.scores(scores.gather([path, other]), {"shuffled": "shuffled"}, bootstrap_draws=100, seed=1)
+    assert set(result["split"]) == {"fold1"}
 
 
 def test_two_runs_write_the_same_bytes(cells, split, predicted, cell_eval_reference, cell_eval2_reference, tmp_path):

@@ -150,7 +150,7 @@ def test_intervals_of_a_mean_cover_it_as_often_as_they_say():
 def test_intervals_over_small_splits_cover_as_often():
     """12 splits of 2 perturbations; resampled within splits they would cover 83 %."""
     random = np.random.default_rng(9)
-    methods = {f"m{i}": random.normal(0.3, 0.2, 24) for i in range(1000)}
+    methods = {f"m{i}": random.normal(0.3, 0.2, 24) for i in range(400)}
     table = metrics_table(methods)
     table["split"] = "fold" + (table["perturbation"].str[1:].astype(int) // 2).astype(str)
     intervals = scores_of(table, 1000)

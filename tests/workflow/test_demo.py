@@ -114,6 +114,14 @@ def test_control_mean_is_wrong_by_exactly_the_squared_change(results):
     np.testing.assert_allclose(found, np.square(truth.X - truth.layers["control"]).mean(axis=1), rtol=1e-5)
 
 
+def test_every_method_is_scored_by_every_metric(results):
+    paths = sorted((results / "planted" / "fold0").glob("*/*/metrics.tsv"))
+    metrics = {path: set(read_table(path)["metric"]) for path in paths}
+    assert len(paths) >= 12
+    assert "pearson_delta_top20" in metrics[paths[0]]
+    assert not [path for path in paths if metrics[path] != metrics[paths[0]]]
+
+
 def test_every_method_predicts_the_same_control_cells(results):
     controls = anndata.read_h5ad(results / "planted" / "fold0" / "controls.h5ad").obs
     paths = sorted((results / "planted" / "fold0").glob("*/*/predictions.h5ad"))

@@ -3,6 +3,7 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
+    from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.files import read_h5ad, read_table
     from scgpt_bench.methods import baselines
     from scgpt_bench.methods.predictions import write_predictions
@@ -11,7 +12,7 @@ with logged(snakemake.log[0]):
     embeddings = None
     if options.pop("checkpoint", None):
         embeddings = baselines.read_embeddings(snakemake.input.embeddings[0])
-    cells = read_h5ad(snakemake.input.cells)
+    cells = open_h5ad(snakemake.input.cells)
     split = read_table(snakemake.input.split)
     controls = read_h5ad(snakemake.input.controls)
     predicted, method = baselines.predict(cells, split, controls, embeddings=embeddings, **options)

@@ -10,6 +10,7 @@ with logged(snakemake.log[0]):
     cells, split = read_h5ad(snakemake.input.cells), read_table(snakemake.input.split)
     predictions = read_predictions(snakemake.input.predictions, cells.var_names, split)
     compared = sides.log_sides(cells, predictions, split)
-    table, summary = cell_eval.evaluate(compared, snakemake.input.reference, snakemake.threads)
+    of_counts = sides.log_sides_of_counts(cells, predictions, split) if "counts" in cells.layers else None
+    table, summary = cell_eval.evaluate(compared, snakemake.input.reference, snakemake.threads, of_counts)
     write_table(table, snakemake.output.table)
     write_json(summary, snakemake.output.summary)

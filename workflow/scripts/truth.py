@@ -12,5 +12,6 @@ with logged(snakemake.log[0]):
     truth = pseudobulk.truth(cells, read_table(snakemake.input.split))
     cells = pseudobulk.cells_of(cells, [CONTROL, *truth.obs_names])
     truth.layers["de_rank"] = differential_expression.de_ranks(cells, truth, snakemake.threads)
+    truth.layers["de_rank_half_b"] = differential_expression.de_ranks(cells, truth, snakemake.threads, halved=True)
     cell_metrics.add_cell_space(truth, cells)
     write_h5ad(truth, snakemake.output[0])

@@ -18,7 +18,7 @@ import jsonschema
 import yaml
 
 from scgpt_bench.data import catalogue
-from scgpt_bench.data.splits import ALL_SPLITS
+from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.errors import InputError
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"

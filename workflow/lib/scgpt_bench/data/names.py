@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scgpt_bench.data.catalogue import Dataset
 
 CONTROL = "control"
+ALL_SPLITS = "all"  # the splits of a data set, pooled; no split has this name
 JOINED_BY = "+"
 MISSING = ("", "nan", "NaN", "None", "NA", "<NA>")
 
@@ -88,8 +89,9 @@ def perturbation_names(labels: pd.Series, dataset: Dataset, source: str | Path) 
     labels = labels.astype("object")
     labels = labels.where(labels.notna(), "").astype(str)
     names: dict[str, Any] = {}
+    rows_of = labels.groupby(labels).indices
     for label in labels.unique():
-        cells = labels.index[labels == label]
+        cells = labels.index[rows_of[label]]
         where = f"obs[{dataset.perturbation_column!r}] of cell {cells[0]!r} ({len(cells)} such cells)"
         names[label] = perturbation_name(label, dataset, source, where)
     return labels.map(names)

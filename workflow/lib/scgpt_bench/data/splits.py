@@ -21,7 +21,6 @@ from scgpt_bench.files import first_line, read_json, read_table
 from scgpt_bench.seeding import stream_seed
 
 ROLES = ("train", "validation", "test")
-ALL_SPLITS = "all"  # the name of all splits of a data set, pooled
 GEARS_ROLES = {"train": "train", "val": "validation", "test": "test"}
 # How GEARS writes perturbations: ``ctrl``, ``A+ctrl``, ``ctrl+A``, ``A+B``.
 GEARS_LABELS = Dataset(

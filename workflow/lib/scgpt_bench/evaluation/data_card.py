@@ -62,6 +62,7 @@ def data_card(
     """
     labels = cells.obs["perturbation"].astype(str).to_numpy()
     types = cells.obs["cell_type"].astype(str).to_numpy()
+    rows_of = cells.obs.groupby(labels).indices
     perturbations = sorted(set(labels) - {CONTROL})
     shares = pd.crosstab(labels, types).loc[perturbations]
     shares = shares.div(shares.sum(axis=1), axis=0)
@@ -70,7 +71,7 @@ def data_card(
     at_once = max(1, SUMS_AT_ONCE // (BLOCKS * cells.n_vars))
     for start in range(0, len(perturbations), at_once):
         names = perturbations[start : start + at_once]
-        group = _Perturbed(cells, labels, names)
+        group = _Perturbed(cells, rows_of, names)
         for position, name in enumerate(names):
             weights = shares.loc[name].to_numpy()
             means[start + position] = group.mean[position]
@@ -171,10 +172,10 @@ class _Controls:
 class _Perturbed:
     """Sums over the cells of some perturbations, by block."""
 
-    def __init__(self, cells: anndata.AnnData, labels: np.ndarray, names: Sequence[str]):
+    def __init__(self, cells: anndata.AnnData, rows_of: Mapping[str, np.ndarray], names: Sequence[str]):
         self.group = np.full(cells.n_obs, -1)
         for number, name in enumerate(names):
-            of_name = np.flatnonzero(labels == name)
+            of_name = rows_of[name]
             self.group[of_name] = number * BLOCKS + blocks_of_cells(cells.obs_names[of_name], name)
         sums = np.zeros((len(names) * BLOCKS, cells.n_vars))
         squares = np.zeros((len(names), cells.n_vars))

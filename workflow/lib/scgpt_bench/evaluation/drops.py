@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from scgpt_bench.data.splits import ALL_SPLITS
+from scgpt_bench.data.names import ALL_SPLITS
 
 KEYS = ["split", "method", "metric"]
 COLUMNS = [

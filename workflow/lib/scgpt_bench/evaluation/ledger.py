@@ -120,7 +120,8 @@ def _row(metric: str) -> tuple[str, ...]:
     scorer, _, name = metric.partition(".")
     if name and scorer in OFFICIAL:
         theirs = f"as {OFFICIAL[scorer]} defines it"
-        return (metric, *[theirs] * 5, f"{OFFICIAL[scorer]}, {name}", "computed by the tool itself, unmodified")
+        note = "computed by the tool itself; docs/evaluation.md says from what"
+        return (metric, *[theirs] * 5, f"{OFFICIAL[scorer]}, {name}", note)
     for suffix, (gene_set, targets) in GENE_SETS.items():
         name = metric.removesuffix(suffix) if suffix else metric
         if name not in CONVENTIONS or not metric.endswith(suffix):

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from scgpt_bench.data.splits import ALL_SPLITS
+from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.evaluation.metrics import duplicate_is_at_full_depth, higher_is_better
 from scgpt_bench.files import read_table
 from scgpt_bench.methods.baselines import METHODS

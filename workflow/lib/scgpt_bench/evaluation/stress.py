@@ -10,7 +10,7 @@ a metric that rises rewards something else, at best a better size of the change.
 ``spread x 2``      cells twice as far from their mean, which stays
 ``constant``        every perturbation gets the mean of all predicted changes
 ``genes shuffled``  the predicted change of each perturbation, dealt to other genes at random
-``target spiked``   the targets' own expression set to 0, or to e times that of the control where it is activated
+``target spiked``   the targets' own expression set to 0, or to the control's raised by 1 in log1p where it is activated
 ``another truth``   the measured change of another perturbation, as ``shuffled`` among the benchmark controls
 ==================  ===================================================================================================
 """

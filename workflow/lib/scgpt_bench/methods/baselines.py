@@ -21,7 +21,7 @@ from scgpt_bench import __version__
 from scgpt_bench.data.controls import matched_control_mean
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.pseudobulk import group_means
+from scgpt_bench.evaluation.pseudobulk import cells_of, group_means
 from scgpt_bench.files import read_h5ad
 from scgpt_bench.methods.predictions import perturbations_of, shifted_controls
 
@@ -71,7 +71,7 @@ class Shifts:
 
 
 def training_data(cells: anndata.AnnData, split: pd.DataFrame) -> TrainingData:
-    """Average the cells of the training perturbations of ``split``; other cells but controls are not read."""
+    """Average the cells of the training perturbations of ``split``; other cells but controls do not count."""
     perturbations = perturbations_of(split, "train")
     if not perturbations:
         raise InputError("split.tsv", "role", "no perturbation with role 'train'", "at least one to learn from")
@@ -82,8 +82,7 @@ def training_data(cells: anndata.AnnData, split: pd.DataFrame) -> TrainingData:
             "split.tsv", "perturbation", f"{absent!r} without a cell in cells.h5ad", "measured perturbations"
         )
     shifts = means - matched_control_mean(cells, perturbations)
-    controls = cells[(cells.obs["perturbation"] == CONTROL).to_numpy()]
-    return TrainingData(cells.var_names, controls, perturbations, means, shifts, n_cells)
+    return TrainingData(cells.var_names, cells_of(cells, [CONTROL]), perturbations, means, shifts, n_cells)
 
 
 def conditions_to_predict(cells: anndata.AnnData, split: pd.DataFrame) -> Conditions:
@@ -105,7 +104,7 @@ def predict(
     Parameters
     ----------
     cells, split, controls
-        ``cells.h5ad``, ``split.tsv``, ``controls.h5ad``.
+        ``cells.h5ad``, whose X may stay on disk; ``split.tsv``, ``controls.h5ad``.
     kind
         A key of ``METHODS`` or ``ARMS``.
     embeddings
@@ -234,16 +233,20 @@ def knn(
 
     Similarity is the cosine of gene vectors: ``embeddings``, or co-expression among the control cells
     (:func:`coexpression`). A combination has the sum of its genes' vectors. Ties go to the name that sorts first. A
-    perturbation without any vector gets the mean of all training perturbations, and a note says so.
+    training perturbation without any vector is nobody's neighbour: fewer than ``neighbours`` are averaged where fewer
+    have one. A perturbation without any vector gets the mean of all training perturbations, as all do where none of
+    those has a vector, and a note says so.
     """
     rows = coexpression(training.controls, components) if embeddings is None else embeddings
     train_rows, _ = _perturbation_rows(training.perturbations, rows)
     test_rows, missing = _perturbation_rows(test.perturbations, rows)
     similarity = _unit(test_rows) @ _unit(train_rows).T
-    similarity[:, ~train_rows.any(axis=1)] = -np.inf
-    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :neighbours]
+    known = train_rows.any(axis=1)
+    similarity[:, ~known] = -np.inf
+    averaged = max(1, min(neighbours, known.sum()))  # with none known, any: the values are replaced below
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :averaged]
     values = training.shifts[nearest].mean(axis=1)
-    unknown = ~test_rows.any(axis=1)
+    unknown = ~(test_rows.any(axis=1) & known.any())
     values[unknown] = training.shifts.mean(axis=0)
     notes = {name: f"no vector of {', '.join(genes)}: counted as zero" for name, genes in missing.items()}
     for i in np.flatnonzero(unknown):
@@ -280,8 +283,11 @@ def coexpression(controls: anndata.AnnData, components: int) -> pd.DataFrame:
 
     operator = sparse_linalg.LinearOperator(X.shape, matvec=forward, rmatvec=backward, dtype=np.float64)
     k = min(components, min(X.shape) - 1)
-    # A fixed start makes the iteration, and so the neighbours, the same in every run.
-    _, scales, axes = sparse_linalg.svds(operator, k=k, v0=np.ones(min(X.shape)))
+    # A fixed start makes the iteration, and so the neighbours, the same in every run. It has the smaller length: over
+    # cells, equal values would be nothing once centred.
+    start = np.ones(X.shape[1])
+    start = start if X.shape[0] > X.shape[1] else forward(start)
+    _, scales, axes = sparse_linalg.svds(operator, k=k, v0=start)
     return pd.DataFrame(axes.T * scales, index=controls.var_names[varying])
 
 

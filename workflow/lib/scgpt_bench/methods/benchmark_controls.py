@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench import __version__
+from scgpt_bench.data.on_disk import rows as rows_of_cells
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.pseudobulk import first_half, group_means
 from scgpt_bench.methods.predictions import anchored_cells, shifted_controls
@@ -36,7 +37,7 @@ def predict(
     Parameters
     ----------
     cells, controls, truth
-        ``cells.h5ad``, ``controls.h5ad``, ``truth.h5ad``.
+        ``cells.h5ad``, whose X may stay on disk; ``controls.h5ad``, ``truth.h5ad``.
     kind
         ``shuffled``, ``technical-duplicate`` or ``oracle``.
     seed
@@ -89,11 +90,16 @@ def duplicated_cells(
     rows_of, own_rows_of = (
         obs.groupby(obs.astype(str)).indices for obs in (controls.obs["perturbation"], labels.fillna(""))
     )
+    drawn = np.zeros(controls.n_obs, dtype=np.int64)
+    for perturbation in truth.obs_names:
+        rows, own = rows_of[perturbation], own_rows_of[perturbation]
+        generator = random_generator(seed, "technical-duplicate", perturbation)
+        drawn[rows] = np.resize(generator.permutation(own), len(rows))
+    duplicates = rows_of_cells(cells.X, drawn)  # of all perturbations in one pass over the file
     predicted = np.empty(controls.shape, dtype=np.float32)
     for perturbation, mean in zip(truth.obs_names, means, strict=True):
-        rows, own = rows_of[perturbation], own_rows_of[perturbation]
-        drawn = np.resize(random_generator(seed, "technical-duplicate", perturbation).permutation(own), len(rows))
-        predicted[rows] = anchored_cells(cells.X[drawn], mean, np.zeros_like(mean))
+        rows = rows_of[perturbation]
+        predicted[rows] = anchored_cells(duplicates[rows], mean, np.zeros_like(mean))
     return predicted
 
 

@@ -3,7 +3,8 @@
 Two kinds of rows are understood. A perturbation with one row is a pseudo-bulk, the mean of log1p values: the control
 cells drawn for it are moved so that their mean is that row, as for every method that predicts a shift. A perturbation
 with more rows is a set of predicted cells, which stay as they are, however many: metrics average over cells. Their
-``control_cell`` is the file's, where it has such a column, and empty where it has none, since no metric reads it.
+``control_cell`` is the file's where that names a drawn control cell, and else one of those drawn for the perturbation,
+in turn: counts are made of a predicted cell (for cell_eval2, or to submit them) at the depth of its control cell.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ def import_predictions(
     _check_scale(path, means, np.stack([control_means[name] for name in predicted])[:, ~absent], dataset.target_sum)
 
     drawn_of = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
+    control_names = controls.obs["control_cell"].astype(str).to_numpy()
     partners = file.obs.get("control_cell", pd.Series("", index=file.obs_names)).astype(str).to_numpy()
     starts = dict(zip(predicted, np.cumsum(n_rows) - n_rows, strict=True))
     cells, obs = [], []
@@ -107,12 +109,13 @@ def import_predictions(
             block = np.tile(control_means[name].astype(np.float32), (n, 1))
             block[:, ~absent] = _dense(given[starts[name] : starts[name] + n])
             partner = partners[rows_of[name]]
+            partner = np.where(np.isin(partner, control_names), partner, np.resize(control_names[drawn_of[name]], n))
         else:
             shift = np.zeros(len(columns))
             if n == 1:
                 shift[~absent] = means[predicted.index(name)] - control_means[name][~absent]
             block = anchored_cells(controls.X[drawn_of[name]], control_means[name], shift)
-            partner = controls.obs["control_cell"].astype(str).to_numpy()[drawn_of[name]]
+            partner = control_names[drawn_of[name]]
         cells.append(block)
         obs.append(pd.DataFrame({"perturbation": name, "control_cell": partner}))
     method = {

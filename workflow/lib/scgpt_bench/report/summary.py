@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from scgpt_bench.data.splits import ALL_SPLITS
+from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.report.page import template
 
 HEADLINE = "pearson_delta"
@@ -311,11 +311,11 @@ def _of_recipe(published: Mapping[str, Any], statements: Sequence[Statement]) ->
             if name in used and name not in deviations and used[name] != value
         ]
         chosen = f" Chosen in the configuration: {'; '.join(changed)}." if changed else ""
-        repaired = [f"{name} {_shown(used[name])}" if name in used else name for name in deviations]
+        different = [f"{name} {_shown(used[name])}" if name in used else name for name in deviations]
         yield (
             f"Not the published recipe to the letter: {statement.method}",
-            f"Different here: {'; '.join(repaired)}. config/README.md says how those with a value come back; the others "
-            f"have no option.{chosen}",
+            f"Different here: {'; '.join(different)}. config/README.md says how those with a value come back; the "
+            f"others have no option.{chosen}",
         )
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scgpt_bench.evaluation.metrics import HALVED, HALVED_CORRECTED, duplicate_is_at_full_depth
+from scgpt_bench.files import whole
+
+COLUMNS = ["perturbation", "metric", "value", "reason"]
+NOT_SCORED = "not_scored.txt"
 
 
 def as_metrics(table: pd.DataFrame, scorer: str, halved: bool) -> pd.DataFrame:
@@ -22,8 +27,28 @@ def as_metrics(table: pd.DataFrame, scorer: str, halved: bool) -> pd.DataFrame:
     values = table["value"].where(~corrected, table["value"] / np.sqrt(2))
     reasons = np.select([corrected, np.full(len(table), halved)], [HALVED_CORRECTED, HALVED], "")
     table = table.assign(metric=metrics, value=[float(f"{value:.12g}") for value in values], reason=reasons)
-    table = table[["perturbation", "metric", "value", "reason"]]
-    return table.sort_values(["metric", "perturbation"], ignore_index=True)
+    return table[COLUMNS].sort_values(["metric", "perturbation"], ignore_index=True)
+
+
+def write_not_scored(reference: str | Path, reason: str) -> None:
+    """A reference that says why no prediction is scored against it."""
+    with whole(reference) as partial:
+        partial.mkdir()
+        (partial / NOT_SCORED).write_text(f"{reason}\n")
+
+
+def not_scored(reference: str | Path, package: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+    """A table without rows and a summary with the reason, if :func:`write_not_scored` made the reference."""
+    path = Path(reference) / NOT_SCORED
+    if not path.exists():
+        return None
+    note = path.read_text().strip()
+    return pd.DataFrame(columns=COLUMNS), {
+        "scorer": name_and_version(package),
+        "mean": {},
+        "score": None,
+        "note": note,
+    }
 
 
 def finite(values: Mapping[str, Any]) -> dict[str, float | None]:

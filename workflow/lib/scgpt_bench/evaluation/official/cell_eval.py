@@ -11,8 +11,8 @@ import pandas as pd
 
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import HALVED
-from scgpt_bench.evaluation.official.answers import as_metrics, finite, name_and_version
-from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, Sides, measured_side
+from scgpt_bench.evaluation.official.answers import as_metrics, finite, name_and_version, not_scored, write_not_scored
+from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, Sides, measured_side, several_cell_types
 from scgpt_bench.files import whole
 
 if TYPE_CHECKING:
@@ -40,11 +40,15 @@ def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, f
 
     The baseline is that of ``cell-eval baseline``: every predicted cell is the mean of the group means of the training
     cells, control included, as many cells of each test perturbation as were measured. Of the output, ``real_de.csv``
-    (DE of the measured cells) and ``agg_results.csv`` are read again.
+    (DE of the measured cells) and ``agg_results.csv`` are read again. Of cells of several types there is only the
+    reason why nothing is scored.
     """
     import polars as pl
     from cell_eval import build_base_mean_adata
 
+    if reason := several_cell_types(cells):
+        write_not_scored(folder, reason)
+        return
     measured = measured_side(cells, cells.X, split)
     refuse_another_scale(measured, "cells.h5ad")
     numbers = measured.obs[TARGET].value_counts().sort_index()
@@ -59,7 +63,9 @@ def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, f
         evaluator.compute(profile="vcc", break_on_error=True)
 
 
-def _evaluator(sides: Sides, real_de: Path | None, threads: int, folder: str | Path) -> MetricsEvaluator:
+def _evaluator(
+    sides: Sides, real_de: Path | None, threads: int, folder: str | Path, predicted_de: Path | None = None
+) -> MetricsEvaluator:
     from cell_eval import MetricsEvaluator
 
     refuse_another_scale(sides.measured, "cells.h5ad")
@@ -67,6 +73,7 @@ def _evaluator(sides: Sides, real_de: Path | None, threads: int, folder: str | P
     return MetricsEvaluator(
         adata_pred=sides.predicted,
         adata_real=sides.measured,
+        de_pred=predicted_de and str(predicted_de),
         de_real=real_de and str(real_de),
         control_pert=NON_TARGETING,
         pert_col=TARGET,
@@ -75,7 +82,9 @@ def _evaluator(sides: Sides, real_de: Path | None, threads: int, folder: str | P
     )
 
 
-def evaluate(sides: Sides, reference: str | Path, threads: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+def evaluate(
+    sides: Sides, reference: str | Path, threads: int, of_counts: Sides | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Profile ``vcc`` of cell-eval's ``MetricsEvaluator``, and ``cell-eval score`` against its baseline.
 
     Parameters
@@ -87,19 +96,29 @@ def evaluate(sides: Sides, reference: str | Path, threads: int) -> tuple[pd.Data
         duplicate, since half of them are not the same.
     threads
         Numba threads of the Wilcoxon test.
+    of_counts
+        From :func:`sides.log_sides_of_counts`, for the DE of the predicted cells; None where there are no counts, and
+        ``sides`` serve.
 
     Returns
     -------
     Table with ``perturbation``, ``metric`` (``cell_eval.<its name>``), ``value``, ``reason``, and the summary of the
     prediction: ``mean`` of every metric and ``score`` (0 the baseline, 1 the best, and ``avg_score`` their mean; no
-    score below 0).
+    score below 0). No rows, and a note in the summary, where nothing is scored against the reference.
     """
     import polars as pl
     from cell_eval import score_agg_metrics
 
+    if unscored := not_scored(reference, "cell-eval"):
+        return unscored
     baseline = pl.read_csv(Path(reference) / "agg_results.csv")
     with TemporaryDirectory() as folder:
-        evaluator = _evaluator(sides, None if sides.halved else Path(reference) / "real_de.csv", threads, folder)
+        real_de = None if sides.halved else Path(reference) / "real_de.csv"
+        predicted_de = None
+        if of_counts is not None:
+            _evaluator(of_counts, real_de, threads, folder)
+            real_de, predicted_de = real_de or Path(folder) / "real_de.csv", Path(folder) / "pred_de.csv"
+        evaluator = _evaluator(sides, real_de, threads, folder, predicted_de)
         results, aggregated = evaluator.compute(profile="vcc", write_csv=False, break_on_error=True)
     table = as_metrics(results.to_pandas().melt("perturbation", var_name="metric"), "cell_eval", sides.halved)
     without_de = set(table["perturbation"]) - set(evaluator.de_comparison.real.filter_to_significant()["target"])

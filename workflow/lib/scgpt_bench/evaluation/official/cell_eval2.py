@@ -11,8 +11,15 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.evaluation.metrics import HALVED
-from scgpt_bench.evaluation.official.answers import as_metrics, finite, name_and_version
-from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, Sides, measured_side, raw_counts
+from scgpt_bench.evaluation.official.answers import as_metrics, finite, name_and_version, not_scored, write_not_scored
+from scgpt_bench.evaluation.official.sides import (
+    NON_TARGETING,
+    TARGET,
+    Sides,
+    measured_side,
+    raw_counts,
+    several_cell_types,
+)
 from scgpt_bench.files import whole
 from scgpt_bench.methods.predictions import perturbations_of
 
@@ -55,11 +62,15 @@ def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, f
     0 is the scorer's generic baseline (control cells resampled and scaled to the mean response of the very test
     perturbations, as in the challenge), 1 the mean of five splits of the measured cells into halves. Where a scale
     cannot be drawn on these data (the scorer refuses, for instance since nothing is significant), the folder holds
-    the scorer's words in ``refused.txt`` instead.
+    the scorer's words in ``refused.txt`` instead. Of cells of several types there is only the reason why nothing is
+    scored.
     """
     from cell_eval2.baseline import build_baseline_prediction, generic_response_profile
     from cell_eval2.real_bundle import build_real_bundle
 
+    if reason := several_cell_types(cells):
+        write_not_scored(folder, reason)
+        return
     measured = measured_side(cells, raw_counts(cells), split)
     config = preset(measured.var_names, perturbations_of(split, "test"), threads)
     labels = {"pert_col": TARGET, "control": NON_TARGETING}
@@ -88,11 +99,13 @@ def evaluate(sides: Sides, bundle: str | Path, threads: int) -> tuple[pd.DataFra
     Table with ``perturbation``, ``metric`` (``cell_eval2.<its name>``, those of ``METRICS``), ``value``,
     ``reason``, without the perturbations that the scorer does not score (a rule on the measured cells alone, which are
     other ones for a technical duplicate); and the summary: ``mean`` of all members of the preset, ``score`` (0 the
-    baseline, 1 a replicate), or why there is none.
+    baseline, 1 a replicate), or why there is none. No rows where nothing is scored against the bundle.
     """
     from cell_eval2 import aggregate_metrics_wide, compute_metrics
     from cell_eval2.run import metric_output_names
 
+    if unscored := not_scored(bundle, "cell-eval2"):
+        return unscored
     perturbations = sorted(set(sides.measured.obs[TARGET]) - {NON_TARGETING})
     config = preset(sides.measured.var_names, perturbations, threads)
     results = compute_metrics(sides.predicted, sides.measured, config=config)
