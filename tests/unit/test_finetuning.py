@@ -234,6 +234,17 @@ class Shifted(torch.nn.Module):
         return {"mlm_output": values + self.change}
 
 
+def assert_half_of_the_change_is_found(cells, folder, vocabulary, change):
+    """A model that predicts half of GENE5's change, the matched one, has its direction and lacks its other half."""
+    pairs = pairs_of(cells, folder, vocabulary)
+    validate = finetuning._validation(cells, ["GENE5"], pairs.token_ids, pairs.pad_id, pairs.told,
+                                      replace(OPTIONS, validation_cells=100), seed=0)  # fmt: skip
+    with torch.no_grad():
+        found = validate(Shifted(change / 2))
+    assert found["pearson_delta"] == pytest.approx(1, abs=1e-4)
+    assert found["validation_mse"] == pytest.approx(np.square(change / 2).mean(), rel=1e-3)
+
+
 def test_validation_compares_a_perturbation_within_its_own_cell_types(cells, folder, vocabulary):
     cells = cells.copy()
     perturbation = cells.obs["perturbation"].to_numpy()
@@ -243,13 +254,7 @@ def test_validation_compares_a_perturbation_within_its_own_cell_types(cells, fol
     cells.X, cells.obs["cell_type"] = sp.csr_matrix(values), np.where(in_other, "other", "own")
     change = values[perturbation == "GENE5"].mean(axis=0)
     change -= values[(perturbation == "control") & ~in_other].mean(axis=0)
-    pairs = pairs_of(cells, folder, vocabulary)
-    validate = finetuning._validation(cells, ["GENE5"], pairs.token_ids, pairs.pad_id, pairs.told,
-                                      replace(OPTIONS, validation_cells=100), seed=0)  # fmt: skip
-    with torch.no_grad():
-        found = validate(Shifted(change / 2))
-    assert found["pearson_delta"] == pytest.approx(1, abs=1e-4)
-    assert found["validation_mse"] == pytest.approx(np.square(change / 2).mean(), rel=1e-3)
+    assert_half_of_the_change_is_found(cells, folder, vocabulary, change)
 
 
 def test_validation_weighs_cell_types_as_the_perturbation_has_them_however_few_controls_there_are(
@@ -264,13 +269,7 @@ def test_validation_weighs_cell_types_as_the_perturbation_has_them_however_few_c
     cells.X, cells.obs["cell_type"] = sp.csr_matrix(values), np.where(one, "one", "other")
     change = values[tested].mean(axis=0)
     change -= (values[control & one].mean(axis=0) + values[control & ~one].mean(axis=0)) / 2
-    pairs = pairs_of(cells, folder, vocabulary)
-    validate = finetuning._validation(cells, ["GENE5"], pairs.token_ids, pairs.pad_id, pairs.told,
-                                      replace(OPTIONS, validation_cells=100), seed=0)  # fmt: skip
-    with torch.no_grad():
-        found = validate(Shifted(change / 2))
-    assert found["pearson_delta"] == pytest.approx(1, abs=1e-4)
-    assert found["validation_mse"] == pytest.approx(np.square(change / 2).mean(), rel=1e-3)
+    assert_half_of_the_change_is_found(cells, folder, vocabulary, change)
 
 
 def matched_controls(obs, number):
