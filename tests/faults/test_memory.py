@@ -34,7 +34,8 @@ def growth(samples: list[float]) -> tuple[float, float, float]:
     steps = np.arange(len(settled))
     slope = stats.linregress(steps, settled)
     half = stats.t.ppf(0.975, len(settled) - 2) * slope.stderr
-    return tuple(len(settled) * value for value in (slope.slope, slope.slope - half, slope.slope + half))
+    # plain numbers, since a property of a test travels from pytest's workers
+    return tuple(float(len(settled) * value) for value in (slope.slope, slope.slope - half, slope.slope + half))
 
 
 def test_a_thousand_batches_of_inference(folder, record_property):

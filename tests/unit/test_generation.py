@@ -192,19 +192,26 @@ def test_a_target_that_is_not_measured_is_prompted_with_its_predicted_value(prom
         assert change.any()
 
 
-def test_a_target_that_is_not_measured_takes_no_larger_passes_than_the_draws(prompter, cells, monkeypatch):
-    n_known = []
-    generate = generation.Prompter.generate
+@pytest.mark.parametrize(
+    ("targets", "rounds", "n_known"),
+    [((10,), 1, 1 + 89 // 10), ((10,), 3, 1 + 89 // 10 + 2 * 27), ((95,), 1, N_GENES + 1)],
+    ids=["one round", "the last of three rounds", "all genes, for a target that is not measured"],
+)
+def test_a_pass_holds_no_more_known_genes_than_memory_allows(prompter, cells, targets, rounds, n_known, monkeypatch):
+    at_once = effects(prompter, cells, targets=targets, rounds=rounds)
+    told = []
+    known_of_model = masked_model.MaskedTransformer.known
 
-    def spy(self, bins, known, *arguments):
-        n_known.append(int(known.sum()))
-        return generate(self, bins, known, *arguments)
+    def spy(self, genes, values, *arguments):
+        told.append((len(genes), genes.shape[1] - 1))
+        return known_of_model(self, genes, values, *arguments)
 
-    at_once = effects(prompter, cells, targets=(95,), draws=2, known_share=0.5, batch_size=12)
-    monkeypatch.setattr(generation.Prompter, "generate", spy)
-    change = effects(prompter, cells, targets=(95,), draws=2, known_share=0.5, batch_size=4)
-    assert n_known[:3] == [2 * N_GENES] * 3
-    assert max(n_known) == 4 * (1 + N_GENES // 2)
+    monkeypatch.setattr(masked_model.MaskedTransformer, "known", spy)
+    monkeypatch.setattr(generation, "_KNOWN_AT_ONCE", 4 * n_known)
+    change = effects(prompter, cells, targets=targets, rounds=rounds)
+    assert max(n_genes for _, n_genes in told) in (n_known, n_known - 1)
+    assert max(n_cells * n_genes for n_cells, n_genes in told) <= 4 * n_known
+    assert {n_cells for n_cells, n_genes in told if n_genes >= n_known - 1} == {4, 2}  # six cells
     assert np.abs(change - at_once).max() < 1e-5
 
 

@@ -80,8 +80,9 @@ def import_predictions(
     if dataset.perturbation_column not in file.obs:
         found = ", ".join(map(str, file.obs.columns)) or "no column"
         raise InputError(path, "obs", found, f"the column {dataset.perturbation_column!r}")
-    labels = perturbation_names(file.obs[dataset.perturbation_column], dataset, path).to_numpy()
-    rows_of = {name: np.flatnonzero(labels == name) for name in test.perturbations}
+    labels = perturbation_names(file.obs[dataset.perturbation_column], dataset, path)
+    rows_of_label = labels.groupby(labels.to_numpy()).indices
+    rows_of = {name: rows_of_label.get(name, np.empty(0, dtype=int)) for name in test.perturbations}
     without = [name for name, rows in rows_of.items() if len(rows) == 0]
     if without and (missing_perturbations == "refuse" or len(without) == len(rows_of)):
         found = f"no row of {len(without)} of {len(rows_of)} test perturbations, such as {without[0]!r}"

@@ -31,6 +31,7 @@ from scgpt_bench.seeding import random_generator, stream_seed
 
 CONFIDENCE = ("agreement", "value", "random")
 _CHUNK = 64  # unknown genes per pass: a fixed size, so that their number cannot move a bit of any prediction
+_KNOWN_AT_ONCE = 64_000  # known genes of all cells of a pass: keys and values of 3 GB at the published size
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Options:
     rounds: int = 1
     confidence: str = "agreement"
     target_quantile: float = 0.95  # of activated targets only: see raised_bins
-    batch_size: int = 64
+    batch_size: int = 64  # cells per pass, fewer where many genes become known: see _passes
 
     def __post_init__(self):
         if self.confidence not in CONFIDENCE:
@@ -186,8 +187,7 @@ def effects(
     unchanged[:, columns] = bins[:, columns].mean(axis=0)
     total, read = np.zeros(bins.shape, dtype=np.float32), np.zeros(bins.shape[1], dtype=np.float32)
     for draw, known in enumerate(_known_genes(prompter, columns, options, seed, name)):
-        for start in range(0, len(bins), options.batch_size):
-            rows = slice(start, start + options.batch_size)
+        for rows in _passes(len(bins), options, _known_in_last_round(prompter, known, options.rounds)):
             mask = np.tile(known, (len(bins[rows]), 1))
             round_seed = stream_seed(seed, "generation", name, draw)
             after, before = (
@@ -225,10 +225,7 @@ def raised_bins(bins: np.ndarray, columns: Sequence[int], quantile: float) -> np
 def _with_unmeasured(
     prompter: Prompter, bins: np.ndarray, targets: Sequence[int], options: Options
 ) -> tuple[Prompter, np.ndarray]:
-    """Add a column for every target that has none, with its predicted bin given all measured genes.
-
-    Memory grows with the known genes of a pass. All are known here, so that a pass has fewer cells than elsewhere.
-    """
+    """Add a column for every target that has none, with its predicted bin given all measured genes."""
     unmeasured = np.setdiff1d(targets, prompter.token_ids)
     if not unmeasured.size:
         return prompter, bins
@@ -236,10 +233,22 @@ def _with_unmeasured(
     bins = np.hstack([bins, np.zeros((len(bins), unmeasured.size), dtype=np.float32)])
     known = np.ones(bins.shape, dtype=bool)
     known[:, -unmeasured.size :] = False
-    size = max(1, int(options.batch_size * options.known_share))
-    passes = [slice(start, start + size) for start in range(0, len(bins), size)]
+    passes = _passes(len(bins), options, known.shape[1])
     bins = np.concatenate([prompter.generate(bins[rows], known[rows]) for rows in passes])
     return prompter, np.clip(bins.round(), 0, prompter.n_bins - 1)
+
+
+def _known_in_last_round(prompter: Prompter, known: np.ndarray, rounds: int) -> int:
+    """How many genes of a cell the last round of a generation is told, of ``known`` (n_genes,) in the first."""
+    has_token = prompter.token_ids != prompter.pad_id
+    n_known, n_unknown = int((known & has_token).sum()), int((~known & has_token).sum())
+    return min(n_known + (rounds - 1) * -(-n_unknown // rounds), n_known + n_unknown)
+
+
+def _passes(n_cells: int, options: Options, n_known: int) -> list[slice]:
+    """The cells by passes, of fewer than ``batch_size`` where many genes become known: memory grows with these."""
+    size = max(1, min(options.batch_size, _KNOWN_AT_ONCE // max(1, n_known)))
+    return [slice(start, start + size) for start in range(0, n_cells, size)]
 
 
 def _known_genes(prompter: Prompter, targets: np.ndarray, options: Options, seed: int, name: str) -> list[np.ndarray]:
