@@ -19,8 +19,18 @@ from scgpt_bench.files import read_table
 from snakemake_checkout import Checkout, copy_of_checkout
 
 pytestmark = [pytest.mark.workflow, pytest.mark.long]
-STAGES = ["generate_dataset", "harmonize", "pretrain", "finetune", "predict_scgpt", "evaluate"]
-PREDICTED = "results/planted/fold0/scgpt-finetuned/0/predictions.h5ad"
+FOLD = "results/planted/fold0"
+# What a job of each stage leaves when it is killed at its work: a file half written, or the state to resume from.
+BEGUN = {
+    "generate_dataset": "resources/generated/planted/.*.partial",
+    "harmonize": "results/planted/.*.partial",
+    "pretrain": "resources/checkpoints/pretrained/training_state.pt",
+    "finetune": f"{FOLD}/scgpt-finetuned/0/model/training_state.pt",
+    "predict_scgpt": f"{FOLD}/*/0/shards/.*.partial",
+    "evaluate": f"{FOLD}/*/0/.metrics.tsv.partial",
+    "report_of_run": "results/.report.html.partial",
+}
+PREDICTED = f"{FOLD}/scgpt-finetuned/0/predictions.h5ad"
 
 
 @pytest.fixture(scope="module")
@@ -32,39 +42,70 @@ def first(tmp_path_factory):
     return checkout
 
 
-def kill_in(checkout: Checkout, stage: str, *targets: str, meanwhile=lambda: None) -> None:
-    """Start the run, and end all its processes with SIGKILL as soon as a job of this stage has begun."""
+def write_slowly(checkout: Checkout) -> None:
+    """Every file of this checkout keeps its partial name for a moment, so that a kill can find a job at its writing."""
+    library = checkout.path / "workflow" / "lib" / "scgpt_bench" / "files.py"
+    text = library.read_text()
+    renamed = "os.replace(partial, path)"
+    assert text.count(renamed) == 1
+    library.write_text(text.replace(renamed, f"__import__('time').sleep(0.3); {renamed}"))
+
+
+def start(checkout: Checkout, *targets: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", *tiny.arguments(*targets)]
     with open(checkout.path / "killed.log", "w") as log:
-        run = subprocess.Popen(command, cwd=checkout.path, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, cwd=checkout.path, stdout=log, stderr=log, start_new_session=True)
+
+
+def wait_for(checkout: Checkout, pattern: str, run: subprocess.Popen) -> None:
     deadline = time.monotonic() + 600
-    while not [*checkout.path.glob(f"logs/{stage}/*.log"), *checkout.path.glob(f"logs/{stage}.log")]:
+    while not any(checkout.path.glob(pattern)):
         assert run.poll() is None, (checkout.path / "killed.log").read_text()
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    meanwhile()
+        time.sleep(0.01)
+
+
+def kill(checkout: Checkout, run: subprocess.Popen) -> None:
+    """End the run and its jobs with SIGKILL, and take the lock away that it leaves."""
     os.killpg(run.pid, signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
+    checkout.snakemake(*tiny.arguments("--unlock"))
+
+
+def kill_in(checkout: Checkout, stage: str, *targets: str) -> None:
+    run = start(checkout, *targets)
+    wait_for(checkout, BEGUN[stage], run)
+    kill(checkout, run)
+    assert any(checkout.path.glob(BEGUN[stage])), f"{stage} was done before it could be killed"
 
 
 @pytest.fixture(scope="module")
 def second(tmp_path_factory):
-    """A run in four shards, with another batch size, killed in every stage; and what a run at the same time said."""
+    """A run in four shards, killed in every stage; and what a run at the same time said."""
     checkout = copy_of_checkout(tmp_path_factory.mktemp("second"))
     tiny.write(checkout, shards=4, batch_size=8)
-    said = []
-    meanwhile = [lambda: said.append(checkout.snakemake(*tiny.arguments(), check=False))]
-    for stage in STAGES:
-        kill_in(checkout, stage, meanwhile=meanwhile.pop() if meanwhile else lambda: None)
-        checkout.snakemake(*tiny.arguments("--unlock"))
+    write_slowly(checkout)
+    run = start(checkout)
+    wait_for(checkout, "logs/*/*.log", run)
+    said = checkout.snakemake(*tiny.arguments(), check=False)
+    kill(checkout, run)
+    for stage in BEGUN:
+        if stage != "report_of_run":
+            kill_in(checkout, stage)
     checkout.snakemake(*tiny.arguments())
-    return checkout, said[0]
+    return checkout, said
 
 
 def test_two_runs_one_in_shards_and_killed_in_every_stage_give_the_same_tables(first, second):
     expected = tiny.tables(first.path)
     assert len(expected) == 2 + len(tiny.STUDY["methods"])
     assert tiny.tables(second[0].path) == expected
+
+
+def test_trainings_that_were_killed_went_on(second):
+    for stage in ("pretrain", "finetune"):
+        (log,) = (second[0].path / "logs" / stage).glob("*.log")
+        assert "resumed at epoch" in log.read_text()
 
 
 def test_a_kill_leaves_nothing_half_written_once_the_run_is_complete(second):
@@ -82,7 +123,6 @@ def test_a_report_that_was_killed_is_written_again(second):
     expected = tiny.tables(checkout.path)
     kill_in(checkout, "report_of_run", "results/report.html")
     assert not (checkout.path / "results" / "report.html").exists()
-    checkout.snakemake(*tiny.arguments("--unlock"))
     checkout.snakemake(*tiny.arguments("results/report.html"))
     assert (checkout.path / "results" / "report.html").read_text().rstrip().endswith("</html>")
     assert not list((checkout.path / "results").rglob("*.partial"))

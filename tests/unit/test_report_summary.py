@@ -9,7 +9,10 @@ import pytest
 from made_up import DEVIATIONS, statement
 from scgpt_bench.report import summary
 
-KINDS = {"ridge": "ridge", "tuned": "scgpt-finetuned", "flagged": "scgpt-zero-shot", "second": "technical-duplicate"}
+KINDS = {
+    **{"ridge": "ridge", "average": "train-mean", "tuned": "scgpt-finetuned", "flagged": "scgpt-zero-shot"},
+    "second": "technical-duplicate",
+}
 
 
 def run(
@@ -52,15 +55,19 @@ def whats(made: summary.Run) -> list[str]:
         (
             "better",
             0.2,
-            "Yes: tuned predicts the responses better than the best baseline, ridge (+0.200, 95 % interval ",
+            "Yes: tuned predicts the responses better than the best baseline, ridge (pearson_delta +0.200, 95 % ",
         ),
         (
             "indistinguishable",
             0.02,
-            "No scGPT method was shown to be better than the best baseline, ridge; tuned cannot",
+            "No pretrained scGPT method was shown to be better than the best baseline, ridge; tuned cannot",
         ),
-        ("worse", -0.2, "No: every scGPT method is worse than the best baseline, ridge; the closest is tuned (-0.200"),
-        ("data cannot tell", 0.2, "These data cannot tell: even a second sample of the same cells does not"),
+        (
+            "worse",
+            -0.2,
+            "No: every pretrained scGPT method is worse than the best baseline, ridge; the closest is tuned (",
+        ),
+        ("data cannot tell", 0.2, "These data cannot tell: not even a second sample of the same cells was"),
         ("too few perturbations", 0.2, "Too few test perturbations for a verdict on 2 methods"),
     ],
 )
@@ -75,9 +82,13 @@ def test_the_answer_is_that_of_the_best_scgpt_method(verdict, difference, answer
         (
             "indistinguishable",
             "better",
-            "Yes: flagged predicts the responses better than the best baseline, ridge (-0.200",
+            "Yes: flagged predicts the responses better than the best baseline, ridge (pearson_delta -0.200",
         ),
-        ("worse", "indistinguishable", "No scGPT method was shown to be better than the best baseline, ridge; flagged"),
+        (
+            "worse",
+            "indistinguishable",
+            "No pretrained scGPT method was shown to be better than the best baseline, ridge; flagged",
+        ),
     ],
 )
 def test_a_verdict_counts_more_than_a_mean(of_the_highest, of_the_other, answer):
@@ -86,6 +97,52 @@ def test_a_verdict_counts_more_than_a_mean(of_the_highest, of_the_other, answer)
     made.verdicts["verdict"] = made.verdicts["method"].map(verdict_of)
     (place,) = summary.places(made)
     assert place["answer"].startswith(answer)
+
+
+def from_random_weights(method: str) -> summary.Statement:
+    report = statement(KINDS[method])["load_report"] | {"checkpoint_pretrained": False}
+    return said(method, load_report=report)
+
+
+def test_what_was_never_pretrained_is_no_answer():
+    (place,) = summary.places(run("better", statements=[from_random_weights("tuned")]))
+    assert place["answer"].startswith("No: flagged is worse than the best baseline, ridge (pearson_delta -0.200")
+    assert place["answer"].endswith(" Better than the best baseline without any pretraining: tuned.")
+    (place,) = summary.places(run("worse", statements=[from_random_weights("tuned"), from_random_weights("flagged")]))
+    assert place["answer"] == "No pretrained scGPT model was run on these data."
+
+
+def test_a_training_from_random_weights_is_no_answer_either():
+    from_scratch = statement("scgpt-finetuned")["load_report"] | {"n_pretrained": 0}
+    (place,) = summary.places(run("better", statements=[said("tuned", load_report=from_scratch)]))
+    assert place["answer"].endswith(" Better than the best baseline without any pretraining: tuned.")
+
+
+@pytest.mark.parametrize(
+    ("headline", "by_mse", "sentence"),
+    [
+        ("better", "worse", " But by mse tuned is worse."),
+        ("better", "indistinguishable", ""),
+        ("worse", "better", " But by mse tuned is better."),
+    ],
+)
+def test_another_verdict_by_the_error_is_part_of_the_answer(headline, by_mse, sentence):
+    made = run(headline)
+    of_error = (made.verdicts["metric"] == "mse") & (made.verdicts["method"] == "tuned")
+    made.verdicts.loc[of_error, "verdict"] = by_mse
+    (place,) = summary.places(made)
+    assert ("But by" in place["answer"]) == bool(sentence)
+    assert sentence in place["answer"]
+
+
+def test_baselines_that_were_not_run_are_named():
+    card = {"perturbations": [{"perturbation": "A+B", "reliable": True}]}
+    made = dataclasses.replace(run(cards={"drop": card}), kinds={**KINDS, "average": "control-mean"})
+    assert "Baselines not run: train-mean, additive" in whats(made)
+
+
+def test_targets_that_a_prompt_sets_are_said_to_be_left_alone():
+    assert "Targeted genes are not predicted: flagged" in whats(run(statements=[said("flagged", targets="silenced")]))
 
 
 def test_the_rows_are_those_of_the_tables_best_first():
@@ -99,7 +156,7 @@ def test_the_rows_are_those_of_the_tables_best_first():
 
 def test_what_a_prediction_without_noise_could_reach_is_said_beside_the_ceiling():
     assert "a second sample of the same cells: 0.800." in summary.page(run())
-    assert "a prediction without noise could reach about 0.894." in summary.page(run())
+    assert "a prediction without noise could reach 0.894 at most." in summary.page(run())
 
 
 def test_where_there_are_several_splits_they_are_judged_together():

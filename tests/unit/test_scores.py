@@ -119,11 +119,12 @@ def test_what_the_ceiling_was_not_scored_on_is_left_to_the_methods():
         ("sign_agreement_top20", True),
         ("discrimination_l1", True),
         ("cell_eval2.pds_cosine", True),
+        ("energy_distance", True),
         ("cell_eval.mae", False),
         ("r2_delta", False),
     ],
 )
-def test_no_fraction_of_a_ceiling_that_is_that_of_half_of_the_cells(metric, missing):
+def test_no_fraction_of_a_ceiling_of_half_of_the_cells_or_one_that_is_noise_around_zero(metric, missing):
     table = metrics_table({"scgpt": [0.2, 0.4], "technical-duplicate": [0.6, 0.6]}, metric)
     assert scores_of(table, 200)["fraction_of_ceiling"].isna().all() == missing
 

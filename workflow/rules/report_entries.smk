@@ -1,7 +1,7 @@
 # What a run leaves: the entries of its report, and everything that `results` asks for.
 
 
-KINDS = {method: options["kind"] for method, options in config["methods"].items()}
+KINDS = {method: configuration.judged_kind(options) for method, options in config["methods"].items()}
 COST_BY = ["rule", "method"]
 GPUS = {  # that a job asks for, as in the rules
     **dict.fromkeys(["pretrain", "pretrain_census", "finetune", "predict_by_script"], config["hardware"]["gpu"]),

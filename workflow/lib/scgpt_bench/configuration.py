@@ -39,6 +39,15 @@ class Run:
     checkpoints: dict[str, catalogue.Checkpoint]
 
 
+def judged_kind(options: Mapping[str, Any]) -> str:
+    """The kind that tables and figures go by, from a method's validated options.
+
+    A baseline (``ridge``, ``knn``) on the gene vectors of a checkpoint is an scGPT arm: judged, and no judge.
+    """
+    embedded = options["kind"] in ("ridge", "knn") and options.get("checkpoint")
+    return f"scgpt-embedding-{options['kind']}" if embedded else options["kind"]
+
+
 def validate(given: Mapping[str, Any], source: str) -> Run:
     """Check the configuration ``given`` (as read from YAML) and fill in every default; ``source`` names it in errors.
 

@@ -58,7 +58,8 @@ CONVENTIONS = {
         agrees_with=(("cell-eval 0.8.2 pearson_delta", 6), ("scgpt 0.2.4 compute_perturbation_metrics", 6)),
     ),
     "pearson_delta_centroid": Convention(
-        "the matched control mean plus the mean shift of the training perturbations, the same on both sides",
+        "the matched control mean plus the mean shift of the training perturbations, the same on both sides; where "
+        "test perturbations do nothing, predicting no change is right by it, and the mean shift of training is not",
         "product of the norms around each side's mean over genes",
         "Systema (Viñas Torné et al. 2025)",
     ),

@@ -27,6 +27,7 @@ BENCHMARK_CONTROLS = {CEILING, FLOOR, "oracle"}
 SIGNIFICANCE = 0.05
 SIGN_FLIPS = 9999
 EXACT_UP_TO = 13  # perturbations; all 2^13 sign patterns are then enumerated
+WITHOUT_FRACTION = {"energy_distance"}  # a second sample's is expected to be 0: what it comes out as is noise
 
 SCORE_COLUMNS = [
     *("dataset", "split", "method", "metric", "mean", "ci_low", "ci_high"),
@@ -59,8 +60,9 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
     more than one split, rows with split ``all`` pool the perturbations of all splits, each counted once.
 
     ``fraction_of_ceiling`` is mean / mean of ``technical-duplicate`` on the same split (its inverse for errors, where
-    lower is better); missing where the ceiling was not run, is not above 0, or is that of half of the cells only
-    (:func:`metrics.duplicate_is_at_full_depth`). It can exceed 1: a second sample has noise of its own.
+    lower is better); missing where the ceiling was not run, is not above 0, is that of half of the cells only
+    (:func:`metrics.duplicate_is_at_full_depth`), or is expected to be 0 (``WITHOUT_FRACTION``). It can exceed 1: a
+    second sample has noise of its own.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
     rows = []
     for dataset, split, metric, values in _blocks(metrics, kinds):
         ceiling = np.nan
-        if duplicate_is_at_full_depth(metric):
+        if duplicate_is_at_full_depth(metric) and metric not in WITHOUT_FRACTION:
             ceiling = values[_of_kind(values, kinds, {CEILING})].mean().mean()
         for method in values:
             scored = values[method].dropna().to_numpy()

@@ -87,6 +87,7 @@ _COLOURS = {
         "scgpt-knockout": "#cf8f00",
         "scgpt-generate": "#9a6a00",
         "scgpt-embedding-ridge": "#5c3d00",
+        "scgpt-embedding-knn": "#7a5c1e",
         "scgpt-scratch": "#f0835a",
         "scgpt-finetuned": "#d55e00",
     },

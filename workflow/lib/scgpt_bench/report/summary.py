@@ -1,7 +1,7 @@
 """The start page of the report: the verdict in words, and what limits it, from the run's own tables and statements.
 
 Every number stands in ``scores.tsv``, ``verdicts.tsv``, a data card or the statement of a method (``uns["method"]``);
-what a prediction without noise could reach is the square root of the ceiling.
+what a prediction without noise could reach at most is the square root of the ceiling.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from scgpt_bench.report.page import template
 
 HEADLINE = "pearson_delta"
 BESIDE = ("mse", "mae")  # metrics whose verdicts stand beside the headline's
+SIMPLE = ("train-mean", "ridge")  # kinds of baselines that published comparisons found hard to beat
 FEW = 10  # test perturbations below which a warning says so
 CEILING, FLOOR = "technical-duplicate", "shuffled"
 NAMED = 8  # names in a warning, beyond which their number must do
@@ -75,7 +76,8 @@ def places(run: Run) -> list[dict[str, Any]]:
     """For each data set: its split (``all`` where there are several), the answer in one sentence, a row per method.
 
     A measured mean is the true one with noise. Two of them correlate by the share ``R`` of the first in their variance,
-    the true one with either by its square root (attenuation, Spearman 1904): ``noise_free``.
+    the true one with either by its square root (attenuation, Spearman 1904). Of the mean of ``R`` over perturbations it
+    is the most that the mean of these roots can be: ``noise_free``.
     """
     found = []
     for dataset, scores in run.scores.groupby("dataset", sort=False):
@@ -121,7 +123,7 @@ def _answer(run: Run, rows: Sequence[Mapping[str, Any]]) -> str:
     scgpt = [row for row in rows if run.kinds[row["method"]].startswith("scgpt")]
     if not scgpt:
         return "No scGPT method was run on these data."
-    verdicts = [row["verdict"] for row in scgpt]
+    verdicts = {row["verdict"] for row in scgpt}
     if "too few perturbations" in verdicts:
         return (
             f"Too few test perturbations for a verdict on {len(rows)} method{'s' if len(rows) > 1 else ''}: no "
@@ -129,23 +131,39 @@ def _answer(run: Run, rows: Sequence[Mapping[str, Any]]) -> str:
         )
     if "data cannot tell" in verdicts:
         return (
-            "These data cannot tell: even a second sample of the same cells does not predict the responses better "
-            "than the responses of other perturbations do."
+            "These data cannot tell: not even a second sample of the same cells was shown to predict the responses "
+            "better than the responses of other perturbations do."
         )
+    without = _without_pretraining(run.statements)
+    pretrained = [row for row in scgpt if row["method"] not in without]
+    answer = _answer_of(pretrained) if pretrained else "No pretrained scGPT model was run on these data."
+    untrained = [row["method"] for row in scgpt if row["method"] in without and row["verdict"] == "better"]
+    if untrained:
+        answer += f" Better than the best baseline without any pretraining: {_listed(untrained)}."
+    return answer
+
+
+def _answer_of(rows: Sequence[Mapping[str, Any]]) -> str:
     # The best method that is better; else the best that is not shown to be worse; else the best of all.
+    verdicts = {row["verdict"] for row in rows}
     told = next((verdict for verdict in ("better", "indistinguishable") if verdict in verdicts), "worse")
-    named = [row for row in scgpt if row["verdict"] == told]
+    named = [row for row in rows if row["verdict"] == told]
     first, others = named[0], [row["method"] for row in named[1:]]
     against = f"the best baseline, {first['best_baseline']}"
-    effect = f"{first['difference']:+.3f}, 95 % interval {interval(first['ci_low'], first['ci_high'])}"
+    effect = f"{HEADLINE} {first['difference']:+.3f}, 95 % interval {interval(first['ci_low'], first['ci_high'])}"
+    otherwise = {"better": "worse", "worse": "better"}.get(told)
+    by = [metric for metric, verdict in zip(BESIDE, first["beside"], strict=True) if verdict == otherwise]
+    but = f" But by {' and '.join(by)} {first['method']} is {otherwise}." if by else ""
     if told == "better":
         also = f" So {'does' if len(others) == 1 else 'do'} {_listed(others)}." if others else ""
-        return f"Yes: {first['method']} predicts the responses better than {against} ({effect}).{also}"
+        return f"Yes: {first['method']} predicts the responses better than {against} ({effect}).{but}{also}"
     if told == "worse":
-        return f"No: every scGPT method is worse than {against}; the closest is {first['method']} ({effect})."
+        every = "every pretrained scGPT method" if len(rows) > 1 else first["method"]
+        closest = f"; the closest is {first['method']}" if len(rows) > 1 else ""
+        return f"No: {every} is worse than {against}{closest} ({effect}).{but}"
     return (
-        f"No scGPT method was shown to be better than {against}; {first['method']} cannot be told from it ({effect}). "
-        "That does not mean that they are equal."
+        f"No pretrained scGPT method was shown to be better than {against}; {first['method']} cannot be told from it "
+        f"({effect}). That does not mean that they are equal."
     )
 
 
@@ -157,7 +175,7 @@ def _score_of_kind(run: Run, scores: pd.DataFrame, kind: str) -> float | None:
 def warnings(run: Run) -> list[tuple[str, str]]:
     """What limits the verdicts, as (what, why it matters), the most important first."""
     of_scgpt = [statement for statement in run.statements if "load_report" in statement.says]
-    found = [*_of_source(run), *_of_weights(run.statements), *_of_data(run), *_of_genes(of_scgpt)]
+    found = [*_of_source(run), *_of_weights(run.statements), *_of_baselines(run), *_of_data(run), *_of_genes(of_scgpt)]
     found += [*_of_gaps(run), *_of_recipe(run.published, of_scgpt)]
     return list(dict.fromkeys(found))
 
@@ -177,11 +195,25 @@ def _of_source(run: Run) -> Iterable[tuple[str, str]]:
         )
 
 
+def _weights(statement: Statement) -> Mapping[str, Any] | None:
+    """What a method says of scGPT's weights, or of the gene vectors that it takes from them; None if it uses none."""
+    return statement.says.get("load_report") or statement.says.get("embeddings")
+
+
+def _without_pretraining(statements: Sequence[Statement]) -> set[str]:
+    """Methods that use scGPT with random weights, or trained from random weights."""
+    return {
+        statement.method
+        for statement in statements
+        if (report := _weights(statement))
+        and not (report["checkpoint_pretrained"] and report.get("n_pretrained", 1))  # gene vectors are not counted
+    }
+
+
 def _of_weights(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
     random_decoder, untrained = {}, {}
     for statement in statements:
-        tuned = "finetuning" in statement.says
-        report = statement.says.get("load_report") or statement.says.get("embeddings")
+        tuned, report = "finetuning" in statement.says, _weights(statement)
         if not report or (tuned and not report["n_pretrained"]):  # scgpt-scratch takes no weights
             continue
         if not report["checkpoint_pretrained"]:
@@ -199,6 +231,18 @@ def _of_weights(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
         yield (
             f"Untrained model: {method}",
             f"Its checkpoint {checkpoint} holds random weights: what it scores owes nothing to pretraining.",
+        )
+
+
+def _of_baselines(run: Run) -> Iterable[tuple[str, str]]:
+    missing = [kind for kind in SIMPLE if kind not in run.kinds.values()]
+    combined = any("+" in entry["perturbation"] for card in run.cards.values() for entry in card["perturbations"])
+    if combined and "additive" not in run.kinds.values():
+        missing.append("additive")
+    if missing and any(kind.startswith("scgpt") for kind in run.kinds.values()):
+        yield (
+            f"Baselines not run: {', '.join(missing)}",
+            "The best baseline is the best of those that were run. To be better than a weak one says little.",
         )
 
 
@@ -269,6 +313,13 @@ def _of_gaps(run: Run) -> Iterable[tuple[str, str]]:
             f"Not asked anything: {method} on {dataset}",
             f"In all drawn control cells the targets of {_listed(names, NAMED)} have the values that they are set to "
             f"already (a silenced one is expressed in none), so that {method} predicts no change.",
+        )
+    prompted = list(dict.fromkeys(statement.method for statement in run.statements if "targets" in statement.says))
+    if prompted:
+        yield (
+            f"Targeted genes are not predicted: {_listed(prompted)}",
+            "The prompt sets them, and the prediction leaves them as they are in control cells. "
+            f"{HEADLINE} counts them like any gene; {HEADLINE}_no_target leaves them out.",
         )
     for (method, dataset), names in _gathered(run, lambda says: says.get("genes_taken_as_unchanged", ())).items():
         yield (
