@@ -7,7 +7,16 @@ import pytest
 from scipy import sparse
 
 from scgpt_bench.data.on_disk import open_h5ad
-from scgpt_bench.evaluation.data_card import BLOCKS, blocks_of_cells, data_card, family, leakage_notes, split_half
+from scgpt_bench.evaluation.data_card import (
+    BLOCKS,
+    blocks_of_cells,
+    data_card,
+    family,
+    leakage_notes,
+    split_half,
+    split_notes,
+)
+from scgpt_bench.evaluation.pseudobulk import responses
 
 GENES = [f"G{i}" for i in range(60)]
 OPTIONS = {"dataset": "drop", "perturbation_kind": "interference", "minimum_reliability": 0.3}
@@ -105,6 +114,79 @@ def test_perturbations_in_other_batches_than_the_controls_are_confounded():
     assert any("(G2) mostly in other batches" in text for text in card["problems"])
 
 
+def mean_correlation_with_the_others(deltas, of_others):
+    total = of_others.sum(axis=0)
+    return np.mean([np.corrcoef(own, total - other)[0, 1] for own, other in zip(deltas, of_others, strict=True)])
+
+
+def test_noise_of_the_control_mean_is_told_from_a_shared_response():
+    """Against other control cells, as many as before, the deltas of perturbations share what the card says."""
+    found, expected = [], []
+    for seed in range(12):
+        cells, again = planted(n_controls=60, seed=seed), planted(n_controls=60, seed=100 + seed)
+        X = cells.X.toarray()
+        X[(cells.obs["perturbation"] != "control").to_numpy(), 55:] += 0.2
+        cells.X = sparse.csr_matrix(X)
+        deltas = responses(cells)[1].to_numpy()
+        control = (cells.obs["perturbation"] == "control").to_numpy()
+        disjoint = deltas + X[control].mean(axis=0) - again.X[control].mean(axis=0)
+        noise = card_of(cells)[0]["shared_control_noise"]
+        assert noise["same_controls"] == pytest.approx(mean_correlation_with_the_others(deltas, deltas), abs=1e-4)
+        found.append(noise["disjoint_controls"])
+        expected.append([mean_correlation_with_the_others(deltas, other) for other in (disjoint, deltas)])
+    other_controls, same_controls = np.mean(expected, axis=0)
+    assert np.mean(found) == pytest.approx(other_controls, abs=0.015)
+    assert same_controls - other_controls > 0.05
+
+
+def with_batch_effect(cells, size=0.5):
+    """``size`` more of the last 30 genes in every cell of batch b1, where half of the controls are."""
+    X = cells.X.toarray()
+    X[np.ix_((cells.obs["batch"] == "b1").to_numpy(), np.arange(60) >= 30)] += size
+    return anndata.AnnData(sparse.csr_matrix(X), obs=cells.obs, var=cells.var)
+
+
+def test_a_difference_between_batches_that_counts_as_response_is_measured():
+    """G2 has cells of b1 alone: half of the difference between batches, over 30 genes, is in its delta."""
+    cells = planted(n_cells=240)
+    cells = with_batch_effect(cells[(cells.obs["perturbation"] != "G2") | (cells.obs["batch"] == "b1")].copy())
+    card, table = card_of(cells)
+    length = np.linalg.norm(responses(cells)[1].loc["G2"])
+    assert table.loc["G2", "batch_shift"] == pytest.approx(0.25 * np.sqrt(30) / length, rel=0.05)
+    assert table.loc[["G0", "G1", "G3+G4"], "batch_shift"].max() < 0.05
+    assert list(table.index[table["confounded"]]) == ["G2"]
+    (problem,) = [text for text in card["problems"] if "between batches" in text]
+    assert problem.startswith("1 of 4 perturbations (G2) whose response takes in a difference between batches")
+
+
+def test_noise_of_the_controls_of_a_batch_is_no_shift():
+    """Ten controls a batch, in which all is alike: the means of half of them make a squared shift of 0.2."""
+    squares = []
+    for seed in range(12):
+        cells = planted(n_controls=40, silent=(), seed=seed)
+        cells.obs["batch"] = [f"b{i % 4}" if i < 40 else "b1" for i in range(cells.n_obs)]
+        squares.append(card_of(cells)[1]["batch_shift"].astype(float) ** 2)
+    assert np.mean(squares) < 0.03
+
+
+def test_what_differs_between_cell_types_is_no_difference_between_batches():
+    cells = planted()
+    cells = with_batch_effect(cells[(cells.obs["perturbation"] != "G2") | (cells.obs["batch"] == "b1")].copy())
+    cells.obs["cell_type"] = cells.obs["batch"]
+    assert card_of(cells)[1]["batch_shift"].tolist() == [0, 0, 0, 0]
+
+
+def test_where_no_batch_has_two_controls_a_shift_is_unknown():
+    cells = planted()
+    batch = cells.obs["batch"].astype(str)
+    batch[cells.obs["perturbation"] == "G2"] = "b3"
+    batch.iloc[0] = "b3"  # a control cell
+    cells.obs["batch"] = batch.astype("category")
+    card = card_of(cells)[0]
+    assert [entry["batch_shift"] is None for entry in card["perturbations"]] == [False, False, True, False]
+    assert not any(entry["confounded"] for entry in card["perturbations"])
+
+
 def test_the_card_is_the_same_from_disk_by_chunks_and_in_any_order(tmp_path, monkeypatch):
     cells = planted()
     expected = card_of(cells)[0]
@@ -119,6 +201,8 @@ def test_the_card_is_the_same_from_disk_by_chunks_and_in_any_order(tmp_path, mon
         assert [one[key] for key in exact] == [other[key] for key in exact]
         for key in ("reliability", "reliability_low", "reliability_high", "shared_response", "target_log_fold_change"):
             assert one[key] == pytest.approx(other[key], rel=1e-6)
+        assert one["batch_shift"] == pytest.approx(other["batch_shift"], abs=1e-6)
+    assert found["shared_control_noise"] == pytest.approx(expected["shared_control_noise"], rel=1e-6)
 
 
 def test_few_cells_have_a_reliability_without_an_interval():
@@ -154,6 +238,18 @@ def test_leakage_names_shared_genes_and_relatives():
     assert "fold0: 1 of 2 perturbations (FOS+JUN) have a gene that training perturbs too" in notes
     assert "STAT3" in notes
     assert "human: unknown." in notes
+
+
+def test_what_a_split_leaves_out_or_judges_by_few_cells_is_named():
+    numbers = {"A": 29, "B": 30, "C": 12, "D": 12, "E": 50}
+    card = {"perturbations": [{"perturbation": name, "n_cells": number} for name, number in numbers.items()]}
+    fixed = pd.DataFrame({"perturbation": ["A", "B", "C", "D"], "role": ["test", "test", "validation", "train"]})
+    dealt = pd.DataFrame({"perturbation": list(numbers), "role": ["train", "test", "train", "train", "validation"]})
+    left_out, few = split_notes(card, {"theirs": fixed, "fold0": dealt}, minimum_cells=30)
+    assert left_out.startswith("theirs: 1 of 5 perturbations (E) are not used: its file does not name them")
+    assert few.startswith(
+        "theirs: 2 of 4 perturbations (A, C) are tested or choose a model, as its file says, on fewer"
+    )
 
 
 @pytest.mark.parametrize(

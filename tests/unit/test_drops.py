@@ -30,6 +30,7 @@ def card(dataset, names, unreliable=(), **more):
     numbers = {"n_cells": 1000, "n_controls": 300, "n_genes": 60, "n_batches": 2, "n_cell_types": 1}
     numbers |= {"n_perturbations": len(names), "n_combinations": 0, "n_reliable": len(names) - len(unreliable)}
     numbers |= {"median_reliability": 0.8, "median_shared_response": 0.2, "minimum_reliability": 0.3}
+    numbers["shared_control_noise"] = {"same_controls": 0.28, "disjoint_controls": 0.19}
     texts = {"values_evidence": "counts", "dropped_perturbations": [], "problems": [], "repairs": []}
     return {"dataset": dataset, **numbers, **texts, "perturbations": records, **more}
 
@@ -91,7 +92,7 @@ def test_pages_and_figures_show_names_as_they_are(table, tmp_path):
     hostile = "<b>Ä & 'b'</b>"
     before, now = card("v1", ["A", "B"]), card("v2", ["A", "B", hostile], unreliable=[hostile])
     pages = [
-        card_text({**now, "problems": [hostile]}, [hostile]),
+        card_text({**now, "problems": [hostile]}, [hostile], [hostile]),
         facts_table(hostile, compare_cards(before, now)),
     ]
     for page in pages:

@@ -256,6 +256,34 @@ def test_guides_in_place_of_genes_are_refused_with_the_two_readings(drop, ending
         run(drop, replace(ROW, combination_separator=None))
 
 
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [
+        (("STAT1_P1", "STAT1_P2"), "2 labels look like guides or promoters of one gene (STAT1_P1 and STAT1_P2)"),
+        (("STAT1", "STAT1-2"), "(STAT1 and STAT1-2)"),
+        (("MYC_1", "MYC_P1P2"), "(MYC_1 and MYC_P1P2)"),
+        (("MYC", "MYC.2"), "(MYC and MYC.2)"),
+        (("NKX2-1", "NKX2-5"), None),
+        (("ATG5", "ATG7"), None),
+        (("STAT1", "stat1"), None),
+    ],
+)
+def test_a_few_labels_of_one_gene_are_named(drop, labels, named):
+    """JUN, FOS and CD19 are most of the labels; MYC, NKX2-1 and ATG5 were not measured."""
+    drop.obs["label"] = ["ctrl"] * 6 + ["JUN", "FOS", "CD19", *labels] * 2 + ["ctrl"] * 4
+    problems = [text for text in understood(drop)["problems"] if "guides" in text]
+    assert len(problems) == (named is not None)
+    assert all(named in text and "guide_suffix" in text for text in problems)
+    merged = run(drop, replace(ROW, guide_suffix=r"[-_.](P?\d+)+$"))
+    assert named is None or not [text for text in merged.uns["harmonized"]["problems"] if "guides" in text]
+
+
+def test_most_labels_named_after_both_promoters_are_refused_with_a_suffix_for_them(drop):
+    drop.obs["label"] = ["ctrl"] * 8 + ["STAT1_P1P2"] * 6 + ["CD19_P1P2"] * 6
+    with pytest.raises(InputError, match=r"such as _P\\d\+P\\d\+\$"):
+        run(drop)
+
+
 def test_control_cells_without_a_guide_are_unassigned_and_left_out(drop):
     drop.obs["guide"] = ["NT1", None, "unassigned", *["NT2"] * 5, *["S1"] * 12]
     result = run(drop, replace(ROW, guide_column="guide"))

@@ -214,10 +214,36 @@ def test_a_run_without_limits_says_so():
     assert "Nothing that the workflow checks." in summary.page(made)
 
 
+def card(*perturbations, same=0.2, disjoint=0.2):
+    """As much of ``card.json`` as the start page reads, of (name, reliable, confounded, batch shift)."""
+    keys = ("perturbation", "reliable", "confounded", "batch_shift")
+    return {
+        "perturbations": [dict(zip(keys, entry, strict=True)) for entry in perturbations],
+        "shared_control_noise": {"same_controls": same, "disjoint_controls": disjoint},
+    }
+
+
+def test_noise_of_the_control_mean_is_named_where_it_is_as_large_as_a_difference():
+    why = dict(summary.warnings(run(cards={"drop": card(same=0.28, disjoint=0.19), "clean": card(same=0.24)})))
+    assert "Noise of the control mean: clean" not in why
+    said_of_noise = why["Noise of the control mean: drop"]
+    assert said_of_noise.startswith("The mean response of all other perturbations scores 0.28 here in pearson_delta")
+    assert "would score 0.19 if it had other control cells" in said_of_noise
+    assert "prompted methods cannot" in said_of_noise
+
+
+def test_batches_that_count_as_response_are_named():
+    confounded = card(("A", True, False, 0.1), ("B", True, True, 0.33), ("C", True, False, None))
+    why = dict(summary.warnings(run(cards={"drop": confounded, "clean": card(("A", True, False, 0.1))})))
+    assert "Batches count as response: clean" not in why
+    assert why["Batches count as response: drop"].startswith("1 of 3 (B) are spread over other batches")
+    assert "up to 33 % of the length" in why["Batches count as response: drop"]
+
+
 def test_unreliable_perturbations_and_targets_that_cannot_be_told_are_named():
-    card = {"perturbations": [{"perturbation": "A", "reliable": True}, {"perturbation": "B", "reliable": False}]}
+    poor = card(("A", True, False, 0.0), ("B", False, False, 0.0))
     untold = said("tuned", targets_outside_vocabulary=["LINC1"])
-    why = dict(summary.warnings(run(statements=[untold], cards={"drop": card})))
+    why = dict(summary.warnings(run(statements=[untold], cards={"drop": poor})))
     assert why["Unreliable perturbations: drop"].startswith("1 of 2 have a response")
     assert "(B)" in why["Unreliable perturbations: drop"]
     assert why["Targets unknown to scGPT: drop"].startswith("LINC1: neither measured nor in the vocabulary")

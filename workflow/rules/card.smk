@@ -47,6 +47,7 @@ rule card_page:
         code=code("card_page.py"),
         perturbation_kind=perturbation_kind_of_dataset,
         checkpoints=pretraining_as_declared(),
+        minimum_cells=config["splits"]["minimum_cells"],
     script:
         "../scripts/card_page.py"
 

@@ -7,6 +7,7 @@ and to write them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -283,14 +284,21 @@ def _check_targets(
             f"(such as {_suffix_of(ending)}), or guide_suffix and other labels if these are not guides"
         )
         raise InputError(source, where, f"labels that look like guides: {shown}", expected)
+    groups = names_of_genes.labels_of_one_gene(targets, symbols)
+    if groups:
+        shown = "; ".join(" and ".join(group) for group in groups[:5]) + ("; ..." if len(groups) > 5 else "")
+        problems.append(
+            f"{sum(map(len, groups))} labels look like guides or promoters of one gene ({shown}): one may be "
+            "trained on and another tested, unless guide_suffix in the data-set table makes them one perturbation"
+        )
     if not any(target.upper() in {symbol.upper() for symbol in symbols} for target in targets):
         problems.append(f"none of the {len(targets)} targets is among the measured genes")
 
 
 def _suffix_of(ending: str) -> str:
     """A regular expression for endings like this one."""
-    stem = ending.rstrip("0123456789")
-    return f"{stem}\\d+$" if stem != ending else "[-_.][ACGT]+$"
+    pattern = re.sub(r"\d+", r"\\d+", ending)
+    return f"{pattern}$" if pattern != ending else "[-_.][ACGT]+$"
 
 
 def _guides(

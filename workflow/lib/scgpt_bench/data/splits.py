@@ -213,7 +213,8 @@ def read_split_file(path: str | Path, perturbations: Iterable[str]) -> pd.DataFr
     - ``.pkl``, ``.pickle``: what GEARS writes (``set2conditions``), the same object as a pickle. Only dictionaries,
       lists and strings are read from it; anything else is refused before it is executed.
 
-    Measured perturbations that the file does not name are not used.
+    Measured perturbations that the file does not name are not used. Roles are taken as they are, however few cells a
+    perturbation has, so that a published split stays what it is; the data card names what is judged by few cells.
 
     Parameters
     ----------

@@ -16,9 +16,9 @@ SPREADSHEET_DATE = re.compile(
     r"|\d{4}-\d\d-\d\d(?: 00:00:00)?|\d{1,2}/\d{1,2}/\d{2,4}",
     re.IGNORECASE,
 )
-# What distinguishes the guides of one gene: g1, _2, .3, -sg4, _g5, or the guide's sequence.
+# What distinguishes the guides or promoters of one gene: g1, _2, .3, -sg4, _g5, _P1, _P1P2, or the guide's sequence.
 _GUIDE = re.compile(
-    r"(.+?)((?:[-_.](?:sg|g|guide|grna)?|(?:sg|g|guide|grna)[-_.]?)\d+|[-_.][ACGT]{15,})", re.IGNORECASE
+    r"(.+?)((?:[-_.](?:sg|g|guide|grna)?|(?:sg|g|guide|grna)[-_.]?)\d+|[-_.](?:p\d+)+|[-_.][ACGT]{15,})", re.IGNORECASE
 )
 UNASSIGNED = {"", "*", "-", "?", "nan", "none", "na", "<na>", "unassigned", "unknown", "ambiguous", "undetermined"}
 UNASSIGNED |= {"doublet", "multiplet", "no guide", "no_guide", "noguide", "no-guide"}
@@ -84,3 +84,19 @@ def guides_of_genes(targets: Iterable[str], measured: Iterable[str]) -> Mapping[
         if match and match[1].upper() in known:
             found[target] = (match[1], match[2])
     return found
+
+
+def labels_of_one_gene(targets: Sequence[str], measured: Iterable[str]) -> list[list[str]]:
+    """Groups of targets that differ in a guide's or promoter's ending only, or in having one.
+
+    What was measured under its own name is a gene, and so may be what was not (NKX2-1 and NKX2-5, ATG5 and ATG7): what
+    such names share has to be measured or a target itself, unless the ending begins with ``_``, which is in no symbol.
+    """
+    known = {gene.upper() for gene in measured}
+    genes = known | {target.upper() for target in targets}
+    groups: dict[str, list[str]] = {}
+    for target in targets:
+        match = None if target.upper() in known else _GUIDE.fullmatch(target)
+        shared = match[1] if match and (match[2].startswith("_") or match[1].upper() in genes) else target
+        groups.setdefault(shared, []).append(target)
+    return [group for group in groups.values() if len(group) > 1]

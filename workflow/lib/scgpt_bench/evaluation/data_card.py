@@ -22,6 +22,9 @@ BLOCKS = 10
 SUMS_AT_ONCE = 2**26  # float64 values: 512 MiB of sums per block in one pass over the cells
 FALSE_DISCOVERY_RATE = 0.05
 ELSEWHERE = 0.5  # share of a perturbation's cells in other batches than the controls that is worth a warning
+# Share of a response's length that is worth a warning. Who predicts nothing but the shift scores about so much in
+# pearson_delta; in 40 simulated responses that share nothing else, 0.24 for all of them lifted train-mean by 0.13.
+BATCH_SHIFT = 0.2
 
 
 def data_card(
@@ -47,6 +50,15 @@ def data_card(
       al. 2025).
     - ``batch_distance``: share of the cells that would have to change batch to be spread over batches as the controls
       are.
+    - ``batch_shift``: how far the control mean would move if controls were matched by batch as well as by cell type, as
+      a share of the length of the response (Euclidean norms). Its square is the product of the shifts of two halves of
+      the controls, so that their noise adds nothing; nor do cells whose batch has fewer than two controls of their type
+      (None where all are such). ``confounded``: it is more than ``BATCH_SHIFT``.
+    - ``shared_control_noise``: mean over perturbations of the Pearson correlation between the delta and the mean delta
+      of all others. ``same_controls``: both against the mean of all controls, as in the scores. ``disjoint_controls``:
+      as if either side had as many controls of its own; its covariance is the mean over all pairs of different blocks
+      of the controls, one for either side. The difference is noise of the control mean, which is in every delta; of a
+      cell type with fewer than ``BLOCKS`` controls it shows a part.
 
     Parameters
     ----------
@@ -68,6 +80,7 @@ def data_card(
     shares = shares.div(shares.sum(axis=1), axis=0)
     control = _Controls(cells, labels, types, list(shares.columns))
     rows, means = [], np.empty((len(perturbations), cells.n_vars))
+    lengths = np.empty(len(perturbations))  # of the responses
     at_once = max(1, SUMS_AT_ONCE // (BLOCKS * cells.n_vars))
     for start in range(0, len(perturbations), at_once):
         names = perturbations[start : start + at_once]
@@ -75,6 +88,7 @@ def data_card(
         for position, name in enumerate(names):
             weights = shares.loc[name].to_numpy()
             means[start + position] = group.mean[position]
+            lengths[start + position] = np.linalg.norm(group.mean[position] - control.mean(weights))
             rows.append(
                 {
                     "perturbation": name,
@@ -86,7 +100,10 @@ def data_card(
             )
     table = pd.DataFrame(rows)
     table["shared_response"] = _shared_responses(means, shares.to_numpy(), control)
-    table = table.join(_batches(cells.obs["batch"].astype(str).to_numpy(), labels), on="perturbation")
+    batches = cells.obs["batch"].astype(str).to_numpy()
+    table = table.join(_batches(batches, labels), on="perturbation")
+    table["batch_shift"] = _batch_shifts(cells, labels, types, batches, lengths)
+    table["confounded"] = table["batch_shift"] > BATCH_SHIFT
     table["reliable"] = table["reliability"] >= minimum_reliability
     harmonized = cells.uns.get("harmonized", {})
     return {
@@ -102,6 +119,7 @@ def data_card(
         "n_reliable": int(table["reliable"].sum()),
         "median_reliability": float(table["reliability"].median()),
         "median_shared_response": float(table["shared_response"].median()),
+        "shared_control_noise": _shared_control_noise(means, shares.to_numpy(), control),
         "values_evidence": str(harmonized.get("values_evidence", "")),
         "dropped_perturbations": _sentences(harmonized.get("dropped_perturbations", ())),
         "problems": _sentences(harmonized.get("problems", ())) + _problems(table, perturbation_kind),
@@ -289,7 +307,7 @@ def _n_de_genes(group: _Perturbed, position: int, control: _Controls, weights: n
 def _shared_responses(means: np.ndarray, shares: np.ndarray, control: _Controls) -> list[float]:
     if len(means) < 2:
         return [np.nan] * len(means)
-    first, second = means.copy(), means
+    first, second = means.copy(), means.copy()
     for row, weights in enumerate(shares):
         blocks = control.blocks(weights)
         first[row] -= blocks[: BLOCKS // 2].mean(axis=0)
@@ -303,12 +321,63 @@ def _shared_responses(means: np.ndarray, shares: np.ndarray, control: _Controls)
     return cosines
 
 
+def _shared_control_noise(means: np.ndarray, shares: np.ndarray, control: _Controls) -> dict[str, float | None]:
+    """See :func:`data_card`; None where no perturbation has another one."""
+    if len(means) < 2:
+        return {"same_controls": None, "disjoint_controls": None}
+
+    def by_block(position: int) -> np.ndarray:
+        """[blocks x genes]: the delta against each block of the controls, centred over genes."""
+        deltas = means[position] - control.blocks(shares[position])
+        return deltas - deltas.mean(axis=1, keepdims=True)
+
+    total = sum(map(by_block, range(len(means))))
+    correlations = np.zeros((len(means), 2))
+    different = ~np.eye(BLOCKS, dtype=bool)
+    for position in range(len(means)):
+        own = by_block(position)
+        rest = total - own
+        products = own @ rest.T
+        size = np.linalg.norm(own.mean(axis=0)) * np.linalg.norm(rest.mean(axis=0))
+        if size > 0:
+            correlations[position] = products.mean() / size, products[different].mean() / size
+    same, disjoint = correlations.mean(axis=0)
+    return {"same_controls": float(same), "disjoint_controls": float(disjoint)}
+
+
 def _batches(batches: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     counts = pd.crosstab(labels, batches)
     spread = counts.div(counts.sum(axis=1), axis=0)
     perturbed = counts.index != CONTROL
     distance = 0.5 * (spread[perturbed] - spread.loc[CONTROL]).abs().sum(axis=1)
     return pd.DataFrame({"n_batches": (counts[perturbed] > 0).sum(axis=1), "batch_distance": distance})
+
+
+def _batch_shifts(
+    cells: anndata.AnnData, labels: np.ndarray, types: np.ndarray, batches: np.ndarray, lengths: np.ndarray
+) -> list[float]:
+    """``batch_shift`` of every perturbation, sorted by name; ``lengths`` are those of their responses."""
+    stratum, strata = pd.factorize(pd.MultiIndex.from_arrays([types, batches]))
+    type_of, group = strata.get_level_values(0), np.full(cells.n_obs, -1)
+    for number, (cell_type, batch) in enumerate(strata):
+        own = np.flatnonzero((labels == CONTROL) & (stratum == number))
+        group[own] = 2 * number + blocks_of_cells(cells.obs_names[own], CONTROL, cell_type, batch) % 2
+    sums = np.zeros((2 * len(strata), cells.n_vars))
+    for chunk, codes in _groups(cells, group):
+        add_rows(sums, chunk, codes)
+    sums = sums.reshape(len(strata), 2, -1)
+    n = np.bincount(group[group >= 0], minlength=2 * len(strata)).reshape(len(strata), 2, 1)
+    known, from_mean = (n > 0).all(axis=(1, 2)), np.zeros_like(sums)  # batch mean minus that of its cell type, by half
+    for cell_type in type_of.unique():
+        here = known & (type_of == cell_type)
+        from_mean[here] = sums[here] / n[here] - sums[here].sum(axis=0) / n[here].sum(axis=0)
+    n_cells = pd.crosstab(labels, stratum).drop(CONTROL)
+    shifts = []
+    for weights, length in zip(n_cells.to_numpy(dtype=float), lengths, strict=True):
+        first, second = np.tensordot(weights / weights.sum(), from_mean, axes=1)
+        defined = weights[known].any() and length > 0
+        shifts.append(float(np.sqrt(max(first @ second, 0)) / length) if defined else np.nan)
+    return shifts
 
 
 def _problems(table: pd.DataFrame, perturbation_kind: str) -> list[str]:
@@ -325,6 +394,12 @@ def _problems(table: pd.DataFrame, perturbation_kind: str) -> list[str]:
     elsewhere = table.loc[table["batch_distance"] > ELSEWHERE, "perturbation"]
     if len(elsewhere):
         problems.append(f"{_some(elsewhere, len(table))} mostly in other batches than the controls: confounded")
+    confounded = table.loc[table["confounded"], "perturbation"]
+    if len(confounded):
+        problems.append(
+            f"{_some(confounded, len(table))} whose response takes in a difference between batches: matching controls "
+            f"by batch too would move their mean by more than {100 * BATCH_SHIFT:.0f} % of its length"
+        )
     return problems
 
 
@@ -366,6 +441,35 @@ def leakage_notes(splits: dict[str, pd.DataFrame], checkpoints: dict[str, str]) 
                 f"{split}: training perturbs genes of the same name but for the last number or letter: {shown}."
             )
     return notes + [f"{name}: {declared}" for name, declared in checkpoints.items()]
+
+
+def split_notes(card: Mapping[str, Any], splits: Mapping[str, pd.DataFrame], minimum_cells: int) -> list[str]:
+    """Perturbations that a split leaves out, and those that a fixed one judges by few cells: sentences.
+
+    Parameters
+    ----------
+    card, splits
+        ``card.json``, and ``split.tsv`` by the name of the split.
+    minimum_cells
+        Cells below which a split that is dealt here neither tests nor validates a perturbation.
+    """
+    n_cells = {row["perturbation"]: row["n_cells"] for row in card["perturbations"]}
+    notes = []
+    for split, table in splits.items():
+        role_of = dict(zip(table["perturbation"], table["role"], strict=True))
+        left_out = [name for name in n_cells if name not in role_of]
+        if left_out:
+            notes.append(
+                f"{split}: {_some(left_out, len(n_cells))} are not used: its file does not name them, or they would be "
+                f"judged by fewer than {minimum_cells} cells (splits.minimum_cells)."
+            )
+        few = [name for name, role in role_of.items() if role != "train" and n_cells[name] < minimum_cells]
+        if few:
+            notes.append(
+                f"{split}: {_some(few, len(role_of))} are tested or choose a model, as its file says, on fewer than "
+                f"{minimum_cells} cells (splits.minimum_cells): what is measured of them is mostly noise."
+            )
+    return notes
 
 
 def family(gene: str) -> str:

@@ -142,8 +142,9 @@ def card_table(card: Mapping[str, Any]) -> pd.DataFrame:
     return table
 
 
-def card_text(card: Mapping[str, Any], leakage: Sequence[str]) -> str:
+def card_text(card: Mapping[str, Any], leakage: Sequence[str], of_splits: Sequence[str]) -> str:
     """``card.json`` as a piece of HTML for the report: what is wrong first, then what was measured."""
+    noise = card["shared_control_noise"]
     facts = {
         "cells": f"{card['n_cells']:,}, {card['n_controls']:,} of them controls",
         "genes": f"{card['n_genes']:,}",
@@ -154,12 +155,16 @@ def card_text(card: Mapping[str, Any], leakage: Sequence[str]) -> str:
         f"{card['minimum_reliability']:g}); median {card['median_reliability']:.2f}",
         "shared response": f"cosine {card['median_shared_response']:.2f} (median) between one perturbation's response "
         "and the mean response of all others",
+        "noise of the control mean": f"correlation {noise['same_controls']:.2f} (mean) between one perturbation's "
+        "response and the mean response of all others, which are measured against the same controls; "
+        f"{noise['disjoint_controls']:.2f} if the others had as many controls of their own",
         "left out for too few cells": ", ".join(card["dropped_perturbations"]) or "none",
     }
     lists = (
         ("Problems", card["problems"]),
         ("Repairs", card["repairs"]),
         ("What test and training share", leakage),
+        ("What splits leave out, or judge by few cells", of_splits),
     )
     return "".join(
         f"<h4>{title}</h4><ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts) or '<li>none</li>'}</ul>"

@@ -20,6 +20,7 @@ BESIDE = ("mse", "mae")  # metrics whose verdicts stand beside the headline's
 SIMPLE = ("train-mean", "ridge")  # kinds of baselines that published comparisons found hard to beat
 FEW = 10  # test perturbations below which a warning says so
 CEILING, FLOOR = "technical-duplicate", "shuffled"
+CONTROL_NOISE = 0.05  # of a Pearson delta, beyond which a warning says so: smaller differences are rarely found
 NAMED = 8  # names in a warning, beyond which their number must do
 
 
@@ -175,7 +176,8 @@ def _score_of_kind(run: Run, scores: pd.DataFrame, kind: str) -> float | None:
 def warnings(run: Run) -> list[tuple[str, str]]:
     """What limits the verdicts, as (what, why it matters), the most important first."""
     of_scgpt = [statement for statement in run.statements if "load_report" in statement.says]
-    found = [*_of_source(run), *_of_weights(run.statements), *_of_baselines(run), *_of_data(run), *_of_genes(of_scgpt)]
+    found = [*_of_source(run), *_of_weights(run.statements), *_of_baselines(run), *_of_data(run)]
+    found += [*_of_control_noise(run), *_of_batches(run), *_of_genes(of_scgpt)]
     found += [*_of_gaps(run), *_of_recipe(run.published, of_scgpt)]
     return list(dict.fromkeys(found))
 
@@ -267,6 +269,35 @@ def _of_data(run: Run) -> Iterable[tuple[str, str]]:
                 f"Unreliable perturbations: {dataset}",
                 f"{len(poor)} of {len(listed)} have a response that two halves of their own cells do not agree on "
                 f"({_listed(poor, NAMED)}): their scores are mostly noise.",
+            )
+
+
+def _of_control_noise(run: Run) -> Iterable[tuple[str, str]]:
+    for dataset, card in run.cards.items():
+        same, disjoint = (card["shared_control_noise"][key] for key in ("same_controls", "disjoint_controls"))
+        if same - disjoint > CONTROL_NOISE:
+            yield (
+                f"Noise of the control mean: {dataset}",
+                f"The mean response of all other perturbations scores {same:.2f} here in {HEADLINE}, and would score "
+                f"{disjoint:.2f} if it had other control cells. The difference is noise of the one control mean that "
+                "every response subtracts. Baselines and fine-tuned models learn it from the training perturbations, "
+                "prompted methods cannot: verdicts on the latter are tilted against them.",
+            )
+
+
+def _of_batches(run: Run) -> Iterable[tuple[str, str]]:
+    for dataset, card in run.cards.items():
+        listed = card["perturbations"]
+        confounded = [entry for entry in listed if entry["confounded"]]
+        if confounded:
+            largest = max(entry["batch_shift"] for entry in confounded)
+            names = [entry["perturbation"] for entry in confounded]
+            yield (
+                f"Batches count as response: {dataset}",
+                f"{len(names)} of {len(listed)} ({_listed(names, NAMED)}) are spread over other batches than the "
+                "controls, which are matched by cell type only: a difference between batches makes up to "
+                f"{100 * largest:.0f} % of the length of their response. Where perturbations share it, it is learned "
+                "from those that are for training, and the right prediction without it scores less.",
             )
 
 
