@@ -5,16 +5,19 @@ what is true of an experiment is the mean over all 370. ``scgpt_bench.evaluation
 here, and every report shows it.
 """
 
+from itertools import combinations
 from pathlib import Path
 
 import anndata
+import numpy as np
 import pandas as pd
 import pytest
 
 from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.harmonize import harmonize
-from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.data.planted import generate
+from scgpt_bench.data.splits import gears_simulation
 from scgpt_bench.evaluation.calibration import (
     BETTER,
     BLIND,
@@ -155,3 +158,35 @@ def test_the_report_states_what_is_measured(measured):
         # Other processors round otherwise, which may turn a few draws.
         tolerance = {"abs": 2e-4, "rel": 0.02} if key[2] == TRUE_DIFFERENCE else {"abs": 1.5}
         assert MEASURED[key] == pytest.approx(figures, **tolerance), key
+
+
+@pytest.mark.parametrize(("of_genes", "false", "false_by_gene"), [(1.0, 24, 6), (0.5, 14, 6), (0.0, 5, 6)])
+def test_verdicts_on_test_perturbations_that_share_genes_are_too_confident(of_genes, false, false_by_gene):
+    """GEARS' simulation split of 105 singles and 131 pairs, as many as in Norman's screen; the true difference is 0.
+
+    A share ``of_genes`` of the variance of the differences is that of effects of the genes. A variance that sums over
+    all pairs of perturbations that share a gene is about right (Aronow, Samii and Assenova 2015, Political Analysis
+    23:564).
+    """
+    random = random_generator(1, "shared genes")
+    genes = [f"G{number:03d}" for number in range(105)]
+    pairs = random.permutation(["+".join(pair) for pair in combinations(genes, 2)])[:131]
+    split = gears_simulation(np.repeat([*genes, *pairs], 30), dataset="norman", seed=1, minimum_cells=30)
+    names = split.loc[split["role"] == "test", "perturbation"].tolist()
+    targets = np.array([[gene in genes_of(name) for gene in genes] for name in names], dtype=float)
+    share = targets @ targets.T > 0
+    targets /= np.sqrt(targets.sum(axis=1, keepdims=True))
+    rows, z = [], []
+    for number in range(400):
+        noise = random.normal(size=len(names))
+        difference = np.sqrt(of_genes) * targets @ random.normal(size=len(genes)) + np.sqrt(1 - of_genes) * noise
+        deviation = difference - difference.mean()
+        z.append(difference.sum() / np.sqrt(deviation @ share @ deviation))
+        for method, values in (("train-mean", np.zeros(len(names))), ("scgpt-finetuned", difference)):
+            rows.append(pd.DataFrame({"perturbation": names, "value": values}).assign(dataset=number, method=method))
+    table = pd.concat(rows).assign(split="gears1", seed=0, metric="pearson_delta")
+    kinds = {"train-mean": "train-mean", "scgpt-finetuned": "scgpt-finetuned"}
+    judged = verdicts(table, kinds, bootstrap_draws=100, seed=1)
+    assert (len(names), (share.sum(axis=1) > 1).sum()) == (96, 92)
+    assert 100 * (judged["verdict"] != "indistinguishable").mean() == pytest.approx(false, abs=1.5)
+    assert 100 * np.mean(np.abs(z) > 1.96) == pytest.approx(false_by_gene, abs=1.5)

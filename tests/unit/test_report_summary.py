@@ -249,6 +249,58 @@ def test_unreliable_perturbations_and_targets_that_cannot_be_told_are_named():
     assert why["Targets unknown to scGPT: drop"].startswith("LINC1: neither measured nor in the vocabulary")
 
 
+def by_class(verdicts, split="fold0"):
+    """``scores_by_class.tsv`` with these verdicts on ``tuned``: unseen single genes, combinations of seen ones."""
+    rows = [
+        ("drop", split, *of, method, "pearson_delta", n, difference, verdict)
+        for of, n, difference, verdict in zip([(1, 0), (2, 2)], (27, 1), (0.1, -0.04), verdicts, strict=True)
+        for method, verdict in (("tuned", verdict), ("ridge", None))
+    ]
+    columns = [*("dataset", "split", "n_genes", "n_genes_seen", "method", "metric")]
+    return pd.DataFrame(rows, columns=[*columns, "n_perturbations", "difference", "verdict"])
+
+
+@pytest.mark.parametrize(
+    ("pooled", "of_classes", "warned"),
+    [
+        ("indistinguishable", ("better", "worse"), True),
+        ("indistinguishable", ("indistinguishable", "worse"), True),
+        ("better", ("better", "worse"), True),
+        ("data cannot tell", ("better", "data cannot tell"), True),
+        ("better", ("better", "indistinguishable"), False),
+        ("better", ("too few perturbations", "indistinguishable"), False),
+    ],
+)
+def test_a_verdict_that_a_class_contradicts_is_named_with_those_of_all_classes(pooled, of_classes, warned):
+    what = "Unlike verdicts by class: tuned on drop"
+    made = run(pooled, scores_by_class=by_class(of_classes))
+    assert (what in whats(made)) == warned
+    assert what not in whats(dataclasses.replace(made, kinds={**KINDS, "tuned": "imported"}))
+    if warned:
+        assert dict(summary.warnings(made))[what].startswith(
+            f"Over all test perturbations {pooled}; by how many of their genes were seen in training: {of_classes[0]} "
+            f"with 0 of 1 (+0.100, 27 perturbations), {of_classes[1]} with 2 of 2 (-0.040, 1 perturbation)."
+        )
+
+
+def test_a_class_is_judged_over_all_splits_or_by_the_only_one_that_tests_it():
+    fold, pooled = by_class(("better", "worse")), by_class(("better", "indistinguishable"), "all")
+    made = run("better", splits=("fold0", "fold1", "all"), scores_by_class=pd.concat([fold, pooled]))
+    assert "Unlike verdicts by class: tuned on drop" not in whats(made)
+    alone = dataclasses.replace(made, scores_by_class=pd.concat([fold, pooled[pooled["n_genes"] == 1]]))
+    assert "worse with 2 of 2" in dict(summary.warnings(alone))["Unlike verdicts by class: tuned on drop"]
+
+
+def test_test_perturbations_that_share_genes_are_counted():
+    """Over all splits of a data set, each once."""
+    tested = [("fold0", name) for name in ("A", "B+C", "D+E")] + [("fold1", name) for name in ("A", "F", "C+G")]
+    classes = pd.DataFrame(tested, columns=["split", "perturbation"]).assign(dataset="drop")
+    warning = "Test perturbations share genes: drop"
+    assert warning not in whats(run(classes=classes))
+    why = dict(summary.warnings(run(splits=("fold0", "fold1", "all"), classes=classes)))
+    assert why[warning].startswith("2 of the 5 target a gene that another one targets as well.")
+
+
 def test_what_a_method_does_not_learn_or_does_not_predict_is_named():
     """Once, however many splits say so; the notes of the floor name what it is made of, and are no limit."""
     trained = {"finetuning": {**statement("scgpt-finetuned")["finetuning"], "perturbations_without_token": ["A", "B"]}}

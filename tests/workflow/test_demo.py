@@ -61,6 +61,11 @@ def test_the_start_page_says_what_the_tables_say(results):
     assert "epochs 5 (published 15)" in text
 
 
+def test_single_genes_are_all_of_one_class(results):
+    assert read_table(results / "scores_by_class.tsv").empty
+    assert "share genes" not in (results / "summary.html").read_text()
+
+
 def test_two_reports_of_one_run_differ_in_the_time_stamp_only(demo, results):
     once = (results / "report.html").read_text().splitlines()
     demo.snakemake("--forcerun", "report_of_run")

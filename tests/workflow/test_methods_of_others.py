@@ -62,6 +62,17 @@ def test_additive_is_the_sum_of_seen_singles_and_says_where_it_falls_back(checko
     assert exact
 
 
+def test_scores_stand_by_how_many_genes_were_seen_and_shared_genes_are_said(checkout):
+    table = read_table(checkout.path / "results" / "scores_by_class.tsv")
+    split = read_table(checkout.path / FOLDER / "split.tsv")
+    of_additive = table[(table["metric"] == "pearson_delta") & (table["method"] == "additive")]
+    classes = ["n_genes", "n_genes_seen"]
+    expected = split[split["role"] == "test"].groupby(classes).size().to_dict()
+    assert of_additive.set_index(classes)["n_perturbations"].to_dict() == expected
+    text = (checkout.path / "results" / "summary.html").read_text()
+    assert "<strong>Test perturbations share genes: perturbench_devel.</strong>" in text
+
+
 def test_a_script_of_ones_own_predicts_what_it_says(checkout):
     scores = read_table(checkout.path / "results" / "scores.tsv")
     found = scores[scores["metric"] == "pearson_delta"].set_index("method")["mean"]

@@ -49,8 +49,8 @@ rule evaluate:
 
 rule scores:
     input:
-        metrics_of_run(),
-        official_metrics_of_run(),
+        metrics=[*metrics_of_run(), *official_metrics_of_run()],
+        splits=expand("results/{dataset}/{split}/split.tsv", dataset=config["datasets"], split=SPLITS),
     output:
         scores=report(
             "results/scores.tsv",
@@ -63,6 +63,12 @@ rule scores:
             category="Verdict",
             labels={"table": "every method against the best baseline"},
             caption="../report/verdict_table.rst",
+        ),
+        by_class=report(
+            "results/scores_by_class.tsv",
+            category="Scores",
+            labels={"table": "scores by how many genes of a perturbation were seen in training"},
+            caption="../report/scores_by_class.rst",
         ),
     log:
         "logs/scores.log",

@@ -5,6 +5,8 @@ rule summary:
     input:
         scores="results/scores.tsv",
         verdicts="results/verdicts.tsv",
+        by_class="results/scores_by_class.tsv",
+        splits=expand("results/{dataset}/{split}/split.tsv", dataset=config["datasets"], split=SPLITS),
         pseudobulks=pseudobulks_of_run(),
         cards=expand("results/{dataset}/card.json", dataset=config["datasets"]),
     output:

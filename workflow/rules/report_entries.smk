@@ -92,8 +92,7 @@ def entries_of_datasets():
 
 def entries_of_run():
     """What the report shows once."""
-    tables = [
-        f"results/{name}.tsv" for name in ("scores", "reliable_scores", "ledger", "calibration", "anchors", "cost")
-    ]
+    names = ("scores", "scores_by_class", "reliable_scores", "ledger", "calibration", "anchors", "cost")
+    tables = [f"results/{name}.tsv" for name in names]
     costs = [f"results/figures/cost_by_{by}.svg" for by in COST_BY]
     return [*tables[:-1], *costs, tables[-1], "results/provenance.json", "results/configuration.yaml"]

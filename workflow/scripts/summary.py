@@ -5,6 +5,7 @@ from scgpt_bench.job import logged
 with logged(snakemake.log[0]):
     from pathlib import Path
 
+    from scgpt_bench.evaluation.classes import gather_classes
     from scgpt_bench.files import read_h5ad, read_json, read_table, whole
     from scgpt_bench.methods.predictions import method_of
     from scgpt_bench.report import summary
@@ -17,6 +18,8 @@ with logged(snakemake.log[0]):
     run = summary.Run(
         scores=read_table(snakemake.input.scores),
         verdicts=read_table(snakemake.input.verdicts),
+        scores_by_class=read_table(snakemake.input.by_class),
+        classes=gather_classes(snakemake.input.splits),
         statements=statements,
         cards={Path(path).parent.name: read_json(path, "a data card") for path in snakemake.input.cards},
         **{key: snakemake.params[key] for key in ("kinds", "checkpoints", "generated", "published")},

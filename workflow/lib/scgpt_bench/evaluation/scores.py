@@ -47,7 +47,8 @@ def gather(paths: Iterable[str | Path]) -> pd.DataFrame:
     tables = []
     for path in paths:
         dataset, split, method, seed = Path(path).parts[-5:-1]
-        tables.append(read_table(path).assign(dataset=dataset, split=split, method=method, seed=int(seed)))
+        table = read_table(path, dtype={"perturbation": str})
+        tables.append(table.assign(dataset=dataset, split=split, method=method, seed=int(seed)))
     filled = [table for table in tables if len(table)]  # an empty one, of what was not scored, has no types of its own
     return pd.concat(filled or tables, ignore_index=True)
 

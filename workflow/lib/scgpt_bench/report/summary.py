@@ -1,18 +1,21 @@
 """The start page of the report: the verdict in words, and what limits it, from the run's own tables and statements.
 
-Every number stands in ``scores.tsv``, ``verdicts.tsv``, a data card or the statement of a method (``uns["method"]``);
-what a prediction without noise could reach at most is the square root of the ceiling.
+Every number stands in ``scores.tsv``, ``verdicts.tsv``, ``scores_by_class.tsv``, a data card or the statement of a
+method (``uns["method"]``); what a prediction without noise could reach at most is the square root of the ceiling, and
+how many test perturbations share genes is counted here.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from scgpt_bench.data.names import ALL_SPLITS
+from scgpt_bench.data.names import ALL_SPLITS, genes_of
+from scgpt_bench.evaluation.classes import CLASS, CLASS_COLUMNS, COLUMNS
 from scgpt_bench.report.page import template
 
 HEADLINE = "pearson_delta"
@@ -55,6 +58,10 @@ class Run:
         Options of the published fine-tuning recipe with their values.
     cards
         ``card.json`` of each data set.
+    scores_by_class
+        ``scores_by_class.tsv``.
+    classes
+        The class of every test perturbation (:func:`scgpt_bench.evaluation.classes.gather_classes`).
     """
 
     scores: pd.DataFrame
@@ -65,6 +72,8 @@ class Run:
     statements: Sequence[Statement]
     published: Mapping[str, Any]
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    scores_by_class: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    classes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CLASS_COLUMNS))
 
 
 def page(run: Run) -> str:
@@ -177,8 +186,8 @@ def warnings(run: Run) -> list[tuple[str, str]]:
     """What limits the verdicts, as (what, why it matters), the most important first."""
     of_scgpt = [statement for statement in run.statements if "load_report" in statement.says]
     found = [*_of_source(run), *_of_weights(run.statements), *_of_baselines(run), *_of_data(run)]
-    found += [*_of_control_noise(run), *_of_batches(run), *_of_genes(of_scgpt)]
-    found += [*_of_gaps(run), *_of_recipe(run.published, of_scgpt)]
+    found += [*_of_control_noise(run), *_of_batches(run), *_of_classes(run), *_of_shared_genes(run)]
+    found += [*_of_genes(of_scgpt), *_of_gaps(run), *_of_recipe(run.published, of_scgpt)]
     return list(dict.fromkeys(found))
 
 
@@ -298,6 +307,46 @@ def _of_batches(run: Run) -> Iterable[tuple[str, str]]:
                 "controls, which are matched by cell type only: a difference between batches makes up to "
                 f"{100 * largest:.0f} % of the length of their response. Where perturbations share it, it is learned "
                 "from those that are for training, and the right prediction without it scores less.",
+            )
+
+
+def _of_classes(run: Run) -> Iterable[tuple[str, str]]:
+    """Where a class of test perturbations shows a difference that the verdict over all of them does not.
+
+    The last row of a class is that over all splits, or of the only one that tests the class.
+    """
+    by_class = run.scores_by_class[run.scores_by_class["metric"] == HEADLINE]
+    for place in places(run):
+        here = by_class[by_class["dataset"] == place["dataset"]]
+        here = here.drop_duplicates([*CLASS, "method"], keep="last")
+        for row in place["rows"]:
+            classes = here[here["method"] == row["method"]]
+            shown = set(classes["verdict"]) & {"better", "worse"}
+            if run.kinds[row["method"]].startswith("scgpt") and shown - {row["verdict"]}:
+                listed = [
+                    f"{found.verdict} with {found.n_genes_seen} of {found.n_genes} ({found.difference:+.3f}, "
+                    f"{found.n_perturbations} perturbation{'s' if found.n_perturbations > 1 else ''})"
+                    for found in classes.itertuples()
+                ]
+                yield (
+                    f"Unlike verdicts by class: {row['method']} on {place['dataset']}",
+                    f"Over all test perturbations {row['verdict']}; by how many of their genes were seen in training: "
+                    f"{', '.join(listed)}. A verdict over all depends on how many there are of each.",
+                )
+
+
+def _of_shared_genes(run: Run) -> Iterable[tuple[str, str]]:
+    for place in places(run):
+        here = (run.classes["dataset"] == place["dataset"]) & run.classes["split"].isin(place["splits"])
+        tested = run.classes.loc[here, "perturbation"].unique()
+        targeting = Counter(gene for name in tested for gene in genes_of(name))
+        sharing = [name for name in tested if any(targeting[gene] > 1 for gene in genes_of(name))]
+        if sharing:
+            yield (
+                f"Test perturbations share genes: {place['dataset']}",
+                f"{len(sharing)} of the {len(tested)} target a gene that another one targets as well. P-values and "
+                "intervals take perturbations as independent, so that they are too confident here: a verdict is wrong "
+                "more often than they say (docs/evaluation.md says by how much).",
             )
 
 
