@@ -284,7 +284,7 @@ PREDICTIONS = [
         ("half a file", truncated("elsewhere.h5ad"), "file", "truncated file", "AnnData"),
         ("damaged values", changed_bytes("elsewhere.h5ad", "X"), "file", "OSError", "AnnData"),
         ("another column", h5ad("elsewhere.h5ad", lambda file: file.obs.rename(columns={"perturbation": "gene"}, inplace=True)),
-         "obs", "gene, control_cell", "the column 'perturbation'"),
+         "obs", "gene, control_cell, weight", "the column 'perturbation'"),
         ("a perturbation missing", h5ad("elsewhere.h5ad", lambda file: file[5:].copy()),
          "obs['perturbation']", "no row of 1 of 3 test perturbations", "every test perturbation"),
         ("no rows", h5ad("elsewhere.h5ad", lambda file: file[:0].copy()), "obs['perturbation']", "no row of 3 of 3", "every"),

@@ -59,7 +59,8 @@ def evaluated(cells):
     random = np.random.default_rng(2)
     noisy = answer.X * 0.7 + answer.X.mean(axis=0) * 0.3 + random.normal(0, 0.02, answer.shape)
     X = np.repeat(noisy, 5, axis=0) + random.normal(0, 0.1, (5 * answer.n_obs, answer.n_vars))
-    obs = pd.DataFrame({"perturbation": np.repeat(answer.obs_names, 5)}, index=[str(i) for i in range(len(X))])
+    columns = {"perturbation": np.repeat(answer.obs_names, 5), "weight": 1.0}
+    obs = pd.DataFrame(columns, index=[str(i) for i in range(len(X))])
     predictions = anndata.AnnData(
         X.astype(np.float32), obs=obs, var=pd.DataFrame(index=cells.var_names), uns={"method": json.dumps({})}
     )

@@ -12,7 +12,6 @@ from jobs import Job
 from scgpt_bench.data import controls, planted, splits
 from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.harmonize import harmonize
-from scgpt_bench.evaluation.pseudobulk import group_means
 from scgpt_bench.files import write_h5ad, write_table
 from scgpt_bench.methods import predictions
 from scgpt_bench.scgpt import arms, checkpoint, finetuning, generation, inference, vocabulary
@@ -30,7 +29,7 @@ SMALL = {
     "genes_outside_vocabulary": 1,
     "unmeasured_targets": 1,
 }
-MEANS = arms.Calling(keep_cells=False)
+MEANS = arms.Calling(batch_size=2, keep_cells=False)
 TWO_DRAWS = generation.Options(draws=2)
 SIZES = {"embsize": 16, "nlayers": 2, "nheads": 2, "d_hid": 16}
 
@@ -74,16 +73,29 @@ def test_another_seed_is_another_random_decoder(experiment):
     assert np.abs(first - other).max() > 0.01
 
 
+def unlike(drawn):
+    """The same control cells, the five of a perturbation with weights as of a draw that is not balanced over types."""
+    drawn = drawn.copy()
+    drawn.obs["weight"] = np.resize([0.5, 0.5, 0.5, 1.75, 1.75], len(drawn))
+    return drawn
+
+
+def means_of(predicted, drawn, names):
+    labels, weights = drawn.obs["perturbation"].astype(str).to_numpy(), drawn.obs["weight"].to_numpy()
+    return np.stack([predictions.mean_cell(predicted[labels == name], weights[labels == name]) for name in names])
+
+
 def test_mean_cells_are_the_means_of_the_cells(experiment):
     _, _, drawn, alignment, folder = experiment
-    labels = drawn.obs["perturbation"].astype(str)
+    drawn = unlike(drawn)
     rows = predictions.mean_cell_obs(drawn.obs)
     assert rows["control_cell"].unique() == ["mean of 5 control cells"]
+    assert (rows["weight"] == 1).all()
     for of_cells, of_means in (
         (arms.flagged(drawn, alignment, folder, 0), arms.flagged(drawn, alignment, folder, 0, MEANS)),
         [arms.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False, keep) for keep in (True, False)],
     ):
-        expected, _ = group_means(of_cells[0], labels, rows["perturbation"])
+        expected = means_of(of_cells[0], drawn, rows["perturbation"])
         np.testing.assert_allclose(of_means[0], expected, atol=1e-6)
 
 
@@ -99,6 +111,7 @@ def test_only_expressed_genes_and_targets_are_predicted_where_only_they_are_fed(
 
 def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):
     _, _, drawn, alignment, folder = experiment
+    drawn = unlike(drawn)
     # Weights that were never trained predict bins around 0, all of them the same: a readable answer is made here.
     tensors = checkpoint.read_tensors(folder)
     tensors["decoder.fc.4.weight"] *= 100
@@ -108,8 +121,7 @@ def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):
     checkpoint.write(folder, tensors, checkpoint.read_arguments(experiment[4]), symbols)
     predicted, method = arms.prompted(drawn, alignment, folder, TWO_DRAWS, seed=0, activated=False)
     names = sorted(drawn.obs["perturbation"].unique())
-    means, _ = group_means(predicted, drawn.obs["perturbation"].astype(str), names)
-    change = means - drawn.varm["control_mean"][names].to_numpy().T
+    change = means_of(predicted, drawn, names) - drawn.varm["control_mean"][names].to_numpy().T
     padded = (alignment["status"] == "padded").to_numpy()
     np.testing.assert_allclose(change[:, padded], 0, atol=1e-5)  # nothing can be asked about a gene without a token
     assert np.abs(change).max() > 1e-4

@@ -19,7 +19,7 @@ from scgpt_bench.data.planted import generate
 from scgpt_bench.data.splits import fold
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import higher_is_better, score
-from scgpt_bench.evaluation.pseudobulk import first_half, group_means, pseudobulk, truth
+from scgpt_bench.evaluation.pseudobulk import first_half, pseudobulk, truth
 from scgpt_bench.evaluation.scores import scores
 from scgpt_bench.methods.baselines import METHODS
 from scgpt_bench.methods.baselines import predict as predict_baseline
@@ -41,13 +41,15 @@ def experiment():
     X = sparse.csr_matrix(np.maximum(means + random.normal(0, 0.5, means.shape), 0).astype(np.float32))
     obs = pd.DataFrame({"perturbation": labels, "cell_type": "T"}, index=[f"cell{i}" for i in range(len(labels))])
     cells = anndata.AnnData(X, obs=obs, var=genes)
-    drawn = pd.DataFrame({"perturbation": np.repeat(NAMES, 10)}, index=[f"drawn{i}" for i in range(80)])
+    columns = {"perturbation": np.repeat(NAMES, 10), "weight": np.tile(np.linspace(0.1, 1.9, 10), 8)}
+    drawn = pd.DataFrame(columns, index=[f"drawn{i}" for i in range(80)])
     controls = anndata.AnnData(cells.X[np.tile(np.arange(10), 8)], obs=drawn, var=genes)
     return cells, controls, truth(cells, SPLIT), planted
 
 
 def means_of(predicted, controls):
-    return group_means(predicted, controls.obs["perturbation"], NAMES)[0]
+    predictions = anndata.AnnData(predicted, obs=controls.obs, uns={"method": "{}"})
+    return pseudobulk(predictions).X
 
 
 def test_shuffled_gives_each_perturbation_the_change_of_another_one(experiment):

@@ -29,7 +29,7 @@ def measured():
 
 
 def predicted(X, perturbations, **method):
-    obs = pd.DataFrame({"perturbation": perturbations}, index=[str(i) for i in range(len(X))])
+    obs = pd.DataFrame({"perturbation": perturbations, "weight": 1.0}, index=[str(i) for i in range(len(X))])
     return anndata.AnnData(np.float32(X), obs=obs, uns={"method": json.dumps(method)})
 
 
@@ -63,6 +63,22 @@ def test_distance_equals_its_definition_in_the_full_space():
     assert table.loc["P", ["value", "reason"]].tolist() == [pytest.approx(2.0, abs=1e-5), ""]
     assert table.loc["Q", "value"] == pytest.approx(0, abs=1e-5)
     assert table.loc["Q", "reason"] == "a single predicted and a single measured cell"
+
+
+def test_predicted_cells_count_in_the_distance_by_their_weight(measured):
+    """As if every cell were there as often as its weight says, but for distances between a cell and its own copy."""
+    few, answer = sample([1, 2], 30), measured[1]
+    weights = np.tile(np.repeat([0.5, 1.5], 15), 2)
+    few.obs["weight"] = weights
+    of_p = (few.X[:30] @ answer.varm["components"]).astype(np.float64)
+    own = answer.uns["cell_coordinates"][answer.uns["cell_perturbation"] == 0].astype(np.float64)
+    share = weights[:30] / 30
+    pairs = np.outer(share, share)[~np.eye(30, dtype=bool)]
+    within = pairs @ distance.cdist(of_p, of_p)[~np.eye(30, dtype=bool)] / pairs.sum()
+    expected = 2 * share @ distance.cdist(of_p, own).mean(axis=1) - within - distance.pdist(own).mean()
+    assert energy_distance(few, answer)["value"][0] == pytest.approx(expected, abs=1e-5)
+    few.obs["weight"] = 1.0
+    assert energy_distance(few, answer)["value"][0] != pytest.approx(expected, abs=1e-3)
 
 
 def test_mean_cells_have_no_distribution_to_compare(measured):

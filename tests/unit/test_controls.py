@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scgpt_bench.data.controls import control_cells, draw_controls, matched_control_mean
+from scgpt_bench.data.controls import control_cells, draw_controls, matched_control_mean, type_weights
 from scgpt_bench.errors import InputError
 
 SPLIT = pd.DataFrame({"perturbation": ["A", "B", "C"], "role": ["test", "test", "train"]})
@@ -78,6 +78,25 @@ def test_a_cell_type_with_too_few_controls_gives_each_of_them_once():
     assert table.groupby("cell_type").size().to_dict() == {"B": 50, "T": 400}
 
 
+def test_weights_give_every_cell_type_its_share_of_the_perturbation():
+    few = of(drawn(per_perturbation=1000), "A")  # 50 of type B and 400 of type T, for 10 and 30 measured cells
+    shares = few.groupby("cell_type")["weight"].sum() / few["weight"].sum()
+    assert shares.to_dict() == pytest.approx({"B": 0.25, "T": 0.75})
+    assert few["weight"].mean() == pytest.approx(1)
+    assert few.groupby("cell_type")["weight"].nunique().tolist() == [1, 1]
+
+
+def test_weights_are_exactly_1_where_the_draw_has_the_shares_of_the_perturbation():
+    assert (drawn()["weight"] == 1).all()
+    for number in range(1, 300):
+        assert (type_weights(["T"] * number, pd.Series({"T": 17, "B": 0})) == 1).all()
+
+
+def test_a_cell_type_that_no_cell_is_of_counts_nothing():
+    shares = pd.Series({"T": 3, "B": 1, "R": 2})
+    np.testing.assert_allclose(type_weights(["B", "T", "B", "T"], shares), [0.5, 1.5, 0.5, 1.5])
+
+
 def test_parts_that_are_not_whole_go_to_the_largest_remainders():
     obs = observations(
         *[("control", "b", name, 50) for name in "PQR"], ("B", "b", "P", 5), ("B", "b", "Q", 4), ("B", "b", "R", 1)
@@ -110,7 +129,7 @@ def test_categorical_columns_are_read_as_names():
 def test_controls_file_holds_the_values_of_the_drawn_cells():
     table, adata = drawn(), cells()
     controls = control_cells(adata, table)
-    assert controls.obs.columns.tolist() == ["perturbation", "control_cell", "batch", "cell_type"]
+    assert controls.obs.columns.tolist() == ["perturbation", "control_cell", "batch", "cell_type", "weight"]
     assert controls.obs_names.is_unique
     assert controls.X.dtype == np.float32
     assert controls.X.format == "csr"

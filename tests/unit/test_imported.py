@@ -93,6 +93,27 @@ def test_predicted_cells_stay_as_they_are_however_many(experiment, tmp_path):
     np.testing.assert_allclose(means.X, answer.X, atol=1e-6)
 
 
+def test_cells_of_drawn_controls_count_by_their_types_and_others_once(experiment, tmp_path):
+    """The control cells of a draw with one cell of a type that half of the measured cells are of, each given twice."""
+    _, _, controls, test, _ = experiment
+    controls, n = controls.copy(), 10
+    controls.obs["cell_type"] = np.resize(["rare", *["common"] * (n - 1)], len(controls))
+    controls.obs["weight"] = np.resize([n / 2, *[n / 2 / (n - 1)] * (n - 1)], len(controls))
+    obs = controls.obs[["perturbation", "control_cell"]]
+    file = anndata.AnnData(controls.X, obs=obs.set_axis([f"row{i}" for i in range(len(obs))]), var=controls.var[[]])
+    file = anndata.concat([file, file], index_unique="-")
+    file.write_h5ad(tmp_path / "cells.h5ad")
+    _, imported, _ = import_predictions(tmp_path / "cells.h5ad", DATASET, controls, test)
+    weights = imported.set_index("control_cell").groupby("perturbation")["weight"]
+    for name, own in controls.obs.groupby("perturbation", observed=True):
+        np.testing.assert_allclose(weights.get_group(name)[own["control_cell"]], np.repeat(own["weight"], 2))
+    file.obs["control_cell"] = [*file.obs["control_cell"][:-1], "another cell"]
+    file.write_h5ad(tmp_path / "cells.h5ad")
+    _, imported, _ = import_predictions(tmp_path / "cells.h5ad", DATASET, controls, test)
+    is_one = (imported["weight"] == 1).groupby(imported["perturbation"]).all()
+    assert is_one[is_one].index.tolist() == [file.obs["perturbation"].iloc[-1]]
+
+
 def test_counts_are_made_of_cells_that_name_no_control_cell(experiment, tmp_path):
     """Of one mean cell, 25 times, beside 10 drawn control cells, so that some share a control cell and its depth."""
     cells, split, controls, _, answer = experiment

@@ -188,7 +188,7 @@ def test_no_predicted_change_has_a_stated_correlation_in_spite_of_rounding():
     random = np.random.default_rng(7)
     controls = anndata.AnnData(
         np.log1p(random.poisson(1.0, (100, 200))).astype(np.float32),
-        obs=pd.DataFrame({"perturbation": "P0"}, index=[str(i) for i in range(100)]),
+        obs=pd.DataFrame({"perturbation": "P0", "weight": 1.0}, index=[str(i) for i in range(100)]),
     )
     control_mean = random.exponential(size=200)
     cells = shifted_controls(controls, ["P0"], control_mean[None], np.zeros((1, 200)))

@@ -9,6 +9,7 @@ from scipy import sparse
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.predictions import (
     anchored_cells,
+    mean_cell,
     method_of,
     read_predictions,
     shifted_controls,
@@ -21,36 +22,43 @@ METHOD = {"kind": "control-mean", "seed": 0, "checkpoint": None, "notes": ["one"
 
 
 def predicted_cells(perturbations=("A", "A", "C")):
-    obs = pd.DataFrame({"perturbation": perturbations, "control_cell": ["c1", "c2", "c1"]})
+    obs = pd.DataFrame({"perturbation": perturbations, "control_cell": ["c1", "c2", "c1"], "weight": [0.5, 1.5, 1]})
     return np.arange(9, dtype=np.float32).reshape(3, 3), obs
 
 
 def test_mean_of_anchored_cells_is_control_mean_plus_shift():
     controls = np.random.default_rng(1).exponential(size=(100, 50)).astype(np.float32)
     control_mean, shift = np.linspace(0, 3, 50), np.linspace(-1, 1, 50)
-    for form in (controls, sparse.csr_matrix(controls)):
-        cells = anchored_cells(form, control_mean, shift)
-        assert cells.dtype == np.float32
-        np.testing.assert_allclose(cells.mean(axis=0, dtype=np.float64), control_mean + shift, atol=1e-7)
+    for weights in (np.ones(100), np.linspace(0.1, 1.9, 100)):
+        for form in (controls, sparse.csr_matrix(controls)):
+            cells = anchored_cells(form, weights, control_mean, shift)
+            assert cells.dtype == np.float32
+            mean = weights @ cells.astype(np.float64) / 100
+            np.testing.assert_allclose(mean, control_mean + shift, atol=1e-7)
+
+
+def test_a_mean_of_cells_that_count_alike_is_their_plain_mean_to_the_bit():
+    cells = np.random.default_rng(1).exponential(size=(62, 50)).astype(np.float32)
+    for form in (cells, sparse.csr_matrix(cells)):
+        assert (mean_cell(form, np.ones(62)) == cells.mean(axis=0, dtype=np.float64)).all()
 
 
 def test_anchored_cells_keep_the_spread_of_the_controls():
     controls = np.random.default_rng(1).exponential(size=(100, 50))
-    cells = anchored_cells(controls, np.zeros(50), np.ones(50))
+    cells = anchored_cells(controls, np.ones(100), np.zeros(50), np.ones(50))
     np.testing.assert_allclose(np.cov(cells.T), np.cov(controls.T), atol=1e-5)
 
 
 def test_shifted_controls_follow_the_rows_of_the_drawn_controls():
-    obs = pd.DataFrame({"perturbation": ["C", "A", "C", "A"]}, index=list("wxyz"))
+    obs = pd.DataFrame({"perturbation": ["C", "A", "C", "A"], "weight": 1.0}, index=list("wxyz"))
     controls = anndata.AnnData(sparse.csr_matrix(np.zeros((4, 3), dtype=np.float32)), obs=obs)
     cells = shifted_controls(controls, ["A", "C"], np.zeros((2, 3)), np.array([[1.0, 1, 1], [2.0, 2, 2]]))
     assert cells[:, 0].tolist() == [2, 1, 2, 1]
 
 
 def test_shifted_controls_refuse_a_perturbation_without_shift():
-    controls = anndata.AnnData(
-        np.zeros((1, 3), dtype=np.float32), obs=pd.DataFrame({"perturbation": ["D"]}, index=["w"])
-    )
+    obs = pd.DataFrame({"perturbation": ["D"], "weight": 1.0}, index=["w"])
+    controls = anndata.AnnData(np.zeros((1, 3), dtype=np.float32), obs=obs)
     with pytest.raises(InputError, match="'A'"):
         shifted_controls(controls, ["A", "D"], np.zeros((2, 3)), np.zeros((2, 3)))
 
@@ -62,6 +70,7 @@ def test_predictions_and_their_method_round_trip(tmp_path):
     np.testing.assert_array_equal(predictions.X, X)
     assert predictions.X.dtype == np.float32
     assert predictions.obs["control_cell"].tolist() == ["c1", "c2", "c1"]
+    assert predictions.obs["weight"].tolist() == [0.5, 1.5, 1]
     assert method_of(predictions) == METHOD
 
 

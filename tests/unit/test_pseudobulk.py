@@ -1,4 +1,4 @@
-"""Pseudo-bulks are plain means over the cells of a perturbation."""
+"""Pseudo-bulks are means over the cells of a perturbation, measured or predicted."""
 
 import anndata
 import numpy as np
@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.pseudobulk import group_means, pseudobulk, truth
 from scgpt_bench.methods.predictions import read_predictions, write_predictions
@@ -71,11 +72,29 @@ def test_truth_refuses_a_test_perturbation_without_cells():
 
 
 def test_pseudobulk_averages_predicted_cells_and_keeps_what_made_them(tmp_path):
-    obs = pd.DataFrame({"perturbation": ["B", "A", "B"], "control_cell": ["x", "x", "y"]})
+    obs = pd.DataFrame({"perturbation": ["B", "A", "B"], "control_cell": ["x", "x", "y"], "weight": [0.5, 1, 1.5]})
     X = np.array([[1, 1], [5, 6], [3, 1]], dtype=np.float32)
     write_predictions(tmp_path / "predictions.h5ad", X, obs, ["G1", "G2"], {"kind": "some", "seed": None})
     predictions = read_predictions(tmp_path / "predictions.h5ad", ["G1", "G2"], SPLIT)
     means = pseudobulk(predictions)
     assert means.obs_names.tolist() == ["A", "B"]
-    np.testing.assert_array_equal(means.X, [[5, 6], [2, 1]])
+    np.testing.assert_array_equal(means.X, [[5, 6], [2.5, 1]])
+    assert means.obs["n_cells"].tolist() == [1, 2]
     assert means.uns["method"] == predictions.uns["method"]
+
+
+def test_a_prediction_that_is_right_for_every_control_cell_is_right_however_few_there_are_of_a_type():
+    """B is measured half in type T and half in type R, and 3 of its 13 drawn control cells are of type R."""
+    labels = np.repeat(["control", "control", "B", "B", "A", "C"], [40, 3, 10, 10, 10, 10])
+    types = np.repeat(["T", "R", "T", "R", "T", "T"], [40, 3, 10, 10, 10, 10])
+    X = np.array([[2, 0] if name == "T" else [0, 6] for name in types]) + np.where(labels == "B", 1, 0)[:, None]
+    obs = pd.DataFrame({"perturbation": labels, "batch": "b", "cell_type": types})
+    obs.index = [f"cell{i}" for i in range(len(obs))]
+    measured = anndata.AnnData(sparse.csr_matrix(X.astype(np.float32)), obs=obs, var=pd.DataFrame(index=["G1", "G2"]))
+    draw = draw_controls(obs, SPLIT, per_perturbation=20, seed=1, dataset="small", split_name="fold0")
+    controls = control_cells(measured, draw)
+    predicted = controls.X.toarray() + (controls.obs["perturbation"] == "B").to_numpy()[:, None]
+    predictions = anndata.AnnData(predicted, obs=controls.obs, var=measured.var, uns={"method": "{}"})
+    means = pseudobulk(predictions)
+    assert means.obs["n_cells"].tolist() == [20, 13]
+    np.testing.assert_allclose(means.X, truth(measured, SPLIT).X, atol=1e-6)

@@ -32,7 +32,7 @@ def predicted_cells(truth, delta, cells=4):
     """Cells of spread 0.1 whose mean is the control plus ``delta``."""
     spread = np.random.default_rng(2).normal(0, 0.1, (cells, truth.n_vars))
     X = (truth.layers["control"] + delta)[:, None, :] + spread - spread.mean(axis=0)
-    obs = pd.DataFrame({"perturbation": np.repeat(truth.obs_names, cells)})
+    obs = pd.DataFrame({"perturbation": np.repeat(truth.obs_names, cells), "weight": 1.0})
     obs.index = obs.index.astype(str)
     X = X.reshape(-1, truth.n_vars).astype(np.float32)
     return anndata.AnnData(X, obs=obs, var=truth.var, uns={"method": json.dumps({"kind": "test"})})

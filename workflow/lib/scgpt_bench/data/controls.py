@@ -17,7 +17,7 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.methods.predictions import perturbations_of
 from scgpt_bench.seeding import random_generator
 
-DRAW_COLUMNS = ["perturbation", "control_cell", "batch", "cell_type"]
+DRAW_COLUMNS = ["perturbation", "control_cell", "batch", "cell_type", "weight"]
 
 
 def draw_controls(
@@ -28,7 +28,8 @@ def draw_controls(
     Cell types come in proportion to the perturbation's own cells (largest remainder), and within a cell type batches
     in proportion to its control cells: each batch gets its share, rounded down or up by chance, so that small batches
     are neither lost nor favoured. A cell type with fewer controls than its part of the draw gives each of them once,
-    and the perturbation has that many fewer cells; none is ever repeated.
+    and the perturbation has that many fewer cells; none is ever repeated. Weights make up for that in every mean over
+    drawn cells (:func:`type_weights`).
 
     A draw depends on the seed, the names and the control cells of its cell type; neither on the order of the cells nor
     on other perturbations.
@@ -46,8 +47,8 @@ def draw_controls(
 
     Returns
     -------
-    One row per drawn cell: ``perturbation``, ``control_cell``, ``batch``, ``cell_type``, sorted by perturbation, cell
-    type, batch and cell.
+    One row per drawn cell: ``perturbation``, ``control_cell``, ``batch``, ``cell_type``, ``weight``, sorted by
+    perturbation, cell type, batch and cell.
 
     Raises
     ------
@@ -62,9 +63,13 @@ def draw_controls(
     drawn = []
     for perturbation in tests:
         wanted = _largest_remainder(numbers.loc[perturbation], per_perturbation)
+        of_types = []
         for cell_type, number in wanted[wanted > 0].items():
             random = random_generator(seed, "controls", dataset, split_name, perturbation, cell_type)
-            drawn.append(_systematic_draw(pools[cell_type], number, random).assign(perturbation=perturbation))
+            of_types.append(_systematic_draw(pools[cell_type], number, random))
+        own = pd.concat(of_types)
+        weight = type_weights(own["cell_type"], numbers.loc[perturbation])
+        drawn.append(own.assign(perturbation=perturbation, weight=weight))
     if not drawn:
         raise InputError("split.tsv", "role", "no test perturbation", "at least one")
     table = pd.concat(drawn, ignore_index=True)
@@ -118,6 +123,27 @@ def _systematic_draw(pool: pd.DataFrame, number: int, random: np.random.Generato
     shuffled = shuffled[np.argsort(pool["batch_rank"].to_numpy()[shuffled], kind="stable")]
     positions = (random.integers(n_pool) + np.arange(number) * n_pool) // number
     return pool.iloc[shuffled[positions]]
+
+
+def type_weights(cell_types: Sequence[str], shares: pd.Series) -> np.ndarray:
+    """How much each cell counts in a mean over cells, so that every cell type counts as ``shares`` says.
+
+    Parameters
+    ----------
+    cell_types
+        The type of each cell.
+    shares
+        What each cell type is to count, such as the number of a perturbation's own cells; only proportions matter.
+
+    Returns
+    -------
+    float64 [cells], 1 on average, and exactly 1 where the cells have these proportions. A type without a cell counts
+    nothing.
+    """
+    numbers = pd.Series(cell_types).value_counts()
+    wanted = shares[numbers.index]
+    weights = wanted * numbers.sum() / (wanted.sum() * numbers)
+    return weights[cell_types].to_numpy(dtype=np.float64)
 
 
 def control_cells(cells: anndata.AnnData, draw: pd.DataFrame) -> anndata.AnnData:

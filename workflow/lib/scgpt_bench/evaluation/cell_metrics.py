@@ -45,9 +45,10 @@ def energy_distance(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.
     """Energy distance between predicted and measured cells of each perturbation (Székely and Rizzo 2013).
 
     ``2 E|x - y| - E|x - x'| - E|y - y'|`` with Euclidean distances in the space of :func:`add_cell_space` and different
-    cells x, x' (so that it does not depend on the number of cells, and can fall slightly below 0). Predicted cells that
-    are identical count once. With a single cell on a side, ``E`` of that side is 0, and ``reason`` says so. Predictions
-    of one cell per perturbation (means: ``inference.keep_cells: false``) have no distribution, and get no row.
+    cells x, x' (so that it does not depend on the number of cells, and can fall slightly below 0). Predicted cells
+    count by their ``weight``, as in their mean; those that are identical count once. With a single cell on a side,
+    ``E`` of that side is 0, and ``reason`` says so. Predictions of one cell per perturbation (means:
+    ``inference.keep_cells: false``) have no distribution, and get no row.
 
     Returns
     -------
@@ -65,17 +66,25 @@ def energy_distance(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.
     rows_of = predictions.obs.groupby(predictions.obs["perturbation"].astype(str)).indices
     axes = np.asarray(truth.varm["components"])
     values, reasons = [], []
+    weights = predictions.obs["weight"].to_numpy()
     compared = [] if len(rows_of) == predictions.n_obs else list(truth.obs_names)
     for number, perturbation in enumerate(compared):
-        predicted = np.unique(predictions.X[rows_of[perturbation]] @ axes, axis=0)
-        value, reason = _energy_distance(predicted, measured[measured_rows == number])
+        rows = rows_of[perturbation]
+        predicted, first = np.unique(predictions.X[rows] @ axes, axis=0, return_index=True)
+        value, reason = _energy_distance(predicted, weights[rows[first]], measured[measured_rows == number])
         values.append(value)
         reasons.append(reason or ("one half of the cells against the other" if halved else ""))
     return pd.DataFrame({"perturbation": compared, "metric": "energy_distance", "value": values, "reason": reasons})
 
 
-def _energy_distance(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, str]:
+def _energy_distance(predicted: np.ndarray, weights: np.ndarray, measured: np.ndarray) -> tuple[float, str]:
     single = [side for side, cells in (("predicted", predicted), ("measured", measured)) if len(cells) < 2]
-    within = sum(distance.pdist(cells).mean() for cells in (predicted, measured) if len(cells) > 1)
-    value = 2 * distance.cdist(predicted, measured).mean() - within
+    within = 0.0
+    if len(predicted) > 1:
+        pairs = np.outer(weights, weights)[np.triu_indices(len(weights), k=1)]
+        within += np.average(distance.pdist(predicted), weights=pairs)
+    if len(measured) > 1:
+        within += distance.pdist(measured).mean()
+    between = np.average(distance.cdist(predicted, measured), weights=np.outer(weights, np.ones(len(measured))))
+    value = 2 * between - within
     return float(value), f"a single {' and a single '.join(single)} cell" if single else ""

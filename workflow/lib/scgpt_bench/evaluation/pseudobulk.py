@@ -13,7 +13,7 @@ from scgpt_bench.data.controls import matched_control_mean
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import add_rows, row_chunks, rows
 from scgpt_bench.errors import InputError
-from scgpt_bench.methods.predictions import perturbations_of
+from scgpt_bench.methods.predictions import mean_cell, perturbations_of
 from scgpt_bench.seeding import random_generator
 
 
@@ -120,10 +120,14 @@ def first_half(obs: pd.DataFrame, perturbations: Sequence[str]) -> np.ndarray:
 
 
 def pseudobulk(predictions: anndata.AnnData) -> anndata.AnnData:
-    """The mean predicted cell of each perturbation, sorted by name, with ``obs["n_cells"]`` and ``uns["method"]``."""
-    labels = predictions.obs["perturbation"].astype(str)
-    perturbations = sorted(set(labels))
-    means, n_cells = group_means(predictions.X, labels, perturbations)
+    """The mean predicted cell of each perturbation, sorted by name, with ``obs["n_cells"]`` and ``uns["method"]``.
+
+    Predicted cells count in it by their ``weight`` (:func:`predictions.mean_cell`).
+    """
+    rows_of = predictions.obs.groupby(predictions.obs["perturbation"].astype(str)).indices
+    perturbations, weights = sorted(rows_of), predictions.obs["weight"].to_numpy()
+    means = [mean_cell(predictions.X[rows_of[name]], weights[rows_of[name]]) for name in perturbations]
+    n_cells = [len(rows_of[name]) for name in perturbations]
     obs = pd.DataFrame({"n_cells": n_cells}, index=pd.Index(perturbations, name="perturbation"))
     var = pd.DataFrame(index=predictions.var_names)
-    return anndata.AnnData(means, obs=obs, var=var, uns={"method": predictions.uns["method"]})
+    return anndata.AnnData(np.stack(means), obs=obs, var=var, uns={"method": predictions.uns["method"]})

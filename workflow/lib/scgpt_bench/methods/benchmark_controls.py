@@ -80,7 +80,8 @@ def duplicated_cells(
     """The first half of each perturbation's own cells, as many as control cells were drawn.
 
     Cells are drawn from that half in turn, each once before any twice, and moved so that their mean is the mean of the
-    whole half. The second half is the truth that they are scored against.
+    whole half. The second half is the truth that they are scored against. A duplicate has the ``weight`` of its row of
+    ``controls``, which is independent of the cell that was drawn for it.
     """
     if (truth.obs["n_cells"] < 2).any():
         raise InputError("truth.h5ad", truth.obs["n_cells"].idxmin(), "a single cell", "two or more, to be halved")
@@ -90,7 +91,7 @@ def duplicated_cells(
     rows_of, own_rows_of = (
         obs.groupby(obs.astype(str)).indices for obs in (controls.obs["perturbation"], labels.fillna(""))
     )
-    drawn = np.zeros(controls.n_obs, dtype=np.int64)
+    drawn, weights = np.zeros(controls.n_obs, dtype=np.int64), controls.obs["weight"].to_numpy()
     for perturbation in truth.obs_names:
         rows, own = rows_of[perturbation], own_rows_of[perturbation]
         generator = random_generator(seed, "technical-duplicate", perturbation)
@@ -99,7 +100,7 @@ def duplicated_cells(
     predicted = np.empty(controls.shape, dtype=np.float32)
     for perturbation, mean in zip(truth.obs_names, means, strict=True):
         rows = rows_of[perturbation]
-        predicted[rows] = anchored_cells(duplicates[rows], mean, np.zeros_like(mean))
+        predicted[rows] = anchored_cells(duplicates[rows], weights[rows], mean, np.zeros_like(mean))
     return predicted
 
 

@@ -5,6 +5,9 @@ cells drawn for it are moved so that their mean is that row, as for every method
 with more rows is a set of predicted cells, which stay as they are, however many: metrics average over cells. Their
 ``control_cell`` is the file's where that names a drawn control cell, and else one of those drawn for the perturbation,
 in turn: counts are made of a predicted cell (for cell_eval2, or to submit them) at the depth of its control cell.
+
+Where all rows of a perturbation name control cells that were drawn for it, cell types count in their mean as among its
+measured cells. Otherwise nothing says which type a row is of: every row counts once, and the mix is the program's own.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from scipy import sparse
 
 from scgpt_bench import __version__
 from scgpt_bench.data.catalogue import Dataset
+from scgpt_bench.data.controls import type_weights
 from scgpt_bench.data.names import CONTROL, perturbation_names
 from scgpt_bench.data.on_disk import open_h5ad, rows
 from scgpt_bench.errors import InputError
@@ -67,7 +71,7 @@ def import_predictions(
     Returns
     -------
     X : float32 [rows x genes]
-    obs : ``perturbation`` and ``control_cell`` of every row
+    obs : ``perturbation``, ``control_cell`` and ``weight`` of every row
     method : what ``uns["method"]`` says, with the file's SHA-256 and everything that was filled or left out
 
     Raises
@@ -105,20 +109,26 @@ def import_predictions(
     starts = dict(zip(predicted, np.cumsum(n_rows) - n_rows, strict=True))
     cells, obs = [], []
     for name in test.perturbations:
-        n = len(rows_of[name])
+        n, drawn = len(rows_of[name]), controls.obs.iloc[drawn_of[name]]
+        weights = drawn["weight"].to_numpy()
         if n > 1:
             block = np.tile(control_means[name].astype(np.float32), (n, 1))
             block[:, ~absent] = _dense(given[starts[name] : starts[name] + n])
-            partner = partners[rows_of[name]]
-            partner = np.where(np.isin(partner, control_names), partner, np.resize(control_names[drawn_of[name]], n))
+            named = partners[rows_of[name]]
+            partner = np.where(np.isin(named, control_names), named, np.resize(control_names[drawn_of[name]], n))
+            type_of = drawn.set_index(drawn["control_cell"].astype(str))["cell_type"].astype(str)
+            weights = np.ones(n)
+            if np.isin(named, type_of.index).all():
+                shares = drawn["weight"].groupby(drawn["cell_type"].astype(str)).sum()
+                weights = type_weights(type_of[named].to_numpy(), shares)
         else:
             shift = np.zeros(len(columns))
             if n == 1:
                 shift[~absent] = means[predicted.index(name)] - control_means[name][~absent]
-            block = anchored_cells(controls.X[drawn_of[name]], control_means[name], shift)
+            block = anchored_cells(controls.X[drawn_of[name]], weights, control_means[name], shift)
             partner = control_names[drawn_of[name]]
         cells.append(block)
-        obs.append(pd.DataFrame({"perturbation": name, "control_cell": partner}))
+        obs.append(pd.DataFrame({"perturbation": name, "control_cell": partner, "weight": weights}))
     method = {
         "kind": "imported",
         "file": Path(path).name,

@@ -20,13 +20,38 @@ from scgpt_bench.files import read_h5ad, write_h5ad
 if TYPE_CHECKING:
     import anndata
 
+OBS_COLUMNS = ["perturbation", "control_cell", "weight"]
+
 
 def perturbations_of(split: pd.DataFrame, role: str) -> list[str]:
     """The perturbations of ``split`` (columns ``perturbation``, ``role``) with this role, sorted."""
     return sorted(split.loc[split["role"] == role, "perturbation"])
 
 
-def anchored_cells(controls: sparse.csr_matrix | np.ndarray, control_mean: np.ndarray, shift: np.ndarray) -> np.ndarray:
+def mean_cell(cells: sparse.csr_matrix | np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean of one perturbation's drawn or predicted cells, in which cell types count as among its measured cells.
+
+    A cell type with few control cells has fewer in the draw than its share. ``weights``, that is ``obs["weight"]`` of
+    ``controls.h5ad`` and ``predictions.h5ad``, make up for it.
+
+    Parameters
+    ----------
+    cells
+        [cells x genes], sparse or dense.
+    weights
+        float64 [cells].
+
+    Returns
+    -------
+    float64 [genes]
+    """
+    dense = cells.toarray() if sparse.issparse(cells) else np.asarray(cells)
+    return np.average(dense, axis=0, weights=weights)
+
+
+def anchored_cells(
+    controls: sparse.csr_matrix | np.ndarray, weights: np.ndarray, control_mean: np.ndarray, shift: np.ndarray
+) -> np.ndarray:
     """Control cells drawn for one perturbation, moved so that their mean is ``control_mean + shift``.
 
     Each cell is ``control + shift + (control_mean - mean of the drawn cells)``: the cells keep their spread, and the
@@ -37,6 +62,8 @@ def anchored_cells(controls: sparse.csr_matrix | np.ndarray, control_mean: np.nd
     ----------
     controls
         Drawn control cells [cells x genes], log1p scale, sparse or dense.
+    weights
+        How much each counts in their mean (:func:`mean_cell`) [cells].
     control_mean
         Mean of all control cells that the perturbation is compared with [genes].
     shift
@@ -47,7 +74,7 @@ def anchored_cells(controls: sparse.csr_matrix | np.ndarray, control_mean: np.nd
     float32 [cells x genes]
     """
     dense = controls.toarray() if sparse.issparse(controls) else np.asarray(controls)
-    drawn_mean = dense.mean(axis=0, dtype=np.float64)
+    drawn_mean = mean_cell(dense, weights)
     return (dense + (np.asarray(control_mean) - drawn_mean + np.asarray(shift))).astype(np.float32)
 
 
@@ -59,7 +86,7 @@ def shifted_controls(
     Parameters
     ----------
     controls
-        The contract's ``controls.h5ad``: drawn control cells, ``obs["perturbation"]``.
+        The contract's ``controls.h5ad``: drawn control cells, ``obs["perturbation"]`` and ``obs["weight"]``.
     perturbations
         Names of the rows of ``control_means`` and ``shifts``.
     control_means, shifts
@@ -73,10 +100,10 @@ def shifted_controls(
     if set(rows_of) != set(perturbations):
         different = sorted(set(rows_of) ^ set(perturbations))[0]
         raise InputError("controls.h5ad", "obs['perturbation']", f"a difference in {different!r}", "test perturbations")
-    cells = np.empty(controls.shape, dtype=np.float32)
+    cells, weights = np.empty(controls.shape, dtype=np.float32), controls.obs["weight"].to_numpy()
     for perturbation, control_mean, shift in zip(perturbations, control_means, shifts, strict=True):
         rows = rows_of[perturbation]
-        cells[rows] = anchored_cells(controls.X[rows], control_mean, shift)
+        cells[rows] = anchored_cells(controls.X[rows], weights[rows], control_mean, shift)
     return cells
 
 
@@ -90,7 +117,8 @@ def write_predictions(
     X
         Predicted cells [rows x genes], in the scale of ``cells.h5ad``; stored as float32.
     obs
-        One row per predicted cell with ``perturbation`` and ``control_cell``; other columns are not stored.
+        One row per predicted cell with ``perturbation``, ``control_cell`` and ``weight``, how much it counts in means
+        (:func:`mean_cell`); other columns are not stored.
     method
         What made it, JSON-able: None, lists and nesting are kept, since it is stored as one JSON text in
         ``uns["method"]`` (h5ad has no reliable form for None and for lists of mixed types). Read it with
@@ -103,7 +131,7 @@ def write_predictions(
         row, gene = np.argwhere(~np.isfinite(X))[0]
         where = f"{obs['perturbation'].iloc[row]}, gene {var_names[gene]}"
         raise InputError(path, where, str(X[row, gene]), "finite predictions")
-    obs = obs[["perturbation", "control_cell"]].set_axis(obs.index.astype(str))
+    obs = obs[OBS_COLUMNS].set_axis(obs.index.astype(str))
     var = pd.DataFrame(index=pd.Index(var_names, dtype=object))
     predictions = anndata.AnnData(X, obs=obs, var=var, uns={"method": json.dumps(method, allow_nan=False)})
     write_h5ad(predictions, path)
@@ -113,7 +141,8 @@ def mean_cell_obs(obs: pd.DataFrame) -> pd.DataFrame:
     """The ``obs`` of predictions that hold one mean cell per perturbation, in the order of names."""
     n_cells = obs["perturbation"].astype(str).value_counts().sort_index()
     cells = [f"mean of {number} control cells" for number in n_cells]
-    return pd.DataFrame({"perturbation": n_cells.index, "control_cell": cells}, index=n_cells.index.to_numpy())
+    columns = {"perturbation": n_cells.index, "control_cell": cells, "weight": 1.0}
+    return pd.DataFrame(columns, index=n_cells.index.to_numpy())
 
 
 def method_of(adata: anndata.AnnData) -> dict[str, Any]:
@@ -139,7 +168,7 @@ def read_predictions(path: str | Path, var_names: Sequence[str], split: pd.DataF
     """
     predictions = read_h5ad(path)
     _check_genes(path, list(predictions.var_names), list(var_names))
-    for column in ("perturbation", "control_cell"):
+    for column in OBS_COLUMNS:
         if column not in predictions.obs:
             found = ", ".join(map(str, predictions.obs.columns)) or "no columns"
             raise InputError(path, "obs", found, f"the column {column!r}")

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from scgpt_bench import __version__
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.files import sha256
-from scgpt_bench.methods.predictions import anchored_cells
+from scgpt_bench.methods.predictions import anchored_cells, mean_cell
 from scgpt_bench.scgpt import (
     checkpoint,
     finetuning,
@@ -126,6 +126,7 @@ def prompted(
     told = inference.conditions(controls.obs["perturbation"], alignment, weights.vocabulary)
     unprompted, unexpressed, already = inference.without_token(told, alignment), [], []
     rows_of = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
+    cell_weights = controls.obs["weight"].to_numpy()
     predicted = np.empty((len(controls) if keep_cells else len(rows_of), controls.n_vars), dtype=np.float32)
     for number, (name, rows) in enumerate(tqdm(sorted(rows_of.items()), unit="perturbation", mininterval=2)):
         condition, cells = told[name], controls.X[rows].toarray()
@@ -140,8 +141,9 @@ def prompted(
             if activated and (condition.added or not bins[:, columns].any(axis=0).all()):
                 unexpressed.append(name)
         control_mean = controls.varm["control_mean"][name].to_numpy()
-        moved = anchored_cells(cells, control_mean, effect.mean(axis=0)) + (effect - effect.mean(axis=0))
-        predicted[rows if keep_cells else number] = moved if keep_cells else moved.mean(axis=0, dtype=np.float64)
+        own, mean_effect = cell_weights[rows], effect.mean(axis=0)
+        moved = anchored_cells(cells, own, control_mean, mean_effect) + (effect - mean_effect)
+        predicted[rows if keep_cells else number] = moved if keep_cells else mean_cell(moved, own)
     loaded = {name: tensor for name, tensor in weights.tensors.items() if name in network.state_dict()}
     report = checkpoint.load_report(weights, loaded, {}, seed)
     raised = f"raised to quantile {options.target_quantile} of their bins in the control cells that express them"
@@ -186,7 +188,8 @@ def _predict(generator, controls, alignment, told, calling, weights, report) -> 
         for rows, values in batches:
             predicted[rows] = values
     else:
-        predicted = inference.running_means(batches, perturbations).to_numpy(dtype=np.float32)
+        means = inference.running_means(batches, perturbations, controls.obs["weight"].to_numpy())
+        predicted = means.to_numpy(dtype=np.float32)
     statement = _statement(weights, report, told, alignment, device, inference.number_type(device))
     return predicted, {**statement, "genes_fed": calling.genes_fed}
 

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from scgpt_bench import files, sources
-from scgpt_bench.data.controls import matched_control_mean
+from scgpt_bench.data.controls import matched_control_mean, type_weights
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
-from scgpt_bench.methods.predictions import perturbations_of
+from scgpt_bench.methods.predictions import mean_cell, perturbations_of
 from scgpt_bench.scgpt import checkpoint, inference, model, training
 from scgpt_bench.scgpt.inference import Condition
 from scgpt_bench.seeding import random_generator
@@ -448,9 +448,7 @@ def _validation(cells, perturbations, token_ids, pad_id, told, options, seed):
                 inputs = model_inputs(part, [told[name]] * len(part), token_ids, pad_id, columns)
                 inputs = {key: tensor.to(device) for key, tensor in inputs.items()}
                 batches.append(_predict(generator, inputs)[:, : len(columns)].cpu())
-            predicted, types = torch.cat(batches).double(), cell_type[rows]
-            means = {own: predicted[torch.from_numpy(types == own)].mean(dim=0).numpy() for own in shares.index}
-            mean = sum(shares[own] * means[own] for own in means)
+            mean = mean_cell(torch.cat(batches).numpy(), type_weights(cell_type[rows], shares))
             scores.append(
                 {
                     "pearson": _pearson(mean, truth[name]),

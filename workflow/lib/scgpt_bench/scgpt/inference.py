@@ -190,15 +190,20 @@ def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers
             torch.set_num_threads(threads)
 
 
-def running_means(batches: Iterable[tuple[np.ndarray, np.ndarray]], perturbations: Sequence[str]) -> pd.DataFrame:
-    """Pseudo-bulks [perturbations x genes] (float64) of the batches of :func:`predict`, none of which is kept."""
+def running_means(
+    batches: Iterable[tuple[np.ndarray, np.ndarray]], perturbations: Sequence[str], weights: np.ndarray
+) -> pd.DataFrame:
+    """Pseudo-bulks [perturbations x genes] (float64) of the batches of :func:`predict`, none of which is kept.
+
+    Equal to :func:`predictions.mean_cell` of all cells of a perturbation; ``weights`` [cells] are theirs.
+    """
     sums: dict[str, np.ndarray] = {}
-    counts: dict[str, int] = {}
+    totals: dict[str, float] = {}
     for rows, predicted in batches:
         name = str(perturbations[rows[0]])
-        sums[name] = sums.get(name, 0.0) + predicted.sum(axis=0, dtype=np.float64)
-        counts[name] = counts.get(name, 0) + len(rows)
-    return pd.DataFrame({name: sums[name] / counts[name] for name in sums}).T
+        sums[name] = sums.get(name, 0.0) + (predicted * weights[rows, None]).sum(axis=0)
+        totals[name] = totals.get(name, 0.0) + weights[rows].sum()
+    return pd.DataFrame({name: sums[name] / totals[name] for name in sums}).T
 
 
 def device_of(gpu: int) -> torch.device:
