@@ -14,9 +14,9 @@ import torch
 from bad_input.study import (
     arguments,
     both,
-    changed_bytes,
     checkpoint_rows,
     configured,
+    flipped_bit,
     h5ad,
     hdf5,
     removed,
@@ -189,7 +189,7 @@ CELLS = [
 ]  # fmt: skip
 OWN_FILES = [
     ("own cells cut short", "split", truncated("results/drop/cells.h5ad"), "cells.h5ad", "file", "truncated", "AnnData"),
-    ("own cells damaged", "sample_controls", changed_bytes("results/drop/cells.h5ad", "X/data"),
+    ("own cells damaged", "sample_controls", flipped_bit("results/drop/cells.h5ad", "X/data"),
      "cells.h5ad", "file", "OSError", "AnnData"),
     ("own split empty", "sample_controls", text("results/drop/fold0/split.tsv", ""), "split.tsv", "table", "No columns", "a table"),
 ]  # fmt: skip
@@ -221,7 +221,7 @@ CHECKPOINT = [
         ("empty weights", text("mine/best_model.pt", ""), "best_model.pt", "file", "0 bytes", "a state dict"),
         ("a web page", text("mine/best_model.pt", "<html>"), "best_model.pt", "file", "more than plain tensors", "a state dict"),
         ("half the weights", truncated("mine/best_model.pt"), "best_model.pt", "file", "bytes)", "a state dict"),
-        ("changed weights", changed_bytes("mine/best_model.pt"), "best_model.pt", "data/", "checksum", "undamaged"),
+        ("changed weights", flipped_bit("mine/best_model.pt"), "best_model.pt", "data/", "checksum", "undamaged"),
         ("a list", saved([1]), "best_model.pt", "file", "list", "a state dict"),
         ("a whole module", saved(torch.nn.Linear(2, 2)), "best_model.pt", "file", "torch.nn.modules.linear.Linear", "a state dict"),
         ("weights one level down", saved({"model": {"a": torch.zeros(2)}}), "best_model.pt", "'model'", "dict", "a tensor"),
@@ -282,7 +282,7 @@ PREDICTIONS = [
     (name, "import_predictions", fault, "elsewhere.h5ad", where, found, expected)
     for name, fault, where, found, expected in [
         ("half a file", truncated("elsewhere.h5ad"), "file", "truncated file", "AnnData"),
-        ("damaged values", changed_bytes("elsewhere.h5ad", "X"), "file", "OSError", "AnnData"),
+        ("damaged values", flipped_bit("elsewhere.h5ad", "X"), "file", "OSError", "AnnData"),
         ("another column", h5ad("elsewhere.h5ad", lambda file: file.obs.rename(columns={"perturbation": "gene"}, inplace=True)),
          "obs", "gene, control_cell, weight", "the column 'perturbation'"),
         ("a perturbation missing", h5ad("elsewhere.h5ad", lambda file: file[5:].copy()),

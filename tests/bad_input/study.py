@@ -213,20 +213,23 @@ def hdf5(name: str, change: Callable[[h5py.File], object]) -> Damage:
     return damage
 
 
-def changed_bytes(name: str, dataset: str | None = None) -> Damage:
-    """Eight bytes changed: in a data set of an HDF5 file, or in the first part of an archive that holds weights."""
+def flipped_bit(name: str, dataset: str | None = None) -> Damage:
+    """One bit changed: in a data set of an HDF5 file, or in the first part of an archive that holds weights.
+
+    The third byte belongs to the first value, also where LZF compresses: without a checksum, to another number.
+    """
 
     def damage(folder: Path) -> None:
         if dataset:
             with h5py.File(folder / name) as file:
-                start = file[dataset].id.get_chunk_info(0).byte_offset + 20
+                start = file[dataset].id.get_chunk_info(0).byte_offset + 2
         else:
             with zipfile.ZipFile(folder / name) as archive:
                 part = next(part for part in archive.infolist() if "/data/" in part.filename)
             header = (folder / name).read_bytes()[part.header_offset :][:30]
-            start = part.header_offset + 30 + sum(struct.unpack("<2H", header[26:]))
+            start = part.header_offset + 30 + sum(struct.unpack("<2H", header[26:])) + 2
         content = bytearray((folder / name).read_bytes())
-        content[start : start + 8] = bytes(byte ^ 0xFF for byte in content[start : start + 8])
+        content[start] ^= 1
         (folder / name).write_bytes(content)
 
     return damage

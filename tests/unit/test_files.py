@@ -1,10 +1,22 @@
 """Output files are whole or absent."""
 
+import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
-from scgpt_bench.files import read_table, remembered_sha256, sha256, whole, write_json, write_table
+from scgpt_bench.errors import InputError
+from scgpt_bench.files import (
+    read_h5ad,
+    read_table,
+    remembered_sha256,
+    sha256,
+    whole,
+    write_h5ad,
+    write_json,
+    write_table,
+)
 
 
 def test_a_failure_leaves_nothing_behind_and_keeps_what_was_there(tmp_path):
@@ -73,3 +85,14 @@ def test_a_drop_that_is_gone_is_remembered_and_an_unknown_one_is_not(tmp_path):
     drop.unlink()
     assert remembered_sha256(drop, memory) == first
     assert remembered_sha256(tmp_path / "other", memory) is None
+
+
+@pytest.mark.parametrize("group", ["uns", "uns/inner", "/"])
+def test_a_second_link_to_a_group_is_refused(tmp_path, group):
+    """Or a small file could be made that takes hours to read: each level doubles what AnnData reads."""
+    path = tmp_path / "cells.h5ad"
+    write_h5ad(anndata.AnnData(np.ones((2, 2)), uns={"inner": {"value": 1}}), path)
+    with h5py.File(path, "r+") as file:
+        file["uns/again"] = file[group]
+    with pytest.raises(InputError, match="a second link to a group"):
+        read_h5ad(path)

@@ -327,6 +327,16 @@ def test_frozen_modules_keep_the_checkpoint_and_the_others_move(cells, folder, v
     assert {name.split(".")[0] for name in moved} == {"encoder", "value_encoder", "pert_encoder", "decoder"}
 
 
+def test_a_damaged_model_is_refused(folder, finetuned, tmp_path):
+    weights = checkpoint.read(folder)
+    content = bytearray((finetuned[0] / finetuning.MODEL).read_bytes())
+    content[content.index(weights_of(finetuned[0])["encoder.embedding.weight"].numpy().tobytes()) + 3] ^= 1
+    for damaged in (content, content[: len(content) // 2], b""):
+        (tmp_path / finetuning.MODEL).write_bytes(damaged)
+        with pytest.raises(InputError, match=r"model\.pt"):
+            finetuning.load(tmp_path, weights)
+
+
 def test_training_only_the_rows_in_use_equals_training_all_rows(cells, folder, vocabulary, finetuned, tmp_path):
     run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, genes_in_use_only=False))
     few, all_rows = weights_of(finetuned[0]), weights_of(tmp_path)

@@ -1,13 +1,16 @@
 """Cells on disk are read and summed by chunks as if they were in memory, to the bit."""
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 
+from scgpt_bench.data import on_disk
 from scgpt_bench.data.on_disk import CellWriter, add_rows, open_h5ad, row_chunks, rows
 from scgpt_bench.errors import InputError
+from scgpt_bench.files import read_h5ad
 
 X = sparse.random(23, 7, 0.4, format="csr", dtype=np.float32, random_state=np.random.default_rng(0))
 
@@ -69,3 +72,58 @@ def test_a_file_that_was_not_finished_is_not_there(tmp_path):
     with pytest.raises(RuntimeError):
         fail()
     assert not list(tmp_path.iterdir())
+
+
+def write(path):
+    counts = np.random.default_rng(0).uniform(1, 2, (40, 50)).astype(np.float32)
+    counts[:, ::2] = 0
+    cells = sparse.csr_matrix(counts)
+    with CellWriter(path, 50) as writer:
+        for start in range(0, 40, 8):
+            writer.append(cells[start : start + 8], counts=cells[start : start + 8])
+        writer.obs = pd.DataFrame({"depth": np.arange(40.0)}, [f"c{i}" for i in range(40)])
+        writer.obs["perturbation"] = pd.Categorical(np.resize(["G1", "G2", "control"], 40))
+        writer.var = pd.DataFrame(index=[f"G{i}" for i in range(50)])
+        writer.uns = {"sizes": np.arange(5)}
+    return path
+
+
+NUMBERS = [
+    *(f"{matrix}/{part}" for matrix in ("X", "layers/counts") for part in ("data", "indices", "indptr")),
+    "obs/perturbation/codes",
+    "obs/depth",
+    "uns/sizes",
+]
+
+
+@pytest.mark.parametrize("dataset", NUMBERS)
+def test_one_flipped_bit_of_written_cells_is_noticed(tmp_path, monkeypatch, dataset):
+    monkeypatch.setattr(on_disk, "STORED_AT_ONCE", 100)  # so that chunks are full
+    content = write(tmp_path / "cells.h5ad").read_bytes()
+    with h5py.File(tmp_path / "cells.h5ad") as file:
+        chunk = file[dataset].id.get_chunk_info(0)
+    damaged = tmp_path / "damaged.h5ad"
+    for bit in np.random.default_rng(1).integers(8 * chunk.size, size=8):
+        at, changed = chunk.byte_offset + bit // 8, bytearray(content)
+        changed[at] ^= 1 << bit % 8
+        damaged.write_bytes(changed)
+        with pytest.raises(InputError, match=r"damaged\.h5ad"):
+            read_h5ad(damaged)
+
+
+def test_written_cells_are_those_given_in_the_same_bytes_each_time(tmp_path):
+    first, again = (write(tmp_path / name) for name in ("first.h5ad", "again.h5ad"))
+    assert first.read_bytes() == again.read_bytes()
+    cells = read_h5ad(first)
+    assert (cells.shape, list(cells.obs["perturbation"][:3])) == ((40, 50), ["G1", "G2", "control"])
+    assert (cells.layers["counts"] != cells.X).nnz == 0
+    assert cells.X.nnz == 40 * 25
+
+
+def test_rows_that_end_before_they_begin_are_refused_though_the_chunk_ends_at_no_value(tmp_path):
+    path = write(tmp_path / "cells.h5ad")
+    with h5py.File(path, "r+") as file:
+        file["X/indptr"][1:] = 0
+        file["X/indptr"][5] = 30
+    with pytest.raises(InputError, match="non-decreasing"):
+        rows(open_h5ad(path).X, range(40))

@@ -227,6 +227,42 @@ def test_10x_calls_guides_from_their_counts(tmp_path, kind):
     assert adata.uns[READER_NOTES]["n_cells_without_guide"] == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "position", "value", "found"),
+    [
+        ("indices", -1, 10**6, "indices must be < 5"),
+        ("indices", -1, -5, "indices must be >= 0"),
+        ("indices", -1, 2 * 10**9, "indices must be < 5"),
+        ("indptr", 1, 10**6, "indptr must be a non-decreasing sequence"),
+        ("indptr", -1, 10**6, "the size of index and data arrays"),
+        ("indptr", -1, -5, "indptr must be a non-decreasing sequence"),
+    ],
+)
+def test_10x_indices_that_lead_elsewhere_are_refused(tmp_path, name, position, value, found):
+    path = tenx_h5(tmp_path / "drop.h5")
+    with h5py.File(path, "r+") as file:
+        file["matrix"][name][position] = value
+    with pytest.raises(InputError, match=rf"drop\.h5.*{found}"):
+        read(path, row("10x_h5"))
+
+
+def test_10x_indices_are_checked_in_whatever_group_they_are_read_from(tmp_path):
+    path = tenx_h5(tmp_path / "drop.h5")
+    with h5py.File(path, "r+") as file:
+        file["matrix/later/indices"] = np.full_like(file["matrix/indices"], 2 * 10**9)
+    with pytest.raises(InputError, match="indices must be < 5"):
+        read(path, row("10x_h5"))
+
+
+def test_10x_values_from_another_file_are_refused(tmp_path):
+    path, other = tenx_h5(tmp_path / "drop.h5"), tenx_h5(tmp_path / "other.h5")
+    with h5py.File(path, "r+") as file:
+        del file["matrix/data"]
+        file["matrix/data"] = h5py.ExternalLink(other, "matrix/data")
+    with pytest.raises(InputError, match="/matrix/data: found a ExternalLink"):
+        read(path, row("10x_h5"))
+
+
 @pytest.mark.parametrize("kind", ["10x_h5", "10x_mtx"])
 def test_10x_takes_guides_from_a_call_table(tmp_path, kind):
     (tmp_path / "calls.csv").write_text(CALLS)

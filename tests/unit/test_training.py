@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -261,6 +262,61 @@ def test_the_state_of_another_configuration_is_not_resumed(fabric, tmp_path):
     training.train(again, fabric, tmp_path, "b", seed=0)
     training.train(fresh, fabric, tmp_path / "fresh", "b", seed=0)
     assert torch.equal(again.model.weight, fresh.model.weight)
+
+
+def trained_twice(fabric, folder, change=lambda: None):
+    """Two runs of two epochs, of which the first is the best one; ``change`` comes between them."""
+    for between in (change, lambda: None):
+        task = regression(epochs=2, score=lambda model: -float(model.weight.sum()), select="score")
+        position = training.train(task, fabric, folder, "a", seed=0)
+        assert (position.epoch, position.best_epoch) == (2, 0)
+        between()
+    return task.model.weight
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    state = torch.load(path, weights_only=True)
+    weight = state.get("model", state)["weight"].numpy().tobytes()
+    content[content.index(weight) + 3] ^= 1
+    return bytes(content)
+
+
+@pytest.mark.parametrize("name", [training.STATE, training.BEST])
+@pytest.mark.parametrize(
+    ("damaged", "found"),
+    [
+        (flipped, "differ from their checksum"),
+        (lambda path: path.read_bytes()[: path.stat().st_size // 2], "bytes)"),
+        (lambda path: b"", "(0 bytes)"),
+    ],
+)
+def test_a_damaged_state_is_told_and_the_training_starts_anew(fabric, tmp_path, caplog, name, damaged, found):
+    path = tmp_path / "damaged" / name
+    weight = trained_twice(fabric, path.parent, lambda: path.write_bytes(damaged(path)))
+    (line,) = [message for message in caplog.messages if "starting anew" in message]
+    assert f"{name}: " in line
+    assert found in line
+    caplog.clear()
+    assert torch.equal(weight, trained_twice(fabric, tmp_path / "whole"))
+    assert not caplog.messages
+
+
+def test_a_state_that_another_process_cannot_read_is_resumed_by_none(fabric, tmp_path):
+    trained_twice(fabric, tmp_path)
+    task = regression(epochs=2)
+
+    def resumed(unread):
+        others = types.SimpleNamespace(
+            device=fabric.device,
+            is_global_zero=True,
+            barrier=lambda: None,
+            all_reduce=lambda tensor, reduce_op: (tensor + unread) / 2,
+        )
+        return training._resume(tmp_path / training.STATE, "a", task.model, task.optimizer, others)
+
+    assert resumed(unread=1).epoch == 0
+    assert resumed(unread=0).epoch == 2
 
 
 def test_a_gpu_that_is_not_there_is_told_and_the_cpu_used(monkeypatch, caplog):

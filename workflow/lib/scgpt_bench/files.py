@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from scipy import sparse
 
+CHECKED = {"compression": "lzf", "fletcher32": True}  # how numbers are stored in HDF5: with a checksum of every chunk
+
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
@@ -47,17 +49,23 @@ def _remove(path: Path) -> None:
 
 
 def write_h5ad(adata: anndata.AnnData, path: str | Path) -> None:
-    """Write ``adata`` whole or not at all, with a checksum of every array of numbers, so that damage is noticed."""
+    """Write ``adata`` whole or not at all, in the way of :func:`write_element`."""
     import h5py
+
+    adata.strings_to_categoricals()
+    with whole(path) as partial, h5py.File(partial, "w") as file:
+        write_element(file, "/", adata)
+
+
+def write_element(file: Any, key: str, element: Any) -> None:
+    """Write a part of an AnnData to an open HDF5 file, numbers with checksums, so that damage is noticed."""
     from anndata.experimental import write_dispatched
 
     def write(function: Any, group: Any, key: str, element: Any, *, dataset_kwargs: dict, iospec: Any) -> None:
         numbers = iospec.encoding_type in ("array", "csr_matrix", "csc_matrix")  # text has no room for a checksum
-        function(group, key, element, dataset_kwargs={"compression": "lzf", "fletcher32": numbers})
+        function(group, key, element, dataset_kwargs={**CHECKED, "fletcher32": numbers})
 
-    adata.strings_to_categoricals()
-    with whole(path) as partial, h5py.File(partial, "w") as file:
-        write_dispatched(file, "/", adata, callback=write)
+    write_dispatched(file, key, element, callback=write)
 
 
 def read_h5ad(path: str | Path, *, backed: bool = False) -> anndata.AnnData:
@@ -76,7 +84,7 @@ def read_h5ad(path: str | Path, *, backed: bool = False) -> anndata.AnnData:
             refuse_other_files(path, file, set())
         adata = anndata.read_h5ad(path, backed="r" if backed else None)
         if not backed:
-            _check_matrix(path, adata.X)
+            check_matrix(path, adata.X)
         return adata
     except InputError:
         raise
@@ -85,7 +93,11 @@ def read_h5ad(path: str | Path, *, backed: bool = False) -> anndata.AnnData:
 
 
 def refuse_other_files(path: str | Path, group: Any, seen: set) -> None:
-    """Links, external storage and virtual data sets read other files of this machine, whichever the file names."""
+    """Links, external storage and virtual data sets read other files of this machine, whichever the file names.
+
+    Nor may a group have a second place in the file: of thirty, each twice in the one before, AnnData would read a
+    thousand million. ``seen`` is filled with the groups met.
+    """
     import h5py
 
     for name in group:
@@ -95,11 +107,15 @@ def refuse_other_files(path: str | Path, group: Any, seen: set) -> None:
         entry = group[name]
         if isinstance(entry, h5py.Dataset) and (entry.external or entry.is_virtual):
             raise InputError(path, entry.name, "data in another file", "data in the file itself")
-        if isinstance(entry, h5py.Group) and entry.id not in seen:
-            refuse_other_files(path, entry, seen | {entry.id})
+        if isinstance(entry, h5py.Group):
+            if entry.id in seen:
+                raise InputError(path, entry.name, "a second link to a group", "every group in one place")
+            seen.add(entry.id)
+            refuse_other_files(path, entry, seen)
 
 
-def _check_matrix(path: str | Path, X: Any) -> None:
+def check_matrix(path: str | Path, X: Any) -> None:
+    """Refuse an ``X`` in memory that is not a matrix of numbers, or a sparse one that is broken."""
     from scipy import sparse
 
     if X is None:
@@ -108,9 +124,17 @@ def _check_matrix(path: str | Path, X: Any) -> None:
         raise InputError(path, "X", f"values of type {X.dtype}", "numbers")
     if sparse.issparse(X):
         try:
-            X.check_format(full_check=True)  # compiled code trusts the indices
+            valid(X)
         except ValueError as error:
             raise InputError(path, "X", first_line(error), "a valid sparse matrix") from None
+
+
+def valid(matrix: sparse.spmatrix) -> sparse.spmatrix:
+    """The compressed sparse matrix itself; ValueError for one that is broken: compiled code trusts its indices."""
+    matrix.check_format(full_check=True)
+    if (matrix.indptr[1:] < matrix.indptr[:-1]).any():  # scipy does not look at a matrix that ends at 0 values
+        raise ValueError("indptr must be a non-decreasing sequence")
+    return matrix
 
 
 def first_line(error: Exception) -> str:

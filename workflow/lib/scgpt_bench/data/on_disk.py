@@ -44,7 +44,7 @@ def open_h5ad(path: str | Path, where: str = "/") -> anndata.AnnData:
         X = stored["X"]
         if isinstance(X, h5py.Group):
             X = anndata.io.sparse_dataset(X)
-            X = X if X.format == "csr" else _valid(X.to_memory()).tocsr()
+            X = X if X.format == "csr" else files.valid(X.to_memory()).tocsr()
         if X.dtype.kind not in "biuf":
             raise InputError(path, "X", f"values of type {X.dtype}", "numbers")
         return anndata.AnnData(X, **parts)
@@ -53,11 +53,6 @@ def open_h5ad(path: str | Path, where: str = "/") -> anndata.AnnData:
     except Exception as error:  # h5py and anndata raise a dozen types for a broken file
         expected = "an AnnData file (h5ad) with X" if where == "/" else f"an AnnData with X in {where}"
         raise InputError(path, "file", files.first_line(error), expected) from None
-
-
-def _valid(matrix: sparse.spmatrix) -> sparse.spmatrix:
-    matrix.check_format(full_check=True)  # compiled code trusts the indices
-    return matrix
 
 
 def row_chunks(X: Any, at_once: int = VALUES_AT_ONCE, read: np.ndarray | None = None) -> Iterator[tuple[int, Matrix]]:
@@ -89,7 +84,7 @@ def _read(X: Any, start: int, number: int) -> Matrix:
     """Rows of a matrix on disk, refused if they are broken."""
     try:
         chunk = X[start : start + number]
-        return _valid(chunk) if sparse.issparse(chunk) else chunk
+        return files.valid(chunk) if sparse.issparse(chunk) else chunk
     except OSError as error:
         raise InputError(_path(X), "file", files.first_line(error), "an undamaged AnnData file (h5ad)") from None
     except Exception as error:
@@ -131,7 +126,7 @@ def add_rows(sums: np.ndarray, chunk: Matrix, groups: np.ndarray) -> None:
 
 
 class CellWriter:
-    """An h5ad file that is written by chunks of rows, whole or not at all.
+    """An h5ad file that is written by chunks of rows, whole or not at all, with the checksums of files.write_element.
 
     As a context manager: ``append`` chunks of ``X`` and of layers, then leave with ``obs``, ``var`` and ``uns`` set.
     """
@@ -153,8 +148,7 @@ class CellWriter:
             for part, dtype in (("data", np.float32), ("indices", np.int32)):
                 values = getattr(matrix, part)
                 if part not in group:
-                    options = {"maxshape": (None,), "chunks": (STORED_AT_ONCE,), "compression": "lzf"}
-                    group.create_dataset(part, (0,), dtype, **options)
+                    group.create_dataset(part, (0,), dtype, maxshape=(None,), chunks=(STORED_AT_ONCE,), **files.CHECKED)
                 stored = group[part]
                 stored.resize(len(stored) + len(values), axis=0)
                 stored[len(stored) - len(values) :] = values
@@ -177,12 +171,12 @@ class CellWriter:
         for name, lengths in self._rows.items():
             group, indptr = self._file[name], np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
             small = indptr[-1] <= np.iinfo(np.int32).max
-            group.create_dataset("indptr", data=indptr.astype(np.int32) if small else indptr)
+            group.create_dataset("indptr", data=indptr.astype(np.int32) if small else indptr, **files.CHECKED)
             group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
             group.attrs["shape"] = np.array([len(indptr) - 1, self._n_genes])
         # What the library itself writes around X: without X here, since it would read one that is given.
         for name, table in (("obs", self.obs), ("var", self.var), ("uns", dict(self.uns))):
-            anndata.io.write_elem(self._file, name, table)
+            files.write_element(self._file, name, table)
         for name in ("layers", "obsm", "varm", "obsp", "varp"):
             self._file.require_group(name).attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
         self._file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})

@@ -105,7 +105,11 @@ def read_10x_h5(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that symbols are not unique is harmonize's question
         try:
+            with h5py.File(path) as file:
+                files.refuse_other_files(path, file, set())
             adata = scanpy.read_10x_h5(path, gex_only=False)
+        except InputError:
+            raise
         except Exception as error:  # scanpy raises whatever it stumbles over
             raise InputError(path, "file", files.first_line(error), "an HDF5 matrix of 10x") from None
     return _with_guides(path, adata, guide_table, minimum_guide_umis, minimum_guide_share)
@@ -170,6 +174,7 @@ def _with_guides(
 ) -> anndata.AnnData:
     """The genes of 10x features, and the cells that have a guide."""
     _check_guide_calling(path, minimum_umis, minimum_share)
+    files.check_matrix(path, adata.X)  # before its first use: scanpy stores what the file says, unseen
     kinds = adata.var["feature_types"].astype(str) if "feature_types" in adata.var else pd.Series("Gene Expression")
     genes = (kinds == "Gene Expression").to_numpy() if len(kinds) == adata.n_vars else np.ones(adata.n_vars, dtype=bool)
     guides = (kinds == "CRISPR Guide Capture").to_numpy() if len(kinds) == adata.n_vars else ~genes

@@ -8,9 +8,6 @@ attention are named ``self_attn.Wqkv.*`` by models trained with flash-attn 1 (ev
 from __future__ import annotations
 
 import math
-import pickle
-import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ from torch import Tensor
 import scgpt_bench
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import first_line, read_json, whole, write_json
+from scgpt_bench.scgpt import torch_files
 from scgpt_bench.scgpt.vocabulary import PAD, read_vocabulary
 from scgpt_bench.seeding import stream_seed
 
@@ -115,30 +113,11 @@ def read_arguments(folder: str | Path) -> dict[str, Any]:
 
 def read_tensors(folder: str | Path) -> dict[str, Tensor]:
     """The weights of a folder by name, in the layout with ``Wqkv``; no code in the file is ever run."""
-    path = weights_file(folder)
-    try:
-        if path.name == SAFE_WEIGHTS:
-            from safetensors.torch import load_file
-
-            tensors = load_file(path)
-        else:
-            mappable = zipfile.is_zipfile(path)  # files of torch before 1.6 are not
-            if mappable:  # a mapped file is not checked by torch
-                _check_parts(path)
-            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
-    except InputError:
-        raise
-    except pickle.UnpicklingError as error:
-        # Not torch's own text, which advises to load the file with its code.
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        what = code[1] if code else f"a broken or foreign pickle of {path.stat().st_size} bytes"
-        found = f"more than plain tensors: {what}"
-        raise InputError(path, "file", found, "a state dict of tensors") from None
-    except Exception as error:  # torch and safetensors raise a dozen types for a broken file
-        found = f"{first_line(error)} ({path.stat().st_size} bytes)"
-        raise InputError(path, "file", found, "a state dict of tensors") from None
+    path, expected = weights_file(folder), "a state dict of tensors"
+    safe = path.name == SAFE_WEIGHTS
+    tensors = _read_safetensors(path, expected) if safe else torch_files.read(path, expected, mapped=True)
     if not isinstance(tensors, Mapping) or not tensors:
-        raise InputError(path, "file", type(tensors).__name__, "a state dict of tensors")
+        raise InputError(path, "file", type(tensors).__name__, expected)
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise InputError(path, repr(name), type(tensor).__name__, "a tensor")
@@ -149,12 +128,13 @@ def read_tensors(folder: str | Path) -> dict[str, Tensor]:
     return {name.replace("in_proj_", "Wqkv."): tensor for name, tensor in tensors.items()}
 
 
-def _check_parts(path: Path) -> None:
-    """Compare every part of the archive with its CRC-32."""
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged:
-        raise InputError(path, damaged, "bytes that differ from their checksum", "an undamaged file")
+def _read_safetensors(path: Path, expected: str) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises whatever the header leads to
+        raise InputError(path, "file", f"{first_line(error)} ({path.stat().st_size} bytes)", expected) from None
 
 
 def weights_file(folder: str | Path) -> Path:

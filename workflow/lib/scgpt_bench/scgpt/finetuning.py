@@ -25,7 +25,7 @@ from scgpt_bench.data.controls import matched_control_mean, type_weights
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.predictions import mean_cell, perturbations_of
-from scgpt_bench.scgpt import checkpoint, inference, model, training
+from scgpt_bench.scgpt import checkpoint, inference, model, torch_files, training
 from scgpt_bench.scgpt.inference import Condition
 from scgpt_bench.seeding import random_generator
 
@@ -356,8 +356,14 @@ def save(generator: TransformerGenerator, folder: Path) -> None:
 
 
 def load(folder: str | Path, weights: checkpoint.Checkpoint) -> TransformerGenerator:
-    """The fine-tuned model of a folder, in evaluation mode; ``weights`` gives its sizes and vocabulary."""
-    tensors = torch.load(Path(folder) / MODEL, map_location="cpu", weights_only=True)
+    """The fine-tuned model of a folder, in evaluation mode; ``weights`` gives its sizes and vocabulary.
+
+    Raises
+    ------
+    InputError
+        If its file is damaged.
+    """
+    tensors = torch_files.read(Path(folder) / MODEL, "the weights of a fine-tuned model")
     generator = model.build(weights.arguments, weights.vocabulary)
     if "token_ids" in tensors:
         model.restrict_vocabulary(generator, tensors.pop("token_ids").tolist())

@@ -4,7 +4,8 @@ Whatever a step needs (which cells, which mask, which dropout, which learning ra
 step's number. The position in the data is therefore one integer, no random state has to be stored, and on a CPU a job
 that was killed anywhere and restarted ends with the same bytes as one that was not. On GPUs deterministic algorithms
 are asked for (:func:`_deterministic`), so that the same should hold on the same GPUs; nobody has tried. The state is
-saved whole or not at all, after every epoch, every ``save_minutes`` and on SIGTERM.
+saved whole or not at all, after every epoch, every ``save_minutes`` and on SIGTERM. One that was damaged since is left
+with a warning, and the training starts anew.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from scgpt_bench import files
+from scgpt_bench.errors import InputError
+from scgpt_bench.scgpt import torch_files
 from scgpt_bench.seeding import stream_seed
 
 if TYPE_CHECKING:
@@ -193,6 +196,8 @@ def train(
         For a loss that is not finite, a gradient that is 0 over a whole epoch, or ``task.must_fall`` not falling.
     Interrupted
         After SIGTERM, with the state saved.
+    InputError
+        If ``best.pt`` was damaged during the run. The next one starts anew.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -226,7 +231,7 @@ def train(
             if fabric.is_global_zero:
                 _write_history(position, folder)
     if task.select is not None:
-        task.model.load_state_dict(torch.load(folder / BEST, map_location=fabric.device, weights_only=True))
+        task.model.load_state_dict(torch_files.read(folder / BEST, "selected weights"))
     fabric.barrier()  # what every rank has read the caller may remove
     return position
 
@@ -350,18 +355,22 @@ def _keep_best(folder, model, position, fabric) -> None:
     Always after the state, which then has the same weights: a kill between the two is made good when it is resumed, and
     the best epoch of the state is that of the weights even if repeated steps round differently.
     """
-    if fabric.is_global_zero and position.batch == 0 and 0 <= position.best_epoch == position.epoch - 1:
+    if fabric.is_global_zero and _has_best(position):
         with files.whole(folder / BEST) as partial:
             torch.save(model.state_dict(), partial)
     fabric.barrier()
 
 
-def _resume(path: Path, identity: str, model, optimizer, fabric: Fabric) -> Position:
-    if not path.exists():
-        return Position()
-    state = torch.load(path, map_location=fabric.device, weights_only=True)
-    if state["identity"] != identity:
-        log.warning("%s is the state of another run: starting anew", path)
+def _has_best(position: Position) -> bool:
+    """Whether the weights at ``position`` are the selected ones: its last epoch has just ended and is the best."""
+    return position.batch == 0 and 0 <= position.best_epoch == position.epoch - 1
+
+
+def _resume(path: Path, identity: str, model, optimizer, fabric) -> Position:
+    state = _read_state(path, identity)
+    # What one rank cannot read none resumes: they would go on with different weights.
+    unread = fabric.all_reduce(torch.tensor(float(state is None), device=fabric.device), reduce_op="mean")
+    if state is None or unread > 0:
         return Position()
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
@@ -369,6 +378,24 @@ def _resume(path: Path, identity: str, model, optimizer, fabric: Fabric) -> Posi
     _keep_best(path.parent, model, position, fabric)
     log.info("resumed at epoch %d, batch %d", position.epoch + 1, position.batch + 1)
     return position
+
+
+def _read_state(path: Path, identity: str) -> dict[str, Any] | None:
+    """The state of the run ``identity``, if there is one and neither it nor the selected weights beside are damaged."""
+    if not path.exists():
+        return None
+    try:
+        state = torch_files.read(path, "the state of a training")
+        if state["identity"] != identity:
+            log.warning("%s is the state of another run: starting anew", path)
+            return None
+        position = Position(**state["position"])
+        if position.best_epoch >= 0 and not _has_best(position):
+            torch_files.read(path.with_name(BEST), "selected weights")
+    except InputError as error:
+        log.warning("%s: starting anew", error)
+        return None
+    return state
 
 
 def _write_history(position: Position, folder: Path) -> None:
