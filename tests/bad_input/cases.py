@@ -48,6 +48,16 @@ def matrix(name, change):
     return h5ad(name, lambda cells: anndata.AnnData(change(cells.X), obs=cells.obs, var=cells.var))
 
 
+def rows_of_one(change):
+    """The X of predictions with other values for the perturbation of the first row."""
+
+    def damage(cells):
+        first = (cells.obs["perturbation"] == cells.obs["perturbation"].iloc[0]).to_numpy()
+        cells.X[first] = change(cells.X[first])
+
+    return h5ad("elsewhere.h5ad", damage)
+
+
 def as_text(X):
     return np.full(X.shape, "x", dtype=object)
 
@@ -88,6 +98,13 @@ CONFIGURATION = [
         ("moving Census", {"checkpoints__tiny": {"source": "census", "census_version": "stable"}}, "census_version", "'stable'", "matches"),
         ("no such fold", {"splits__run": [0, 2]}, "splits.run", "2", "from 0 to 1"),
         ("folds in words", {"splits__folds": "two"}, "splits.folds", "'two'", "integer"),
+        ("folds with a point", {"splits__folds": 2.0}, "splits.folds", "2.0", "type integer, such as 2"),
+        ("a fold with a point", {"splits__run": [0.0]}, "splits.run.0", "0.0", "type integer, such as 0"),
+        ("genes with a point", {"harmonize__maximum_genes": 1e3}, "harmonize.maximum_genes", "1000.0", "integer or null, such as 1000"),
+        *(
+            (f"heads of {source}", {"checkpoints__tiny": {"source": source, "nheads": 7, **options}}, "checkpoints.tiny.nheads", "7", "a divisor of embsize, 512")
+            for source, options in [("random", {}), ("pretrain", {"dataset": "drop"}), ("census", {"census_version": "2024-07-01"})]
+        ),
         ("share of all", {"splits__validation_share": 1}, "splits.validation_share", "1", "less than 1"),
         ("share that is no number", {"splits__validation_share": float("nan")}, "splits.validation_share", "nan", "a finite number"),
         ("no split", {"splits__run": []}, "splits", "no split to run", "an entry in run"),
@@ -125,6 +142,7 @@ TABLES = [
             ("perturbation_kind", "drug", "column 'perturbation_kind'", "'drug'", "knock-out"),
             ("perturbation_column", "", "column 'perturbation_column'", "an empty cell", "a value"),
             ("control_label", "NT|", "column 'control_label'", "'NT|'", "none empty"),
+            ("excluded_label", "doublet|NT", "column 'excluded_label'", "'NT', which control_label has too", "labels of other cells"),
             ("guide_suffix", "g(", "column 'guide_suffix'", "'g('", "a regular expression"),
             ("bytes", "1.5", "column 'bytes'", "'1.5'", "a positive whole number"),
             *(("target_sum", cell, "column 'target_sum'", repr(cell), "a positive number") for cell in ("0", "inf", "x")),
@@ -168,6 +186,9 @@ CELLS = [
          "//raw", "a ExternalLink", "data in the file itself"),
         ("a missing label", label(None), "obs['gene'] of cell 'cell5' (3 such cells)", "the label ''", "names a gene"),
         ("half a pair", label("G1+"), "obs['gene'] of cell 'cell5'", "the label 'G1+'", "names a gene"),
+        ("a control in lower case", label("nt"), "obs['gene'] of cell 'cell5' (3 such cells)", "the label 'nt', which differs from the control label 'NT' in case only", "one spelling"),
+        ("a control in lower case beside a gene", label("G1+nt"), "cell 'cell5'", "the label 'G1+nt', in which 'nt' differs", "one spelling"),
+        ("a reserved label in capitals", label("Control"), "cell 'cell5'", "reserved for control cells", "among the control labels"),
         ("a reserved label", label("control"), "cell 'cell5'", "reserved for control cells", "among the control labels"),
         ("no controls", h5ad("drop.h5ad", lambda cells: cells[30:].copy()), "obs['gene']", "no control", "labelled 'NT'"),
         ("numbers for labels", h5ad("drop.h5ad", lambda cells: cells.obs.__setitem__("gene", np.arange(210))),
@@ -236,6 +257,14 @@ CHECKPOINT = [
         ("a billion layers", arguments(nlayers=10**9), "args.json", "nlayers", "1000000000", "2, as in best_model.pt"),
         ("an absurd width", arguments(embsize=10**12), "best_model.pt", "encoder.embedding.weight", "[15, 8]", "1000000000000"),
         ("three heads", arguments(nheads=3), "args.json", "nheads", "3", "a divisor of embsize, 8"),
+        ("no bins", arguments(n_bins=0), "args.json", "n_bins", "0", "a whole number from 3 to 1000"),
+        ("bins in words", arguments(n_bins="x"), "args.json", "n_bins", "'x'", "a whole number"),
+        ("half a bin", arguments(n_bins=51.5), "args.json", "n_bins", "51.5", "a whole number"),
+        ("a million bins", arguments(n_bins=10**6), "args.json", "n_bins", "1000000", "a whole number from 3 to 1000"),
+        ("padding not given", arguments(pad_value=None), "args.json", "pad_value", "None", "a finite number"),
+        ("padding in words", arguments(pad_value="x"), "args.json", "pad_value", "'x'", "a finite number"),
+        ("infinite padding", arguments(pad_value=float("inf")), "args.json", "pad_value", "inf", "a finite number"),
+        ("a number for the origin", arguments(scgpt_bench=5), "args.json", "scgpt_bench", "5", "an object"),
         ("heads not given", arguments(nheads=None), "args.json", "nheads", "None", "a positive whole number"),
         ("a truth for a number", arguments(nheads=True), "args.json", "nheads", "True", "a positive whole number"),
         ("width in quotes", arguments(embsize="8"), "args.json", "embsize", "'8'", "a positive whole number"),
@@ -258,6 +287,7 @@ SPLIT_FILE = [
                 ("tsv", "ragged", "perturbation\trole\nG0\ttrain\nG1\ttest\tx\n", "table", "line 3, saw 3", "a table"),
                 ("tsv", "commas", "perturbation,role\nG0,train\n", "columns", "perturbation,role", "perturbation and role"),
                 ("tsv", "header only", "perturbation\trole\n", "roles", "no train perturbation", "at least one"),
+                ("csv", "a column twice", "perturbation,role,role\nG0,train,test\n", "columns", "role, role", "each once"),
                 ("csv", "open quote", 'perturbation,role\n"G0,train\n', "table", "EOF inside string", "a table"),
                 ("csv", "not measured", "perturbation,role\nG9,train\n", "train", "'G9', of which there is no cell", "measured"),
                 ("csv", "unknown role", "perturbation,role\nG0,val\n", "role of 'G0'", "'val'", "train, validation, test"),
@@ -266,6 +296,7 @@ SPLIT_FILE = [
                 ("json", "cut short", '{"train": ["G0"', "file", "Expecting", "JSON"),
                 ("json", "too deep", DEEP, "file", "recursion", "JSON"),
                 ("json", "a list", "[]", "top level", "list", "lists under train, val, test"),
+                ("json", "a key twice", '{"test": ["G0"], "train": ["G1"], "test": ["G2"]}', "top level", "'test' 2 times", "every key once"),
                 ("json", "another key", '{"train": [], "holdout": []}', "top level", "'holdout'", "train, val, test"),
                 ("json", "text for a list", '{"val": "G0+ctrl"}', "val", "a str", "a list of names"),
                 ("pkl", "code", b"cos\nsystem\n(S'touch executed'\ntR.", "pickle", "os.system", "strings only"),
@@ -296,6 +327,9 @@ PREDICTIONS = [
         ("no X", hdf5("elsewhere.h5ad", lambda file: file.pop("X")), "X", "nothing", "a matrix"),
         ("counts", matrix("elsewhere.h5ad", lambda X: np.rint(np.expm1(X))), "X", "whole numbers", "log1p of counts"),
         ("another logarithm", matrix("elsewhere.h5ad", lambda X: X / np.log(10)), "X", "0.428 times", "log1p of counts"),
+        ("another logarithm of one", rows_of_one(lambda X: X / np.log(10)), "X, perturbation 'G", "times those", "near 1"),
+        ("nothing for one", rows_of_one(np.zeros_like), "X, perturbation 'G", "values 0 times", "near 1"),
+        ("one absurd value", h5ad("elsewhere.h5ad", lambda file: file.X.__setitem__((0, 0), -1e30)), "X", "-1e+30, below", "log1p of counts"),
     ]
 ]  # fmt: skip
 

@@ -54,6 +54,13 @@ def test_an_empty_cell_is_not_there_and_a_number_is_a_number(tmp_path):
     assert Dataset(**dataset.row) == dataset
 
 
+def test_a_space_may_join_the_genes_of_a_combination(tmp_path):
+    rows = [{**ROW, "combination_separator": " "}, {**ROW, "name": "other", "batch_column": " "}]
+    datasets = read_datasets(write(tmp_path / "t.tsv", rows))
+    assert datasets["drop"].combination_separator == " "
+    assert datasets["other"].batch_column is None
+
+
 def test_several_control_labels(tmp_path):
     table = write(tmp_path / "t.tsv", [{**ROW, "control_label": "ctrl | NT"}])
     assert read_datasets(table)["drop"].control_labels == ("ctrl", "NT")

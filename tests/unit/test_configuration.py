@@ -2,9 +2,12 @@
 
 import copy
 
+import pytest
 import yaml
 
-from scgpt_bench.configuration import judged_kind, validate
+from scgpt_bench.configuration import judged_kind, read_schema, validate
+from scgpt_bench.errors import InputError
+from scgpt_bench.scgpt.checkpoint import MOST_BINS
 from snakemake_checkout import ROOT
 
 VALID = {
@@ -33,6 +36,49 @@ def test_defaults_are_filled_in_and_the_input_is_left_alone():
 def test_validation_of_a_valid_configuration_changes_nothing_more():
     config = validate(VALID, "study.yaml").config
     assert validate(config, "study.yaml").config == config
+
+
+def whole_numbers(value, place=()):
+    """The places in a configuration that hold a whole number: keys and positions."""
+    if isinstance(value, dict | list):
+        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from whole_numbers(entry, (*place, key))
+    elif type(value) is int:
+        yield place
+
+
+def names_of(schema, kind):
+    """The keys in a schema whose value, or entries, may be of a kind."""
+    for key, part in schema.items() if isinstance(schema, dict) else ():
+        if isinstance(part, dict):
+            if any(kind in entry.get("type", ()) for entry in (part, part.get("items", {}))):
+                yield key
+            yield from names_of(part, kind)
+
+
+def test_a_whole_number_with_a_decimal_point_is_refused_wherever_an_integer_is_wanted():
+    methods = {name: {"checkpoint": "demo"} for name in ("scgpt-finetuned", "scgpt-knockout", "scgpt-generate")}
+    methods |= {"ridge": {}, "knn": {}}
+    checkpoints = {"demo": {"source": "random"}, "own": {"source": "pretrain", "dataset": "planted"}}
+    config = {**VALID, "methods": methods, "checkpoints": checkpoints, "harmonize": {"maximum_genes": 100}}
+    config = validate(config, "study.yaml").config
+    integers = set(names_of(read_schema(), "integer"))
+    places = [place for place in whole_numbers(config) if {*place[-2:]} & integers]
+    assert len(places) > 60
+    for place in places:
+        changed = copy.deepcopy(config)
+        part = changed
+        for key in place[:-1]:
+            part = part[key]
+        number = part[place[-1]]
+        part[place[-1]] = float(number)
+        with pytest.raises(InputError, match=f"integer.*, such as {number}$") as error:
+            validate(changed, "study.yaml")
+        assert error.value.where == ".".join(map(str, place))
+
+
+def test_no_checkpoint_is_pretrained_with_more_bins_than_are_read_again():
+    assert read_schema()["$defs"]["pretraining"]["properties"]["n_bins"]["maximum"] == MOST_BINS
 
 
 def backwards(value):

@@ -56,6 +56,12 @@ def test_tables_keep_every_digit_and_genes_named_like_missing_values(tmp_path):
     pd.testing.assert_frame_equal(read_table(tmp_path / "table.tsv"), table)
 
 
+def test_names_that_are_numbers_stay_text(tmp_path):
+    table = pd.DataFrame({"perturbation": ["100", "0200"], "gene": ["1", "2"], "n_cells": [30, 30]})
+    write_table(table, tmp_path / "table.tsv")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "table.tsv"), table)
+
+
 def test_json_refuses_what_is_not_json(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json({"value": float("nan")}, tmp_path / "a.json")

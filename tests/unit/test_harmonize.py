@@ -306,6 +306,15 @@ def test_a_label_that_says_unassigned_needs_a_decision(drop):
     assert "'unassigned' count as controls" in told["problems"][0]
 
 
+def test_a_target_that_is_called_as_controls_are_is_a_problem_to_know_of(drop):
+    drop.obs["label"] = ["ctrl"] * 8 + ["STAT1"] * 4 + ["non-targeting_1+STAT1"] * 4 + ["AAVS1"] * 4
+    told = list(understood(drop)["problems"])
+    assert len(told) == 2
+    assert told[0].startswith("the target 'AAVS1' is called as controls often are")
+    assert "'non-targeting_1'" in told[1]
+    assert list(understood(drop, control_label="ctrl|non-targeting_1|AAVS1")["problems"]) == []
+
+
 def test_a_missing_label_can_be_excluded(drop):
     drop.obs.loc[["c10", "c11"], "label"] = None
     assert run(drop, replace(ROW, excluded_label="nan")).n_obs == 18
@@ -346,6 +355,30 @@ def test_values_that_are_not_what_the_row_says_are_refused(drop):
     drop.X[3, 1] = 15.5
     with pytest.raises(InputError, match=r"gene 'JUN', cell 'c3': found 15.5"):
         run(drop, log_row)
+
+
+def test_log_values_of_another_target_sum_are_refused(drop):
+    drop.X = run(drop).X.toarray()
+    with pytest.raises(InputError, match="every cell summing to 100; expected 10000, or target_sum 100 in"):
+        run(drop, replace(ROW, values="log1p", target_sum=1e4))
+    drop.X[0] = 0  # an empty cell, which is dropped, does not hide it
+    with pytest.raises(InputError, match="every cell summing to 100"):
+        run(drop, replace(ROW, values="log1p", target_sum=1e4))
+
+
+@pytest.mark.parametrize(
+    "transform", [np.sqrt, lambda X: np.log1p(X) / np.log(10), lambda X: X / 20], ids=["roots", "log10", "scaled"]
+)
+def test_values_in_another_scale_are_a_problem_to_know_of(drop, transform):
+    drop.X = transform(drop.X)
+    told = understood(drop, values="log1p", target_sum=1e4)["problems"]
+    assert "values may be no log1p" in told[0]
+
+
+def test_log_values_without_some_genes_are_in_their_scale(drop):
+    drop.X = run(drop).X.toarray()
+    drop = drop[:, :3].copy()
+    assert list(understood(drop, values="log1p", target_sum=1e3)["problems"]) == []
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,12 @@ def test_every_spelling_has_one_name(label, row, expected):
         ("FOS+JUN", {"separator": "_"}),
         ("control", {"control": "ctrl"}),
         ("FOS+control", {"control": "ctrl", "separator": "+"}),
+        ("Control", {"control": "ctrl"}),
+        # A control label but for its case: neither a control nor a perturbation.
+        ("Ctrl", {}),
+        ("FOS+CTRL", {"separator": "+"}),
+        ("CTRLg1", {"suffix": r"g\d+$"}),
+        ("Neg_Ctrl", {"separator": "_", "control": "neg_ctrl"}),
     ],
 )
 def test_a_missing_or_ambiguous_label_is_refused(label, row):

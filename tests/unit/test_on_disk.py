@@ -29,6 +29,15 @@ def test_chunks_are_the_rows_in_order(stored):
     np.testing.assert_array_equal(sparse.vstack([sparse.csr_matrix(part) for _, part in parts]).toarray(), X.toarray())
 
 
+def test_values_in_half_precision_are_read(tmp_path):
+    expected = X.toarray().astype(np.float16)
+    anndata.AnnData(expected).write_h5ad(tmp_path / "cells.h5ad")
+    stored = open_h5ad(tmp_path / "cells.h5ad").X
+    assert stored.dtype == np.float16
+    assert [part.dtype for _, part in row_chunks(stored)] == [np.float32]
+    np.testing.assert_array_equal(rows(stored, range(23)).toarray(), expected)
+
+
 def test_chunks_without_a_wanted_row_are_not_read(stored):
     wanted = np.zeros(23, dtype=bool)
     wanted[[6, 22]] = True

@@ -21,6 +21,11 @@ from scgpt_bench.data import catalogue
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.errors import InputError
 
+# JSON schema takes 2.0 for an integer; NumPy and range() do not.
+_VALIDATOR = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
+)
 SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 
 
@@ -89,7 +94,7 @@ def _fill_and_check(instance: dict, schema: dict, root: dict, source: str, prefi
     """Fill defaults in place, then report the most telling violation."""
     schema = _resolve(schema, root)
     _fill_defaults(instance, schema, root)
-    validator = jsonschema.Draft202012Validator({**schema, "$defs": root["$defs"]})
+    validator = _VALIDATOR({**schema, "$defs": root["$defs"]})
     error = jsonschema.exceptions.best_match(validator.iter_errors(instance))
     if error is None:
         return
@@ -124,7 +129,9 @@ def _expectation(error: jsonschema.ValidationError) -> str:
     value = error.validator_value
     match error.validator:
         case "type":
-            return "a value of type " + (value if isinstance(value, str) else " or ".join(value))
+            kinds = value if isinstance(value, str) else " or ".join(value)
+            whole = "integer" in kinds and isinstance(error.instance, float) and error.instance.is_integer()
+            return f"a value of type {kinds}" + (f", such as {_shortened(int(error.instance))}" if whole else "")
         case "enum":
             return "one of " + ", ".join(map(str, value))
         case "pattern":
@@ -204,6 +211,9 @@ def _check_references(run: Run, source: str) -> None:
             raise InputError(
                 source, f"checkpoints.{name}.dataset", repr(options["dataset"]), f"an entry of 'datasets': {known}"
             )
+        if "nheads" in options and options["embsize"] % options["nheads"]:
+            expected = f"a divisor of embsize, {options['embsize']}"
+            raise InputError(source, f"checkpoints.{name}.nheads", str(options["nheads"]), expected)
     for name, options in config["methods"].items():
         measured = [data for data in config["datasets"] if run.datasets[data].address != "generated"]
         if options["kind"] == "oracle" and measured:

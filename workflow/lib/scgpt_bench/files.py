@@ -149,10 +149,14 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         table.to_csv(partial, sep="\t", index=False, lineterminator="\n")
 
 
+_NAMES = ("dataset", "split", "method", "perturbation", "gene")  # columns of text, though names may be all digits
+
+
 def read_table(path: str | Path, separator: str = "\t", **options: Any) -> pd.DataFrame:
     """Read a table of :func:`write_table`, or one of a user's with another ``separator`` and ``options`` of pandas.
 
-    Only an empty cell is a missing value: NA and NAN are gene symbols.
+    Only an empty cell is a missing value: NA and NAN are gene symbols. Names of perturbations and genes are text, also
+    where all of them are numbers (Entrez identifiers).
 
     Raises
     ------
@@ -162,7 +166,8 @@ def read_table(path: str | Path, separator: str = "\t", **options: Any) -> pd.Da
     import pandas as pd
 
     try:
-        return pd.read_csv(path, sep=separator, **{"keep_default_na": False, "na_values": [""], **options})
+        defaults = {"keep_default_na": False, "na_values": [""], "dtype": dict.fromkeys(_NAMES, str)}
+        return pd.read_csv(path, sep=separator, **{**defaults, **options})
     except (OSError, ValueError) as error:  # those of pandas' parser and of the encoding are ValueErrors
         raise InputError(path, "table", first_line(error), "a table, one line per row, with a header") from None
 

@@ -216,7 +216,11 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
             "excluded_label": _labels(row, "excluded_label") if row.cells["excluded_label"] else None,
             "guide_suffix": _regular_expression(row, "guide_suffix"),
         }
-        datasets[name] = Dataset(**cells)
+        dataset = Dataset(**cells)
+        both = sorted({*dataset.control_labels} & {*dataset.excluded_labels})
+        if both:
+            raise row.error("excluded_label", f"{both[0]!r}, which control_label has too", "labels of other cells")
+        datasets[name] = dataset
     return datasets
 
 
@@ -300,8 +304,12 @@ def _rows(path: str | Path, columns: list[str]) -> list[_Row]:
             raise InputError(
                 path, f"line {line}", f"{len(cells)} cells", f"{len(header)}, one per column, tabs between"
             )
-        stripped = [cell.strip() or None for cell in cells]
-        rows.append(_Row(str(path), line, dict(zip(header, stripped, strict=True))))
+        # A cell of spaces is empty, but for the separator: a space may join the genes of a combination.
+        named = {
+            column: " " if (column, cell) == ("combination_separator", " ") else cell.strip() or None
+            for column, cell in zip(header, cells, strict=True)
+        }
+        rows.append(_Row(str(path), line, named))
     return rows
 
 

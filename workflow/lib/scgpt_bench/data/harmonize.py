@@ -20,7 +20,7 @@ from scipy import sparse
 from scgpt_bench.data import symbols as names_of_genes
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.names import CONTROL, JOINED_BY, MISSING, genes_of, perturbation_names
-from scgpt_bench.data.on_disk import CellWriter, row_chunks
+from scgpt_bench.data.on_disk import CellWriter, not_half, row_chunks
 from scgpt_bench.data.readers import READER_NOTES
 from scgpt_bench.errors import InputError
 
@@ -216,6 +216,7 @@ def understand(adata: anndata.AnnData, dataset: Dataset, source: str | Path) -> 
     if pairs:
         found = f"the targets {pairs[0][0]!r} and {pairs[0][1]!r}"
         raise InputError(source, where, found, "one spelling if they are one gene, other names if they are two")
+    problems += _targets_named_like_controls(targets, dataset)
     guides = _guides(adata, dataset, labels, names, kept, source, repairs)
     columns = {"perturbation": names.to_numpy()}
     for name, column in {"batch": dataset.batch_column, "cell_type": dataset.cell_type_column}.items():
@@ -247,7 +248,7 @@ def evidence_of_values(
     length = max(1, n_cells // runs)
     starts = sorted({int(start) for start in np.linspace(0, max(0, adata.n_obs - length), runs)})
     values = _Values(adata, dataset, understood, source, dispersions=False)
-    values.read((start, adata.X[start : start + length]) for start in starts)
+    values.read((start, not_half(adata.X[start : start + length])) for start in starts)
     return min(adata.n_obs, length * len(starts)), values.evidence
 
 
@@ -293,6 +294,14 @@ def _check_targets(
         )
     if not any(target.upper() in {symbol.upper() for symbol in symbols} for target in targets):
         problems.append(f"none of the {len(targets)} targets is among the measured genes")
+
+
+def _targets_named_like_controls(targets: list[str], dataset: Dataset) -> list[str]:
+    return [
+        f"the target {target!r} is called as controls often are; its cells count as perturbed, since control_label is "
+        f"{dataset.control_label!r}"
+        for target in names_of_genes.named_like_controls(targets)
+    ]
 
 
 def _suffix_of(ending: str) -> str:
@@ -420,11 +429,12 @@ class _Values:
         dispersions: bool,
     ):
         self._adata, self._dataset, self._source = adata, dataset, source
-        self._symbols, self._dispersions = understood.symbols, dispersions
+        self._symbols, self._dispersions, self._problems = understood.symbols, dispersions, understood.problems
         self._control = understood.kept & (understood.obs["perturbation"] == CONTROL).to_numpy()
         self.filled = np.zeros(adata.n_obs, dtype=bool)
         self._largest, self._integers = 0.0, True
         self._sums: list[np.ndarray] = []
+        self._n_ratios = self._n_whole_ratios = 0
         self._n = 0
         self._sum, self._squares = np.zeros(adata.n_vars), np.zeros(adata.n_vars)
 
@@ -478,12 +488,21 @@ class _Values:
         advice = f"of log1p with target_sum {target_sum:g}, as the data-set table says"
         if matrix.data[largest] > limit + 1e-3:
             raise self._complain(start, matrix, largest, f"at most {limit:.4g}, the largest value {advice}")
-        sums = np.asarray(matrix.astype(np.float64).expm1().sum(axis=1)).ravel()
+        values = matrix.astype(np.float64).expm1()
+        sums = np.asarray(values.sum(axis=1)).ravel()
         if sums.max() > 1.01 * target_sum:
             where = f"X, cell {self._adata.obs_names[start + sums.argmax()]!r}"
             found = f"expm1 summing to {sums.max():.6g}"
             raise InputError(self._source, where, found, f"at most {target_sum:g}: {advice}")
-        self._sums.append(sums)
+        filled = np.diff(matrix.indptr) > 0
+        self._sums.append(sums[filled])
+        # Scaled counts are multiples of one count, whichever genes were left out since. Ratios near 1 are whole in any
+        # scale, and large ones are not known well enough where values are stored in few digits.
+        smallest = np.minimum.reduceat(values.data, matrix.indptr[:-1][filled])
+        ratios = values.data / np.repeat(smallest, np.diff(matrix.indptr)[filled])
+        ratios = ratios[(ratios > 1.5) & (ratios < 10.5)]
+        self._n_ratios += len(ratios)
+        self._n_whole_ratios += int((abs(ratios - np.rint(ratios)) < 0.02).sum())
 
     def _counts(self) -> str:
         return f"counts: every value is an integer, largest {self._largest:g}"
@@ -493,8 +512,18 @@ class _Values:
             found = f"integers only, up to {self._largest:g}"
             expected = "log values, as values = 'log1p' of the data-set table says, or 'counts'"
             raise InputError(self._source, "X", found, expected)
-        sums = np.concatenate(self._sums)
-        return f"log1p: not integers, expm1 of a cell sums to {np.median(sums):.4g} (median), at most {sums.max():.4g}"
+        sums, target_sum = np.concatenate(self._sums), self._dataset.target_sum
+        middle = np.median(sums)
+        if sums.max() < 1.01 * sums.min() and middle < 0.99 * target_sum:
+            found = f"expm1 of every cell summing to {middle:.6g}"
+            expected = f"{target_sum:g}, or target_sum {middle:.6g} in the data-set table"
+            raise InputError(self._source, "X", found, expected)
+        if middle < target_sum / 2 and self._n_whole_ratios < self._n_ratios / 2:
+            self._problems.append(
+                f"values may be no log1p: expm1 of a cell sums to {middle:.4g} (median), far below target_sum "
+                f"{target_sum:g}, and is not made of multiples of one count"
+            )
+        return f"log1p: not integers, expm1 of a cell sums to {middle:.4g} (median), at most {sums.max():.4g}"
 
     def _complain(self, start: int, matrix: sparse.csr_matrix, position: int, expected: str) -> InputError:
         """The error for the stored value at ``position`` of a chunk, naming its gene and cell."""

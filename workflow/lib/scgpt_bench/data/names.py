@@ -49,6 +49,7 @@ def perturbation_name(label: str, dataset: Dataset, source: str | Path, where: s
     label = label.strip()
     if label in dataset.control_labels:
         return CONTROL
+    _check_case(label, label, dataset, source, where)
     separator, suffix = dataset.combination_separator, dataset.guide_suffix
     genes = set()
     for part in label.split(separator) if separator else [label]:
@@ -66,7 +67,8 @@ def perturbation_name(label: str, dataset: Dataset, source: str | Path, where: s
 def _check_gene(gene: str, label: str, dataset: Dataset, source: str | Path, where: str) -> None:
     if gene in MISSING:
         raise InputError(source, where, f"the label {label!r}", "a label that names a gene or a control")
-    if gene == CONTROL:
+    _check_case(gene, label, dataset, source, where)
+    if gene.casefold() == CONTROL:
         expected = (
             f"{CONTROL!r} among the control labels of data set {dataset.name!r}, or another label for these cells"
         )
@@ -76,6 +78,16 @@ def _check_gene(gene: str, label: str, dataset: Dataset, source: str | Path, whe
     if JOINED_BY in gene:
         expected = f"no {JOINED_BY!r} in a gene's name, or combination_separator {JOINED_BY!r} in the data-set table"
         raise InputError(source, where, f"the label {label!r}, a combination or one gene", expected)
+
+
+def _check_case(part: str, label: str, dataset: Dataset, source: str | Path, where: str) -> None:
+    """Refuse what is a control label but for upper and lower case: its cells would become a perturbation."""
+    for control in dataset.control_labels:
+        if part != control and part.casefold() == control.casefold():
+            which = "which" if part == label else f"in which {part!r}"
+            found = f"the label {label!r}, {which} differs from the control label {control!r} in case only"
+            expected = f"one spelling, or {part!r} among the control labels of data set {dataset.name!r} as well"
+            raise InputError(source, where, found, expected)
 
 
 def perturbation_names(labels: pd.Series, dataset: Dataset, source: str | Path) -> pd.Series:

@@ -69,7 +69,12 @@ def row_chunks(X: Any, at_once: int = VALUES_AT_ONCE, read: np.ndarray | None = 
                 chunk = X[start : start + step]
             else:
                 chunk = _read(X, start, step)
-            yield start, sparse.csr_matrix(chunk) if sparse.issparse(chunk) else np.asarray(chunk)
+            yield start, not_half(sparse.csr_matrix(chunk) if sparse.issparse(chunk) else np.asarray(chunk))
+
+
+def not_half(chunk: Matrix) -> Matrix:
+    """The same values in float32 where they are float16, of which SciPy makes no sparse matrix."""
+    return chunk.astype(np.float32) if chunk.dtype == np.float16 else chunk
 
 
 def _view(X: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:

@@ -234,9 +234,7 @@ def read_split_file(path: str | Path, perturbations: Iterable[str]) -> pd.DataFr
     if suffix in (".tsv", ".csv"):
         pairs = _roles_of_table(path, "\t" if suffix == ".tsv" else ",")
     elif suffix in (".json", ".pkl", ".pickle"):
-        pairs = _roles_of_gears(
-            path, read_json(path, "lists of names") if suffix == ".json" else _read_gears_pickle(path)
-        )
+        pairs = _roles_of_gears(path, _read_gears_json(path) if suffix == ".json" else _read_gears_pickle(path))
     else:
         raise InputError(path, "suffix", repr(suffix), ".tsv, .csv, .json, .pkl or .pickle")
     roles: dict[str, str] = {}
@@ -251,10 +249,11 @@ def read_split_file(path: str | Path, perturbations: Iterable[str]) -> pd.DataFr
 
 
 def _roles_of_table(path: str | Path, separator: str) -> list[tuple[str, str]]:
-    table = read_table(path, separator, dtype=str, na_values=[])
-    for column in ("perturbation", "role"):
-        if column not in table:
-            raise InputError(path, "columns", ", ".join(table.columns), "perturbation and role")
+    table = read_table(path, separator, dtype=str, na_values=[], header=None)  # pandas renames a column that is twice
+    header, table = table.iloc[0].astype(str).tolist(), table[1:]
+    if header.count("perturbation") != 1 or header.count("role") != 1:
+        raise InputError(path, "columns", ", ".join(header), "perturbation and role, each once")
+    table.columns = header
     unknown = table.loc[~table["role"].isin(ROLES)]
     if len(unknown):
         first = unknown.iloc[0]
@@ -274,6 +273,17 @@ def _roles_of_gears(path: str | Path, conditions: Any) -> list[tuple[str, str]]:
         names = [perturbation_name(label, GEARS_LABELS, path, key) for label in labels]
         pairs += [(name, GEARS_ROLES[key]) for name in names if name != CONTROL]
     return pairs
+
+
+def _read_gears_json(path: str | Path) -> Any:
+    pairs = read_json(path, "lists of names", object_pairs_hook=tuple)
+    if not isinstance(pairs, tuple):
+        return pairs
+    keys = [key for key, _ in pairs]
+    twice = [key for key in keys if keys.count(key) > 1]
+    if twice:
+        raise InputError(path, "top level", f"{twice[0]!r} {keys.count(twice[0])} times", "every key once")
+    return dict(pairs)
 
 
 def _read_gears_pickle(path: str | Path) -> Any:

@@ -22,6 +22,11 @@ _GUIDE = re.compile(
 )
 UNASSIGNED = {"", "*", "-", "?", "nan", "none", "na", "<na>", "unassigned", "unknown", "ambiguous", "undetermined"}
 UNASSIGNED |= {"doublet", "multiplet", "no guide", "no_guide", "noguide", "no-guide"}
+# Labels of cells whose guide targets no gene, or that were not perturbed; letters only, in lower case.
+_CONTROL_NAMES = {"nt", "ntc", "ntctrl", "ntcontrol", "nontarget", "nontargeting", "nontargetingcontrol"}
+_CONTROL_NAMES |= {"ctrl", "control", "negctrl", "negcontrol", "negativecontrol", "safetargeting", "safeharbor"}
+_CONTROL_NAMES |= {"scramble", "scrambled", "intergenic", "unperturbed", "untreated", "wildtype", "mock"}
+_CONTROL_NAMES |= {"aavs", "rosa"}
 
 
 def are_ensembl_ids(names: Sequence[str]) -> bool:
@@ -38,6 +43,11 @@ def spreadsheet_dates(names: Iterable[str]) -> list[str]:
 def is_unassigned(label: str) -> bool:
     """Whether a label says that no guide was called."""
     return label.strip().lower() in UNASSIGNED
+
+
+def named_like_controls(targets: Iterable[str]) -> list[str]:
+    """The targets that are called as control cells usually are: ``NT``, ``non-targeting_1``, ``AAVS1``."""
+    return [target for target in targets if re.sub(r"[^a-z]", "", target.casefold()) in _CONTROL_NAMES]
 
 
 def made_unique(names: pd.Index) -> tuple[pd.Index, list[str]]:

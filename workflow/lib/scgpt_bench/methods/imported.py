@@ -35,6 +35,9 @@ from scgpt_bench.methods.predictions import anchored_cells, perturbations_of
 # or changes instead of expression move them further than this (log2: slope 1.44, log10: 0.43, twice the target sum: 2).
 SLOPE = (0.8, 1.25)
 TOTAL = (2 / 3, 3 / 2)
+# Of one perturbation, whose cells may change much: between 0.86 and 1.28 for every perturbation measured in
+# perturbench_devel and papalexi_2021, by which log10 values would have 0.55 at most.
+SLOPE_OF_ONE = (0.6, 2)
 
 Missing = Literal["refuse", "control-mean"]
 
@@ -101,7 +104,8 @@ def import_predictions(
     _check_values(path, given, dataset.target_sum)
     means, n_rows = group_means(given, np.repeat(predicted, [len(rows_of[name]) for name in predicted]), predicted)
     control_means = dict(zip(test.perturbations, np.asarray(test.control_means), strict=True))
-    _check_scale(path, means, np.stack([control_means[name] for name in predicted])[:, ~absent], dataset.target_sum)
+    expected_near = np.stack([control_means[name] for name in predicted])[:, ~absent]
+    _check_scale(path, means, expected_near, dataset.target_sum, predicted)
 
     drawn_of = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
     control_names = controls.obs["control_cell"].astype(str).to_numpy()
@@ -169,23 +173,34 @@ def _check_values(path: str | Path, X: np.ndarray | sparse.spmatrix, target_sum:
     finite = np.isfinite(values)
     if not finite.all():
         raise InputError(path, "X", f"{(~finite).sum()} NaN or infinite values", "finite predictions")
+    limit = np.log1p(target_sum)
+    if values.size and values.min() < -limit:  # models may predict a little less than zero
+        found = f"{values.min():.3g}, below -log1p({target_sum:g}) = {-limit:.3g}"
+        raise InputError(path, "X", found, _wanted(target_sum))
     if values.size and values.max() > 1 and (values == np.rint(values)).all():
         found = f"whole numbers up to {values.max():g}, as counts are"
         raise InputError(path, "X", found, _wanted(target_sum))
 
 
-def _check_scale(path: str | Path, means: np.ndarray, control: np.ndarray, target_sum: float) -> None:
+def _check_scale(
+    path: str | Path, means: np.ndarray, control: np.ndarray, target_sum: float, perturbations: list[str]
+) -> None:
     """Refuse pseudo-bulks [perturbations x genes] that cannot be in the scale of ``control``."""
     highest = means.max()
     if highest > np.log1p(target_sum):
         found = f"a mean of {highest:.3g}, above log1p({target_sum:g}) = {np.log1p(target_sum):.3g}"
         raise InputError(path, "X", found, _wanted(target_sum))
-    slope = np.median((means * control).sum(axis=1) / np.square(control).sum(axis=1))
+    slopes = (means * control).sum(axis=1) / np.square(control).sum(axis=1)
+    slope = np.median(slopes)
     with np.errstate(over="ignore"):
         total = np.median(np.expm1(means).sum(axis=1) / np.expm1(control).sum(axis=1))
     if not (SLOPE[0] <= slope <= SLOPE[1] and TOTAL[0] <= total <= TOTAL[1]):
         found = f"values {slope:.3g} times those of control cells (totals of counts {total:.3g} times)"
         raise InputError(path, "X", found, f"{_wanted(target_sum)}, so that both are near 1")
+    for name, slope in zip(perturbations, slopes, strict=True):
+        if not SLOPE_OF_ONE[0] <= slope <= SLOPE_OF_ONE[1]:
+            found = f"values {slope:.3g} times those of control cells"
+            raise InputError(path, f"X, perturbation {name!r}", found, f"{_wanted(target_sum)}, so that it is near 1")
 
 
 def _wanted(target_sum: float) -> str:

@@ -25,6 +25,7 @@ from scgpt_bench.seeding import stream_seed
 
 WEIGHTS, SAFE_WEIGHTS, ARGUMENTS, VOCABULARY = "best_model.pt", "model.safetensors", "args.json", "vocab.json"
 PRETRAINED_PREFIXES = ("encoder", "value_encoder", "transformer_encoder")
+MOST_BINS = 1000  # the memory of a batch grows with them; published checkpoints have 51
 SIZES = ("embsize", "nlayers", "nheads", "d_hid")
 
 _INSTEAD_OF_DOWNLOADED = {  # what scGPT_human's args.json says beside the sizes
@@ -98,7 +99,7 @@ def read(folder: str | Path, prefixes: Iterable[str] = PRETRAINED_PREFIXES) -> C
 
 
 def read_arguments(folder: str | Path) -> dict[str, Any]:
-    """Read args.json; the four sizes are positive whole numbers and the width is a multiple of the heads."""
+    """Read args.json; what a job takes from it has the right type, and the width is a multiple of the heads."""
     path = Path(folder) / ARGUMENTS
     arguments = read_json(path, "the model's arguments")
     if not isinstance(arguments, dict):
@@ -108,6 +109,14 @@ def read_arguments(folder: str | Path) -> dict[str, Any]:
             raise InputError(path, key, repr(arguments.get(key)), "a positive whole number")
     if arguments["embsize"] % arguments["nheads"]:
         raise InputError(path, "nheads", str(arguments["nheads"]), f"a divisor of embsize, {arguments['embsize']}")
+    bins, pad_value = arguments.get("n_bins", 51), arguments.get("pad_value", -2)
+    if type(bins) is not int or not 3 <= bins <= MOST_BINS:
+        raise InputError(path, "n_bins", repr(bins), f"a whole number from 3 to {MOST_BINS}")
+    largest = torch.finfo(torch.float32).max
+    if type(pad_value) not in (int, float) or not -largest <= pad_value <= largest:
+        raise InputError(path, "pad_value", repr(pad_value), "a finite number")
+    if not isinstance(arguments.get("scgpt_bench") or {}, Mapping):
+        raise InputError(path, "scgpt_bench", repr(arguments["scgpt_bench"]), "an object: how the weights were made")
     return arguments
 
 
