@@ -46,6 +46,12 @@ def test_a_job_on_slurm_is_one_task_on_one_node_whatever_gpus_it_has(rule, gpus)
     assert "--ntasks-per-gpu" not in command
 
 
+def test_what_reads_a_users_file_does_not_fail_with_others_on_slurm():
+    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+    readers = {rule for rule in RULES if "content=content_of_" in RULES[rule]}
+    assert readers & set(profile["groups"]) == {"split"}  # with its controls, which need it
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_runs_one_script_whose_code_it_follows(rule):
     scripts = re.findall(r'"\.\./scripts/(\w+\.py)"', RULES[rule])

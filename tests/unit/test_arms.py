@@ -64,6 +64,7 @@ def test_the_flagged_call_says_what_is_random(experiment):
     assert "pert_encoder.weight" in method["load_report"]["random"]
     assert method["genes_padded"] == 1
     assert method["attention"].startswith("sdpa")
+    assert method["versions"]["scgpt"] == "0.2.4"
 
 
 def test_another_seed_is_another_random_decoder(experiment):

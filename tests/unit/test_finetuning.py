@@ -462,6 +462,7 @@ def test_the_model_folder_holds_the_model_a_report_and_the_history(finetuned):
     assert report["flag_share"] == 1.0
     assert report["paired_within"] == {"batch, cell_type": 48, "cell_type": 0, "any": 0}
     assert [report[key] for key in ("precision", "device", "processes")] == ["32-true", "cpu", 1]
+    assert report["versions"]["torch"].startswith(torch.__version__.partition("+")[0])
     history = pd.read_csv(path / "history.tsv", sep="\t")
     assert {"loss", "pearson_delta", "pearson", "validation_mse", "learning_rate"} <= set(history)
 

@@ -1,13 +1,17 @@
 """Provenance lists inputs by checksum and what each job cost."""
 
+import json
 import subprocess
 
+import anndata
+import numpy as np
+import pandas as pd
 import pytest
 
 from scgpt_bench import provenance, verification
 from scgpt_bench.data.download import recorded_sha256
 from scgpt_bench.errors import InputError
-from scgpt_bench.files import remembered_sha256, sha256, write_json
+from scgpt_bench.files import remembered_sha256, sha256, write_h5ad, write_json
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 
@@ -35,7 +39,7 @@ def test_cost_names_rule_and_job_and_leaves_unknown_what_was_not_measured(benchm
 
 def test_inputs_are_listed_by_checksum(tmp_path, benchmarks):
     (tmp_path / "drop.h5ad").write_text("cells")
-    document = provenance.describe({"datasets": ["x"]}, [], [tmp_path / "drop.h5ad"], [], benchmarks)
+    document = provenance.describe({"datasets": ["x"]}, [], [tmp_path / "drop.h5ad"], [], benchmarks, [])
     assert document["inputs"] == [{"path": str(tmp_path / "drop.h5ad"), "sha256": sha256(tmp_path / "drop.h5ad")}]
     assert document["cost"][1]["cpu_seconds"] is None
     write_json(document, tmp_path / "provenance.json")
@@ -67,6 +71,24 @@ def run(tmp_path, monkeypatch):
 
 def document(**lists):
     return {"configuration": {"mirrors": []}, "own_files": [], "inputs": [], "results": [], **lists}
+
+
+def test_device_and_versions_are_those_that_scgpts_predictions_state(tmp_path):
+    told = {"device": "NVIDIA H200", "versions": {"torch": "2.12.0"}}
+    trained = {"device": "NVIDIA A100-SXM4-80GB", "versions": {"torch": "2.11.0"}, "epochs": 15}
+    paths = [tmp_path / f"{name}.h5ad" for name in ("finetuned", "prompted")]
+    for path, more in zip(paths, ({"finetuning": trained}, {}), strict=True):
+        obs = pd.DataFrame(index=["A"])
+        write_h5ad(anndata.AnnData(np.zeros((1, 1)), obs=obs, uns={"method": json.dumps({**told, **more})}), path)
+    found = provenance.computed_on(reversed(paths))
+    del trained["epochs"]
+    assert found == [
+        {"path": str(paths[0]), "prediction": told, "finetuning": trained},
+        {"path": str(paths[1]), "prediction": told},
+    ]
+    machine = {"revision": provenance.revision(), "hardware": provenance.hardware()}
+    lines = verification.surroundings({**machine, "versions": provenance.installed_versions(), "scgpt": found})
+    assert [line.split(" in the run")[0] for line in lines] == ["torch: 2.11.0", "torch: 2.12.0"]
 
 
 def test_a_folder_of_the_users_has_the_checksum_that_its_fetching_follows(run):

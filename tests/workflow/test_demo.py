@@ -83,6 +83,9 @@ def test_a_touched_file_reruns_nothing_and_an_edited_module_what_uses_it(demo):
     module = demo.path / "workflow" / "lib" / "scgpt_bench" / "evaluation" / "metrics.py"
     assert module.is_file()
     module.touch()
+    cells = demo.path / "results" / "planted" / "cells.h5ad"
+    assert cells.stat().st_size > 1_000_000  # of larger files Snakemake by itself compares times only
+    cells.touch()
     (demo.path / "workflow" / "scripts" / "finetune.py").touch()
     assert "Nothing to be done" in demo.snakemake().stdout
     text = module.read_text()
@@ -152,5 +155,8 @@ def test_a_target_that_was_not_measured_is_told_to_the_model_and_written_down(re
 def test_provenance_names_code_inputs_and_cost(results):
     provenance = json.loads((results / "provenance.json").read_text())
     assert provenance["versions"]["scgpt"] == "0.2.4"
+    statements = [entry["prediction"] for entry in provenance["scgpt"]]
+    assert {statement["versions"]["scgpt"] for statement in statements} == {"0.2.4"}
+    assert any("finetuning" in entry for entry in provenance["scgpt"])
     assert all(len(entry["sha256"]) == 64 for entry in provenance["inputs"])
     assert {"finetune", "predict_scgpt", "evaluate"} <= {entry["rule"] for entry in provenance["cost"]}

@@ -1,6 +1,7 @@
 """What a change of the configuration plans again: what it touches, and nothing else."""
 
 import dataclasses
+import os
 import re
 
 import pytest
@@ -39,6 +40,32 @@ TARGET = "results/scores.tsv"
 OF_A_SPLIT = {"split", "sample_controls", "truth", "predict_baseline", "finetune", "predict_scgpt", "evaluate"}
 
 
+# The user's own files and the rules that read them, those first of which no other depends on the results.
+OF_THE_USER = [
+    (["genes.txt", "anchors.tsv"], {"vcc_submission", "anchors", "provenance"}),
+    (["elsewhere.h5ad"], {"import_predictions"}),
+    (["method.py"], {"predict_by_script"}),
+    (["split.tsv"], {"split"}),
+    (["calls.csv", *(f"mine/{name}" for name in CHECKPOINT_FILES)], {"harmonize", "copy_checkpoint"}),
+]
+STUDY_OF_FILES = {
+    "dataset_table": "drops.tsv",
+    "checkpoint_table": "checkpoints.tsv",
+    "anchor_table": "anchors.tsv",
+    "datasets": ["drop"],
+    "splits": {"run": [], "files": {"given": {"drop": "split.tsv"}}},
+    "checkpoints": {"own": {"source": "folder", "path": "mine"}},
+    "methods": {
+        "scgpt-zero-shot": {"checkpoint": "own"},
+        "elsewhere": {"kind": "imported", "files": {"drop": {"given": "elsewhere.h5ad"}}},
+        "method": {"kind": "script", "script": "method.py"},
+    },
+    "submissions": {
+        "challenge": {"challenge": 2026, "contexts": {"A": "drop"}, "genes": "genes.txt", "methods": ["elsewhere"]}
+    },
+}
+
+
 def write(checkout, row=ROW, study=STUDY, site="https://example.org"):
     lines = [HEADER, [row.get(column, "") for column in HEADER]]
     checkout.write("drops.tsv", "".join("\t".join(line) + "\n" for line in lines))
@@ -56,17 +83,22 @@ def plan(checkout, target=TARGET):
     return {(rule, split[1] if split else "") for (rule, _), split in zip(jobs, splits, strict=True)}, text
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A study that Snakemake takes for finished: its files are there, though empty, with a record of each."""
-    checkout = copy_of_checkout(tmp_path_factory.mktemp("plans"))
-    checkout.write("calls.csv", "")
-    write(checkout)
-    for files in re.findall(r"^    output: (.*)$", plan(checkout)[1], re.MULTILINE):
+def finish(checkout, target=TARGET):
+    """Make Snakemake take the study for finished: its files are there, though empty, with a record of each."""
+    for files in re.findall(r"^    (?:output|benchmark): (.*)$", plan(checkout, target)[1], re.MULTILINE):
         for name in files.split(", "):
             (checkout.path / name).parent.mkdir(parents=True, exist_ok=True)
             (checkout.path / name).touch()
-    checkout.snakemake(TARGET, "--touch", "--forceall", "--configfile", "study.yaml")
+    checkout.snakemake(target, "--touch", "--forceall", "--configfile", "study.yaml")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study that Snakemake takes for finished."""
+    checkout = copy_of_checkout(tmp_path_factory.mktemp("plans"))
+    checkout.write("calls.csv", "")
+    write(checkout)
+    finish(checkout)
     return checkout
 
 
@@ -102,8 +134,32 @@ def test_another_checksum_of_an_unverified_drop_or_of_a_checkpoint_fetches_it_ag
     assert plan(finished)[0] >= {("fetch_dataset", ""), ("fetch_checkpoint", "")}
 
 
+def test_a_gpu_instead_of_the_cpu_computes_again_what_uses_it_and_more_gpus_nothing(finished):
+    write(finished, study={**STUDY, "hardware": {"gpu": 4}})
+    assert plan(finished)[0] == set()
+    write(finished, study={**STUDY, "hardware": {"gpu": 0}})
+    jobs = {(rule, split) for rule in ("finetune", "predict_scgpt", "evaluate") for split in ("fold0", "gears1")}
+    assert plan(finished)[0] == {*jobs, ("scores", "")}
+
+
 def test_the_provenance_lists_every_file_of_the_users(finished):
     write(finished)
     _, text = plan(finished, "results/provenance.json")
     (inputs,) = re.findall(r"^rule provenance:\n    input: (.*)$", text, re.MULTILINE)
     assert {"drops.tsv", "checkpoints.tsv", "calls.csv"} <= set(inputs.split(", "))
+
+
+def test_a_file_of_the_users_that_takes_the_place_of_a_newer_one_is_read_again(checkout):
+    (checkout.path / "mine").mkdir()
+    for names, _ in OF_THE_USER:
+        for name in names:
+            checkout.write(name, "of this week")
+    write(checkout, study=STUDY_OF_FILES)
+    finish(checkout, "results")
+    planned = set()
+    for names, rules in OF_THE_USER:
+        for name in names:
+            checkout.write(name, "of last week")
+            os.utime(checkout.path / name, (0, 0))
+        before, planned = planned, {rule for rule, _ in plan(checkout, "results")[0]}
+        assert rules <= planned - before

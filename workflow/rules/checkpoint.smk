@@ -43,6 +43,7 @@ rule copy_checkpoint:
         runtime=minutes(60),
     params:
         code=code("copy_checkpoint.py"),
+        content=content_of_own_checkpoint_file,
     script:
         "../scripts/copy_checkpoint.py"
 

@@ -1,4 +1,4 @@
-# The configuration, validated, and the functions that choose parameters and resources.
+# The configuration, validated, and what chooses environments and resources.
 import os
 import re
 import sys
@@ -76,72 +76,17 @@ wildcard_constraints:
     suffix="vcc|h5ad|h5mu|h5|rda|zip",
 
 
-# Parameters
-
-
-def code(script):
-    """Hashes of a script and the library modules it uses: an edit reruns the jobs that use it, and no others."""
-    return sources.content_hashes(Path(workflow.basedir) / "scripts" / script)
-
-
-def content_of_checkpoint_file(wildcards):
-    """The checksum of a file. Another address or mirror is no other content."""
-    return RUN.checkpoints[wildcards.checkpoint].files[wildcards.file].sha256
-
-
-def checkpoint_options(wildcards):
-    return config["checkpoints"][wildcards.checkpoint]
-
-
-def split_options(wildcards):
-    """What one split depends on beside the cells and its file: another fold that is run leaves the others as they are."""
-    if wildcards.split in config["splits"]["files"]:
-        keys = ()
-    elif wildcards.split.startswith("gears"):
-        keys = ("minimum_cells",)
-    else:
-        keys = ("folds", "seed", "validation_share", "minimum_cells")
-    return {key: config["splits"][key] for key in keys}
-
-
-def missing_rules(wildcards):
-    """What happens to perturbations and genes that a foreign prediction lacks."""
-    options = config["methods"][wildcards.method]
-    return {key: options[key] for key in ("missing_perturbations", "missing_genes")}
-
-
-def labels_of_file(wildcards):
-    """How a foreign prediction names things, in the words of the data-set table."""
-    options = config["methods"][wildcards.method]
-    keys = ("perturbation_column", "control_label", "combination_separator", "gene_symbol_column")
-    return {"guide_suffix": None, **{key: options[key] for key in keys}}
-
-
-def made_by(wildcards):
-    """What is known of a foreign prediction beside its file."""
-    options = config["methods"][wildcards.method]
-    return {key: options[key] for key in ("kind", "options") if key in options}
-
-
-def method_options(wildcards):
-    """Kind and options of a method: what its predictions depend on, beside the seed."""
-    options = config["methods"][wildcards.method]
-    return {key: value for key, value in options.items() if key != "seeds"}
-
-
-def training_options(wildcards):
-    """The same, without what concerns only the prediction that follows."""
-    return {key: value for key, value in method_options(wildcards).items() if key not in ("checkpoint", "genes_fed")}
-
-
 # Environments
 
 
 # FlashAttention brings PyTorch's CUDA build, which conda installs only where it finds an NVIDIA driver: jobs without a
-# GPU do without. Another `hardware.gpu` may be another environment, and then reruns these jobs: another device computes
-# other numbers.
+# GPU do without.
 SCGPT_ENVIRONMENT = "../../envs/scgpt.yaml" if config["hardware"]["gpu"] else "../../envs/scgpt_cpu.yaml"
 CENSUS_ENVIRONMENT = "../../envs/census.yaml" if config["hardware"]["gpu"] else "../../envs/census_cpu.yaml"
+
+# A parameter of these jobs: another device computes other numbers. A word, since Snakemake compares the values of a
+# job's parameters without their names, and True may be another one's.
+DEVICE = "gpu" if config["hardware"]["gpu"] else "cpu"
 
 
 # Resources

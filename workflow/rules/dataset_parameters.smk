@@ -1,7 +1,6 @@
 # Parameters that describe a data set: what its rows say, and no more than a job depends on.
 from scgpt_bench.data.catalogue import UNVERIFIED, is_remote
 from scgpt_bench.data.download import recorded_sha256
-from scgpt_bench.files import remembered_sha256
 
 
 def dataset_row(wildcards):
@@ -20,7 +19,7 @@ def content_of_dataset(wildcards):
     if is_remote(dataset.address):
         recorded = recorded_sha256(drop_file(wildcards.dataset), dataset.md5)
         return (dataset.md5 or UNVERIFIED) if dataset.sha256 in (None, recorded) else dataset.sha256
-    return dataset.sha256 or remembered_sha256(dataset.address, "resources/checksums.json")
+    return dataset.sha256 or content_of_file(dataset.address)
 
 
 def generator_options(wildcards):

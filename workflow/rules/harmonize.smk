@@ -18,6 +18,7 @@ rule harmonize:
         runtime=minutes(60),
     params:
         code=code("harmonize.py"),
+        content=content_of_guide_table,
         dataset=dataset_row,
         options=config["harmonize"],
     script:

@@ -26,6 +26,7 @@ rule predict_by_script:
         runtime=minutes(1440),
     params:
         code=code("predict_by_script.py"),
+        content=content_of_script,
         options=method_options,
     script:
         "../scripts/predict_by_script.py"
@@ -53,6 +54,7 @@ rule import_predictions:
         runtime=minutes(60),
     params:
         code=code("import_predictions.py"),
+        content=content_of_file_to_import,
         dataset=dataset_row,
         labels=labels_of_file,
         missing=missing_rules,

@@ -26,6 +26,16 @@ def scgpt_pseudobulks_of_split(wildcards):
     return first_pseudobulks(wildcards, methods_of(SCGPT))
 
 
+def scgpt_pseudobulks_of_run():
+    """The pseudo-bulks of every prediction of scGPT."""
+    return [
+        f"results/{dataset}/{split}/{method}/{seed}/pseudobulk.h5ad"
+        for dataset in config["datasets"]
+        for split in SPLITS
+        for method, seed in predictions(methods_of(SCGPT))
+    ]
+
+
 def metrics_of(datasets):
     """The metrics of every split, method and seed on these data sets."""
     return [

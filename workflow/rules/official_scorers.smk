@@ -113,6 +113,7 @@ rule vcc_submission:
         runtime=minutes(240),
     params:
         code=code("vcc_submission.py"),
+        content=content_of_genes,
         submission=submission_options,
     script:
         "../scripts/vcc_submission.py"

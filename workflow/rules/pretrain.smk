@@ -31,6 +31,7 @@ rule pretrain:
         runtime=1440,  # also when it is tried again, since it resumes
     params:
         code=code("pretrain.py"),
+        device=DEVICE,
         options=checkpoint_options,
     script:
         "../scripts/pretrain.py"
@@ -63,6 +64,7 @@ rule pretrain_census:
         runtime=10080,  # also when it is tried again, since it resumes
     params:
         code=code("pretrain_census.py"),
+        device=DEVICE,
         options=checkpoint_options,
     script:
         "../scripts/pretrain_census.py"

@@ -7,6 +7,7 @@ rule provenance:
         inputs=inputs_of_run(),
         results=["results/scores.tsv", "results/verdicts.tsv", *metrics_of_run()],
         benchmarks=benchmarks_of_run(),
+        scgpt=scgpt_pseudobulks_of_run(),
     output:
         provenance=report(
             "results/provenance.json",
@@ -32,6 +33,7 @@ rule provenance:
         runtime=minutes(60),
     params:
         code=code("provenance.py"),
+        contents=contents_of_own_files,
         configuration=RUN.config,
     script:
         "../scripts/provenance.py"

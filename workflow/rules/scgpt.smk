@@ -31,6 +31,7 @@ rule finetune:
         runtime=1440,  # also when it is tried again, since it resumes
     params:
         code=code("finetune.py"),
+        device=DEVICE,
         options=training_options,
     script:
         "../scripts/finetune.py"
@@ -65,6 +66,7 @@ rule predict_scgpt:
         runtime=minutes(240),
     params:
         code=code("predict_scgpt.py"),
+        device=DEVICE,
         options=method_options,
         activated=targets_go_up,
         batch_size=config["inference"]["batch_size"],

@@ -19,6 +19,7 @@ rule split:
         runtime=minutes(10),
     params:
         code=code("split.py"),
+        content=content_of_split_file,
         options=split_options,
         series=series_of_dataset,
     script:

@@ -48,6 +48,7 @@ rule anchors:
         runtime=minutes(10),
     params:
         code=code("anchors.py"),
+        content=content_of_anchors,
     script:
         "../scripts/anchors.py"
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from scgpt_bench.files import content_sha256
+from scgpt_bench.files import content_sha256, read_h5ad
+from scgpt_bench.methods.predictions import method_of
 
 
 def describe(
@@ -21,6 +22,7 @@ def describe(
     inputs: Iterable[str | Path],
     results: Iterable[str | Path],
     benchmarks: Iterable[str | Path],
+    scgpt: Iterable[str | Path],
 ) -> dict[str, Any]:
     """The provenance of a run, ready for JSON; :mod:`scgpt_bench.verification` repeats the run from it.
 
@@ -36,6 +38,8 @@ def describe(
         The tables that the run is for.
     benchmarks
         Snakemake's benchmark tables, ``results/benchmarks/<rule>/<wildcards>.tsv`` or ``<rule>.tsv``.
+    scgpt
+        The pseudo-bulks of scGPT's predictions, which hold the statements of what made them.
     """
     return {
         "configuration": configuration,
@@ -44,6 +48,7 @@ def describe(
         "inputs": checksums(inputs),
         "results": checksums(results),
         "versions": installed_versions(),
+        "scgpt": computed_on(scgpt),
         "hardware": hardware(),
         "cost": cost(benchmarks).astype(object).where(lambda table: table.notna(), None).to_dict("records"),
     }
@@ -70,10 +75,24 @@ def installed_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **dict(sorted(packages.items(), key=lambda item: item[0].lower()))}
 
 
+def computed_on(pseudobulks: Iterable[str | Path]) -> list[dict[str, Any]]:
+    """Device and versions of packages of every scGPT prediction and, where there was one, of its fine-tuning.
+
+    On a cluster these jobs run on other machines, in other environments than the job that asks.
+    """
+    found = []
+    for path in sorted(map(str, pseudobulks)):
+        method = method_of(read_h5ad(path, backed=True))
+        told = {"prediction": method, "finetuning": method.get("finetuning")}
+        parts = {step: {key: of[key] for key in ("device", "versions")} for step, of in told.items() if of}
+        found.append({"path": path, **parts})
+    return found
+
+
 def hardware() -> dict[str, Any]:
     """Operating system, processor, cores, memory (GiB) and NVIDIA GPUs of the machine that asks.
 
-    On a cluster other machines may have predicted and trained: their GPU is in ``uns["method"]`` of the predictions.
+    On a cluster other machines may have predicted and trained: see :func:`computed_on`.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {

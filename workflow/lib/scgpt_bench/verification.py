@@ -23,7 +23,7 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.files import content_sha256, read_json, read_table, sha256
 
 WORKFLOW = Path(__file__).parents[2]
-NEEDED = ("configuration", "revision", "own_files", "inputs", "results", "versions", "hardware")
+NEEDED = ("configuration", "revision", "own_files", "inputs", "results", "versions", "scgpt", "hardware")
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
@@ -45,7 +45,11 @@ def surroundings(document: Mapping[str, Any]) -> list[str]:
         if then != now:
             lines.append(f"{name}: {then} in the run, {now} here")
     here = provenance.installed_versions()
-    for name, version in document["versions"].items():
+    ran_with = set(document["versions"].items())
+    for entry in document["scgpt"]:
+        for step in ("prediction", "finetuning"):
+            ran_with |= set(entry.get(step, {"versions": {}})["versions"].items())
+    for name, version in sorted(ran_with):
         if here.get(name) != version:
             lines.append(f"{name}: {version} in the run, {here.get(name, 'not installed')} here")
     return lines

@@ -201,6 +201,7 @@ def _statement(weights, report, told, alignment, device, number_type) -> dict[st
         "load_report": dict(report),
         "attention": transformer.backend_name(device, number_type),
         "device": inference.device_name(device),
+        "versions": transformer.versions(),
         "targets_not_measured": sorted(name for name in told if told[name].added),
         "targets_outside_vocabulary": sorted(name for name in told if told[name].untold),
         "genes_padded": int((alignment["status"] == "padded").sum()),

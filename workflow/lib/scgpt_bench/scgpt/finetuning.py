@@ -25,7 +25,7 @@ from scgpt_bench.data.controls import matched_control_mean, type_weights
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.predictions import mean_cell, perturbations_of
-from scgpt_bench.scgpt import checkpoint, inference, model, torch_files, training
+from scgpt_bench.scgpt import checkpoint, inference, model, torch_files, training, transformer
 from scgpt_bench.scgpt.inference import Condition
 from scgpt_bench.seeding import random_generator
 
@@ -315,6 +315,7 @@ def finetune(
         "precision": fabric.strategy.precision.precision,
         "device": inference.device_name(fabric.device),
         "processes": fabric.world_size,
+        "versions": transformer.versions(),
         "load_report": load_report,
         "training_pairs": len(pairs.rows),
         "paired_within": pairs.paired_within,

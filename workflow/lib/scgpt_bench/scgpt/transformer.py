@@ -38,6 +38,12 @@ def backend_name(device: torch.device, dtype: torch.dtype) -> str:
     return f"{name} ({'; '.join(told)})"
 
 
+def versions() -> dict[str, str]:
+    """The versions of the packages that compute scGPT, by name: flash-attn where it can be used at all."""
+    names = ["torch", "numpy", "scgpt", *(["flash-attn"] if flash_attn_varlen_qkvpacked_func else [])]
+    return {name: version(name) for name in names}
+
+
 def _against_flash(device: torch.device, dtype: torch.dtype) -> str:
     """Why FlashAttention 2 cannot be used on this GPU; empty where it can."""
     if flash_attn_varlen_qkvpacked_func is None:
