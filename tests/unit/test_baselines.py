@@ -89,7 +89,7 @@ def test_cells_outside_training_change_no_prediction_by_one_bit(method, role):
 def test_cells_on_disk_give_the_same_prediction_to_the_bit(method, tmp_path, monkeypatch):
     cells, split = experiment(SHIFTS, ROLES)
     controls = cells[:4].copy()
-    controls.obs["perturbation"] = "G3"
+    controls.obs["perturbation"], controls.obs["weight"] = "G3", 1.0
     expected = predict(cells, split, controls, method)
     cells.write_h5ad(tmp_path / "cells.h5ad")
     monkeypatch.setattr("scgpt_bench.data.on_disk.row_chunks.__defaults__", (4 * 7, None))  # seven cells at once
@@ -107,7 +107,7 @@ def test_nothing_to_learn_from_is_refused():
 def test_predicted_cells_average_to_control_mean_plus_shift_and_say_what_made_them():
     cells, split = experiment(SHIFTS, ROLES)
     controls = cells[:4].copy()
-    controls.obs["perturbation"] = "G3"
+    controls.obs["perturbation"], controls.obs["weight"] = "G3", 1.0
     predicted, method = predict(cells, split, controls, "train-mean", weighting="cell")
     np.testing.assert_allclose(predicted.mean(axis=0), np.linspace(1, 2, 4) + np.array([0.5, 1.5, 0, 0]), atol=1e-6)
     assert (method["kind"], method["options"], method["training_cells"]) == ("train-mean", {"weighting": "cell"}, 6)

@@ -136,8 +136,8 @@ def test_another_verdict_by_the_error_is_part_of_the_answer(headline, by_mse, se
 
 
 def test_baselines_that_were_not_run_are_named():
-    card = {"perturbations": [{"perturbation": "A+B", "reliable": True}]}
-    made = dataclasses.replace(run(cards={"drop": card}), kinds={**KINDS, "average": "control-mean"})
+    combined = card(("A+B", True, False, 0.1))
+    made = dataclasses.replace(run(cards={"drop": combined}), kinds={**KINDS, "average": "control-mean"})
     assert "Baselines not run: train-mean, additive" in whats(made)
 
 
