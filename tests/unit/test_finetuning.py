@@ -16,13 +16,16 @@ import torch
 
 from scgpt_bench import sources
 from scgpt_bench.configuration import read_schema
+from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
+from scgpt_bench.files import write_h5ad
 from scgpt_bench.report import summary
 from scgpt_bench.scgpt import checkpoint, finetuning, inference, model, training
 from scgpt_bench.scgpt import vocabulary as vocabularies
 from scgpt_bench.seeding import random_generator
 from snakemake_checkout import ROOT
 
+Pairs = finetuning.Pairs
 GENES = [f"GENE{i}" for i in range(32)]
 MEASURED = GENES[:30]  # GENE30 and GENE31 have tokens, but are not measured
 PERTURBATIONS = {"GENE1": "train", "GENE2": "train", "GENE3+GENE4": "train", "GENE30": "train", "GENE5": "validation"}
@@ -444,6 +447,21 @@ def test_cells_of_a_test_perturbation_change_no_weight_by_one_bit(
     tested.obs_names = [f"tested{i}" for i in range(12)]
     split = pd.concat([SPLIT, pd.DataFrame({"perturbation": ["GENE6"], "role": ["test"]})])
     run(anndata.concat([tested, cells]), folder, vocabulary, tmp_path, split=split)
+    assert_same_weights(tmp_path, finetuned[0])
+
+
+def test_of_cells_on_disk_only_those_that_are_learned_from_are_read(
+    cells, folder, vocabulary, finetuned, tmp_path, monkeypatch
+):
+    tested = cells[:12].copy()
+    tested.obs["perturbation"] = "GENE6"
+    tested.obs_names = [f"tested{i}" for i in range(12)]
+    split = pd.concat([SPLIT, pd.DataFrame({"perturbation": ["GENE6"], "role": ["test"]})])
+    write_h5ad(anndata.concat([tested, cells]), tmp_path / "cells.h5ad")
+    held = []
+    monkeypatch.setattr(finetuning, "Pairs", lambda cells, *rest: held.append(cells) or Pairs(cells, *rest))
+    run(open_h5ad(tmp_path / "cells.h5ad"), folder, vocabulary, tmp_path, split=split)
+    assert set(held[0].obs_names) <= set(cells.obs_names)
     assert_same_weights(tmp_path, finetuned[0])
 
 

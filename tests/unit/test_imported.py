@@ -17,14 +17,15 @@ from scipy import sparse
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.harmonize import harmonize
+from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.data.planted import generate
 from scgpt_bench.data.splits import fold
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.official.sides import count_sides
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
-from scgpt_bench.files import write_table
+from scgpt_bench.files import read_h5ad, write_h5ad, write_table
 from scgpt_bench.methods.baselines import conditions_to_predict, training_data
-from scgpt_bench.methods.imported import import_predictions, without_test_cells
+from scgpt_bench.methods.imported import import_predictions, write_without_test_cells
 from scgpt_bench.methods.predictions import read_predictions, write_predictions
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -267,15 +268,24 @@ def test_what_gears_and_other_models_return_becomes_a_file_to_import(experiment,
     assert (means.obs["n_cells"] == 3).all()
 
 
-def test_a_script_learns_from_everything_but_test_cells(experiment):
+def test_a_script_learns_from_everything_but_test_cells(experiment, tmp_path):
     cells, split, *_ = experiment
-    visible = set(without_test_cells(cells, split).obs["perturbation"])
-    assert visible == {"control", *split.loc[split["role"] != "test", "perturbation"]}
+    cells = cells.copy()
+    cells.layers["counts"], cells.uns = cells.X * 2, {"harmonized": {"values": "counts"}}
+    write_h5ad(cells, tmp_path / "cells.h5ad")
+    write_without_test_cells(open_h5ad(tmp_path / "cells.h5ad", layers=["counts"]), split, tmp_path / "training.h5ad")
+    training = read_h5ad(tmp_path / "training.h5ad")
+    visible = {"control", *split.loc[split["role"] != "test", "perturbation"]}
+    expected = cells[cells.obs["perturbation"].isin(visible).to_numpy()].copy()
+    assert set(training.obs["perturbation"].cat.categories) == visible
+    np.testing.assert_array_equal(training.X.toarray(), expected.X.toarray())
+    np.testing.assert_array_equal(training.layers["counts"].toarray(), expected.layers["counts"].toarray())
+    assert (list(training.obs_names), training.uns) == (list(expected.obs_names), expected.uns)
 
 
 def test_the_worked_example_predicts_a_share_of_the_mean_shift(experiment, tmp_path):
     cells, split, controls, test, _ = experiment
-    without_test_cells(cells, split).write_h5ad(tmp_path / "training.h5ad")
+    write_without_test_cells(cells, split, tmp_path / "training.h5ad")
     write_table(split, tmp_path / "split.tsv")
     controls.write_h5ad(tmp_path / "controls.h5ad")
     arguments = {name: tmp_path / f"{name}.h5ad" for name in ("training", "controls", "output")}

@@ -12,10 +12,12 @@ from scipy import sparse
 
 from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation import scores
 from scgpt_bench.evaluation.metrics import HALVED, HALVED_CORRECTED, higher_is_better, score
 from scgpt_bench.evaluation.official import cell_eval, cell_eval2
+from scgpt_bench.evaluation.official.answers import COLUMNS
 from scgpt_bench.evaluation.official.sides import (
     NON_TARGETING,
     TARGET,
@@ -26,7 +28,7 @@ from scgpt_bench.evaluation.official.sides import (
     sampled_counts,
 )
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
-from scgpt_bench.files import write_table
+from scgpt_bench.files import matrix_sha256, write_h5ad, write_table
 from scgpt_bench.methods import benchmark_controls
 from scgpt_bench.methods.predictions import shifted_controls
 
@@ -112,6 +114,19 @@ def test_both_sides_have_the_same_measured_control_cells(cells, split, predicted
             controls = side[(side.obs[TARGET] == NON_TARGETING).to_numpy()]
             np.testing.assert_array_equal(controls.X.toarray(), values[:200].toarray())
             assert set(side.obs[TARGET]) == {NON_TARGETING, *TARGETS[:6]}
+
+
+@pytest.mark.parametrize("function", [log_sides, log_sides_of_counts, count_sides])
+@pytest.mark.parametrize("kind", ["shuffled", "technical-duplicate"])
+def test_cells_on_disk_give_the_sides_of_cells_in_memory(cells, split, predicted, function, kind, tmp_path):
+    shuffled = cells[np.random.default_rng(1).permutation(cells.n_obs)].copy()
+    write_h5ad(shuffled, tmp_path / "cells.h5ad")
+    on_disk = open_h5ad(tmp_path / "cells.h5ad", layers=["counts"])
+    assert not sparse.issparse(on_disk.X)
+    expected, found = (function(given, predicted[kind], split) for given in (shuffled, on_disk))
+    for one, other in ((expected.measured, found.measured), (expected.predicted, found.predicted)):
+        assert matrix_sha256(one.X) == matrix_sha256(other.X)
+        pd.testing.assert_frame_equal(one.obs, other.obs)
 
 
 def test_a_technical_duplicate_meets_the_other_half_of_the_cells(cells, split, predicted, measured):
@@ -321,12 +336,16 @@ def test_a_scale_that_cannot_be_drawn_says_so_and_the_metrics_stay(cells, split,
     assert (summary["score"], summary["note"]) == (None, "nothing is significant")
 
 
-def test_where_nothing_responds_the_reference_of_2026_holds_the_refusal(cells, split, tmp_path):
+def test_where_nothing_responds_the_scorer_of_2026_has_its_words_in_place_of_values(cells, split, predicted, tmp_path):
     dead = cells.copy()
     random = np.random.default_rng(2)
     dead.layers["counts"] = sparse.csr_matrix(random.poisson(1.0, cells.shape).astype(np.float32))
     cell_eval2.write_reference(dead, split, 1, tmp_path / "reference")
-    assert (tmp_path / "reference" / cell_eval2.REFUSED).read_text().strip()
+    refusal = (tmp_path / "reference" / cell_eval2.REFUSED).read_text().strip()
+    table, summary = cell_eval2.evaluate(count_sides(dead, predicted["shuffled"], split), tmp_path / "reference", 1)
+    assert list(table.columns) == COLUMNS
+    assert table.empty
+    assert summary["note"] == f"not scored: {refusal}"
 
 
 @pytest.mark.parametrize("scorer", [cell_eval, cell_eval2])

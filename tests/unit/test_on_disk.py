@@ -1,5 +1,8 @@
 """Cells on disk are read and summed by chunks as if they were in memory, to the bit."""
 
+import tracemalloc
+from functools import partial
+
 import anndata
 import h5py
 import numpy as np
@@ -50,6 +53,19 @@ def test_rows_come_in_the_order_asked_for_with_repeats(stored):
     assert rows(stored, []).shape == (0, 7)
 
 
+def test_rows_that_are_read_are_never_held_twice(monkeypatch, tmp_path):
+    large = sparse.random(5000, 500, 0.5, format="csr", dtype=np.float32, random_state=np.random.default_rng(0))
+    anndata.AnnData(large).write_h5ad(tmp_path / "cells.h5ad")
+    stored = open_h5ad(tmp_path / "cells.h5ad").X
+    monkeypatch.setattr(on_disk, "row_chunks", partial(row_chunks, at_once=100 * 500))
+    tracemalloc.start()
+    held = rows(stored, range(5000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(held.data, large.data)
+    assert peak < 1.5 * (held.data.nbytes + held.indices.nbytes)
+
+
 def test_sums_have_the_same_bits_for_every_size_of_chunk(stored):
     groups = np.random.default_rng(1).integers(-1, 3, 23)
     results = []
@@ -63,10 +79,13 @@ def test_sums_have_the_same_bits_for_every_size_of_chunk(stored):
     np.testing.assert_allclose(results[0][2], np.asarray(X[groups == 2].sum(axis=0)).ravel(), rtol=1e-6)
 
 
-def test_layers_are_left_on_the_disk_and_other_files_refused(tmp_path):
+def test_layers_are_left_out_or_on_the_disk_and_other_files_refused(tmp_path):
     adata = anndata.AnnData(X, layers={"counts": X})
     adata.write_h5ad(tmp_path / "cells.h5ad")
     assert not open_h5ad(tmp_path / "cells.h5ad").layers
+    asked = open_h5ad(tmp_path / "cells.h5ad", layers=["counts", "spliced"]).layers
+    assert list(asked) == ["counts"]
+    np.testing.assert_array_equal(rows(asked["counts"], [3, 1]).toarray(), X[[3, 1]].toarray())
     (tmp_path / "page.h5ad").write_text("<html>")
     with pytest.raises(InputError, match=r"page\.h5ad"):
         open_h5ad(tmp_path / "page.h5ad")

@@ -15,7 +15,7 @@ rule truth:
         "../../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=memory(8000),
+        mem_mb=memory(16000),
         runtime=minutes(30),
     params:
         code=code("truth.py"),

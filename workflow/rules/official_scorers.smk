@@ -15,7 +15,7 @@ rule cell_eval_reference:
         "../../envs/cell_eval.yaml"
     threads: config["hardware"]["threads"]
     resources:
-        mem_mb=memory(16000),
+        mem_mb=memory(32000),
         runtime=minutes(120),
     params:
         code=code("cell_eval_reference.py"),
@@ -40,7 +40,7 @@ rule cell_eval:
         "../../envs/cell_eval.yaml"
     threads: config["hardware"]["threads"]
     resources:
-        mem_mb=memory(16000),
+        mem_mb=memory(32000),
         runtime=minutes(120),
     params:
         code=code("run_cell_eval.py"),
@@ -62,7 +62,7 @@ rule cell_eval2_reference:
         "../../envs/cell_eval2.yaml"
     threads: config["hardware"]["threads"]
     resources:
-        mem_mb=memory(16000),
+        mem_mb=memory(32000),
         runtime=minutes(240),
     params:
         code=code("cell_eval2_reference.py"),
@@ -87,7 +87,7 @@ rule cell_eval2:
         "../../envs/cell_eval2.yaml"
     threads: config["hardware"]["threads"]
     resources:
-        mem_mb=memory(16000),
+        mem_mb=memory(32000),
         runtime=minutes(120),
     params:
         code=code("run_cell_eval2.py"),

@@ -27,7 +27,7 @@ rule finetune:
         gpu=config["hardware"]["gpu"],
         nodes=1,
         tasks_per_gpu=0,  # one task for all GPUs
-        mem_mb=memory(16000),
+        mem_mb=memory(16000 * max(1, config["hardware"]["gpu"])),
         runtime=1440,  # also when it is tried again, since it resumes
     params:
         code=code("finetune.py"),

@@ -7,14 +7,15 @@ with logged(snakemake.log[0]):
 
     import torch
 
-    from scgpt_bench.files import read_h5ad, read_table
+    from scgpt_bench.data.on_disk import open_h5ad
+    from scgpt_bench.files import read_table
     from scgpt_bench.scgpt import finetuning, training
 
     torch.set_num_threads(snakemake.threads)
     options = dict(snakemake.params.options)
     del options["kind"]
     finetuning.finetune(
-        read_h5ad(snakemake.input.cells),
+        open_h5ad(snakemake.input.cells),
         read_table(snakemake.input.split),
         read_table(snakemake.input.vocabulary),
         Path(snakemake.input.checkpoint[0]).parent,

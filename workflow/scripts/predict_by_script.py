@@ -9,15 +9,16 @@ with logged(snakemake.log[0]):
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
+    from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.errors import InputError
-    from scgpt_bench.files import read_h5ad, read_table, whole, write_h5ad
-    from scgpt_bench.methods.imported import without_test_cells
+    from scgpt_bench.files import read_table, whole
+    from scgpt_bench.methods.imported import write_without_test_cells
 
     options = snakemake.params.options
     with TemporaryDirectory() as folder, whole(snakemake.output[0]) as output:
         training = Path(folder) / "training.h5ad"
-        cells = read_h5ad(snakemake.input.cells)
-        write_h5ad(without_test_cells(cells, read_table(snakemake.input.split)), training)
+        cells = open_h5ad(snakemake.input.cells, layers=["counts"])
+        write_without_test_cells(cells, read_table(snakemake.input.split), training)
         command = [options["interpreter"] or sys.executable, snakemake.input.script, "--training", training]
         command += ["--split", snakemake.input.split, "--controls", snakemake.input.controls]
         command += ["--options", json.dumps(options["options"]), "--seed", snakemake.wildcards.seed]

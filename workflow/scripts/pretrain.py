@@ -8,14 +8,14 @@ with logged(snakemake.log[0]):
     import torch
 
     from scgpt_bench.data.names import CONTROL
-    from scgpt_bench.files import read_h5ad
+    from scgpt_bench.data.on_disk import open_h5ad
+    from scgpt_bench.evaluation.pseudobulk import cells_of
     from scgpt_bench.scgpt import pretraining, training, vocabulary
 
     torch.set_num_threads(snakemake.threads)
-    cells = read_h5ad(snakemake.input[0])
+    cells = cells_of(open_h5ad(snakemake.input[0]), [CONTROL])
     # Genes that scGPT's own vocabulary lacks are padded by every checkpoint, and by this one.
-    known = cells.var_names.isin(vocabulary.human_vocabulary())
-    cells = cells[(cells.obs["perturbation"] == CONTROL).to_numpy(), known]
+    cells = cells[:, cells.var_names.isin(vocabulary.human_vocabulary())]
     options = dict(snakemake.params.options)
     seed = options.pop("seed")
     for key in ("source", "dataset"):

@@ -3,9 +3,10 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
+    from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.evaluation import submission
     from scgpt_bench.evaluation.official.sides import log_sides
-    from scgpt_bench.files import read_h5ad, read_table
+    from scgpt_bench.files import read_table
     from scgpt_bench.methods.predictions import read_predictions
 
     options = snakemake.params.submission
@@ -13,7 +14,7 @@ with logged(snakemake.log[0]):
     for context, cells, predictions, split in zip(
         options["contexts"], snakemake.input.cells, snakemake.input.predictions, snakemake.input.splits, strict=True
     ):
-        measured, table = read_h5ad(cells), read_table(split)
+        measured, table = open_h5ad(cells, layers=["counts"]), read_table(split)
         parts[context] = (measured, read_predictions(predictions, measured.var_names, table), table)
     genes, output = snakemake.input.genes, snakemake.output[0]
     if options["challenge"] == 2025:

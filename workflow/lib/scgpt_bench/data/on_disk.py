@@ -21,12 +21,12 @@ STORED_AT_ONCE = 2**20  # values of a chunk inside an HDF5 file
 Matrix: TypeAlias = sparse.csr_matrix | np.ndarray
 
 
-def open_h5ad(path: str | Path, where: str = "/") -> anndata.AnnData:
+def open_h5ad(path: str | Path, where: str = "/", layers: Sequence[str] = ()) -> anndata.AnnData:
     """The cells of an h5ad file, or of a group ``where`` of an HDF5 file that is laid out like one.
 
     ``X`` stays on disk when it is stored by rows (CSR or dense): read it with :func:`row_chunks` or :func:`rows`.
-    Stored by genes (CSC) it is read as a whole, since every row would take a pass over all of it. ``obs``, ``var``
-    and ``uns`` are read; layers, which may be as large as ``X``, are not.
+    Stored by genes (CSC) it is read as a whole, since every row would take a pass over all of it. The same is true of
+    those of ``layers`` that the file has; other layers are left out. ``obs``, ``var`` and ``uns`` are read.
 
     Raises
     ------
@@ -41,18 +41,23 @@ def open_h5ad(path: str | Path, where: str = "/") -> anndata.AnnData:
         parts = {name: anndata.io.read_elem(stored[name]) for name in wanted}
         if "X" not in stored or stored["X"].attrs.get("encoding-type") == "null":
             raise InputError(path, "X", "nothing", "a matrix of cells x genes")
-        X = stored["X"]
-        if isinstance(X, h5py.Group):
-            X = anndata.io.sparse_dataset(X)
-            X = X if X.format == "csr" else files.valid(X.to_memory()).tocsr()
-        if X.dtype.kind not in "biuf":
-            raise InputError(path, "X", f"values of type {X.dtype}", "numbers")
-        return anndata.AnnData(X, **parts)
+        parts["layers"] = {name: _matrix(path, stored["layers"], name) for name in layers if f"layers/{name}" in stored}
+        return anndata.AnnData(_matrix(path, stored, "X"), **parts)
     except InputError:
         raise
     except Exception as error:  # h5py and anndata raise a dozen types for a broken file
         expected = "an AnnData file (h5ad) with X" if where == "/" else f"an AnnData with X in {where}"
         raise InputError(path, "file", files.first_line(error), expected) from None
+
+
+def _matrix(path: str | Path, group: h5py.Group, name: str) -> Any:
+    X = group[name]
+    if isinstance(X, h5py.Group):
+        X = anndata.io.sparse_dataset(X)
+        X = X if X.format == "csr" else files.valid(X.to_memory()).tocsr()
+    if X.dtype.kind not in "biuf":
+        raise InputError(path, name, f"values of type {X.dtype}", "numbers")
+    return X
 
 
 def row_chunks(X: Any, at_once: int = VALUES_AT_ONCE, read: np.ndarray | None = None) -> Iterator[tuple[int, Matrix]]:
@@ -101,14 +106,23 @@ def _path(X: Any) -> str:
 
 
 def rows(X: Any, wanted: Sequence[int]) -> sparse.csr_matrix:
-    """The rows ``wanted`` of ``X``, in that order, repeats included; ``X`` is read once."""
+    """The rows ``wanted`` of ``X``, in that order, repeats included; ``X`` is read once.
+
+    Memory grows by the rows themselves, and by as much again where ``wanted`` does not ascend.
+    """
     distinct, position = np.unique(np.asarray(wanted, dtype=np.int64), return_inverse=True)
     mask = np.zeros(X.shape[0], dtype=bool)
     mask[distinct] = True
-    parts = [sparse.csr_matrix((0, X.shape[1]), dtype=np.float32)]
+    data, indices, lengths = np.empty(0, np.result_type(X.dtype, np.float32)), np.empty(0, np.int32), [np.zeros(1, int)]
     for start, chunk in row_chunks(X, read=mask):
-        parts.append(sparse.csr_matrix(chunk[mask[start : start + chunk.shape[0]]]))
-    return sparse.vstack(parts, format="csr")[position]
+        part = sparse.csr_matrix(chunk[mask[start : start + chunk.shape[0]]])
+        for grown, values in ((data, part.data), (indices, part.indices)):
+            grown.resize(len(grown) + len(values), refcheck=False)  # in place: a list of parts would be held twice
+            grown[len(grown) - len(values) :] = values
+        lengths.append(np.diff(part.indptr))
+    indptr = np.cumsum(np.concatenate(lengths), dtype=np.int64)
+    result = sparse.csr_matrix((data, indices, indptr), shape=(len(distinct), X.shape[1]))
+    return result if np.array_equal(position, np.arange(len(distinct))) else result[position]
 
 
 def add_rows(sums: np.ndarray, chunk: Matrix, groups: np.ndarray) -> None:

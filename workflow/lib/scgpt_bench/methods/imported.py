@@ -24,7 +24,7 @@ from scgpt_bench import __version__
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.controls import type_weights
 from scgpt_bench.data.names import CONTROL, perturbation_names
-from scgpt_bench.data.on_disk import open_h5ad, rows
+from scgpt_bench.data.on_disk import CellWriter, open_h5ad, row_chunks, rows
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.pseudobulk import group_means
 from scgpt_bench.files import sha256
@@ -150,10 +150,19 @@ def import_predictions(
     return np.concatenate(cells), pd.concat(obs, ignore_index=True), method
 
 
-def without_test_cells(cells: anndata.AnnData, split: pd.DataFrame) -> anndata.AnnData:
-    """All that a method may learn from: control cells and those of training and validation perturbations."""
+def write_without_test_cells(cells: anndata.AnnData, split: pd.DataFrame, path: str | Path) -> None:
+    """Write all that a method may learn from: control cells and those of training and validation perturbations.
+
+    By chunks, with the layers of ``cells``, which may be on disk.
+    """
     visible = [CONTROL, *perturbations_of(split, "train"), *perturbations_of(split, "validation")]
-    return cells[cells.obs["perturbation"].isin(visible).to_numpy()]
+    kept = cells.obs["perturbation"].isin(visible).to_numpy()
+    matrices = {"X": cells.X, **cells.layers}
+    with CellWriter(path, cells.n_vars) as writer:
+        for parts in zip(*(row_chunks(matrix, read=kept) for matrix in matrices.values()), strict=True):
+            chosen = (part[kept[start : start + part.shape[0]]] for start, part in parts)
+            writer.append(**dict(zip(matrices, chosen, strict=True)))
+        writer.obs, writer.var, writer.uns = cells[kept].obs.copy(), cells.var, cells.uns
 
 
 def _columns_of_genes(path: str | Path, file: anndata.AnnData, column: str | None, genes: pd.Index) -> np.ndarray:

@@ -24,6 +24,7 @@ from scgpt_bench import files, sources
 from scgpt_bench.data.controls import matched_control_mean, type_weights
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.pseudobulk import cells_of
 from scgpt_bench.methods.predictions import mean_cell, perturbations_of
 from scgpt_bench.scgpt import checkpoint, inference, model, torch_files, training, transformer
 from scgpt_bench.scgpt.inference import Condition
@@ -247,7 +248,8 @@ def finetune(
     Parameters
     ----------
     cells
-        ``cells.h5ad``.
+        ``cells.h5ad``, which may be on disk: each process reads control cells and those of the training and validation
+        perturbations that it uses.
     split
         ``split.tsv``.
     vocabulary
@@ -272,6 +274,7 @@ def finetune(
     told = inference.conditions(split["perturbation"], vocabulary, weights.vocabulary)
     without_token = inference.without_token(told, vocabulary)
     trained, validated = (_usable(split, role, without_token) for role in ("train", "validation"))
+    cells = cells_of(cells, [CONTROL, *trained, *validated])
     token_ids, pad_id = vocabulary["token_id"].to_numpy(), weights.vocabulary["<pad>"]
     pairs = Pairs(cells, trained, token_ids, pad_id, told, options, seed)
     fabric = machine.fabric()

@@ -40,9 +40,11 @@ def write_not_scored(reference: str | Path, reason: str) -> None:
 def not_scored(reference: str | Path, package: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
     """A table without rows and a summary with the reason, if :func:`write_not_scored` made the reference."""
     path = Path(reference) / NOT_SCORED
-    if not path.exists():
-        return None
-    note = path.read_text().strip()
+    return without_rows(package, path.read_text().strip()) if path.exists() else None
+
+
+def without_rows(package: str, note: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """What stands in place of a scorer's answer where there is none: no rows, and a summary that says why."""
     return pd.DataFrame(columns=COLUMNS), {
         "scorer": name_and_version(package),
         "mean": {},

@@ -11,7 +11,14 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.evaluation.metrics import HALVED
-from scgpt_bench.evaluation.official.answers import as_metrics, finite, name_and_version, not_scored, write_not_scored
+from scgpt_bench.evaluation.official.answers import (
+    as_metrics,
+    finite,
+    name_and_version,
+    not_scored,
+    without_rows,
+    write_not_scored,
+)
 from scgpt_bench.evaluation.official.sides import (
     NON_TARGETING,
     TARGET,
@@ -99,7 +106,8 @@ def evaluate(sides: Sides, bundle: str | Path, threads: int) -> tuple[pd.DataFra
     Table with ``perturbation``, ``metric`` (``cell_eval2.<its name>``, those of ``METRICS``), ``value``,
     ``reason``, without the perturbations that the scorer does not score (a rule on the measured cells alone, which are
     other ones for a technical duplicate); and the summary: ``mean`` of all members of the preset, ``score`` (0 the
-    baseline, 1 a replicate), or why there is none. No rows where nothing is scored against the bundle.
+    baseline, 1 a replicate), or why there is none. No rows where nothing is scored against the bundle, or where the
+    scorer refuses these cells: ``note`` then holds its words.
     """
     from cell_eval2 import aggregate_metrics_wide, compute_metrics
     from cell_eval2.run import metric_output_names
@@ -108,8 +116,11 @@ def evaluate(sides: Sides, bundle: str | Path, threads: int) -> tuple[pd.DataFra
         return unscored
     perturbations = sorted(set(sides.measured.obs[TARGET]) - {NON_TARGETING})
     config = preset(sides.measured.var_names, perturbations, threads)
-    results = compute_metrics(sides.predicted, sides.measured, config=config)
-    aggregated = aggregate_metrics_wide(results, metrics=metric_output_names(config))
+    try:
+        results = compute_metrics(sides.predicted, sides.measured, config=config)
+        aggregated = aggregate_metrics_wide(results, metrics=metric_output_names(config))
+    except ValueError as error:  # of cells that do not respond it gives no metric at all
+        return without_rows("cell-eval2", f"not scored: {error}")
     table = results.to_pandas()
     table = table[table["metric"].isin(METRICS) & np.isfinite(table["value"])]
     summary = {

@@ -13,6 +13,9 @@ What a prediction becomes on its way, since the scorers accept less than the con
 - for the differentially expressed genes of ``cell_eval``, log1p values of such counts: :func:`log_sides_of_counts`.
 
 A technical duplicate is scored against the other half of the measured cells, as everywhere in this package.
+
+Cells may be on disk (:func:`scgpt_bench.data.on_disk.open_h5ad`, with their layer ``counts``): of a large experiment
+only what is compared is read, and either log values or counts.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import pandas as pd
 from scipy import sparse
 
 from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.on_disk import rows as rows_of_cells
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.pseudobulk import first_half
 from scgpt_bench.methods.predictions import method_of, perturbations_of
@@ -137,8 +141,8 @@ def depth_factors_of(cells: anndata.AnnData, names: pd.Series) -> np.ndarray:
         absent = names.iloc[int(np.argmin(rows))]
         raise InputError("predictions.h5ad", "obs['control_cell']", repr(absent), "cells of cells.h5ad")
     used, inverse = np.unique(rows, return_inverse=True)
-    counts = np.asarray(cells.layers["counts"][used].sum(axis=1, dtype=np.float64)).ravel()
-    values = np.asarray(cells.X[used].expm1().sum(axis=1, dtype=np.float64)).ravel()
+    counts = np.asarray(rows_of_cells(cells.layers["counts"], used).sum(axis=1, dtype=np.float64)).ravel()
+    values = np.asarray(rows_of_cells(cells.X, used).expm1().sum(axis=1, dtype=np.float64)).ravel()
     return np.divide(counts, values, out=np.zeros_like(counts), where=values > 0)[inverse]
 
 
@@ -236,4 +240,4 @@ def measured_side(
     targets = labels.to_numpy().astype(object)[rows]
     targets[targets == CONTROL] = NON_TARGETING
     obs = pd.DataFrame({TARGET: targets}, index=cells.obs_names[rows])
-    return anndata.AnnData(sparse.csr_matrix(values[rows]), obs=obs, var=pd.DataFrame(index=cells.var_names))
+    return anndata.AnnData(rows_of_cells(values, rows), obs=obs, var=pd.DataFrame(index=cells.var_names))
