@@ -99,7 +99,7 @@ def second(tmp_path_factory):
 
 def test_two_runs_one_in_shards_and_killed_in_every_stage_give_the_same_tables(first, second):
     expected = tiny.tables(first.path)
-    assert len(expected) == 2 + len(tiny.STUDY["methods"])
+    assert len(expected) == 3 + len(tiny.STUDY["methods"])
     assert tiny.tables(second[0].path) == expected
 
 
