@@ -138,14 +138,13 @@ def test_a_table_sorts_numbers_filters_and_is_saved_in_full(reader, run, tmp_pat
     header = {cell.text: cell for cell in entry.find_elements(By.CSS_SELECTOR, "thead th")}
     position = list(header).index("difference")
     reader.execute_script("arguments[0].scrollIntoView({block: 'center', inline: 'center'})", header["difference"])
+    values = [float(row.split("\t")[position]) for row in _rows(reader, entry)]
+    assert not _ascend(values)
     header["difference"].click()
-    shown = [float(row.split("\t")[position]) for row in _rows(reader, entry)]
-    assert shown == sorted(shown)
+    _until_rows(reader, entry, lambda rows: _ascend([float(row.split("\t")[position]) for row in rows]))
     search = entry.find_element(By.CSS_SELECTOR, "input[type=search]")
     search.send_keys("zero-shot")
-    rows = _rows(reader, entry)
-    assert rows
-    assert all("scgpt-zero-shot" in row for row in rows)
+    _until_rows(reader, entry, lambda rows: rows and all("scgpt-zero-shot" in row for row in rows))
     search.send_keys(Keys.CONTROL, "a")
     search.send_keys(Keys.DELETE)
     reader.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
@@ -157,6 +156,15 @@ def test_a_table_sorts_numbers_filters_and_is_saved_in_full(reader, run, tmp_pat
         time.sleep(0.05)
     (saved,) = tmp_path.glob("*verdicts.tsv")
     assert saved.read_bytes() == (run.folder / "verdicts.tsv").read_bytes()
+
+
+def _ascend(values: list[float]) -> bool:
+    return values == sorted(values)
+
+
+def _until_rows(reader, entry, condition) -> None:
+    """A table is drawn again a moment after what asks for it."""
+    WebDriverWait(reader, browser.SECONDS, 0.05).until(lambda _: condition(_rows(reader, entry)))
 
 
 def _rows(reader, entry) -> list[str]:
