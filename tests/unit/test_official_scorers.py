@@ -348,6 +348,15 @@ def test_where_nothing_responds_the_scorer_of_2026_has_its_words_in_place_of_val
     assert summary["note"] == f"not scored: {refusal}"
 
 
+def test_any_other_error_of_the_scorer_of_2026_ends_the_job(cells, split, predicted, cell_eval2_reference, monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr("cell_eval2.compute_metrics", broken)
+    with pytest.raises(ValueError, match="could not be broadcast"):
+        cell_eval2.evaluate(count_sides(cells, predicted["shuffled"], split), cell_eval2_reference, 1)
+
+
 @pytest.mark.parametrize("scorer", [cell_eval, cell_eval2])
 def test_cells_of_several_types_are_not_scored_and_say_why(
     cells, split, predicted, cell_eval_reference, scorer, tmp_path

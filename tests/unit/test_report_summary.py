@@ -226,6 +226,7 @@ def card(*perturbations, same=0.2, disjoint=0.2):
 def test_noise_of_the_control_mean_is_named_where_it_is_as_large_as_a_difference():
     why = dict(summary.warnings(run(cards={"drop": card(same=0.28, disjoint=0.19), "clean": card(same=0.24)})))
     assert "Noise of the control mean: clean" not in why
+    assert summary.warnings(run(cards={"single": card(same=None, disjoint=None)})) == []
     said_of_noise = why["Noise of the control mean: drop"]
     assert said_of_noise.startswith("The mean response of all other perturbations scores 0.28 here in pearson_delta")
     assert "would score 0.19 if it had other control cells" in said_of_noise

@@ -36,8 +36,8 @@ from scgpt_bench.methods.predictions import anchored_cells, perturbations_of
 SLOPE = (0.8, 1.25)
 TOTAL = (2 / 3, 3 / 2)
 # Of one perturbation, whose cells may change much: between 0.86 and 1.28 for every perturbation measured in
-# perturbench_devel and papalexi_2021, where log10 values would have 0.55 at most, and three
-# times the measured change has 0.585 at least.
+# perturbench_devel and papalexi_2021, where log10 values would have 0.55 at most, and three times the measured change
+# has 0.585 at least.
 SLOPE_OF_ONE = (0.57, 2)
 
 Missing = Literal["refuse", "control-mean"]

@@ -284,7 +284,7 @@ def _of_data(run: Run) -> Iterable[tuple[str, str]]:
 def _of_control_noise(run: Run) -> Iterable[tuple[str, str]]:
     for dataset, card in run.cards.items():
         same, disjoint = (card["shared_control_noise"][key] for key in ("same_controls", "disjoint_controls"))
-        if same - disjoint > CONTROL_NOISE:
+        if same is not None and same - disjoint > CONTROL_NOISE:  # a single perturbation has no others
             yield (
                 f"Noise of the control mean: {dataset}",
                 f"The mean response of all other perturbations scores {same:.2f} here in {HEADLINE}, and would score "

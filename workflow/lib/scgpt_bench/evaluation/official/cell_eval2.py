@@ -45,6 +45,7 @@ METRICS = (
     "de_wilcoxon_lfc_nmae",
 )
 REFUSED = "refused.txt"
+NO_EFFECT = "no measurable aggregate effect"  # of cells that do not respond it gives no metric at all, and says so
 
 
 def preset(genes: pd.Index, perturbations: list[str], threads: int) -> EvalConfig:
@@ -119,7 +120,9 @@ def evaluate(sides: Sides, bundle: str | Path, threads: int) -> tuple[pd.DataFra
     try:
         results = compute_metrics(sides.predicted, sides.measured, config=config)
         aggregated = aggregate_metrics_wide(results, metrics=metric_output_names(config))
-    except ValueError as error:  # of cells that do not respond it gives no metric at all
+    except ValueError as error:
+        if NO_EFFECT not in str(error):
+            raise
         return without_rows("cell-eval2", f"not scored: {error}")
     table = results.to_pandas()
     table = table[table["metric"].isin(METRICS) & np.isfinite(table["value"])]
