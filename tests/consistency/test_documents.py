@@ -9,8 +9,7 @@ import yaml
 from scgpt_bench.configuration import validate
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("[A-Z]*.md")), *sorted(ROOT.glob("*/*.md"))]
-DOCUMENTS = sorted({path for path in DOCUMENTS if ".venv" not in path.parts})
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])  # not those of .venv and of tools' caches
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 FOLDERS = "config|docs|envs|profiles|tests|benchmarks|workflow"
 
