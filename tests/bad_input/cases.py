@@ -206,6 +206,14 @@ CELLS = [
         ("nothing but zeros", matrix("drop.h5ad", lambda X: X * 0), "X", "nothing but zeros", "expression"),
         ("no cells", h5ad("drop.h5ad", lambda cells: cells[:0].copy()), "X", "0 cells x 12 genes", "values"),
         ("few cells", h5ad("drop.h5ad", lambda cells: cells[:39].copy()), "obs['gene']", "at most 9 cells", "at least 10"),
+        ("two genes", h5ad("drop.h5ad", lambda cells: cells[:, :2].copy()), "genes", "2", "at least 3"),
+    ]
+]  # fmt: skip
+CELLS += [
+    (name, "harmonize to variable genes", h5ad("drop.h5ad", fault), "drop.h5ad", "control cells", found, expected)
+    for name, fault, found, expected in [
+        ("one control cell", lambda cells: cells[29:].copy(), "1", "at least 3 to choose genes by dispersion"),
+        ("controls that are alike", lambda cells: cells[np.r_[[0] * 30, 30:210]].copy(), "no gene that varies", "that differ"),
     ]
 ]  # fmt: skip
 OWN_FILES = [

@@ -98,6 +98,9 @@ JOBS = {
         "made_by": {"kind": "imported"},
     }),
 }  # fmt: skip
+JOBS["harmonize to variable genes"] = dataclasses.replace(
+    JOBS["harmonize"], params={"dataset": _DATASET, "options": {**_HARMONIZING, "maximum_genes": 10}}
+)
 for suffix in ("tsv", "csv", "json", "pkl", "txt"):
     JOBS[f"split from {suffix}"] = dataclasses.replace(
         JOBS["split"], input={**_CELLS, "file": f"split.{suffix}"}, output=["results/drop/fixed/split.tsv"]

@@ -93,7 +93,43 @@ def test_annotations_have_the_contracts_names(drop):
     assert result.obs["perturbation"].value_counts().to_dict() == {"control": 8, "STAT1": 4, "FOS+JUN": 4, "MYC": 4}
     assert list(result.obs["batch"][:2]) == ["l1", "l2"]
     assert set(result.obs["cell_type"]) == {"K562"}
-    assert list(result.obs) == ["perturbation", "batch", "cell_type"]
+    assert list(result.obs) == ["perturbation", "batch", "cell_type", "n_counts"]
+
+
+@pytest.mark.parametrize("maximum_genes", [None, 2])
+def test_counts_of_cells_and_shares_of_genes_are_those_of_the_whole_file(drop, maximum_genes):
+    drop.X[:, 3] = 50
+    result = run(drop, maximum_genes=maximum_genes)
+    np.testing.assert_array_equal(result.obs["n_counts"], drop.X.sum(axis=1))
+    largest = result.uns["harmonized"]["largest_shares_of_counts"]
+    assert largest["gene"][0] == "ACTB"
+    np.testing.assert_allclose(largest["share"], np.sort(drop.X.sum(axis=0) / drop.X.sum())[::-1][:5])
+
+
+def test_log_values_have_shares_of_their_scale_and_no_counts_per_cell(drop):
+    drop.X[:, 3] = 50
+    scaled = 100 * drop.X / drop.X.sum(axis=1, keepdims=True)
+    drop.X = np.log1p(scaled)
+    result = run(drop[:, 1:].copy(), replace(ROW, values="log1p"))
+    assert "n_counts" not in result.obs
+    share = result.uns["harmonized"]["largest_shares_of_counts"]["share"]
+    np.testing.assert_allclose(share[0], scaled[:, 3].mean() / 100)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_too_few_controls_or_genes_are_named(drop, number):
+    few = drop[8 - number :].copy()
+    with pytest.raises(InputError, match=rf"control cells: found {number}; expected at least 3 to choose genes"):
+        run(few, maximum_genes=2)
+    assert run(few).n_vars == 6
+    with pytest.raises(InputError, match=rf"genes: found {number}; expected at least 3"):
+        run(drop[:, :number].copy())
+
+
+def test_genes_are_not_chosen_by_controls_that_are_alike(drop):
+    drop.X[:8] = drop.X[0]
+    with pytest.raises(InputError, match="control cells: found no gene that varies among them"):
+        run(drop, maximum_genes=2)
 
 
 def test_a_label_with_a_guide_suffix_is_kept_as_the_guide(drop):

@@ -19,12 +19,14 @@ from scipy import sparse
 
 from scgpt_bench.data import symbols as names_of_genes
 from scgpt_bench.data.catalogue import Dataset
+from scgpt_bench.data.enough import FEWEST
 from scgpt_bench.data.names import CONTROL, JOINED_BY, MISSING, genes_of, perturbation_names
 from scgpt_bench.data.on_disk import CellWriter, not_half, row_chunks
 from scgpt_bench.data.readers import READER_NOTES
 from scgpt_bench.errors import InputError
 
 UNSTATED = "all"
+LARGEST = 5  # genes whose shares of all counts are written down
 
 
 @dataclass
@@ -77,7 +79,8 @@ def harmonize(
     cells x genes. X: CSR float32, log1p of counts scaled to ``dataset.target_sum`` per cell over all genes of the
     file. layers["counts"]: CSR float32, where the file holds counts. var_names: unique gene symbols; var["gene_id"]:
     the file's own index, where symbols come from a column. obs: categorical ``perturbation``, ``batch``,
-    ``cell_type`` and, where known, ``guide``. uns["harmonized"]: what was understood, kept, dropped and repaired.
+    ``cell_type`` and, where known, ``guide``; ``n_counts``, the sum over all genes of the file, where it holds
+    counts. uns["harmonized"]: what was understood, kept, dropped and repaired.
 
     Raises
     ------
@@ -139,12 +142,15 @@ class _Harmonized:
         _check_groups(obs["perturbation"][self._kept], number, minimum_cells, dataset, source)
 
         self.obs = pd.DataFrame({name: pd.Categorical(obs[name][self._kept]) for name in obs}, index=cells[self._kept])
+        if dataset.values == "counts":
+            self.obs["n_counts"] = values.n_counts[self._kept]
         self.var = pd.DataFrame(index=understood.symbols)
         if dataset.gene_symbol_column:
             self.var["gene_id"] = adata.var_names.to_numpy(dtype=str)
         targets = sorted({gene for name in kept_names for gene in genes_of(name)})
         self._genes, selection = None, "all"
         if maximum_genes is not None and maximum_genes < adata.n_vars:
+            _check_dispersion(values, source)
             chosen = most_variable(values.control_mean, values.control_variance, maximum_genes)
             self._genes = chosen | understood.symbols.isin(targets)
             self.var = self.var[self._genes]
@@ -159,6 +165,7 @@ class _Harmonized:
             "n_perturbations": len(kept_names) - 1,
             "n_combinations": sum(JOINED_BY in name for name in kept_names),
             "genes": selection,
+            "largest_shares_of_counts": values.largest_shares(),
             "targets_measured": _array(gene for gene in targets if gene in self.var.index),
             "targets_not_measured": _array(gene for gene in targets if gene not in self.var.index),
             "minimum_cells": minimum_cells,
@@ -189,6 +196,8 @@ def understand(adata: anndata.AnnData, dataset: Dataset, source: str | Path) -> 
     """
     if adata.n_obs == 0 or adata.n_vars == 0 or adata.X is None:
         raise InputError(source, "X", f"{adata.n_obs} cells x {adata.n_vars} genes", "values of cells x genes")
+    if adata.n_vars < FEWEST:
+        raise InputError(source, "genes", f"{adata.n_vars}", f"at least {FEWEST}: over fewer nothing correlates")
     repairs: list[str] = []
     problems: list[str] = []
     labels = _column(adata.obs, dataset.perturbation_column, "perturbation of each cell", "obs", source)
@@ -431,11 +440,14 @@ class _Values:
         self._adata, self._dataset, self._source = adata, dataset, source
         self._symbols, self._dispersions, self._problems = understood.symbols, dispersions, understood.problems
         self._control = understood.kept & (understood.obs["perturbation"] == CONTROL).to_numpy()
+        self._kept = understood.kept
         self.filled = np.zeros(adata.n_obs, dtype=bool)
+        self.n_counts = np.zeros(adata.n_obs)
+        self._of_gene = np.zeros(adata.n_vars)  # counts or scaled counts of all cells that are kept
         self._largest, self._integers = 0.0, True
         self._sums: list[np.ndarray] = []
         self._n_ratios = self._n_whole_ratios = 0
-        self._n = 0
+        self.n_control = 0
         self._sum, self._squares = np.zeros(adata.n_vars), np.zeros(adata.n_vars)
 
     def read(self, chunks: Iterator[tuple[int, sparse.csr_matrix | np.ndarray]] | None = None) -> None:
@@ -451,9 +463,19 @@ class _Values:
         if not self.filled.any():
             raise InputError(self._source, "X", "nothing but zeros", "the expression of genes")
         self.evidence = self._counts() if self._dataset.values == "counts" else self._log_values()
-        if self._dispersions and self._n > 1:
-            self.control_mean = self._sum / self._n
-            self.control_variance = (self._squares - self._n * self.control_mean**2) / (self._n - 1)
+        if self._dispersions and self.n_control > 1:
+            self.control_mean = self._sum / self.n_control
+            excess = self._squares - self.n_control * self.control_mean**2
+            excess[excess < 1e-9 * self._squares] = 0  # rounding
+            self.control_variance = excess / (self.n_control - 1)
+
+    def largest_shares(self) -> dict[str, np.ndarray]:
+        """The genes with the largest shares of all counts (of scaled counts, where the file holds log values)."""
+        total = self.n_counts[self._kept].sum()
+        if self._dataset.values == "log1p":
+            total = (self._kept & self.filled).sum() * self._dataset.target_sum
+        largest = np.argsort(-self._of_gene, kind="stable")[:LARGEST]
+        return {"gene": _array(self._symbols[largest]), "share": self._of_gene[largest] / max(total, 1)}
 
     def _read(self, start: int, matrix: sparse.csr_matrix) -> None:
         self.filled[start : start + matrix.shape[0]] = np.diff(matrix.indptr) > 0
@@ -469,14 +491,20 @@ class _Values:
             if broken.any():
                 expected = "an integer, as values = 'counts' of the data-set table says (log values are 'log1p')"
                 raise self._complain(start, matrix, int(broken.argmax()), expected)
+            self.n_counts[start : start + matrix.shape[0]] = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+            self._add_to_genes(start, matrix)
         elif not self._integers:
             self._check_log_values(start, matrix)
         if self._dispersions:
             rows = self._control[start : start + matrix.shape[0]] & self.filled[start : start + matrix.shape[0]]
             scaled = _log_values(matrix[rows], self._dataset).astype(np.float64).expm1()
-            self._n += scaled.shape[0]
+            self.n_control += scaled.shape[0]
             self._sum += np.asarray(scaled.sum(axis=0)).ravel()
             self._squares += np.asarray(scaled.multiply(scaled).sum(axis=0)).ravel()
+
+    def _add_to_genes(self, start: int, matrix: sparse.csr_matrix) -> None:
+        kept = matrix[self._kept[start : start + matrix.shape[0]]]
+        self._of_gene += np.asarray(kept.sum(axis=0, dtype=np.float64)).ravel()
 
     def _check_log_values(self, start: int, matrix: sparse.csr_matrix) -> None:
         """Refuse cells whose counts, exponentiated back, exceed the stated scale.
@@ -494,6 +522,7 @@ class _Values:
             where = f"X, cell {self._adata.obs_names[start + sums.argmax()]!r}"
             found = f"expm1 summing to {sums.max():.6g}"
             raise InputError(self._source, where, found, f"at most {target_sum:g}: {advice}")
+        self._add_to_genes(start, values)
         filled = np.diff(matrix.indptr) > 0
         self._sums.append(sums[filled])
         # Scaled counts are multiples of one count, whichever genes were left out since. Ratios near 1 are whole in any
@@ -550,6 +579,17 @@ def _check_groups(
         expected = f"a perturbation with at least {minimum_cells} cells (minimum_cells)"
         found = f"{len(number) - 1} perturbations of at most {largest} cells"
         raise InputError(source, f"obs[{dataset.perturbation_column!r}]", found, expected)
+
+
+def _check_dispersion(values: _Values, source: str | Path) -> None:
+    """Refuse to choose genes by control cells that show no spread."""
+    advice = "to choose genes by dispersion, or maximum_genes: null"
+    if values.n_control < FEWEST:
+        raise InputError(source, "control cells", f"{values.n_control}", f"at least {FEWEST} {advice}")
+    if not (values.control_variance > 0).any():
+        raise InputError(
+            source, "control cells", "no gene that varies among them", f"control cells that differ, {advice}"
+        )
 
 
 def _log_values(matrix: sparse.csr_matrix, dataset: Dataset) -> sparse.csr_matrix:
