@@ -143,6 +143,7 @@ TABLES = [
             ("perturbation_column", "", "column 'perturbation_column'", "an empty cell", "a value"),
             ("control_label", "NT|", "column 'control_label'", "'NT|'", "none empty"),
             ("excluded_label", "doublet|NT", "column 'excluded_label'", "'NT', which control_label has too", "labels of other cells"),
+            ("guide_prefix", "*sg", "column 'guide_prefix'", "'*sg'", "a regular expression"),
             ("guide_suffix", "g(", "column 'guide_suffix'", "'g('", "a regular expression"),
             ("bytes", "1.5", "column 'bytes'", "'1.5'", "a positive whole number"),
             *(("target_sum", cell, "column 'target_sum'", repr(cell), "a positive number") for cell in ("0", "inf", "x")),

@@ -67,7 +67,8 @@ _CONTROLS = {"controls": f"{FOLD}/controls.h5ad"}
 _CHECKPOINT = [f"mine/{name}" for name in ("best_model.pt", "args.json", "vocab.json")]
 _DEALING = {"folds": 2, "seed": 1, "validation_share": 0.15, "minimum_cells": 20}
 _HARMONIZING = {"minimum_cells": 10, "maximum_genes": None, "minimum_guide_umis": 5, "minimum_guide_share": 0.8}
-_LABELS = {"perturbation_column": "perturbation", "control_label": "control", "guide_suffix": None}
+_LABELS = {"perturbation_column": "perturbation", "control_label": "control"}
+_LABELS |= {"guide_prefix": None, "guide_suffix": None}
 
 JOBS = {
     "harmonize": Job("harmonize.py", ["drop.h5ad"], ["results/drop/cells.h5ad"], {

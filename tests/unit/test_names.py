@@ -13,7 +13,7 @@ from scgpt_bench.errors import InputError
 GENES = st.text(st.sampled_from("ABCXYZ0123456789-."), min_size=1, max_size=8)
 
 
-def data_set(control="ctrl", separator=None, suffix=None):
+def data_set(control="ctrl", separator=None, suffix=None, prefix=None):
     return Dataset(
         name="drop",
         address="drop.h5ad",
@@ -24,6 +24,7 @@ def data_set(control="ctrl", separator=None, suffix=None):
         control_label=control,
         perturbation_kind="interference",
         combination_separator=separator,
+        guide_prefix=prefix,
         guide_suffix=suffix,
     )
 
@@ -50,6 +51,19 @@ def name(label, **row):
         ("FOS+FOS", {"separator": "+"}, "FOS"),
         ("A+B+C", {"separator": "+"}, "A+B+C"),
         ("NT", {"control": "ctrl|NT"}, CONTROL),
+        ("sgELK1_2", {"prefix": "sg", "suffix": r"_\d+$"}, "ELK1"),
+        ("p_sgELK1_2", {"prefix": "^(p_)?sg"}, "ELK1_2"),
+        ("sgNT", {"prefix": "sg", "control": "NT"}, CONTROL),
+        ("NT_3|sgELK1_2", {"prefix": "sg", "suffix": r"_\d+", "control": "NT", "separator": "|"}, "ELK1"),
+        ("sgELK1_2|sgE2F4_1", {"prefix": "sg", "suffix": r"_\d+$", "separator": "|"}, "E2F4+ELK1"),
+        (
+            "CROPseq_dCas9_DS_CCNE2_+_95907328.23-P1P2",
+            {"prefix": "CROPseq_dCas9_DS_", "suffix": r"_[+-]_[\d.]+-P1P2$"},
+            "CCNE2",
+        ),
+        # A prefix is at the beginning: the same letters later in a name stay, and so does a control label.
+        ("Asg", {"prefix": "sg"}, "Asg"),
+        ("sgRNA_ctrl", {"prefix": "sg", "control": "sgRNA_ctrl"}, CONTROL),
         # Only what the row states: no separator, so the underscore belongs to the name; no suffix, so the guide stays.
         ("A_B", {}, "A_B"),
         ("STAT1g2", {}, "STAT1g2"),
@@ -68,6 +82,8 @@ def test_every_spelling_has_one_name(label, row, expected):
         ("nan", {}),
         ("FOS+", {"separator": "+"}),
         ("g1", {"suffix": r"g\d+$"}),
+        ("sg", {"prefix": "sg"}),
+        ("sgCTRL", {"prefix": "sg"}),
         ("FOS+JUN", {}),
         ("FOS+JUN", {"separator": "_"}),
         ("control", {"control": "ctrl"}),

@@ -37,7 +37,7 @@ def labels_of_file(wildcards):
     """How a foreign prediction names things, in the words of the data-set table."""
     options = config["methods"][wildcards.method]
     keys = ("perturbation_column", "control_label", "combination_separator", "gene_symbol_column")
-    return {"guide_suffix": None, **{key: options[key] for key in keys}}
+    return {"guide_prefix": None, "guide_suffix": None, **{key: options[key] for key in keys}}
 
 
 def made_by(wildcards):

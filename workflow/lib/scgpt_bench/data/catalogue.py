@@ -1,8 +1,8 @@
 """Which data sets and checkpoints are known: one row per data drop, one row per file of a checkpoint.
 
-Both tables are tab-separated, without quotes; an empty cell means that the thing does not exist. A table is valid as a
-whole before anything is downloaded. Only the standard library is imported, because every parse of the workflow reads
-the tables.
+Both tables are tab-separated, without quotes; an empty cell means that the thing does not exist, and so does a column
+that is left out. A table is valid as a whole before anything is downloaded. Only the standard library is imported,
+because every parse of the workflow reads the tables.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ _REQUIRED = (
     "control_label",
     "perturbation_kind",
 )
+_REQUIRED_OF_CHECKPOINTS = ("name", "file", "address", "sha256", "bytes")
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ class Dataset:
         Local file of guide calls, for formats without them: ``cell_barcode``, ``feature_call`` (as 10x writes it).
     combination_separator
         What joins the genes of a combination in the file's labels; None: there are no combinations.
-    guide_suffix
-        Regular expression of what distinguishes the guides of one gene at the end of a label, such as ``g\\d+$``.
+    guide_prefix, guide_suffix
+        Regular expressions of what a guide's name has before and after its gene, such as ``sg`` and ``_\\d+$``. They
+        are cut from each part of a combination.
     perturbation_kind
         ``knock-out``, ``interference``, ``activation``, or ``mixed`` where one file holds several kinds.
     status
@@ -108,6 +110,7 @@ class Dataset:
     guide_column: str | None = None
     gene_symbol_column: str | None = None
     combination_separator: str | None = None
+    guide_prefix: str | None = None
     guide_suffix: str | None = None
     status: str = "tried"
     licence: str | None = None
@@ -195,7 +198,7 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
         At the first cell that is wrong, naming its line and column.
     """
     datasets: dict[str, Dataset] = {}
-    for row in _rows(path, [field.name for field in fields(Dataset)]):
+    for row in _rows(path, [field.name for field in fields(Dataset)], _REQUIRED):
         for column in _REQUIRED:
             row.text(column)
         name = _name(row)
@@ -214,6 +217,7 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
             "status": row.one_of("status", STATUSES) if row.cells["status"] else STATUSES[0],
             "control_label": _labels(row, "control_label"),
             "excluded_label": _labels(row, "excluded_label") if row.cells["excluded_label"] else None,
+            "guide_prefix": _regular_expression(row, "guide_prefix"),
             "guide_suffix": _regular_expression(row, "guide_suffix"),
         }
         dataset = Dataset(**cells)
@@ -233,7 +237,7 @@ def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
         At the first cell that is wrong, or for a checkpoint that has neither the three files nor a folder.
     """
     checkpoints: dict[str, Checkpoint] = {}
-    for row in _rows(path, [field.name for field in fields(CheckpointFile)]):
+    for row in _rows(path, [field.name for field in fields(CheckpointFile)], _REQUIRED_OF_CHECKPOINTS):
         name, file = _name(row), row.one_of("file", (*CHECKPOINT_FILES, FOLDER))
         if file == FOLDER:
             if name in checkpoints:
@@ -281,7 +285,7 @@ class _Row:
         return value
 
 
-def _rows(path: str | Path, columns: list[str]) -> list[_Row]:
+def _rows(path: str | Path, columns: list[str], required: Iterable[str]) -> list[_Row]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -289,7 +293,7 @@ def _rows(path: str | Path, columns: list[str]) -> list[_Row]:
     table = [*csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)]
     header = table[0] if table else []
     for problem, names in {
-        "missing": [name for name in columns if name not in header],
+        "missing": [name for name in required if name not in header],
         "unknown": [name for name in header if name not in columns],
         "repeated": sorted({name for name in header if header.count(name) > 1}),
     }.items():
@@ -309,7 +313,7 @@ def _rows(path: str | Path, columns: list[str]) -> list[_Row]:
             column: " " if (column, cell) == ("combination_separator", " ") else cell.strip() or None
             for column, cell in zip(header, cells, strict=True)
         }
-        rows.append(_Row(str(path), line, named))
+        rows.append(_Row(str(path), line, dict.fromkeys(columns) | named))
     return rows
 
 

@@ -330,7 +330,7 @@ def _guides(
 ) -> np.ndarray | None:
     """The guide of each cell; a control cell without one is left out (``kept``), since nobody knows what it carries."""
     if not dataset.guide_column:
-        return labels.astype(str).to_numpy() if dataset.guide_suffix else None
+        return labels.astype(str).to_numpy() if dataset.guide_prefix or dataset.guide_suffix else None
     guides = _column(adata.obs, dataset.guide_column, "column that the data-set table names", "obs", source)
     text = guides.astype("object").where(guides.notna(), "").astype(str)
     unassigned = text.map({label: names_of_genes.is_unassigned(label) for label in text.unique()}).to_numpy(dtype=bool)

@@ -28,7 +28,7 @@ def genes_of(perturbation: str) -> tuple[str, ...]:
 
 
 def perturbation_name(label: str, dataset: Dataset, source: str | Path, where: str) -> str:
-    """The name of one label: ``A_B``, ``B+A``, ``A+ctrl``, ``STAT1g2`` become ``A+B``, ``A+B``, ``A``, ``STAT1``.
+    """The name of one label: ``A_B``, ``B+A``, ``A+ctrl``, ``sgSTAT1_2`` become ``A+B``, ``A+B``, ``A``, ``STAT1``.
 
     Two guides against one gene (``A+A``) are one perturbation of that gene, ``A``.
 
@@ -37,7 +37,7 @@ def perturbation_name(label: str, dataset: Dataset, source: str | Path, where: s
     label
         As it stands in the file.
     dataset
-        Says the control labels, the separator of combinations and the suffix of guides.
+        Says the control labels, the separator of combinations, and the prefix and suffix of guides.
     source, where
         The file and the place in it, for errors.
 
@@ -50,18 +50,31 @@ def perturbation_name(label: str, dataset: Dataset, source: str | Path, where: s
     if label in dataset.control_labels:
         return CONTROL
     _check_case(label, label, dataset, source, where)
-    separator, suffix = dataset.combination_separator, dataset.guide_suffix
     genes = set()
-    for part in label.split(separator) if separator else [label]:
-        part = part.strip()
-        if part in dataset.control_labels:
-            continue
-        gene = re.sub(rf"(?:{suffix})\Z", "", part, count=1).rstrip() if suffix else part
-        if gene in dataset.control_labels:
-            continue
-        _check_gene(gene, label, dataset, source, where)
-        genes.add(gene)
+    for gene in parts_of(label, dataset):
+        if gene not in dataset.control_labels:
+            _check_gene(gene, label, dataset, source, where)
+            genes.add(gene)
     return JOINED_BY.join(sorted(genes)) or CONTROL
+
+
+def parts_of(label: str, dataset: Dataset) -> list[str]:
+    """The parts of a label, each without the prefix and suffix of a guide; a control label is left as it is."""
+    label = label.strip()
+    if label in dataset.control_labels:
+        return [label]
+    parts = label.split(dataset.combination_separator) if dataset.combination_separator else [label]
+    return [_without_affixes(part.strip(), dataset) for part in parts]
+
+
+def _without_affixes(part: str, dataset: Dataset) -> str:
+    if part in dataset.control_labels:
+        return part
+    if dataset.guide_prefix:
+        part = re.sub(rf"\A(?:{dataset.guide_prefix})", "", part, count=1).lstrip()
+    if dataset.guide_suffix:
+        part = re.sub(rf"(?:{dataset.guide_suffix})\Z", "", part, count=1).rstrip()
+    return part
 
 
 def _check_gene(gene: str, label: str, dataset: Dataset, source: str | Path, where: str) -> None:

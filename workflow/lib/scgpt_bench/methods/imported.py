@@ -64,7 +64,8 @@ def import_predictions(
         An h5ad: rows are cells or pseudo-bulks, ``X`` is log1p of counts scaled to ``dataset.target_sum``.
     dataset
         Its row in the data-set table, with the columns that say how this file names things (``perturbation_column``,
-        ``control_label``, ``combination_separator``, ``guide_suffix``, ``gene_symbol_column``) set to the file's.
+        ``control_label``, ``combination_separator``, ``guide_prefix``, ``guide_suffix``, ``gene_symbol_column``) set to
+        the file's.
     controls
         ``controls.h5ad``.
     test
