@@ -83,7 +83,7 @@ def our_step(pairs) -> Callable[[], float]:
         epochs=1,
         batches=pairs.batches,
         batch=pairs.batch,
-        loss=finetuning._loss,
+        loss=finetuning.loss,
         learning_rate=training.step_decay(RATE, 0.9),
         validate=lambda model: {},
     )
@@ -93,7 +93,7 @@ def our_step(pairs) -> Callable[[], float]:
     position = training.Position()
 
     def step() -> float:
-        loss, _, _ = training._step(task, fabric, model, optimizer, position, SEED, CLIP, [])
+        loss, _, _ = training.step(task, fabric, model, optimizer, position, SEED, CLIP)
         position.step, position.batch = position.step + 1, position.batch + 1
         return loss
 

@@ -302,8 +302,8 @@ def test_validation_draws_a_control_of_every_cell_type(cells):
 def test_two_ranks_share_the_batch_and_their_mean_loss_is_its_loss(cells, folder, vocabulary):
     pairs = pairs_of(cells, folder, vocabulary, replace(OPTIONS, batch_size=7))
     generator, _ = finetuning.start(checkpoint.read(folder), range(32), OPTIONS, 0)
-    whole = finetuning._loss(generator, pairs.batch(0, 1))
-    shares = [finetuning._loss(generator, pairs.batch(0, 1, rank, 2)) for rank in range(2)]
+    whole = finetuning.loss(generator, pairs.batch(0, 1))
+    shares = [finetuning.loss(generator, pairs.batch(0, 1, rank, 2)) for rank in range(2)]
     assert torch.allclose(sum(shares) / 2, whole, rtol=1e-5)
     error = finetuning._predict(generator, pairs.batch(0, 1))[:, :30] - pairs.batch(0, 1)["truth"]
     assert torch.allclose(error.square().mean(), whole, rtol=1e-5)

@@ -235,7 +235,7 @@ def test_the_mean_loss_of_two_ranks_is_the_loss_of_the_whole_batch(tmp_path, inc
     options = replace(SMALL, include_zero_genes=include_zero_genes, batch_size=33)
     source, rows = pretraining.MatrixSource(module_cells(100)), np.arange(100)
     masked = pretraining.build(options, 27, 24)
-    task = pretraining._task(masked, source, rows[:80], rows[80:], VOCABULARY, options, 0, "cells")
+    task = pretraining.training_task(masked, source, rows[:80], rows[80:], VOCABULARY, options, 0, "cells")
     whole = task.loss(masked, task.batch(0, 1, 0, 1))
     shares = [task.loss(masked, task.batch(0, 1, rank, 2)) for rank in range(2)]
     assert torch.allclose(sum(shares) / 2, whole, rtol=1e-5)
@@ -262,7 +262,7 @@ def test_validation_passes_are_no_larger_than_a_batch_and_score_what_one_pass_wo
     masked.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0]["scored"])))
     for batch_size in (16, 512):
         options = replace(options, batch_size=batch_size)
-        task = pretraining._task(masked, source, rows[:20], rows[20:], VOCABULARY, options, 0, "cells")
+        task = pretraining.training_task(masked, source, rows[:20], rows[20:], VOCABULARY, options, 0, "cells")
         scores.append(task.validate(masked)["held_out_loss"])
     assert sizes == [16] * 6 + [4] + [32] * 3 + [4]
     probe, _ = pretraining.bin_cells(source.rows(rows[20:]), options.n_bins)

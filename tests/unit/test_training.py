@@ -242,14 +242,14 @@ def test_the_kept_weights_are_those_of_the_best_epoch_wherever_it_was_killed(fab
 
 
 def test_a_training_on_a_gpu_computes_by_deterministic_algorithms_alone(fabric, tmp_path, monkeypatch):
-    deterministic, modes = training._deterministic, []
+    deterministic, modes = training.deterministic, []
 
     def score(model):
         modes.append(torch.get_deterministic_debug_mode())
         return 0.0
 
     for device in ("cpu", "cuda"):
-        monkeypatch.setattr(training, "_deterministic", lambda _, device=device: deterministic(torch.device(device)))
+        monkeypatch.setattr(training, "deterministic", lambda _, device=device: deterministic(torch.device(device)))
         training.train(regression(epochs=1, score=score), fabric, tmp_path / device, "a", seed=0)
     assert modes == [0, 2], "2: an operation without a deterministic algorithm is an error"
     assert torch.get_deterministic_debug_mode() == 0

@@ -291,7 +291,7 @@ def finetune(
         epochs=options.epochs,
         batches=pairs.batches,
         batch=pairs.batch,
-        loss=_loss,
+        loss=loss,
         learning_rate=training.step_decay(options.learning_rate, options.gamma),
         validate=_validation(cells, validated, token_ids, pad_id, told, options, seed),
         select=options.select,
@@ -422,7 +422,8 @@ def _control_pools(
     return pools, n_rows
 
 
-def _loss(generator: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+def loss(generator: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """This rank's share of the mean squared error of a batch of :class:`Pairs`, over the sampled genes."""
     error = _predict(generator, batch)[:, : batch["truth"].shape[1]] - batch["truth"]
     return error.square().sum() * batch["weight"]
 

@@ -72,7 +72,7 @@ class _KnownAndSelf(torch.autograd.Function):
         merged = torch.logaddexp(log_sum_exp, self_logit)
         known_share = (log_sum_exp - merged).exp().unsqueeze(-1)
         self_share = (self_logit - merged).exp().unsqueeze(-1)
-        output = (known_share * output + self_share * value).to(query.dtype)
+        output = _rows_of_heads((known_share * output + self_share * value).to(query.dtype))
         ctx.save_for_backward(query, key, value, known_key, known_value, bias, output, merged, *kernel_state)
         return output
 
@@ -85,12 +85,22 @@ class _KnownAndSelf(torch.autograd.Function):
             gradient, query, known_key, known_value, bias, output, merged, kernel_state
         )
         self_share = (_self_logit(query, key) - merged).exp()  # (batch, heads, n_unknown)
-        logit_gradient = self_share * (gradient * (value - output)).sum(-1).to(merged.dtype)
+        wide = merged.dtype  # a product of 16-bit numbers is summed in 32 bits
+        logit_gradient = self_share * (gradient.to(wide) * (value.to(wide) - output.to(wide))).sum(-1)
         logit_gradient = (logit_gradient * query.shape[-1] ** -0.5).unsqueeze(-1)
         query_gradient = query_gradient + (logit_gradient * key).to(query.dtype)
         key_gradient = (logit_gradient * query).to(query.dtype)
         value_gradient = (self_share.unsqueeze(-1) * gradient).to(query.dtype)
         return query_gradient, key_gradient, value_gradient, known_key_gradient, known_value_gradient, None
+
+
+def _rows_of_heads(tensor: Tensor) -> Tensor:
+    """The same (batch, heads, length, head_width), stored as (batch, length, heads, head_width); a view where it is so.
+
+    The CUDA kernels write their output in this order, and in 16-bit types the backward kernel reads it again without
+    looking at the strides between queries. The sum of two tensors takes the order of the first one.
+    """
+    return tensor.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def _self_logit(query: Tensor, key: Tensor) -> Tensor:
@@ -116,7 +126,7 @@ def _kernel_backward(gradient, query, key, value, bias, output, log_sum_exp, ran
     """
     if query.is_cuda:
         n_query, aligned = query.shape[2], -(-query.shape[2] // 32) * 32  # the kernel's own row padding
-        log_sum_exp = functional.pad(log_sum_exp, (0, aligned - n_query), value=float("inf"))
+        log_sum_exp = functional.pad(log_sum_exp, (0, aligned - n_query), value=float("inf")).contiguous()
         return torch.ops.aten._scaled_dot_product_efficient_attention_backward(
             gradient, query, key, value, bias, output, log_sum_exp, *random_state, 0.0, [True, True, True, False]
         )[:3]

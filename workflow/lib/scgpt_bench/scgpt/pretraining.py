@@ -42,6 +42,7 @@ from scgpt_bench.scgpt.vocabulary import SPECIAL_TOKENS
 from scgpt_bench.seeding import random_generator
 
 MOST_SCORED = 2_000  # held-out cells: dense bins of 3 % of a corpus would not fit in memory
+SECOND_PASS = "second_pass"  # a batch with this key has one: a value would have to be read back from the GPU
 MOST_AT_ONCE = 32  # held-out cells per pass: one process scores them, and several may share a batch of the training
 
 
@@ -191,7 +192,7 @@ def pretrain(
         See :func:`scgpt_bench.scgpt.training.train`.
     """
     machine = machine or training.Machine()
-    training_rows, held_out_rows = _split_rows(len(source), options, seed, name)
+    training_rows, held_out_rows = split_rows(len(source), options, seed, name)
     vocabulary = {gene: i for i, gene in enumerate([*genes, *SPECIAL_TOKENS])}
     fabric = machine.fabric()
     if options.batch_size < fabric.world_size:
@@ -200,7 +201,7 @@ def pretrain(
     torch.manual_seed(seed)
     model = build(options, len(vocabulary), vocabulary["<pad>"])
     _start_on_bins(model, options.n_bins)
-    task = _task(model, source, training_rows, held_out_rows, vocabulary, options, seed, name)
+    task = training_task(model, source, training_rows, held_out_rows, vocabulary, options, seed, name)
     folder = Path(folder)
     about = dict(source.description())
     # Census orders its batches itself, and its module is not imported here: its packages may be missing.
@@ -286,7 +287,11 @@ def _squared_errors(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     return (model(batch)[0].float() - batch["unknown_values"])[batch["scored"]].square()
 
 
-def _task(model, source, training_rows, held_out_rows, vocabulary, options, seed, name) -> training.Task:
+def training_task(
+    model: MaskedTransformer, source: CellSource, training_rows: np.ndarray, held_out_rows: np.ndarray,
+    vocabulary: Mapping[str, int], options: Options, seed: int, name: str,
+) -> training.Task:  # fmt: skip
+    """What :func:`pretrain` trains; ``name`` is the file to name in an error."""
     token_ids = _token_ids(vocabulary)
     size = options.batch_size
     n_batches = len(training_rows) // size
@@ -300,12 +305,13 @@ def _task(model, source, training_rows, held_out_rows, vocabulary, options, seed
         whole = _masked(bins, token_ids, ratio, ("mask", epoch, index), vocabulary, options, seed)
         share = _tensors({key: value[training.share_of(rank, world_size, size)] for key, value in whole.items()})
         share["weight"] = torch.tensor(world_size / whole["scored"].sum())
-        share["step"] = torch.tensor(epoch * n_batches + index)
+        if options.second_pass_after is not None and epoch * n_batches + index >= options.second_pass_after:
+            share[SECOND_PASS] = torch.empty(0)
         return share
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        second_pass = options.second_pass_after is not None and int(batch["step"]) >= options.second_pass_after
-        errors = [(prediction.float() - batch["unknown_values"]).square() for prediction in model(batch, second_pass)]
+        predictions = model(batch, second_pass=SECOND_PASS in batch)
+        errors = [(prediction.float() - batch["unknown_values"]).square() for prediction in predictions]
         return (sum(errors) * batch["scored"]).sum() * batch["weight"]
 
     def validate(model: nn.Module) -> dict[str, float]:
@@ -327,7 +333,8 @@ def _task(model, source, training_rows, held_out_rows, vocabulary, options, seed
     )
 
 
-def _split_rows(n_cells: int, options: Options, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(n_cells: int, options: Options, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the training cells and of those held out; ``name`` is the file to name in an error."""
     n_held_out = int(n_cells * options.held_out)
     if n_held_out < 1 or n_cells - n_held_out < options.batch_size:
         raise InputError(

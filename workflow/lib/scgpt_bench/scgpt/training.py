@@ -3,7 +3,7 @@
 Whatever a step needs (which cells, which mask, which dropout, which learning rate) is a function of the seed and the
 step's number. The position in the data is therefore one integer, no random state has to be stored, and on a CPU a job
 that was killed anywhere and restarted ends with the same bytes as one that was not. On GPUs deterministic algorithms
-are asked for (:func:`_deterministic`), so that the same should hold on the same GPUs; nobody has tried. The state is
+are asked for (:func:`deterministic`), so that the same should hold on the same GPUs; nobody has tried. The state is
 saved whole or not at all, after every epoch, every ``save_minutes`` and on SIGTERM. One that was damaged since is left
 with a warning, and the training starts anew.
 """
@@ -16,11 +16,11 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import torch
@@ -207,13 +207,13 @@ def train(
         _write_history(position, folder)
     saved = started = time.monotonic()
     logged = -math.inf
-    with _listen_to_sigterm() as stop_asked, _deterministic(fabric.device):
+    with _listen_to_sigterm() as stop_asked, deterministic(fabric.device):
         while position.epoch < task.epochs and not _out_of_patience(position, patience):
             model.train()
             while position.batch < task.batches:
                 # All ranks meet to save, and their clocks differ: where one wants to, all of them do.
                 wants = [stop_asked(), time.monotonic() - saved > 60 * save_minutes]
-                loss, norm, (stop, save) = _step(task, fabric, model, optimizer, position, seed, clip_norm, wants)
+                loss, norm, (stop, save) = step(task, fabric, model, optimizer, position, seed, clip_norm, wants)
                 position.step, position.batch = position.step + 1, position.batch + 1
                 position.loss_sum, position.norm_sum = position.loss_sum + loss, position.norm_sum + norm
                 if fabric.is_global_zero and time.monotonic() - logged > log_seconds:
@@ -257,8 +257,29 @@ def share_of(rank: int, world_size: int, n: int) -> slice:
     return slice(rank * n // world_size, (rank + 1) * n // world_size)
 
 
-def _step(task, fabric, model, optimizer, position, seed, clip_norm, wants) -> tuple[float, float, list[bool]]:
-    """One optimizer step: loss of the whole batch, gradient norm before clipping, which of ``wants`` any rank has."""
+def step(
+    task: Task,
+    fabric: Fabric,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+    seed: int,
+    clip_norm: float,
+    wants: Sequence[bool] = (),
+) -> tuple[float, float, list[bool]]:
+    """Do one optimizer step on the batch at ``position``, which the caller moves on.
+
+    Parameters
+    ----------
+    model, optimizer
+        Those of ``task``, set up by ``fabric``.
+    wants
+        What this rank asks of all ranks.
+
+    Returns
+    -------
+    Loss of the whole batch, gradient norm before clipping, which of ``wants`` any rank has.
+    """
     # torch.manual_seed seeds every kind of device there is, which takes longer than some layers do.
     on_gpu = fabric.device.type == "cuda"
     generator = torch.cuda.default_generators[fabric.device.index] if on_gpu else torch.default_generator
@@ -271,7 +292,8 @@ def _step(task, fabric, model, optimizer, position, seed, clip_norm, wants) -> t
     fabric.backward(loss)
     norm = _clip(model, clip_norm)
     report = torch.stack([loss.detach().float(), *torch.tensor(wants, dtype=torch.float32, device=loss.device)])
-    mean_loss, *shares = fabric.all_reduce(report, reduce_op="mean").tolist()
+    report = cast(Tensor, fabric.all_reduce(report, reduce_op="mean"))
+    mean_loss, *shares = report.tolist()
     if not math.isfinite(mean_loss) or not math.isfinite(norm):
         raise TrainingFailed(
             f"loss {mean_loss}, gradient norm {norm} at epoch {position.epoch + 1}, batch {position.batch + 1}: "
@@ -410,7 +432,7 @@ def _peak_memory_mb(fabric: Fabric) -> float:
 
 
 @contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
+def deterministic(device: torch.device) -> Iterator[None]:
     """Let PyTorch compute on a GPU by deterministic algorithms alone, and refuse an operation that has none.
 
     A mode that only warns is not enough: in it the fused attention kernels add up gradients in any order. No operation
