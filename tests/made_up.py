@@ -144,7 +144,7 @@ def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods,
         figure="measured responses",
     )
     status = np.where(np.arange(len(genes)) % 50, "in_vocabulary", "padded")
-    vocabulary = pd.DataFrame({"gene": genes, "status": status})
+    vocabulary = pd.DataFrame({"gene": genes, "status": status, "matched_as": genes})
     draw(
         "vocabulary",
         "Model",
@@ -203,7 +203,7 @@ def statement(kind: str) -> dict:
     random = {} if kind == "scgpt-knockout" else {"decoder.fc.weight": 3000, "pert_encoder.weight": 100}
     report = {"checkpoint": "human", "checkpoint_pretrained": True, "random": random}
     report |= {"n_random": sum(random.values()), "n_pretrained": 50_000}
-    said = {"load_report": report, "genes_padded": 6, "targets_outside_vocabulary": []}
+    said = {"load_report": report, "genes_padded": 6, "genes_renamed": 0, "targets_outside_vocabulary": []}
     if kind == "scgpt-finetuned":
         options = {"epochs": 7, "freeze": ["encoder"], "pair_within": ["batch", "cell_type"]}
         said["finetuning"] = {"options": options, "deviations": DEVIATIONS}

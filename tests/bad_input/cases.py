@@ -244,6 +244,24 @@ VOCABULARY = [
     ]
 ]
 
+GENE_INFO = [
+    (f"identifiers: {name}", "align_vocabulary", text("mine/gene_info.csv", content), "mine/gene_info.csv", where, found, expected)
+    for name, content, where, found, expected in [
+        ("empty", "", "table", "No columns", "a table"),
+        ("a web page", "<html>are you a robot?</html>", "line 1", "no column 'feature_id'", "feature_id (Ensembl)"),
+        ("tabs", "feature_id\tfeature_name\nENSG00000000001\tG0\n", "line 1", "no column 'feature_id'", "feature_name (symbol)"),
+        ("no symbols", "feature_id,gene\nENSG00000000001,G0\n", "line 1", "no column 'feature_name' (columns: feature_id, gene)", "the columns"),
+        ("columns exchanged", "feature_id,feature_name\nG0,ENSG00000000001\n", "line 2, feature_id", "'G0'", "an Ensembl identifier"),
+        ("no identifier", "feature_id,feature_name\nENSG00000000001,G0\n,G1\n", "line 3, feature_id", "''", "an Ensembl identifier"),
+        ("an identifier twice", "feature_id,feature_name\nENSG00000000001.1,G0\nENSG00000000001.2,G1\n",
+         "feature_id", "'ENSG00000000001' a second time", "every one once"),
+        ("a symbol twice", "feature_id,feature_name\nENSG00000000001,G0\nENSG00000000002,G0\n",
+         "feature_name", "'G0' a second time", "every one once"),
+        ("not UTF-8", b"feature_id,feature_name\nENSG00000000001,\xe4\n", "table", "codec", "a table"),
+        ("ragged", "feature_id,feature_name\nENSG00000000001,G0\nENSG00000000002,G1,x,y\n", "table", "line 3, saw 4", "a table"),
+    ]
+]  # fmt: skip
+
 CHECKPOINT = [
     (name, "predict_scgpt", fault, f"mine/{file}" if file else "mine", where, found, expected)
     for name, fault, file, where, found, expected in [
@@ -342,4 +360,4 @@ PREDICTIONS = [
     ]
 ]  # fmt: skip
 
-CASES = [*CONFIGURATION, *TABLES, *CELLS, *OWN_FILES, *VOCABULARY, *CHECKPOINT, *SPLIT_FILE, *PREDICTIONS]
+CASES = [*CONFIGURATION, *TABLES, *CELLS, *OWN_FILES, *VOCABULARY, *GENE_INFO, *CHECKPOINT, *SPLIT_FILE, *PREDICTIONS]

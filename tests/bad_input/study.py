@@ -83,7 +83,9 @@ JOBS = {
     "predict_baseline": Job("predict_baseline.py", {**_CELLS, **_SPLIT, **_CONTROLS}, ["predictions.h5ad"], {
         "options": {"kind": "train-mean", "weighting": "cell"},
     }),
-    "align_vocabulary": Job("align_vocabulary.py", {**_CELLS, "vocabulary": "mine/vocab.json"}, ["vocabulary.tsv"]),
+    "align_vocabulary": Job("align_vocabulary.py", {
+        **_CELLS, "vocabulary": "mine/vocab.json", "gene_info": "mine/gene_info.csv",
+    }, ["vocabulary.tsv"]),
     "predict_scgpt": Job("predict_scgpt.py", {
         **_CONTROLS, "checkpoint": _CHECKPOINT, "vocabulary": "vocabulary.tsv", "model": [],
     }, [f"{FOLD}/scgpt-zero-shot/0/predictions.h5ad"], {
@@ -123,6 +125,8 @@ def write(folder: Path) -> None:
     drop.write_h5ad(folder / "drop.h5ad")
     tokens = {name: position for position, name in enumerate([*GENES, "<pad>", "<cls>", "<eoc>"])}
     checkpoint.initialize(folder / "mine", {"embsize": 8, "nlayers": 2, "nheads": 2, "d_hid": 6}, tokens, seed=1)
+    ids = [f"{number},ENSG{number:011d},{gene}" for number, gene in enumerate(GENES)]
+    (folder / "mine" / "gene_info.csv").write_text("\n".join([",feature_id,feature_name", *ids, ""]))
     for name in ("harmonize", "split", "sample_controls", "align_vocabulary", "predict_baseline"):
         done = JOBS[name].run(folder)
         assert done.status == 0, done.terminal + done.log

@@ -13,7 +13,7 @@ import yaml
 
 from snakemake_checkout import copy_of_checkout
 
-CHECKPOINT = {"best_model.pt": b"weights", "args.json": b"{}", "vocab.json": b'{"<pad>": 0}'}
+CHECKPOINT = {"best_model.pt": b"weights", "args.json": b"{}", "vocab.json": b'{"<pad>": 0}', "gene_info.csv": b"a,b"}
 COLUMNS = ("name", "address", "sha256", "format", "values", "target_sum", "perturbation_column", "control_label")
 
 

@@ -62,7 +62,7 @@ def test_the_flagged_call_says_what_is_random(experiment):
     assert np.isfinite(predicted).all()
     assert method["load_report"]["checkpoint_pretrained"] is False
     assert "pert_encoder.weight" in method["load_report"]["random"]
-    assert method["genes_padded"] == 1
+    assert (method["genes_padded"], method["genes_renamed"]) == (1, 0)
     assert method["attention"].startswith("sdpa")
     assert method["versions"]["scgpt"] == "0.2.4"
 
@@ -223,8 +223,8 @@ def test_cells_of_test_perturbations_change_no_bit_of_a_fine_tuned_prediction(ex
 
 
 def test_gene_embeddings_are_those_of_the_checkpoint_without_pad(experiment):
-    cells, _, _, _, folder = experiment
-    embeddings = arms.gene_embeddings(cells, folder)
+    cells, _, _, alignment, folder = experiment
+    embeddings = arms.gene_embeddings(cells, folder, alignment)
     tensors, symbols = checkpoint.read_tensors(folder), vocabulary.read_vocabulary(folder / "vocab.json")
     gene = embeddings.obs_names[3]
     torch.testing.assert_close(
@@ -234,3 +234,12 @@ def test_gene_embeddings_are_those_of_the_checkpoint_without_pad(experiment):
     unmeasured = set(embeddings.obs_names) - set(cells.var_names)
     assert len(unmeasured) == 1
     assert isinstance(embeddings, anndata.AnnData)
+
+
+def test_a_renamed_gene_has_the_vector_of_the_name_that_it_was_matched_as(experiment):
+    cells, _, _, alignment, folder = experiment
+    renamed = alignment.copy()
+    renamed.loc[0, ["gene", "status"]] = ["C8orf59", "renamed"]
+    embeddings = arms.gene_embeddings(cells, folder, renamed)
+    vector = checkpoint.read_tensors(folder)["encoder.embedding.weight"][alignment["token_id"][0]]
+    np.testing.assert_array_equal(np.asarray(embeddings["C8orf59"].X)[0], vector.numpy())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scgpt_bench.data.catalogue import CHECKPOINT_FILES, Dataset, read_checkpoints, read_datasets
+from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, Dataset, read_checkpoints, read_datasets
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.anchors import read_anchors
 
@@ -42,7 +42,7 @@ def test_the_projects_own_data_sets_are_valid():
 
 def test_the_projects_own_checkpoints_are_valid_and_complete():
     files = read_checkpoints(CONFIG / "checkpoints.tsv")["scGPT_human"].files
-    assert set(files) == set(CHECKPOINT_FILES)
+    assert set(files) == {*CHECKPOINT_FILES, GENE_INFO}
     assert files["best_model.pt"].bytes == 205385258
     assert files["args.json"].address.endswith("/args.json")
 
@@ -113,6 +113,8 @@ def checkpoint_table(tmp_path, rows):
 def test_a_checkpoint_has_its_three_files_once(tmp_path):
     rows = [{**FILE, "file": file} for file in CHECKPOINT_FILES]
     assert set(read_checkpoints(checkpoint_table(tmp_path, rows))["tiny"].files) == set(CHECKPOINT_FILES)
+    more = checkpoint_table(tmp_path, [*rows, {**FILE, "file": GENE_INFO}])
+    assert set(read_checkpoints(more)["tiny"].files) == {*CHECKPOINT_FILES, GENE_INFO}
     with pytest.raises(InputError, match=r"no row for vocab\.json"):
         read_checkpoints(checkpoint_table(tmp_path, rows[:2]))
     with pytest.raises(InputError, match=r"'args\.json' of 'tiny' a second time"):

@@ -95,7 +95,7 @@ def gene_names(genes: int = 60) -> list[str]:
 
 def vocabulary(genes) -> pd.DataFrame:
     status = np.array(["in_vocabulary", "renamed", "padded"])[np.arange(len(genes)) % 3]
-    return pd.DataFrame({"gene": genes, "status": status})
+    return pd.DataFrame({"gene": genes, "status": status, "matched_as": genes})
 
 
 def history(epochs: int) -> pd.DataFrame:
@@ -438,11 +438,13 @@ def test_a_run_without_anything_to_compare_says_so():
 
 
 def test_coverage_counts_genes_and_expression():
-    table = pd.DataFrame({"gene": list("ABCD"), "status": ["in_vocabulary", "in_vocabulary", "renamed", "padded"]})
+    status = ["in_vocabulary", "in_vocabulary", "renamed", "padded"]
+    table = pd.DataFrame({"gene": list("ABCD"), "status": status, "matched_as": ["A", "B", "C2", "<pad>"]})
     figure = vocabulary_coverage(table, np.array([6.0, 2.0, 1.0, 1.0]), "planted")
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert legend[0] == "in the vocabulary: 2 genes (50.0 %), 80.0 % of expression"
     assert legend[2] == "padded: unknown to the model: 1 gene (25.0 %), 10.0 % of expression"
+    assert figure.get_supxlabel() == "Padded: D. Under another name: C as C2. Highest expression first."
 
 
 def test_the_load_report_says_how_much_is_pretrained():

@@ -144,7 +144,40 @@ def test_symbols_come_from_their_column_and_identifiers_are_kept(drop):
     result = run(drop, replace(ROW, gene_symbol_column="symbol"))
     assert list(result.var_names) == [*GENES[:5], "ENSG00000000005"]
     assert result.var["gene_id"]["FOS"] == "ENSG00000000000"
+    assert list(result.uns["harmonized"]["gene_ids_from"]) == ["index"]
     assert "1 genes without a symbol" in result.uns["harmonized"]["repairs"][0]
+
+
+ID = [f"ENSG{i:011d}" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "kept", "places"),
+    [
+        ({"gene_ids": ID}, ID, ["gene_ids"]),  # as scanpy reads 10x
+        ({"ensemble_id": [f"{name}.3" for name in ID]}, ID, ["ensemble_id"]),
+        ({"feature_id": pd.Categorical(ID), "n_cells": range(6)}, ID, ["feature_id"]),
+        # In part, and the rest elsewhere; what only looks like one does not count.
+        (
+            {"a": [*ID[:2], None, "ENST00000000001", "x", ""], "b": ["FOS", *ID[1:3], "", "", ""]},
+            [*ID[:3], "", "", ""],
+            ["a", "b"],
+        ),
+        ({"symbol": GENES, "entrez": [str(i) for i in range(6)]}, None, []),
+    ],
+)
+def test_ensembl_identifiers_are_kept_wherever_the_file_has_them(drop, columns, kept, places):
+    drop.var = pd.DataFrame(columns, index=GENES)
+    result = run(drop)
+    assert result.var.get("gene_id", pd.Series(dtype=object)).tolist() == (kept or [])
+    assert list(result.uns["harmonized"]["gene_ids_from"]) == places
+
+
+def test_identifiers_that_contradict_each_other_are_not_used(drop):
+    drop.var = pd.DataFrame({"old": ID, "new": [ID[1], *ID[1:]]}, index=GENES)
+    result = run(drop)
+    assert result.var["gene_id"].tolist() == ["", *ID[1:]]
+    assert "1 genes have different Ensembl identifiers in 'old' and 'new'" in result.uns["harmonized"]["problems"][0]
 
 
 def test_rare_perturbations_and_empty_cells_are_dropped_and_listed(drop):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 FILES = {"best_model.pt": b"weights", "args.json": b"{}", "vocab.json": b'{"<pad>": 0}'}
+GENE_INFO = b"feature_id,feature_name\n"
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -81,3 +82,28 @@ def test_a_checkpoint_of_ones_own_is_a_folder(checkout, server, tmp_path_factory
     checkout.write("study.yaml", yaml.safe_dump(study))
     checkout.snakemake("resources/checkpoints/own/vocab.json", "--configfile", "study.yaml")
     assert (checkout.path / "resources" / "checkpoints" / "own" / "vocab.json").read_bytes() == FILES["vocab.json"]
+
+
+def test_the_identifiers_of_a_checkpoints_genes_are_used_where_it_comes_with_them(checkout, server, tmp_path_factory):
+    """A fourth file, of the table's row or in the folder; no job asks for one that is not there."""
+    write_study(checkout, server)
+    folder = tmp_path_factory.mktemp("own")
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    study = yaml.safe_load((checkout.path / "study.yaml").read_text())
+    study["checkpoints"]["own"] = {"source": "folder", "path": str(folder)}
+    checkout.write("study.yaml", yaml.safe_dump(study))
+    tables = [f"results/planted/vocabulary/{name}.tsv" for name in ("served", "own")]
+
+    def plan():
+        return checkout.snakemake(*tables, "--dry-run", "--configfile", "study.yaml").stdout
+
+    assert "gene_info.csv" not in plan()
+    (folder / "gene_info.csv").write_bytes(GENE_INFO)
+    assert "output: resources/checkpoints/own/gene_info.csv" in plan()
+    row = [f"{server}/gene_info.csv", hashlib.sha256(GENE_INFO).hexdigest(), str(len(GENE_INFO)), "MIT", "a test"]
+    with open(checkout.path / "checkpoints.tsv", "a") as table:
+        table.write("\t".join(["served", "gene_info.csv", *row]) + "\n")
+    planned = plan()
+    for name in ("served", "own"):
+        assert f"vocab.json, resources/checkpoints/{name}/gene_info.csv" in planned

@@ -74,6 +74,7 @@ rule align_vocabulary:
     input:
         cells="results/{dataset}/cells.h5ad",
         vocabulary="resources/checkpoints/{checkpoint}/vocab.json",
+        gene_info=gene_info_of_checkpoint,
     output:
         "results/{dataset}/vocabulary/{checkpoint}.tsv",
     log:
@@ -96,6 +97,7 @@ rule gene_embeddings:
     input:
         cells="results/{dataset}/cells.h5ad",
         checkpoint=multiext("resources/checkpoints/{checkpoint}/", "best_model.pt", "args.json", "vocab.json"),
+        vocabulary="results/{dataset}/vocabulary/{checkpoint}.tsv",
     output:
         "results/{dataset}/vocabulary/{checkpoint}.embeddings.h5ad",
     log:

@@ -13,7 +13,7 @@ os.environ.update(PYTHONPATH=str(LIBRARY))
 sys.path.insert(0, str(LIBRARY))
 
 from scgpt_bench import configuration, sources
-from scgpt_bench.data.catalogue import GENERATED
+from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, GENERATED
 from scgpt_bench.errors import InputError
 
 

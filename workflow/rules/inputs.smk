@@ -31,6 +31,22 @@ def own_checkpoint_file(wildcards):
     return f"{config['checkpoints'][wildcards.checkpoint]['path']}/{wildcards.file}"
 
 
+def files_of_checkpoint(name):
+    """The names of a checkpoint's files: those that every one has, and its genes' identifiers where it comes with them."""
+    options = config["checkpoints"][name]
+    if options["source"] == "catalogue":
+        return [*RUN.checkpoints[name].files]
+    if options["source"] == "folder" and Path(options["path"], GENE_INFO).is_file():
+        return [*CHECKPOINT_FILES, GENE_INFO]
+    return [*CHECKPOINT_FILES]
+
+
+def gene_info_of_checkpoint(wildcards):
+    """The Ensembl identifiers of a checkpoint's genes; nothing for one without."""
+    name = wildcards.checkpoint
+    return f"resources/checkpoints/{name}/{GENE_INFO}" if GENE_INFO in files_of_checkpoint(name) else []
+
+
 def cells_to_pretrain_on(wildcards):
     """The unperturbed cells that a checkpoint is pretrained on."""
     name = config["checkpoints"][wildcards.checkpoint]["dataset"]

@@ -88,9 +88,7 @@ def official_metrics_of_run():
 def inputs_of_run():
     """The files that came from outside the workflow, or in their place the generated ones."""
     return list(map(drop_file, config["datasets"])) + [
-        f"resources/checkpoints/{name}/{file}"
-        for name in config["checkpoints"]
-        for file in ("best_model.pt", "args.json", "vocab.json")
+        f"resources/checkpoints/{name}/{file}" for name in config["checkpoints"] for file in files_of_checkpoint(name)
     ]
 
 
@@ -103,7 +101,7 @@ def own_files_of_run():
     files += [
         f"{config['checkpoints'][name]['path']}/{file}"
         for name in checkpoints_from("folder")
-        for file in ("best_model.pt", "args.json", "vocab.json")
+        for file in files_of_checkpoint(name)
     ]
     files += [file for split in config["splits"]["files"].values() for file in split.values()]
     files += [config["methods"][name]["script"] for name in methods_of({"script"})]
@@ -123,7 +121,7 @@ def downloads_of_run():
     return datasets + [
         f"resources/checkpoints/{name}/{file}"
         for name in checkpoints_from("catalogue")
-        for file in ("best_model.pt", "args.json", "vocab.json")
+        for file in files_of_checkpoint(name)
     ]
 
 

@@ -6,6 +6,11 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import read_h5ad, write_table
     from scgpt_bench.scgpt import vocabulary
 
-    genes = read_h5ad(snakemake.input.cells, backed=True).var_names
-    table = vocabulary.align(genes, vocabulary.read_vocabulary(snakemake.input.vocabulary))
+    genes = read_h5ad(snakemake.input.cells, backed=True).var
+    table = vocabulary.align(
+        genes.index,
+        vocabulary.read_vocabulary(snakemake.input.vocabulary),
+        genes.get("gene_id"),
+        vocabulary.read_gene_info(snakemake.input.gene_info) if snakemake.input.gene_info else None,
+    )
     write_table(table, snakemake.output[0])

@@ -5,9 +5,10 @@ from scgpt_bench.job import logged
 with logged(snakemake.log[0]):
     from pathlib import Path
 
-    from scgpt_bench.files import read_h5ad, write_h5ad
+    from scgpt_bench.files import read_h5ad, read_table, write_h5ad
     from scgpt_bench.scgpt import arms
 
     cells = read_h5ad(snakemake.input.cells, backed=True)
-    embeddings = arms.gene_embeddings(cells, Path(snakemake.input.checkpoint[0]).parent)
+    alignment = read_table(snakemake.input.vocabulary)
+    embeddings = arms.gene_embeddings(cells, Path(snakemake.input.checkpoint[0]).parent, alignment)
     write_h5ad(embeddings, snakemake.output[0])

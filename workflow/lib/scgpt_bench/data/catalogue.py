@@ -33,6 +33,7 @@ STATUSES = ("tried", UNVERIFIED)
 VALUES = ("counts", "log1p")
 PERTURBATION_KINDS = ("knock-out", "interference", "activation", "mixed")
 CHECKPOINT_FILES = ("best_model.pt", "args.json", "vocab.json")
+GENE_INFO = "gene_info.csv"  # the Ensembl identifiers of the symbols; a checkpoint may come without
 FOLDER = "folder"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -178,8 +179,8 @@ class Checkpoint:
     Attributes
     ----------
     files
-        By name: ``best_model.pt``, ``args.json``, ``vocab.json``. Empty where only a folder is published, whose files
-        have neither fixed addresses nor checksums.
+        By name: ``best_model.pt``, ``args.json``, ``vocab.json`` and, where there is one, ``gene_info.csv``. Empty
+        where only a folder is published, whose files have neither fixed addresses nor checksums.
     folder
         The address of that folder, which a person has to download.
     """
@@ -238,7 +239,7 @@ def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
     """
     checkpoints: dict[str, Checkpoint] = {}
     for row in _rows(path, [field.name for field in fields(CheckpointFile)], _REQUIRED_OF_CHECKPOINTS):
-        name, file = _name(row), row.one_of("file", (*CHECKPOINT_FILES, FOLDER))
+        name, file = _name(row), row.one_of("file", (*CHECKPOINT_FILES, GENE_INFO, FOLDER))
         if file == FOLDER:
             if name in checkpoints:
                 raise row.error("file", f"{FOLDER!r} beside other rows of {name!r}", "files, or one folder")

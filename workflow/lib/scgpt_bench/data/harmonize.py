@@ -39,6 +39,10 @@ class Understood:
         ``perturbation``, ``batch``, ``cell_type`` and, where known, ``guide``: strings, one row per cell of the file.
     symbols
         The name of each gene, every one once.
+    gene_ids
+        The Ensembl identifier of each gene, without its version; empty where the file has none.
+    gene_ids_from
+        Where in ``var`` they are: ``index`` or columns; empty where the file has none.
     kept
         Mask [cells]: False for cells that the row or a missing guide leaves out.
     repairs, problems
@@ -47,6 +51,8 @@ class Understood:
 
     obs: pd.DataFrame
     symbols: pd.Index
+    gene_ids: np.ndarray
+    gene_ids_from: list[str]
     kept: np.ndarray
     repairs: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -78,7 +84,7 @@ def harmonize(
     -------
     cells x genes. X: CSR float32, log1p of counts scaled to ``dataset.target_sum`` per cell over all genes of the
     file. layers["counts"]: CSR float32, where the file holds counts. var_names: unique gene symbols; var["gene_id"]:
-    the file's own index, where symbols come from a column. obs: categorical ``perturbation``, ``batch``,
+    their Ensembl identifiers, where the file has them. obs: categorical ``perturbation``, ``batch``,
     ``cell_type`` and, where known, ``guide``; ``n_counts``, the sum over all genes of the file, where it holds
     counts. uns["harmonized"]: what was understood, kept, dropped and repaired.
 
@@ -145,8 +151,8 @@ class _Harmonized:
         if dataset.values == "counts":
             self.obs["n_counts"] = values.n_counts[self._kept]
         self.var = pd.DataFrame(index=understood.symbols)
-        if dataset.gene_symbol_column:
-            self.var["gene_id"] = adata.var_names.to_numpy(dtype=str)
+        if understood.gene_ids_from:
+            self.var["gene_id"] = understood.gene_ids
         targets = sorted({gene for name in kept_names for gene in genes_of(name)})
         self._genes, selection = None, "all"
         if maximum_genes is not None and maximum_genes < adata.n_vars:
@@ -165,6 +171,7 @@ class _Harmonized:
             "n_perturbations": len(kept_names) - 1,
             "n_combinations": sum(JOINED_BY in name for name in kept_names),
             "genes": selection,
+            "gene_ids_from": _array(understood.gene_ids_from),
             "largest_shares_of_counts": values.largest_shares(),
             "targets_measured": _array(gene for gene in targets if gene in self.var.index),
             "targets_not_measured": _array(gene for gene in targets if gene not in self.var.index),
@@ -211,6 +218,10 @@ def understand(adata: anndata.AnnData, dataset: Dataset, source: str | Path) -> 
         raise InputError(source, where, f"no control; most frequent: {frequent}", expected)
     targets = sorted({gene for name in names[kept].unique() for gene in genes_of(name)})
     symbols = _symbols(adata, dataset, targets, source, repairs, problems)
+    gene_ids, gene_ids_from, n_contradictory = names_of_genes.ensembl_ids(adata.var)
+    if n_contradictory:
+        places = " and ".join(map(repr, gene_ids_from))
+        problems.append(f"{n_contradictory} genes have different Ensembl identifiers in {places} of var: none is used")
     _check_targets(targets, symbols, dataset, where, source, problems)
     respelled = names_of_genes.measured_spelling(targets, symbols)
     if respelled:
@@ -240,7 +251,7 @@ def understand(adata: anndata.AnnData, dataset: Dataset, source: str | Path) -> 
     unassigned = [label for label in dataset.control_labels if names_of_genes.is_unassigned(label)]
     if unassigned and labels.astype(str).str.strip().isin(unassigned).any():
         problems.append(f"cells labelled {unassigned[0]!r} count as controls: nobody knows which guide they carry")
-    return Understood(obs, symbols, kept, repairs, problems)
+    return Understood(obs, symbols, gene_ids.to_numpy(dtype=object), gene_ids_from, kept, repairs, problems)
 
 
 def evidence_of_values(

@@ -9,6 +9,7 @@ import anndata
 import pandas as pd
 
 ENSEMBL_ID = r"ENS[A-Z]*G\d{11}(?:\.\d+)?"
+_ENSEMBL_ID_ALONE = r"\A\s*(ENS[A-Z]*G\d{11})(?:\.\d+)?\s*\Z"
 # What spreadsheets make of MARCH1, SEPT2 or DEC1: 1-Mar, Mar-01, 2001-03-01, 3/1/2001.
 _MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
 SPREADSHEET_DATE = re.compile(
@@ -33,6 +34,27 @@ def are_ensembl_ids(names: Sequence[str]) -> bool:
     """Whether most of the names are Ensembl identifiers of genes."""
     table = pd.Series(list(names), dtype=str)
     return len(table) > 0 and table.str.fullmatch(ENSEMBL_ID).mean() > 0.5
+
+
+def ensembl_ids(var: pd.DataFrame) -> tuple[pd.Series, list[str], int]:
+    """Find the Ensembl identifier of each gene, without its version, in the index and the columns of text of ``var``.
+
+    Only what looks like one counts, whatever a column is called.
+
+    Returns
+    -------
+    Identifiers, one per gene, empty where the file has none or contradicts itself; the places that hold any (``index``
+    or a column); for how many genes they contradict each other.
+    """
+    places = {"index": pd.Series(var.index), **{str(name): var[name].reset_index(drop=True) for name in var}}
+    texts = {name: column for name, column in places.items() if not pd.api.types.is_numeric_dtype(column.dtype)}
+    found = {name: column.astype(str).str.extract(_ENSEMBL_ID_ALONE)[0] for name, column in texts.items()}
+    table = pd.DataFrame(found).dropna(axis="columns", how="all")
+    if table.empty:
+        return pd.Series("", index=var.index), [], 0
+    first = table.bfill(axis="columns").iloc[:, 0]
+    differ = (table.notna() & table.ne(first, axis="index")).any(axis="columns")
+    return pd.Series(first.where(~differ, "").fillna("").to_numpy(), index=var.index), list(table), int(differ.sum())
 
 
 def spreadsheet_dates(names: Iterable[str]) -> list[str]:

@@ -16,6 +16,7 @@ from scgpt_bench.figures.style import (
     count,
     label_rows,
     legend_above,
+    listed,
     literal,
     metric_label,
     new_figure,
@@ -115,13 +116,13 @@ def vocabulary_coverage(vocabulary: pd.DataFrame, expression: np.ndarray | None,
     Parameters
     ----------
     vocabulary
-        The vocabulary table (``gene``, ``status``), one row a gene.
+        The vocabulary table (``gene``, ``status``, ``matched_as``), one row a gene.
     expression
         [genes] mean expression in the order of the table, to weight genes with; ``None`` draws genes only.
     title
         Which data against which checkpoint.
     """
-    require(vocabulary, ["gene", "status"], "vocabulary table")
+    require(vocabulary, ["gene", "status", "matched_as"], "vocabulary table")
     unknown = sorted(set(vocabulary["status"]) - set(_STATUS))
     if unknown:
         raise InputError("vocabulary table", "status", ", ".join(map(repr, unknown)), f"one of {', '.join(_STATUS)}")
@@ -133,7 +134,7 @@ def vocabulary_coverage(vocabulary: pd.DataFrame, expression: np.ndarray | None,
         WIDTH,
         1.75 + 0.32 * len(weights),
         f"{title}: {count(len(vocabulary), 'gene')}, {int(padded.sum()):,} padded",
-        _padded_note(vocabulary["gene"].to_numpy()[padded], weights.get("expression", weights["genes"])[padded]),
+        _vocabulary_note(vocabulary, weights.get("expression", weights["genes"])),
     )
     axes = figure.add_subplot()
     left = np.zeros(len(weights))
@@ -157,12 +158,13 @@ def vocabulary_coverage(vocabulary: pd.DataFrame, expression: np.ndarray | None,
     return figure
 
 
-def _padded_note(genes: np.ndarray, weight: np.ndarray, limit: int = 10) -> str:
-    if len(genes) == 0:
-        return "Every measured gene has a token of its own."
-    strongest = [str(genes[i]) for i in np.argsort(-weight, kind="stable")[:limit]]
-    more = f" and {len(genes) - limit:,} more" if len(genes) > limit else ""
-    return f"Padded, highest expression first: {', '.join(strongest)}{more}."
+def _vocabulary_note(vocabulary: pd.DataFrame, weight: np.ndarray) -> str:
+    by_weight = vocabulary.iloc[np.argsort(-weight, kind="stable")]
+    padded, renamed = (by_weight[by_weight["status"] == status] for status in ("padded", "renamed"))
+    parts = [f"Padded: {listed(padded['gene'])}." if len(padded) else "Every measured gene has a token of its own."]
+    if len(renamed):
+        parts.append(f"Under another name: {listed(renamed['gene'] + ' as ' + renamed['matched_as'])}.")
+    return " ".join(parts) + (" Highest expression first." if len(padded) or len(renamed) else "")
 
 
 @styled

@@ -351,16 +351,18 @@ def _of_shared_genes(run: Run) -> Iterable[tuple[str, str]]:
 
 
 def _of_genes(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
-    checkpoints: dict[tuple[str, int, int], dict[str, None]] = {}  # in order, each once
+    checkpoints: dict[tuple[str, int, int, int], dict[str, None]] = {}  # in order, each once
     for statement in statements:
-        place = (statement.dataset, statement.says["genes_padded"], statement.n_genes)
+        says = statement.says
+        place = (statement.dataset, says["genes_padded"], says["genes_renamed"], statement.n_genes)
         checkpoints.setdefault(place, {})[statement.says["load_report"]["checkpoint"]] = None
-    for (dataset, padded, n_genes), names in checkpoints.items():
+    for (dataset, padded, renamed, n_genes), names in checkpoints.items():
         if padded:
             yield (
                 f"Padded genes: {dataset}",
                 f"{padded:,} of {n_genes:,} measured genes ({100 * padded / n_genes:.1f} %) are not in the vocabulary "
-                f"of {_listed(list(names))}. scGPT cannot tell them apart.",
+                f"of {_listed(list(names))}. scGPT cannot tell them apart."
+                + (f" {renamed:,} others are in it under another name, by which they are found." if renamed else ""),
             )
     for statement in statements:
         untold = statement.says["targets_outside_vocabulary"]

@@ -158,16 +158,21 @@ def prompted(
     return predicted, method
 
 
-def gene_embeddings(cells: anndata.AnnData, checkpoint_folder: str | Path) -> anndata.AnnData:
+def gene_embeddings(cells: anndata.AnnData, checkpoint_folder: str | Path, alignment: pd.DataFrame) -> anndata.AnnData:
     """The checkpoint's embeddings [genes x width] of the measured genes and of targets that were not measured.
 
     Genes outside the vocabulary are left out: the vector of ``<pad>`` says nothing about them.
+
+    Parameters
+    ----------
+    alignment
+        The measured genes: ``vocabulary/<checkpoint>.tsv``.
     """
     weights = checkpoint.read(checkpoint_folder, ["encoder"])
     targets = {gene for name in cells.obs["perturbation"].unique() if name != CONTROL for gene in genes_of(name)}
-    genes = [*cells.var_names, *sorted(targets - set(cells.var_names))]
-    alignment = vocabulary.align(genes, weights.vocabulary)
-    known = alignment[alignment["status"] != "padded"]
+    not_measured = vocabulary.align(sorted(targets - set(cells.var_names)), weights.vocabulary)
+    known = pd.concat([alignment, not_measured])
+    known = known[known["status"] != "padded"]
     vectors = weights.tensors["encoder.embedding.weight"][known["token_id"].to_numpy()].float().numpy()
     embeddings = anndata.AnnData(vectors, obs=pd.DataFrame(index=known["gene"].to_numpy(dtype=str)))
     embeddings.uns["checkpoint"] = weights.folder.name
@@ -205,4 +210,5 @@ def _statement(weights, report, told, alignment, device, number_type) -> dict[st
         "targets_not_measured": sorted(name for name in told if told[name].added),
         "targets_outside_vocabulary": sorted(name for name in told if told[name].untold),
         "genes_padded": int((alignment["status"] == "padded").sum()),
+        "genes_renamed": int((alignment["status"] == "renamed").sum()),
     }

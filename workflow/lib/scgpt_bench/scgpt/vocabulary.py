@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from scgpt_bench.data.symbols import ENSEMBL_ID
 from scgpt_bench.errors import InputError
-from scgpt_bench.files import read_json
+from scgpt_bench.files import read_json, read_table
 
 PAD = "<pad>"
 SPECIAL_TOKENS = (PAD, "<cls>", "<eoc>")
@@ -66,16 +67,53 @@ def read_vocabulary(path: str | Path) -> dict[str, int]:
     return vocabulary
 
 
-def align(genes: Iterable[str], vocabulary: Mapping[str, int]) -> pd.DataFrame:
+def read_gene_info(path: str | Path) -> dict[str, str]:
+    """Read the Ensembl identifiers of a vocabulary: a CSV with ``feature_id`` and ``feature_name``, as Census has them.
+
+    Returns
+    -------
+    Gene symbols by Ensembl identifier.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, a value of ``feature_id`` is no Ensembl identifier, or one of either stands twice.
+    """
+    table = read_table(path, ",", dtype=str, na_values=[])
+    columns = ("feature_id", "feature_name")
+    missing = [column for column in columns if column not in table]
+    if missing:
+        found = f"no column {missing[0]!r} (columns: {', '.join(map(str, table.columns))})"
+        raise InputError(path, "line 1", found, "the columns feature_id (Ensembl) and feature_name (symbol)")
+    wrong = ~table["feature_id"].str.fullmatch(ENSEMBL_ID)
+    if wrong.any():
+        where = f"line {wrong.argmax() + 2}, feature_id"
+        raise InputError(path, where, repr(table["feature_id"][wrong.argmax()]), "an Ensembl identifier of a gene")
+    table["feature_id"] = table["feature_id"].str.replace(_VERSION, "", regex=True)
+    for column in columns:
+        twice = table[column].duplicated()
+        if twice.any():
+            raise InputError(path, column, f"{table[column][twice.argmax()]!r} a second time", "every one once")
+    return dict(zip(table["feature_id"], table["feature_name"], strict=True))
+
+
+def align(
+    genes: Iterable[str],
+    vocabulary: Mapping[str, int],
+    gene_ids: Iterable[str] | None = None,
+    symbol_of_id: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """Find every gene in a vocabulary.
 
-    A gene has the token of its exact symbol. Failing that, of the one symbol that it becomes by these repairs, the
-    first that leads to a symbol: a version suffix is cut (``ENSG00000187608.9``); dots become hyphens (``HLA.A``, as
-    R writes ``HLA-A``); upper and lower case are ignored (``C1ORF112``, ``Stat1``). There are no aliases: they change
-    with time, and an ambiguous one would give a gene another gene's identity.
+    A gene has the token of its exact symbol. Failing that, the one that its Ensembl identifier has in the vocabulary
+    (``C8orf59``, called ``RBIS`` since: symbols change, identifiers do not). Failing that, of the one symbol that it
+    becomes by these repairs, the first that leads to a symbol: a version suffix is cut (``ENSG00000187608.9``); dots
+    become hyphens (``HLA.A``, as R writes ``HLA-A``); upper and lower case are ignored (``C1ORF112``, ``Stat1``). There
+    are no aliases: they change with time, and an ambiguous one would give a gene another gene's identity.
 
-    No two genes have the same token: a repair never takes the token of a gene with that exact symbol, and genes that
-    are repaired to the same symbol are all padded. The result does not depend on the order of the genes.
+    No two genes have the same token. A symbol that one way finds is not given away by a later one, and genes that the
+    same way leads to the same symbol are all padded. A gene whose identifier has a token is never repaired to another
+    one. The result does not depend on the order of the genes.
 
     Parameters
     ----------
@@ -83,6 +121,10 @@ def align(genes: Iterable[str], vocabulary: Mapping[str, int]) -> pd.DataFrame:
         Unique gene symbols.
     vocabulary
         Token ids by symbol, with ``<pad>``.
+    gene_ids
+        The Ensembl identifier of each gene, without its version; empty where it is not known.
+    symbol_of_id
+        The vocabulary's symbols by Ensembl identifier: :func:`read_gene_info`.
 
     Returns
     -------
@@ -91,23 +133,31 @@ def align(genes: Iterable[str], vocabulary: Mapping[str, int]) -> pd.DataFrame:
     """
     genes = [str(gene) for gene in genes]
     symbols = {symbol: token for symbol, token in vocabulary.items() if symbol not in SPECIAL_TOKENS}
-    exact = {gene for gene in genes if gene in symbols}
+    matched = {gene: gene for gene in genes if gene in symbols}
+    by_id = {}
+    if gene_ids is not None and symbol_of_id is not None:
+        found = ((gene, symbol_of_id.get(gene_id)) for gene, gene_id in zip(genes, gene_ids, strict=True))
+        by_id = {gene: symbol for gene, symbol in found if symbol in symbols and gene not in matched}
+    _give_away(by_id, matched)
     by_upper_case: dict[str, set[str]] = {}
     for symbol in symbols:
         by_upper_case.setdefault(symbol.upper(), set()).add(symbol)
-    repaired = {gene: _repaired(gene, symbols, by_upper_case) for gene in set(genes) - exact}
-    claims = Counter(symbol for symbol in repaired.values() if symbol is not None)
+    others = {gene for gene in genes if gene not in matched and gene not in by_id}
+    _give_away({gene: _repaired(gene, symbols, by_upper_case) for gene in others}, matched)
     rows = []
     for gene in genes:
-        repair = repaired.get(gene)
-        if gene in exact:
-            symbol, status = gene, "in_vocabulary"
-        elif repair is not None and repair not in exact and claims[repair] == 1:
-            symbol, status = repair, "renamed"
-        else:
-            symbol, status = PAD, "padded"
+        symbol = matched.get(gene, PAD)
+        status = "padded" if gene not in matched else "in_vocabulary" if symbol == gene else "renamed"
         rows.append((gene, vocabulary[symbol], status, symbol))
     return pd.DataFrame(rows, columns=["gene", "token_id", "status", "matched_as"])
+
+
+def _give_away(wanted: Mapping[str, str | None], matched: dict[str, str]) -> None:
+    """Add to ``matched`` the genes whose symbol nobody has and no other gene wants."""
+    taken, claims = set(matched.values()), Counter(wanted.values())
+    for gene, symbol in wanted.items():
+        if symbol is not None and symbol not in taken and claims[symbol] == 1:
+            matched[gene] = symbol
 
 
 def _repaired(gene: str, symbols: Mapping[str, int], by_upper_case: Mapping[str, set[str]]) -> str | None:
