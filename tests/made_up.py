@@ -123,7 +123,7 @@ def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods,
             f"predicted_against_true_{position}",
             "Perturbations",
             lambda p=predicted, k=shown, m=method: predicted_against_true(
-                p[:k], true[:k], perturbations[:k], genes, f"{place}: {m}"
+                p[:k], true[:k], perturbations[:k], genes, f"{place}: {m}", values[values["method"] == m]
             ),
             figure="predicted against true",
             method=method,
@@ -132,7 +132,7 @@ def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods,
         draw(
             f"residual_{position}",
             "Perturbations",
-            lambda p=predicted, m=method: residual_heatmap(p, true, perturbations, genes, f"{place}: {m}"),
+            lambda p=predicted, m=method: residual_heatmap(p, true, perturbations, genes, f"{place}: {m}", 0.4),
             figure="residual",
             method=method,
             split=SPLIT,
@@ -159,7 +159,7 @@ def _metrics(dataset: str, perturbations: Sequence[str], methods: Mapping[str, s
     index = pd.MultiIndex.from_product([[*METRICS, *MORE_METRICS], methods, perturbations])
     table = index.to_frame(index=False, name=["metric", "method", "perturbation"])
     table["value"] = table["method"].map(dict(zip(methods, level, strict=True))) + generator.normal(0, 0.1, len(table))
-    return table.assign(dataset=dataset, split=SPLIT)
+    return table.assign(dataset=dataset, split=SPLIT, reason="")
 
 
 def _scores(metrics: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame:
@@ -180,6 +180,7 @@ def _verdicts(metrics: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame
             "difference": difference,
             "ci_low": difference - 0.05,
             "ci_high": difference + 0.05,
+            "n_perturbations": table["n_perturbations"],
             "p_value": 0.01,
             "verdict": np.select([difference > 0.05, difference < -0.05], ["better", "worse"], "indistinguishable"),
         }

@@ -1,5 +1,6 @@
 """Floor, ceiling and oracle on cells whose means are known."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -18,12 +19,13 @@ from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.data.planted import generate
 from scgpt_bench.data.splits import fold
 from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.floor import mean_over_shuffles
 from scgpt_bench.evaluation.metrics import higher_is_better, score
 from scgpt_bench.evaluation.pseudobulk import first_half, pseudobulk, truth
 from scgpt_bench.evaluation.scores import scores
 from scgpt_bench.methods.baselines import METHODS
 from scgpt_bench.methods.baselines import predict as predict_baseline
-from scgpt_bench.methods.benchmark_controls import predict, shuffled
+from scgpt_bench.methods.benchmark_controls import predict, shuffles
 
 CONTROLS = ("shuffled", "technical-duplicate", "oracle")
 NAMES = [f"P{i}" for i in range(8)]
@@ -62,16 +64,60 @@ def test_shuffled_gives_each_perturbation_the_change_of_another_one(experiment):
     np.testing.assert_allclose(means_of(predicted, controls), expected, atol=1e-6)
 
 
+def first_shuffle(names, seed):
+    return next(shuffles(names, seed))
+
+
 def test_shuffling_depends_on_names_and_seed_only():
-    assert shuffled(NAMES, 1) == {name: shuffled(NAMES[::-1], 1)[name] for name in NAMES}
-    assert shuffled(NAMES, 1) != shuffled(NAMES, 2)
-    with_one_more = shuffled([*NAMES, "new"], 1)
-    assert sum(with_one_more[name] != shuffled(NAMES, 1)[name] for name in NAMES) == 1
+    assert first_shuffle(NAMES, 1) == {name: first_shuffle(NAMES[::-1], 1)[name] for name in NAMES}
+    assert first_shuffle(NAMES, 1) != first_shuffle(NAMES, 2)
+    with_one_more = first_shuffle([*NAMES, "new"], 1)
+    assert sum(with_one_more[name] != first_shuffle(NAMES, 1)[name] for name in NAMES) == 1
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 27, 41])
+def test_shuffles_together_are_all_pairs(n):
+    names = [f"P{number}" for number in range(n)]
+    pairs = {frozenset(pair) for partner in shuffles(names, 1) for pair in partner.items()}
+    assert pairs == {frozenset(pair) for pair in itertools.combinations(names, 2)}
+
+
+def test_many_perturbations_are_shuffled_in_twenty_ways():
+    assert len(list(shuffles([f"P{number}" for number in range(900)], 1))) == 20
+
+
+def test_the_floor_is_the_mean_over_all_pairs():
+    """Half of the responses are the opposite of the other half: one shuffle scores what the circle happens to be."""
+    random = np.random.default_rng(5)
+    response, names = random.normal(size=80), [f"P{number}" for number in range(9)]
+    sign = np.resize([1, -1], 9)[:, None]
+    control = np.full((9, 80), 3.0)
+    layers = {"control": control, "centroid": control}
+    measured = anndata.AnnData(control + sign * response, pd.DataFrame(index=names), layers=layers)
+    rows = pd.DataFrame({"perturbation": np.repeat(names, 4), "weight": 1.0}).rename(index=str)
+    controls = anndata.AnnData(3 + random.normal(0, 0.1, (36, 80)), rows)
+    X, method = predict(None, controls, measured, "shuffled", seed=1)
+    cells = anndata.AnnData(X, rows, measured.var, uns={"method": json.dumps(method)})
+    table = mean_over_shuffles(cells, measured, lambda moved: score(pseudobulk(moved), measured))
+    pairs = np.corrcoef(sign * response)[np.triu_indices(9, k=1)]
+    assert table.query("metric == 'pearson_delta'")["value"].mean() == pytest.approx(pairs.mean(), abs=1e-5)
+    (once,) = score(pseudobulk(cells), measured).query("metric == 'pearson_delta'").groupby("metric")["value"].mean()
+    assert abs(once - pairs.mean()) > 0.05, "one shuffle is off, so that this test can fail"
+    assert list(table.columns) == ["perturbation", "metric", "value", "reason"]
+
+
+def test_only_the_floor_is_scored_more_than_once(experiment):
+    cells, controls, measured, _ = experiment
+    X, method = predict(cells, controls, measured, "technical-duplicate", seed=1)
+    predicted = anndata.AnnData(X, controls.obs, uns={"method": json.dumps(method)})
+    seen = []
+    mean_over_shuffles(predicted, measured, lambda given: seen.append(given) or pd.DataFrame())
+    assert seen == [predicted]
 
 
 def test_shuffling_one_perturbation_is_refused():
     with pytest.raises(InputError, match="two or more"):
-        shuffled(["P0"], 1)
+        first_shuffle(["P0"], 1)
 
 
 def test_technical_duplicate_predicts_one_half_and_is_scored_against_the_other(experiment):
@@ -159,7 +205,7 @@ def ladder():
             else:
                 X, method = predict(cells, controls, measured, kind, seed=1, planted=made.truth)
             predicted = anndata.AnnData(X, obs=controls.obs, var=controls.var, uns={"method": json.dumps(method)})
-            table = score(pseudobulk(predicted), measured)
+            table = mean_over_shuffles(predicted, measured, lambda cells, to=measured: score(pseudobulk(cells), to))
             tables.append(table.assign(dataset="planted", split=f"experiment{seed}", method=kind, seed=1))
     pooled = scores(pd.concat(tables), {kind: kind for kind in (*METHODS, *CONTROLS)}, bootstrap_draws=1000, seed=1)
     return {metric: table.set_index("method") for metric, table in pooled[pooled["split"] == "all"].groupby("metric")}

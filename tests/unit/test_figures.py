@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.metrics import HALVED_CORRECTED
 from scgpt_bench.figures.cost import cost_bars, cost_table
 from scgpt_bench.figures.model import load_report, training_history, vocabulary_coverage
 from scgpt_bench.figures.responses import delta_heatmap, predicted_against_true, residual_heatmap
@@ -61,6 +62,7 @@ def verdict_table(methods=METHODS, datasets=("planted",)) -> pd.DataFrame:
             "difference": difference,
             "ci_low": difference - 0.03,
             "ci_high": difference + 0.03,
+            "n_perturbations": 27,
             "p_value": 0.01,
             "verdict": np.where(difference > 0.03, "better", "indistinguishable"),
         }
@@ -128,6 +130,10 @@ def costs(methods) -> pd.DataFrame:
     return cost_table(table, methods, {"finetune": 1})
 
 
+def correlations(perturbations, value=-0.5, reason="") -> pd.DataFrame:
+    return pd.DataFrame({"perturbation": perturbations, "value": value, "reason": reason})
+
+
 def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[str, Figure]:
     n = len(perturbations)
     delta, shown = deltas(n), min(n, 6)
@@ -143,10 +149,11 @@ def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[
             perturbations[:shown],
             gene_names(),
             methods[0],
+            correlations(perturbations[:shown]),
             np.arange(1, shown + 1),
         ),
         "delta_heatmap": delta_heatmap(delta, perturbations, gene_names(), "planted"),
-        "residual_heatmap": residual_heatmap(0.5 * delta, delta, perturbations, gene_names(), "planted"),
+        "residual_heatmap": residual_heatmap(0.5 * delta, delta, perturbations, gene_names(), "planted", 0.25),
         "training_history": training_history(history(15), methods[0], best=7),
         "vocabulary_coverage": vocabulary_coverage(vocabulary(perturbations), np.arange(n) + 1.0, methods[0]),
         "load_report": load_report(loaded(methods), "planted"),
@@ -343,13 +350,13 @@ def test_a_figure_says_what_it_shows(tmp_path):
 
 def test_the_residual_is_what_was_measured_minus_what_was_predicted():
     true = deltas(8)
-    figure = residual_heatmap(0.5 * true, true, names(8), gene_names(), "ridge")
+    figure = residual_heatmap(0.5 * true, true, names(8), gene_names(), "ridge", 0.25)
     measured, predicted, residual = (np.asarray(axes.collections[0].get_array()) for axes in figure.axes[:3])
     np.testing.assert_allclose(measured - predicted, residual)
     np.testing.assert_allclose(residual, 0.5 * measured)
-    assert figure.get_label() == "Over all genes, the residual has 25 % of the sum of squares of the measured change."
-    worse = residual_heatmap(-true, true, names(8), gene_names(), "ridge")
-    assert "worse than predicting no change" in worse.get_label()
+    assert figure.get_label() == "Over all genes, the squared error is 25 % of that of predicting no change."
+    worse = residual_heatmap(-true, true, names(8), gene_names(), "ridge", 4.0)
+    assert worse.get_label().endswith("400 % of that of predicting no change (more than 100 %: worse).")
 
 
 def test_a_score_without_interval_is_a_dot_without_bar():
@@ -386,28 +393,27 @@ def test_a_response_without_variance_is_drawn_and_correlates_with_nothing():
     np.testing.assert_array_equal(np.sort(correlation), [0, 0, 0, 0, 1])
 
 
-def test_the_prediction_is_on_the_vertical_axis_with_its_correlation():
-    true = deltas(1)
-    axes = predicted_against_true(-0.5 * true, true, ["STAT1"], gene_names(), "ridge", [12]).axes[0]
-    assert axes.get_title() == "STAT1\nr = −1.00, n = 12 cells"
-    np.testing.assert_array_equal(axes.lines[-1].get_ydata(), -0.5 * true[0])
-    flat = predicted_against_true(0 * true, true, ["STAT1"], gene_names(), "control-mean").axes[0]
-    assert flat.get_title() == "STAT1\nr undefined (no variance)"
+def test_the_prediction_is_on_the_vertical_axis_with_its_score_of_the_tables():
+    true, genes = deltas(1), gene_names()
+    figure = predicted_against_true(-0.5 * true, true, ["STAT1"], genes, "ridge", correlations(["STAT1"], -1.0), [12])
+    assert figure.axes[0].get_title() == "STAT1\nr = −1.00, n = 12 cells"
+    np.testing.assert_array_equal(figure.axes[0].lines[-1].get_ydata(), -0.5 * true[0])
+    corrected = correlations(["STAT1"], 0.891, HALVED_CORRECTED)
+    figure = predicted_against_true(0.5 * true, true, ["STAT1"], genes, "technical-duplicate", corrected)
+    assert figure.axes[0].get_title() == "STAT1\nr = 0.89", "not the correlation of the halves, which is 1"
+    flat = correlations(["STAT1"], 0.0, "prediction has no variance")
+    figure = predicted_against_true(0 * true, true, ["STAT1"], genes, "control-mean", flat)
+    assert figure.axes[0].get_title() == "STAT1\nr undefined, set to 0"
+    assert figure.get_label() == "Pearson delta: STAT1 r undefined, set to 0."
 
 
 def test_the_strongest_genes_are_named():
     true = np.zeros((1, 60))
     true[0, [3, 17, 31]] = [2.0, -1.0, 1.5]
-    axes = predicted_against_true(0.9 * true, true, ["STAT1"], gene_names(), "ridge", n_named=3).axes[0]
+    scores = correlations(["STAT1"], 1.0)
+    axes = predicted_against_true(0.9 * true, true, ["STAT1"], gene_names(), "ridge", scores, n_named=3).axes[0]
     named = {text.get_text() for text in axes.texts}
     assert named == {gene_names()[i] for i in (3, 17, 31)}
-
-
-def test_a_prediction_that_differs_from_control_by_rounding_only_has_no_correlation():
-    true = deltas(1)
-    rounding = 1e-8 * np.random.default_rng(0).normal(size=true.shape)
-    axes = predicted_against_true(rounding, true, ["STAT1"], gene_names(), "control-mean").axes[0]
-    assert axes.get_title() == "STAT1\nr undefined (no variance)"
 
 
 def test_the_training_history_draws_losses_metrics_and_learning_rate_and_no_bookkeeping():
@@ -430,6 +436,39 @@ def test_better_is_to_the_right_and_only_a_verdict_fills_the_marker():
     markers = [line for line in axes.lines if line.get_marker() == "^"]
     assert [line.get_markerfacecolor() == "white" for line in markers] == [False, True, False]
     assert "more is better" in axes.get_xlabel()
+
+
+def test_the_best_and_the_worst_difference_are_called_so():
+    """None of these is called the largest: by absolute value that is the worst one."""
+    table = verdict_table(["a", "b", "c"]).assign(difference=[-0.008, -0.667, -0.1], verdict="worse")
+    told = paired_differences(table, "pearson_delta").get_label()
+    assert "argest" not in told
+    assert "Best: a on planted, fold-0, -0.008 against train-mean." in told
+    assert told.endswith("Worst: b on planted, fold-0, -0.667 against train-mean.")
+    alone = paired_differences(table.iloc[:1], "pearson_delta").get_label()
+    assert alone.endswith("Best: a on planted, fold-0, -0.008 against train-mean.")
+
+
+def test_the_smallest_possible_p_value_is_an_upper_bound():
+    """Of three methods over 27 perturbations 2 x 3 / 10,000; over 8 perturbations 2 x 3 / 256."""
+    for n, smallest in ((27, 6e-4), (8, 6 / 256)):
+        table = verdict_table(["a", "b", "c"]).assign(p_value=[smallest, 0.5, smallest], n_perturbations=n)
+        texts = [text.get_text() for text in paired_differences(table, "pearson_delta").axes[0].texts]
+        assert sum(f"p ≤ {smallest:.2g}" in text for text in texts) == 2
+        assert sum("p = 0.5" in text for text in texts) == 1
+
+
+def test_a_score_below_zero_is_no_share_of_the_ceiling():
+    scores = score_table(["ridge", "knn"]).assign(fraction_of_ceiling=[0.7, -0.14])
+    texts = [text.get_text() for text in method_scores(scores, "pearson_delta").axes[0].texts]
+    assert sum("% of ceiling" in text for text in texts) == 1
+
+
+def test_an_open_marker_is_explained_alike_in_figure_and_caption():
+    note = " ".join(paired_differences(verdict_table(), "pearson_delta").get_supxlabel().split())
+    caption = (Path(__file__).parents[2] / "workflow" / "report" / "differences.rst").read_text()
+    assert "Open marker: no difference was shown" in note
+    assert "Open marker: no difference was shown, which does not mean that there is none." in " ".join(caption.split())
 
 
 def test_a_run_without_anything_to_compare_says_so():
@@ -473,6 +512,18 @@ def test_costs_add_time_take_the_largest_memory_and_count_the_gpus():
     assert [text.get_text() for text in time.texts] == ["3.0 h", "3.0 s"]
     assert [text.get_text() for text in gpu.texts] == ["6.0 h", "none"]
     assert [text.get_text() for text in memory.texts] == ["2.0 GiB", "unknown"]
+
+
+def test_costs_are_those_of_the_counted_rules_and_what_is_shared_is_no_method():
+    jobs = pd.DataFrame(
+        [("read", "a", 900.0), ("fit", "a.fold0.ridge.0", 60.0), ("fit", "a.fold0.knn.0", 30.0)],
+        columns=["rule", "job", "seconds"],
+    ).assign(memory_mib=100.0)
+    told = cost_bars(cost_table(jobs, ["ridge", "knn"], {}), "method", "this run").get_label()
+    assert told.startswith("16.5 min over the counted rules, 0.0 s on GPUs; the longest method: ridge, 60.0 s; shared")
+    assert "in all" not in told
+    only_shared = cost_bars(cost_table(jobs.iloc[:1], [], {}), "method", "this run").get_label()
+    assert "longest" not in only_shared
 
 
 def test_metrics_are_named_in_words_with_their_gene_set():

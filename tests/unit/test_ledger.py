@@ -20,9 +20,9 @@ PARITY = ast.parse((Path(__file__).parents[1] / "parity" / "test_peer_metrics.py
 
 def all_pseudobulk_metrics():
     """Every identifier that score can produce: all gene sets are there, DE genes included."""
-    truth = anndata.AnnData(np.random.default_rng(1).random((3, 5)))
-    truth.layers["control"] = truth.layers["centroid"] = np.zeros((3, 5))
-    truth.layers["de_rank"] = np.tile(np.arange(5), (3, 1))
+    truth = anndata.AnnData(np.random.default_rng(1).random((3, 1001)))
+    truth.layers["control"] = truth.layers["centroid"] = np.zeros((3, 1001))
+    truth.layers["de_rank"] = np.tile(np.arange(1001), (3, 1))
     prediction = truth.copy()
     prediction.uns["method"] = json.dumps({})
     return list(score(prediction, truth)["metric"].unique())

@@ -27,6 +27,7 @@ def run(
         columns=["split", "method", "mean", "n_perturbations"],
     ).assign(dataset="drop", metric="pearson_delta")
     scores["fraction_of_ceiling"] = scores["mean"] / 0.8
+    scores = scores.assign(ci_low=scores["mean"] - 0.09, ci_high=scores["mean"] + 0.09)
     verdicts = pd.DataFrame(
         [
             (split, method, metric, value, found)
@@ -35,7 +36,7 @@ def run(
             for method, value, found in (("flagged", difference - 0.4, "worse"), ("tuned", difference, verdict))
         ],
         columns=["split", "method", "metric", "difference", "verdict"],
-    ).assign(dataset="drop", best_baseline="ridge", p_value=0.01)
+    ).assign(dataset="drop", best_baseline="ridge", p_value=0.01, n_perturbations=n)
     verdicts = verdicts.assign(ci_low=verdicts["difference"] - 0.1, ci_high=verdicts["difference"] + 0.1)
     checkpoints = {"human": "catalogue"} if checkpoints is None else checkpoints
     return summary.Run(scores, verdicts, KINDS, checkpoints, [], statements, {"epochs": 15, "freeze": []}, **more)
@@ -154,9 +155,28 @@ def test_the_rows_are_those_of_the_tables_best_first():
     assert place["floor"] is None
 
 
-def test_what_a_prediction_without_noise_could_reach_is_said_beside_the_ceiling():
-    assert "a second sample of the same cells: 0.800." in summary.page(run())
-    assert "a prediction without noise could reach at most about 0.894." in summary.page(run())
+def test_what_a_prediction_without_noise_is_expected_to_score_is_said_with_its_uncertainty():
+    made = run()
+    assert "a second sample of the same cells: 0.800." in summary.page(made)
+    assert "without noise is expected to score about 0.89 (0.84 to 0.94)." in summary.page(made)
+    made.scores[["ci_low", "ci_high"]] = np.nan
+    assert "without noise is expected to score about 0.89." in summary.page(made)
+
+
+def test_the_smallest_possible_p_value_is_shown_as_an_upper_bound():
+    made = run()
+    made.verdicts["p_value"] = made.verdicts["method"].map({"tuned": 2 * 2 / 10_000, "flagged": 0.5})
+    text = summary.page(made)
+    assert "<td>≤ 0.0004</td>" in text
+    assert "<td>0.5</td>" in text
+
+
+def test_a_score_below_zero_is_no_share_of_the_ceiling():
+    made = run()
+    made.scores.loc[made.scores["method"] == "flagged", "fraction_of_ceiling"] = -0.14
+    text = summary.page(made)
+    assert "<td>below 0</td>" in text
+    assert "-14 %" not in text
 
 
 def test_where_there_are_several_splits_they_are_judged_together():

@@ -95,6 +95,7 @@ rule figure_perturbations:
 rule figure_predicted_against_true:
     input:
         pseudobulks=pseudobulks_of_split,
+        metrics=first_metrics_of_split,
         truth="results/{dataset}/{split}/truth.h5ad",
     output:
         scatter=entries(

@@ -22,6 +22,11 @@ def pseudobulks_of_split(wildcards):
     return first_pseudobulks(wildcards, config["methods"])
 
 
+def first_metrics_of_split(wildcards):
+    """The metrics of each method's first seed on one data set and split."""
+    return [path.replace("pseudobulk.h5ad", "metrics.tsv") for path in pseudobulks_of_split(wildcards)]
+
+
 def scgpt_pseudobulks_of_split(wildcards):
     return first_pseudobulks(wildcards, methods_of(SCGPT))
 

@@ -19,8 +19,8 @@ A metric's identifier is its name and, where it is not over all genes, the suffi
 ==========================  ===========================================================================================
 
 Gene sets: ``_top20``, ``_top50``, ``_top100`` (most differentially expressed, ``truth.layers["de_rank"]``; for a
-technical duplicate ``truth.layers["de_rank_half_b"]``), ``_high1000`` (highest mean in the matched control),
-``_no_target`` (all but the perturbation's own targets).
+technical duplicate ``truth.layers["de_rank_half_b"]``), ``_high1000`` (highest mean in the matched control), each where
+there are more genes than that; ``_no_target`` (all but the perturbation's own targets).
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
 HALVED = "one half of the cells against the other, not corrected for depth"
 HALVED_CORRECTED = "one half of the cells against the other, corrected for depth"
+DEFINED = ("", HALVED, HALVED_CORRECTED)  # reasons of values that are no convention
 
 TOP_GENES = (20, 50, 100)
 HIGH_GENES = 1000
@@ -229,14 +230,19 @@ def _columns_of(perturbation: str, genes: pd.Index) -> np.ndarray:
 def _gene_sets(
     truth: anndata.AnnData, targets: list[np.ndarray], ranks: str
 ) -> Iterator[tuple[str, list[np.ndarray] | None]]:
-    """Suffix and columns for each perturbation of every gene set; None stands for all genes."""
+    """Suffix and columns for each perturbation of every gene set; None stands for all genes.
+
+    A set of as many genes as there are is left out: its metrics would be copies.
+    """
     yield "", None
     if ranks in truth.layers:
         order = np.argsort(np.asarray(truth.layers[ranks]), axis=1)
         for number in TOP_GENES:
-            yield f"_top{number}", list(order[:, :number])
-    highest = np.argsort(-np.asarray(truth.layers["control"]), axis=1, kind="stable")[:, :HIGH_GENES]
-    yield f"_high{HIGH_GENES}", list(highest)
+            if number < truth.n_vars:
+                yield f"_top{number}", list(order[:, :number])
+    if truth.n_vars > HIGH_GENES:
+        highest = np.argsort(-np.asarray(truth.layers["control"]), axis=1, kind="stable")[:, :HIGH_GENES]
+        yield f"_high{HIGH_GENES}", list(highest)
     yield "_no_target", [np.delete(np.arange(truth.n_vars), columns) for columns in targets]
 
 

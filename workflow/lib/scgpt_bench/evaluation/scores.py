@@ -35,7 +35,7 @@ SCORE_COLUMNS = [
 ]
 VERDICT_COLUMNS = [
     *("dataset", "split", "method", "metric", "best_baseline", "difference"),
-    *("ci_low", "ci_high", "p_value", "verdict"),
+    *("ci_low", "ci_high", "n_perturbations", "p_value", "verdict"),
 ]
 
 _SIDE = ["n_perturbations", "mean", "ci_low", "ci_high", "verdict"]
@@ -170,6 +170,7 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
                     "difference": differences.mean(axis=0)[best],
                     "ci_low": low,
                     "ci_high": high,
+                    "n_perturbations": len(values),
                     "p_value": min(1.0, 2 * min(better, worse)),
                 }
             )
@@ -178,6 +179,19 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
             row["verdict"] = undecided or _verdict(row["difference"], p_value)
         rows += block
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+
+
+def at_smallest_p_value(verdicts: pd.DataFrame) -> pd.Series:
+    """Say of every row of ``verdicts.tsv`` whether its p-value is the smallest that there can be.
+
+    The smallest is 2 / number of sign patterns times the number of methods compared (Holm). It is shown as "at most":
+    where patterns are drawn, none was as extreme as the data, and the p-value of all patterns may be lower.
+    """
+    compared = verdicts.groupby(["dataset", "split", "metric"])["method"].transform("size")
+    n = verdicts["n_perturbations"]
+    patterns = np.where(n <= EXACT_UP_TO, 2.0 ** n.clip(upper=EXACT_UP_TO), SIGN_FLIPS + 1)
+    smallest = 2 * compared / patterns
+    return (smallest < 1) & (verdicts["p_value"] <= smallest * (1 + 1e-9))
 
 
 def of_reliable(metrics: pd.DataFrame, cards: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

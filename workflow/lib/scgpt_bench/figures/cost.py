@@ -82,7 +82,7 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
     figure = new_figure(
         WIDTH,
         1.1 + rows_height(bars.index, 0.22),
-        f"{title}: {count(int(bars['jobs'].sum()), 'job')}, {_time(bars['hours'].sum())} in all",
+        f"{title}: {count(int(bars['jobs'].sum()), 'job')} of the counted rules, {_time(bars['hours'].sum())}",
         f"Time: sum over the jobs of a {by} (jobs may run side by side). GPU: the same times the GPUs asked for. "
         "Memory: the largest job.",
     )
@@ -106,11 +106,13 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
     for axes in (gpu, memory):
         axes.tick_params(axis="y", length=0)
     largest = bars["memory_gib"].max()
+    own = bars.drop(index=SHARED, errors="ignore")
+    longest = f"; the longest {by}: {own.index[0]}, {_time(own['hours'].iloc[0])}" if len(own) else ""
+    shared = f"; shared by all methods: {_time(bars.loc[SHARED, 'hours'])}" if SHARED in bars.index else ""
     say(
         figure,
-        f"{_time(bars['hours'].sum())} in all, {_time(bars['gpu_hours'].sum())} on GPUs; the longest {by}: "
-        f"{bars.index[0]}, {_time(bars['hours'].iloc[0])}."
-        + ("" if pd.isna(largest) else f" Largest job: {_memory(largest)}."),
+        f"{_time(bars['hours'].sum())} over the counted rules, {_time(bars['gpu_hours'].sum())} on GPUs{longest}"
+        f"{shared}." + ("" if pd.isna(largest) else f" Largest job: {_memory(largest)}."),
     )
     return figure
 

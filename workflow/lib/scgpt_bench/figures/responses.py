@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,7 +16,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.metrics import ROUNDING
+from scgpt_bench.evaluation.metrics import DEFINED
 from scgpt_bench.figures.style import (
     FAINT,
     INK,
@@ -28,6 +29,7 @@ from scgpt_bench.figures.style import (
     literal,
     names_that_fit,
     new_figure,
+    require,
     say,
     styled,
     text_length,
@@ -45,6 +47,7 @@ def predicted_against_true(
     perturbations: Sequence[str],
     genes: Sequence[str],
     title: str,
+    scores: pd.DataFrame,
     n_cells: Sequence[int] | None = None,
     colour: str = "#0072b2",
     n_named: int = 6,
@@ -59,6 +62,9 @@ def predicted_against_true(
         Names of the rows and of the columns.
     title
         Whose prediction of what.
+    scores
+        Its rows of ``metrics.tsv`` for ``pearson_delta`` (``perturbation``, ``value``, ``reason``), so that figure and
+        tables say the same.
     n_cells
         [perturbations] measured cells behind each true delta.
     colour
@@ -71,6 +77,7 @@ def predicted_against_true(
     lines = -(-len(perturbations) // columns)
     side, left, bottom, gap = 1.7, 0.78, 0.78, 0.53
     names = [lines_within(elided(name, 80), side + gap - 0.15, SMALL) for name in perturbations]
+    correlations = _correlation_texts(scores, perturbations)
     head = max(name.count("\n") for name in names) * 0.13 + 0.3
     width, height = WIDTH, 0.3 + bottom + lines * (side + head) + (lines - 1) * 0.28
     figure = new_figure(
@@ -78,7 +85,8 @@ def predicted_against_true(
         height,
         f"{title}: {count(len(perturbations), 'perturbation')}, {count(len(genes), 'gene')}",
         f"One dot a gene; diagonal: a perfect prediction; horizontal line: no predicted response. "
-        f"Named: the {n_named} genes with the largest true delta, as far as there is room. r: Pearson delta.",
+        f"Named: the {n_named} genes with the largest true delta, as far as there is room. r: Pearson delta, as in "
+        "the tables; undefined, it is set to 0.",
         constrained=False,
     )
     for panel, name in enumerate(names):
@@ -88,7 +96,7 @@ def predicted_against_true(
             ((left + column * (side + gap)) / width, (top - side) / height, side / width, side / height)
         )
         cells = "" if n_cells is None else f", n = {count(int(np.asarray(n_cells)[panel]), 'cell')}"
-        axes.set_title(f"{name}\n{_correlation_text(predicted[panel], true[panel])}{cells}", fontsize=SMALL)
+        axes.set_title(f"{name}\n{correlations[panel]}{cells}", fontsize=SMALL)
         _scatter(axes, predicted[panel], true[panel], colour)
         _name_genes(axes, predicted[panel], true[panel], genes, n_named)
         if column == 0:
@@ -96,7 +104,7 @@ def predicted_against_true(
             axes.yaxis.set_label_coords((0.2 - left) / side, 0.5)
         if panel + columns >= len(perturbations):
             axes.set_xlabel(f"true delta ({_UNIT})")
-    found = [f"{name} {_correlation_text(p, t)}" for name, p, t in zip(perturbations, predicted, true, strict=True)]
+    found = [f"{name} {text}" for name, text in zip(perturbations, correlations, strict=True)]
     say(figure, f"Pearson delta: {listed(found, 12)}.")
     return figure
 
@@ -169,11 +177,13 @@ def _free_place(
     return np.array([low[best], high[best]])
 
 
-def _correlation_text(predicted: np.ndarray, true: np.ndarray) -> str:
-    # Cells are float32: a mean that did not change still differs from the control mean by rounding.
-    if min(predicted.std(), true.std()) < ROUNDING:
-        return "r undefined (no variance)"
-    return f"r = {np.corrcoef(predicted, true)[0, 1]:.2f}".replace("-", "−")
+def _correlation_texts(scores: pd.DataFrame, perturbations: Sequence[str]) -> list[str]:
+    require(scores, ["perturbation", "value", "reason"], "metrics")
+    rows = scores.set_index("perturbation").loc[list(perturbations)]
+    return [
+        f"r = {row.value:.2f}".replace("-", "−") if row.reason in DEFINED else "r undefined, set to 0"
+        for row in rows.fillna({"reason": ""}).itertuples()
+    ]
 
 
 @styled
@@ -252,6 +262,7 @@ def residual_heatmap(
     perturbations: Sequence[str],
     genes: Sequence[str],
     title: str,
+    left_over: float,
     n_genes: int = 25,
 ) -> Figure:
     """What was measured, what was predicted, and what is left: three maps with the same rows, columns and colours.
@@ -267,6 +278,8 @@ def residual_heatmap(
         Names of the rows and of the columns.
     title
         Whose prediction of what.
+    left_over
+        Its mean squared error over all genes as a share of that of predicting no change, from ``mse`` as in the tables.
     n_genes
         Columns to show: the genes with the largest absolute true delta in any perturbation.
     """
@@ -295,11 +308,10 @@ def residual_heatmap(
         axes.set_xticks(*column_labels, fontsize=_NAMES, rotation=90)
         axes.set_yticks([])
     figure.axes[0].set_yticks(*row_labels, fontsize=_NAMES, rotation=0)
-    left_over = np.square(true - predicted).sum() / max(np.square(true).sum(), 1e-12)
     say(
         figure,
-        f"Over all genes, the residual has {100 * left_over:.0f} % of the sum of squares of the measured change"
-        + (" (more than 100 %: worse than predicting no change)." if left_over > 1.005 else "."),
+        f"Over all genes, the squared error is {100 * left_over:.0f} % of that of predicting no change"
+        + (" (more than 100 %: worse)." if left_over > 1.005 else "."),
     )
     return figure
 

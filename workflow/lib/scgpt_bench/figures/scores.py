@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import higher_is_better
+from scgpt_bench.evaluation.scores import at_smallest_p_value
 from scgpt_bench.figures.style import (
     CEILING,
     FAINT,
@@ -118,9 +119,9 @@ def paired_differences(
     Parameters
     ----------
     verdicts
-        Rows of ``verdicts.tsv`` (``dataset split method metric best_baseline difference ci_low ci_high p_value
-        verdict``), of one or of several data sets and splits; a positive difference is better. Without a row of this
-        metric, the figure says so.
+        Rows of ``verdicts.tsv`` (``dataset split method metric best_baseline difference ci_low ci_high n_perturbations
+        p_value verdict``), of one or of several data sets and splits; a positive difference is better. Without a row of
+        this metric, the figure says so.
     metric
         Identifier of the metric to draw.
     kinds
@@ -130,12 +131,13 @@ def paired_differences(
     """
     kinds = kinds or {}
     columns = ["dataset", "split", "method", "metric", "best_baseline", "difference", "ci_low", "ci_high"]
-    columns += ["p_value", "verdict"]
+    columns += ["n_perturbations", "p_value", "verdict"]
     require(verdicts, columns, "verdicts", or_empty=True)
     rows = verdicts[verdicts["metric"] == metric]
     if rows.empty:
         return new_figure(WIDTH, 0.6, title or metric, "No method was compared with a baseline on this metric.")
     rows = rows.sort_values(["dataset", "split", "difference", "method"], ascending=[True, True, False, True])
+    rows = rows.assign(p_is_at_most=at_smallest_p_value(rows))
     places = list(rows.groupby(["dataset", "split"], sort=False))
     where = f"{len(places)} data sets and splits" if len(places) > 1 else "{}, {}".format(*places[0][0])
     heights = [rows_height(place["method"]) for _, place in places]
@@ -144,7 +146,7 @@ def paired_differences(
         1.4 + sum(heights) + 0.25 * len(places),
         title or f"{where}: {metric}, {count(rows['method'].nunique(), 'method')} against the best baseline",
         "Difference paired by perturbation; bars: 95 % interval. Right: verdict, p-value and the baseline compared "
-        "with. Better is to the right, for errors too; an open marker shows no difference.",
+        "with. Better is to the right, for errors too. Open marker: no difference was shown.",
     )
     panels = figure.subplots(len(places), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, ((dataset, split), place) in zip(panels, places, strict=True):
@@ -159,23 +161,30 @@ def paired_differences(
         if len(places) > 1:
             heading = lines_within(f"{dataset}, {split}", 4.0, SMALL, "bold")
             axes.set_title(heading, loc="left", fontsize=SMALL, fontweight="bold", pad=3)
-    turned = "" if higher_is_better(metric) else ", turned so that more is better"
+    turned = "" if higher_is_better(metric) else ", sign flipped: more is better"
     axes.set_xlabel(f"difference to the best baseline in {metric_label(metric)}{turned}")
     if len(places) == 1:
         legend_above(axes, 4, group_handles(rows["method"], kinds))
     tally = rows["verdict"].value_counts()
-    best = rows.loc[rows["difference"].idxmax()]
+    ends = {"Best": rows["difference"].idxmax(), "Worst": rows["difference"].idxmin()}
+    told = [f"{word}: {_difference_in_words(rows.loc[row])}." for word, row in ends.items()]
     say(
         figure,
         f"{count(len(rows), 'comparison')}: {', '.join(f'{number} {verdict}' for verdict, number in tally.items())}. "
-        f"Largest difference: {best['method']} on {best['dataset']}, {best['split']}: {best['difference']:+.3f} "
-        f"against {best['best_baseline']}.",
+        + " ".join(told[: len(rows)]),
     )
     return figure
 
 
+def _difference_in_words(row: pd.Series) -> str:
+    where = f"{row['method']} on {row['dataset']}, {row['split']}"
+    return f"{where}, {row['difference']:+.3g} against {row['best_baseline']}"
+
+
 def _verdict_text(verdict: Any) -> str:
-    p = f", p = {verdict.p_value:.2g}" if np.isfinite(verdict.p_value) else ""
+    p = ""
+    if np.isfinite(verdict.p_value):
+        p = f", p {'≤' if verdict.p_is_at_most else '='} {verdict.p_value:.2g}"
     return f"{literal(verdict.verdict)}{p} (vs {literal(elided(verdict.best_baseline))})"
 
 
@@ -292,5 +301,5 @@ def _value_text(score: Any) -> str:
     text = f"{score.mean:.3f}"
     if np.isfinite(score.ci_low) and np.isfinite(score.ci_high):
         text += f" [{score.ci_low:.3f}, {score.ci_high:.3f}]"
-    fraction = getattr(score, "fraction_of_ceiling", np.nan)
-    return f"{text}, {round(100 * fraction)} % of ceiling" if pd.notna(fraction) else text
+    fraction = getattr(score, "fraction_of_ceiling", np.nan)  # below 0 it is no share of anything
+    return f"{text}, {round(100 * fraction)} % of ceiling" if fraction >= 0 else text

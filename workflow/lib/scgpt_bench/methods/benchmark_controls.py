@@ -1,6 +1,7 @@
 """Predictions that know the answer: the floor and the ceiling between which methods are read.
 
-- ``shuffled`` (floor): every perturbation gets the measured change of another test perturbation.
+- ``shuffled`` (floor): every perturbation gets the measured change of another test perturbation. The file holds one way
+  to deal them out; metrics are means over several (:mod:`scgpt_bench.evaluation.floor`).
 - ``technical-duplicate`` (ceiling): half of a perturbation's own cells predict the other half.
 - ``oracle``: the planted mean, where the data are simulated.
 
@@ -10,6 +11,7 @@ in ``uns["method"]["scored_against"]``; ``metrics.score`` obeys and corrects for
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import anndata
@@ -22,6 +24,8 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.pseudobulk import first_half, group_means
 from scgpt_bench.methods.predictions import anchored_cells, shifted_controls
 from scgpt_bench.seeding import random_generator, stream_seed
+
+SHUFFLES = 20  # over which the floor is a mean: every pair of up to 41 test perturbations
 
 
 def predict(
@@ -54,24 +58,27 @@ def predict(
         return duplicated_cells(cells, controls, truth, seed), {**method, "scored_against": "half_b"}
     control_means = np.asarray(truth.layers["control"])
     if kind == "shuffled":
-        source = shuffled(list(truth.obs_names), seed)
-        method["notes"] = source
+        source, *others = shuffles(list(truth.obs_names), seed)
+        method |= {"notes": source, "shuffles": 1 + len(others)}
         shifts = (truth.X - control_means)[truth.obs_names.get_indexer(list(source.values()))]
     else:
         shifts = planted_means(planted, truth) - control_means
     return shifted_controls(controls, list(truth.obs_names), control_means, shifts), method
 
 
-def shuffled(perturbations: list[str], seed: int) -> dict[str, str]:
-    """Another perturbation for each perturbation: its successor in a circle ordered by seeded hashes of the names.
+def shuffles(perturbations: list[str], seed: int) -> Iterator[dict[str, str]]:
+    """Give each perturbation another one, in several ways.
 
-    No perturbation gets itself, each is used once, and one more perturbation changes the partner of one other only.
+    First its successor in a circle ordered by seeded hashes of the names, then the one after that, and so on: up to
+    half of the circle, beyond which the same pairs come again, and ``SHUFFLES`` at most. No perturbation gets itself,
+    each is used once, and one more perturbation changes the successor of one other only.
     """
     if len(perturbations) < 2:
         raise InputError("split.tsv", "role", f"{len(perturbations)} test perturbation", "two or more to shuffle")
     circle = sorted(perturbations, key=lambda name: stream_seed(seed, "shuffled", name))
-    partner = dict(zip(circle, [*circle[1:], circle[0]], strict=True))
-    return {name: partner[name] for name in perturbations}
+    for step in range(1, min(len(circle) // 2, SHUFFLES) + 1):
+        partner = dict(zip(circle, [*circle[step:], *circle[:step]], strict=True))
+        yield {name: partner[name] for name in perturbations}
 
 
 def duplicated_cells(

@@ -1,7 +1,7 @@
 """The start page of the report: the verdict in words, and what limits it, from the run's own tables and statements.
 
 Every number stands in ``scores.tsv``, ``verdicts.tsv``, ``scores_by_class.tsv``, a data card or the statement of a
-method (``uns["method"]``); what a prediction without noise could reach at most is the square root of the ceiling, and
+method (``uns["method"]``); what a prediction without noise is expected to score is the square root of the ceiling, and
 how many test perturbations share genes is counted here.
 """
 
@@ -16,6 +16,7 @@ import pandas as pd
 
 from scgpt_bench.data.names import ALL_SPLITS, genes_of
 from scgpt_bench.evaluation.classes import CLASS, CLASS_COLUMNS, COLUMNS
+from scgpt_bench.evaluation.scores import at_smallest_p_value
 from scgpt_bench.report.page import template
 
 HEADLINE = "pearson_delta"
@@ -86,8 +87,8 @@ def places(run: Run) -> list[dict[str, Any]]:
     """For each data set: its split (``all`` where there are several), the answer in one sentence, a row per method.
 
     A measured mean is the true one with noise. Two of them correlate by the share ``R`` of the first in their variance,
-    the true one with either by its square root (attenuation, Spearman 1904). Of the mean of ``R`` over perturbations it
-    is the most that the mean of these roots can be: ``noise_free``.
+    the true one with either by its square root (attenuation, Spearman 1904). ``noise_free`` is the root of the mean of
+    ``R`` over perturbations and of the ends of its interval: an estimate, which a score of these very cells may exceed.
     """
     found = []
     for dataset, scores in run.scores.groupby("dataset", sort=False):
@@ -96,7 +97,7 @@ def places(run: Run) -> list[dict[str, Any]]:
         here = scores[scores["split"] == split]
         n = int(here.loc[here["metric"] == HEADLINE, "n_perturbations"].max())
         rows = _rows(run, here, dataset, split)
-        ceiling = _score_of_kind(run, here, CEILING)
+        ceiling, *ceiling_interval = _score_of_kind(run, here, CEILING)
         found.append(
             {
                 "dataset": dataset,
@@ -106,8 +107,8 @@ def places(run: Run) -> list[dict[str, Any]]:
                 "rows": rows,
                 "answer": _answer(run, rows),
                 "ceiling": ceiling,
-                "noise_free": None if ceiling is None or ceiling < 0 else ceiling**0.5,
-                "floor": _score_of_kind(run, here, FLOOR),
+                "noise_free": None if ceiling is None else _roots(ceiling, *ceiling_interval),
+                "floor": _score_of_kind(run, here, FLOOR)[0],
             }
         )
     return found
@@ -115,6 +116,7 @@ def places(run: Run) -> list[dict[str, Any]]:
 
 def _rows(run: Run, scores: pd.DataFrame, dataset: str, split: str) -> list[dict[str, Any]]:
     verdicts = run.verdicts[(run.verdicts["dataset"] == dataset) & (run.verdicts["split"] == split)]
+    verdicts = verdicts.assign(p_is_at_most=at_smallest_p_value(verdicts))
     verdict_of = verdicts.set_index(["method", "metric"])["verdict"].to_dict()
     score_of = scores[scores["metric"] == HEADLINE].set_index("method")
     headline = verdicts[verdicts["metric"] == HEADLINE].sort_values("difference", ascending=False, kind="stable")
@@ -177,9 +179,21 @@ def _answer_of(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _score_of_kind(run: Run, scores: pd.DataFrame, kind: str) -> float | None:
-    values = scores.loc[(scores["metric"] == HEADLINE) & (scores["method"].map(run.kinds) == kind), "mean"]
-    return None if values.empty else float(values.iloc[0])
+def _score_of_kind(run: Run, scores: pd.DataFrame, kind: str) -> tuple[float | None, float, float]:
+    """The mean of the only method of a kind, None without one, and its interval."""
+    rows = scores[(scores["metric"] == HEADLINE) & (scores["method"].map(run.kinds) == kind)]
+    if rows.empty:
+        return None, float("nan"), float("nan")
+    mean, low, high = map(float, rows.iloc[0][["mean", "ci_low", "ci_high"]])
+    return mean, low, high
+
+
+def _roots(mean: float, low: float, high: float) -> str | None:
+    """``0.89 (0.84 to 0.93)``: the square roots of a mean and of its interval; None where the mean is below 0."""
+    if mean < 0:
+        return None
+    between = "" if pd.isna(low) or pd.isna(high) else f" ({max(low, 0) ** 0.5:.2f} to {max(high, 0) ** 0.5:.2f})"
+    return f"{mean**0.5:.2f}{between}"
 
 
 def warnings(run: Run) -> list[tuple[str, str]]:
