@@ -199,7 +199,8 @@ def test_ridge_predicts_the_mean_change_for_a_gene_without_a_vector_and_says_so(
     predicted = ridge(training, test, embeddings=embeddings.drop("G4"))
     b = training.shifts.sum(axis=0) / (len(training.perturbations) + 1)
     np.testing.assert_allclose(predicted.values[test.perturbations.index("G4")], b, atol=1e-9)
-    assert predicted.notes == {"G4": "no vector of G4: counted as zero"}
+    assert predicted.notes == {"G4": "no vector: counted as zero"}
+    assert predicted.not_asked == ["G4"]
 
 
 def test_knn_with_all_neighbours_equals_train_mean():

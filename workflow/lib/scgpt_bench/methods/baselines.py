@@ -64,10 +64,14 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Shifts:
-    """Predicted change of the mean, float64 [perturbations x genes], and how a perturbation needed a fall-back rule."""
+    """Predicted change of the mean, float64 [perturbations x genes], and which perturbations needed a fall-back rule.
+
+    ``not_asked`` are those of which nothing was known that could set them apart.
+    """
 
     values: np.ndarray
     notes: dict[str, str] = field(default_factory=dict)
+    not_asked: list[str] = field(default_factory=list)
 
 
 def training_data(cells: anndata.AnnData, split: pd.DataFrame) -> TrainingData:
@@ -128,7 +132,10 @@ def predict(
         "training_perturbations": len(training.perturbations),
         "training_cells": int(training.n_cells.sum()),
         "notes": shifts.notes,
+        "not_asked": shifts.not_asked,
     }
+    if embeddings is not None:
+        method["genes_padded"] = int((~training.genes.isin(embeddings.index)).sum())
     return shifted_controls(controls, test.perturbations, test.control_means, shifts.values), method
 
 
@@ -162,7 +169,8 @@ def additive(training: TrainingData, test: Conditions) -> Shifts:
         values.append(sum(single.get(gene, unseen) for gene in genes))
         missing = [gene for gene in genes if gene not in single]
         if missing:
-            notes[name] = f"{', '.join(missing)} not perturbed alone in training: mean single shift instead"
+            which = "" if len(missing) == len(genes) else f"{', '.join(missing)} "
+            notes[name] = f"{which}not perturbed alone in training: mean single shift instead"
     return Shifts(np.array(values), notes)
 
 
@@ -194,8 +202,7 @@ def ridge(
     left = np.linalg.solve(_penalized(G.T @ G, penalty), ((Y - b) @ G).T @ P)
     K = np.linalg.solve(_penalized(P.T @ P, penalty), left.T)
     test_rows, missing = _perturbation_rows(test.perturbations, rows)
-    notes = {name: f"no vector of {', '.join(genes)}: counted as zero" for name, genes in missing.items()}
-    return Shifts(b + test_rows @ K @ G.T, notes)
+    return Shifts(b + test_rows @ K @ G.T, *_without_vector(missing))
 
 
 def _penalized(gram: np.ndarray, penalty: float) -> np.ndarray:
@@ -220,6 +227,16 @@ def _perturbation_rows(perturbations: list[str], rows: pd.DataFrame) -> tuple[np
     values = [sum((vector_of.get(gene, nothing) for gene in genes_of(name)), nothing) for name in perturbations]
     missing = {name: [gene for gene in genes_of(name) if gene not in vector_of] for name in perturbations}
     return np.array(values), {name: genes for name, genes in missing.items() if genes}
+
+
+def _without_vector(missing: dict[str, list[str]]) -> tuple[dict[str, str], list[str]]:
+    """What to note of perturbations with genes that have no vector, and those of which no gene has one."""
+    nothing = [name for name, genes in missing.items() if len(genes) == len(genes_of(name))]
+    notes = {
+        name: f"no vector{'' if name in nothing else ' of ' + ', '.join(genes)}: counted as zero"
+        for name, genes in missing.items()
+    }
+    return notes, nothing
 
 
 def knn(
@@ -248,10 +265,9 @@ def knn(
     values = training.shifts[nearest].mean(axis=1)
     unknown = ~(test_rows.any(axis=1) & known.any())
     values[unknown] = training.shifts.mean(axis=0)
-    notes = {name: f"no vector of {', '.join(genes)}: counted as zero" for name, genes in missing.items()}
-    for i in np.flatnonzero(unknown):
-        notes[test.perturbations[i]] = "no vector: mean of all training perturbations"
-    return Shifts(values, notes)
+    notes, _ = _without_vector(missing)
+    not_asked = [test.perturbations[i] for i in np.flatnonzero(unknown)]
+    return Shifts(values, notes | dict.fromkeys(not_asked, "no vector: mean of all training perturbations"), not_asked)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from scgpt_bench.data.names import ALL_SPLITS, genes_of
 from scgpt_bench.evaluation.classes import CLASS, CLASS_COLUMNS, COLUMNS
-from scgpt_bench.evaluation.scores import at_smallest_p_value
+from scgpt_bench.evaluation.scores import BENCHMARK_CONTROLS, at_smallest_p_value
 from scgpt_bench.report.page import template
 
 HEADLINE = "pearson_delta"
@@ -26,6 +27,8 @@ FEW = 10  # test perturbations below which a warning says so
 CEILING, FLOOR = "technical-duplicate", "shuffled"
 CONTROL_NOISE = 0.05  # of a Pearson delta, beyond which a warning says so: smaller differences are rarely found
 NAMED = 8  # names in a warning, beyond which their number must do
+COMPARED = ("better", "worse", "indistinguishable")
+NOT_ASKED = "not asked"  # about any test perturbation
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ def page(run: Run) -> str:
 def places(run: Run) -> list[dict[str, Any]]:
     """For each data set: its split (``all`` where there are several), the answer in one sentence, a row per method.
 
+    ``first`` are sentences that belong before the answer, since they may explain it.
+
     A measured mean is the true one with noise. Two of them correlate by the share ``R`` of the first in their variance,
     the true one with either by its square root (attenuation, Spearman 1904). ``noise_free`` is the root of the mean of
     ``R`` over perturbations and of the ends of its interval: an estimate, which a score of these very cells may exceed.
@@ -96,7 +101,8 @@ def places(run: Run) -> list[dict[str, Any]]:
         split = ALL_SPLITS if ALL_SPLITS in splits else splits[0]
         here = scores[scores["split"] == split]
         n = int(here.loc[here["metric"] == HEADLINE, "n_perturbations"].max())
-        rows = _rows(run, here, dataset, split)
+        unasked = _unasked(run, dataset)
+        rows = _rows(run, here, dataset, split, [name for name, names in unasked.items() if len(names) >= n])
         ceiling, *ceiling_interval = _score_of_kind(run, here, CEILING)
         found.append(
             {
@@ -105,7 +111,8 @@ def places(run: Run) -> list[dict[str, Any]]:
                 "splits": [name for name in splits if name != ALL_SPLITS],
                 "n_perturbations": n,
                 "rows": rows,
-                "answer": _answer(run, rows),
+                "first": _said_first(run, dataset, rows),
+                "answer": _answer(run, rows, n, {name: n - len(names) for name, names in unasked.items()}),
                 "ceiling": ceiling,
                 "noise_free": None if ceiling is None else _roots(ceiling, *ceiling_interval),
                 "floor": _score_of_kind(run, here, FLOOR)[0],
@@ -114,9 +121,23 @@ def places(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def _rows(run: Run, scores: pd.DataFrame, dataset: str, split: str) -> list[dict[str, Any]]:
+def _unasked(run: Run, dataset: str) -> dict[str, set[str]]:
+    """The test perturbations about which a method was told nothing that could set them apart, by method."""
+    found: dict[str, set[str]] = {}
+    for statement in run.statements:
+        if statement.dataset == dataset:
+            keys = ("not_asked", "predicted_as_no_change", "targets_already_as_prompted")
+            names = {name for key in keys for name in statement.says.get(key, ())}
+            untold = statement.says.get("targets_outside_vocabulary", ())
+            names |= {name for name in untold if len(genes_of(name)) == 1}
+            found.setdefault(statement.method, set()).update(names)
+    return found
+
+
+def _rows(run: Run, scores: pd.DataFrame, dataset: str, split: str, unasked: Sequence[str]) -> list[dict[str, Any]]:
     verdicts = run.verdicts[(run.verdicts["dataset"] == dataset) & (run.verdicts["split"] == split)]
     verdicts = verdicts.assign(p_is_at_most=at_smallest_p_value(verdicts))
+    verdicts.loc[verdicts["method"].isin(unasked) & verdicts["verdict"].isin(COMPARED), "verdict"] = NOT_ASKED
     verdict_of = verdicts.set_index(["method", "metric"])["verdict"].to_dict()
     score_of = scores[scores["metric"] == HEADLINE].set_index("method")
     headline = verdicts[verdicts["metric"] == HEADLINE].sort_values("difference", ascending=False, kind="stable")
@@ -131,7 +152,54 @@ def _rows(run: Run, scores: pd.DataFrame, dataset: str, split: str) -> list[dict
     ]
 
 
-def _answer(run: Run, rows: Sequence[Mapping[str, Any]]) -> str:
+def _said_first(run: Run, dataset: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What may explain verdicts by itself: noise of the control mean, or responses that are mostly noise."""
+    said = []
+    noise = _control_noise(run, dataset)
+    explained = [
+        row["method"] for row in rows if row["verdict"] in ("better", "worse") and abs(row["difference"]) <= noise
+    ]
+    if explained and noise > CONTROL_NOISE:
+        said.append(
+            f"Noise may explain what follows. {_of_noise(run.cards[dataset])} Differences of up to {noise:.2f} may be "
+            f"nothing else: {_listed(explained, NAMED)} differ{'s' if len(explained) == 1 else ''} by no more from the "
+            "best baseline."
+        )
+    tested, poor = _unreliable(run, dataset)
+    if len(poor) > len(tested) / 2:
+        said.append(
+            f"Most responses are noise: those of {len(poor)} of the {len(tested)} test perturbations are not repeated "
+            "by two halves of their own cells."
+        )
+    return said
+
+
+def _control_noise(run: Run, dataset: str) -> float:
+    """How much noise of the control mean adds to the score of a response that all share; 0 where it is unknown."""
+    noise = run.cards.get(dataset, {}).get("shared_control_noise", {})
+    same, disjoint = noise.get("same_controls"), noise.get("disjoint_controls")
+    return 0.0 if same is None or disjoint is None else same - disjoint  # a single perturbation has no others
+
+
+def _of_noise(card: Mapping[str, Any]) -> str:
+    same, disjoint = (card["shared_control_noise"][key] for key in ("same_controls", "disjoint_controls"))
+    return (
+        f"The mean response of all other perturbations scores {same:.2f} here in {HEADLINE}, and would score "
+        f"{disjoint:.2f} if it had other control cells: the rest is noise of the one control mean that every response "
+        "subtracts."
+    )
+
+
+def _unreliable(run: Run, dataset: str) -> tuple[list[str], list[str]]:
+    """The test perturbations of a data set (all of its card, where splits are unknown), and those of poor response."""
+    listed = run.cards.get(dataset, {}).get("perturbations", ())
+    tested = set(run.classes.loc[run.classes["dataset"] == dataset, "perturbation"])
+    here = [entry for entry in listed if not tested or entry["perturbation"] in tested]
+    poor = [entry["perturbation"] for entry in here if entry["reliable"] is False]  # None is unknown
+    return [entry["perturbation"] for entry in here], poor
+
+
+def _answer(run: Run, rows: Sequence[Mapping[str, Any]], n: int, asked: Mapping[str, int]) -> str:
     scgpt = [row for row in rows if run.kinds[row["method"]].startswith("scgpt")]
     if not scgpt:
         return "No scGPT method was run on these data."
@@ -148,14 +216,25 @@ def _answer(run: Run, rows: Sequence[Mapping[str, Any]]) -> str:
         )
     without = _without_pretraining(run.statements)
     pretrained = [row for row in scgpt if row["method"] not in without]
-    answer = _answer_of(pretrained) if pretrained else "No pretrained scGPT model was run on these data."
+    judged = [row for row in pretrained if row["verdict"] != NOT_ASKED]
+    silent = [row["method"] for row in pretrained if row["verdict"] == NOT_ASKED]
+    if judged:
+        answer = _answer_of(judged, n, asked)
+        answer += f" {_listed(silent)} could be asked about none of the {n} test perturbations." if silent else ""
+    elif silent:
+        answer = (
+            f"These data cannot be asked: the pretrained scGPT methods ({_listed(silent)}) know none of the {n} test "
+            "perturbations."
+        )
+    else:
+        answer = "No pretrained scGPT model was run on these data."
     untrained = [row["method"] for row in scgpt if row["method"] in without and row["verdict"] == "better"]
     if untrained:
         answer += f" Better than the best baseline without any pretraining: {_listed(untrained)}."
     return answer
 
 
-def _answer_of(rows: Sequence[Mapping[str, Any]]) -> str:
+def _answer_of(rows: Sequence[Mapping[str, Any]], n: int, asked: Mapping[str, int]) -> str:
     # The best method that is better; else the best that is not shown to be worse; else the best of all.
     verdicts = {row["verdict"] for row in rows}
     told = next((verdict for verdict in ("better", "indistinguishable") if verdict in verdicts), "worse")
@@ -163,6 +242,8 @@ def _answer_of(rows: Sequence[Mapping[str, Any]]) -> str:
     first, others = named[0], [row["method"] for row in named[1:]]
     against = f"the best baseline, {first['best_baseline']}"
     effect = f"{HEADLINE} {first['difference']:+.3f}, 95 % interval {interval(first['ci_low'], first['ci_high'])}"
+    n_asked = asked.get(first["method"], n)
+    effect += f"; asked about {n_asked} of {n} test perturbations" if n_asked < n else ""
     otherwise = {"better": "worse", "worse": "better"}.get(told)
     by = [metric for metric, verdict in zip(BESIDE, first["beside"], strict=True) if verdict == otherwise]
     but = f" But by {' and '.join(by)} {first['method']} is {otherwise}." if by else ""
@@ -189,20 +270,28 @@ def _score_of_kind(run: Run, scores: pd.DataFrame, kind: str) -> tuple[float | N
 
 
 def _roots(mean: float, low: float, high: float) -> str | None:
-    """``0.89 (0.84 to 0.93)``: the square roots of a mean and of its interval; None where the mean is below 0."""
+    """``0.894 (0.843 to 0.943)``: the square roots of a mean and of its interval; None where the mean is below 0."""
     if mean < 0:
         return None
-    between = "" if pd.isna(low) or pd.isna(high) else f" ({max(low, 0) ** 0.5:.2f} to {max(high, 0) ** 0.5:.2f})"
-    return f"{mean**0.5:.2f}{between}"
+    between = "" if pd.isna(low) or pd.isna(high) else f" ({max(low, 0) ** 0.5:.3f} to {max(high, 0) ** 0.5:.3f})"
+    return f"{mean**0.5:.3f}{between}"
 
 
 def warnings(run: Run) -> list[tuple[str, str]]:
     """What limits the verdicts, as (what, why it matters), the most important first."""
     of_scgpt = [statement for statement in run.statements if "load_report" in statement.says]
-    found = [*_of_source(run), *_of_weights(run.statements), *_of_baselines(run), *_of_data(run)]
+    found = [*_of_source(run), *_of_weights(run.statements), *_of_baselines(run), *_of_copies(run), *_of_data(run)]
     found += [*_of_control_noise(run), *_of_batches(run), *_of_classes(run), *_of_shared_genes(run)]
-    found += [*_of_genes(of_scgpt), *_of_gaps(run), *_of_recipe(run.published, of_scgpt)]
+    found += [*_of_genes(run.statements), *_of_gaps(run), *_of_recipe(run.published, of_scgpt)]
     return list(dict.fromkeys(found))
+
+
+def _by_reason(pairs: Iterable[tuple[Any, str]]) -> dict[str, list[Any]]:
+    """Whom each reason concerns: each once, in order."""
+    found: dict[str, dict[Any, None]] = {}
+    for whom, why in pairs:
+        found.setdefault(why, {})[whom] = None
+    return {why: list(everyone) for why, everyone in found.items()}
 
 
 def _of_source(run: Run) -> Iterable[tuple[str, str]]:
@@ -211,12 +300,14 @@ def _of_source(run: Run) -> Iterable[tuple[str, str]]:
             f"Generated data: {dataset}",
             "These cells were simulated here, with a known truth. They test the workflow; they say nothing of biology.",
         )
-    published = [name for name, source in run.checkpoints.items() if source in ("catalogue", "folder")]
-    if run.checkpoints and not published:
+    if run.checkpoints and "catalogue" not in run.checkpoints.values():
+        own = [name for name, source in run.checkpoints.items() if source == "folder"]
         yield (
             "No published checkpoint",
-            "Every scGPT model of this run was pretrained here or has random weights. The verdicts are about those "
-            "models, not about the published scGPT.",
+            f"Every scGPT model of this run {f'came from a folder ({_listed(own)}), ' if own else ''}was pretrained "
+            "here or has random weights. "
+            + ("Nothing here says what a folder holds. " if own else "")
+            + "The verdicts are about those models, not about the published scGPT.",
         )
 
 
@@ -236,7 +327,7 @@ def _without_pretraining(statements: Sequence[Statement]) -> set[str]:
 
 
 def _of_weights(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
-    random_decoder, untrained = {}, {}
+    random_decoder, untrained = [], {}
     for statement in statements:
         tuned, report = "finetuning" in statement.says, _weights(statement)
         if not report or (tuned and not report["n_pretrained"]):  # scgpt-scratch takes no weights
@@ -244,18 +335,20 @@ def _of_weights(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
         if not report["checkpoint_pretrained"]:
             untrained[statement.method] = report["checkpoint"]
         elif not tuned and any(name.startswith("decoder.") for name in report.get("random", ())):
-            random_decoder[statement.method] = report["n_random"] / (report["n_random"] + report["n_pretrained"])
-    for method, share in random_decoder.items():
+            share = 100 * report["n_random"] / (report["n_random"] + report["n_pretrained"])
+            random_decoder.append((statement.method, f"{share:.1f} %"))
+    for share, methods in _by_reason(random_decoder).items():
         yield (
-            f"Random decoder: {method}",
-            f"{100 * share:.1f} % of its parameters, the whole decoder among them, are random numbers that were never "
-            "trained: the checkpoint has no weights for them. Its score says what this common call does, not what the "
+            f"Random decoder: {_listed(methods)}",
+            f"{share} of the parameters, the whole decoder among them, are random numbers that were never "
+            "trained: the checkpoint has no weights for them. The score says what this common call does, not what the "
             "checkpoint knows.",
         )
-    for method, checkpoint in untrained.items():
+    if untrained:
         yield (
-            f"Untrained model: {method}",
-            f"Its checkpoint {checkpoint} holds random weights: what it scores owes nothing to pretraining.",
+            f"Untrained: {_listed(list(untrained))}",
+            f"Random weights ({_listed(list(dict.fromkeys(untrained.values())))}), as a control: these scores owe "
+            "nothing to pretraining.",
         )
 
 
@@ -271,6 +364,31 @@ def _of_baselines(run: Run) -> Iterable[tuple[str, str]]:
         )
 
 
+def _copies(run: Run, place: Mapping[str, Any]) -> list[list[str]]:
+    """Groups of methods that no metric tells apart on a data set; benchmark controls are left out."""
+    here = run.scores[(run.scores["dataset"] == place["dataset"]) & (run.scores["split"] == place["split"])]
+    table = here.pivot_table(index="metric", columns="method", values="mean", sort=False)
+    left = [name for name in here["method"].unique() if run.kinds[name] not in BENCHMARK_CONTROLS]
+    groups = []
+    while left:
+        first, *left = left
+        equal = np.isclose(table[left].T, table[first], rtol=1e-6, atol=1e-9, equal_nan=True).all(axis=1)
+        groups.append([first, *(name for name, is_equal in zip(left, equal, strict=True) if is_equal)])
+        left = [name for name, is_equal in zip(left, equal, strict=True) if not is_equal]
+    return [group for group in groups if len(group) > 1]
+
+
+def _of_copies(run: Run) -> Iterable[tuple[str, str]]:
+    for place in places(run):
+        for names in _copies(run, place):
+            additive = "additive" in map(run.kinds.get, names)
+            yield (
+                f"The same prediction: {_listed(names)} on {place['dataset']}",
+                "They are equal in every metric: count them as one."
+                + (" Without combinations, additive is the mean of training." if additive else ""),
+            )
+
+
 def _of_data(run: Run) -> Iterable[tuple[str, str]]:
     for place in places(run):
         if place["ceiling"] is None:
@@ -284,27 +402,26 @@ def _of_data(run: Run) -> Iterable[tuple[str, str]]:
                 f"The verdict rests on {place['n_perturbations']} test perturbations. Few can show large differences "
                 "only.",
             )
-    for dataset, card in run.cards.items():
-        listed = card["perturbations"]
-        poor = [entry["perturbation"] for entry in listed if not entry["reliable"]]
+    for dataset in run.cards:
+        tested, poor = _unreliable(run, dataset)
         if poor:
             yield (
                 f"Unreliable perturbations: {dataset}",
-                f"{len(poor)} of {len(listed)} have a response that two halves of their own cells do not agree on "
+                f"{len(poor)} of {len(tested)} have a response that two halves of their own cells do not agree on "
                 f"({_listed(poor, NAMED)}): their scores are mostly noise.",
             )
 
 
 def _of_control_noise(run: Run) -> Iterable[tuple[str, str]]:
+    said_first = {place["dataset"]: " ".join(place["first"]) for place in places(run)}
     for dataset, card in run.cards.items():
-        same, disjoint = (card["shared_control_noise"][key] for key in ("same_controls", "disjoint_controls"))
-        if same is not None and same - disjoint > CONTROL_NOISE:  # a single perturbation has no others
+        if _control_noise(run, dataset) > CONTROL_NOISE:
+            noise = _of_noise(card)
             yield (
                 f"Noise of the control mean: {dataset}",
-                f"The mean response of all other perturbations scores {same:.2f} here in {HEADLINE}, and would score "
-                f"{disjoint:.2f} if it had other control cells. The difference is noise of the one control mean that "
-                "every response subtracts. Baselines and fine-tuned models learn it from the training perturbations, "
-                "prompted methods cannot: verdicts on the latter are tilted against them.",
+                ("" if noise in said_first.get(dataset, "") else f"{noise} ")
+                + "Baselines and fine-tuned models learn it from the training perturbations, prompted methods cannot: "
+                "verdicts on the latter are tilted against them.",
             )
 
 
@@ -336,6 +453,8 @@ def _of_classes(run: Run) -> Iterable[tuple[str, str]]:
         for row in place["rows"]:
             classes = here[here["method"] == row["method"]]
             shown = set(classes["verdict"]) & {"better", "worse"}
+            if row["verdict"] == NOT_ASKED:
+                continue
             if run.kinds[row["method"]].startswith("scgpt") and shown - {row["verdict"]}:
                 listed = [
                     f"{found.verdict} with {found.n_genes_seen} of {found.n_genes} ({found.difference:+.3f}, "
@@ -365,51 +484,39 @@ def _of_shared_genes(run: Run) -> Iterable[tuple[str, str]]:
 
 
 def _of_genes(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
-    checkpoints: dict[tuple[str, int, int, int], dict[str, None]] = {}  # in order, each once
+    found: dict[tuple[str, str], tuple[int, int, int]] = {}  # by data set and checkpoint: padded, renamed, all
     for statement in statements:
-        says = statement.says
-        place = (statement.dataset, says["genes_padded"], says["genes_renamed"], statement.n_genes)
-        checkpoints.setdefault(place, {})[statement.says["load_report"]["checkpoint"]] = None
-    for (dataset, padded, renamed, n_genes), names in checkpoints.items():
-        if padded:
-            yield (
-                f"Padded genes: {dataset}",
-                f"{padded:,} of {n_genes:,} measured genes ({100 * padded / n_genes:.1f} %) are not in the vocabulary "
-                f"of {_listed(list(names))}. scGPT cannot tell them apart."
-                + (f" {renamed:,} others are in it under another name, by which they are found." if renamed else ""),
-            )
-    for statement in statements:
-        untold = statement.says["targets_outside_vocabulary"]
-        if untold:
-            yield (
-                f"Targets unknown to scGPT: {statement.dataset}",
-                f"{_listed(untold, NAMED)}: neither measured nor in the vocabulary, so that scGPT is not told what was "
-                "perturbed.",
-            )
+        if (weights := _weights(statement)) and statement.says.get("genes_padded"):
+            place = (statement.dataset, weights["checkpoint"])
+            renamed = statement.says.get("genes_renamed", found.get(place, (0, 0, 0))[1])
+            found[place] = (statement.says["genes_padded"], renamed, statement.n_genes)
+    numbers: dict[tuple[str, int, int, int], list[str]] = {}
+    for (dataset, checkpoint), counted in found.items():
+        numbers.setdefault((dataset, *counted), []).append(checkpoint)
+    for (dataset, padded, renamed, n_genes), names in numbers.items():
+        yield (
+            f"Padded genes: {dataset}",
+            f"{padded:,} of {n_genes:,} measured genes ({100 * padded / n_genes:.1f} %) are not in the vocabulary "
+            f"of {_listed(names)}. scGPT cannot tell them apart, and has no vector of theirs."
+            + (f" {renamed:,} others are in it under another name, by which they are found." if renamed else ""),
+        )
 
 
 def _of_gaps(run: Run) -> Iterable[tuple[str, str]]:
-    """What a method could not learn from, or predicts by a rule of its own, over all splits of a data set."""
+    """What methods could not learn from, or what they predict without having been asked, over all splits of a data set.
+
+    Methods with the same gap are named together.
+    """
     unlearnt = _gathered(run, lambda says: says.get("finetuning", {}).get("perturbations_without_token", ()))
-    for (method, dataset), names in unlearnt.items():
+    for (dataset, names), methods in unlearnt.items():
         yield (
-            f"Learns from fewer perturbations: {method} on {dataset}",
-            f"scGPT has no token for {len(names)} of the perturbations ({_listed(names, NAMED)}): {method} is neither "
+            f"Learns from fewer perturbations: {_listed(methods)} on {dataset}",
+            f"scGPT has no token for {len(names)} of the perturbations ({_listed(names, NAMED)}): it is neither "
             "trained nor selected on them, while baselines learn from those that are for training.",
         )
-    for (method, dataset), notes in _gathered(run, _controls_from_elsewhere).items():
-        yield (f"Trained on controls from elsewhere: {method} on {dataset}", f"{'; '.join(notes)}.")
-    for (method, dataset), names in _gathered(run, lambda says: says.get("predicted_as_no_change", ())).items():
-        yield (
-            f"Predicted as no change: {method} on {dataset}",
-            f"scGPT has no token for {_listed(names, NAMED)}, so that {method} cannot be asked.",
-        )
-    for (method, dataset), names in _gathered(run, lambda says: says.get("targets_already_as_prompted", ())).items():
-        yield (
-            f"Not asked anything: {method} on {dataset}",
-            f"In all drawn control cells the targets of {_listed(names, NAMED)} have the values that they are set to "
-            f"already (a silenced one is expressed in none), so that {method} predicts no change.",
-        )
+    for (dataset, notes), methods in _gathered(run, _controls_from_elsewhere).items():
+        yield (f"Trained on controls from elsewhere: {_listed(methods)} on {dataset}", f"{'; '.join(notes)}.")
+    yield from _of_fallbacks(run)
     prompted = list(dict.fromkeys(statement.method for statement in run.statements if "targets" in statement.says))
     if prompted:
         yield (
@@ -417,16 +524,50 @@ def _of_gaps(run: Run) -> Iterable[tuple[str, str]]:
             "The prompt sets them, and the prediction leaves them as they are in control cells. "
             f"{HEADLINE} counts them like any gene; {HEADLINE}_no_target leaves them out.",
         )
-    for (method, dataset), names in _gathered(run, lambda says: says.get("genes_taken_as_unchanged", ())).items():
+    for (dataset, names), methods in _gathered(run, lambda says: says.get("genes_taken_as_unchanged", ())).items():
         yield (
-            f"Genes taken as unchanged: {method} on {dataset}",
+            f"Genes taken as unchanged: {_listed(methods)} on {dataset}",
             f"The file predicts nothing for {len(names):,} genes ({_listed(names, NAMED)}).",
         )
-    rules = _gathered(run, lambda says: [f"{name}: {note}" for name, note in says.get("notes", {}).items()])
-    for (method, dataset), notes in rules.items():
-        if run.kinds[method] != FLOOR:  # whose notes name the perturbation that each prediction is made of
-            more = f"; and {len(notes) - 3:,} more" if len(notes) > 3 else ""
-            yield (f"Predicted by a rule of its own: {method} on {dataset}", f"{'; '.join(notes[:3])}{more}.")
+
+
+def _of_fallbacks(run: Run) -> Iterable[tuple[str, str]]:
+    """One entry a data set: for which test perturbations which methods fell back on a rule, and on which."""
+    for place in places(run):
+        copies = {name for group in _copies(run, place) for name in group if run.kinds[name] == "additive"}
+        reasons: dict[tuple[str, str], dict[str, None]] = {}  # the perturbations, by method and reason
+        for statement in run.statements:
+            if statement.dataset != place["dataset"] or statement.method in copies:  # said by :func:`_of_copies`
+                continue
+            if run.kinds[statement.method] != FLOOR:  # whose notes name its partners
+                for name, why in _fallbacks(statement.says):
+                    reasons.setdefault((statement.method, why), {})[name] = None
+        groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+        for pair, of_pair in reasons.items():
+            groups.setdefault(tuple(sorted(of_pair)), []).append(pair)
+        told = []
+        for names, pairs in groups.items():
+            parts = [f"{_listed(methods)} ({why})" for why, methods in _by_reason(pairs).items()]
+            told.append(f"{_listed(names, 3)} ({len(names)} of {place['n_perturbations']}): {'; '.join(parts)}.")
+        if told:
+            more = f" And {len(told) - 4} more groups." if len(told) > 4 else ""
+            yield (
+                f"Not asked about every test perturbation: {place['dataset']}",
+                f"These methods fell back on a rule. {' '.join(told[:4])}{more}",
+            )
+
+
+def _fallbacks(says: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Each test perturbation that a method could not be asked about as it is meant to be, and what it predicts."""
+    no_change = list(says.get("predicted_as_no_change", ()))
+    for name in no_change:
+        yield name, "no token: no change"
+    for name in says.get("targets_already_as_prompted", ()):
+        yield name, "its control cells have the prompted value already: no change"
+    for name in says.get("targets_outside_vocabulary", ()):
+        if name not in no_change:
+            yield name, "neither measured nor in the vocabulary: not told what was perturbed"
+    yield from says.get("notes", {}).items()
 
 
 def _controls_from_elsewhere(says: Mapping[str, Any]) -> Iterable[str]:
@@ -438,16 +579,22 @@ def _controls_from_elsewhere(says: Mapping[str, Any]) -> Iterable[str]:
             yield f"no control cell shares {asked[0]} in {n_pairs:,} training pairs, which have {instead}"
 
 
-def _gathered(run: Run, names_of: Callable[[Mapping[str, Any]], Iterable[str]]) -> dict[tuple[str, str], list[str]]:
-    """What statements name, by method and data set: each name once, in order; nothing where there is none."""
-    found: dict[tuple[str, str], dict[str, None]] = {}
+def _gathered(
+    run: Run, names_of: Callable[[Mapping[str, Any]], Iterable[str]]
+) -> dict[tuple[str, tuple[str, ...]], list[str]]:
+    """Methods by data set and by what their statements name there, each name once; nothing where there is none."""
+    named: dict[tuple[str, str], dict[str, None]] = {}
     for statement in run.statements:
         if names := dict.fromkeys(names_of(statement.says)):
-            found.setdefault((statement.method, statement.dataset), {}).update(names)
-    return {place: list(names) for place, names in found.items()}
+            named.setdefault((statement.dataset, statement.method), {}).update(names)
+    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (dataset, method), names in named.items():
+        found.setdefault((dataset, tuple(names)), []).append(method)
+    return found
 
 
 def _of_recipe(published: Mapping[str, Any], statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
+    recipes = []
     for statement in statements:
         if "finetuning" not in statement.says:
             continue
@@ -459,11 +606,13 @@ def _of_recipe(published: Mapping[str, Any], statements: Sequence[Statement]) ->
         ]
         chosen = f" Chosen in the configuration: {'; '.join(changed)}." if changed else ""
         different = [f"{name} {_shown(used[name])}" if name in used else name for name in deviations]
-        yield (
-            f"Not the published recipe to the letter: {statement.method}",
+        why = (
             f"Different here: {'; '.join(different)}. config/README.md says how those with a value come back; the "
-            f"others have no option.{chosen}",
+            f"others have no option.{chosen}"
         )
+        recipes.append((statement.method, why))
+    for why, methods in _by_reason(recipes).items():
+        yield f"Not the published recipe to the letter: {_listed(methods)}", why
 
 
 def _shown(value: Any) -> str:
