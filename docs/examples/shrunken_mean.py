@@ -29,7 +29,8 @@ shift = np.mean(shifts, axis=0)
 
 # One row per test perturbation is a pseudo-bulk; several rows of one perturbation are predicted cells. controls.h5ad
 # holds the control cells drawn for each test perturbation, and the mean that each is compared with.
-control_mean = anndata.read_h5ad(arguments.controls).varm["control_mean"]
-predicted = np.stack([control_mean[name].to_numpy() + share * shift for name in tested])
+controls = anndata.read_h5ad(arguments.controls)
+control_mean = dict(zip(controls.uns["control_mean_of"], controls.varm["control_mean"].T, strict=True))
+predicted = np.stack([control_mean[name] + share * shift for name in tested])
 obs = pd.DataFrame({"perturbation": tested}, index=tested)
 anndata.AnnData(predicted, obs=obs, var=training.var[[]]).write_h5ad(arguments.output)

@@ -3,6 +3,7 @@
 A case is (name, job, fault, file, where, found, expected); the last four are parts of that line.
 """
 
+import gzip
 import pickle
 
 import anndata
@@ -56,6 +57,29 @@ def rows_of_one(change):
         cells.X[first] = change(cells.X[first])
 
     return h5ad("elsewhere.h5ad", damage)
+
+
+def linked_labels(file):
+    del file["obs/gene"]
+    file["obs/gene"] = h5py.ExternalLink("other.h5", "/")
+
+
+def as_loom(file):
+    for name in [*file]:
+        del file[name]
+    file.create_group("row_attrs"), file.create_group("col_attrs")
+
+
+def compressed_elsewhere(file):
+    """By a filter that HDF5 does not have; chunks are as they are, since the answer to the filter is the question."""
+    values = file["X/data"][:]
+    del file["X/data"]
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk(values.shape)
+    properties.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (3,))
+    space, kind = h5py.h5s.create_simple(values.shape), h5py.h5t.py_create(values.dtype)
+    made = h5py.h5d.create(file["X"].id, b"data", kind, space, properties)
+    made.write_direct_chunk((0,), values.tobytes(), filter_mask=0)
 
 
 def as_text(X):
@@ -170,9 +194,21 @@ TABLES = [
 CELLS = [
     (name, "harmonize", fault, "drop.h5ad", where, found, expected)
     for name, fault, where, found, expected in [
-        ("a web page", text("drop.h5ad", "<html>are you a robot?</html>"), "file", "signature not found", "AnnData"),
-        ("an empty file", text("drop.h5ad", ""), "file", "signature not found", "AnnData"),
+        ("a web page", text("drop.h5ad", "<html>are you a robot?</html>"), "file", "a web page", "AnnData"),
+        ("an empty file", text("drop.h5ad", ""), "file", "an empty file", "AnnData"),
         ("half a file", truncated("drop.h5ad"), "file", "truncated file", "AnnData"),
+        ("a compressed file", text("drop.h5ad", gzip.compress(b"\x89HDF")), "file", "an HDF5 file compressed by gzip", "gunzip"),
+        ("a table", text("drop.h5ad", ",G0,G1\ncell0,1,2\n"), "file", "a comma-separated table", "AnnData"),
+        ("a loom file", hdf5("drop.h5ad", as_loom), "file", "a loom file", "read_loom"),
+        ("another compression", hdf5("drop.h5ad", compressed_elsewhere), "/X/data", "zstd (HDF5 filter 32015)", "import hdf5plugin"),
+        ("a group for X", hdf5("drop.h5ad", lambda file: file["X"].attrs.update({"encoding-type": "dict"})),
+         "X", "a group of encoding 'dict'", "CSR"),
+        ("a label beyond the categories", hdf5("drop.h5ad", lambda file: file["obs/gene/codes"].__setitem__(0, 99)),
+         "obs['gene']", "codes need to be", "a column that anndata"),
+        ("no gene among the features", h5ad("drop.h5ad", lambda cells: cells.var.__setitem__("feature_types", "Peaks")),
+         "var['feature_types']", "only Peaks (12)", "Gene Expression"),
+        ("a feature without a type", h5ad("drop.h5ad", lambda cells: cells.var.__setitem__("feature_types", ["Gene Expression"] * 11 + [""])),
+         "var['feature_types'] of 'G11'", "no value", "the type of every feature"),
         ("no obs", hdf5("drop.h5ad", lambda file: file.pop("obs")), "file", "'obs'", "AnnData"),
         ("no X", hdf5("drop.h5ad", lambda file: file.pop("X")), "X", "nothing", "a matrix"),
         ("text for X", matrix("drop.h5ad", as_text), "X", "values of type object", "numbers"),
@@ -183,8 +219,8 @@ CELLS = [
          "X", "indices must be >= 0", "a valid sparse matrix"),
         ("short index pointer", hdf5("drop.h5ad", lambda file: file["X"].update(indptr=file["X"].pop("indptr")[:3])),
          "X", "index pointer size 3", "a valid sparse matrix"),
-        ("a link to a file", hdf5("drop.h5ad", lambda file: file.update(raw=h5py.ExternalLink("other.h5", "/"))),
-         "//raw", "a ExternalLink", "data in the file itself"),
+        ("a link to a file", hdf5("drop.h5ad", linked_labels),
+         "obs['gene']", "a ExternalLink", "data in the file itself"),
         ("a missing label", label(None), "obs['gene'] of cell 'cell5' (3 such cells)", "the label ''", "names a gene"),
         ("half a pair", label("G1+"), "obs['gene'] of cell 'cell5'", "the label 'G1+'", "names a gene"),
         ("a control in lower case", label("nt"), "obs['gene'] of cell 'cell5' (3 such cells)", "the label 'nt', which differs from the control label 'NT' in case only", "one spelling"),

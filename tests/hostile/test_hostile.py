@@ -71,33 +71,50 @@ def test_an_archive_entry_that_climbs_up_is_refused_and_written_nowhere(folder):
     assert set(folder.parent.rglob("*")) == before
 
 
-def external_link(file, secret):
-    file["uns"]["link"] = h5py.ExternalLink(secret, "/X")
+def external_link(group, name, secret):
+    group[name] = h5py.ExternalLink(secret, "/X")
 
 
-def soft_link(file, secret):
-    file["uns"]["link"] = h5py.SoftLink("/X")
+def soft_link(group, name, secret):
+    group[name] = h5py.SoftLink("/X")
 
 
-def external_storage(file, secret):
-    file["uns"].create_dataset("raw", shape=(6,), dtype="u1", external=[(secret, 0, 6)])
+def external_storage(group, name, secret):
+    group.create_dataset(name, shape=(6,), dtype="u1", external=[(secret, 0, 6)])
 
 
-def virtual(file, secret):
+def virtual(group, name, secret):
     layout = h5py.VirtualLayout(shape=(2, 2), dtype="f8")
     layout[:] = h5py.VirtualSource(secret, "X", shape=(2, 2))
-    file["uns"].create_virtual_dataset("raw", layout)
+    group.create_virtual_dataset(name, layout)
 
 
 @pytest.mark.parametrize("trick", [external_link, soft_link, external_storage, virtual])
-def test_an_h5ad_reads_no_other_file(folder, trick):
+@pytest.mark.parametrize("place", ["obs/gene", "X", "obs", "var", "X/indices", "obs/_index"])
+def test_an_h5ad_reads_no_other_file(folder, trick, place):
     secret = str(folder / "secret")
     with h5py.File(secret, "w") as file:
         file["X"] = np.ones((2, 2))
-    study.hdf5("drop.h5ad", lambda file: trick(file, secret))(folder)
-    with pytest.raises(InputError, match="expected data in the file itself"):
+
+    def change(file):
+        del file[place]
+        parent, _, name = place.rpartition("/")
+        trick(file[parent or "/"], name, secret)
+
+    study.hdf5("drop.h5ad", change)(folder)
+    with pytest.raises(InputError):
         read_h5ad(folder / "drop.h5ad")
-    assert study.JOBS["harmonize"].run(folder).status == 1
+    done = study.JOBS["harmonize"].run(folder)
+    assert done.status == 1
+    assert "; expected " in done.terminal
+
+
+@pytest.mark.parametrize("trick", [external_link, soft_link, external_storage, virtual])
+def test_another_file_where_nothing_is_read_is_not_read(folder, trick):
+    study.hdf5("drop.h5ad", lambda file: trick(file["uns"], "link", str(folder / "secret")))(folder)
+    with pytest.raises(InputError, match="expected data in the file itself"):
+        read_h5ad(folder / "drop.h5ad")  # reads all of it
+    assert study.JOBS["harmonize"].run(folder).status == 0
 
 
 @pytest.mark.parametrize("hostile", ["..\\climbed", HTML, "$(touch EXECUTED)", "$x^{2$", "a\\b\nc"])

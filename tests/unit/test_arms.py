@@ -122,7 +122,7 @@ def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):
     checkpoint.write(folder, tensors, checkpoint.read_arguments(experiment[4]), symbols)
     predicted, method = arms.prompted(drawn, alignment, folder, TWO_DRAWS, seed=0, activated=False)
     names = sorted(drawn.obs["perturbation"].unique())
-    change = means_of(predicted, drawn, names) - drawn.varm["control_mean"][names].to_numpy().T
+    change = means_of(predicted, drawn, names) - controls.control_means_of(drawn).loc[names].to_numpy()
     padded = (alignment["status"] == "padded").to_numpy()
     np.testing.assert_allclose(change[:, padded], 0, atol=1e-5)  # nothing can be asked about a gene without a token
     assert np.abs(change).max() > 1e-4

@@ -1,5 +1,6 @@
 """A fetched file is whole and has its checksum, or it is not there; servers on the loopback play the bad days."""
 
+import gzip
 import hashlib
 import logging
 import os
@@ -7,6 +8,9 @@ import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import anndata
+import h5py
+import numpy as np
 import pytest
 
 from scgpt_bench.data.download import fetch, recorded_sha256
@@ -188,12 +192,89 @@ def test_the_md5_of_the_source_is_checked_where_no_sha256_is_known(server, tmp_p
     assert not (tmp_path / "bad.sha256").exists()
 
 
-def test_a_local_folder_becomes_a_zip_of_its_contents_alone(tmp_path):
-    folder = tmp_path / "run" / "filtered"
+def folder_of_10x(folder):
     folder.mkdir(parents=True)
-    (folder / "matrix.mtx").write_bytes(CONTENT)
-    first = fetch(str(tmp_path / "run"), None, tmp_path / "one.zip")
+    for name in ("matrix.mtx", "features.tsv", "barcodes.tsv"):
+        (folder / name).write_bytes(CONTENT)
+    return folder
+
+
+def test_of_a_local_folder_the_files_that_are_read_become_a_zip_of_their_contents_alone(tmp_path):
+    folder = folder_of_10x(tmp_path / "outs" / "filtered")
+    folder_of_10x(tmp_path / "outs" / "raw")
+    (tmp_path / "outs" / "possorted_genome_bam.bam").write_bytes(CONTENT)
+    first = fetch(str(tmp_path / "outs"), None, tmp_path / "one.zip", form="10x_mtx")
     os.utime(folder / "matrix.mtx", (1, 1))
-    assert fetch(str(tmp_path / "run"), None, tmp_path / "two.zip") == first
+    assert fetch(str(tmp_path / "outs"), None, tmp_path / "two.zip", form="10x_mtx") == first
     with zipfile.ZipFile(tmp_path / "one.zip") as archive:
         assert archive.read("filtered/matrix.mtx") == CONTENT
+        assert archive.namelist() == [f"filtered/{name}" for name in ("barcodes.tsv", "features.tsv", "matrix.mtx")]
+
+
+@pytest.mark.parametrize("form", ["h5ad", "10x_h5", "sceptre_rda"])
+def test_a_folder_where_the_format_is_a_file_is_named(tmp_path, form):
+    folder = folder_of_10x(tmp_path / "outs")
+    with pytest.raises(InputError, match=r"outs: file: found a folder with a matrix; .*format '10x_mtx'"):
+        fetch(str(folder), None, tmp_path / "source", form=form)
+    assert not (tmp_path / "source").exists()
+
+
+PAGE = b"<!DOCTYPE html>\n<html>Are you a robot?</html>"
+
+
+@pytest.mark.parametrize(
+    ("form", "first", "words"),
+    [
+        ("h5ad", PAGE, "a web page"),
+        ("zip_h5ad", b"\xef\xbb\xbf  <html><body>quota exceeded", "a web page"),
+        ("10x_h5", b'{"error": "login"}', "JSON"),
+        ("sceptre_rda", b"<?xml version='1.0'?><Error>AccessDenied</Error>", "an XML document"),
+        ("h5ad", b"", "an empty file"),
+        ("torch", b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "a pointer of Git LFS"),
+        ("json", PAGE, "a web page"),
+    ],
+)
+def test_nothing_is_recorded_of_another_kind_of_file_and_it_is_fetched_again(server, tmp_path, form, first, words):
+    content = {
+        "h5ad": h5ad(tmp_path),
+        "zip_h5ad": zipped(tmp_path, "norman/cells.h5ad"),
+        "10x_h5": tenx_h5(tmp_path),
+        "sceptre_rda": gzip.compress(b"RDX3\nX\n"),
+        "torch": zipped(tmp_path, "archive/data.pkl"),
+        "json": b'{"embsize": 8}',
+    }[form]
+    address, requests = server((first, first), (content, content))
+    destination = tmp_path / "resources" / "source"
+    with pytest.raises(InputError, match=f"127.0.0.1.*: file: found {words}") as error:
+        fetch(address, None, destination, form=form, retries=0)
+    assert "\n" not in str(error.value)
+    assert not [*destination.parent.iterdir()]
+    fetch(address, None, destination, form=form)
+    assert destination.read_bytes() == content
+    assert len(requests) == 2
+    assert recorded_sha256(destination, None) == hashlib.sha256(content).hexdigest()
+
+
+def h5ad(folder):
+    anndata.AnnData(np.eye(3)).write_h5ad(folder / "cells.h5ad")
+    return (folder / "cells.h5ad").read_bytes()
+
+
+def tenx_h5(folder):
+    with h5py.File(folder / "matrix.h5", "w") as file:
+        file["matrix/barcodes"], file["matrix/indptr"] = np.array(["A"], dtype="S"), [0, 0]
+    return (folder / "matrix.h5").read_bytes()
+
+
+def zipped(folder, name):
+    with zipfile.ZipFile(folder / "made.zip", "w") as archive:
+        archive.writestr(name, CONTENT)
+    return (folder / "made.zip").read_bytes()
+
+
+def test_half_a_file_of_the_right_kind_is_not_recorded_either(server, tmp_path):
+    content = h5ad(tmp_path)[:2000]
+    address, _ = server((content, content))
+    with pytest.raises(InputError, match="truncated file"):
+        fetch(address, None, tmp_path / "resources" / "source.h5ad", form="h5ad", retries=0)
+    assert not [*(tmp_path / "resources").iterdir()]

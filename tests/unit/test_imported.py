@@ -273,7 +273,9 @@ def test_a_script_learns_from_everything_but_test_cells(experiment, tmp_path):
     cells = cells.copy()
     cells.layers["counts"], cells.uns = cells.X * 2, {"harmonized": {"values": "counts"}}
     write_h5ad(cells, tmp_path / "cells.h5ad")
-    write_without_test_cells(open_h5ad(tmp_path / "cells.h5ad", layers=["counts"]), split, tmp_path / "training.h5ad")
+    write_without_test_cells(
+        open_h5ad(tmp_path / "cells.h5ad", layers=["counts"], uns=["harmonized"]), split, tmp_path / "training.h5ad"
+    )
     training = read_h5ad(tmp_path / "training.h5ad")
     visible = {"control", *split.loc[split["role"] != "test", "perturbation"]}
     expected = cells[cells.obs["perturbation"].isin(visible).to_numpy()].copy()

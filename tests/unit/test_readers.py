@@ -129,7 +129,7 @@ def test_the_rna_of_an_h5mu_has_the_annotations_of_the_whole_file(tmp_path):
     assert list(opened.obs["label"]) == list(adata.obs["label"])
     assert list(opened.obs["lane"]) == ["l1", "l2"] * 6
     adata.write_h5ad(tmp_path / "cells.h5ad")
-    with pytest.raises(InputError, match="mod/rna"):
+    with pytest.raises(InputError, match=r"found an AnnData file; expected a MuData file .*; format 'h5ad'"):
         read(tmp_path / "cells.h5ad", row("h5mu"))
 
 
@@ -151,7 +151,7 @@ def test_a_zip_gives_its_one_h5ad_and_no_name_in_it_is_a_path(tmp_path):
     np.testing.assert_array_equal(values(opened), adata.X.toarray())
     assert [entry.name for entry in inside.iterdir()] == ["drop.zip"]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cells.h5ad", "inside"]
-    for members, found in [({"a.h5ad": content, "b.h5ad": content}, "'a.h5ad', 'b.h5ad'"), ({"a": b""}, "no h5ad")]:
+    for members, found in [({"a.h5ad": content, "b.h5ad": content}, "'a.h5ad', 'b.h5ad'"), ({"a": b""}, "zip of 'a'")]:
         with pytest.raises(InputError, match=found):
             read(zipped(tmp_path / "other.zip", **members), row("zip_h5ad"))
 
@@ -211,7 +211,7 @@ def tenx_folder(folder, calls=None):
             file.write("\n".join(content) + "\n")
     if calls:
         (folder / "protospacer_calls_per_cell.csv").write_text(calls)
-    fetch(str(folder), None, folder.with_suffix(".zip"))
+    fetch(str(folder), None, folder.with_suffix(".zip"), form="10x_mtx")
     return folder.with_suffix(".zip")
 
 
@@ -221,9 +221,10 @@ def test_10x_calls_guides_from_their_counts(tmp_path, kind):
     adata = read(path, row(kind))
     assert list(adata.obs_names) == BARCODES[:2]  # the third has two guides, the fourth none
     assert list(adata.obs["guide"]) == ["FOS_1", "NT_1"]
-    assert list(adata.var_names) == ["FOS", "JUN", "FOS"]
-    assert list(adata.var["gene_ids"]) == ["ENSG1", "ENSG2", "ENSG3"]
-    np.testing.assert_array_equal(adata.X.toarray(), COUNTS[:2, :3])
+    assert list(adata.var_names) == [name for _, name in FEATURES]
+    assert list(adata.var["gene_ids"]) == [identifier for identifier, _ in FEATURES]
+    assert list(adata.var["feature_types"]) == KINDS
+    np.testing.assert_array_equal(adata.X.toarray(), COUNTS[:2])
     assert adata.uns[READER_NOTES]["n_cells_without_guide"] == 2
 
 
@@ -246,14 +247,6 @@ def test_10x_indices_that_lead_elsewhere_are_refused(tmp_path, name, position, v
         read(path, row("10x_h5"))
 
 
-def test_10x_indices_are_checked_in_whatever_group_they_are_read_from(tmp_path):
-    path = tenx_h5(tmp_path / "drop.h5")
-    with h5py.File(path, "r+") as file:
-        file["matrix/later/indices"] = np.full_like(file["matrix/indices"], 2 * 10**9)
-    with pytest.raises(InputError, match="indices must be < 5"):
-        read(path, row("10x_h5"))
-
-
 def test_10x_values_from_another_file_are_refused(tmp_path):
     path, other = tenx_h5(tmp_path / "drop.h5"), tenx_h5(tmp_path / "other.h5")
     with h5py.File(path, "r+") as file:
@@ -271,7 +264,7 @@ def test_10x_takes_guides_from_a_call_table(tmp_path, kind):
     else:
         adata = read(tenx_folder(tmp_path / "drop", CALLS), row(kind))
     assert dict(zip(adata.obs_names, adata.obs["guide"], strict=True)) == {"AAAC0-1": "FOS_1", "AAAC2-1": "FOS_1|NT_1"}
-    np.testing.assert_array_equal(adata.X.toarray(), COUNTS[[0, 2], :3])
+    np.testing.assert_array_equal(adata.X.toarray(), COUNTS[[0, 2]])
 
 
 @pytest.mark.parametrize(
@@ -290,5 +283,5 @@ def test_a_call_table_that_does_not_fit_is_refused(tmp_path, calls, found):
 
 def test_a_folder_of_10x_without_a_matrix_is_refused(tmp_path):
     path = zipped(tmp_path / "drop.zip", **{"a/features.tsv.gz": b"", "a/barcodes.tsv.gz": b""})
-    with pytest.raises(InputError, match=r"matrix\.mtx: found none"):
+    with pytest.raises(InputError, match=r"a zip of 'a/features\.tsv\.gz', .*matrix\.mtx"):
         read(path, row("10x_mtx"))

@@ -1,6 +1,7 @@
 # Parameters that describe a data set: what its rows say, and no more than a job depends on.
 from scgpt_bench.data.catalogue import UNVERIFIED, is_remote
 from scgpt_bench.data.download import recorded_sha256
+from scgpt_bench.data.tenx_files import read_of_folder
 
 
 def dataset_row(wildcards):
@@ -19,7 +20,8 @@ def content_of_dataset(wildcards):
     if is_remote(dataset.address):
         recorded = recorded_sha256(drop_file(wildcards.dataset), dataset.md5)
         return (dataset.md5 or UNVERIFIED) if dataset.sha256 in (None, recorded) else dataset.sha256
-    return dataset.sha256 or content_of_file(dataset.address)
+    only = read_of_folder if dataset.format == "10x_mtx" and Path(dataset.address).is_dir() else None
+    return dataset.sha256 or content_of_file(dataset.address, only)
 
 
 def generator_options(wildcards):

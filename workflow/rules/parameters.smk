@@ -61,9 +61,12 @@ def training_options(wildcards):
 # that takes the place of another with its old time (`mv`, `rsync -t`) only differs by content.
 
 
-def content_of_file(path):
-    """The checksum of a file or folder, read again only where its size or time has changed; None for no file."""
-    return remembered_sha256(path, "resources/checksums.json") if path else None
+def content_of_file(path, files_of=None):
+    """The checksum of a file or folder, read again only where its size or time has changed; None for no file.
+
+    Of a folder, of those files that `files_of` names, if it is given.
+    """
+    return remembered_sha256(path, "resources/checksums.json", files_of) if path else None
 
 
 def content_of_guide_table(wildcards):

@@ -8,7 +8,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import write_json
 
     card = data_card(
-        open_h5ad(snakemake.input[0]),
+        open_h5ad(snakemake.input[0], uns=["harmonized"]),
         dataset=snakemake.wildcards.dataset,
         perturbation_kind=snakemake.params.perturbation_kind,
         minimum_reliability=snakemake.params.minimum_reliability,

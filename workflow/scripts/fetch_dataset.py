@@ -8,5 +8,5 @@ with logged(snakemake.log[0]):
 
     # Read here and not handed over: another address or mirror of the same content is no reason to fetch it again.
     dataset = read_datasets(snakemake.config["dataset_table"])[snakemake.wildcards.dataset]
-    checks = {"sha256": dataset.sha256, "md5": dataset.md5, "size": dataset.bytes}
+    checks = {"sha256": dataset.sha256, "md5": dataset.md5, "size": dataset.bytes, "form": dataset.format}
     fetch(dataset.address, destination=snakemake.output[0], mirrors=snakemake.config["mirrors"], **checks)

@@ -17,7 +17,7 @@ with logged(snakemake.log[0]):
     options = snakemake.params.options
     with TemporaryDirectory() as folder, whole(snakemake.output[0]) as output:
         training = Path(folder) / "training.h5ad"
-        cells = open_h5ad(snakemake.input.cells, layers=["counts"])
+        cells = open_h5ad(snakemake.input.cells, layers=["counts"], uns=["harmonized"])
         write_without_test_cells(cells, read_table(snakemake.input.split), training)
         command = [options["interpreter"] or sys.executable, snakemake.input.script, "--training", training]
         command += ["--split", snakemake.input.split, "--controls", snakemake.input.controls]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,26 +92,51 @@ def read_h5ad(path: str | Path, *, backed: bool = False) -> anndata.AnnData:
         raise InputError(path, "file", first_line(error), "an AnnData file (h5ad)") from None
 
 
-def refuse_other_files(path: str | Path, group: Any, seen: set) -> None:
+def refuse_other_files(path: str | Path, group: Any, seen: set, names: Iterable[str] | None = None) -> None:
     """Links, external storage and virtual data sets read other files of this machine, whichever the file names.
 
     Nor may a group have a second place in the file: of thirty, each twice in the one before, AnnData would read a
-    thousand million. ``seen`` is filled with the groups met.
+    thousand million. ``seen`` is filled with the groups met. Data in a compression that is not at hand are refused too,
+    with the way to rewrite them. ``names`` are what is read of ``group``; the rest may be anything.
     """
     import h5py
 
-    for name in group:
+    for name in group if names is None else names:
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
             raise InputError(path, f"{group.name}/{name}", f"a {type(link).__name__}", "data in the file itself")
         entry = group[name]
-        if isinstance(entry, h5py.Dataset) and (entry.external or entry.is_virtual):
-            raise InputError(path, entry.name, "data in another file", "data in the file itself")
+        if isinstance(entry, h5py.Dataset):
+            if entry.external or entry.is_virtual:
+                raise InputError(path, entry.name, "data in another file", "data in the file itself")
+            _refuse_missing_filter(path, entry)
         if isinstance(entry, h5py.Group):
             if entry.id in seen:
                 raise InputError(path, entry.name, "a second link to a group", "every group in one place")
             seen.add(entry.id)
             refuse_other_files(path, entry, seen)
+
+
+_FILTERS = {4: "szip", 307: "bzip2", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd", 32026: "blosc2"}
+
+
+def _refuse_missing_filter(path: str | Path, dataset: Any) -> None:
+    import h5py
+
+    properties = dataset.id.get_create_plist()
+    for position in range(properties.get_nfilters()):
+        code, _, _, name = properties.get_filter(position)
+        if not h5py.h5z.filter_avail(code):
+            known = _FILTERS.get(code) or name.decode(errors="replace") or "a filter"
+            rewrite = "import hdf5plugin, anndata; anndata.read_h5ad(path).write_h5ad('drop.h5ad', compression='gzip')"
+            if dataset.name.startswith("/matrix/"):
+                rewrite = "h5repack -f GZIP=4, with that filter installed,"
+            raise InputError(
+                path,
+                dataset.name,
+                f"compression by {known} (HDF5 filter {code})",
+                f"gzip or lzf: {rewrite} rewrites it",
+            )
 
 
 def check_matrix(path: str | Path, X: Any) -> None:
@@ -205,7 +230,11 @@ def digest(path: str | Path, algorithm: str) -> str:
 
 def content_sha256(path: str | Path) -> str:
     """The SHA-256 of a file, or of the checksums of a folder's files in the order of their names."""
-    sums = [sha256(file) for file in _files_of(path)]
+    return _sum_of(_files_of(path))
+
+
+def _sum_of(files: list[Path]) -> str:
+    sums = [sha256(file) for file in files]
     return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
@@ -222,7 +251,9 @@ def matrix_sha256(matrix: sparse.csr_matrix) -> str:
     return digest.hexdigest()
 
 
-def remembered_sha256(path: str | Path, memory: str | Path) -> str | None:
+def remembered_sha256(
+    path: str | Path, memory: str | Path, files_of: Callable[[str | Path], list[Path]] | None = None
+) -> str | None:
     """:func:`content_sha256`, read again only if size or time changed since it was last asked.
 
     Parameters
@@ -230,6 +261,8 @@ def remembered_sha256(path: str | Path, memory: str | Path) -> str | None:
     memory
         A JSON file, written when something new was read. A path that is gone keeps what is remembered of it: results
         made from it stay valid.
+    files_of
+        Which files of ``path`` count; all of them unless given.
 
     Returns
     -------
@@ -237,12 +270,12 @@ def remembered_sha256(path: str | Path, memory: str | Path) -> str | None:
     """
     memory = Path(memory)
     known = json.loads(memory.read_text()) if memory.is_file() else {}
-    key, found = str(path), _files_of(path) if Path(path).exists() else []
+    key, found = str(path), (files_of or _files_of)(path) if Path(path).exists() else []
     if not found:
         return known.get(key, {}).get("sha256")
     stamp = [[file.stat().st_size, file.stat().st_mtime_ns] for file in found]
     if known.get(key, {}).get("stamp") != stamp:
-        whole_sum = content_sha256(path)
+        whole_sum = _sum_of(found)
         write_json({**known, key: {"stamp": stamp, "sha256": whole_sum}}, memory)
         return whole_sum
     return known[key]["sha256"]

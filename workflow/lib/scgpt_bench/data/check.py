@@ -13,7 +13,7 @@ import pandas as pd
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.harmonize import evidence_of_values, understand
 from scgpt_bench.data.names import CONTROL, JOINED_BY, genes_of
-from scgpt_bench.data.readers import READER_NOTES
+from scgpt_bench.data.tenx import READER_NOTES
 
 SAMPLE = 2000  # cells whose values are looked at; harmonize looks at all
 
@@ -53,7 +53,7 @@ def check(
         "file": f"{source} ({dataset.format})",
         "cells": f"{adata.n_obs:,}, {understood.kept.sum():,} of them used",
         "values": f"{evidence}; seen in {sampled:,} cells; scaled to {dataset.target_sum:g} per cell",
-        "genes": f"{adata.n_vars:,}, such as {', '.join(understood.symbols[:3])}",
+        "genes": f"{len(understood.symbols):,}, such as {', '.join(understood.symbols[:3])}",
         "controls": f"{(obs['perturbation'] == CONTROL).sum():,} cells labelled "
         + " or ".join(map(repr, dataset.control_labels)),
         "perturbations": f"{len(cells):,} ({dataset.perturbation_kind}) of {_range(cells)} cells, such as "

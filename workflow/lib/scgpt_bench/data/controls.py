@@ -152,7 +152,8 @@ def control_cells(cells: anndata.AnnData, draw: pd.DataFrame) -> anndata.AnnData
     Returns
     -------
     X: CSR float32 [rows of draw x genes]; obs: the columns of ``draw``, indexed by ``<perturbation>:<control cell>``;
-    varm["control_mean"]: float64 [genes x perturbations], the mean of all control cells that each is compared with.
+    varm["control_mean"]: float64 [genes x perturbations], the mean of all control cells that each is compared with;
+    uns["control_mean_of"]: the perturbations of its columns, sorted. (Names of columns would have to fit into 64 KB.)
     """
     rows = cells.obs_names.get_indexer(draw["control_cell"])
     if (rows < 0).any():
@@ -161,8 +162,15 @@ def control_cells(cells: anndata.AnnData, draw: pd.DataFrame) -> anndata.AnnData
     obs = draw[DRAW_COLUMNS].set_axis(draw["perturbation"] + ":" + draw["control_cell"]).rename_axis(None)
     X = sparse.csr_matrix(rows_of_cells(cells.X, rows), dtype=np.float32)
     perturbations = sorted(draw["perturbation"].unique())
-    means = pd.DataFrame(matched_control_mean(cells, perturbations).T, index=cells.var_names, columns=perturbations)
-    return anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=cells.var_names), varm={"control_mean": means})
+    means = {"control_mean": np.ascontiguousarray(matched_control_mean(cells, perturbations).T)}
+    of = {"control_mean_of": np.array(perturbations, dtype=object)}
+    return anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=cells.var_names), varm=means, uns=of)
+
+
+def control_means_of(controls: anndata.AnnData) -> pd.DataFrame:
+    """The control means of ``controls.h5ad``: float64 [perturbations x genes]."""
+    names = [*map(str, controls.uns["control_mean_of"])]
+    return pd.DataFrame(np.asarray(controls.varm["control_mean"]).T, index=names, columns=controls.var_names)
 
 
 def matched_control_mean(cells: anndata.AnnData, perturbations: Sequence[str]) -> np.ndarray:

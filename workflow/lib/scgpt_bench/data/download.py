@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlparse
 
 from scgpt_bench import files
+from scgpt_bench.data import containers, tenx_files
 from scgpt_bench.data.catalogue import is_remote
 from scgpt_bench.errors import InputError
 
@@ -26,12 +27,13 @@ def fetch(
     mirrors: Iterable[str | Path] = (),
     size: int | None = None,
     md5: str | None = None,
+    form: str | None = None,
     retries: int = 5,
 ) -> str:
     """Write the file of ``address`` to ``destination``: from a mirror that has it, else from the address.
 
-    A failure leaves no file behind. An interrupted download starts again from the beginning. A local folder becomes a
-    zip of its files.
+    A failure leaves no file behind. An interrupted download starts again from the beginning. Of a local folder of 10x
+    the files that are read become a zip.
 
     A download of which no SHA-256 is known is recorded in ``<destination>.sha256``; as long as that file is there and
     the source's md5 is not another, only the same bytes are accepted again.
@@ -49,6 +51,9 @@ def fetch(
         the others. A mirror is a shortcut that a machine may lack, so one that does not exist is a note in the log.
     size
         Bytes of the file; spares hashing the mirror's files of other sizes.
+    form
+        The file's format (:func:`containers.check`): another kind of file, such as a web page, is refused before
+        anything of it is kept or recorded. None takes any.
     retries
         Further attempts after a failed download, 1, 2, 3 ... seconds apart (at most 10). Other bytes than expected are
         no failed download: the server has another file.
@@ -60,15 +65,15 @@ def fetch(
     Raises
     ------
     InputError
-        When no attempt gave a file, with the address and the server's answer, or when the file has another checksum,
-        with both.
+        When no attempt gave a file, with the address and the server's answer, when the file is of another format, or
+        when it has another checksum, with both.
     """
     unknown = sha256 is None and is_remote(address)
     if unknown:
         sha256 = recorded_sha256(destination, md5)
     digests = {name: value for name, value in (("sha256", sha256), ("md5", md5)) if value}
     try:
-        found = _fetch(address, digests, Path(destination), mirrors, size, retries)
+        found = _fetch(address, digests, Path(destination), mirrors, size, form, retries)
     except InputError as error:
         if unknown and error.where == "sha256":
             expected = f"{sha256}, the first download's ({_record_of(destination)}; without that file, any)"
@@ -85,18 +90,19 @@ def _fetch(
     destination: Path,
     mirrors: Iterable[str | Path],
     size: int | None,
+    form: str | None,
     retries: int,
 ) -> str:
     mirrored = _find_in_mirrors(address, digests, size, mirrors) if digests else None
     if mirrored is not None:
         logger.info("%s: taken from the mirror %s", address, mirrored)
-        return _copy(mirrored, digests, address, destination)
+        return _copy(mirrored, digests, address, form, destination)
     if is_remote(address):
-        return _download(address, digests, destination, retries)
+        return _download(address, digests, destination, form, retries)
     if Path(address).is_dir():
-        return _pack(Path(address), digests, address, destination)
+        return _pack(Path(address), digests, form, destination)
     if Path(address).is_file():
-        return _copy(Path(address), digests, address, destination)
+        return _copy(Path(address), digests, address, form, destination)
     raise InputError(address, "file", "no such file", "the data set's local path, or a URL")
 
 
@@ -142,24 +148,28 @@ def _file_name(address: str) -> str:
     return PurePosixPath(unquote(urlparse(address).path)).name
 
 
-def _copy(path: Path, digests: Mapping[str, str], address: str, destination: str | Path) -> str:
+def _copy(path: Path, digests: Mapping[str, str], address: str, form: str | None, destination: str | Path) -> str:
     with files.whole(destination) as partial:
         shutil.copyfile(path, partial)
-        return _checked(partial, digests, address)
+        return _checked(partial, digests, address, form)
 
 
-def _pack(folder: Path, digests: Mapping[str, str], address: str, destination: str | Path) -> str:
-    """The files of a folder as a zip whose bytes depend on their names and contents only."""
+def _pack(folder: Path, digests: Mapping[str, str], form: str | None, destination: str | Path) -> str:
+    """Those files of a 10x folder that are read, as a zip whose bytes depend on their names and contents only."""
+    containers.check(folder, form or "10x_mtx")
+    chosen = tenx_files.choose(tenx_files.names_below(folder), folder)
     with files.whole(destination) as partial:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix())
-                with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
+            for name in sorted(chosen.all):
+                entry = zipfile.ZipInfo(name)
+                with (folder / name).open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
                     shutil.copyfileobj(source, target)
-        return _checked(partial, digests, address)
+        return _checked(partial, digests, str(folder), form)
 
 
-def _checked(path: str | Path, digests: Mapping[str, str], address: str) -> str:
+def _checked(path: str | Path, digests: Mapping[str, str], address: str, form: str | None) -> str:
+    if form:
+        containers.check(path, form, address)
     for name, expected in digests.items():
         found = files.digest(path, name)
         if found != expected:
@@ -167,7 +177,7 @@ def _checked(path: str | Path, digests: Mapping[str, str], address: str) -> str:
     return digests.get("sha256") or files.sha256(path)
 
 
-def _download(address: str, digests: Mapping[str, str], destination: Path, retries: int) -> str:
+def _download(address: str, digests: Mapping[str, str], destination: Path, form: str | None, retries: int) -> str:
     import pooch
     import requests
 
@@ -182,7 +192,7 @@ def _download(address: str, digests: Mapping[str, str], destination: Path, retri
         )  # fmt: skip
         downloaded = cache.fetch(destination.name, downloader=get)
         # Not by pooch, which would download other bytes again, as it does after a network failure.
-        found = _checked(downloaded, digests, address)
+        found = _checked(downloaded, digests, address, form)
         with files.whole(destination) as partial:
             Path(downloaded).rename(partial)
         return found

@@ -8,7 +8,7 @@ and to write them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,13 +20,23 @@ from scipy import sparse
 from scgpt_bench.data import symbols as names_of_genes
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.enough import FEWEST
-from scgpt_bench.data.names import CONTROL, JOINED_BY, MISSING, genes_of, perturbation_names
-from scgpt_bench.data.on_disk import CellWriter, not_half, row_chunks
-from scgpt_bench.data.readers import READER_NOTES
+from scgpt_bench.data.feature_types import gene_expression
+from scgpt_bench.data.names import (
+    CONTROL,
+    JOINED_BY,
+    MISSING,
+    genes_of,
+    is_control_target,
+    perturbation_names,
+    without_affixes,
+)
+from scgpt_bench.data.on_disk import CellWriter, row_chunks, rows_from
+from scgpt_bench.data.tenx import READER_NOTES, TARGETS
 from scgpt_bench.errors import InputError
 
 UNSTATED = "all"
 LARGEST = 5  # genes whose shares of all counts are written down
+GUIDE = "guide"  # the column in which readers of 10x files give a cell's guides
 
 
 @dataclass
@@ -43,6 +53,8 @@ class Understood:
         The Ensembl identifier of each gene, without its version; empty where the file has none.
     gene_ids_from
         Where in ``var`` they are: ``index`` or columns; empty where the file has none.
+    genes
+        Mask [features of the file]: False for features that are no genes.
     kept
         Mask [cells]: False for cells that the row or a missing guide leaves out.
     repairs, problems
@@ -53,6 +65,7 @@ class Understood:
     symbols: pd.Index
     gene_ids: np.ndarray
     gene_ids_from: list[str]
+    genes: np.ndarray
     kept: np.ndarray
     repairs: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -133,6 +146,7 @@ class _Harmonized:
     ):
         self._adata, self._dataset = adata, dataset
         understood = understand(adata, dataset, source)
+        self._is_gene = understood.genes
         values = _Values(adata, dataset, understood, source, dispersions=maximum_genes is not None)
         values.read()
         repairs, problems, obs = understood.repairs, understood.problems, understood.obs
@@ -155,7 +169,7 @@ class _Harmonized:
             self.var["gene_id"] = understood.gene_ids
         targets = sorted({gene for name in kept_names for gene in genes_of(name)})
         self._genes, selection = None, "all"
-        if maximum_genes is not None and maximum_genes < adata.n_vars:
+        if maximum_genes is not None and maximum_genes < len(understood.symbols):
             _check_dispersion(values, source)
             chosen = most_variable(values.control_mean, values.control_variance, maximum_genes)
             self._genes = chosen | understood.symbols.isin(targets)
@@ -166,7 +180,7 @@ class _Harmonized:
             **_what_the_row_says(dataset),
             "values_evidence": values.evidence,
             "n_cells_read": adata.n_obs,
-            "n_genes_read": adata.n_vars,
+            "n_genes_read": len(understood.symbols),
             "n_controls": int((self.obs["perturbation"] == CONTROL).sum()),
             "n_perturbations": len(kept_names) - 1,
             "n_combinations": sum(JOINED_BY in name for name in kept_names),
@@ -185,7 +199,7 @@ class _Harmonized:
     def chunks(self) -> Iterator[tuple[sparse.csr_matrix, sparse.csr_matrix | None]]:
         """X and, where the file holds them, counts of the cells that are kept, in the order of the file."""
         for start, matrix in row_chunks(self._adata.X):
-            matrix = _tidy(matrix)[self._kept[start : start + matrix.shape[0]]]
+            matrix = _tidy(matrix, self._is_gene)[self._kept[start : start + matrix.shape[0]]]
             X = _log_values(matrix, self._dataset)
             counts = matrix.astype(np.float32) if self._dataset.values == "counts" else None
             if self._genes is not None:
@@ -203,22 +217,26 @@ def understand(adata: anndata.AnnData, dataset: Dataset, source: str | Path) -> 
     """
     if adata.n_obs == 0 or adata.n_vars == 0 or adata.X is None:
         raise InputError(source, "X", f"{adata.n_obs} cells x {adata.n_vars} genes", "values of cells x genes")
-    if adata.n_vars < FEWEST:
-        raise InputError(source, "genes", f"{adata.n_vars}", f"at least {FEWEST}: over fewer nothing correlates")
     repairs: list[str] = []
     problems: list[str] = []
     labels = _column(adata.obs, dataset.perturbation_column, "perturbation of each cell", "obs", source)
     kept = _not_excluded(labels, dataset, repairs)
+    genes = gene_expression(adata.var, source, repairs)
+    if genes.sum() < FEWEST:
+        raise InputError(source, "genes", f"{genes.sum()}", f"at least {FEWEST}: over fewer nothing correlates")
+    var = adata.var[genes]
+    targets_of = adata.uns.get(TARGETS, {}) if dataset.perturbation_column == GUIDE else {}
+    _check_reference(targets_of, var, dataset, source)
     names = pd.Series(UNSTATED, index=labels.index, dtype=object)
-    names[kept] = perturbation_names(labels[kept], dataset, source).to_numpy()
+    names[kept] = perturbation_names(labels[kept], dataset, source, targets_of).to_numpy()
     where = f"obs[{dataset.perturbation_column!r}]"
     if not (names[kept] == CONTROL).any():
         frequent = ", ".join(f"{label!r} ({n})" for label, n in labels.astype(str).value_counts().head(8).items())
         expected = "control cells labelled " + " or ".join(map(repr, dataset.control_labels))
         raise InputError(source, where, f"no control; most frequent: {frequent}", expected)
     targets = sorted({gene for name in names[kept].unique() for gene in genes_of(name)})
-    symbols = _symbols(adata, dataset, targets, source, repairs, problems)
-    gene_ids, gene_ids_from, n_contradictory = names_of_genes.ensembl_ids(adata.var)
+    symbols = _symbols(var, dataset, targets, source, repairs, problems)
+    gene_ids, gene_ids_from, n_contradictory = names_of_genes.ensembl_ids(var)
     if n_contradictory:
         places = " and ".join(map(repr, gene_ids_from))
         problems.append(f"{n_contradictory} genes have different Ensembl identifiers in {places} of var: none is used")
@@ -251,7 +269,7 @@ def understand(adata: anndata.AnnData, dataset: Dataset, source: str | Path) -> 
     unassigned = [label for label in dataset.control_labels if names_of_genes.is_unassigned(label)]
     if unassigned and labels.astype(str).str.strip().isin(unassigned).any():
         problems.append(f"cells labelled {unassigned[0]!r} count as controls: nobody knows which guide they carry")
-    return Understood(obs, symbols, gene_ids.to_numpy(dtype=object), gene_ids_from, kept, repairs, problems)
+    return Understood(obs, symbols, gene_ids.to_numpy(dtype=object), gene_ids_from, genes, kept, repairs, problems)
 
 
 def evidence_of_values(
@@ -268,7 +286,7 @@ def evidence_of_values(
     length = max(1, n_cells // runs)
     starts = sorted({int(start) for start in np.linspace(0, max(0, adata.n_obs - length), runs)})
     values = _Values(adata, dataset, understood, source, dispersions=False)
-    values.read((start, not_half(adata.X[start : start + length])) for start in starts)
+    values.read((start, rows_from(adata.X, start, length)) for start in starts)
     return min(adata.n_obs, length * len(starts)), values.evidence
 
 
@@ -316,6 +334,25 @@ def _check_targets(
         problems.append(f"none of the {len(targets)} targets is among the measured genes")
 
 
+def _check_reference(targets_of: Mapping[str, str], var: pd.DataFrame, dataset: Dataset, source: str | Path) -> None:
+    """Refuse guides whose names say another gene than the feature reference: nobody knows which of the two is right.
+
+    A name says a gene where the row's rule strips something of it, or where it is a measured gene or a control label.
+    """
+    column = var.get(dataset.gene_symbol_column, var.index)
+    measured = set(column.astype(str).str.casefold())
+    for guide, target in targets_of.items():
+        said = without_affixes(guide, dataset)
+        if said in dataset.control_labels:
+            agree = is_control_target(target, dataset)
+        else:
+            silent = said == guide and said.casefold() not in measured
+            agree = silent or said.casefold() == target.casefold()
+        if not agree:
+            expected = "one gene; perturbation_column 'target' takes the reference's, 'guide_name' that of the names"
+            raise InputError(source, "guides", f"{guide!r}, which names {said!r}, with the target {target!r}", expected)
+
+
 def _targets_named_like_controls(targets: list[str], dataset: Dataset) -> list[str]:
     return [
         f"the target {target!r} is called as controls often are; its cells count as perturbed, since control_label is "
@@ -341,7 +378,9 @@ def _guides(
 ) -> np.ndarray | None:
     """The guide of each cell; a control cell without one is left out (``kept``), since nobody knows what it carries."""
     if not dataset.guide_column:
-        return labels.astype(str).to_numpy() if dataset.guide_prefix or dataset.guide_suffix else None
+        by_reference = dataset.perturbation_column == GUIDE and TARGETS in adata.uns
+        guides_are_labels = dataset.guide_prefix or dataset.guide_suffix or by_reference
+        return labels.astype(str).to_numpy() if guides_are_labels else None
     guides = _column(adata.obs, dataset.guide_column, "column that the data-set table names", "obs", source)
     text = guides.astype("object").where(guides.notna(), "").astype(str)
     unassigned = text.map({label: names_of_genes.is_unassigned(label) for label in text.unique()}).to_numpy(dtype=bool)
@@ -390,16 +429,16 @@ def _complete(adata: anndata.AnnData, column: str, kept: np.ndarray, source: str
 
 
 def _symbols(
-    adata: anndata.AnnData,
+    var: pd.DataFrame,
     dataset: Dataset,
     targets: list[str],
     source: str | Path,
     repairs: list[str],
     problems: list[str],
 ) -> pd.Index:
-    index = adata.var_names.astype(str)
+    index = var.index.astype(str)
     if dataset.gene_symbol_column:
-        column = _column(adata.var, dataset.gene_symbol_column, "gene symbols", "var", source).astype("object")
+        column = _column(var, dataset.gene_symbol_column, "gene symbols", "var", source).astype("object")
         named = (column.notna() & ~column.astype(str).str.strip().isin(["", "nan"])).to_numpy()
         symbols = pd.Index(np.where(named, column.astype(str).str.strip(), index))
         if not named.all():
@@ -407,7 +446,7 @@ def _symbols(
     else:
         symbols = index
         if names_of_genes.are_ensembl_ids(symbols):
-            existing = ", ".join(map(repr, adata.var.columns)) or "none"
+            existing = ", ".join(map(repr, var.columns)) or "none"
             expected = f"gene symbols, or gene_symbol_column in the data-set table (columns of var: {existing})"
             raise InputError(source, "var index", f"Ensembl identifiers such as {symbols[0]!r}", expected)
     unique, duplicated = names_of_genes.made_unique(pd.Index(symbols.to_numpy(dtype=object)))
@@ -450,16 +489,17 @@ class _Values:
     ):
         self._adata, self._dataset, self._source = adata, dataset, source
         self._symbols, self._dispersions, self._problems = understood.symbols, dispersions, understood.problems
+        self._genes = understood.genes
         self._control = understood.kept & (understood.obs["perturbation"] == CONTROL).to_numpy()
         self._kept = understood.kept
         self.filled = np.zeros(adata.n_obs, dtype=bool)
         self.n_counts = np.zeros(adata.n_obs)
-        self._of_gene = np.zeros(adata.n_vars)  # counts or scaled counts of all cells that are kept
+        self._of_gene = np.zeros(len(self._symbols))  # counts or scaled counts of all cells that are kept
         self._largest, self._integers = 0.0, True
         self._sums: list[np.ndarray] = []
         self._n_ratios = self._n_whole_ratios = 0
         self.n_control = 0
-        self._sum, self._squares = np.zeros(adata.n_vars), np.zeros(adata.n_vars)
+        self._sum, self._squares = np.zeros(len(self._symbols)), np.zeros(len(self._symbols))
 
     def read(self, chunks: Iterator[tuple[int, sparse.csr_matrix | np.ndarray]] | None = None) -> None:
         """Read X, or some chunks of it, and decide what it holds.
@@ -470,7 +510,7 @@ class _Values:
             At the first value that is no expression, or not what the row says.
         """
         for start, matrix in chunks or row_chunks(self._adata.X):
-            self._read(start, _tidy(matrix))
+            self._read(start, _tidy(matrix, self._genes))
         if not self.filled.any():
             raise InputError(self._source, "X", "nothing but zeros", "the expression of genes")
         self.evidence = self._counts() if self._dataset.values == "counts" else self._log_values()
@@ -572,9 +612,9 @@ class _Values:
         return InputError(self._source, where, str(matrix.data[position]), expected)
 
 
-def _tidy(matrix: sparse.csr_matrix | np.ndarray) -> sparse.csr_matrix:
-    """A copy in CSR, every entry once, without zeros."""
-    matrix = sparse.csr_matrix(matrix, copy=True)
+def _tidy(matrix: sparse.csr_matrix | np.ndarray, genes: np.ndarray) -> sparse.csr_matrix:
+    """A copy in CSR of the columns that are genes, every entry once, without zeros."""
+    matrix = sparse.csr_matrix(matrix, copy=True) if genes.all() else sparse.csr_matrix(matrix)[:, genes]
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     return matrix

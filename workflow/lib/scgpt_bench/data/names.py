@@ -6,6 +6,7 @@ A file's labels are read only as its row in the data-set table says: no separato
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 CONTROL = "control"
 ALL_SPLITS = "all"  # the splits of a data set, pooled; no split has this name
 JOINED_BY = "+"
+JOINED_LABELS_BY = "|"  # the guides of a cell, as 10x joins them
 MISSING = ("", "nan", "NaN", "None", "NA", "<NA>")
 
 
@@ -27,7 +29,9 @@ def genes_of(perturbation: str) -> tuple[str, ...]:
     return () if perturbation == CONTROL else tuple(perturbation.split(JOINED_BY))
 
 
-def perturbation_name(label: str, dataset: Dataset, source: str | Path, where: str) -> str:
+def perturbation_name(
+    label: str, dataset: Dataset, source: str | Path, where: str, targets_of: Mapping[str, str] | None = None
+) -> str:
     """The name of one label: ``A_B``, ``B+A``, ``A+ctrl``, ``sgSTAT1_2`` become ``A+B``, ``A+B``, ``A``, ``STAT1``.
 
     Two guides against one gene (``A+A``) are one perturbation of that gene, ``A``.
@@ -40,6 +44,8 @@ def perturbation_name(label: str, dataset: Dataset, source: str | Path, where: s
         Says the control labels, the separator of combinations, and the prefix and suffix of guides.
     source, where
         The file and the place in it, for errors.
+    targets_of
+        The target of each guide, where a feature reference lists them.
 
     Raises
     ------
@@ -51,23 +57,42 @@ def perturbation_name(label: str, dataset: Dataset, source: str | Path, where: s
         return CONTROL
     _check_case(label, label, dataset, source, where)
     genes = set()
-    for gene in parts_of(label, dataset):
+    for gene in parts_of(label, dataset, targets_of):
         if gene not in dataset.control_labels:
             _check_gene(gene, label, dataset, source, where)
             genes.add(gene)
     return JOINED_BY.join(sorted(genes)) or CONTROL
 
 
-def parts_of(label: str, dataset: Dataset) -> list[str]:
-    """The parts of a label, each without the prefix and suffix of a guide; a control label is left as it is."""
+def parts_of(label: str, dataset: Dataset, targets_of: Mapping[str, str] | None = None) -> list[str]:
+    """The parts of a label, each without the prefix and suffix of a guide; a control label is left as it is.
+
+    Guides of ``targets_of`` become their targets, and a control label where they have none.
+    """
     label = label.strip()
     if label in dataset.control_labels:
         return [label]
-    parts = label.split(dataset.combination_separator) if dataset.combination_separator else [label]
-    return [_without_affixes(part.strip(), dataset) for part in parts]
+    separator = dataset.combination_separator or (JOINED_LABELS_BY if targets_of else None)
+    return [
+        _part(part.strip(), dataset, targets_of or {}) for part in (label.split(separator) if separator else [label])
+    ]
 
 
-def _without_affixes(part: str, dataset: Dataset) -> str:
+def _part(part: str, dataset: Dataset, targets_of: Mapping[str, str]) -> str:
+    named = without_affixes(part, dataset)
+    if named in dataset.control_labels or part not in targets_of:
+        return named
+    target = targets_of[part]
+    return dataset.control_labels[0] if is_control_target(target, dataset) else target
+
+
+def is_control_target(target: str, dataset: Dataset) -> bool:
+    """Whether the target of a guide says that it has none: a control label, or 10x's word for that."""
+    return target in dataset.control_labels or target.casefold() == "non-targeting"
+
+
+def without_affixes(part: str, dataset: Dataset) -> str:
+    """A label, or a part of one, without the prefix and suffix of a guide; a control label is left as it is."""
     if part in dataset.control_labels:
         return part
     if dataset.guide_prefix:
@@ -103,7 +128,9 @@ def _check_case(part: str, label: str, dataset: Dataset, source: str | Path, whe
             raise InputError(source, where, found, expected)
 
 
-def perturbation_names(labels: pd.Series, dataset: Dataset, source: str | Path) -> pd.Series:
+def perturbation_names(
+    labels: pd.Series, dataset: Dataset, source: str | Path, targets_of: Mapping[str, str] | None = None
+) -> pd.Series:
     """The names of a column of labels (one per cell, indexed by cell), as strings.
 
     Raises
@@ -118,5 +145,5 @@ def perturbation_names(labels: pd.Series, dataset: Dataset, source: str | Path) 
     for label in labels.unique():
         cells = labels.index[rows_of[label]]
         where = f"obs[{dataset.perturbation_column!r}] of cell {cells[0]!r} ({len(cells)} such cells)"
-        names[label] = perturbation_name(label, dataset, source, where)
+        names[label] = perturbation_name(label, dataset, source, where, targets_of)
     return labels.map(names)

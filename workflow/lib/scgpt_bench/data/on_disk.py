@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import anndata
 import h5py
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from scgpt_bench import files
@@ -21,12 +22,24 @@ STORED_AT_ONCE = 2**20  # values of a chunk inside an HDF5 file
 Matrix: TypeAlias = sparse.csr_matrix | np.ndarray
 
 
-def open_h5ad(path: str | Path, where: str = "/", layers: Sequence[str] = ()) -> anndata.AnnData:
+def open_h5ad(
+    path: str | Path,
+    where: str = "/",
+    layers: Sequence[str] = (),
+    uns: Sequence[str] = (),
+    columns: Collection[str] | None = None,
+) -> anndata.AnnData:
     """The cells of an h5ad file, or of a group ``where`` of an HDF5 file that is laid out like one.
 
     ``X`` stays on disk when it is stored by rows (CSR or dense): read it with :func:`row_chunks` or :func:`rows`.
     Stored by genes (CSC) it is read as a whole, since every row would take a pass over all of it. The same is true of
-    those of ``layers`` that the file has; other layers are left out. ``obs``, ``var`` and ``uns`` are read.
+    those of ``layers`` that the file has. Of ``uns`` only the keys asked for are read, and nothing else: what is not
+    used may be damaged, or of a kind that this anndata does not know.
+
+    Parameters
+    ----------
+    columns
+        Those of ``obs`` and ``var`` that have to be readable; others that are not are left out. None: all have to be.
 
     Raises
     ------
@@ -35,14 +48,22 @@ def open_h5ad(path: str | Path, where: str = "/", layers: Sequence[str] = ()) ->
     """
     try:
         file = h5py.File(path)
-        files.refuse_other_files(path, file, set())
-        stored = file[where]
-        wanted = ["obs", "var", *(["uns"] if "uns" in stored else [])]
-        parts = {name: anndata.io.read_elem(stored[name]) for name in wanted}
+        stored = file
+        for step in where.strip("/").split("/") if where != "/" else ():
+            _refuse_link(path, stored, step)
+            stored = stored[step]
+        _refuse_link(path, stored, "obs", "var", "X", "layers", "uns")
         if "X" not in stored or stored["X"].attrs.get("encoding-type") == "null":
             raise InputError(path, "X", "nothing", "a matrix of cells x genes")
-        parts["layers"] = {name: _matrix(path, stored["layers"], name) for name in layers if f"layers/{name}" in stored}
-        return anndata.AnnData(_matrix(path, stored, "X"), **parts)
+        files.refuse_other_files(path, stored, set(), ["X"])
+        tables = {name: read_table(path, stored, name, columns) for name in ("obs", "var")}
+        shape = (len(tables["obs"]), len(tables["var"]))
+        kept = [name for name in layers if f"layers/{name}" in stored]
+        parts = {
+            "layers": {name: _matrix(path, stored["layers"], name, shape) for name in kept},
+            "uns": {key: _element(path, stored["uns"], key) for key in uns if f"uns/{key}" in stored},
+        }
+        return anndata.AnnData(_matrix(path, stored, "X", shape), **tables, **parts)
     except InputError:
         raise
     except Exception as error:  # h5py and anndata raise a dozen types for a broken file
@@ -50,14 +71,134 @@ def open_h5ad(path: str | Path, where: str = "/", layers: Sequence[str] = ()) ->
         raise InputError(path, "file", files.first_line(error), expected) from None
 
 
-def _matrix(path: str | Path, group: h5py.Group, name: str) -> Any:
+def _refuse_link(path: str | Path, group: h5py.Group, *names: str) -> None:
+    """Refuse what lies elsewhere, of the group's own entries."""
+    for name in names:
+        link = group.get(name, getlink=True) if name in group else None
+        if link is not None and not isinstance(link, h5py.HardLink):
+            raise InputError(path, f"{group.name}/{name}", f"a {type(link).__name__}", "data in the file itself")
+
+
+def _element(path: str | Path, group: h5py.Group, name: str) -> Any:
+    files.refuse_other_files(path, group, set(), [name])
+    return anndata.io.read_elem(group[name])
+
+
+def read_table(path: str | Path, group: h5py.Group, name: str, needed: Collection[str] | None) -> pd.DataFrame:
+    """``obs`` or ``var``, without the columns that cannot be read and are not ``needed`` (None: all are)."""
+    _refuse_link(path, group, name)
+    stored = group[name]
+    rewrite = f"a newer file: import anndata; anndata.read_h5ad({Path(path).name!r}).write_h5ad('drop.h5ad') makes one"
+    if isinstance(stored, h5py.Dataset):
+        raise InputError(path, name, "a table as anndata before 0.7 wrote it", rewrite)
+    index_name = stored.attrs.get("_index")
+    if index_name is None:
+        raise InputError(path, name, "a table without '_index'", "a table as anndata writes it")
+    index = pd.Index(_column(path, stored, index_name, None), dtype=object)
+    columns = {}
+    for column in map(str, stored.attrs["column-order"]):
+        try:
+            columns[column] = _column(path, stored, column, len(index))
+        except Exception as error:  # h5py and anndata raise a dozen types for what is broken or unknown
+            if needed is None or column in needed:
+                found, expected = (
+                    files.first_line(error),
+                    f"a column that anndata {anndata.__version__} reads, undamaged",
+                )
+                if isinstance(error, InputError):
+                    found, expected = error.found, error.expected
+                raise InputError(path, f"{name}[{column!r}]", found, expected) from None
+    return pd.DataFrame(columns, index=index)
+
+
+def _column(path: str | Path, table: h5py.Group, name: str, length: int | None) -> Any:
+    """The values of a column: a categorical, or one native value per row; text as str."""
+    files.refuse_other_files(path, table, set(), [name])
+    stored = table[name]
+    if "categories" in stored.attrs:  # until anndata 0.8: codes that refer to __categories
+        categories = _as_text(anndata.io.read_elem(table[stored.attrs["categories"]]))
+        values = pd.Categorical.from_codes(stored[:], categories)
+    else:
+        values = _as_text(anndata.io.read_elem(stored))
+    if values.ndim != 1 or (length is not None and len(values) != length):
+        raise ValueError(f"values of shape {values.shape}, not one for each of {length} rows")
+    return values
+
+
+def _as_text(values: Any) -> Any:
+    """Bytes as str, as others than anndata write text; numbers in the order of bytes of this machine."""
+    if isinstance(values, pd.Categorical):
+        return values.rename_categories(_as_text(values.categories.to_numpy()))
+    if not isinstance(values, np.ndarray):
+        return values
+    if values.dtype.kind == "S" or (values.dtype.kind == "O" and any(isinstance(value, bytes) for value in values)):
+        return np.array([value.decode() if isinstance(value, bytes) else value for value in values], dtype=object)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _matrix(path: str | Path, group: h5py.Group, name: str, shape: tuple[int, int]) -> Any:
+    files.refuse_other_files(path, group, set(), [name])
     X = group[name]
+    form = X.attrs.get("encoding-type") or X.attrs.get("h5sparse_format")
     if isinstance(X, h5py.Group):
+        if form not in ("csr_matrix", "csc_matrix", "csr", "csc"):
+            raise InputError(path, name, f"a group of encoding {form!r}", "a dense matrix, CSR or CSC")
         X = anndata.io.sparse_dataset(X)
-        X = X if X.format == "csr" else files.valid(X.to_memory()).tocsr()
     if X.dtype.kind not in "biuf":
         raise InputError(path, name, f"values of type {X.dtype}", "numbers")
+    if tuple(X.shape) != shape:
+        raise InputError(path, name, f"a matrix of {_by(X.shape)}", f"{_by(shape)}, as obs and var have")
+    if isinstance(X, h5py.Dataset):
+        return X
+    _check_pointers(path, X.group, name, shape[X.format == "csc"])
+    if X.format == "csc":
+        stored = X.group
+        parts = (_numbers(stored["data"][:]), stored["indices"][:], stored["indptr"][:])
+        try:
+            return files.valid(sparse.csc_matrix(parts, shape)).tocsr()
+        except ValueError as error:
+            raise InputError(path, name, files.first_line(error), "a valid sparse matrix") from None
     return X
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _check_pointers(path: str | Path, group: h5py.Group, name: str, n_lines: int) -> None:
+    """Refuse a sparse matrix whose rows (columns, of CSC) do not lie in it one after the other."""
+    data, indices, pointers = (group[part] for part in ("data", "indices", "indptr"))
+    found = None
+    if indices.dtype.kind not in "iu" or pointers.dtype.kind not in "iu":
+        found = f"indices of type {indices.dtype} and {pointers.dtype}"
+    elif pointers.shape != (n_lines + 1,):
+        found = f"index pointer size {_by(pointers.shape)} should be {n_lines + 1}"
+    elif data.shape != indices.shape or data.ndim != 1:
+        found = f"{_by(data.shape)} values at {_by(indices.shape)} indices"
+    else:
+        starts = pointers[:].astype(np.int64)
+        if starts[0] != 0 or (np.diff(starts) < 0).any():
+            found = "an index pointer that is no non-decreasing sequence from 0"
+        elif starts[-1] > len(data):
+            found = f"an index pointer that ends at {starts[-1]} of {len(data)} values"
+    if found:
+        raise InputError(path, name, found, "a valid sparse matrix")
+
+
+def number_type(dtype: np.dtype) -> np.dtype:
+    """The type in which values of ``dtype`` are computed with: native, and one that SciPy has and sums well.
+
+    Float32 for half precision, float64 for more than double, int32 for small integers and booleans, whose sums would
+    overflow.
+    """
+    if dtype.kind == "f":
+        return np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)
+    return np.dtype(np.int32) if dtype.itemsize < 4 else dtype.newbyteorder("=")
+
+
+def _numbers(values: Any) -> Any:
+    """An array or sparse matrix in its :func:`number_type`, itself where it has that already."""
+    return values.astype(number_type(values.dtype), copy=False)
 
 
 def row_chunks(X: Any, at_once: int = VALUES_AT_ONCE, read: np.ndarray | None = None) -> Iterator[tuple[int, Matrix]]:
@@ -68,18 +209,24 @@ def row_chunks(X: Any, at_once: int = VALUES_AT_ONCE, read: np.ndarray | None = 
     step = max(1, at_once // max(1, X.shape[1]))
     for start in range(0, X.shape[0], step):
         if read is None or read[start : start + step].any():
-            if sparse.issparse(X) and X.format == "csr":
-                chunk = _view(X, start, min(start + step, X.shape[0]))
-            elif sparse.issparse(X) or isinstance(X, np.ndarray):
-                chunk = X[start : start + step]
-            else:
-                chunk = _read(X, start, step)
-            yield start, not_half(sparse.csr_matrix(chunk) if sparse.issparse(chunk) else np.asarray(chunk))
+            yield start, rows_from(X, start, step)
 
 
-def not_half(chunk: Matrix) -> Matrix:
-    """The same values in float32 where they are float16, of which SciPy makes no sparse matrix."""
-    return chunk.astype(np.float32) if chunk.dtype == np.float16 else chunk
+def rows_from(X: Any, start: int, number: int) -> Matrix:
+    """Up to ``number`` rows of ``X`` from ``start`` on, as :func:`row_chunks` gives them.
+
+    Raises
+    ------
+    InputError
+        For rows on disk that are damaged or no valid matrix.
+    """
+    if sparse.issparse(X) and X.format == "csr":
+        chunk = _view(X, start, min(start + number, X.shape[0]))
+    elif sparse.issparse(X) or isinstance(X, np.ndarray):
+        chunk = X[start : start + number]
+    else:
+        chunk = _read(X, start, number)
+    return _numbers(sparse.csr_matrix(chunk) if sparse.issparse(chunk) else np.asarray(chunk))
 
 
 def _view(X: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:
@@ -93,8 +240,13 @@ def _view(X: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:
 def _read(X: Any, start: int, number: int) -> Matrix:
     """Rows of a matrix on disk, refused if they are broken."""
     try:
-        chunk = X[start : start + number]
-        return files.valid(chunk) if sparse.issparse(chunk) else chunk
+        if isinstance(X, h5py.Dataset):
+            return X[start : start + number]
+        stored, stop = X.group, min(start + number, X.shape[0])
+        pointers = stored["indptr"][start : stop + 1].astype(np.int64)
+        part = slice(pointers[0], pointers[-1])
+        content = (_numbers(stored["data"][part]), stored["indices"][part], pointers - pointers[0])
+        return files.valid(sparse.csr_matrix(content, shape=(stop - start, X.shape[1])))
     except OSError as error:
         raise InputError(_path(X), "file", files.first_line(error), "an undamaged AnnData file (h5ad)") from None
     except Exception as error:
@@ -113,7 +265,8 @@ def rows(X: Any, wanted: Sequence[int]) -> sparse.csr_matrix:
     distinct, position = np.unique(np.asarray(wanted, dtype=np.int64), return_inverse=True)
     mask = np.zeros(X.shape[0], dtype=bool)
     mask[distinct] = True
-    data, indices, lengths = np.empty(0, np.result_type(X.dtype, np.float32)), np.empty(0, np.int32), [np.zeros(1, int)]
+    data = np.empty(0, np.result_type(number_type(X.dtype), np.float32))
+    indices, lengths = np.empty(0, np.int32), [np.zeros(1, int)]
     for start, chunk in row_chunks(X, read=mask):
         part = sparse.csr_matrix(chunk[mask[start : start + chunk.shape[0]]])
         for grown, values in ((data, part.data), (indices, part.indices)):

@@ -85,7 +85,7 @@ def import_predictions(
         For missing parts that may not be filled, a gene twice, values that are not finite, or another scale than that
         of the control cells: counts, another logarithm or target sum, changes instead of expression.
     """
-    file = open_h5ad(path)
+    file = open_h5ad(path, uns=["method"])
     if dataset.perturbation_column not in file.obs:
         found = ", ".join(map(str, file.obs.columns)) or "no column"
         raise InputError(path, "obs", found, f"the column {dataset.perturbation_column!r}")

@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from scgpt_bench import __version__
+from scgpt_bench.data.controls import control_means_of
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.files import sha256
 from scgpt_bench.methods.predictions import anchored_cells, mean_cell
@@ -126,7 +127,7 @@ def prompted(
     told = inference.conditions(controls.obs["perturbation"], alignment, weights.vocabulary)
     unprompted, unexpressed, already = inference.without_token(told, alignment), [], []
     rows_of = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
-    cell_weights = controls.obs["weight"].to_numpy()
+    cell_weights, control_means = controls.obs["weight"].to_numpy(), control_means_of(controls)
     predicted = np.empty((len(controls) if keep_cells else len(rows_of), controls.n_vars), dtype=np.float32)
     for number, (name, rows) in enumerate(tqdm(sorted(rows_of.items()), unit="perturbation", mininterval=2)):
         condition, cells = told[name], controls.X[rows].toarray()
@@ -140,7 +141,7 @@ def prompted(
                 already.append(name)
             if activated and (condition.added or not bins[:, columns].any(axis=0).all()):
                 unexpressed.append(name)
-        control_mean = controls.varm["control_mean"][name].to_numpy()
+        control_mean = control_means.loc[name].to_numpy()
         own, mean_effect = cell_weights[rows], effect.mean(axis=0)
         moved = anchored_cells(cells, own, control_mean, mean_effect) + (effect - mean_effect)
         predicted[rows if keep_cells else number] = moved if keep_cells else mean_cell(moved, own)
