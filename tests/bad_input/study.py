@@ -164,6 +164,10 @@ def removed(name: str) -> Damage:
     return lambda folder: (folder / name).unlink()
 
 
+def renamed(name: str, new: str) -> Damage:
+    return lambda folder: (folder / name).rename(folder / new)
+
+
 def truncated(name: str, share: float = 0.5) -> Damage:
     """A download or copy that ended early."""
 

@@ -1,6 +1,8 @@
 """Every arm predicts from what it may know, and says what that was."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -220,6 +222,44 @@ def test_cells_of_test_perturbations_change_no_bit_of_a_fine_tuned_prediction(ex
         report = json.loads((model_folder / "report.json").read_text())
         predictions.append(arms.finetuned(drawn, alignment, folder, model_folder, report)[0])
     np.testing.assert_array_equal(*predictions)
+
+
+def _predictions(experiment, folder, model_folder):
+    """What every method makes of a checkpoint, by method."""
+    cells, split, drawn, alignment, _ = experiment
+    made = {
+        "zero-shot": arms.flagged(drawn, alignment, folder, seed=0),
+        "knockout": arms.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False),
+        "generate": arms.prompted(drawn, alignment, folder, replace(TWO_DRAWS, rounds=2), 0, False),
+    }
+    for name, pretrained in (("finetuned", checkpoint.PRETRAINED_PREFIXES), ("scratch", ())):
+        options = finetuning.Options(epochs=1, batch_size=32, pretrained=pretrained)
+        finetuning.finetune(cells, split, alignment, folder, options, 0, model_folder / name)
+        report = json.loads((model_folder / name / "report.json").read_text())
+        made[name] = arms.finetuned(drawn, alignment, folder, model_folder / name, report)
+    return made | {"embeddings": (np.asarray(arms.gene_embeddings(cells, folder).X), {})}
+
+
+@pytest.mark.parametrize("number_type", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn], ids=str)
+def test_every_method_takes_weights_of_any_floating_type_for_their_cast_to_fp32(experiment, tmp_path, number_type):
+    tensors = {name: tensor.to(number_type) for name, tensor in checkpoint.read_tensors(experiment[4]).items()}
+    made = []
+    for name, stored in (("stored", tensors), ("cast", {name: tensor.float() for name, tensor in tensors.items()})):
+        shutil.copytree(experiment[4], tmp_path / name)
+        torch.save({f"module.{key}": tensor for key, tensor in stored.items()}, tmp_path / name / "best_model.pt")
+        made.append(_predictions(experiment, tmp_path / name, tmp_path / name))
+    for method in made[0]:
+        np.testing.assert_array_equal(made[0][method][0], made[1][method][0], err_msg=method)
+    reported = [made[0][method][1]["load_report"]["stored_as"] for method in ("zero-shot", "knockout", "finetuned")]
+    assert reported == [[str(number_type).removeprefix("torch.")]] * 3
+
+
+def test_gene_embeddings_of_parameters_with_gradients_are_read(experiment, tmp_path):
+    folder = shutil.copytree(experiment[4], tmp_path / "parameters")
+    tensors = checkpoint.read_tensors(folder)
+    torch.save({name: torch.nn.Parameter(tensor.clone()) for name, tensor in tensors.items()}, folder / "best_model.pt")
+    of_tensors, of_parameters = (arms.gene_embeddings(experiment[0], path) for path in (experiment[4], folder))
+    np.testing.assert_array_equal(of_tensors.X, of_parameters.X)
 
 
 def test_gene_embeddings_are_those_of_the_checkpoint_without_pad(experiment):

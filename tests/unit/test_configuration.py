@@ -7,7 +7,7 @@ import yaml
 
 from scgpt_bench.configuration import judged_kind, read_schema, validate
 from scgpt_bench.errors import InputError
-from scgpt_bench.scgpt.checkpoint import MOST_BINS
+from scgpt_bench.scgpt.checkpoint_folder import MOST_BINS
 from snakemake_checkout import ROOT
 
 VALID = {

@@ -107,3 +107,20 @@ def test_the_identifiers_of_a_checkpoints_genes_are_used_where_it_comes_with_the
     planned = plan()
     for name in ("served", "own"):
         assert f"vocab.json, resources/checkpoints/{name}/gene_info.csv" in planned
+
+
+def test_safetensors_of_ones_own_are_taken_and_other_names_refused(checkout, server, tmp_path_factory):
+    write_study(checkout, server)
+    folder = tmp_path_factory.mktemp("own")
+    for name, content in FILES.items():
+        (folder / name.replace("best_model.pt", "model.safetensors")).write_bytes(content)
+    study = yaml.safe_load((checkout.path / "study.yaml").read_text())
+    study["checkpoints"] = {"own": {"source": "folder", "path": str(folder)}}
+    checkout.write("study.yaml", yaml.safe_dump(study))
+    target = "resources/checkpoints/own/best_model.pt"
+    checkout.snakemake(target, "--configfile", "study.yaml")
+    assert (checkout.path / target).read_bytes() == FILES["best_model.pt"]
+    (folder / "model.safetensors").rename(folder / "epoch_6.pt")
+    done = checkout.snakemake(target, "--configfile", "study.yaml", check=False)
+    assert done.returncode != 0
+    assert "no such file but epoch_6.pt" in done.stdout + done.stderr

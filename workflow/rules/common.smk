@@ -15,6 +15,7 @@ sys.path.insert(0, str(LIBRARY))
 from scgpt_bench import configuration, sources
 from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, GENERATED
 from scgpt_bench.errors import InputError
+from scgpt_bench.scgpt.checkpoint_folder import own_file
 
 
 def validated(config):

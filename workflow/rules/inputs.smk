@@ -28,7 +28,7 @@ def checks_of_run():
 
 def own_checkpoint_file(wildcards):
     """The same file in the folder of a checkpoint of one's own."""
-    return f"{config['checkpoints'][wildcards.checkpoint]['path']}/{wildcards.file}"
+    return str(own_file(config["checkpoints"][wildcards.checkpoint]["path"], wildcards.file))
 
 
 def files_of_checkpoint(name):

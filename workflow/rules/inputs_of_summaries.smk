@@ -104,7 +104,7 @@ def own_files_of_run():
     files += [dataset.address for dataset in datasets if dataset.is_local]
     files += [dataset.guide_table for dataset in datasets if dataset.guide_table]
     files += [
-        f"{config['checkpoints'][name]['path']}/{file}"
+        str(own_file(config["checkpoints"][name]["path"], file))
         for name in checkpoints_from("folder")
         for file in files_of_checkpoint(name)
     ]

@@ -20,6 +20,7 @@ import yaml
 from scgpt_bench.data import catalogue
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.errors import InputError
+from scgpt_bench.scgpt import checkpoint_folder
 
 # JSON schema takes 2.0 for an integer; NumPy and range() do not.
 _VALIDATOR = jsonschema.validators.extend(
@@ -206,6 +207,8 @@ def _check_references(run: Run, source: str) -> None:
         if options["source"] == "catalogue" and run.checkpoints[name].folder:
             found = f"a folder to be downloaded by hand: {run.checkpoints[name].folder}"
             raise InputError(source, f"checkpoints.{name}", found, "source: folder, with the path of the download")
+        if options["source"] == "folder":
+            checkpoint_folder.check_names(options["path"])
         if options["source"] == "pretrain" and options["dataset"] not in config["datasets"]:
             known = ", ".join(config["datasets"])
             raise InputError(

@@ -7,8 +7,9 @@ attention are named ``self_attn.Wqkv.*`` by models trained with flash-attn 1 (ev
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,28 @@ from torch import Tensor
 
 import scgpt_bench
 from scgpt_bench.errors import InputError
-from scgpt_bench.files import first_line, read_json, whole, write_json
+from scgpt_bench.files import whole, write_json
 from scgpt_bench.scgpt import torch_files
+from scgpt_bench.scgpt.checkpoint_folder import (
+    ARGUMENTS,
+    FOREIGN_TENSORS,
+    SETTINGS,
+    VOCABULARY,
+    WEIGHTS,
+    read_arguments,
+    weights_file,
+)
 from scgpt_bench.scgpt.vocabulary import PAD, read_vocabulary
 from scgpt_bench.seeding import stream_seed
 
-WEIGHTS, SAFE_WEIGHTS, ARGUMENTS, VOCABULARY = "best_model.pt", "model.safetensors", "args.json", "vocab.json"
+log = logging.getLogger(__name__)
+
 PRETRAINED_PREFIXES = ("encoder", "value_encoder", "transformer_encoder")
-MOST_BINS = 1000  # the memory of a batch grows with them; published checkpoints have 51
-SIZES = ("embsize", "nlayers", "nheads", "d_hid")
+EMBEDDING = "encoder.embedding.weight"
+PERTURBATION_MODEL = ("pert_encoder.", "decoder.coeff_decoder.")
+
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+_DEEPEST = 4  # keys from the top of a file to its state dict
 
 _INSTEAD_OF_DOWNLOADED = {  # what scGPT_human's args.json says beside the sizes
     "n_layers_cls": 3,
@@ -53,13 +67,20 @@ class Checkpoint:
     vocabulary
         Token ids by gene symbol.
     tensors
-        By name, in the layout with ``Wqkv``; mapped from the file, so only what is used is read.
+        By name, in the layout with ``Wqkv``, in fp32 where they were asked for; mapped from the file, so only what is
+        used is read.
+    stored_as
+        Number types that the file has them in, such as ``float16``.
+    fine_tuned
+        Whether it is a model that was fine-tuned on perturbations. Its encoders may have seen the data set's tests.
     """
 
     folder: Path
     arguments: dict[str, Any]
     vocabulary: dict[str, int]
     tensors: dict[str, Tensor]
+    stored_as: tuple[str, ...] = ()
+    fine_tuned: bool = False
 
     @property
     def pretrained(self) -> bool:
@@ -73,85 +94,114 @@ def read(folder: str | Path, prefixes: Iterable[str] = PRETRAINED_PREFIXES) -> C
     Raises
     ------
     InputError
-        For tensors that are missing, have another shape than args.json and vocab.json say, or are not finite.
+        For tensors that are missing, have another shape than args.json and vocab.json say, or are not finite; for
+        tensors and settings of a model that differs from the one here.
     """
-    folder = Path(folder)
-    arguments, vocabulary, tensors = read_arguments(folder), read_vocabulary(folder / VOCABULARY), read_tensors(folder)
+    folder, prefixes = Path(folder), tuple(prefixes)
     source = weights_file(folder)
-    embedding = tensors.get("encoder.embedding.weight")
-    if embedding is not None and len(embedding) != len(vocabulary):
+    arguments, vocabulary = read_arguments(folder, prefixes), read_vocabulary(folder / VOCABULARY)
+    tensors = read_tensors(folder)
+    _refuse_foreign(source, tensors)
+    embedding = tensors.get(EMBEDDING)
+    if embedding is not None and embedding.ndim == 2 and len(embedding) != len(vocabulary):
         found = f"{len(vocabulary)} symbols"
         raise InputError(folder / VOCABULARY, "symbols", found, f"{len(embedding)}, the rows of the gene embedding")
     n_layers = len({name.split(".")[2] for name in tensors if name.startswith("transformer_encoder.layers.")})
     if n_layers and n_layers != arguments["nlayers"]:
         raise InputError(folder / ARGUMENTS, "nlayers", str(arguments["nlayers"]), f"{n_layers}, as in {source.name}")
-    for name, shape in shapes({**arguments, "nlayers": n_layers or 1}, len(vocabulary)).items():
-        if not below(name, prefixes):
-            continue
-        if name not in tensors:
-            raise InputError(source, name, "no such tensor", f"shape {list(shape)}")
-        if tensors[name].shape != shape:
-            expected = f"{list(shape)}, as {ARGUMENTS} and {VOCABULARY} say"
-            raise InputError(source, name, f"shape {list(tensors[name].shape)}", expected)
-        if not tensors[name].isfinite().all():
-            raise InputError(source, name, "values that are not finite", "finite weights")
-    return Checkpoint(folder, arguments, vocabulary, tensors)
+    fine_tuned = any(name.startswith(PERTURBATION_MODEL) for name in tensors)
+    if fine_tuned:
+        log.warning("%s: fine-tuned on perturbations; its decoder and perturbation embedding are not used", source)
+    expected = shapes({**arguments, "nlayers": n_layers or 1}, len(vocabulary))
+    stored_as = set()
+    for name in dict.fromkeys([*expected, *tensors]):
+        if below(name, prefixes):
+            _check_shape(source, name, tensors.get(name), expected.get(name), fine_tuned)
+            stored_as.add(str(tensors[name].dtype).removeprefix("torch."))
+            tensors[name] = _in_float32(source, name, tensors[name])
+    return Checkpoint(folder, arguments, vocabulary, tensors, tuple(sorted(stored_as)), fine_tuned)
 
 
-def read_arguments(folder: str | Path) -> dict[str, Any]:
-    """Read args.json; what a job takes from it has the right type, and the width is a multiple of the heads."""
-    path = Path(folder) / ARGUMENTS
-    arguments = read_json(path, "the model's arguments")
-    if not isinstance(arguments, dict):
-        raise InputError(path, "file", type(arguments).__name__, "a JSON object: the model's arguments")
-    for key in SIZES:
-        if type(arguments.get(key)) is not int or arguments[key] < 1:
-            raise InputError(path, key, repr(arguments.get(key)), "a positive whole number")
-    if arguments["embsize"] % arguments["nheads"]:
-        raise InputError(path, "nheads", str(arguments["nheads"]), f"a divisor of embsize, {arguments['embsize']}")
-    bins, pad_value = arguments.get("n_bins", 51), arguments.get("pad_value", -2)
-    if type(bins) is not int or not 3 <= bins <= MOST_BINS:
-        raise InputError(path, "n_bins", repr(bins), f"a whole number from 3 to {MOST_BINS}")
-    largest = torch.finfo(torch.float32).max
-    if type(pad_value) not in (int, float) or not -largest <= pad_value <= largest:
-        raise InputError(path, "pad_value", repr(pad_value), "a finite number")
-    if not isinstance(arguments.get("scgpt_bench") or {}, Mapping):
-        raise InputError(path, "scgpt_bench", repr(arguments["scgpt_bench"]), "an object: how the weights were made")
-    return arguments
+def _check_shape(path: Path, name: str, tensor: Tensor | None, shape: torch.Size | None, fine_tuned: bool) -> None:
+    if shape is None:
+        raise InputError(path, name, "a tensor that the model here does not have", "the tensors of scGPT alone")
+    if tensor is None:
+        found = "no such tensor in a model fine-tuned on perturbations" if fine_tuned else "no such tensor"
+        raise InputError(path, name, found, f"shape {list(shape)}")
+    if tensor.shape != shape:
+        expected = f"{list(shape)}, as {ARGUMENTS} and {VOCABULARY} say"
+        raise InputError(path, name, f"shape {list(tensor.shape)}", expected)
+
+
+def _in_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
+    """A tensor in the type that everything here computes in; itself where it has that type."""
+    if tensor.layout != torch.strided or not tensor.is_floating_point() or tensor.is_meta:
+        found = "a name without values" if tensor.is_meta else f"{tensor.layout} of {tensor.dtype}"
+        raise InputError(path, name, found, "a dense tensor of floating-point numbers")
+    try:
+        tensor = tensor.to(torch.float32)
+    except (RuntimeError, NotImplementedError):  # two 4-bit numbers in a byte, for one
+        raise InputError(path, name, str(tensor.dtype), "a number type that PyTorch turns into fp32") from None
+    if not tensor.isfinite().all():
+        raise InputError(path, name, "values that are not finite in fp32", "finite weights")
+    return tensor
+
+
+def _refuse_foreign(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name in tensors:
+        for start, key in FOREIGN_TENSORS.items():
+            if name.startswith(start):
+                raise InputError(path, name, f"a tensor of another {key}", f"a model without it: {SETTINGS[key].why}")
+    if "token_ids" in tensors:
+        what = "the rows of one data set's genes: a model that this workflow fine-tuned"
+        raise InputError(path, "token_ids", what, "the embedding of a whole vocabulary")
 
 
 def read_tensors(folder: str | Path) -> dict[str, Tensor]:
-    """The weights of a folder by name, in the layout with ``Wqkv``; no code in the file is ever run."""
-    path, expected = weights_file(folder), "a state dict of tensors"
-    safe = path.name == SAFE_WEIGHTS
-    tensors = _read_safetensors(path, expected) if safe else torch_files.read(path, expected, mapped=True)
-    if not isinstance(tensors, Mapping) or not tensors:
-        raise InputError(path, "file", type(tensors).__name__, expected)
+    """The weights of a folder by scGPT's own names, in the layout with ``Wqkv``; no code in the file is ever run."""
+    path = weights_file(folder)
+    expected = "a state dict of tensors alone, as torch.save(model.state_dict()) writes"
+    stored = torch_files.read(path, expected, mapped=True)
+    found = dict(_state_dicts(stored))
+    models = [place for place in found if EMBEDDING in _unwrapped(path, found[place])] or list(found)[:1]
+    if len(models) != 1:
+        what = f"weights in {' and '.join(models[:3])}" if models else f"no tensors in a {type(stored).__name__}"
+        raise InputError(path, "file", what, expected)
+    log.info("%s: weights read from %s", path, models[0] or "the top of the file")
+    return _unwrapped(path, found[models[0]])
+
+
+def _state_dicts(
+    thing: Any, place: tuple[str, ...] = (), seen: set[int] | None = None
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every mapping in ``thing`` that has tensors by name, beside whatever else is in it, and the keys to it."""
+    seen = set() if seen is None else seen
+    if not isinstance(thing, Mapping) or id(thing) in seen or len(place) > _DEEPEST:
+        return
+    seen.add(id(thing))
+    tensors = {name: tensor for name, tensor in thing.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
+    if tensors:
+        yield ".".join(place), tensors
+    for key, inner in thing.items():
+        if isinstance(key, str):
+            yield from _state_dicts(inner, (*place, key), seen)
+
+
+def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors without the names that DistributedDataParallel, torch.compile, Lightning and the like put before."""
+    plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise InputError(path, repr(name), type(tensor).__name__, "a tensor")
-        if tensor.layout != torch.strided or not tensor.is_floating_point():
-            raise InputError(
-                path, name, f"{tensor.layout} of {tensor.dtype}", "a dense tensor of floating-point numbers"
-            )
-    return {name.replace("in_proj_", "Wqkv."): tensor for name, tensor in tensors.items()}
-
-
-def _read_safetensors(path: Path, expected: str) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except Exception as error:  # safetensors raises whatever the header leads to
-        raise InputError(path, "file", f"{first_line(error)} ({path.stat().st_size} bytes)", expected) from None
-
-
-def weights_file(folder: str | Path) -> Path:
-    """``best_model.pt`` where there is one, else ``model.safetensors``."""
-    for name in (WEIGHTS, SAFE_WEIGHTS):
-        if Path(folder, name).is_file():
-            return Path(folder, name)
-    raise InputError(folder, "folder", "no weights", f"{WEIGHTS} or {SAFE_WEIGHTS}")
+        own = ".".join(part for part in name.split(".") if part not in _WRAPPERS).replace("in_proj_", "Wqkv.")
+        if own in plain:
+            raise InputError(path, name, "a second tensor of this name", "each tensor once")
+        plain[own] = tensor.detach()
+    prefixes = {name.removesuffix(EMBEDDING) for name in plain if f".{name}".endswith(f".{EMBEDDING}")}
+    if len(prefixes) > 1:
+        raise InputError(
+            path, "file", f"models {' and '.join(map(repr, sorted(prefixes)[:3]))}", "the weights of one model"
+        )
+    prefix = prefixes.pop() if prefixes else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in plain.items()}
 
 
 def shapes(arguments: Mapping[str, Any], n_tokens: int) -> dict[str, torch.Size]:
@@ -242,13 +292,16 @@ def load_report(
 
     Returns
     -------
-    ``checkpoint`` (folder name), ``checkpoint_pretrained`` (False: its weights are random too), ``seed``, and for each
-    of ``pretrained``, ``random``, ``unused``: the number of parameters by tensor, and their sum as ``n_<status>``.
+    ``checkpoint`` (folder name), ``checkpoint_pretrained`` (False: its weights are random too),
+    ``checkpoint_fine_tuned``, ``stored_as`` (see :class:`Checkpoint`), ``seed``, and for each of
+    ``pretrained``, ``random``, ``unused``: the number of parameters by tensor, and their sum as ``n_<status>``.
     """
     unused = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in loaded}
     report: dict[str, Any] = {
         "checkpoint": checkpoint.folder.name,
         "checkpoint_pretrained": checkpoint.pretrained,
+        "checkpoint_fine_tuned": checkpoint.fine_tuned,
+        "stored_as": list(checkpoint.stored_as),
         "seed": seed,
     }
     for status, tensors in {"pretrained": loaded, "random": random, "unused": unused}.items():

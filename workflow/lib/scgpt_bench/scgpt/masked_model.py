@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scgpt_bench.scgpt import checkpoint
+from scgpt_bench.scgpt.checkpoint_folder import SIZES
 from scgpt_bench.scgpt.masked_attention import attend_to_known, attend_to_known_and_self
 from scgpt_bench.scgpt.upstream import ContinuousValueEncoder, ExprDecoder, GeneEncoder, MVCDecoder
 
@@ -158,7 +159,7 @@ def load(folder: str | Path) -> tuple[MaskedTransformer, checkpoint.Checkpoint]:
     weights = checkpoint.read(folder, MODULES)
     arguments, vocabulary = weights.arguments, weights.vocabulary
     with torch.device("meta"):
-        sizes = {size: arguments[size] for size in checkpoint.SIZES}
+        sizes = {size: arguments[size] for size in SIZES}
         model = MaskedTransformer(len(vocabulary), vocabulary["<pad>"], **sizes)
     model.load_state_dict({name: weights.tensors[name] for name in model.state_dict()}, assign=True)
     return model.eval(), weights

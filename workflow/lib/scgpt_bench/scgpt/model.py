@@ -44,7 +44,7 @@ def build(arguments: Mapping[str, Any], vocabulary: Mapping[str, int], dropout: 
             nhead=arguments["nheads"],
             d_hid=arguments["d_hid"],
             nlayers=arguments["nlayers"],
-            nlayers_cls=arguments.get("n_layers_cls", 3),
+            nlayers_cls=3,  # never called, so args.json need not say
             n_cls=1,
             vocab=vocabulary,
             dropout=dropout,

@@ -13,9 +13,25 @@ import torch
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import first_line
 
+_FIRST_BYTES = {  # of files that people take for weights
+    b"version https://git-lfs": "a Git LFS pointer in place of the file",
+    b"<": "a web page",
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a rar archive",
+    b"(\xb5/\xfd": "a zstd archive",
+    b"\x89HDF": "an HDF5 file",
+    b"GGUF": "a GGUF file",
+    b"{": "a JSON file",
+}
+
 
 def read(path: str | Path, expected: str, *, mapped: bool = False) -> Any:
-    """Read what ``torch.save`` wrote, to the CPU, each part compared with its checksum; no code in it is ever run.
+    """Read what ``torch.save`` wrote, or safetensors, to the CPU; no code in it is ever run.
+
+    Parts that ``torch.save`` wrote are compared with their checksums; safetensors have none.
 
     Parameters
     ----------
@@ -27,7 +43,7 @@ def read(path: str | Path, expected: str, *, mapped: bool = False) -> Any:
     Raises
     ------
     InputError
-        For a file that is absent, damaged or cut short, or holds more than tensors, numbers and text.
+        For a file that is absent, damaged, cut short or of another kind, or holds more than tensors, numbers and text.
     """
     path = Path(path)
     if not path.is_file():
@@ -35,7 +51,16 @@ def read(path: str | Path, expected: str, *, mapped: bool = False) -> Any:
     try:
         archive = zipfile.is_zipfile(path)  # files of torch before 1.6 are not
         if archive:
-            _check_parts(path)
+            _check_parts(path, expected)
+        else:
+            start = _first_bytes(path)
+            if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:  # length, then header
+                from safetensors.torch import load_file
+
+                return load_file(path)
+            kind = next((kind for first, kind in _FIRST_BYTES.items() if start.lstrip().startswith(first)), None)
+            if kind:
+                raise InputError(path, "file", f"{kind} ({path.stat().st_size} bytes)", expected)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and archive)
     except InputError:
         raise
@@ -44,13 +69,23 @@ def read(path: str | Path, expected: str, *, mapped: bool = False) -> Any:
         code = re.search(r"GLOBAL (\S+)", str(error))
         what = code[1] if code else f"a broken or foreign pickle of {path.stat().st_size} bytes"
         raise InputError(path, "file", f"more than plain tensors: {what}", expected) from None
-    except Exception as error:  # torch raises a dozen types for a broken file
+    except Exception as error:  # torch and safetensors raise a dozen types for a broken file
         raise InputError(path, "file", f"{first_line(error)} ({path.stat().st_size} bytes)", expected) from None
 
 
-def _check_parts(path: Path) -> None:
-    """Compare every part of the archive with its CRC-32, which torch does not."""
+def _first_bytes(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(64)
+
+
+def _check_parts(path: Path, expected: str) -> None:
+    """Compare every part of the archive with its CRC-32, which torch does not; refuse archives of other programs."""
     with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise InputError(path, "file", "a TorchScript program", expected)
+        if not any(name.endswith("data.pkl") for name in names):
+            raise InputError(path, "file", f"a zip archive of {', '.join(names[:3]) or 'nothing'}", expected)
         damaged = archive.testzip()
     if damaged:
         raise InputError(path, damaged, "bytes that differ from their checksum", "an undamaged file")
