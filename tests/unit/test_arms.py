@@ -237,7 +237,7 @@ def _predictions(experiment, folder, model_folder):
         finetuning.finetune(cells, split, alignment, folder, options, 0, model_folder / name)
         report = json.loads((model_folder / name / "report.json").read_text())
         made[name] = arms.finetuned(drawn, alignment, folder, model_folder / name, report)
-    return made | {"embeddings": (np.asarray(arms.gene_embeddings(cells, folder).X), {})}
+    return made | {"embeddings": (np.asarray(arms.gene_embeddings(cells, folder, alignment).X), {})}
 
 
 @pytest.mark.parametrize("number_type", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn], ids=str)
@@ -258,8 +258,17 @@ def test_gene_embeddings_of_parameters_with_gradients_are_read(experiment, tmp_p
     folder = shutil.copytree(experiment[4], tmp_path / "parameters")
     tensors = checkpoint.read_tensors(folder)
     torch.save({name: torch.nn.Parameter(tensor.clone()) for name, tensor in tensors.items()}, folder / "best_model.pt")
-    of_tensors, of_parameters = (arms.gene_embeddings(experiment[0], path) for path in (experiment[4], folder))
+    cells, _, _, alignment, _ = experiment
+    of_tensors, of_parameters = (arms.gene_embeddings(cells, path, alignment) for path in (experiment[4], folder))
     np.testing.assert_array_equal(of_tensors.X, of_parameters.X)
+
+
+def test_gene_embeddings_need_no_target_that_was_not_measured(experiment):
+    cells, _, _, alignment, folder = experiment
+    measured = cells[cells.obs["perturbation"].isin(["control", *cells.var_names])]
+    assert measured.n_obs < cells.n_obs
+    embeddings = arms.gene_embeddings(measured, folder, alignment)
+    assert set(embeddings.obs_names) == set(alignment.loc[alignment["status"] != "padded", "gene"])
 
 
 def test_gene_embeddings_are_those_of_the_checkpoint_without_pad(experiment):

@@ -174,7 +174,8 @@ def gene_embeddings(cells: anndata.AnnData, checkpoint_folder: str | Path, align
     not_measured = vocabulary.align(sorted(targets - set(cells.var_names)), weights.vocabulary)
     known = pd.concat([alignment, not_measured])
     known = known[known["status"] != "padded"]
-    vectors = weights.tensors["encoder.embedding.weight"][known["token_id"].to_numpy()].float().numpy()
+    tokens = known["token_id"].to_numpy(dtype=np.int64)  # a table without rows has no type: every target is measured
+    vectors = weights.tensors["encoder.embedding.weight"][tokens].numpy()
     embeddings = anndata.AnnData(vectors, obs=pd.DataFrame(index=known["gene"].to_numpy(dtype=str)))
     embeddings.uns["checkpoint"] = weights.folder.name
     embeddings.uns["checkpoint_sha256"] = sha256(checkpoint.weights_file(weights.folder))
