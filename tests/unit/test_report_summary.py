@@ -167,7 +167,7 @@ def test_the_smallest_possible_p_value_is_shown_as_an_upper_bound():
     made = run()
     made.verdicts["p_value"] = made.verdicts["method"].map({"tuned": 2 * 2 / 10_000, "flagged": 0.5})
     text = summary.page(made)
-    assert "<td>≤ 0.0004</td>" in text
+    assert "<td>≤\u00a00.0004</td>" in text
     assert "<td>0.5</td>" in text
 
 
@@ -493,7 +493,8 @@ def test_responses_that_are_mostly_noise_are_said_before_the_verdict():
     of_28 = [(f"P{number}", number == 0, False, 0.0) for number in range(29)]
     (place,) = summary.places(run(cards={"drop": card(*of_28)}))
     (first,) = place["first"]
-    assert first.startswith("Most responses are noise: those of 28 of the 29 test perturbations")
+    assert first.startswith("Most responses are noise: those of 28 of the 29 test perturbations (P1, P2, ")
+    assert "Unreliable perturbations: drop" not in whats(run(cards={"drop": card(*of_28)})), "said once"
     tested = pd.DataFrame({"dataset": "drop", "split": "fold0", "perturbation": ["P0", "P1"]})
     (place,) = summary.places(run(cards={"drop": card(*of_28)}, classes=tested))
     assert place["first"] == [], "one of the two that were tested is reliable"

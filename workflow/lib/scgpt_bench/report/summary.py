@@ -168,8 +168,8 @@ def _said_first(run: Run, dataset: str, rows: Sequence[Mapping[str, Any]]) -> li
     tested, poor = _unreliable(run, dataset)
     if len(poor) > len(tested) / 2:
         said.append(
-            f"Most responses are noise: those of {len(poor)} of the {len(tested)} test perturbations are not repeated "
-            "by two halves of their own cells."
+            f"Most responses are noise: those of {len(poor)} of the {len(tested)} test perturbations "
+            f"({_listed(poor, NAMED)}) are not repeated by two halves of their own cells."
         )
     return said
 
@@ -404,7 +404,7 @@ def _of_data(run: Run) -> Iterable[tuple[str, str]]:
             )
     for dataset in run.cards:
         tested, poor = _unreliable(run, dataset)
-        if poor:
+        if 0 < len(poor) <= len(tested) / 2:  # more are said before the verdict
             yield (
                 f"Unreliable perturbations: {dataset}",
                 f"{len(poor)} of {len(tested)} have a response that two halves of their own cells do not agree on "
