@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 
-.PHONY: demo test test-extended test-long test-slurm coverage verify lint format bench check-data slurm-profile lock clean
+.PHONY: demo test test-extended test-long test-slurm coverage verify lint format bench gpu-check check-data slurm-profile lock clean
 
 demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. Leaves results/report.html.
 	$(BIN)/snakemake --profile profiles/local
@@ -49,6 +49,11 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)  ## Speed and memory beside the peers, in one run; writes benchmarks/results/<machine>.tsv.
 	PYTHONPATH=workflow/lib $(BIN)/python benchmarks/run.py
+
+# A cluster's GPU node needs no .venv: GPU_PYTHON is any Python with torch 2.11 or newer (docs/gpu.md).
+GPU_PYTHON ?= $(firstword $(wildcard $(BIN)/python) $(PYTHON))
+gpu-check:  ## What holds on this machine's GPU, in eight minutes; writes benchmarks/results/<GPU>.tsv.
+	PYTHONPATH="workflow/lib:$$PYTHONPATH" $(GPU_PYTHON) benchmarks/gpu_check.py
 
 check-data: $(INSTALLED)  ## make check-data dataset=NAME: what is understood of a row of config/datasets.tsv.
 	@$(BIN)/snakemake --profile profiles/local --quiet all check_data --config dataset=$(dataset)

@@ -8,12 +8,15 @@ as tensors, a lower bound for the tutorial's torch_geometric loader; ours are dr
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import inference as flagged_prediction
 import measure
 import numpy as np
 
@@ -52,84 +55,101 @@ def experiment(genes: int):
     labels = np.repeat(["control", *names[:PERTURBATIONS]], CELLS_EACH)
     generator = np.random.default_rng(SEED)
     counts = generator.poisson(generator.gamma(0.3, 1.0, (len(labels), genes)))
-    obs = pd.DataFrame({"perturbation": labels, "cell_type": "T"}, index=[f"cell{i}" for i in range(len(labels))])
+    obs = pd.DataFrame(
+        {"perturbation": labels, "batch": "1", "cell_type": "T"}, index=[f"cell{i}" for i in range(len(labels))]
+    )
     X = sparse.csr_matrix(np.log1p(2 * counts).astype(np.float32))
     return anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=names))
 
 
-def pairs_of(genes: int, cells: int):
-    """The training pairs, as batches of ``cells``."""
+def pairs_of(genes: int, cells: int, unmeasured: bool = False, most_genes: int = 1536):
+    """The training pairs, as batches of ``cells``; the first target enters as ``unmeasured`` if asked."""
     from scgpt_bench.scgpt import finetuning, inference, vocabulary
 
     experimental = experiment(genes)
     targets = list(experimental.var_names[:PERTURBATIONS])
     told = {name: inference.Condition((column,), (), ()) for column, name in enumerate(targets)}
+    if unmeasured:
+        told[targets[0]] = inference.Condition((), (genes,), ())
     pad_id = vocabulary.human_vocabulary()["<pad>"]
-    options = finetuning.Options(batch_size=cells, pretrained=())
+    options = finetuning.Options(batch_size=cells, pretrained=(), max_seq_len=most_genes)
     return finetuning.Pairs(experimental, targets, np.arange(genes), pad_id, told, options, SEED)
 
 
-def our_step(pairs) -> Callable[[], float]:
+def our_step(pairs, accelerator: str = "cpu", arguments=ARGUMENTS) -> Callable[[], float]:
     """The steps of ``finetuning.finetune``, one a call, without the validation and the saving between epochs."""
     import torch
 
     from scgpt_bench.scgpt import checkpoint, finetuning, training, vocabulary
 
-    weights = checkpoint.Checkpoint(Path("random"), ARGUMENTS, vocabulary.human_vocabulary(), {})
-    generator, _ = finetuning.start(weights, pairs.token_ids, pairs.options, SEED)
+    weights = checkpoint.Checkpoint(Path("random"), arguments, vocabulary.human_vocabulary(), {})
+    added = [token for condition in pairs.told.values() for token in condition.added]
+    generator, _ = finetuning.start(weights, [*pairs.token_ids, *added], pairs.options, SEED)
     task = training.Task(
         model=generator,
         optimizer=torch.optim.Adam((p for p in generator.parameters() if p.requires_grad), lr=RATE, fused=True),
         epochs=1,
         batches=pairs.batches,
-        batch=pairs.batch,
+        batch=lambda epoch, index, *share: pairs.batch(epoch, index % pairs.batches, *share),
         loss=finetuning.loss,
         learning_rate=training.step_decay(RATE, 0.9),
         validate=lambda model: {},
     )
-    fabric = training.Machine("cpu").fabric()
+    return steps_of(task, accelerator)
+
+
+def steps_of(task, accelerator: str) -> Callable[[], float]:
+    """The steps of a training, one a call, by the training's own loop."""
+    from scgpt_bench.scgpt import training
+
+    fabric = training.Machine(accelerator).fabric()
     model, optimizer = fabric.setup(task.model, task.optimizer)
     model.train()
     position = training.Position()
 
     def step() -> float:
-        loss, _, _ = training.step(task, fabric, model, optimizer, position, SEED, CLIP)
+        with training.deterministic(fabric.device):
+            loss, _, _ = training.step(task, fabric, model, optimizer, position, SEED, CLIP)
         position.step, position.batch = position.step + 1, position.batch + 1
         return loss
 
     return step
 
 
-def tutorial_step(pairs) -> Callable[[], float]:
-    """The tutorial's training loop, one step a call."""
+def tutorial_step(pairs, device: str = "cpu", arguments=ARGUMENTS) -> Callable[[], float]:
+    """The tutorial's training loop, one step a call; on a GPU in fp16 with its GradScaler."""
     import torch
-    from scgpt.loss import masked_mse_loss
-    from scgpt.model import TransformerGenerator
 
     from scgpt_bench.scgpt import checkpoint, finetuning, vocabulary
+    from scgpt_bench.scgpt.upstream import masked_mse_loss
 
-    symbols = vocabulary.human_vocabulary()
-    model = TransformerGenerator(
-        len(symbols), *(ARGUMENTS[key] for key in ("embsize", "nheads", "d_hid", "nlayers")), 3, 1, symbols,
-        dropout=0.0, pert_pad_id=0,
-    )  # fmt: skip
-    weights = checkpoint.Checkpoint(Path("random"), ARGUMENTS, symbols, {})
+    symbols, amp = vocabulary.human_vocabulary(), device == "cuda"
+    model = flagged_prediction.upstream_model(arguments, symbols)
+    weights = checkpoint.Checkpoint(Path("random"), arguments, symbols, {})
     start, _ = finetuning.start(weights, (), finetuning.Options(pretrained=(), genes_in_use_only=False), SEED)
     model.load_state_dict(start.state_dict())
     del start
-    model.train()
+    model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    n_genes, size = len(pairs.token_ids), pairs.options.batch_size
-    loader = iter(torch.utils.data.DataLoader(_tutorial_pairs(pairs), batch_size=size, collate_fn=_collate))
+    scaler = torch.amp.GradScaler(device, enabled=amp)
+    n_genes, size, most = len(pairs.token_ids), pairs.options.batch_size, pairs.options.max_seq_len
+    token_ids = torch.from_numpy(pairs.token_ids).to(device)
+    batches = _again_and_again(
+        torch.utils.data.DataLoader(_tutorial_pairs(pairs), batch_size=size, collate_fn=_collate, drop_last=True)
+    )
 
     def step() -> float:
-        x, target = next(loader)
+        x, target = (part.to(device) for part in next(batches))
         values, flags = x[:, 0].view(size, n_genes), x[:, 1].long().view(size, n_genes)
-        genes = torch.from_numpy(pairs.token_ids)[torch.arange(n_genes)].repeat(size, 1)
+        sampled = torch.arange(n_genes, device=device)
+        if n_genes > most:
+            sampled = torch.randperm(n_genes, device=device)[:most]
+            values, flags, target = values[:, sampled], flags[:, sampled], target[:, sampled]
+        genes = token_ids[sampled].repeat(size, 1)
         padding = torch.zeros_like(values, dtype=torch.bool)
-        output = model(genes, values, flags, src_key_padding_mask=padding)["mlm_output"]
-        loss = masked_mse_loss(output, target, torch.ones_like(values, dtype=torch.bool))
+        with torch.autocast(device, torch.float16, enabled=amp):
+            output = model(genes, values, flags, src_key_padding_mask=padding)["mlm_output"]
+            loss = masked_mse_loss(output, target, torch.ones_like(values, dtype=torch.bool))
         model.zero_grad()
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
@@ -141,13 +161,19 @@ def tutorial_step(pairs) -> Callable[[], float]:
     return step
 
 
+def _again_and_again(loader) -> Iterator:
+    while True:
+        yield from loader
+
+
 def _tutorial_pairs(pairs) -> list:
-    """The pairs of the first epoch in GEARS' form: x [genes x (value, flag)] and y [1 x genes] of each."""
+    """The pairs of the first epoch in GEARS' form: x [genes x (value, flag)] and y [1 x genes] of each, all genes."""
     import torch
 
-    ready = []
+    whole, ready = copy.copy(pairs), []
+    whole.options = replace(pairs.options, max_seq_len=len(pairs.token_ids))
     for index in range(pairs.batches):
-        batch = pairs.batch(0, index)
+        batch = whole.batch(0, index)
         for values, flags, truth in zip(batch["values"], batch["flags"], batch["truth"], strict=True):
             ready.append((torch.stack([values, flags.float()], dim=1), truth[None]))
     return ready

@@ -78,26 +78,33 @@ def contender(name: str, genes: int, cells: int):
         return lambda: np.concatenate(
             [batch for _, batch in inference.predict(built, values, names, told, token_ids, progress=False)]
         )
-    from scgpt.model import TransformerGenerator
+    upstream = upstream_model(ARGUMENTS, vocabulary)
+    upstream.load_state_dict(built.state_dict(), assign=True)
+    return lambda: pred_perturb(upstream, values, target, token_ids, amp=False)
 
-    weights = built.state_dict()
-    upstream = TransformerGenerator(
-        len(vocabulary), *(ARGUMENTS[key] for key in ("embsize", "nheads", "d_hid", "nlayers")), 3, 1, vocabulary,
+
+def upstream_model(arguments, vocabulary):
+    """scgpt 0.2.4's model without dropout, as its tutorial builds it; its weights are random."""
+    from scgpt_bench.scgpt import model
+    from scgpt_bench.scgpt.upstream import TransformerGenerator
+
+    return TransformerGenerator(
+        len(vocabulary), *(arguments[key] for key in ("embsize", "nheads", "d_hid", "nlayers")), 3, 1, vocabulary,
         dropout=0.0, pert_pad_id=model.NOT_PERTURBED,
     )  # fmt: skip
-    upstream.load_state_dict(weights, assign=True)
-    return lambda: _pred_perturb(upstream, values, target, token_ids)
 
 
-def _pred_perturb(upstream, values: np.ndarray, target: int, token_ids: np.ndarray) -> np.ndarray:
+def pred_perturb(upstream, values: np.ndarray, target: int, token_ids: np.ndarray, amp: bool) -> np.ndarray:
+    """Upstream's prediction of cells [cells x genes] on its model's device; ``amp`` is fp16 on a GPU."""
     import torch
 
     flags = np.zeros_like(values)
     flags[:, target] = 1
-    x = torch.from_numpy(np.stack([values.ravel(), flags.ravel()], axis=1))
+    device = next(upstream.parameters()).device
+    x = torch.from_numpy(np.stack([values.ravel(), flags.ravel()], axis=1)).to(device)
     batch = SimpleNamespace(x=x, pert=["target"] * len(values), to=lambda device: None)
     with torch.no_grad():
-        return upstream.pred_perturb(batch, "all", token_ids, amp=False).numpy()
+        return upstream.pred_perturb(batch, "all", token_ids, amp=amp).cpu().numpy()
 
 
 def _measured(what: str, genes: int, cells: int, repeats: int) -> dict | float:

@@ -239,7 +239,8 @@ class _Engine:
         self.number_type = number_type(self.device)
         self.token_ids = token_ids
         self.flags = model.pert_encoder.weight
-        self.fast = self.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        exact = self.number_type == torch.float32
+        self.fast = exact and self.device.type == "cpu" and torch.backends.mkldnn.is_available()
         self.encoder = CpuEncoder(model.transformer_encoder) if self.fast else model.transformer_encoder.packed
         self.coefficient, self.bias = (
             _decoder(part, self.fast) for part in (model.decoder.coeff_decoder.fc, model.decoder.bias_decoder.fc)
@@ -253,7 +254,7 @@ class _Engine:
             self.first_projection = self.encoder.first_projection(self.identity + self.unexpressed)
 
     def _autocast(self):
-        return torch.autocast(self.device.type, self.number_type, enabled=self.device.type == "cuda")
+        return torch.autocast(self.device.type, self.number_type, enabled=self.number_type != torch.float32)
 
     def _identity(self, token_ids: Sequence[int]) -> Tensor:
         return self.model.encoder(torch.as_tensor(token_ids, dtype=torch.long, device=self.device))

@@ -37,7 +37,8 @@ def _bare_package(name: str, **attributes: object) -> Iterator[None]:
 with warnings.catch_warnings(), _bare_package("scgpt", logger=logging.getLogger("scgpt")):
     # Upstream looks for flash-attn 1; which attention is really used is recorded beside every prediction.
     warnings.filterwarnings("ignore", message="flash_attn is not installed")
+    from scgpt.loss import masked_mse_loss
     from scgpt.model import TransformerGenerator
     from scgpt.model.model import ContinuousValueEncoder, ExprDecoder, GeneEncoder, MVCDecoder
 
-__all__ = ["ContinuousValueEncoder", "ExprDecoder", "GeneEncoder", "MVCDecoder", "TransformerGenerator"]
+__all__ = ["ContinuousValueEncoder", "ExprDecoder", "GeneEncoder", "MVCDecoder", "TransformerGenerator", "masked_mse_loss"]
