@@ -41,4 +41,11 @@ with warnings.catch_warnings(), _bare_package("scgpt", logger=logging.getLogger(
     from scgpt.model import TransformerGenerator
     from scgpt.model.model import ContinuousValueEncoder, ExprDecoder, GeneEncoder, MVCDecoder
 
-__all__ = ["ContinuousValueEncoder", "ExprDecoder", "GeneEncoder", "MVCDecoder", "TransformerGenerator", "masked_mse_loss"]
+__all__ = [
+    "ContinuousValueEncoder",
+    "ExprDecoder",
+    "GeneEncoder",
+    "MVCDecoder",
+    "TransformerGenerator",
+    "masked_mse_loss",
+]
