@@ -328,7 +328,7 @@ def test_guides_in_place_of_genes_are_refused_with_the_two_readings(drop, ending
 @pytest.mark.parametrize(
     ("labels", "named"),
     [
-        (("STAT1_P1", "STAT1_P2"), "2 labels look like guides or promoters of one gene (STAT1_P1 and STAT1_P2)"),
+        (("STAT1_P1", "STAT1_P2"), "2 labels that look like guides or combinations, such as 'STAT1_P1', 'STAT1_P2'"),
         (("STAT1", "STAT1-2"), "(STAT1 and STAT1-2)"),
         (("MYC_1", "MYC_P1P2"), "(MYC_1 and MYC_P1P2)"),
         (("MYC", "MYC.2"), "(MYC and MYC.2)"),
@@ -349,7 +349,61 @@ def test_a_few_labels_of_one_gene_are_named(drop, labels, named):
 
 def test_most_labels_named_after_both_promoters_are_refused_with_a_suffix_for_them(drop):
     drop.obs["label"] = ["ctrl"] * 8 + ["STAT1_P1P2"] * 6 + ["CD19_P1P2"] * 6
-    with pytest.raises(InputError, match=r"such as _P\\d\+P\\d\+\$"):
+    with pytest.raises(InputError, match=r"expected genes, or guide_suffix '_\(P\\d\+\)\+\$'"):
+        run(drop)
+
+
+def test_labels_of_most_targets_with_one_ending_are_refused_with_the_rule_for_them(drop):
+    drop.obs["label"] = ["ctrl"] * 8 + ["STAT1_TSS"] * 4 + ["JUN_TSS"] * 4 + ["CD19_TSS"] * 4
+    with pytest.raises(InputError, match=r"3 labels .* 'CD19_TSS'.*guide_suffix '_TSS\$' in the data-set table"):
+        run(drop)
+    assert run(drop, replace(ROW, guide_suffix="_TSS$")).uns["harmonized"]["n_perturbations"] == 3
+
+
+def test_guides_joined_by_a_bar_are_refused_without_a_separator_for_them(drop):
+    drop.obs["label"] = ["ctrl"] * 8 + ["JUN|FOS"] * 4 + ["CD19|FOS"] * 4 + ["STAT1|ctrl"] * 4
+    with pytest.raises(InputError, match=r"combination_separator '\|' in the data-set table \(4 of 4 labels"):
+        run(drop, replace(ROW, combination_separator=None))
+    assert run(drop, replace(ROW, combination_separator="|")).uns["harmonized"]["n_combinations"] == 2
+
+
+def test_a_few_combinations_without_a_separator_are_a_problem_to_know_of(drop):
+    drop.obs["label"] = ["ctrl"] * 8 + ["JUN"] * 2 + ["FOS"] * 2 + ["STAT1"] * 2 + ["JUN|FOS"] * 3 + ["FOS|STAT1"] * 3
+    (problem,) = understood(drop, combination_separator=None)["problems"]
+    assert problem.startswith("2 labels that look like guides or combinations, such as 'JUN|FOS', 'FOS|STAT1'")
+    assert "unless combination_separator '|' in the data-set table (6 of 6 labels" in problem
+
+
+def test_strands_and_positions_in_labels_are_no_combinations(drop):
+    drop.obs["label"] = ["ctrl"] * 8 + ["STAT1_+_1234.23-P1P2"] * 6 + ["CD19_-_5678-P1P2"] * 6
+    with pytest.raises(InputError, match=r"a combination or one gene.*proposed: guide_suffix '_\[\+-\]_\[\\d\.\]\+-"):
+        run(drop, replace(ROW, combination_separator=None))
+
+
+def test_without_controls_the_labels_are_shown_as_they_are_read_and_so_is_what_may_be_controls(drop):
+    drop.obs["label"] = ["sgNTC_1"] * 5 + ["sgNTC_2"] * 3 + ["sgSTAT1_1"] * 4 + ["sgCD19_1"] * 8
+    cells = {"guide_prefix": "sg", "guide_suffix": r"_\d+$"}
+    with pytest.raises(InputError, match=r"most frequent: 'NTC' \(8\), 'CD19' \(8\).*'ctrl', or control_label 'NTC'$"):
+        run(drop, replace(ROW, **cells))
+    with pytest.raises(
+        InputError, match=r"'sgCD19_1' \(8\).*control_label 'NTC'; proposed: guide_prefix 'sg' and guide_su"
+    ):
+        run(drop)
+    assert run(drop, replace(ROW, **cells, control_label="NTC")).uns["harmonized"]["n_controls"] == 8
+
+
+def test_guides_of_targets_that_were_not_measured_are_a_problem_to_know_of(drop):
+    labels = [f"{gene}_{n}" for gene in ("MYC", "BRD4", "EP300") for n in (1, 2)]
+    drop.obs["label"] = ["ctrl"] * 8 + labels * 2
+    told = understood(drop)["problems"]
+    assert told[1].startswith("6 labels that look like guides or combinations")
+    assert "unless guide_suffix '_\\d+$' in the data-set table (6 labels would then be 3 perturbations)" in told[1]
+    assert understood(drop, guide_suffix=r"_\d+$")["n_perturbations"] == 3
+
+
+def test_cells_without_a_label_are_refused_with_the_column_that_leaves_them_out(drop):
+    drop.obs.loc["c10", "label"] = None
+    with pytest.raises(InputError, match=r"the label ''.*or 'nan' in excluded_label of the data-set table"):
         run(drop)
 
 
@@ -392,6 +446,9 @@ def test_a_missing_label_can_be_excluded(drop):
 def test_ensembl_identifiers_as_targets_are_refused(drop):
     drop.obs["label"] = ["ctrl"] * 8 + ["ENSG00000115415"] * 6 + ["ENSG00000170345"] * 6
     with pytest.raises(InputError, match=r"Ensembl identifiers such as 'ENSG00000115415'.*'FOS'"):
+        run(drop)
+    drop.obs["label"] = ["ctrl"] * 8 + ["ENSG00000115415_P1P2"] * 6 + ["ENSG00000170345_P1"] * 6
+    with pytest.raises(InputError, match=r"Ensembl identifiers such as 'ENSG00000115415_P1P2'.*'FOS'"):
         run(drop)
 
 

@@ -27,10 +27,12 @@ from scgpt_bench.data.names import (
     MISSING,
     genes_of,
     is_control_target,
+    parts_of,
     perturbation_names,
     without_affixes,
 )
 from scgpt_bench.data.on_disk import CellWriter, row_chunks, rows_from
+from scgpt_bench.data.proposals import Proposal, propose
 from scgpt_bench.data.tenx import READER_NOTES, TARGETS
 from scgpt_bench.errors import InputError
 
@@ -228,19 +230,25 @@ def understand(adata: anndata.AnnData, dataset: Dataset, source: str | Path) -> 
     targets_of = adata.uns.get(TARGETS, {}) if dataset.perturbation_column == GUIDE else {}
     _check_reference(targets_of, var, dataset, source)
     names = pd.Series(UNSTATED, index=labels.index, dtype=object)
-    names[kept] = perturbation_names(labels[kept], dataset, source, targets_of).to_numpy()
+    # The rules of the row have nothing to say on guides whose targets are listed.
+    texts = [] if targets_of else [*map(str, labels[kept].dropna().unique())]
+    proposal = propose(texts, _gene_names(var, dataset), dataset)
+    try:
+        names[kept] = perturbation_names(labels[kept], dataset, source, targets_of).to_numpy()
+    except InputError as error:
+        advice = f"; proposed: {proposal.text}" if proposal else ""
+        raise InputError(error.source, error.where, error.found, error.expected + advice) from None
     where = f"obs[{dataset.perturbation_column!r}]"
     if not (names[kept] == CONTROL).any():
-        frequent = ", ".join(f"{label!r} ({n})" for label, n in labels.astype(str).value_counts().head(8).items())
-        expected = "control cells labelled " + " or ".join(map(repr, dataset.control_labels))
-        raise InputError(source, where, f"no control; most frequent: {frequent}", expected)
+        raise _no_control(names[kept], texts, dataset, proposal, where, source)
     targets = sorted({gene for name in names[kept].unique() for gene in genes_of(name)})
     symbols = _symbols(var, dataset, targets, source, repairs, problems)
     gene_ids, gene_ids_from, n_contradictory = names_of_genes.ensembl_ids(var)
     if n_contradictory:
         places = " and ".join(map(repr, gene_ids_from))
         problems.append(f"{n_contradictory} genes have different Ensembl identifiers in {places} of var: none is used")
-    _check_targets(targets, symbols, dataset, where, source, problems)
+    _check_targets(targets, symbols, where, source, problems)
+    _check_rules(texts, targets, symbols, dataset, proposal, where, source, problems)
     respelled = names_of_genes.measured_spelling(targets, symbols)
     if respelled:
         shown = ", ".join(f"{old} as {new}" for old, new in sorted(respelled.items())[:5])
@@ -299,30 +307,45 @@ def _not_excluded(labels: pd.Series, dataset: Dataset, repairs: list[str]) -> np
     return ~excluded
 
 
-def _check_targets(
-    targets: list[str], symbols: pd.Index, dataset: Dataset, where: str, source: str | Path, problems: list[str]
+def _gene_names(var: pd.DataFrame, dataset: Dataset) -> list[str]:
+    """The names of genes as the file has them, before they are checked."""
+    return [*map(str, var.get(dataset.gene_symbol_column, var.index))]
+
+
+def _no_control(
+    names: pd.Series, texts: list[str], dataset: Dataset, proposal: Proposal | None, where: str, source: str | Path
+) -> InputError:
+    """The error for a file without control cells: its labels as the row reads them, and what may be controls."""
+    frequent = ", ".join(f"{name!r} ({n})" for name, n in names.astype(str).value_counts().head(8).items())
+    row = proposal.row if proposal else dataset
+    parts = {part for text in texts or names.unique() for part in parts_of(text, row)}
+    expected = "control cells labelled " + " or ".join(map(repr, dataset.control_labels))
+    alike = sorted(names_of_genes.named_like_controls(parts - {*dataset.control_labels}))
+    if alike:
+        expected += f", or control_label '{'|'.join(alike[:4])}{'|...' if len(alike) > 4 else ''}'"
+    if proposal:
+        expected += f"; proposed: {proposal.text}"
+    return InputError(source, where, f"no control; most frequent: {frequent}", expected)
+
+
+def _check_rules(
+    texts: list[str],
+    targets: list[str],
+    symbols: pd.Index,
+    dataset: Dataset,
+    proposal: Proposal | None,
+    where: str,
+    source: str | Path,
+    problems: list[str],
 ) -> None:
-    """Refuse labels that do not name genes, where the file shows what they are."""
-    unassigned = [target for target in targets if names_of_genes.is_unassigned(target)]
-    if unassigned:
-        expected = f"{unassigned[0]!r} in excluded_label of the data-set table (leave out), or in control_label"
-        raise InputError(source, where, f"the label {unassigned[0]!r}, which names no gene", expected)
-    if names_of_genes.are_ensembl_ids(targets) and not names_of_genes.are_ensembl_ids(symbols):
-        expected = f"symbols such as {symbols[0]!r}, as the genes of this file are called"
-        raise InputError(source, where, f"Ensembl identifiers such as {targets[0]!r}", expected)
-    dates = names_of_genes.spreadsheet_dates(targets)
-    if dates:
-        expected = "the gene's name: a spreadsheet made a date of it (1-Mar of MARCHF1 or MTARC1, 2-Sep of SEPTIN2)"
-        raise InputError(source, where, f"the label {dates[0]!r}", expected)
-    guides = names_of_genes.guides_of_genes(targets, symbols)
-    if len(guides) > max(1, len(targets) / 2):
-        shown = ", ".join(map(repr, list(guides)[:3]))
-        gene, ending = next(iter(guides.values()))
-        expected = (
-            f"genes, or guide_suffix in the data-set table if {ending!r} tells the guides of {gene!r} apart "
-            f"(such as {_suffix_of(ending)}), or guide_suffix and other labels if these are not guides"
-        )
-        raise InputError(source, where, f"labels that look like guides: {shown}", expected)
+    """Refuse labels most of which are guides or combinations of measured genes; list what may be so."""
+    if proposal:
+        odd = [text for text in texts if parts_of(text, proposal.row) != parts_of(text, dataset)]
+        shown = f"{len(odd):,} labels that look like guides or combinations, such as {', '.join(map(repr, odd[:3]))}"
+        if proposal.seen and proposal.gained > max(1, len(texts) / 2):
+            raise InputError(source, where, shown, f"genes, or {proposal.text}, or other labels if they are neither")
+        problems.append(f"{shown}: one may be trained on and another tested, unless {proposal.text}")
+        return
     groups = names_of_genes.labels_of_one_gene(targets, symbols)
     if groups:
         shown = "; ".join(" and ".join(group) for group in groups[:5]) + ("; ..." if len(groups) > 5 else "")
@@ -330,7 +353,23 @@ def _check_targets(
             f"{sum(map(len, groups))} labels look like guides or promoters of one gene ({shown}): one may be "
             "trained on and another tested, unless guide_suffix in the data-set table makes them one perturbation"
         )
-    if not any(target.upper() in {symbol.upper() for symbol in symbols} for target in targets):
+
+
+def _check_targets(targets: list[str], symbols: pd.Index, where: str, source: str | Path, problems: list[str]) -> None:
+    """Refuse labels that do not name genes, where the file shows what they are."""
+    unassigned = [target for target in targets if names_of_genes.is_unassigned(target)]
+    if unassigned:
+        expected = f"{unassigned[0]!r} in excluded_label of the data-set table (leave out), or in control_label"
+        raise InputError(source, where, f"the label {unassigned[0]!r}, which names no gene", expected)
+    ids = [re.split(r"[-_.]", target)[0] for target in targets]  # without a version or what tells guides apart
+    if names_of_genes.are_ensembl_ids(ids) and not names_of_genes.are_ensembl_ids(symbols):
+        expected = f"symbols such as {symbols[0]!r}, as the genes of this file are called"
+        raise InputError(source, where, f"Ensembl identifiers such as {targets[0]!r}", expected)
+    dates = names_of_genes.spreadsheet_dates(targets)
+    if dates:
+        expected = "the gene's name: a spreadsheet made a date of it (1-Mar of MARCHF1 or MTARC1, 2-Sep of SEPTIN2)"
+        raise InputError(source, where, f"the label {dates[0]!r}", expected)
+    if {target.upper() for target in targets}.isdisjoint(symbols.str.upper()):
         problems.append(f"none of the {len(targets)} targets is among the measured genes")
 
 
@@ -339,8 +378,7 @@ def _check_reference(targets_of: Mapping[str, str], var: pd.DataFrame, dataset: 
 
     A name says a gene where the row's rule strips something of it, or where it is a measured gene or a control label.
     """
-    column = var.get(dataset.gene_symbol_column, var.index)
-    measured = set(column.astype(str).str.casefold())
+    measured = {gene.casefold() for gene in _gene_names(var, dataset)}
     for guide, target in targets_of.items():
         said = without_affixes(guide, dataset)
         if said in dataset.control_labels:
@@ -359,12 +397,6 @@ def _targets_named_like_controls(targets: list[str], dataset: Dataset) -> list[s
         f"{dataset.control_label!r}"
         for target in names_of_genes.named_like_controls(targets)
     ]
-
-
-def _suffix_of(ending: str) -> str:
-    """A regular expression for endings like this one."""
-    pattern = re.sub(r"\d+", r"\\d+", ending)
-    return f"{pattern}$" if pattern != ending else "[-_.][ACGT]+$"
 
 
 def _guides(

@@ -68,14 +68,14 @@ def parts_of(label: str, dataset: Dataset, targets_of: Mapping[str, str] | None 
     """The parts of a label, each without the prefix and suffix of a guide; a control label is left as it is.
 
     Guides of ``targets_of`` become their targets, and a control label where they have none.
+    Separators in a row count as one: ``A_B__A_B``, the guides of Norman et al. 2019, is ``A``, ``B``, ``A``, ``B``.
     """
     label = label.strip()
     if label in dataset.control_labels:
         return [label]
     separator = dataset.combination_separator or (JOINED_LABELS_BY if targets_of else None)
-    return [
-        _part(part.strip(), dataset, targets_of or {}) for part in (label.split(separator) if separator else [label])
-    ]
+    parts = re.split(rf"(?:{re.escape(separator)})+", label) if separator else [label]
+    return [_part(part.strip(), dataset, targets_of or {}) for part in parts]
 
 
 def _part(part: str, dataset: Dataset, targets_of: Mapping[str, str]) -> str:
@@ -104,7 +104,10 @@ def without_affixes(part: str, dataset: Dataset) -> str:
 
 def _check_gene(gene: str, label: str, dataset: Dataset, source: str | Path, where: str) -> None:
     if gene in MISSING:
-        raise InputError(source, where, f"the label {label!r}", "a label that names a gene or a control")
+        expected = "a label that names a gene or a control"
+        if not label or label in MISSING:
+            expected += ", or 'nan' in excluded_label of the data-set table to leave cells without a label out"
+        raise InputError(source, where, f"the label {label!r}", expected)
     _check_case(gene, label, dataset, source, where)
     if gene.casefold() == CONTROL:
         expected = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import anndata
 import pandas as pd
@@ -25,9 +25,17 @@ UNASSIGNED = {"", "*", "-", "?", "nan", "none", "na", "<na>", "unassigned", "unk
 UNASSIGNED |= {"doublet", "multiplet", "no guide", "no_guide", "noguide", "no-guide"}
 # Labels of cells whose guide targets no gene, or that were not perturbed; letters only, in lower case.
 _CONTROL_NAMES = {"nt", "ntc", "ntctrl", "ntcontrol", "nontarget", "nontargeting", "nontargetingcontrol"}
-_CONTROL_NAMES |= {"ctrl", "control", "negctrl", "negcontrol", "negativecontrol", "safetargeting", "safeharbor"}
+_CONTROL_NAMES |= {
+    "nontargetingcontrolguideforhuman",
+    "nontargetingcontrolguideformouse",
+    "ctrl",
+    "control",
+    "ctr",
+    "ctl",
+}
+_CONTROL_NAMES |= {"negctrl", "negcontrol", "negativecontrol", "safetargeting", "safeharbor"}
 _CONTROL_NAMES |= {"scramble", "scrambled", "intergenic", "unperturbed", "untreated", "wildtype", "mock"}
-_CONTROL_NAMES |= {"aavs", "rosa"}
+_CONTROL_NAMES |= {"nosite", "onenongenesite", "random", "aavs", "rosa"}
 
 
 def are_ensembl_ids(names: Sequence[str]) -> bool:
@@ -100,22 +108,6 @@ def same_but_for_case(genes: Iterable[str]) -> list[tuple[str, str]]:
         if other != gene:
             pairs.append((other, gene))
     return pairs
-
-
-def guides_of_genes(targets: Iterable[str], measured: Iterable[str]) -> Mapping[str, tuple[str, str]]:
-    """Targets that look like guides: not measured themselves, but measured without a guide's ending.
-
-    Returns
-    -------
-    The gene and the ending of each.
-    """
-    known = {gene.upper() for gene in measured}
-    found = {}
-    for target in targets:
-        match = None if target.upper() in known else _GUIDE.fullmatch(target)
-        if match and match[1].upper() in known:
-            found[target] = (match[1], match[2])
-    return found
 
 
 def labels_of_one_gene(targets: Sequence[str], measured: Iterable[str]) -> list[list[str]]:
