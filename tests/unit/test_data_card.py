@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scgpt_bench.data.catalogue import Dataset
+from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.evaluation.data_card import (
     BLOCKS,
@@ -19,6 +21,7 @@ from scgpt_bench.evaluation.data_card import (
 from scgpt_bench.evaluation.pseudobulk import responses
 
 GENES = [f"G{i}" for i in range(60)]
+ROW = Dataset("drop", "drop.h5ad", "h5ad", "counts", 1000.0, "label", "control", "interference", batch_column="lane")
 OPTIONS = {"dataset": "drop", "perturbation_kind": "interference", "minimum_reliability": 0.3}
 
 
@@ -92,6 +95,96 @@ def test_a_target_that_goes_the_wrong_way_is_a_problem():
         "whose target goes down" in text for text in card_of(planted(), perturbation_kind="activation")[0]["problems"]
     )
     assert not any("goes up" in text for text in card_of(planted(silent=()))[0]["problems"])
+    _, table = card_of(planted(), perturbation_kind="mixed")
+    assert table["target_wrong_way"].isna().all()
+    assert table.loc["G0", "unknown"]["target_wrong_way"] == "targets may go either way"
+
+
+def counted(seed, per=30, n_control=100, rise=1.0, depth=1.0, dominant=0.0):
+    """Six targets that do nothing but what is planted in G0: its own expression and its counts per cell."""
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(["control", *GENES[:6]], [n_control, *[per] * 6])
+    mean = np.tile(generator.gamma(1, 1, size=60) + 0.02, (len(labels), 1))
+    mean[:, 0] = 2
+    mean[labels == "G0", 0] *= rise
+    mean[:, 59] += dominant * mean.sum(axis=1) / (1 - dominant)
+    size = generator.lognormal(0, 0.3, size=len(labels)) * np.where(labels == "G0", depth, 1)
+    counts = generator.poisson(mean * generator.gamma(1, 1, size=mean.shape) * size[:, None]).astype(float)
+    obs = {"label": labels, "lane": np.where(np.arange(len(labels)) % 2, "l1", "l2")}
+    drop = anndata.AnnData(counts, obs=pd.DataFrame(obs), var=pd.DataFrame(index=GENES))
+    return harmonize(drop, ROW, minimum_cells=2)
+
+
+def test_a_target_that_rises_is_found_and_chance_is_not():
+    """60 cells whose target is three times as high; 40 sets of six targets without effect, 30 cells each."""
+    assert sum(card_of(counted(seed, per=60, rise=3))[1].loc["G0", "target_wrong_way"] for seed in range(10)) >= 9
+    null = [card_of(counted(seed)) for seed in range(40)]
+    assert sum(table["target_wrong_way"].any() for _, table in null) <= 2
+    assert sum(table["counts_differ"].any() for _, table in null) <= 2
+    assert any(change > 0 for _, table in null for change in table["target_log_fold_change"])
+
+
+def test_a_knocked_out_transcript_may_rise():
+    cells = counted(0, rise=3)
+    knocked_out, _ = card_of(cells, perturbation_kind="knock-out")
+    assert not any("goes up" in text for text in knocked_out["problems"])
+    assert knocked_out["notes"][0].startswith("1 of 6 perturbations (G0) whose target goes up (one-sided Welch test")
+    assert any("(G0) whose target goes up" in text for text in card_of(cells)[0]["problems"])
+    assert not any("goes down" in text for text in card_of(cells, perturbation_kind="activation")[0]["problems"])
+
+
+def test_counts_per_cell_that_differ_from_those_of_the_controls_are_named():
+    card, table = card_of(counted(0, per=150, n_control=300, depth=0.64))
+    assert table.loc["G0", "counts_ratio"] == pytest.approx(0.64, abs=0.08)
+    assert list(table.index[table["counts_differ"]]) == ["G0"]
+    assert (table["counts_ratio_low"] < table["counts_ratio"]).all()
+    (problem,) = [text for text in card["problems"] if "counts per cell" in text]
+    assert problem.startswith("1 of 6 perturbations (G0 x 0.6")
+    assert "of composition" in problem
+    assert not any("counts per cell" in text for text in card_of(counted(0, depth=0.9))[0]["problems"])
+
+
+def test_counts_are_compared_within_batches():
+    """Lane l2 is sequenced twice as deeply; G0 has no cell elsewhere."""
+    cells = counted(0, per=150, n_control=300)
+    cells.obs["batch"] = np.where(np.arange(cells.n_obs) % 2, "l1", "l2")
+    cells.obs.loc[cells.obs["batch"] == "l2", "n_counts"] *= 2
+    cells = cells[(cells.obs["perturbation"] != "G0") | (cells.obs["batch"] == "l2")].copy()
+    _, table = card_of(cells)
+    assert table.loc["G0", "counts_ratio"] == pytest.approx(1, abs=0.1)
+    elsewhere = cells.obs["batch"].astype(str).mask(cells.obs["perturbation"] == "G0", "l3")
+    cells.obs["batch"] = elsewhere
+    _, table = card_of(cells)
+    assert np.isnan(table.loc["G0", "counts_ratio"])
+    assert table.loc["G0", "unknown"]["counts_differ"].startswith("0 cells in a batch with 3 controls")
+
+
+def test_intervals_of_counts_hold_the_planted_ratio_for_all_perturbations_together():
+    held = []
+    for seed in range(40):
+        table = card_of(counted(seed, depth=0.8))[1]
+        true = pd.Series(1.0, table.index).where(table.index != "G0", 0.8)
+        held.append(((table["counts_ratio_low"] <= true) & (true <= table["counts_ratio_high"])).all())
+    assert np.mean(held) >= 0.9
+
+
+def test_a_gene_with_much_of_all_counts_is_named_even_where_it_is_not_kept():
+    cells = counted(0, dominant=0.44)
+    card, _ = card_of(cells)
+    (gene,) = card["dominant_genes"]
+    assert (gene["gene"], gene["share"]) == ("G59", pytest.approx(0.44, abs=0.05))
+    assert any(text.startswith("G59 has 4") for text in card["problems"])
+    assert card_of(cells[:, :59].copy())[0]["dominant_genes"] == card["dominant_genes"]
+    assert card_of(counted(0))[0]["dominant_genes"] == []
+
+
+def test_without_counts_what_they_would_show_is_unknown():
+    cells = counted(0)
+    del cells.obs["n_counts"]
+    cells.uns["harmonized"]["values"] = "log1p"
+    _, table = card_of(cells)
+    assert table["counts_differ"].isna().all()
+    assert table.loc["G0", "unknown"]["counts_ratio"] == "the file holds log values, no counts"
 
 
 def test_a_response_that_all_share_is_called_shared():
@@ -205,11 +298,9 @@ def test_the_card_is_the_same_from_disk_by_chunks_and_in_any_order(tmp_path, mon
     assert found["shared_control_noise"] == pytest.approx(expected["shared_control_noise"], rel=1e-6)
 
 
-def test_few_cells_have_a_reliability_without_an_interval():
-    cells = planted(n_cells=3)
-    _, table = card_of(cells)
-    assert table["reliability_low"].isna().all()
-    assert table["reliability"].notna().all()
+def test_four_cells_have_a_reliability_with_a_wide_interval():
+    _, table = card_of(planted(n_cells=4))
+    assert ((table["reliability_high"] - table["reliability_low"]) > 0.25).all()
 
 
 def test_blocks_depend_on_the_names_of_the_cells_alone():
@@ -227,7 +318,8 @@ def test_halves_are_compared_in_every_way():
         second = [row for row in range(4) if row not in first]
         means = [np.average(deltas[half], axis=0, weights=n_cells[half]) for half in (first, second)]
         by_hand.append(np.corrcoef(*means)[0, 1])
-    assert split_half(deltas, n_cells) == pytest.approx(np.mean(by_hand))
+    centred = deltas - deltas.mean(axis=1, keepdims=True)
+    assert split_half(centred @ centred.T, n_cells) == pytest.approx(np.mean(by_hand))
 
 
 def test_leakage_names_shared_genes_and_relatives():

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scgpt_bench.evaluation.data_card import THRESHOLDS
 from scgpt_bench.evaluation.drops import compare_cards, compare_scores
 from scgpt_bench.evaluation.scores import of_reliable, scores, verdicts, with_and_without
 from scgpt_bench.figures.data_card import card_text, facts_table, knock_down, reliability
@@ -23,7 +24,9 @@ def card(dataset, names, unreliable=(), **more):
             "reliability_high": 0.9,
             "reliable": name not in unreliable,
             "target_log_fold_change": None if name == "B" else -1.0 + number,
+            "target_wrong_way": None if name == "B" else number > 2,
             "targets": {name: -1.0},
+            "unknown": {"target_log_fold_change": "its target is not measured"} if name == "B" else {},
         }
         for number, name in enumerate(names)
     ]
@@ -31,7 +34,8 @@ def card(dataset, names, unreliable=(), **more):
     numbers |= {"n_perturbations": len(names), "n_combinations": 0, "n_reliable": len(names) - len(unreliable)}
     numbers |= {"median_reliability": 0.8, "median_shared_response": 0.2, "minimum_reliability": 0.3}
     numbers["shared_control_noise"] = {"same_controls": 0.28, "disjoint_controls": 0.19}
-    texts = {"values_evidence": "counts", "dropped_perturbations": [], "problems": [], "repairs": []}
+    texts = {"values_evidence": "counts", "dropped_perturbations": [], "problems": [], "notes": [], "repairs": []}
+    texts |= {"dominant_genes": [], "unknown": {}, "thresholds": THRESHOLDS}
     return {"dataset": dataset, **numbers, **texts, "perturbations": records, **more}
 
 
@@ -109,4 +113,4 @@ def test_pages_and_figures_show_names_as_they_are(table, tmp_path):
         save(figure, tmp_path / f"{name}.svg")
         assert np.isfinite(figure.get_size_inches()).all()
     assert "v2 against v1" in (tmp_path / "comparison.svg").read_text()
-    assert "no target was measured" in (tmp_path / "none.svg").read_text()
+    assert "no change of a target is known" in (tmp_path / "none.svg").read_text()

@@ -237,8 +237,10 @@ def test_a_run_without_limits_says_so():
 def card(*perturbations, same=0.2, disjoint=0.2):
     """As much of ``card.json`` as the start page reads, of (name, reliable, confounded, batch shift)."""
     keys = ("perturbation", "reliable", "confounded", "batch_shift")
+    rest = {"unknown": {}, "counts_ratio": 1.0, "counts_differ": False}
     return {
-        "perturbations": [dict(zip(keys, entry, strict=True)) for entry in perturbations],
+        "perturbations": [{**rest, **dict(zip(keys, entry, strict=True))} for entry in perturbations],
+        "dominant_genes": [],
         "shared_control_noise": {"same_controls": same, "disjoint_controls": disjoint},
     }
 
@@ -271,6 +273,25 @@ def test_unreliable_perturbations_and_targets_that_cannot_be_told_are_named():
         "These methods fell back on a rule. "
         "LINC1 (1 of 20): tuned (neither measured nor in the vocabulary: not told what was perturbed)."
     )
+
+
+def test_unknown_reliability_is_not_called_unreliable():
+    few = card(("A", True, False, 0.0), ("B", None, None, None))
+    few["perturbations"][1]["unknown"] = {"reliability": "2 cells, of 3 at least"}
+    why = dict(summary.warnings(run(cards={"drop": few, "clean": card(("A", True, False, 0.1))})))
+    assert [what for what in why if "drop" in what or "clean" in what] == ["Unknown reliability: drop"]
+    assert "1 of 2 perturbations (B)" in why["Unknown reliability: drop"]
+    assert why["Unknown reliability: drop"].endswith("2 cells, of 3 at least.")
+
+
+def test_counts_that_change_the_shares_of_other_genes_are_named():
+    shifted = card(("HS2", True, False, 0.0), ("A", True, False, 0.0))
+    shifted["perturbations"][0] |= {"counts_ratio": 0.637, "counts_differ": True}
+    shifted["dominant_genes"] = [{"gene": "HBE1", "share": 0.44}]
+    why = dict(summary.warnings(run(cards={"drop": shifted, "unknown": {**card(), "dominant_genes": None}})))
+    assert "Composition: unknown" not in why
+    said_of_counts = "HBE1 has 44 % of all counts; counts per cell differ from the controls' (HS2 x 0.64)."
+    assert why["Composition: drop"].startswith(said_of_counts)
 
 
 def by_class(verdicts, split="fold0"):

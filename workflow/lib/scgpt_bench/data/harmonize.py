@@ -25,6 +25,7 @@ from scgpt_bench.data.names import (
     CONTROL,
     JOINED_BY,
     MISSING,
+    UNSTATED,
     genes_of,
     is_control_target,
     parts_of,
@@ -36,7 +37,6 @@ from scgpt_bench.data.proposals import Proposal, propose
 from scgpt_bench.data.tenx import READER_NOTES, TARGETS
 from scgpt_bench.errors import InputError
 
-UNSTATED = "all"
 LARGEST = 5  # genes whose shares of all counts are written down
 GUIDE = "guide"  # the column in which readers of 10x files give a cell's guides
 

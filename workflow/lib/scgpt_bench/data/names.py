@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CONTROL = "control"
 ALL_SPLITS = "all"  # the splits of a data set, pooled; no split has this name
+UNSTATED = "all"  # the batch and the cell type of cells whose data set names none
 JOINED_BY = "+"
 JOINED_LABELS_BY = "|"  # the guides of a cell, as 10x joins them
 MISSING = ("", "nan", "NaN", "None", "NA", "<NA>")

@@ -14,12 +14,19 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
-from scgpt_bench.data.names import CONTROL, JOINED_BY, genes_of
+from scgpt_bench.data.enough import FEWEST
+from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of
 from scgpt_bench.data.on_disk import add_rows, row_chunks
 from scgpt_bench.seeding import random_generator
 
 BLOCKS = 10
 SUMS_AT_ONCE = 2**26  # float64 values: 512 MiB of sums per block in one pass over the cells
+FEWEST_CONTROLS = BLOCKS  # of a cell type: with fewer, a block has none, and halves would share some
+FEWEST_HALVED = 4  # cells of a perturbation: two halves of two
+RARE_TYPE = 0.05  # share of a perturbation's cells up to which their type may have fewer controls
+DOMINANT_SHARE = 0.2  # of all counts, in one gene
+COUNTS_CHANGE = 0.15  # of counts per cell, against the controls'
+CONFIDENCE = 0.95
 FALSE_DISCOVERY_RATE = 0.05
 ELSEWHERE = 0.5  # share of a perturbation's cells in other batches than the controls that is worth a warning
 # Share of a response's length that is worth a warning. Who predicts nothing but the shift scores about so much in
@@ -27,13 +34,38 @@ ELSEWHERE = 0.5  # share of a perturbation's cells in other batches than the con
 BATCH_SHIFT = 0.2
 
 
+Record = dict[str, Any]  # of one perturbation: COLUMNS
+# What a reader needs to know of the card's numbers; in ``card.json`` as ``thresholds``.
+THRESHOLDS = {
+    "fewest_cells": FEWEST,
+    "fewest_cells_halved": FEWEST_HALVED,
+    "fewest_controls_of_a_cell_type": FEWEST_CONTROLS,
+    "rare_cell_type": RARE_TYPE,
+    "fewest_perturbations": FEWEST,
+    "dominant_share_of_counts": DOMINANT_SHARE,
+    "counts_change": COUNTS_CHANGE,
+    "confidence": CONFIDENCE,
+    "false_discovery_rate": FALSE_DISCOVERY_RATE,
+    "cells_in_other_batches": ELSEWHERE,
+    "batch_shift": BATCH_SHIFT,
+}
+# Of every perturbation: what compares its cells with the controls, what halves them, and what compares counts per cell.
+HALVED = ("reliability", "reliability_low", "reliability_high", "reliable")
+COMPARED = (
+    *("target_log_fold_change", "target_wrong_way_p_value", "target_wrong_way", "n_de_genes", "shared_response"),
+    *("batch_distance", "batch_shift", "confounded"),
+)
+OF_COUNTS = ("counts_ratio", "counts_ratio_low", "counts_ratio_high", "counts_differ")
+COLUMNS = ("perturbation", "n_cells", *HALVED, *COMPARED, "n_batches", *OF_COUNTS, "targets", "unknown")
+
+
 def data_card(
     cells: anndata.AnnData, *, dataset: str, perturbation_kind: str, minimum_reliability: float
 ) -> dict[str, Any]:
-    """The content of ``card.json``.
+    """Measure how good the data are: the content of ``card.json``.
 
     The cells of every perturbation, and the control cells of every cell type, are dealt into ``BLOCKS`` blocks by
-    their names. All of what follows comes from the blocks' means of log1p expression.
+    their names. What follows comes from the blocks' means of log1p expression, unless it says otherwise.
 
     - ``reliability``: Pearson correlation between the deltas of two halves of the cells, each compared with its own
       half of the controls (else noise of the controls, which both share, would look like a response); mean over all
@@ -42,6 +74,10 @@ def data_card(
     - ``target_log_fold_change``: log2 of the target's mean expression (of scaled counts) over that of the controls. One
       average control cell is added to the perturbation's, so that a target without a count is no minus infinity. Of a
       combination, the target that changed least; ``targets`` holds all.
+    - ``target_wrong_way_p_value``: that a target moved against what ``perturbation_kind`` says (down where it is
+      ``activation``, else up), by the test of ``n_de_genes``, one-sided; Benjamini-Hochberg over all measured targets
+      of the data set; of a combination the smallest. ``target_wrong_way``: it is at most 5 %. None where the kind is
+      ``mixed``.
     - ``n_de_genes``: genes whose mean differs from the matched control mean: Welch test, Benjamini-Hochberg at 5 %. The
       variance of the perturbed cells is never taken to be below that of the controls, since a gene without a count in
       few cells would have none.
@@ -52,60 +88,73 @@ def data_card(
       are.
     - ``batch_shift``: how far the control mean would move if controls were matched by batch as well as by cell type, as
       a share of the length of the response (Euclidean norms). Its square is the product of the shifts of two halves of
-      the controls, so that their noise adds nothing; nor do cells whose batch has fewer than two controls of their type
-      (None where all are such). ``confounded``: it is more than ``BATCH_SHIFT``.
+      the controls, so that their noise adds nothing; nor do cells whose batch has fewer than ``FEWEST_CONTROLS`` of
+      their type. ``confounded``: it is more than ``BATCH_SHIFT``.
+    - ``counts_ratio``: mean counts per cell, over all genes of the file, divided by those of the controls of the same
+      batches and cell types; cells that share them with fewer than ``FEWEST`` controls are left out. The interval is
+      that of a difference of logarithms of means, with variances by the delta method and Welch's degrees of freedom;
+      the intervals of all perturbations hold together with 95 % (Bonferroni). ``counts_differ``: all of the interval
+      is more than ``COUNTS_CHANGE`` away from 1.
+    - ``dominant_genes``: genes with more than ``DOMINANT_SHARE`` of all counts.
     - ``shared_control_noise``: mean over perturbations of the Pearson correlation between the delta and the mean delta
       of all others. ``same_controls``: both against the mean of all controls, as in the scores. ``disjoint_controls``:
       as if either side had as many controls of its own; its covariance is the mean over all pairs of different blocks
-      of the controls, one for either side. The difference is noise of the control mean, which is in every delta; of a
-      cell type with fewer than ``BLOCKS`` controls it shows a part.
+      of the controls, one for either side. The difference is noise of the control mean, which is in every delta.
+
+    What cannot be known is None, and ``unknown`` says why: of the card and of every perturbation, by name of the value.
+    So it is with what compares fewer than ``FEWEST`` cells (``FEWEST_HALVED`` to halve them), cells that are all alike,
+    or controls of which a cell type has fewer than ``FEWEST_CONTROLS`` (unless it is rare: ``RARE_TYPE``).
 
     Parameters
     ----------
     cells
         ``cells.h5ad``; X may stay on disk.
     perturbation_kind
-        Which way targets go: ``activation`` up, ``mixed`` unknown, anything else down.
+        Which way targets go: ``activation`` up, ``mixed`` unknown, anything else down. A ``knock-out`` need not lower
+        the transcript: a target that goes up is a note there, not a problem.
 
     Returns
     -------
-    Plain values, None where something is not defined: ``perturbations`` is a list of records sorted by name;
-    ``problems`` and ``repairs`` are sentences.
+    Plain values: ``perturbations`` is a list of records sorted by name; ``problems``, ``notes`` (which need not be
+    faults) and ``repairs`` are sentences; ``thresholds`` are the constants of this module.
     """
     labels = cells.obs["perturbation"].astype(str).to_numpy()
     types = cells.obs["cell_type"].astype(str).to_numpy()
+    batches = cells.obs["batch"].astype(str).to_numpy()
     rows_of = cells.obs.groupby(labels).indices
     perturbations = sorted(set(labels) - {CONTROL})
     shares = pd.crosstab(labels, types).loc[perturbations]
     shares = shares.div(shares.sum(axis=1), axis=0)
     control = _Controls(cells, labels, types, list(shares.columns))
-    rows, means = [], np.empty((len(perturbations), cells.n_vars))
-    lengths = np.empty(len(perturbations))  # of the responses
+    records: list[Record] = []
+    means, lengths = np.empty((len(perturbations), cells.n_vars)), np.full(len(perturbations), np.nan)
     at_once = max(1, SUMS_AT_ONCE // (BLOCKS * cells.n_vars))
     for start in range(0, len(perturbations), at_once):
-        names = perturbations[start : start + at_once]
-        group = _Perturbed(cells, rows_of, names)
-        for position, name in enumerate(names):
-            weights = shares.loc[name].to_numpy()
-            means[start + position] = group.mean[position]
-            lengths[start + position] = np.linalg.norm(group.mean[position] - control.mean(weights))
-            rows.append(
-                {
-                    "perturbation": name,
-                    "n_cells": int(group.n_cells[position]),
-                    **_reliability(group.deltas(position, control.blocks(weights)), group.block_cells[position]),
-                    **_targets(group, position, name, control, weights, list(cells.var_names)),
-                    "n_de_genes": _n_de_genes(group, position, control, weights),
-                }
-            )
-    table = pd.DataFrame(rows)
-    table["shared_response"] = _shared_responses(means, shares.to_numpy(), control)
-    batches = cells.obs["batch"].astype(str).to_numpy()
-    table = table.join(_batches(batches, labels), on="perturbation")
-    table["batch_shift"] = _batch_shifts(cells, labels, types, batches, lengths)
-    table["confounded"] = table["batch_shift"] > BATCH_SHIFT
-    table["reliable"] = table["reliability"] >= minimum_reliability
+        group = _Perturbed(cells, rows_of, perturbations[start : start + at_once])
+        for position, name in enumerate(group.names):
+            record = {**dict.fromkeys(COLUMNS), "perturbation": name, "n_cells": int(group.n_cells[position])}
+            record |= {"targets": dict.fromkeys(genes_of(name)), "unknown": {}}
+            weights, means[len(records)] = shares.loc[name].to_numpy(), group.mean[position]
+            if reason := _too_few(group, position, control, weights):
+                _unknown(record, reason, *HALVED, *COMPARED)
+            else:
+                lengths[len(records)] = np.linalg.norm(group.mean[position] - control.mean(weights))
+                _compare(record, group, position, control, weights, list(cells.var_names), perturbation_kind)
+            records.append(record)
+    n_targets = _correct_wrong_ways(records)
+    noise, of_noise = _compare_with_others(records, means, shares.to_numpy(), control)
+    _compare_batches(records, cells, labels, types, batches, lengths)
+    _compare_counts(records, cells, labels, types, batches)
+    for record in records:
+        if record["reliability"] is not None:
+            record["reliable"] = record["reliability"] >= minimum_reliability
     harmonized = cells.uns.get("harmonized", {})
+    dominant = _dominant_genes(harmonized)
+    medians = {f"median_{name}": _median(records, name) for name in ("reliability", "shared_response")}
+    unknown = {name: "it is known of no perturbation" for name, value in medians.items() if value is None}
+    unknown |= {"shared_control_noise": of_noise} if of_noise else {}
+    unknown |= {"dominant_genes": "cells.h5ad does not say"} if dominant is None else {}
+    problems, notes = _problems(records, dominant, unknown, perturbation_kind, n_targets)
     return {
         "dataset": dataset,
         "n_cells": cells.n_obs,
@@ -116,16 +165,39 @@ def data_card(
         "n_batches": int(cells.obs["batch"].nunique()),
         "n_cell_types": int(cells.obs["cell_type"].nunique()),
         "minimum_reliability": minimum_reliability,
-        "n_reliable": int(table["reliable"].sum()),
-        "median_reliability": float(table["reliability"].median()),
-        "median_shared_response": float(table["shared_response"].median()),
-        "shared_control_noise": _shared_control_noise(means, shares.to_numpy(), control),
+        "n_reliable": sum(record["reliable"] is True for record in records),
+        **medians,
+        "shared_control_noise": noise,
+        "dominant_genes": dominant,
+        "unknown": unknown,
+        "thresholds": THRESHOLDS,
         "values_evidence": str(harmonized.get("values_evidence", "")),
         "dropped_perturbations": _sentences(harmonized.get("dropped_perturbations", ())),
-        "problems": _sentences(harmonized.get("problems", ())) + _problems(table, perturbation_kind),
+        "problems": _sentences(harmonized.get("problems", ())) + problems,
+        "notes": notes,
         "repairs": _sentences(harmonized.get("repairs", ())),
-        "perturbations": table.astype(object).where(table.notna(), None).to_dict("records"),
+        "perturbations": records,
     }
+
+
+def _unknown(record: Record, reason: str, *names: str) -> None:
+    """Leave values out, and say why; the first reason stays."""
+    for name in names:
+        record[name] = None
+        record["unknown"].setdefault(name, reason)
+
+
+def _median(records: Sequence[Record], name: str) -> float | None:
+    known = [record[name] for record in records if record[name] is not None]
+    return float(np.median(known)) if known else None
+
+
+def _dominant_genes(harmonized: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    largest = harmonized.get("largest_shares_of_counts")
+    if largest is None:
+        return None
+    pairs = zip(largest["gene"], largest["share"], strict=True)
+    return [{"gene": str(gene), "share": float(share)} for gene, share in pairs if share > DOMINANT_SHARE]
 
 
 def _sentences(texts: Iterable[str]) -> list[str]:
@@ -164,7 +236,18 @@ class _Controls:
             self._blocks = np.where(np.isnan(self._blocks), self._mean[:, None], self._blocks)
             self._variance = (squares.reshape(shape).sum(axis=1) - total * self._mean**2) / np.maximum(total - 1, 1)
             self._scaled = scaled.reshape(shape).sum(axis=1) / total
-        self._variance, self._n = np.maximum(self._variance, 0), total[:, 0]
+        self._variance, self.n, self.types = np.maximum(self._variance, 0), total[:, 0], list(wanted)
+        self._alike = _no_spread(self._variance, squares.reshape(shape).sum(axis=1) / np.maximum(total, 1))
+
+    def too_few(self, weights: np.ndarray) -> str:
+        """Why cells of these shares of cell types cannot be compared with the controls; empty where they can."""
+        for weight, number, cell_type, alike in zip(weights, self.n, self.types, self._alike, strict=True):
+            of_type = f" of type {cell_type!r}" if len(self.types) > 1 else ""
+            if (weight > RARE_TYPE and number < FEWEST_CONTROLS) or (weight > 0 and number == 0):
+                return f"{_cells(int(number), 'control cell')}{of_type}, of {FEWEST_CONTROLS} at least"
+            if weight > RARE_TYPE and alike:
+                return f"all control cells{of_type} are alike"
+        return ""
 
     def _matched(self, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         used = weights > 0
@@ -183,15 +266,20 @@ class _Controls:
     def variances(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of a control cell, and of the matched mean of all of them."""
         used = weights > 0
-        of_mean = self._variance[used] / self._n[used, None]
+        of_mean = self._variance[used] / self.n[used, None]
         return self._matched(self._variance, weights), np.tensordot(weights[used] ** 2, of_mean, axes=1)
+
+    def effective_number(self, weights: np.ndarray) -> float:
+        """Of control cells behind the matched mean: 1 / sum of w^2 / n."""
+        used = weights > 0
+        return float(1 / (weights[used] ** 2 / self.n[used]).sum())
 
 
 class _Perturbed:
     """Sums over the cells of some perturbations, by block."""
 
     def __init__(self, cells: anndata.AnnData, rows_of: Mapping[str, np.ndarray], names: Sequence[str]):
-        self.group = np.full(cells.n_obs, -1)
+        self.names, self.group = list(names), np.full(cells.n_obs, -1)
         for number, name in enumerate(names):
             of_name = rows_of[name]
             self.group[of_name] = number * BLOCKS + blocks_of_cells(cells.obs_names[of_name], name)
@@ -210,6 +298,7 @@ class _Perturbed:
         self.mean = self._sums.sum(axis=1) / self.n_cells[:, None]
         excess = squares - self.n_cells[:, None] * self.mean**2
         self.variance = np.maximum(excess, 0) / np.maximum(self.n_cells - 1, 1)[:, None]
+        self.alike = _no_spread(self.variance, squares / self.n_cells[:, None])
 
     def _add_targets(self, chunk: sparse.csr_matrix, perturbation: np.ndarray) -> None:
         of_entry = np.repeat(perturbation, np.diff(chunk.indptr))
@@ -221,6 +310,11 @@ class _Perturbed:
         """[blocks with cells x genes]: the mean of each block minus that of its block of the controls."""
         filled = self.block_cells[position] > 0
         return self._sums[position, filled] / self.block_cells[position, filled, None] - control[filled]
+
+
+def _no_spread(variance: np.ndarray, mean_square: np.ndarray) -> np.ndarray:
+    """Mask [groups]: no gene varies, up to rounding."""
+    return (variance <= 1e-9 * mean_square).all(axis=1)
 
 
 def _groups(cells: anndata.AnnData, group: np.ndarray) -> Iterable[tuple[sparse.csr_matrix, np.ndarray]]:
@@ -246,13 +340,16 @@ def _halves(n: int) -> np.ndarray:
     return masks
 
 
-def split_half(deltas: np.ndarray, n_cells: np.ndarray) -> float:
-    """Mean correlation of the two halves of ``deltas`` [blocks x genes], weighted by their cells, over all ways."""
-    centred = deltas - deltas.mean(axis=1, keepdims=True)
-    return _mean_correlation(centred @ centred.T, n_cells)
+def split_half(products: np.ndarray, n_cells: np.ndarray) -> float:
+    """Mean correlation of two halves of the blocks over all ways to halve them.
 
-
-def _mean_correlation(products: np.ndarray, n_cells: np.ndarray) -> float:
+    Parameters
+    ----------
+    products
+        [blocks x blocks]: inner products of the blocks' deltas, each centred over genes.
+    n_cells
+        [blocks]: by which a block counts in its half.
+    """
     masks = _halves(len(n_cells))
     first, second = masks * n_cells, (1 - masks) * n_cells
     across = np.einsum("wi,ij,wj->w", first, products, second)
@@ -263,17 +360,14 @@ def _mean_correlation(products: np.ndarray, n_cells: np.ndarray) -> float:
 
 def _reliability(deltas: np.ndarray, block_cells: np.ndarray) -> dict[str, float]:
     n_cells = block_cells[block_cells > 0].astype(float)
-    k = len(n_cells)
-    if k < 4:  # too few to leave one out and still have two halves of more than one
-        value = split_half(deltas, n_cells) if k > 1 else np.nan
-        return {"reliability": value, "reliability_low": np.nan, "reliability_high": np.nan}
+    k = len(n_cells)  # FEWEST_HALVED at least
     centred = deltas - deltas.mean(axis=1, keepdims=True)
     products = centred @ centred.T
-    value = _mean_correlation(products, n_cells)
+    value = split_half(products, n_cells)
     rest = [np.delete(np.arange(k), left_out) for left_out in range(k)]
-    replicates = np.arctanh(_inside([_mean_correlation(products[np.ix_(r, r)], n_cells[r]) for r in rest]))
+    replicates = np.arctanh(_inside([split_half(products[np.ix_(r, r)], n_cells[r]) for r in rest]))
     error = np.sqrt((k - 1) / k * np.square(replicates - replicates.mean()).sum())
-    reach = stats.t.ppf(0.975, k - 1) * error
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, k - 1) * error
     low, high = np.tanh(np.arctanh(_inside(value)) + np.array([-reach, reach]))
     return {"reliability": value, "reliability_low": float(low), "reliability_high": float(high)}
 
@@ -282,31 +376,90 @@ def _inside(correlation: float | Sequence[float]) -> np.ndarray:
     return np.clip(correlation, -1 + 1e-9, 1 - 1e-9)
 
 
-def _targets(
-    group: _Perturbed, position: int, name: str, control: _Controls, weights: np.ndarray, genes: Sequence[str]
-) -> dict[str, Any]:
-    level, changes = control.scaled(weights), dict.fromkeys(genes_of(name))
-    n = group.n_cells[position]
-    for column, total in zip(group.columns[position], group.scaled[position], strict=True):
-        if column >= 0 and level[column] > 0:
-            changes[genes[column]] = float(np.log2((total + level[column]) / ((n + 1) * level[column])))
-    measured = [change for change in changes.values() if change is not None]
-    return {"target_log_fold_change": min(measured, key=abs, default=None), "targets": changes}
+def _too_few(group: _Perturbed, position: int, control: _Controls, weights: np.ndarray) -> str:
+    """Why a perturbation cannot be compared with the controls; empty where it can."""
+    n_cells = int(group.n_cells[position])
+    if n_cells < FEWEST:
+        return f"{_cells(n_cells)}, of {FEWEST} at least"
+    return "all its cells are alike" if group.alike[position] else control.too_few(weights)
 
 
-def _n_de_genes(group: _Perturbed, position: int, control: _Controls, weights: np.ndarray) -> int:
-    n = group.n_cells[position]
-    of_cell, of_mean = control.variances(weights)
+def _cells(number: int, noun: str = "cell") -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _compare(
+    record: Record,
+    group: _Perturbed,
+    position: int,
+    control: _Controls,
+    weights: np.ndarray,
+    genes: Sequence[str],
+    perturbation_kind: str,
+) -> None:
+    """Fill in what compares a perturbation's cells with the controls alone."""
+    if record["n_cells"] < FEWEST_HALVED:
+        _unknown(record, f"{_cells(record['n_cells'])}, of {FEWEST_HALVED} at least to halve them", *HALVED)
+    else:
+        record |= _reliability(group.deltas(position, control.blocks(weights)), group.block_cells[position])
+    n, (of_cell, of_mean) = record["n_cells"], control.variances(weights)
+    change = group.mean[position] - control.mean(weights)
     error = np.sqrt(np.maximum(group.variance[position], of_cell) / n + of_mean)
-    change = np.abs(group.mean[position] - control.mean(weights))
-    measurable = error > 0
-    p_values = 2 * stats.t.sf(change[measurable] / error[measurable], max(n - 1, 1))
-    return int((stats.false_discovery_control(p_values) <= FALSE_DISCOVERY_RATE).sum()) if len(p_values) else 0
+    freedom = max(min(n, control.effective_number(weights)) - 1, 1)
+    statistic = np.divide(change, error, out=np.zeros_like(change), where=error > 0)
+    p_values = 2 * stats.t.sf(np.abs(statistic[error > 0]), freedom)
+    found = stats.false_discovery_control(p_values) <= FALSE_DISCOVERY_RATE if len(p_values) else np.zeros(0)
+    record["n_de_genes"] = int(found.sum())
+
+    columns = group.columns[position][group.columns[position] >= 0]
+    level, total = control.scaled(weights)[columns], group.scaled[position][group.columns[position] >= 0]
+    for column, before, after in zip(columns, level, total, strict=True):
+        if before > 0:
+            record["targets"][genes[column]] = float(np.log2((after + before) / ((n + 1) * before)))
+    changes = [value for value in record["targets"].values() if value is not None]
+    if changes:
+        record["target_log_fold_change"] = min(changes, key=abs)
+    else:
+        why = "no control cell expresses its target" if len(columns) else "its target is not measured"
+        _unknown(record, why, "target_log_fold_change")
+    tested = columns[error[columns] > 0]
+    if perturbation_kind == "mixed" or not len(tested):
+        why = "targets may go either way" if perturbation_kind == "mixed" else "no cell expresses its target"
+        why = why if len(columns) else "its target is not measured"
+        _unknown(record, why, "target_wrong_way_p_value", "target_wrong_way")
+    else:
+        wrong = -statistic[tested] if perturbation_kind == "activation" else statistic[tested]
+        record["target_wrong_way_p_value"] = stats.t.sf(wrong, freedom)  # one for each target, until corrected
+
+
+def _correct_wrong_ways(records: Sequence[Record]) -> int:
+    """One corrected p-value for each perturbation; how many targets were tested."""
+    tested = [record for record in records if record["target_wrong_way_p_value"] is not None]
+    p_values = np.concatenate([record["target_wrong_way_p_value"] for record in tested] or [np.zeros(0)])
+    corrected = iter(stats.false_discovery_control(p_values) if len(p_values) else ())
+    for record in tested:
+        smallest = min(float(next(corrected)) for _ in record["target_wrong_way_p_value"])
+        record |= {"target_wrong_way_p_value": smallest, "target_wrong_way": smallest <= FALSE_DISCOVERY_RATE}
+    return len(p_values)
+
+
+def _compare_with_others(
+    records: Sequence[Record], means: np.ndarray, shares: np.ndarray, control: _Controls
+) -> tuple[dict[str, float | None], str]:
+    """Fill in ``shared_response``; returns ``shared_control_noise``, and why it is unknown (empty where it is not)."""
+    compared = [row for row, record in enumerate(records) if "n_de_genes" not in record["unknown"]]
+    if len(compared) < FEWEST:
+        why = f"{_cells(len(compared), 'perturbation')} to compare with one another, of {FEWEST} at least"
+        for record in records:
+            _unknown(record, why, "shared_response")
+        return {"same_controls": None, "disjoint_controls": None}, why
+    means, shares = means[compared], shares[compared]
+    for row, cosine in zip(compared, _shared_responses(means, shares, control), strict=True):
+        records[row]["shared_response"] = cosine
+    return _shared_control_noise(means, shares, control), ""
 
 
 def _shared_responses(means: np.ndarray, shares: np.ndarray, control: _Controls) -> list[float]:
-    if len(means) < 2:
-        return [np.nan] * len(means)
     first, second = means.copy(), means.copy()
     for row, weights in enumerate(shares):
         blocks = control.blocks(weights)
@@ -322,10 +475,6 @@ def _shared_responses(means: np.ndarray, shares: np.ndarray, control: _Controls)
 
 
 def _shared_control_noise(means: np.ndarray, shares: np.ndarray, control: _Controls) -> dict[str, float | None]:
-    """See :func:`data_card`; None where no perturbation has another one."""
-    if len(means) < 2:
-        return {"same_controls": None, "disjoint_controls": None}
-
     def by_block(position: int) -> np.ndarray:
         """[blocks x genes]: the delta against each block of the controls, centred over genes."""
         deltas = means[position] - control.blocks(shares[position])
@@ -345,12 +494,73 @@ def _shared_control_noise(means: np.ndarray, shares: np.ndarray, control: _Contr
     return {"same_controls": float(same), "disjoint_controls": float(disjoint)}
 
 
-def _batches(batches: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+def _compare_batches(
+    records: Sequence[Record],
+    cells: anndata.AnnData,
+    labels: np.ndarray,
+    types: np.ndarray,
+    batches: np.ndarray,
+    lengths: np.ndarray,
+) -> None:
+    """Fill in ``n_batches``, ``batch_distance``, ``batch_shift`` and ``confounded``."""
     counts = pd.crosstab(labels, batches)
     spread = counts.div(counts.sum(axis=1), axis=0)
-    perturbed = counts.index != CONTROL
-    distance = 0.5 * (spread[perturbed] - spread.loc[CONTROL]).abs().sum(axis=1)
-    return pd.DataFrame({"n_batches": (counts[perturbed] > 0).sum(axis=1), "batch_distance": distance})
+    shifts = _batch_shifts(cells, labels, types, batches, lengths)
+    for record, shift in zip(records, shifts, strict=True):
+        name = record["perturbation"]
+        record["n_batches"] = int((counts.loc[name] > 0).sum())
+        if counts.shape[1] == 1:
+            why = "no batch is stated" if batches[0] == UNSTATED else "a single batch"
+            _unknown(record, why, "batch_distance", "batch_shift", "confounded")
+        if "batch_distance" not in record["unknown"]:
+            record["batch_distance"] = float(0.5 * (spread.loc[name] - spread.loc[CONTROL]).abs().sum())
+        if np.isnan(shift):
+            why = f"no batch of its cells has {FEWEST_CONTROLS} controls of their type"
+            _unknown(record, why, "batch_shift", "confounded")
+        if "batch_shift" not in record["unknown"]:
+            record |= {"batch_shift": shift, "confounded": shift > BATCH_SHIFT}
+
+
+def _compare_counts(
+    records: Sequence[Record], cells: anndata.AnnData, labels: np.ndarray, types: np.ndarray, batches: np.ndarray
+) -> None:
+    """Fill in ``OF_COUNTS``: counts per cell against those of the controls of the same batches and cell types."""
+    if "n_counts" not in cells.obs:
+        logs = cells.uns.get("harmonized", {}).get("values") == "log1p"
+        why = "the file holds log values, no counts" if logs else "cells.h5ad has no obs['n_counts']"
+        for record in records:
+            _unknown(record, why, *OF_COUNTS)
+        return
+    counts = cells.obs["n_counts"].to_numpy(dtype=np.float64)
+    stratum, strata = pd.factorize(pd.MultiIndex.from_arrays([types, batches]))
+    of_control = pd.Series(counts[labels == CONTROL]).groupby(stratum[labels == CONTROL])
+    of_control = of_control.agg(["size", "mean", "var"]).reindex(range(len(strata)))
+    n_control, mean_control, variance_control = of_control.fillna(0).to_numpy().T
+    rows_of = pd.Series(labels).groupby(labels).indices
+    for record in records:
+        rows = rows_of[record["perturbation"]]
+        rows = rows[n_control[stratum[rows]] >= FEWEST]
+        if len(rows) < FEWEST:
+            why = f"{_cells(len(rows))} in a batch with {FEWEST} controls of the same type, of {FEWEST} at least"
+            _unknown(record, why, *OF_COUNTS)
+            continue
+        own, weights = counts[rows], np.bincount(stratum[rows], minlength=len(strata)) / len(rows)
+        used = weights > 0
+        expected = weights @ mean_control
+        # Squared errors of the logarithms of both means: the own one, and the parts of each batch and type.
+        parts = [own.var(ddof=1) / len(rows) / own.mean() ** 2]
+        parts += list(weights[used] ** 2 * variance_control[used] / n_control[used] / expected**2)
+        squared = sum(parts)
+        if squared == 0:
+            _unknown(record, "all cells have the same counts", *OF_COUNTS)
+            continue
+        within = [part**2 / (n - 1) for part, n in zip(parts, [len(rows), *n_control[used]], strict=True)]
+        freedom, tail = squared**2 / sum(within), (1 - CONFIDENCE) / 2 / len(records)
+        reach = stats.t.isf(tail, freedom) * np.sqrt(squared)
+        ratio = own.mean() / expected
+        low, high = ratio * np.exp([-reach, reach])
+        record |= {"counts_ratio": float(ratio), "counts_ratio_low": float(low), "counts_ratio_high": float(high)}
+        record["counts_differ"] = bool(low > 1 + COUNTS_CHANGE or high < 1 - COUNTS_CHANGE)
 
 
 def _batch_shifts(
@@ -367,8 +577,11 @@ def _batch_shifts(
         add_rows(sums, chunk, codes)
     sums = sums.reshape(len(strata), 2, -1)
     n = np.bincount(group[group >= 0], minlength=2 * len(strata)).reshape(len(strata), 2, 1)
-    known, from_mean = (n > 0).all(axis=(1, 2)), np.zeros_like(sums)  # batch mean minus that of its cell type, by half
-    for cell_type in type_of.unique():
+    known, from_mean = (
+        n.sum(axis=(1, 2)) >= FEWEST_CONTROLS,
+        np.zeros_like(sums),
+    )  # batch mean minus that of its cell type, by half
+    for cell_type in type_of[known].unique():
         here = known & (type_of == cell_type)
         from_mean[here] = sums[here] / n[here] - sums[here].sum(axis=0) / n[here].sum(axis=0)
     n_cells = pd.crosstab(labels, stratum).drop(CONTROL)
@@ -380,25 +593,64 @@ def _batch_shifts(
     return shifts
 
 
-def _problems(table: pd.DataFrame, perturbation_kind: str) -> list[str]:
-    problems = []
-    unreliable = table.loc[~table["reliable"], "perturbation"]
-    if len(unreliable):
-        problems.append(f"{_some(unreliable, len(table))} of unreliable response: half of the cells does not repeat it")
-    change = table["target_log_fold_change"].astype(float)
-    if perturbation_kind != "mixed":
-        wrong = change < 0 if perturbation_kind == "activation" else change > 0
-        if wrong.any():
-            way = "down" if perturbation_kind == "activation" else "up"
-            problems.append(f"{_some(table.loc[wrong, 'perturbation'], len(table))} whose target goes {way}")
-    elsewhere = table.loc[table["batch_distance"] > ELSEWHERE, "perturbation"]
-    if len(elsewhere):
-        problems.append(f"{_some(elsewhere, len(table))} mostly in other batches than the controls: confounded")
-    confounded = table.loc[table["confounded"], "perturbation"]
-    if len(confounded):
+def _problems(
+    records: Sequence[Record],
+    dominant: Sequence[Mapping[str, Any]] | None,
+    unknown: Mapping[str, str],
+    perturbation_kind: str,
+    n_targets: int,
+) -> tuple[list[str], list[str]]:
+    """What is wrong, and what need not be: sentences."""
+    table = pd.DataFrame(records)
+    problems, notes = _of_few(table, unknown), []
+
+    def some(chosen: pd.Series) -> str:
+        return _some(table.loc[chosen, "perturbation"], len(table)) if chosen.any() else ""
+
+    if found := some(table["reliable"] == False):  # noqa: E712 (None is unknown)
+        problems.append(f"{found} of unreliable response: half of the cells does not repeat it")
+    if found := some(table["target_wrong_way"] == True):  # noqa: E712
+        way = "down" if perturbation_kind == "activation" else "up"
+        test = f"one-sided Welch test, false discovery rate {100 * FALSE_DISCOVERY_RATE:.0f} % over {n_targets} targets"
+        if perturbation_kind == "knock-out":
+            notes.append(f"{found} whose target goes {way} ({test}): a knock-out need not lower the transcript")
+        else:
+            problems.append(f"{found} whose target goes {way} ({test})")
+    for gene in dominant or ():
         problems.append(
-            f"{_some(confounded, len(table))} whose response takes in a difference between batches: matching controls "
-            f"by batch too would move their mean by more than {100 * BATCH_SHIFT:.0f} % of its length"
+            f"{gene['gene']} has {100 * gene['share']:.0f} % of all counts: values are shares of a cell's counts, so "
+            "that where it changes, all other genes seem to change the other way"
+        )
+    differ = table[table["counts_differ"] == True]  # noqa: E712
+    if len(differ):
+        names = [
+            f"{name} x {ratio:.2f}" for name, ratio in zip(differ["perturbation"], differ["counts_ratio"], strict=True)
+        ]
+        problems.append(
+            f"{_some(names, len(table))} whose counts per cell differ by more than {100 * COUNTS_CHANGE:.0f} % from "
+            "those of controls of the same batches and cell types: changes of other genes may be of composition, since "
+            "values are shares of a cell's counts"
+        )
+    if found := some(table["batch_distance"].astype(float) > ELSEWHERE):
+        problems.append(f"{found} mostly in other batches than the controls: confounded")
+    if found := some(table["confounded"] == True):  # noqa: E712
+        problems.append(
+            f"{found} whose response takes in a difference between batches: matching controls by batch too would move "
+            f"their mean by more than {100 * BATCH_SHIFT:.0f} % of its length"
+        )
+    return problems, notes
+
+
+def _of_few(table: pd.DataFrame, unknown: Mapping[str, str]) -> list[str]:
+    """What too few cells, controls or perturbations leave unknown: sentences, one for each reason."""
+    problems = []
+    reasons = table["unknown"].map(lambda why: why.get("n_de_genes", why.get("reliability", "")))
+    for reason in dict.fromkeys(reasons[reasons != ""]):
+        found = _some(table.loc[reasons == reason, "perturbation"], len(table))
+        problems.append(f"{found} of unknown response: {reason}")
+    if "shared_control_noise" in unknown:
+        problems.append(
+            f"response that all share, and noise of the control mean, unknown: {unknown['shared_control_noise']}"
         )
     return problems
 
@@ -412,7 +664,7 @@ def _some(names: Iterable[str], total: int, shown: int = 5) -> str:
 def reliability_of(card: Mapping[str, Any]) -> pd.Series:
     """The split-half reliability of every perturbation of ``card.json``, by name."""
     table = pd.DataFrame(card["perturbations"]).set_index("perturbation")
-    return table["reliability"].rename("split-half reliability")
+    return table["reliability"].astype(float).rename("split-half reliability")
 
 
 def leakage_notes(splits: dict[str, pd.DataFrame], checkpoints: dict[str, str]) -> list[str]:

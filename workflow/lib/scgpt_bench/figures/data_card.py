@@ -26,73 +26,76 @@ from scgpt_bench.figures.style import (
     styled,
 )
 
-RELIABLE, UNRELIABLE = "#0072b2", "#d55e00"
+RELIABLE, UNRELIABLE, UNDECIDED = "#0072b2", "#d55e00", "#999999"
 SHOWN = 60  # perturbations that are named; beyond, dots without names
 
 
 @styled
 def reliability(perturbations: pd.DataFrame, minimum: float, title: str) -> Figure:
-    """Split-half reliability of every perturbation with its interval, the best first, and against its cells.
+    """Draw the split-half reliability of every perturbation with its interval, the best first, and against its cells.
 
     Parameters
     ----------
     perturbations
-        The records of ``card.json``: ``perturbation``, ``n_cells``, ``reliability``, its interval, ``reliable``.
+        The records of ``card.json``: ``perturbation``, ``n_cells``, ``reliability``, its interval, ``reliable``. Those
+        of unknown reliability come last, as crosses at the bottom.
     minimum
         The threshold of ``reliable``.
     """
     require(perturbations, ["perturbation", "n_cells", "reliability", "reliability_low", "reliable"], "card.json")
-    table = perturbations.sort_values("reliability", ascending=False, kind="stable", na_position="last")
+    numbers = ["n_cells", "reliability", "reliability_low", "reliability_high"]
+    table = perturbations.astype(dict.fromkeys(numbers, float))
+    table = table.sort_values("reliability", ascending=False, kind="stable", na_position="last")
+    values, is_reliable = table["reliability"].to_numpy(), (table["reliable"] == True).to_numpy()  # noqa: E712
+    known, total = np.isfinite(values), count(len(table), "perturbation")
+    unknown = f" ({(~known).sum()} unknown)" if not known.all() else ""
     figure = new_figure(
         WIDTH,
         3.9,
-        f"{title}: the response of {int(table['reliable'].sum())} of {count(len(table), 'perturbation')} repeats",
+        f"{title}: the response of {is_reliable.sum()} of {total} repeats{unknown}",
         "Correlation between the deltas of two halves of a perturbation's cells, each against its own half of the "
         f"controls (mean over all splits of ten blocks; bars: 95 % jackknife interval). Below {minimum:g} (dashed) a "
-        "response is flagged as unreliable: scores on it are mostly noise.",
+        "response is flagged as unreliable: scores on it are mostly noise. Unknown: too few cells or controls.",
     )
     ranked, by_cells = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 1]})
-    places, colours = np.arange(len(table)), np.where(table["reliable"], RELIABLE, UNRELIABLE)
-    values = table["reliability"].to_numpy(dtype=float)
-    bounds = table[["reliability_low", "reliability_high"]].to_numpy(dtype=float)
+    places, colours = np.arange(len(table)), np.where(is_reliable, RELIABLE, UNRELIABLE)
+    bounds = table[["reliability_low", "reliability_high"]].to_numpy()
     ranked.vlines(places, bounds[:, 0], bounds[:, 1], color=colours, linewidth=1 if len(table) <= SHOWN else 0.4)
     size = 14 if len(table) <= SHOWN else 4
-    for axes, x in ((ranked, places), (by_cells, table["n_cells"].to_numpy(dtype=float))):
-        axes.scatter(x, values, s=size, color=colours, zorder=3)
+    bottom = min(-0.3, np.nanmin(values, initial=0) - 0.1)
+    for axes, x in ((ranked, places), (by_cells, table["n_cells"].to_numpy())):
+        axes.scatter(x[known], values[known], s=size, color=colours[known], zorder=3)
+        axes.scatter(x[~known], np.full((~known).sum(), bottom + 0.05), s=size, color=UNDECIDED, marker="x")
         axes.axhline(minimum, color=INK, linewidth=0.7, linestyle="--")
         axes.axhline(0, color="#999999", linewidth=0.5)
-    handles = [
-        ranked.scatter([], [], s=14, color=colour, label=label)
-        for label, colour in (("reliable", RELIABLE), ("unreliable", UNRELIABLE))
-    ]
-    legend_above(ranked, 2, handles)
+    marks = (("reliable", RELIABLE, "o"), ("unreliable", UNRELIABLE, "o"), ("unknown", UNDECIDED, "x"))
+    _legend(ranked, marks if not known.all() else marks[:2])
     _name_columns(ranked, list(table["perturbation"]))
     ranked.set_ylabel("split-half reliability (correlation)")
     by_cells.set_xscale("log")
     by_cells.set_xlabel("cells")
-    by_cells.set_ylim(min(-0.3, np.nanmin(values, initial=0) - 0.1), 1.05)
-    say(
-        figure,
-        f"the responses of {int(table['reliable'].sum())} of {count(len(table), 'perturbation')} repeat; the median "
-        f"reliability is {np.nanmedian(values) if np.isfinite(values).any() else np.nan:.2f}.",
-    )
+    by_cells.set_ylim(bottom, 1.05)
+    median = f"the median reliability is {np.median(values[known]):.2f}" if known.any() else "no reliability is known"
+    unknown = f"; {(~known).sum()} are unknown" if known.any() and not known.all() else ""
+    say(figure, f"the responses of {is_reliable.sum()} of {total} repeat; {median}{unknown}.")
     return figure
 
 
 @styled
 def knock_down(perturbations: pd.DataFrame, perturbation_kind: str, title: str) -> Figure:
-    """How far each measured target moved in the cells in which it is perturbed.
+    """Draw how far each measured target moved in the cells in which it is perturbed.
 
     Parameters
     ----------
     perturbations
-        The records of ``card.json``: ``perturbation``, ``n_cells``, ``target_log_fold_change``.
+        The records of ``card.json``: ``perturbation``, ``n_cells``, ``target_log_fold_change``, ``target_wrong_way``.
     perturbation_kind
         Says which way a target is expected to go.
     """
-    require(perturbations, ["perturbation", "n_cells", "target_log_fold_change"], "card.json")
+    columns = ["perturbation", "n_cells", "target_log_fold_change", "target_wrong_way"]
+    require(perturbations, columns, "card.json")
     measured = perturbations.dropna(subset=["target_log_fold_change"])
-    table = measured.sort_values("target_log_fold_change", kind="stable")
+    table = measured.astype({"target_log_fold_change": float}).sort_values("target_log_fold_change", kind="stable")
     up = perturbation_kind == "activation"
     expected = {"activation": "up", "mixed": "either way"}.get(perturbation_kind, "down")
     without = len(perturbations) - len(table)
@@ -102,25 +105,40 @@ def knock_down(perturbations: pd.DataFrame, perturbation_kind: str, title: str) 
         f"{title}: do the targets move? ({perturbation_kind}: expected {expected})",
         "Expression of the perturbed gene, log2 of its mean (scaled counts) over that of the matched controls; of a "
         "combination, the gene that moved least. One average control cell is added, so that few cells show little. "
-        f"{count(without, 'perturbation')} without a measured target {'is' if without == 1 else 'are'} not shown. A "
-        "knock-out need not lower the transcript.",
+        f"{count(without, 'perturbation')} {'is' if without == 1 else 'are'} not shown: the target is not measured or "
+        "not expressed, or cells or controls are too few. Beyond chance: one-sided Welch test, false discovery rate "
+        "5 % over all targets. A knock-out need not lower the transcript.",
     )
     axes = figure.subplots()
-    values = table["target_log_fold_change"].to_numpy(dtype=float)
+    values = table["target_log_fold_change"].to_numpy()
     as_expected = np.ones(len(values), dtype=bool) if perturbation_kind == "mixed" else (values > 0) == up
-    colours = np.where(as_expected, RELIABLE, UNRELIABLE)
+    against = (table["target_wrong_way"] == True).to_numpy()  # noqa: E712
+    colours = np.select([against, as_expected], [UNRELIABLE, RELIABLE], UNDECIDED)
     axes.vlines(np.arange(len(table)), 0, values, color=colours, linewidth=1)
     axes.scatter(np.arange(len(table)), values, s=14 if len(table) <= SHOWN else 4, color=colours, zorder=3)
     axes.axhline(0, color=INK, linewidth=0.6)
     if len(table):
         _name_columns(axes, list(table["perturbation"]))
     else:
-        axes.text(0.5, 0.5, "no target was measured", transform=axes.transAxes, ha="center")
+        axes.text(0.5, 0.5, "no change of a target is known", transform=axes.transAxes, ha="center")
         axes.set_xticks([])
+    if perturbation_kind != "mixed" and len(table):
+        marks = (("as expected", RELIABLE, "o"), ("other way, within chance", UNDECIDED, "o"))
+        _legend(axes, (*marks, ("other way, beyond chance", UNRELIABLE, "o")))
     axes.set_ylabel("log2 fold change of the target")
-    moved = f"{int(as_expected.sum())} of {count(len(table), 'measured target')} moved as expected"
-    say(figure, f"{moved}; the median log2 fold change is {np.median(values) if len(values) else np.nan:.2f}.")
+    if len(table):
+        moved = f"{as_expected.sum()} of {count(len(table), 'measured target')} moved as expected"
+        other = "" if perturbation_kind == "mixed" else f", {against.sum()} the other way beyond chance"
+        say(figure, f"{moved}{other}; the median log2 fold change is {np.median(values):.2f}.")
+    else:
+        say(figure, "no change of a target is known.")
     return figure
+
+
+def _legend(axes: Axes, marks: Sequence[tuple[str, str, str]]) -> None:
+    """A legend of (label, colour, marker)."""
+    handles = [axes.scatter([], [], s=14, color=colour, marker=marker, label=label) for label, colour, marker in marks]
+    legend_above(axes, len(marks), handles)
 
 
 def _name_columns(axes: Axes, names: Sequence[str]) -> None:
@@ -136,32 +154,63 @@ def _name_columns(axes: Axes, names: Sequence[str]) -> None:
 
 
 def card_table(card: Mapping[str, Any]) -> pd.DataFrame:
-    """The perturbations of ``card.json``, one row each; ``targets`` are named without their changes."""
+    """The perturbations of ``card.json``, one row each; ``targets`` are named without their changes.
+
+    ``unknown`` names what is left empty, and why.
+    """
     table = pd.DataFrame(card["perturbations"])
     table["targets"] = table["targets"].map(lambda changes: ", ".join(changes))
+    table["unknown"] = table["unknown"].map(_reasons)
     return table
+
+
+def _reasons(unknown: Mapping[str, str]) -> str:
+    """``reliability, n_de_genes: 2 cells, of 3 at least``: each reason once."""
+    names_of: dict[str, list[str]] = {}
+    for name, reason in unknown.items():
+        names_of.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in names_of.items())
 
 
 def card_text(card: Mapping[str, Any], leakage: Sequence[str], of_splits: Sequence[str]) -> str:
     """``card.json`` as a piece of HTML for the report: what is wrong first, then what was measured."""
-    noise = card["shared_control_noise"]
+    noise, unknown = card["shared_control_noise"], card["unknown"]
+
+    def known(name: str, text: str) -> str:
+        return f"unknown: {unknown[name]}" if name in unknown else text
+
+    def number(value: float | None) -> str:
+        return "unknown" if value is None else f"{value:.2f}"
+
+    dominant = [f"{gene['gene']} ({100 * gene['share']:.0f} %)" for gene in card["dominant_genes"] or ()]
     facts = {
         "cells": f"{card['n_cells']:,}, {card['n_controls']:,} of them controls",
         "genes": f"{card['n_genes']:,}",
         "perturbations": f"{card['n_perturbations']:,}, {card['n_combinations']:,} of them combinations",
         "batches, cell types": f"{card['n_batches']}, {card['n_cell_types']}",
         "values": card["values_evidence"],
+        f"genes above {100 * card['thresholds']['dominant_share_of_counts']:.0f} % of all counts": known(
+            "dominant_genes", ", ".join(dominant) or "none"
+        ),
         "reliable responses": f"{card['n_reliable']} of {card['n_perturbations']} (split-half reliability of at least "
-        f"{card['minimum_reliability']:g}); median {card['median_reliability']:.2f}",
-        "shared response": f"cosine {card['median_shared_response']:.2f} (median) between one perturbation's response "
-        "and the mean response of all others",
-        "noise of the control mean": f"correlation {noise['same_controls']:.2f} (mean) between one perturbation's "
-        "response and the mean response of all others, which are measured against the same controls; "
-        f"{noise['disjoint_controls']:.2f} if the others had as many controls of their own",
+        f"{card['minimum_reliability']:g}); median {number(card['median_reliability'])}",
+        "shared response": known(
+            "median_shared_response",
+            f"cosine {number(card['median_shared_response'])} (median) between one perturbation's response and the "
+            "mean response of all others",
+        ),
+        "noise of the control mean": known(
+            "shared_control_noise",
+            f"correlation {number(noise['same_controls'])} (mean) between one perturbation's response and the mean "
+            "response of all others, which are measured against the same controls; "
+            f"{number(noise['disjoint_controls'])} if the others had as many controls of their own",
+        ),
         "left out for too few cells": ", ".join(card["dropped_perturbations"]) or "none",
+        "unknown with fewer than": _fewest(card["thresholds"]),
     }
     lists = (
         ("Problems", card["problems"]),
+        ("Notes", card["notes"]),
         ("Repairs", card["repairs"]),
         ("What test and training share", leakage),
         ("What splits leave out, or judge by few cells", of_splits),
@@ -170,6 +219,14 @@ def card_text(card: Mapping[str, Any], leakage: Sequence[str], of_splits: Sequen
         f"<h4>{title}</h4><ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts) or '<li>none</li>'}</ul>"
         for title, texts in lists
     ) + facts_table("Measured", facts)
+
+
+def _fewest(thresholds: Mapping[str, float]) -> str:
+    return (
+        f"{thresholds['fewest_cells']} cells of a perturbation ({thresholds['fewest_cells_halved']} where they are "
+        f"halved), {thresholds['fewest_controls_of_a_cell_type']} controls of a cell type that is more than "
+        f"{100 * thresholds['rare_cell_type']:.0f} % of them, {thresholds['fewest_perturbations']} perturbations"
+    )
 
 
 def facts_table(heading: str, facts: Mapping[str, str]) -> str:

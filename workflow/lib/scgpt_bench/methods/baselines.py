@@ -19,6 +19,7 @@ from scipy.sparse import linalg as sparse_linalg
 
 from scgpt_bench import __version__
 from scgpt_bench.data.controls import matched_control_mean
+from scgpt_bench.data.enough import FEWEST
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.pseudobulk import cells_of, group_means
@@ -252,7 +253,7 @@ def knn(
     (:func:`coexpression`). A combination has the sum of its genes' vectors. Ties go to the name that sorts first. A
     training perturbation without any vector is nobody's neighbour: fewer than ``neighbours`` are averaged where fewer
     have one. A perturbation without any vector gets the mean of all training perturbations, as all do where none of
-    those has a vector, and a note says so.
+    those has a vector, and a note says so: as where fewer than ``FEWEST`` control cells show any co-expression.
     """
     rows = coexpression(training.controls, components) if embeddings is None else embeddings
     train_rows, _ = _perturbation_rows(training.perturbations, rows)
@@ -267,7 +268,8 @@ def knn(
     values[unknown] = training.shifts.mean(axis=0)
     notes, _ = _without_vector(missing)
     not_asked = [test.perturbations[i] for i in np.flatnonzero(unknown)]
-    return Shifts(values, notes | dict.fromkeys(not_asked, "no vector: mean of all training perturbations"), not_asked)
+    why = "no vector" if rows.shape[1] else f"no co-expression in {training.controls.n_obs} control cells"
+    return Shifts(values, notes | dict.fromkeys(not_asked, f"{why}: mean of all training perturbations"), not_asked)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -279,7 +281,7 @@ def coexpression(controls: anndata.AnnData, components: int) -> pd.DataFrame:
     """Gene vectors [genes x components] whose cosine is the correlation of two genes over control cells, denoised.
 
     Principal components of control expression, centred within cell type and scaled to unit variance per gene. Genes
-    without variance have no row.
+    without variance have no row; nor has any gene where fewer than ``FEWEST`` cells or genes vary.
     """
     types = pd.Categorical(controls.obs["cell_type"].astype(str))
     X = sparse.csr_matrix(controls.X, dtype=np.float64)
@@ -287,6 +289,8 @@ def coexpression(controls: anndata.AnnData, components: int) -> pd.DataFrame:
     squares = np.bincount(X.indices, weights=np.square(X.data), minlength=X.shape[1])
     variances = np.maximum(squares - n_cells @ np.square(means), 0) / X.shape[0]
     varying = np.flatnonzero(variances > 1e-12)
+    if min(X.shape[0], len(varying)) < FEWEST:
+        return pd.DataFrame(index=controls.var_names[:0])
     X, means, deviations = X[:, varying], means[:, varying], np.sqrt(variances[varying])
 
     def forward(v: np.ndarray) -> np.ndarray:

@@ -281,6 +281,7 @@ def warnings(run: Run) -> list[tuple[str, str]]:
     """What limits the verdicts, as (what, why it matters), the most important first."""
     of_scgpt = [statement for statement in run.statements if "load_report" in statement.says]
     found = [*_of_source(run), *_of_weights(run.statements), *_of_baselines(run), *_of_copies(run), *_of_data(run)]
+    found += [*_of_few_cells(run), *_of_composition(run)]
     found += [*_of_control_noise(run), *_of_batches(run), *_of_classes(run), *_of_shared_genes(run)]
     found += [*_of_genes(run.statements), *_of_gaps(run), *_of_recipe(run.published, of_scgpt)]
     return list(dict.fromkeys(found))
@@ -409,6 +410,40 @@ def _of_data(run: Run) -> Iterable[tuple[str, str]]:
                 f"Unreliable perturbations: {dataset}",
                 f"{len(poor)} of {len(tested)} have a response that two halves of their own cells do not agree on "
                 f"({_listed(poor, NAMED)}): their scores are mostly noise.",
+            )
+
+
+def _of_few_cells(run: Run) -> Iterable[tuple[str, str]]:
+    """What a data card leaves unknown for want of cells or controls; it is no number that a warning could name."""
+    for dataset, card in run.cards.items():
+        why = {entry["perturbation"]: entry["unknown"].get("reliability") for entry in card["perturbations"]}
+        unknown = {name: reason for name, reason in why.items() if reason}
+        if unknown:
+            reasons = "; ".join(dict.fromkeys(unknown.values()))
+            yield (
+                f"Unknown reliability: {dataset}",
+                f"Nothing says whether the responses of {len(unknown)} of {len(why)} perturbations "
+                f"({_listed(list(unknown), NAMED)}) are more than noise: {reasons}.",
+            )
+
+
+def _of_composition(run: Run) -> Iterable[tuple[str, str]]:
+    for dataset, card in run.cards.items():
+        shares = [
+            f"{gene['gene']} has {100 * gene['share']:.0f} % of all counts" for gene in card["dominant_genes"] or ()
+        ]
+        differ = [
+            f"{entry['perturbation']} x {entry['counts_ratio']:.2f}"
+            for entry in card["perturbations"]
+            if entry["counts_differ"]
+        ]
+        if differ:
+            shares.append(f"counts per cell differ from the controls' ({_listed(differ, NAMED)})")
+        if shares:
+            yield (
+                f"Composition: {dataset}",
+                f"{'; '.join(shares)}. Expression is a share of a cell's counts: where these change, other genes seem "
+                "to change the other way.",
             )
 
 
