@@ -13,6 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
+from scgpt_bench.data import containers
+from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO
 from scgpt_bench.data.download import fetch, recorded_sha256
 from scgpt_bench.errors import InputError
 
@@ -232,6 +234,7 @@ PAGE = b"<!DOCTYPE html>\n<html>Are you a robot?</html>"
         ("h5ad", b"", "an empty file"),
         ("torch", b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "a pointer of Git LFS"),
         ("json", PAGE, "a web page"),
+        ("csv", PAGE, "a web page"),
     ],
 )
 def test_nothing_is_recorded_of_another_kind_of_file_and_it_is_fetched_again(server, tmp_path, form, first, words):
@@ -242,6 +245,7 @@ def test_nothing_is_recorded_of_another_kind_of_file_and_it_is_fetched_again(ser
         "sceptre_rda": gzip.compress(b"RDX3\nX\n"),
         "torch": zipped(tmp_path, "archive/data.pkl"),
         "json": b'{"embsize": 8}',
+        "csv": b"feature_id,feature_name\nENSG00000115415,STAT1\n",
     }[form]
     address, requests = server((first, first), (content, content))
     destination = tmp_path / "resources" / "source"
@@ -253,6 +257,11 @@ def test_nothing_is_recorded_of_another_kind_of_file_and_it_is_fetched_again(ser
     assert destination.read_bytes() == content
     assert len(requests) == 2
     assert recorded_sha256(destination, None) == hashlib.sha256(content).hexdigest()
+
+
+def test_every_file_of_a_checkpoint_has_a_format():
+    assert set(containers.FORMATS_OF_CHECKPOINT) == {*CHECKPOINT_FILES, GENE_INFO}
+    assert set(containers.FORMATS_OF_CHECKPOINT.values()) <= set(containers.EXPECTED)
 
 
 def h5ad(folder):

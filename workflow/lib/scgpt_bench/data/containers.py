@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scgpt_bench.data import tenx_files
-from scgpt_bench.data.catalogue import GENERATED
+from scgpt_bench.data.catalogue import FORMATS, GENE_INFO, GENERATED
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import first_line
 
@@ -25,8 +25,9 @@ EXPECTED = {
     GENERATED: "an AnnData file (h5ad)",
     "torch": "a checkpoint of PyTorch",
     "json": "JSON",
+    "csv": "a comma-separated table",
 }
-FORMATS_OF_CHECKPOINT = {"best_model.pt": "torch", "args.json": "json", "vocab.json": "json"}
+FORMATS_OF_CHECKPOINT = {"best_model.pt": "torch", "args.json": "json", "vocab.json": "json", GENE_INFO: "csv"}
 _HEAD = 4096
 _LISTED = 5  # names shown of a container
 
@@ -46,7 +47,7 @@ def check(path: str | Path, form: str, source: str | Path | None = None) -> None
     Parameters
     ----------
     form
-        One of the data-set table, or ``torch`` or ``json`` of checkpoints.
+        One of the data-set table, or ``torch``, ``json`` or ``csv`` of checkpoints.
     source
         What the error calls the file; ``path`` unless given.
 
@@ -61,8 +62,8 @@ def check(path: str | Path, form: str, source: str | Path | None = None) -> None
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(source, "file", first_line(error), EXPECTED[form]) from None
     if kind.form != ("h5ad" if form == GENERATED else form):
-        advice = f"format {kind.form!r} in the data-set table reads this" if kind.form in EXPECTED else kind.advice
-        advice = "" if kind.form in ("torch", "json") or form in ("torch", "json") else advice
+        advice = f"format {kind.form!r} in the data-set table reads this" if kind.form in FORMATS else kind.advice
+        advice = advice if form in FORMATS else ""
         raise InputError(source, "file", kind.words, EXPECTED[form] + (f"; {advice}" if advice else ""))
 
 
@@ -142,7 +143,11 @@ def _text(head: bytes) -> _Kind:
         return _Kind(f"bytes of no known kind, beginning with {head[:8].hex(' ')}")
     for separator, words in {"\t": "tab-separated", ",": "comma-separated", ";": "semicolon-separated"}.items():
         if separator in first:
-            return _Kind(f"a {words} table", advice="AnnData can be made of it in Python, and written as h5ad")
+            return _Kind(
+                f"a {words} table",
+                "csv" if separator == "," else None,
+                advice="AnnData can be made of it in Python, and written as h5ad",
+            )
     return _Kind(f"text that begins with {first[:40]!r}")
 
 

@@ -1,0 +1,128 @@
+"""Any number of perturbations fits into every file: 5,000 in one split, with names of realistic length."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scgpt_bench.data import controls, splits
+from scgpt_bench.data.catalogue import Dataset
+from scgpt_bench.data.harmonize import write_harmonized
+from scgpt_bench.data.on_disk import open_h5ad
+from scgpt_bench.data.readers import read
+from scgpt_bench.evaluation import cell_metrics, differential_expression, metrics, pseudobulk
+from scgpt_bench.evaluation.data_card import data_card
+from scgpt_bench.files import read_h5ad, write_h5ad, write_json, write_table
+from scgpt_bench.methods import baselines, benchmark_controls, imported, predictions
+from scgpt_bench.scgpt import arms, checkpoint, vocabulary
+
+N = 5000
+GENES = [f"G{number}" for number in range(12)]
+NAMES = [f"ENSG{number:011d}" if number % 2 else f"HNRNPA2B{number}_ENST{number:011d}" for number in range(N)]
+ROW = Dataset(
+    name="drop", address="drop", format="h5ad", values="counts", target_sum=36.0, perturbation_column="gene",
+    control_label="NT", perturbation_kind="interference",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """cells.h5ad, split.tsv and controls.h5ad, as the workflow writes them."""
+    folder = tmp_path_factory.mktemp("many")
+    labels = np.array(["NT"] * 60 + [name for name in [*NAMES, *GENES] for _ in range(2)])
+    X = sparse.csr_matrix(np.random.default_rng(0).poisson(3, (len(labels), 12)).astype(np.float32))
+    obs = pd.DataFrame({"gene": labels}, index=[f"cell{number}" for number in range(len(labels))])
+    anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=GENES)).write_h5ad(folder / "drop.h5ad")
+    write_harmonized(read(folder / "drop.h5ad", ROW), ROW, folder / "cells.h5ad", minimum_cells=2)
+    cells = open_h5ad(folder / "cells.h5ad")
+    roles = pd.DataFrame({"perturbation": [*NAMES, *GENES], "role": ["test"] * N + ["train"] * 12})
+    write_table(roles, folder / "fixed.tsv")
+    split = splits.read_split_file(folder / "fixed.tsv", cells.obs["perturbation"].unique())
+    write_table(split, folder / "split.tsv")
+    options = {"per_perturbation": 2, "seed": 1, "dataset": "drop", "split_name": "fixed"}
+    write_h5ad(
+        controls.control_cells(cells, controls.draw_controls(cells.obs, split, **options)), folder / "controls.h5ad"
+    )
+    return folder, split
+
+
+@pytest.fixture(scope="module")
+def measured(files):
+    """truth.h5ad"""
+    folder, split = files
+    cells = open_h5ad(folder / "cells.h5ad")
+    truth = pseudobulk.truth(cells, split)
+    of_truth = pseudobulk.cells_of(cells, ["control", *truth.obs_names])
+    truth.layers["de_rank"] = differential_expression.de_ranks(of_truth, truth)
+    truth.layers["de_rank_half_b"] = differential_expression.de_ranks(of_truth, truth, halved=True)
+    cell_metrics.add_cell_space(truth, of_truth)
+    write_h5ad(truth, folder / "truth.h5ad")
+    return read_h5ad(folder / "truth.h5ad")
+
+
+def test_controls_keep_the_mean_that_each_is_compared_with(files):
+    folder, split = files
+    drawn = read_h5ad(folder / "controls.h5ad")
+    assert drawn.n_obs == 2 * N
+    means = controls.control_means_of(drawn)
+    assert list(means.index) == sorted(NAMES)
+    expected = controls.matched_control_mean(open_h5ad(folder / "cells.h5ad"), means.index)
+    np.testing.assert_array_equal(means.to_numpy(), expected)
+
+
+def scored(folder, split, truth, predicted, method):
+    """Through predictions.h5ad and pseudobulk.h5ad to metrics."""
+    drawn = read_h5ad(folder / "controls.h5ad")
+    predictions.write_predictions(folder / "predictions.h5ad", predicted, drawn.obs, drawn.var_names, method)
+    read_back = predictions.read_predictions(folder / "predictions.h5ad", truth.var_names, split)
+    write_h5ad(pseudobulk.pseudobulk(read_back), folder / "pseudobulk.h5ad")
+    means = read_h5ad(folder / "pseudobulk.h5ad")
+    assert predictions.method_of(means) == method
+    table = metrics.score(means, truth)
+    assert set(table["perturbation"]) == set(NAMES)
+
+
+def test_truth_predictions_and_their_means_are_written_and_scored(files, measured):
+    folder, split = files
+    assert list(measured.obs_names) == sorted(NAMES)
+    drawn = read_h5ad(folder / "controls.h5ad")
+    predicted, method = baselines.predict(open_h5ad(folder / "cells.h5ad"), split, drawn, kind="train-mean")
+    scored(folder, split, measured, predicted, {**method, "predicted_as_no_change": NAMES})
+
+
+def test_benchmark_controls_and_predictions_of_others(files, measured):
+    folder, split = files
+    drawn, cells = read_h5ad(folder / "controls.h5ad"), open_h5ad(folder / "cells.h5ad")
+    for kind in ("shuffled", "technical-duplicate"):
+        predicted, method = benchmark_controls.predict(cells, drawn, measured, kind, 0, None)
+        predictions.write_predictions(folder / "known.h5ad", predicted, drawn.obs, drawn.var_names, method)
+    test = baselines.conditions_to_predict(cells, split)
+    obs = pd.DataFrame({"perturbation": NAMES}, index=NAMES)
+    anndata.AnnData(np.ones((N, 12), dtype=np.float32), obs=obs, var=pd.DataFrame(index=GENES)).write_h5ad(
+        folder / "others.h5ad"
+    )
+    labels = Dataset(**{**ROW.row, "perturbation_column": "perturbation", "control_label": "control"})
+    missing = {"missing_perturbations": "refuse", "missing_genes": "refuse"}
+    X, obs, method = imported.import_predictions(folder / "others.h5ad", labels, drawn, test, **missing)
+    predictions.write_predictions(folder / "imported.h5ad", X, obs, drawn.var_names, method)
+    assert set(read_h5ad(folder / "imported.h5ad").obs["perturbation"]) == set(NAMES)
+
+
+def test_scgpt_names_every_perturbation_that_it_cannot_ask_about(files, measured):
+    folder, split = files
+    tokens = {name: position for position, name in enumerate([*GENES, "<pad>", "<cls>", "<eoc>"])}
+    checkpoint.initialize(folder / "tiny", {"embsize": 8, "nlayers": 1, "nheads": 2, "d_hid": 6}, tokens, seed=1)
+    drawn = read_h5ad(folder / "controls.h5ad")
+    alignment = vocabulary.align(drawn.var_names, vocabulary.read_vocabulary(folder / "tiny" / "vocab.json"))
+    options = arms.Prompted(draws=1)
+    predicted, method = arms.prompted(drawn, alignment, folder / "tiny", options, seed=0, activated=False)
+    scored(folder, split, measured, predicted, method)
+    assert len(method["predicted_as_no_change"]) == N
+
+
+def test_the_card(files):
+    folder, _ = files
+    cells = open_h5ad(folder / "cells.h5ad", uns=["harmonized"])
+    card = data_card(cells, dataset="drop", perturbation_kind="interference", minimum_reliability=0.3)
+    write_json(card, folder / "card.json")
