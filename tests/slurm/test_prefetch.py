@@ -13,7 +13,12 @@ import yaml
 
 from snakemake_checkout import copy_of_checkout
 
-CHECKPOINT = {"best_model.pt": b"weights", "args.json": b"{}", "vocab.json": b'{"<pad>": 0}', "gene_info.csv": b"a,b"}
+CHECKPOINT = {
+    "best_model.pt": b"\x80\x02weights",
+    "args.json": b"{}",
+    "vocab.json": b'{"<pad>": 0}',
+    "gene_info.csv": b"a,b",
+}
 COLUMNS = ("name", "address", "sha256", "format", "values", "target_sum", "perturbation_column", "control_label")
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import yaml
 
-FILES = {"best_model.pt": b"weights", "args.json": b"{}", "vocab.json": b'{"<pad>": 0}'}
+FILES = {"best_model.pt": b"\x80\x02weights", "args.json": b"{}", "vocab.json": b'{"<pad>": 0}'}
 GENE_INFO = b"feature_id,feature_name\n"
 
 
