@@ -220,6 +220,28 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(ours, monkeypa
     assert max(sizes) > 1
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
+    ],
+)
+def test_a_lack_of_memory_is_known_by_every_name(said):
+    assert inference._out_of_memory(RuntimeError(said))
+    assert not inference._out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+
+
+def test_a_token_without_a_row_is_an_error_before_it_reaches_the_device(ours, monkeypatch):
+    cells, perturbations, genes = many_pairs()
+    told = inference.conditions(perturbations, align(genes, VOCABULARY), VOCABULARY)
+    monkeypatch.setattr(torch.nn.Embedding, "forward", lambda *arguments: pytest.fail("the device was asked"))
+    with pytest.raises(IndexError, match=r"token ids without a row of the gene embedding: \[99999\]"):
+        next(inference.predict(ours, cells, perturbations, told, [99999] * len(genes)))
+
+
 def test_another_error_is_not_taken_for_a_lack_of_memory(ours, monkeypatch):
     def broken(self, *arguments):
         raise RuntimeError("shape mismatch")

@@ -130,8 +130,20 @@ def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):
     assert np.abs(change).max() > 1e-4
     assert method["predicted_as_no_change"] == []
     assert method["targets"] == "silenced"
+    assert method["zeros_in_pretraining"] is False
     assert method["raised_without_expression"] == []
     assert method["targets_already_as_prompted"] == []
+
+
+@pytest.mark.parametrize("seen", [True, False, None])
+def test_prompts_say_whether_pretraining_had_the_zeros_that_they_have(experiment, tmp_path, caplog, seen):
+    _, _, drawn, alignment, folder = experiment
+    folder = shutil.copytree(folder, tmp_path / "zeros")
+    arguments = checkpoint.read_arguments(folder) | {"include_zero_genes": seen}
+    (folder / "args.json").write_text(json.dumps(arguments))
+    _, method = arms.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False)
+    assert method["zeros_in_pretraining"] is bool(seen)
+    assert ("value 0, which this checkpoint has not seen" in caplog.text) is not seen or seen is None
 
 
 def silenced(drawn, columns):

@@ -126,11 +126,11 @@ def test_a_model_with_linear_attention_is_refused(folder, tensors):
 
 
 CONTAINERS = {
-    "a Git LFS pointer in place of the file": b"version https://git-lfs.example/spec/v1\noid sha256:00\nsize 205\n",
-    "a web page": b"\n<!DOCTYPE html><html>Virus scan warning</html>",
-    "a gzip archive": b"\x1f\x8b\x08" + bytes(90),
-    "an HDF5 file": b"\x89HDF\r\n\x1a\n" + bytes(90),
-    "a JSON file": b'{"embsize": 512, "nheads": 8, "nlayers": 12}',
+    "a pointer of Git LFS": b"version https://git-lfs.example/spec/v1\noid sha256:00\nsize 205\n",
+    "a web page (HTML)": b"\n<!DOCTYPE html><html>Virus scan warning</html>",
+    "a tar archive": bytes(257) + b"ustar" + bytes(90),
+    "an empty file": b"",
+    "JSON": b'{"embsize": 512, "nheads": 8, "nlayers": 12}',
 }
 
 
@@ -148,7 +148,7 @@ def test_archives_of_other_programs_are_named(folder):
         checkpoint.read(folder)
     with zipfile.ZipFile(folder / "best_model.pt", "w") as archive:
         archive.writestr("scGPT_human/best_model.pt", "x")
-    with pytest.raises(InputError, match=r"found a zip archive of scGPT_human/best_model\.pt"):
+    with pytest.raises(InputError, match=r"found a zip of 'scGPT_human/best_model\.pt'"):
         checkpoint.read(folder)
 
 

@@ -490,7 +490,7 @@ def test_the_report_lists_the_deviations_from_the_published_recipe_that_are_in_f
 ):
     published = {"keep_targets": False, "select": "pearson", "pair_within": []}
     published |= {"redraw_controls": False, "control_pairs": True}
-    always = {"precision", "unmeasured targets"}
+    always = {"precision", "perturbations without a token", "unmeasured targets"}
     assert set(finetuned[1]["deviations"]) == always | set(published)
     report = run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, epochs=1, **published))
     assert set(report["deviations"]) == always
@@ -507,7 +507,8 @@ def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_te
         assert f'"{name}": ' in recipe_of_report
     said = {"finetuning": {"options": asdict(OPTIONS), "deviations": finetuning.deviations(OPTIONS)}}
     ((_, why),) = summary._of_recipe({}, [summary.Statement("drop", "fold0", "tuned", 30, said)])
-    assert "precision; unmeasured targets. config/README.md says how those with a value come back; the others" in why
+    names = "precision; perturbations without a token; unmeasured targets"
+    assert f"{names}. config/README.md says how those with a value come back; the others" in why
 
 
 def test_training_without_a_perturbed_gene_in_the_vocabulary_is_refused(cells, folder, vocabulary, tmp_path):

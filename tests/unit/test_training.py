@@ -340,6 +340,7 @@ def test_gradients_are_clipped_to_the_limit_and_the_norm_before_is_reported():
 
 def test_learning_rates_follow_their_schedules():
     cosine = training.cosine_with_warm_up(1.0, 10, 110)
+    assert [cosine(0, step) for step in range(3)] == [0.1, 0.2, 0.3]  # upstream: 0, 0.1, 0.2, as pretraining declares
     assert [cosine(0, step) for step in (0, 9, 10)] == [0.1, 1.0, 1.0]
     assert cosine(0, 60) == pytest.approx(0.5)
     assert cosine(0, 110) == pytest.approx(0.0)

@@ -101,12 +101,14 @@ def test_the_identifiers_of_a_checkpoints_genes_are_used_where_it_comes_with_the
     assert "gene_info.csv" not in plan()
     (folder / "gene_info.csv").write_bytes(GENE_INFO)
     assert "output: resources/checkpoints/own/gene_info.csv" in plan()
-    row = [f"{server}/gene_info.csv", hashlib.sha256(GENE_INFO).hexdigest(), str(len(GENE_INFO)), "MIT", "a test"]
+    row = [str(folder / "gene_info.csv"), hashlib.sha256(GENE_INFO).hexdigest(), str(len(GENE_INFO)), "MIT", "a test"]
     with open(checkout.path / "checkpoints.tsv", "a") as table:
         table.write("\t".join(["served", "gene_info.csv", *row]) + "\n")
     planned = plan()
     for name in ("served", "own"):
         assert f"vocab.json, resources/checkpoints/{name}/gene_info.csv" in planned
+    checkout.snakemake("resources/checkpoints/served/gene_info.csv", "--configfile", "study.yaml")
+    assert (checkout.path / "resources" / "checkpoints" / "served" / "gene_info.csv").read_bytes() == GENE_INFO
 
 
 def test_safetensors_of_ones_own_are_taken_and_other_names_refused(checkout, server, tmp_path_factory):

@@ -7,10 +7,12 @@ with logged(snakemake.log[0]):
     from scgpt_bench.scgpt import vocabulary
 
     genes = read_h5ad(snakemake.input.cells, backed=True).var
+    tokens = vocabulary.read_vocabulary(snakemake.input.vocabulary)
     table = vocabulary.align(
         genes.index,
-        vocabulary.read_vocabulary(snakemake.input.vocabulary),
+        tokens,
         genes.get("gene_id"),
         vocabulary.read_gene_info(snakemake.input.gene_info) if snakemake.input.gene_info else None,
     )
+    vocabulary.refuse_unrelated(snakemake.input.vocabulary, tokens, table)
     write_table(table, snakemake.output[0])

@@ -28,6 +28,7 @@ EXPECTED = {
     "csv": "a comma-separated table",
 }
 FORMATS_OF_CHECKPOINT = {"best_model.pt": "torch", "args.json": "json", "vocab.json": "json", GENE_INFO: "csv"}
+SAFETENSORS = "a safetensors file"
 _HEAD = 4096
 _LISTED = 5  # names shown of a container
 
@@ -58,7 +59,7 @@ def check(path: str | Path, form: str, source: str | Path | None = None) -> None
     """
     source, path = source or path, Path(path)
     try:
-        kind = _folder(path) if path.is_dir() else _file(path)
+        kind = _folder(path) if path.is_dir() else kind_of_file(path)
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(source, "file", first_line(error), EXPECTED[form]) from None
     if kind.form != ("h5ad" if form == GENERATED else form):
@@ -79,7 +80,8 @@ def _zarr(words: str) -> _Kind:
     return _Kind(words, advice="import anndata; anndata.read_zarr(path).write_h5ad('drop.h5ad') makes one")
 
 
-def _file(path: Path) -> _Kind:
+def kind_of_file(path: Path) -> _Kind:
+    """What a file is; ``form`` is ``torch`` for what PyTorch or safetensors may have written."""
     import h5py
 
     with path.open("rb") as file:
@@ -131,6 +133,8 @@ def _content(head: bytes) -> _Kind:
         return _Kind("a Python pickle", "torch")
     if head.lower().startswith(b"%%matrixmarket"):
         return _Kind("a Matrix Market file", advice="format '10x_mtx' reads its folder")
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:  # the length of a header, and the header
+        return _Kind(SAFETENSORS, "torch")
     if text.startswith((b"{", b"[")):
         return _Kind("JSON", "json")
     return _text(head)

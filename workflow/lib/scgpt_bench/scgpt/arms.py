@@ -7,6 +7,7 @@ told about.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from scgpt_bench.scgpt import (
     vocabulary,
 )
 from scgpt_bench.scgpt.binning import bin_cells
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,11 +150,15 @@ def prompted(
         predicted[rows if keep_cells else number] = moved if keep_cells else mean_cell(moved, own)
     loaded = {name: tensor for name, tensor in weights.tensors.items() if name in network.state_dict()}
     report = checkpoint.load_report(weights, loaded, {}, seed)
+    zeros_seen = weights.arguments.get("include_zero_genes") is True  # upstream's pretraining has no such option
+    if not zeros_seen:
+        log.warning("prompts have genes of value 0, which this checkpoint has not seen: pretrained on expressed genes")
     raised = f"raised to quantile {options.target_quantile} of their bins in the control cells that express them"
     method = {
         **_statement(weights, report, told, alignment, device, torch.float32),  # nothing here runs in autocast
         "options": dataclasses.asdict(options),
         "targets": raised if activated else "silenced",
+        "zeros_in_pretraining": zeros_seen,
         "raised_without_expression": unexpressed,
         "predicted_as_no_change": unprompted,
         "targets_already_as_prompted": already,

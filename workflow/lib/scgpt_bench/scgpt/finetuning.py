@@ -43,6 +43,7 @@ DEVIATIONS = {
     "redraw_controls": "the control cell of a pair is drawn anew in every epoch; false: drawn once, as published",
     "control_pairs": "every pair has a perturbed cell; true: each control cell is paired with itself too, as published",
     "precision": "bf16 without loss scaling on GPUs that have it, fp32 elsewhere; published: fp16 with loss scaling",
+    "perturbations without a token": "are left out of training and validation; published: trained as flagged <pad>",
     "unmeasured targets": "enter as tokens with value 0 and the flag, outside the loss; published: IndexError",
 }
 
@@ -283,6 +284,7 @@ def finetune(
         raise InputError("configuration", "batch_size", str(options.batch_size), expected)
     tokens_in_use = inference.tokens_in_use(told, vocabulary)
     generator, load_report = start(weights, tokens_in_use, options, seed)
+    model.check_tokens(generator, [pad_id, *tokens_in_use])
     task = training.Task(
         model=generator,
         optimizer=torch.optim.Adam(

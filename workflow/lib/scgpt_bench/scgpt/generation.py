@@ -7,6 +7,9 @@ effect. It is read at unknown genes only, averaged over several draws of the kno
 expression through the cell's own bins. With one round this is the knock-out arm (one masked forward pass); with K
 rounds the unknown genes are generated iteratively, each round making the most confident 1/K known.
 
+A checkpoint that was pretrained on expressed genes alone, as the published one, has never seen the value 0 that
+silenced targets and unexpressed known genes are prompted with; :func:`arms.prompted` reports it.
+
 The paper (Cui et al. 2024) adds unknown genes "by prediction confidence" and does not define it; the released code has
 no iterative generation. Confidence here is one of :data:`CONFIDENCE`: ``agreement`` (small distance between the
 prediction from the gene's own token and the one from the cell embedding), with the ablations ``value`` (largest

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scgpt_bench.scgpt.model import NOT_PERTURBED, PERTURBED, TransformerGenerator
+from scgpt_bench.scgpt.model import NOT_PERTURBED, PERTURBED, TransformerGenerator, check_tokens
 from scgpt_bench.scgpt.transformer import CpuEncoder, Projection
 from scgpt_bench.scgpt.vocabulary import PAD, align
 
@@ -257,6 +257,7 @@ class _Engine:
         return torch.autocast(self.device.type, self.number_type, enabled=self.number_type != torch.float32)
 
     def _identity(self, token_ids: Sequence[int]) -> Tensor:
+        check_tokens(self.model, token_ids)
         return self.model.encoder(torch.as_tensor(token_ids, dtype=torch.long, device=self.device))
 
     def cells_per_batch(self, n_tokens: int) -> int:
@@ -364,4 +365,6 @@ def _dense(rows: sp.csr_matrix | np.ndarray) -> np.ndarray:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
+    """Whether memory ran out: PyTorch's allocator, the CPU's, CUDA and its libraries say it in their own ways."""
+    said = ("allocate memory", "out of memory", "_ALLOC_FAILED")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in said)

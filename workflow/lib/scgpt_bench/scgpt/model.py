@@ -123,12 +123,25 @@ class GenesInUse(nn.Embedding):
             padding_idx=int(rows[whole.padding_idx]),
             _weight=whole.weight.detach()[used].clone(),
         )
+        self.in_use = frozenset(used.tolist())  # on the host: see check_tokens
         self.register_buffer("token_ids", used, persistent=False)
         self.register_buffer("row_of_token", rows, persistent=False)
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """Embeddings of ``token_ids`` (any shape); an id that is not in use is an IndexError."""
+        """Embeddings of ``token_ids`` (any shape), all in use: see :func:`check_tokens`."""
         return super().forward(self.row_of_token[token_ids])
+
+
+def check_tokens(model: TransformerGenerator, token_ids: Sequence[int]) -> None:
+    """IndexError for token ids without a row of the gene embedding, raised on the host.
+
+    On a GPU the embedding itself would fail an assertion of the device, after which the process can do nothing more.
+    """
+    embedding = model.encoder.embedding
+    known = embedding.in_use if isinstance(embedding, GenesInUse) else range(embedding.num_embeddings)
+    foreign = sorted({int(token) for token in token_ids if int(token) not in known})
+    if foreign:
+        raise IndexError(f"token ids without a row of the gene embedding: {foreign[:5]}")
 
 
 def restrict_vocabulary(model: TransformerGenerator, token_ids: Iterable[int]) -> None:

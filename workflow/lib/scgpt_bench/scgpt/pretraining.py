@@ -9,6 +9,9 @@ its training differ from that branch in this:
 - the start: the value encoder's first weights are divided by 8, the decoder's last weights and the MVC matrix are
   scaled to the spread of bins, and the decoder's last bias is their middle (:func:`_start_on_bins`; upstream: torch's
   own);
+- a value that equals several edges of bins gets the middle one of these bins (:mod:`binning`; upstream draws one at
+  random). Counts are full of such ties, so that losses are not comparable with upstream's;
+- the learning rate is one step ahead: the first step has 1 / ``warm_up`` of the peak (upstream: 0);
 - precision: bf16 without loss scaling on GPUs that have it, fp32 elsewhere (upstream: fp16 with loss scaling);
 - the loss is the mean over the unknown genes of the whole batch, with one mask ratio (upstream: over each process's
   share, with a ratio of its own);

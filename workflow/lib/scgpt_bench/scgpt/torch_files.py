@@ -10,22 +10,9 @@ from typing import Any
 
 import torch
 
+from scgpt_bench.data import containers
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import first_line
-
-_FIRST_BYTES = {  # of files that people take for weights
-    b"version https://git-lfs": "a Git LFS pointer in place of the file",
-    b"<": "a web page",
-    b"\x1f\x8b": "a gzip archive",
-    b"BZh": "a bzip2 archive",
-    b"\xfd7zXZ": "an xz archive",
-    b"7z\xbc\xaf": "a 7z archive",
-    b"Rar!": "a rar archive",
-    b"(\xb5/\xfd": "a zstd archive",
-    b"\x89HDF": "an HDF5 file",
-    b"GGUF": "a GGUF file",
-    b"{": "a JSON file",
-}
 
 
 def read(path: str | Path, expected: str, *, mapped: bool = False) -> Any:
@@ -53,14 +40,13 @@ def read(path: str | Path, expected: str, *, mapped: bool = False) -> Any:
         if archive:
             _check_parts(path, expected)
         else:
-            start = _first_bytes(path)
-            if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:  # length, then header
+            kind = containers.kind_of_file(path)
+            if kind.form != "torch":
+                raise InputError(path, "file", f"{kind.words} ({path.stat().st_size} bytes)", expected)
+            if kind.words == containers.SAFETENSORS:
                 from safetensors.torch import load_file
 
                 return load_file(path)
-            kind = next((kind for first, kind in _FIRST_BYTES.items() if start.lstrip().startswith(first)), None)
-            if kind:
-                raise InputError(path, "file", f"{kind} ({path.stat().st_size} bytes)", expected)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and archive)
     except InputError:
         raise
@@ -73,19 +59,14 @@ def read(path: str | Path, expected: str, *, mapped: bool = False) -> Any:
         raise InputError(path, "file", f"{first_line(error)} ({path.stat().st_size} bytes)", expected) from None
 
 
-def _first_bytes(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(64)
-
-
 def _check_parts(path: Path, expected: str) -> None:
     """Compare every part of the archive with its CRC-32, which torch does not; refuse archives of other programs."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if any(name.endswith("/constants.pkl") for name in names):
             raise InputError(path, "file", "a TorchScript program", expected)
-        if not any(name.endswith("data.pkl") for name in names):
-            raise InputError(path, "file", f"a zip archive of {', '.join(names[:3]) or 'nothing'}", expected)
+        if not any(name.endswith("/data.pkl") for name in names):
+            raise InputError(path, "file", containers.kind_of_file(path).words, expected)
         damaged = archive.testzip()
     if damaged:
         raise InputError(path, damaged, "bytes that differ from their checksum", "an undamaged file")

@@ -97,6 +97,14 @@ def read_gene_info(path: str | Path) -> dict[str, str]:
     return dict(zip(table["feature_id"], table["feature_name"], strict=True))
 
 
+def refuse_unrelated(path: str | Path, vocabulary: Mapping[str, int], alignment: pd.DataFrame) -> None:
+    """Refuse a vocabulary of none of a data set's genes, such as one of other identifiers: all would be one gene."""
+    if (alignment["status"] == "padded").all():
+        genes, symbol = alignment["gene"], next(iter(vocabulary))
+        found = f"none of the data set's {len(genes)} genes ({genes.iloc[0]}, ...), but {symbol}, ..."
+        raise InputError(path, "symbols", found, "their names")
+
+
 def align(
     genes: Iterable[str],
     vocabulary: Mapping[str, int],
