@@ -5,7 +5,10 @@ INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 
-.PHONY: demo test test-extended test-long test-slurm coverage verify lint format bench gpu-check check-data slurm-profile lock clean
+.PHONY: help demo test test-extended test-long test-slurm coverage verify lint format bench gpu-check check-data slurm-profile lock clean
+
+help:  ## This list.
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. Leaves results/report.html.
 	$(BIN)/snakemake --profile profiles/local
@@ -42,7 +45,7 @@ lint: $(INSTALLED)  ## Style, formatting, types, dead code and consistency of co
 	$(BIN)/snakemake --lint
 	$(BIN)/python -m pytest -q tests/consistency
 
-format: $(INSTALLED)
+format: $(INSTALLED)  ## Formats code and workflow, and mends what ruff can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt workflow
@@ -55,8 +58,8 @@ GPU_PYTHON ?= $(firstword $(wildcard $(BIN)/python) $(PYTHON))
 gpu-check:  ## What holds on this machine's GPU, in eight minutes; writes benchmarks/results/<GPU>.tsv.
 	PYTHONPATH="workflow/lib:$$PYTHONPATH" $(GPU_PYTHON) benchmarks/gpu_check.py
 
-check-data: $(INSTALLED)  ## make check-data dataset=NAME: what is understood of a row of config/datasets.tsv.
-	@$(BIN)/snakemake --profile profiles/local --quiet all check_data --config dataset=$(dataset)
+check-data: $(INSTALLED)  ## dataset=NAME (configfile=FILE): what is understood of a row of config/datasets.tsv.
+	@PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.check "$$dataset" $${configfile:+--configfile "$$configfile"}
 
 slurm-profile:  ## Makes the literal `snakemake --profile slurm` find profiles/slurm.
 	sh profiles/link_slurm_profile.sh
@@ -64,13 +67,14 @@ slurm-profile:  ## Makes the literal `snakemake --profile slurm` find profiles/s
 # scgpt goes last, without its declared dependencies: it does not need them, and they cannot be installed together.
 $(INSTALLED): requirements.lock requirements-no-deps.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "error: $(PYTHON) is Python %d.%d; expected 3.11 to 3.13: call make PYTHON=python3.11" % v)'
+	@PYTHONPATH=workflow/lib $(PYTHON) -m scgpt_bench.folders
 	@echo "Setting up .venv (2.5 GB, a few minutes) ..."
 	$(PYTHON) -m venv .venv
 	$(PIP) --requirement requirements.lock
 	$(PIP) --no-deps --requirement requirements-no-deps.lock
 	@touch $@
 
-lock:  ## Resolve requirements.in afresh into requirements.lock.
+lock:  ## Resolves requirements.in afresh into requirements.lock.
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.in

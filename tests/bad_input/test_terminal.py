@@ -47,7 +47,7 @@ def refused(checkout: Checkout, *arguments: str) -> str:
 def test_a_fault_in_a_file(checkout):
     study.h5ad("drop.h5ad", lambda cells: cells.X.__setitem__((5, 3), -1))(checkout.path)
     line = refused(checkout, "results/drop/cells.h5ad")
-    assert "source.h5ad (from drop.h5ad): X, gene 'G3', cell 'cell5': found -1" in line
+    assert "error: drop.h5ad: X, gene 'G3', cell 'cell5': found -1" in line
     assert not (checkout.path / "results" / "drop").exists()
 
 

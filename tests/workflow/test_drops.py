@@ -174,15 +174,3 @@ def test_a_checksum_written_down_later_plans_nothing(finished):
     jobs, _ = plan(finished)
     table.write_text(text)
     assert jobs == set()
-
-
-def test_check_data_prints_what_it_understands_every_time(finished):
-    for _ in range(2):
-        done = finished.snakemake("check_data", "--configfile", "study.yaml", "--config", "dataset=second")
-        for line in (
-            r"cells +660, 660 of them used",
-            r"controls +180 cells labelled 'NT'",
-            r"targets +8 of 8 measured",
-        ):
-            assert re.search(line, done.stdout), done.stdout
-    assert "660" in (finished.path / "results" / "second" / "check.txt").read_text()

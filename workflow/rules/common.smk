@@ -2,7 +2,6 @@
 import os
 import re
 import sys
-import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -12,16 +11,19 @@ LIBRARY = Path(workflow.basedir) / "lib"
 os.environ.update(PYTHONPATH=str(LIBRARY))
 sys.path.insert(0, str(LIBRARY))
 
-from scgpt_bench import configuration, sources
+from scgpt_bench import configuration, folders, sources
 from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, GENERATED
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt.checkpoint_folder import own_file
 
 
 def validated(config):
-    """The run that the configuration describes; a fault in it ends here with one line."""
+    """The run that the configuration describes; a fault in it, or a folder that no job can run in, ends here."""
     source = ", ".join(map(str, workflow.configfiles)) or "--config"
     try:
+        folders.refuse_unusable(workflow.basedir, "the workflow's folder")
+        folders.refuse_unusable(Path.cwd(), "the run's folder")
+        folders.refuse_unusable(sys.executable, "the Python of Snakemake")
         return configuration.validate(config, source)
     except InputError as error:
         raise WorkflowError(str(error))
@@ -30,8 +32,6 @@ def validated(config):
 RUN = validated(config)
 config.update(RUN.config)
 
-# `check_data` may name a data set that is not run.
-DATASETS = [config["dataset"]] if config["dataset"] else config["datasets"]
 SPLITS = [
     *(f"fold{fold}" for fold in config["splits"]["run"]),
     *(f"gears{seed}" for seed in config["splits"]["gears_seeds"]),
@@ -67,7 +67,7 @@ def checkpoints_from(source):
 
 
 wildcard_constraints:
-    dataset=names_pattern({*config["datasets"], *DATASETS}),
+    dataset=names_pattern(config["datasets"]),
     checkpoint=names_pattern(config["checkpoints"]),
     split=names_pattern(SPLITS),
     method=names_pattern(config["methods"]),

@@ -18,7 +18,7 @@ def content_of_dataset(wildcards):
     """The checksum of a drop. Another address, or a SHA-256 written down later, is no other content."""
     dataset = RUN.datasets[wildcards.dataset]
     if is_remote(dataset.address):
-        recorded = recorded_sha256(drop_file(wildcards.dataset), dataset.md5)
+        recorded = recorded_sha256(dataset.file, dataset.md5)
         return (dataset.md5 or UNVERIFIED) if dataset.sha256 in (None, recorded) else dataset.sha256
     only = read_of_folder if dataset.format == "10x_mtx" and Path(dataset.address).is_dir() else None
     return dataset.sha256 or content_of_file(dataset.address, only)

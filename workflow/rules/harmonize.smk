@@ -23,29 +23,3 @@ rule harmonize:
         options=config["harmonize"],
     script:
         "../scripts/harmonize.py"
-
-
-# The time is a parameter, so that asking again says it again.
-rule check_drop:
-    input:
-        drop_to_check,
-    output:
-        "results/{dataset}/check.txt",
-    log:
-        "logs/check_drop/{dataset}.log",
-    benchmark:
-        "results/benchmarks/check_drop/{dataset}.tsv"
-    conda:
-        "../../envs/data.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(8000),
-        runtime=minutes(30),
-    params:
-        code=code("check_drop.py"),
-        dataset=dataset_row,
-        options=config["harmonize"],
-        asked=time.time(),
-        vocabularies=[f"resources/checkpoints/{name}/vocab.json" for name in config["checkpoints"]],
-    script:
-        "../scripts/check_drop.py"

@@ -1,29 +1,10 @@
 # Functions that choose the inputs of rules about one data set or one prediction.
 
 
-def drop_file(name):
-    """Where the cells of a data set come from: a download, or the generator."""
-    dataset = RUN.datasets[name]
-    if dataset.address == GENERATED:
-        return f"resources/generated/{name}/cells.h5ad"
-    return f"resources/datasets/{name}/source.{dataset.suffix}"
-
-
 def drop_of_dataset(wildcards):
     """The file of a data set and, where guide calls come in one of their own, that."""
-    table = RUN.datasets[wildcards.dataset].guide_table
-    return [drop_file(wildcards.dataset), *([table] if table else [])]
-
-
-def drop_to_check(wildcards):
-    """A local file is looked at where it lies; anything else is fetched first, and its checksum checked."""
-    address = RUN.datasets[wildcards.dataset].address
-    return address if Path(address).is_file() else drop_file(wildcards.dataset)
-
-
-def checks_of_run():
-    """What is understood of one data set, or of every one that is run."""
-    return [f"results/{name}/check.txt" for name in DATASETS]
+    dataset = RUN.datasets[wildcards.dataset]
+    return [dataset.file, *([dataset.guide_table] if dataset.guide_table else [])]
 
 
 def own_checkpoint_file(wildcards):

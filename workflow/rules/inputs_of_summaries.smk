@@ -92,7 +92,7 @@ def official_metrics_of_run():
 
 def inputs_of_run():
     """The files that came from outside the workflow, or in their place the generated ones."""
-    return list(map(drop_file, config["datasets"])) + [
+    return [RUN.datasets[name].file for name in config["datasets"]] + [
         f"resources/checkpoints/{name}/{file}" for name in config["checkpoints"] for file in files_of_checkpoint(name)
     ]
 
@@ -122,7 +122,7 @@ def own_files_of_run():
 
 def downloads_of_run():
     """The files that the workflow downloads."""
-    datasets = [drop_file(name) for name in config["datasets"] if RUN.datasets[name].address != GENERATED]
+    datasets = [RUN.datasets[name].file for name in config["datasets"] if RUN.datasets[name].address != GENERATED]
     return datasets + [
         f"resources/checkpoints/{name}/{file}"
         for name in checkpoints_from("catalogue")

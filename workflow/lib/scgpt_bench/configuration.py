@@ -36,6 +36,31 @@ def read_schema(path: str | Path = SCHEMA) -> dict[str, Any]:
     return yaml.safe_load(Path(path).read_text())
 
 
+def read(path: str | Path) -> dict[str, Any]:
+    """Read a configuration file as it is; :func:`validate` checks it.
+
+    Raises
+    ------
+    InputError
+        For a file that is absent, or not YAML with keys.
+    """
+    expected = "a configuration in YAML, such as config/config.yaml"
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(path, "file", " ".join(str(error).split()), expected) from None
+    if not isinstance(given, dict):
+        raise InputError(path, "top level", type(given).__name__, expected)
+    return given
+
+
+def defaults() -> dict[str, Any]:
+    """The value of every key of a configuration that has a default, as where nothing is configured."""
+    config: dict[str, Any] = {}
+    _fill_defaults(config, read_schema(), read_schema())
+    return config
+
+
 @dataclass(frozen=True)
 class Run:
     """A valid configuration, and the rows of the two tables that it refers to."""
@@ -191,11 +216,10 @@ def _fill_defaults(instance: Any, schema: dict, root: dict) -> None:
 
 def _check_references(run: Run, source: str) -> None:
     config = run.config
-    checked = [("dataset", config["dataset"])] if config["dataset"] else []
-    for key, name in [*(("datasets", name) for name in config["datasets"]), *checked]:
+    for name in config["datasets"]:
         if name not in run.datasets:
             known = ", ".join(run.datasets)
-            raise InputError(source, key, repr(name), f"a name in {config['dataset_table']}: {known}")
+            raise InputError(source, "datasets", repr(name), f"a name in {config['dataset_table']}: {known}")
     for name in config["datasets"]:
         if run.datasets[name].address == "generated" and name not in config["generated"]:
             raise InputError(source, "generated", f"no options for {name!r}", "an entry for every generated data set")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -26,3 +28,14 @@ class InputError(ValueError):
 
     def __reduce__(self):
         return type(self), (self.source, self.where, self.found, self.expected)
+
+
+@contextmanager
+def called(path: str | Path, name: str) -> Iterator[None]:
+    """Call the file ``path`` by the ``name`` that its user knows in every ``InputError`` about it."""
+    try:
+        yield
+    except InputError as error:
+        if error.source != str(path):
+            raise
+        raise InputError(name, error.where, error.found, error.expected) from None

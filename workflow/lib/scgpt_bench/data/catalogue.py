@@ -142,6 +142,13 @@ class Dataset:
         return FORMATS[self.format]
 
     @property
+    def file(self) -> str:
+        """Where a run keeps the cells, from its folder: a download, a copy, or what the generator made."""
+        if self.address == GENERATED:
+            return f"resources/generated/{self.name}/cells.h5ad"
+        return f"resources/datasets/{self.name}/source.{self.suffix}"
+
+    @property
     def row(self) -> dict[str, Any]:
         """Plain values by column; ``Dataset(**row)`` is this data set again."""
         return asdict(self)

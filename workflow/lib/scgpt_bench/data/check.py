@@ -1,19 +1,26 @@
-"""What the workflow understands of a drop, in seconds and in words, before anything is computed."""
+"""What is understood of a drop, and what it is enough for, in seconds and in words, before anything is computed."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
 
+from scgpt_bench.configuration import judged_kind
+from scgpt_bench.data import splits
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.harmonize import evidence_of_values, understand
 from scgpt_bench.data.names import CONTROL, JOINED_BY, genes_of
 from scgpt_bench.data.tenx import READER_NOTES
+from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.data_card import BLOCKS
+from scgpt_bench.evaluation.scores import BENCHMARK_CONTROLS, fewest_perturbations
+from scgpt_bench.methods.baselines import METHODS
+from scgpt_bench.scgpt.vocabulary import align, human_vocabulary, read_vocabulary
 
 SAMPLE = 2000  # cells whose values are looked at; harmonize looks at all
 
@@ -21,21 +28,26 @@ SAMPLE = 2000  # cells whose values are looked at; harmonize looks at all
 def check(
     adata: anndata.AnnData,
     dataset: Dataset,
+    config: Mapping[str, Any],
     *,
-    minimum_cells: int,
-    vocabularies: Iterable[str | Path] = (),
     source: str | Path,
+    options: str,
+    checkpoints: Mapping[str, str | Path],
 ) -> str:
-    """A text on the labels, genes, annotations and values of a drop.
+    """Describe the labels, genes, annotations and values of a drop, and what there is enough of.
 
     Parameters
     ----------
     adata
         As a reader gives it.
-    minimum_cells
-        Perturbations with fewer cells will be left out.
-    vocabularies
-        Files ``.../<checkpoint>/vocab.json``; those that do not exist are said to be unknown.
+    config
+        A configuration with every default; ``datasets`` and ``methods`` may be missing.
+    source
+        The file, as its user calls it.
+    options
+        Where ``config`` comes from, in words.
+    checkpoints
+        ``vocab.json`` of each checkpoint, by its name; a file that does not exist is said to be unknown.
 
     Raises
     ------
@@ -45,45 +57,85 @@ def check(
     understood = understand(adata, dataset, source)
     obs = understood.obs[understood.kept]
     sampled, evidence = evidence_of_values(adata, dataset, understood, source, SAMPLE)
-    cells = obs["perturbation"].value_counts().drop(CONTROL)
-    few = cells[cells < minimum_cells]
+    minimum_cells = config["harmonize"]["minimum_cells"]
+    number = obs["perturbation"].value_counts()
+    cells = number.drop(CONTROL)
+    few = cells.index[cells < minimum_cells]
     targets = sorted({gene for name in cells.index for gene in genes_of(name)})
-    measured = [gene for gene in targets if gene in understood.symbols]
+    used = obs[~obs["perturbation"].isin(few)]
     lines = {
-        "file": f"{source} ({dataset.format})",
-        "cells": f"{adata.n_obs:,}, {understood.kept.sum():,} of them used",
-        "values": f"{evidence}; seen in {sampled:,} cells; scaled to {dataset.target_sum:g} per cell",
+        "file": str(source),
+        "format": dataset.format,
+        **_reader_notes(dict(adata.uns.get(READER_NOTES, {})), adata.n_obs),
+        "cells": f"{adata.n_obs:,}, " + ("all" if len(obs) == adata.n_obs else f"{len(obs):,}") + " of them used",
+        "values": f"{evidence}; seen in {sampled:,} cells; scaled to {dataset.target_sum:,g} per cell",
         "genes": f"{len(understood.symbols):,}, such as {', '.join(understood.symbols[:3])}",
-        "controls": f"{(obs['perturbation'] == CONTROL).sum():,} cells labelled "
-        + " or ".join(map(repr, dataset.control_labels)),
+        "controls": f"{number[CONTROL]:,} cells labelled " + " or ".join(map(repr, dataset.control_labels)),
         "perturbations": f"{len(cells):,} ({dataset.perturbation_kind}) of {_range(cells)} cells, such as "
         + ", ".join(cells.index[:5]),
         "combinations": f"{sum(JOINED_BY in name for name in cells.index):,}"
         + ("" if dataset.combination_separator else " (the row names no separator)"),
-        "too few cells": f"{len(few):,} perturbations of fewer than {minimum_cells}: {_some(few.index)}",
-        "targets": f"{len(measured):,} of {len(targets):,} measured",
-        "guides": f"{obs['guide'].nunique():,} merged by target" if "guide" in obs else "not known",
+        "too few cells": f"{len(few):,} perturbations of fewer than {minimum_cells} cells, left out: {_some(few)}"
+        if len(few)
+        else f"no perturbation has fewer than {minimum_cells}",
+        "targets": f"{sum(gene in understood.symbols for gene in targets):,} of {len(targets):,} are measured genes",
+        "guides": _guides(obs, dataset),
         "batches": _groups(obs, "batch", dataset.batch_column),
         "cell types": _groups(obs, "cell_type", dataset.cell_type_column),
+        "known to scGPT": _published(understood.symbols, targets),
     }
-    for path in map(Path, vocabularies):
-        lines[f"vocabulary {path.parent.name}"] = _vocabulary(path, understood.symbols)
-    for name, value in dict(adata.uns.get(READER_NOTES, {})).items():
-        lines[name] = str(value)
-    for kind, texts in (("repair", understood.repairs), ("problem", understood.problems)):
-        lines[f"{kind}s"] = "none" if not texts else "\n".join(texts)
+    for name, path in checkpoints.items():
+        lines[f"known to {name}"] = _of_checkpoint(Path(path), understood.symbols, targets)
+    lines["options"] = options
+    lines |= _enough(used, dataset, config)
+    lines["repairs"] = "\n".join(understood.repairs) or "none"
+    lines["problems"] = "\n".join(understood.problems) or "none"
     width = max(map(len, lines))
     indented = {name: text.replace("\n", "\n" + " " * (width + 2)) for name, text in lines.items()}
     return f"{dataset.name}\n" + "".join(f"{name:<{width}}  {text}\n" for name, text in indented.items())
 
 
 def _range(cells: pd.Series) -> str:
-    return f"{cells.min():,} to {cells.max():,}" if len(cells) else "0"
+    ends = sorted({cells.min(), cells.max()}) if len(cells) else [0]
+    return " to ".join(f"{end:,}" for end in ends)
 
 
-def _some(names: Iterable[str], shown: int = 8) -> str:
+def _some(names: Iterable[str], shown: int = 5) -> str:
     names = list(names)
-    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "") or "none"
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
+
+
+def _reader_notes(notes: dict[str, Any], n_read: int) -> dict[str, str]:
+    """What the reader decided about guides, in words; what it says beside that under its own key."""
+    lines = {}
+    total, without = notes.pop("n_cells_in_file", None), notes.pop("n_cells_without_guide", None)
+    umis, share = notes.pop("minimum_guide_umis", None), notes.pop("minimum_guide_share", None)
+    table = notes.pop("guide_table", None)
+    if total is not None and without is not None:
+        by = f" by {table}" if table else ""
+        if umis is not None and share is not None:
+            by = f" ({umis} UMIs or more, and {share:.0%} or more of the cell's guide UMIs)"
+        lines["guide calls"] = f"{n_read:,} of {total:,} cells have a guide{by}; {without:,} without one left out"
+    return lines | {name.replace("_", " "): str(value) for name, value in notes.items()}
+
+
+def _guides(obs: pd.DataFrame, dataset: Dataset) -> str:
+    """How many guides there are; a cell with two of them counts for both."""
+    if "guide" not in obs:
+        return "not known (the row names neither a column nor a suffix)"
+
+    def parts(labels: pd.Series) -> set[str]:
+        separator = dataset.combination_separator
+        found = [
+            part.strip() for label in labels.unique() for part in (label.split(separator) if separator else [label])
+        ]
+        # Without a column of guides, the labels of cells tell them: that of a control is none.
+        return set(found) if dataset.guide_column else set(found) - set(dataset.control_labels)
+
+    is_control = (obs["perturbation"] == CONTROL).to_numpy()
+    of_controls = parts(obs["guide"][is_control])
+    of_targets = parts(obs["guide"][~is_control]) - of_controls
+    return f"{len(of_targets):,} of targets" + (f", {len(of_controls):,} of controls" if of_controls else "")
 
 
 def _groups(obs: pd.DataFrame, column: str, stated: str | None) -> str:
@@ -92,11 +144,89 @@ def _groups(obs: pd.DataFrame, column: str, stated: str | None) -> str:
     counts = pd.crosstab(obs[column], obs["perturbation"] == CONTROL).reindex(columns=[True, False], fill_value=0)
     without = counts.index[(counts[True] == 0).to_numpy()]
     text = f"{len(counts):,} in {stated!r}: {_some(counts.index)}"
-    return text + (f"; without a control cell: {_some(without)}" if len(without) else "")
+    return text + (f"; without controls {len(without):,} of {len(counts):,}: {_some(without)}" if len(without) else "")
 
 
-def _vocabulary(path: Path, symbols: pd.Index) -> str:
-    if not path.is_file():
-        return "not here yet"
-    known = np.isin(symbols.str.upper(), [gene.upper() for gene in json.loads(path.read_text())])
-    return f"{known.sum():,} of {len(symbols):,} genes by name"
+def _published(symbols: pd.Index, targets: Collection[str]) -> str:
+    try:
+        vocabulary = human_vocabulary()
+    except InputError:
+        return "not known: the package scgpt, which holds the published vocabulary, is not installed"
+    return f"{_coverage(symbols, targets, vocabulary)}, in the published vocabulary of scGPT_human"
+
+
+def _of_checkpoint(path: Path, symbols: pd.Index, targets: Collection[str]) -> str:
+    return _coverage(symbols, targets, read_vocabulary(path)) if path.is_file() else "not known: not here yet"
+
+
+def _coverage(symbols: pd.Index, targets: Collection[str], vocabulary: Mapping[str, int]) -> str:
+    found = [align(genes, vocabulary) for genes in (symbols, targets)]
+    known = [int((table["status"] != "padded").sum()) for table in found]
+    text = f"{known[0]:,} of {len(symbols):,} genes, {known[1]:,} of {len(targets):,} targets"
+    missing = found[1]["gene"][found[1]["status"] == "padded"]
+    return text + (f" (not {_some(missing)})" if len(missing) else "")
+
+
+def _enough(obs: pd.DataFrame, dataset: Dataset, config: Mapping[str, Any]) -> dict[str, str]:
+    """Whether the cells that will be used are enough for folds, for a verdict and to judge reliability."""
+    options = config["splits"]
+    number = obs["perturbation"].value_counts()
+    cells = number.drop(CONTROL)
+    testable = int((cells >= options["minimum_cells"]).sum())
+    lines = {}
+    tested: set[str] = set()
+    dealing = {key: options[key] for key in ("folds", "seed", "validation_share", "minimum_cells")}
+    of_folds = []
+    try:
+        for fold in range(options["folds"]):
+            table = splits.fold(obs["perturbation"], dataset=dataset.series, fold=fold, **dealing)
+            of_folds.append(set(table["perturbation"][table["role"] == "test"]))
+    except InputError as error:
+        lines["folds"] = f"not enough for {options['folds']} folds: {error.found}; expected {error.expected}"
+    else:
+        size = sorted({len(names) for names in of_folds})
+        lines["folds"] = (
+            f"enough for {options['folds']}: {testable:,} of {len(cells):,} perturbations have "
+            f"{options['minimum_cells']} cells or more, {' or '.join(map(str, size))} tested by each fold"
+        )
+        tested = set().union(*(names for fold, names in enumerate(of_folds) if fold in options["run"]))
+        lines["verdicts"] = _verdicts(len(tested), testable, config)
+    lines["reliability"] = _reliability(obs, cells)
+    lines["controls' noise"] = _control_noise(int(number[CONTROL]), cells, config)
+    return lines
+
+
+def _verdicts(tested: int, testable: int, config: Mapping[str, Any]) -> str:
+    """Whether the folds that are run test enough perturbations for a p-value that is low enough."""
+    kinds = [judged_kind(options) for options in config.get("methods", {}).values()]
+    judged = sum(kind not in {*METHODS, *BENCHMARK_CONTROLS} for kind in kinds) or 1
+    needed = fewest_perturbations(judged)
+    methods = "1 method" if judged == 1 else f"{judged} methods"
+    if needed is None:
+        return f"not enough, whatever is tested: {methods} are too many to compare at once"
+    runs = ", ".join(map(str, config["splits"]["run"])) or "none"
+    text = f"the folds that are run ({runs}) test {tested:,}; verdicts on {methods} take {needed} or more"
+    if tested >= needed:
+        return f"enough: {text}"
+    return f"not enough: {text}" + (f"; all folds test {testable:,} (splits.run)" if testable >= needed else "")
+
+
+def _reliability(obs: pd.DataFrame, cells: pd.Series) -> str:
+    """Perturbations with a cell in every block that halves are made of, and cell types with as many controls."""
+    types = obs["cell_type"][obs["perturbation"] == CONTROL].value_counts()
+    types = types.reindex(obs["cell_type"].unique(), fill_value=0)
+    text = f"{(cells >= BLOCKS).sum():,} of {len(cells):,} perturbations have the {BLOCKS} cells that it takes"
+    short = types.index[types < BLOCKS]
+    if len(short):
+        text += f"; fewer controls than that in {len(short):,} of {len(types):,} cell types: {_some(short)}"
+    return text
+
+
+def _control_noise(controls: int, cells: pd.Series, config: Mapping[str, Any]) -> str:
+    """The share of the controls in the noise of a measured change, which all perturbations have in common."""
+    if cells.empty:
+        return "no perturbation to compare with"
+    share = float(np.median(cells)) / (float(np.median(cells)) + controls)
+    text = f"{share:.0%} of the noise of a change is that of the {controls:,} controls, shared by all perturbations"
+    drawn = config["controls"]["cells_per_perturbation"]
+    return text + (f"; few: {drawn} are drawn for each test perturbation" if controls < drawn else "")

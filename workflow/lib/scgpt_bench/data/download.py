@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlparse
 
 from scgpt_bench import files
 from scgpt_bench.data import containers, tenx_files
-from scgpt_bench.data.catalogue import is_remote
+from scgpt_bench.data.catalogue import Dataset, is_remote
 from scgpt_bench.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -104,6 +104,23 @@ def _fetch(
     if Path(address).is_file():
         return _copy(Path(address), digests, address, form, destination)
     raise InputError(address, "file", "no such file", "the data set's local path, or a URL")
+
+
+def verify(path: str | Path, dataset: Dataset) -> None:
+    """Refuse a file of a data set that is not what its row says now, or of which another first download is on record.
+
+    Raises
+    ------
+    InputError
+        With both checksums. Where none is stated or on record, any file will do.
+    """
+    known = dataset.sha256 or recorded_sha256(path, dataset.md5)
+    digests = {"sha256": known} if known else {"md5": dataset.md5} if dataset.md5 else {}
+    for name, expected in digests.items():
+        found = files.digest(path, name)
+        if found != expected:
+            advice = "" if dataset.is_local else " (delete the file, and it is fetched again)"
+            raise InputError(path, name, found, f"{expected}, as the data-set table or the first download says{advice}")
 
 
 def record(destination: str | Path, sha256: str, md5: str | None) -> Path:

@@ -150,7 +150,7 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
         signs = _sign_patterns(len(values), seed, dataset, split)
         resamples = _resamples(len(values), bootstrap_draws, seed, dataset, split)
         undecided = None
-        if 2 * len(judged) / len(signs) > SIGNIFICANCE:  # the smallest p-value that there can be
+        if smallest_p_value(len(values), len(judged)) > SIGNIFICANCE:
             undecided = "too few perturbations"
         elif not _ceiling_above_floor(oriented, kinds, seed, dataset, split):
             undecided = "data cannot tell"
@@ -181,16 +181,29 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
 
 
+def smallest_p_value(n_perturbations: Any, n_methods: Any) -> Any:
+    """The smallest p-value that :func:`verdicts` can give one of ``n_methods``: numbers or arrays.
+
+    It is 2 / number of sign patterns times the number of methods compared (Holm).
+    """
+    enumerated = 2.0 ** np.minimum(n_perturbations, EXACT_UP_TO)
+    return 2 * n_methods / np.where(np.asarray(n_perturbations) <= EXACT_UP_TO, enumerated, SIGN_FLIPS + 1)
+
+
+def fewest_perturbations(n_methods: int) -> int | None:
+    """How many test perturbations a verdict on ``n_methods`` methods takes at least; None where no number is enough."""
+    numbers = range(1, EXACT_UP_TO + 2)  # beyond, more perturbations give no smaller p-value
+    return next((n for n in numbers if smallest_p_value(n, n_methods) <= SIGNIFICANCE), None)
+
+
 def at_smallest_p_value(verdicts: pd.DataFrame) -> pd.Series:
     """Say of every row of ``verdicts.tsv`` whether its p-value is the smallest that there can be.
 
-    The smallest is 2 / number of sign patterns times the number of methods compared (Holm). It is shown as "at most":
-    where patterns are drawn, none was as extreme as the data, and the p-value of all patterns may be lower.
+    It is shown as "at most": where patterns are drawn, none was as extreme as the data, and the p-value of all patterns
+    may be lower.
     """
     compared = verdicts.groupby(["dataset", "split", "metric"])["method"].transform("size")
-    n = verdicts["n_perturbations"]
-    patterns = np.where(n <= EXACT_UP_TO, 2.0 ** n.clip(upper=EXACT_UP_TO), SIGN_FLIPS + 1)
-    smallest = 2 * compared / patterns
+    smallest = smallest_p_value(verdicts["n_perturbations"], compared)
     return (smallest < 1) & (verdicts["p_value"] <= smallest * (1 + 1e-9))
 
 

@@ -1,0 +1,147 @@
+"""Say what is understood of a row of the data-set table, in seconds: ``make check-data dataset=NAME``.
+
+Or ``python -m scgpt_bench.check NAME`` in the folder of the run. Exit status: 0 when the row and its file are
+understood, 1 when something in them is not, 2 when the command is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from scgpt_bench import configuration
+from scgpt_bench.data import catalogue, download
+from scgpt_bench.data.catalogue import GENERATED, Dataset
+from scgpt_bench.errors import InputError, called
+
+if TYPE_CHECKING:
+    import anndata
+
+DEMO = "config/config.yaml"  # the options of generated data sets, where no configuration is named
+TEMPLATE, ITS_DATASET = "config/papalexi.yaml", "papalexi_2021"
+RUN = ".venv/bin/snakemake --profile profiles/local --configfile"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends a wrong command with one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; expected make check-data dataset=NAME\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print what is understood of a data set; the exit status."""
+    parser = _Parser(prog="python -m scgpt_bench.check", description=__doc__.split("\n\n")[0])
+    parser.add_argument("name", nargs="?", default="", help="of a row of the data-set table")
+    parser.add_argument("--datasets", metavar="TABLE", help="the data-set table, unless the configuration names it")
+    parser.add_argument("--configfile", help="whose options apply; the defaults unless given")
+    parser.add_argument("--mirror", action="append", default=[], help="a folder that is searched before a download")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # where a download came from
+    try:
+        print(_answer(given.name.strip(), given.datasets, given.configfile, given.mirror), end="")
+    except InputError as error:
+        _say(f"error: {error}")
+        return 1
+    except OSError as error:  # a full disk, a folder that may not be written to
+        _say(f"error: {error}")
+        return 1
+    return 0
+
+
+def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[str]) -> str:
+    dataset, config, configfile = _row_and_options(name, table, configfile)
+    path, source = _file(dataset, [*mirrors, *config["mirrors"]])
+    # Only now, since they take a second: a wrong name is answered at once.
+    from scgpt_bench.data import readers
+    from scgpt_bench.data.check import check
+
+    guide_calling = {key: config["harmonize"][key] for key in ("minimum_guide_umis", "minimum_guide_share")}
+    checkpoints = {name: f"resources/checkpoints/{name}/vocab.json" for name in config.get("checkpoints", {})}
+    options = f"of {configfile}" if configfile else "the defaults (configfile=FILE: those of a study)"
+    with called(path or source, source):
+        adata = _generated(dataset, config) if path is None else readers.read(path, dataset, **guide_calling)
+        text = check(adata, dataset, config, source=source, options=options, checkpoints=checkpoints)
+    return text + f"\nNext:\n{_next_step(dataset, config, configfile)}\n"
+
+
+def _row_and_options(
+    name: str, table: str | None, configfile: str | None
+) -> tuple[Dataset, dict[str, Any], str | None]:
+    """The row, the options of the configuration or the defaults, and which configuration that is."""
+    given = configuration.read(configfile) if configfile else {}
+    if table:
+        given["dataset_table"] = table
+    table = given.get("dataset_table") or configuration.defaults()["dataset_table"]
+    rows = catalogue.read_datasets(table)
+    if name not in rows:
+        near = difflib.get_close_matches(name, rows, n=5, cutoff=0.5) or list(rows)
+        expected = f"dataset=NAME with the name of a row: {', '.join(near[:10])}{', ...' if len(near) > 10 else ''}"
+        raise InputError(table, "column 'name'", repr(name) if name else "no name to look for", expected)
+    if rows[name].address == GENERATED and not configfile:
+        configfile, given = DEMO, configuration.read(DEMO) | given
+    config = configuration.validate(given, configfile).config if configfile else configuration.defaults() | given
+    if rows[name].address == GENERATED and name not in config["generated"]:
+        raise InputError(str(configfile), "generated", f"no options for {name!r}", "an entry for it")
+    return rows[name], config, configfile
+
+
+def _file(dataset: Dataset, mirrors: list[str]) -> tuple[Path | None, str]:
+    """The file to read, and how to call it; no file for cells that have to be generated.
+
+    A local file is read where it is. A download goes where a run looks for it.
+    """
+    if dataset.is_local:
+        path = Path(dataset.address)
+        if not path.exists():
+            raise InputError(path, "file", "no such file", "the data set's local path, or a URL")
+        if path.is_file():
+            download.verify(path, dataset)
+        return path, dataset.address
+    path = Path(dataset.file)
+    if dataset.address == GENERATED:
+        return (path, f"{path}, generated before") if path.is_file() else (None, "generated just now, and not kept")
+    if path.is_file():
+        download.verify(path, dataset)
+    else:
+        _say(f"Fetching {dataset.address} ({_size(dataset.bytes)}) to {path} ...")
+        checks: dict[str, Any] = {"md5": dataset.md5, "size": dataset.bytes, "form": dataset.format}
+        download.fetch(dataset.address, dataset.sha256, path, mirrors=mirrors, **checks)
+        _say(f"Fetched {_size(path.stat().st_size)}.")
+    return path, f"{path} (from {dataset.address})"
+
+
+def _generated(dataset: Dataset, config: dict[str, Any]) -> anndata.AnnData:
+    from scgpt_bench.data import planted
+
+    _say(f"Generating {dataset.name}, which takes seconds ...")
+    return planted.generate({**config["generated"][dataset.name], "target_sum": dataset.target_sum}).cells
+
+
+def _size(number: int | None) -> str:
+    return "size not stated" if number is None else f"{number / 1e6:,.1f} MB"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _next_step(dataset: Dataset, config: dict[str, Any], configfile: str | None) -> str:
+    """The next command, or what comes before it."""
+    if configfile == DEMO and dataset.name in config["datasets"]:
+        return "make demo"
+    if configfile:
+        first = "" if dataset.name in config["datasets"] else f"put {dataset.name} under datasets in {configfile}\n"
+        return f"{first}{RUN} {configfile}"
+    own = TEMPLATE if dataset.name == ITS_DATASET else f"config/{dataset.name}.yaml"
+    if Path(own).is_file():
+        return f"{RUN} {own}"
+    return f"sed 's/{ITS_DATASET}/{dataset.name}/' {TEMPLATE} > {own}\nlook through {own}\n{RUN} {own}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
