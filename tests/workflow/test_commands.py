@@ -1,0 +1,214 @@
+"""Every command that the documents print does what they say, called as a shell calls it.
+
+Each is in ``COMMANDS``: called in a copy of the checkout, made short where it must be, or named as what CI or another
+test calls. A command that is printed and not in the table is a failure.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import stand_in_conda
+from snakemake_checkout import ROOT, copy_of_checkout
+
+pytestmark = pytest.mark.workflow
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])
+BEGINS = r"(?:make|snakemake|conda|python|sh|export|\.venv/bin/\w+)"
+
+
+@dataclass(frozen=True)
+class Called:
+    """A command that is called here: what is put for its placeholders, what makes it short, what it must print."""
+
+    prints: str
+    put: dict[str, str] = field(default_factory=dict)
+    append: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    status: int = 0
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A command that a file calls with these words: the script of CI, or another test."""
+
+    file: str
+    words: str
+
+
+IN_CI = r"for target in [^;]*\b{0}\b[^;]*; do\n    make \"\$target\""
+LOCAL = ".venv/bin/snakemake --profile profiles/local"
+PAPALEXI, CENSUS = "config/papalexi.yaml", "config/pretrain_census.yaml"
+PLAN = {"prints": r"This was a dry-run", "append": "-n"}
+STUDY = {"config/<study>.yaml": PAPALEXI}
+ONE_FILE = {"PYTEST_ADDOPTS": "tests/unit/test_seeding.py"}  # in place of all tests
+LONG_ONES = {"PYTEST_ADDOPTS": "--collect-only tests/unit/test_calibration.py"}
+
+COMMANDS = {
+    # set-up and tests
+    "make demo": Elsewhere(".ci/run", IN_CI.format("demo")),
+    "make test": Elsewhere(".ci/run", IN_CI.format("test")),
+    "make test-extended": Elsewhere(".ci/run", IN_CI.format("test-extended")),
+    "make lint": Elsewhere(".ci/run", IN_CI.format("lint")),
+    "make test-slurm": Elsewhere(".ci/run", r"make test-slurm > "),
+    "make test-long": Called(r"<Function test_", environment=LONG_ONES),
+    "make PYTHON=python3.13 test": Called(r" passed(?s:.)*Left out: ", environment=ONE_FILE),
+    # Of what one file covers, make says that it is too little.
+    "make coverage": Called(r"Coverage failure: total of", status=2, environment=ONE_FILE),
+    "make clean": Elsewhere("tests/consistency/test_make_clean.py", r'\["make", "clean"\]'),
+    "make bench": Called(r"python benchmarks/run\.py", append="-n"),
+    "make help": Called(r"make check-data +dataset=NAME"),
+    "make verify": Called(r"error: results/provenance\.json: file: found FileNotFoundError", status=2),
+    ".venv/bin/python -m pytest tests/parity": Called(r"tests? collected", append="--collect-only -q"),
+    ".venv/bin/python -m pytest tests/parity/test_on_gpu.py": Called(r"tests? collected", append="--collect-only -q"),
+    ".venv/bin/python docs/write_configuration_tables.py": Called(r"\A\Z"),
+    # data
+    "make check-data dataset=<name>": Called(r"\nNext:\nsed 's/papalexi_2021", put={"<name>": "perturbench_devel"}),
+    "make check-data dataset=papalexi_2021": Called(r"known to scGPT +274 of 299 genes"),
+    "make check-data dataset=papalexi_2021 configfile=config/papalexi.yaml": Called(r"verdicts +enough"),
+    "make check-data dataset=<name> configfile=config/<study>.yaml": Called(
+        r"put perturbench_devel under datasets in config/papalexi\.yaml", put={"<name>": "perturbench_devel", **STUDY}
+    ),
+    # on one machine
+    "snakemake --profile profiles/local": Elsewhere("Makefile", r"snakemake --profile profiles/local\n"),
+    f"{LOCAL} --configfile {PAPALEXI}": Called(**PLAN),
+    f"{LOCAL} --configfile study.yaml": Called(**PLAN),
+    f"{LOCAL} results/papalexi_2021/fold0/shrunken-mean/0/predictions.h5ad --configfile study.yaml": Called(**PLAN),
+    f"{LOCAL} results/perturbench_devel/gears1/split.tsv --configfile study.yaml": Called(**PLAN),
+    f"{LOCAL} --configfile {PAPALEXI} --until fetch_dataset": Called(**PLAN),
+    f"{LOCAL} resources/checkpoints/scGPT_human/best_model.pt --configfile <it>": Called(
+        **PLAN, put={"<it>": "config/norman.yaml"}
+    ),
+    f"{LOCAL} --sdm conda --conda-create-envs-only --configfile config/<study>.yaml": Called(**PLAN, put=STUDY),
+    # on Slurm
+    "make slurm-profile": Called(r"Linked .*/snakemake/slurm to "),
+    "export CONDA_OVERRIDE_CUDA=12.9": Called(r"\A\Z"),
+    f"snakemake prefetch --profile slurm --configfile {PAPALEXI}": Called(**PLAN),
+    f"snakemake --profile slurm --configfile {PAPALEXI}": Called(**PLAN),
+    f"snakemake --profile slurm --configfile {CENSUS}": Called(**PLAN),
+    f".venv/bin/snakemake --profile slurm --configfile {CENSUS}": Called(**PLAN),
+    "snakemake --profile slurm": Called(**PLAN),
+    "snakemake --profile profiles/slurm": Called(**PLAN),
+    "snakemake prefetch ...": Called(**PLAN, put={"...": "--profile slurm"}),
+    "snakemake --conda-create-envs-only ...": Elsewhere("tests/slurm/conftest.py", '"--conda-create-envs-only"'),
+    "snakemake --containerize --configfile config/<study>.yaml > Dockerfile": Called(r"\A\Z", put=STUDY),
+}  # fmt: skip
+
+
+def printed(text):
+    """The commands of a document: lines of its blocks of shell, and code that begins as one does."""
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    inline = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    lines += [" ".join(code.split()) for code in inline if re.match(rf"{BEGINS} [\w./-]", code)]
+    commands = [re.sub(r" +# .*", "", line).strip() for line in lines]
+    return [command for command in commands if command and not command.startswith("#")]
+
+
+PRINTED = {command for document in DOCUMENTS for command in printed(document.read_text())}
+
+
+def test_every_printed_command_is_accounted_for_and_no_other():
+    assert set(COMMANDS) == PRINTED
+
+
+def test_commands_are_found_where_documents_print_them():
+    text = "```sh\nmake x   # why\n\n```\nSay `make y\nz=1`, `snakemake --profile a` or `make` it: `makes no`.\n"
+    assert printed(text) == ["make x", "make y z=1", "snakemake --profile a"]
+
+
+@pytest.mark.parametrize("command", [name for name, how in COMMANDS.items() if isinstance(how, Elsewhere)])
+def test_what_calls_a_command_elsewhere_does_call_it(command):
+    assert re.search(COMMANDS[command].words, (ROOT / COMMANDS[command].file).read_text())
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory, mirror):
+    """A copy with an environment that is set up, downloads that are there, and the profile of `make slurm-profile`."""
+    copy = copy_of_checkout(tmp_path_factory.mktemp("printed") / "checkout").path
+    (copy / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (copy / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    (copy / ".venv" / "installed").touch()
+    for name, file, source in (
+        ("papalexi_2021", "lowmoi_example_data.rda", "source.rda"),
+        ("perturbench_devel", "devel.h5ad", "source.h5ad"),
+    ):
+        (copy / "resources" / "datasets" / name).mkdir(parents=True)
+        shutil.copy(mirror / name / file, copy / "resources" / "datasets" / name / source)
+    stand_in_conda.install(copy.parent / "conda")
+    profiles = copy.parent / "home" / ".config" / "snakemake"
+    profiles.mkdir(parents=True)
+    (profiles / "slurm").symlink_to(copy / "profiles" / "slurm")
+    return copy
+
+
+def example(command):
+    """The study that is printed before a command, to be saved as study.yaml."""
+    before = (ROOT / "docs" / "adding_a_method.md").read_text().partition(command)[0]
+    return re.findall(r"```yaml\n(.*?)```", before, re.DOTALL)[-1]
+
+
+def shell(checkout, command, home, environment):
+    """Call a command in the copy, as a user with `.venv/bin` on the PATH does; output is one text."""
+    surroundings = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTEST", "SNAKEMAKE"))},
+        **{"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), "PYTHONPATH": ""},
+        **{"PATH": f"{checkout / '.venv' / 'bin'}:{checkout.parent / 'conda' / 'bin'}:{os.environ['PATH']}"},
+        **{"STAND_IN_CONDA": str(checkout.parent / "conda"), **environment},
+    }
+    return subprocess.run(
+        ["bash", "-c", command], cwd=checkout, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [name for name, how in COMMANDS.items() if isinstance(how, Called)])
+def test_a_command_as_printed(checkout, tmp_path, command):
+    how = COMMANDS[command]
+    if "study.yaml" in command:
+        (checkout / "study.yaml").write_text(example(command))
+    text = command
+    for placeholder, value in how.put.items():
+        assert placeholder in text
+        text = text.replace(placeholder, value)
+    home = tmp_path if command == "make slurm-profile" else checkout.parent / "home"
+    done = shell(checkout, f"{text} {how.append}", home, how.environment)
+    assert done.returncode == how.status, done.stdout
+    assert re.search(how.prints, done.stdout), done.stdout
+    assert "Traceback" not in done.stdout
+    assert "usage:" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (
+            "make check-data",
+            r"no name to look for; expected dataset=NAME with the name of a row: planted, papalexi_2021",
+        ),
+        ("make check-data dataset=papalexi", r"found 'papalexi'; expected .*: papalexi_2021, papalexi_2021_full\n"),
+        ('make check-data dataset="it\'s a row"', r"found \"it's a row\"; expected"),
+        ("make check-data dataset=planted configfile=none.yaml", r"none\.yaml: file: found .*No such file"),
+    ],
+)
+def test_a_wrong_check_of_data_is_one_clear_line(checkout, tmp_path, command, expected):
+    done = shell(checkout, command, tmp_path, {})
+    assert done.returncode == 2  # of make
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stdout  # the second one is make's
+    assert re.search(rf"^error: .*{expected}", done.stdout)
+
+
+def test_make_alone_lists_every_target_and_builds_nothing(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    done = subprocess.run(["make"], cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert re.findall(r"^make ([a-z-]+) +\S", done.stdout, re.MULTILINE) == targets
+    assert [path.name for path in tmp_path.iterdir()] == ["Makefile"]
