@@ -145,6 +145,16 @@ CONFIGURATION = [
         ("negative seed", {"scores__seed": -1}, "scores.seed", "-1", "at least 0"),
         ("seed in quotes", {"methods__train-mean": {"seeds": ["0"]}}, "methods.train-mean.seeds.0", "'0'", "integer"),
         ("no quantile", {"methods__scgpt-knockout": {"checkpoint": "tiny", "target_quantile": None}}, "knockout.target_quantile", "None", "number"),
+        *(
+            ("braces in " + where, changes, where, "{", "without '{' and '}'")
+            for where, changes in [
+                ("checkpoints.tiny.path", {"checkpoints__tiny__path": "my{tiny}"}),
+                ("anchor_table", {"anchor_table": "{anchors}.tsv"}),
+                ("splits.files.mine.drop", {"splits__files": {"mine": {"drop": "{x.tsv"}}, "methods": {"train-mean": {}}}),
+                ("methods.elsewhere.files.drop.fold0", {"methods__elsewhere__files__drop__fold0": "{seed}{dataset}.h5ad"}),
+                ("methods.own.script", {"methods__own": {"kind": "script", "script": "{x}.py"}}),
+            ]
+        ),
         ("too many panels", {"figures__perturbations": 25}, "figures.perturbations", "25", "at most 24"),
     ]
 ]  # fmt: skip
@@ -160,6 +170,8 @@ TABLES = [
             ("name", "", "line 3 (None), column 'name'", "an empty cell", "a value"),
             ("name", "first", "line 3 (first), column 'name'", "'first' a second time", "every name once"),
             ("sha256", "abc", "column 'sha256'", "'abc'", "64 hexadecimal digits"),
+            ("address", "a{b}.h5ad", "address of 'drop'", "'a{b}.h5ad'", "without '{' and '}'"),
+            ("guide_table", "{b}.csv", "guide_table of 'drop'", "'{b}.csv'", "without '{' and '}'"),
             ("address", "ftp://a/b", "column 'address'", "'ftp://a/b'", "https://"),
             ("address", "https://a/b", "column 'sha256'", "'unknown'", "64 hexadecimal digits"),
             ("address", "generated", "column 'format'", "'h5ad'", "'generated' in both"),

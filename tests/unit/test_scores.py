@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scgpt_bench.evaluation.scores import SCORE_COLUMNS, VERDICT_COLUMNS, gather, holm, scores, verdicts
+from scgpt_bench.evaluation.scores import (
+    SCORE_COLUMNS,
+    VERDICT_COLUMNS,
+    fewest_perturbations,
+    gather,
+    holm,
+    scores,
+    verdicts,
+)
 
 
 def metrics_table(values, metric="pearson_delta", dataset="planted", split="fold0", seeds=(0,)):
@@ -212,6 +220,18 @@ def test_a_ceiling_that_is_not_above_the_floor_leaves_the_data_mute():
     assert verdict_of(mute)["verdict"].tolist() == ["data cannot tell"]
     telling = metrics_table({**better, "technical-duplicate": noise[1] + 5, "shuffled": noise[1]})
     assert verdict_of(telling)["verdict"].tolist() == ["better"]
+
+
+@pytest.mark.parametrize("methods", [1, 2, 3, 11, 200])
+def test_the_fewest_perturbations_of_a_verdict_are_those_of_the_verdicts(methods):
+    fewest = fewest_perturbations(methods)
+    for n in (fewest - 1, fewest):
+        table = metrics_table({"baseline": [0.0] * n, **{f"scgpt{i}": [1.0] * n for i in range(methods)}})
+        assert set(verdict_of(table, 20)["verdict"]) == {"too few perturbations" if n < fewest else "better"}
+
+
+def test_of_too_many_methods_there_is_no_verdict_whatever_is_tested():
+    assert fewest_perturbations(10_000) is None
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Every command that the documents print does what they say, called as a shell calls it.
 
-Each is in ``COMMANDS``: called in a copy of the checkout, made short where it must be, or named as what CI or another
-test calls. A command that is printed and not in the table is a failure.
+Each is in ``COMMANDS``: called in a copy of the checkout, made short where it must be, named as what CI or another test
+calls, or with the reason why none can. A command that is printed and not in the table is a failure.
 """
 
 import os
@@ -20,7 +20,7 @@ from snakemake_checkout import ROOT, copy_of_checkout
 pytestmark = pytest.mark.workflow
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])
-BEGINS = r"(?:make|snakemake|conda|python|sh|export|\.venv/bin/\w+)"
+BEGINS = r"(?:[A-Z_]+=\S+ )*(?:make|snakemake|srun|conda|python3?|sh|export|\.venv/bin/\w+)"
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,33 @@ class Elsewhere:
     words: str
 
 
+@dataclass(frozen=True)
+class NotCalled:
+    """A command that no test can call."""
+
+    why: str
+
+
 IN_CI = r"for target in [^;]*\b{0}\b[^;]*; do\n    make \"\$target\""
 LOCAL = ".venv/bin/snakemake --profile profiles/local"
 PAPALEXI, CENSUS = "config/papalexi.yaml", "config/pretrain_census.yaml"
-PLAN = {"prints": r"This was a dry-run", "append": "-n"}
+PLAN = {"prints": r"This was a dry-run|Nothing to be done", "append": "-n"}
+NORMAN = {"<it>": "config/norman.yaml"}
 STUDY = {"config/<study>.yaml": PAPALEXI}
 ONE_FILE = {"PYTEST_ADDOPTS": "tests/unit/test_seeding.py"}  # in place of all tests
+PARITY = {
+    "prints": r"tests? collected",
+    "put": {"tests/parity": "tests/parity/test_on_gpu.py"},
+    "append": "--collect-only -q",
+}
 LONG_ONES = {"PYTEST_ADDOPTS": "--collect-only tests/unit/test_calibration.py"}
+ENVIRONMENTS = Elsewhere("tests/slurm/conftest.py", '"--conda-create-envs-only"')
+GPU = {"prints": r"python3? benchmarks/gpu_check\.py", "append": "-n"}  # tests/unit/test_gpu_check.py runs it on a CPU
+WHEELS = "platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --dest wheels"
+PACKAGES = (
+    "scgpt==0.2.4 anndata==0.12.19 pandas==2.3.3 pytz zarr==3.1.6 numcodecs==0.16.6 donfig google-crc32c scverse-misc "
+    "natsort legacy-api-wrap array-api-compat ipython traitlets"
+)
 
 COMMANDS = {
     # set-up and tests
@@ -65,8 +85,21 @@ COMMANDS = {
     "make bench": Called(r"python benchmarks/run\.py", append="-n"),
     "make help": Called(r"make check-data +dataset=NAME"),
     "make verify": Called(r"error: results/provenance\.json: file: found FileNotFoundError", status=2),
-    ".venv/bin/python -m pytest tests/parity": Called(r"tests? collected", append="--collect-only -q"),
-    ".venv/bin/python -m pytest tests/parity/test_on_gpu.py": Called(r"tests? collected", append="--collect-only -q"),
+    ".venv/bin/python -m pytest tests/parity": Called(**PARITY),
+    "python3 -m pytest tests/parity": Called(**PARITY),
+    "PYTHONPATH=workflow/lib .venv/bin/python benchmarks/run.py --only finetuning": Called(r"--only", append="--help"),
+    # on a GPU
+    "make gpu-check": Called(**GPU),
+    "make gpu-check GPU_PYTHON=python3": Called(**GPU),
+    "PYTHONPATH=packages make gpu-check GPU_PYTHON=python3": Called(**GPU),
+    "srun --gres=gpu:1 --cpus-per-task=4 --mem=64G --time=15 make gpu-check": Called(**GPU),
+    "PYTHONPATH=workflow/lib python3 benchmarks/gpu_check.py --only gradients parity": Called(
+        r"--only", append="--help"
+    ),
+    f"python3 -m pip download --no-deps --only-binary :all: --python-version 3.12 --{WHEELS} {PACKAGES}": NotCalled(
+        "it takes packages of another Python from the network"
+    ),
+    "python3 -m pip install --no-index --no-deps --target packages wheels/*.whl": NotCalled("it takes those packages"),
     ".venv/bin/python docs/write_configuration_tables.py": Called(r"\A\Z"),
     # data
     "make check-data dataset=<name>": Called(r"\nNext:\nsed 's/papalexi_2021", put={"<name>": "perturbench_devel"}),
@@ -82,10 +115,9 @@ COMMANDS = {
     f"{LOCAL} results/papalexi_2021/fold0/shrunken-mean/0/predictions.h5ad --configfile study.yaml": Called(**PLAN),
     f"{LOCAL} results/perturbench_devel/gears1/split.tsv --configfile study.yaml": Called(**PLAN),
     f"{LOCAL} --configfile {PAPALEXI} --until fetch_dataset": Called(**PLAN),
-    f"{LOCAL} resources/checkpoints/scGPT_human/best_model.pt --configfile <it>": Called(
-        **PLAN, put={"<it>": "config/norman.yaml"}
-    ),
-    f"{LOCAL} --sdm conda --conda-create-envs-only --configfile config/<study>.yaml": Called(**PLAN, put=STUDY),
+    f"{LOCAL} resources/checkpoints/scGPT_human/best_model.pt --configfile <it>": Called(**PLAN, put=NORMAN),
+    f"{LOCAL} resources/checkpoints/scGPT_human/gene_info.csv --configfile <it>": Called(**PLAN, put=NORMAN),
+    f"{LOCAL} --sdm conda --conda-create-envs-only --configfile config/<study>.yaml": ENVIRONMENTS,
     # on Slurm
     "make slurm-profile": Called(r"Linked .*/snakemake/slurm to "),
     "export CONDA_OVERRIDE_CUDA=12.9": Called(r"\A\Z"),
@@ -96,13 +128,14 @@ COMMANDS = {
     "snakemake --profile slurm": Called(**PLAN),
     "snakemake --profile profiles/slurm": Called(**PLAN),
     "snakemake prefetch ...": Called(**PLAN, put={"...": "--profile slurm"}),
-    "snakemake --conda-create-envs-only ...": Elsewhere("tests/slurm/conftest.py", '"--conda-create-envs-only"'),
-    "snakemake --containerize --configfile config/<study>.yaml > Dockerfile": Called(r"\A\Z", put=STUDY),
+    "snakemake --conda-create-envs-only ...": ENVIRONMENTS,
+    "snakemake --containerize --configfile config/<study>.yaml > Dockerfile": Called("Hashing conda", put=STUDY),
 }  # fmt: skip
 
 
 def printed(text):
     """The commands of a document: lines of its blocks of shell, and code that begins as one does."""
+    text = re.sub(r" *\\\n *", " ", text)
     blocks = re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     inline = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
@@ -143,6 +176,9 @@ def checkout(tmp_path_factory, mirror):
         (copy / "resources" / "datasets" / name).mkdir(parents=True)
         shutil.copy(mirror / name / file, copy / "resources" / "datasets" / name / source)
     stand_in_conda.install(copy.parent / "conda")
+    srun = copy.parent / "conda" / "bin" / "srun"
+    srun.write_text('#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n')
+    srun.chmod(0o755)
     profiles = copy.parent / "home" / ".config" / "snakemake"
     profiles.mkdir(parents=True)
     (profiles / "slurm").symlink_to(copy / "profiles" / "slurm")
@@ -183,7 +219,7 @@ def test_a_command_as_printed(checkout, tmp_path, command):
     assert done.returncode == how.status, done.stdout
     assert re.search(how.prints, done.stdout), done.stdout
     assert "Traceback" not in done.stdout
-    assert "usage:" not in done.stdout
+    assert how.append == "--help" or "usage:" not in done.stdout
 
 
 @pytest.mark.parametrize(

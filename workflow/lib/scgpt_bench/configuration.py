@@ -265,6 +265,34 @@ def _check_references(run: Run, source: str) -> None:
                 expected = f"inference.keep_cells: true, or no {key}: they need every predicted cell"
                 raise InputError(source, "inference.keep_cells", f"false, with {key}", expected)
     _check_splits(config, source)
+    _check_paths(run, source)
+
+
+def _check_paths(run: Run, source: str) -> None:
+    """Refuse braces in paths of the user's files: Snakemake reads what is between them as a wildcard of its own."""
+    config = run.config
+    paths = {key: config[key] for key in ("dataset_table", "checkpoint_table", "anchor_table")}
+    paths |= {f"checkpoints.{name}.path": entry.get("path") for name, entry in config["checkpoints"].items()}
+    paths |= {f"methods.{name}.script": entry.get("script") for name, entry in config["methods"].items()}
+    paths |= {f"submissions.{name}.genes": entry["genes"] for name, entry in config["submissions"].items()}
+    for split, files in config["splits"]["files"].items():
+        paths |= {f"splits.files.{split}.{dataset}": path for dataset, path in files.items()}
+    for name, entry in config["methods"].items():
+        for dataset, files in entry.get("files", {}).items():
+            for split, path in files.items():
+                paths[f"methods.{name}.files.{dataset}.{split}"] = path.replace("{seed}", "")
+    for where, path in paths.items():
+        _check_braces(path, source, where)
+    for name in config["datasets"]:
+        dataset = run.datasets[name]
+        if dataset.is_local:
+            _check_braces(dataset.address, config["dataset_table"], f"address of {name!r}")
+        _check_braces(dataset.guide_table, config["dataset_table"], f"guide_table of {name!r}")
+
+
+def _check_braces(path: str | None, source: str, where: str) -> None:
+    if path and ("{" in path or "}" in path):
+        raise InputError(source, where, repr(path), "a path without '{' and '}'")
 
 
 def _check_splits(config: dict, source: str) -> None:
