@@ -68,6 +68,7 @@ class Sizes:
     trained_model: dict[str, int]
     trained_genes: int
     epochs: int
+    learning_rate: float  # at which the trained model finds what was planted: a wide one needs a smaller rate
     repeated_model: dict[str, int]
     repeated_genes: int
     finetuning: tuple[int, int, int]  # cells in a batch, genes fed, genes measured
@@ -83,13 +84,13 @@ def _model(width: int, layers: int, heads: int) -> dict[str, int]:
 
 FULL = Sizes(
     model=_model(512, 12, 8), attention=((3, 83, 97), (2, 600, 600)), heads=(8, 64),
-    trained_model=_model(256, 4, 4), trained_genes=300, epochs=20,
+    trained_model=_model(128, 3, 4), trained_genes=96, epochs=40, learning_rate=1e-3,
     repeated_model=_model(256, 2, 4), repeated_genes=300,
     finetuning=(64, 1536, 5000), pretraining=(128, 20_000, 1500, 1200), distinct=(24, 5000), matmul=8192, repeats=5,
 )  # fmt: skip
 SMOKE = Sizes(
     model=_model(32, 2, 2), attention=((3, 13, 17),), heads=(2, 16),
-    trained_model=_model(32, 2, 2), trained_genes=24, epochs=30,
+    trained_model=_model(32, 2, 2), trained_genes=24, epochs=30, learning_rate=2e-3,
     repeated_model=_model(16, 1, 2), repeated_genes=20,
     finetuning=(4, 30, 60), pretraining=(8, 200, 40, 30), distinct=(4, 40), matmul=64, repeats=1,
 )  # fmt: skip
@@ -562,8 +563,8 @@ def fine_tune(
     split = pd.DataFrame({"perturbation": [*targets, targets[-1]], "role": roles})
     cells = cells if measured is None else cells[:, -measured:]
     options = finetuning.Options(
-        batch_size=16, epochs=epochs, learning_rate=2e-3, gamma=0.95, validation_cells=8, genes_in_use_only=False,
-        patience=None,
+        batch_size=16, epochs=epochs, learning_rate=machine.sizes.learning_rate, gamma=0.95, validation_cells=8,
+        genes_in_use_only=False, patience=None,
     )  # fmt: skip
     alignment = align(cells.var_names, checkpoint.read(weights).vocabulary)
     where = training.Machine(machine.device, save_minutes=save_minutes)
@@ -602,8 +603,8 @@ def train_pretraining(machine: Machine, folder: Path, save_minutes: float) -> No
     genes = machine.sizes.repeated_genes
     cells, _, _ = planted_experiment(genes)
     options = pretraining.Options(
-        **machine.sizes.repeated_model, batch_size=16, epochs=4, learning_rate=1e-2, warm_up=5, second_pass_after=0,
-        held_out=0.2,
+        **machine.sizes.repeated_model, batch_size=16, epochs=4, learning_rate=machine.sizes.learning_rate, warm_up=5,
+        second_pass_after=0, held_out=0.2,
     )  # fmt: skip
     where = training.Machine(machine.device, save_minutes=save_minutes)
     pretraining.pretrain(pretraining.MatrixSource(cells.X), list(cells.var_names), folder, options, 0, where)
@@ -617,7 +618,7 @@ def weights_of_a_training(machine: Machine, train: Callable, folder: Path) -> st
         raise RuntimeError(f"the training ended with exit code {process.exitcode}")
     import torch
 
-    tensors = torch.load(next(iter([*folder.glob("model.pt"), *folder.glob("best_model.pt")])), weights_only=True)
+    tensors = torch.load(next(iter([*folder.glob("model.pt"), *folder.glob("best_model.pt")])), **ON_CPU)
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
@@ -637,7 +638,11 @@ def kill_in_the_middle(machine: Machine, train: Callable, folder: Path) -> int:
     process.join()
     if process.exitcode != -signal.SIGKILL:
         raise RuntimeError(f"the training to kill ended before that, with exit code {process.exitcode}")
-    return torch.load(folder / training.STATE, weights_only=True)["position"]["step"]
+    return torch.load(folder / training.STATE, **ON_CPU)["position"]["step"]
+
+
+# Tensors go where they were saved from: this process would use CUDA, and could then start no other one that does.
+ON_CPU: dict[str, Any] = {"weights_only": True, "map_location": "cpu"}
 
 
 def _train_quietly(train: Callable, device: str, sizes: Sizes, folder: Path, save_minutes: float) -> None:
