@@ -562,6 +562,6 @@ def test_input_that_cannot_be_drawn_is_refused_by_name():
     with pytest.raises(InputError, match=r"shape: found \(1, 2\); expected \(2, 2\)"):
         delta_heatmap(np.zeros((1, 2)), ["STAT1", "JAK2"], ["A", "B"], "planted")
     with pytest.raises(InputError, match="status: found 'lost'"):
-        vocabulary_coverage(pd.DataFrame({"gene": ["A"], "status": ["lost"]}), None, "planted")
+        vocabulary_coverage(pd.DataFrame({"gene": ["A"], "status": ["lost"], "matched_as": ["A"]}), None, "planted")
     with pytest.raises(InputError, match="none that is a number"):
         perturbation_strip(metric_values(["A"]).assign(value=np.nan), "mse")

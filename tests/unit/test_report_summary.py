@@ -372,7 +372,7 @@ def test_what_a_method_does_not_learn_or_does_not_predict_is_named():
     assert "2 genes (G1, G2)" in why["Genes taken as unchanged: theirs on drop"]
     assert why["Not asked about every test perturbation: drop"] == (
         "These methods fell back on a rule. C (1 of 20): flagged (no token: no change). "
-        "E (1 of 20): flagged (its control cells have the prompted value already: no change). "
+        "E (1 of 20): flagged (control cells have the prompted value already: no change). "
         "D (1 of 20): ridge (no vector: counted as zero)."
     )
     assert not [what for what in why if "floor" in what]
@@ -505,7 +505,10 @@ def test_noise_that_may_explain_a_verdict_is_said_before_it():
     text = summary.page(made)
     assert text.index("Read this first") < text.index('class="answer"')
     assert text.count("would score 0.05") == 1, "not said a second time below"
-    for difference, cards in ((-0.6, noisy), (-0.14, {}), (-0.14, {"drop": card(same=None, disjoint=None)}),
+    (told,) = summary.places(run("data cannot tell", -0.14, cards=noisy))[0]["first"]
+    assert told.endswith("noise of the one control mean that every response subtracts."), "mostly noise, no verdict"
+    some = {"drop": card(same=0.43, disjoint=0.33)}
+    for difference, cards in ((-0.6, some), (-0.14, {}), (-0.14, {"drop": card(same=None, disjoint=None)}),
                               (-0.03, {"drop": card(same=0.24, disjoint=0.20)})):  # fmt: skip
         assert summary.places(run("worse", difference, cards=cards))[0]["first"] == []
 

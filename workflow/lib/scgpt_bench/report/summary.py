@@ -159,11 +159,14 @@ def _said_first(run: Run, dataset: str, rows: Sequence[Mapping[str, Any]]) -> li
     explained = [
         row["method"] for row in rows if row["verdict"] in ("better", "worse") and abs(row["difference"]) <= noise
     ]
-    if explained and noise > CONTROL_NOISE:
+    mostly_noise = noise > 0 and noise > run.cards[dataset]["shared_control_noise"]["same_controls"] / 2
+    if noise > CONTROL_NOISE and (explained or mostly_noise):
+        of_verdicts = (
+            f" Differences of up to {noise:.2f} may be nothing else: {_listed(explained, NAMED)} "
+            f"differ{'s' if len(explained) == 1 else ''} by no more from the best baseline."
+        )
         said.append(
-            f"Noise may explain what follows. {_of_noise(run.cards[dataset])} Differences of up to {noise:.2f} may be "
-            f"nothing else: {_listed(explained, NAMED)} differ{'s' if len(explained) == 1 else ''} by no more from the "
-            "best baseline."
+            f"Noise may explain what follows. {_of_noise(run.cards[dataset])}" + (of_verdicts if explained else "")
         )
     tested, poor = _unreliable(run, dataset)
     if len(poor) > len(tested) / 2:
@@ -598,7 +601,7 @@ def _fallbacks(says: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for name in no_change:
         yield name, "no token: no change"
     for name in says.get("targets_already_as_prompted", ()):
-        yield name, "its control cells have the prompted value already: no change"
+        yield name, "control cells have the prompted value already: no change"
     for name in says.get("targets_outside_vocabulary", ()):
         if name not in no_change:
             yield name, "neither measured nor in the vocabulary: not told what was perturbed"
