@@ -120,8 +120,8 @@ def knock_down(perturbations: pd.DataFrame, perturbation_kind: str, title: str) 
     if len(table):
         _name_columns(axes, list(table["perturbation"]))
     else:
-        axes.text(0.5, 0.5, "no change of a target is known", transform=axes.transAxes, ha="center")
-        axes.set_xticks([])
+        axes.text(0.5, 0.6, "no change of a target is known", transform=axes.transAxes, ha="center")
+        axes.set(xticks=[], yticks=[])
     if perturbation_kind != "mixed" and len(table):
         marks = (("as expected", RELIABLE, "o"), ("other way, within chance", UNDECIDED, "o"))
         _legend(axes, (*marks, ("other way, beyond chance", UNRELIABLE, "o")))
