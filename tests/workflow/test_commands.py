@@ -55,7 +55,10 @@ PAPALEXI, CENSUS = "config/papalexi.yaml", "config/pretrain_census.yaml"
 PLAN = {"prints": r"This was a dry-run|Nothing to be done", "append": "-n"}
 NORMAN = {"<it>": "config/norman.yaml"}
 STUDY = {"config/<study>.yaml": PAPALEXI}
-ONE_FILE = {"PYTEST_ADDOPTS": "tests/unit/test_seeding.py"}  # in place of all tests
+ONE_FILE = {
+    "PYTEST_ADDOPTS": "tests/unit/test_seeding.py",
+    "PYTEST_XDIST_AUTO_NUM_WORKERS": "1",
+}  # in place of all tests
 PARITY = {
     "prints": r"tests? collected",
     "put": {"tests/parity": "tests/parity/test_on_gpu.py"},
@@ -124,7 +127,6 @@ COMMANDS = {
     f"snakemake prefetch --profile slurm --configfile {PAPALEXI}": Called(**PLAN),
     f"snakemake --profile slurm --configfile {PAPALEXI}": Called(**PLAN),
     f"snakemake --profile slurm --configfile {CENSUS}": Called(**PLAN),
-    f".venv/bin/snakemake --profile slurm --configfile {CENSUS}": Called(**PLAN),
     "snakemake --profile slurm": Called(**PLAN),
     "snakemake --profile profiles/slurm": Called(**PLAN),
     "snakemake prefetch ...": Called(**PLAN, put={"...": "--profile slurm"}),
@@ -194,7 +196,11 @@ def example(command):
 def shell(checkout, command, home, environment):
     """Call a command in the copy, as a user with `.venv/bin` on the PATH does; output is one text."""
     surroundings = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTEST", "SNAKEMAKE"))},
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("COVERAGE", "MAKE", "PYTEST", "SNAKEMAKE"))
+        },
         **{"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), "PYTHONPATH": ""},
         **{"PATH": f"{checkout / '.venv' / 'bin'}:{checkout.parent / 'conda' / 'bin'}:{os.environ['PATH']}"},
         **{"STAND_IN_CONDA": str(checkout.parent / "conda"), **environment},
@@ -240,6 +246,24 @@ def test_a_wrong_check_of_data_is_one_clear_line(checkout, tmp_path, command, ex
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stdout  # the second one is make's
     assert re.search(rf"^error: .*{expected}", done.stdout)
+
+
+def test_a_run_in_a_folder_that_no_job_can_run_in_ends_at_the_start(checkout, tmp_path):
+    (tmp_path / "my runs").mkdir()
+    command = f"snakemake --profile profiles/local --directory '{tmp_path}/my runs' --configfile config/papalexi.yaml"
+    done = shell(checkout, command, tmp_path, {})
+    assert done.returncode == 1
+    assert re.search(r"my runs': the run's folder: found the characters ' '; expected a path without", done.stdout)
+    assert "Building DAG" not in done.stdout
+
+
+def test_make_in_a_folder_that_no_job_can_run_in_sets_up_nothing(checkout, tmp_path):
+    clone = tmp_path / "my clone"
+    shutil.copytree(checkout, clone, ignore=lambda *_: [".venv", "resources", ".snakemake"])
+    done = shell(clone, "make demo", tmp_path, {})
+    assert done.returncode == 2
+    assert re.search(r"error: '.*/my clone': folder: found the characters ' '; expected a path without", done.stdout)
+    assert not (clone / ".venv").exists()
 
 
 def test_make_alone_lists_every_target_and_builds_nothing(tmp_path):
