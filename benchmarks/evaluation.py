@@ -90,8 +90,8 @@ def _log_cells(generator: np.random.Generator, level: np.ndarray, cells: int) ->
 
 def ours(read: Callable[[str], AnnData]) -> list[list[float]]:
     """[metrics x perturbations sorted by name]; holds one side's cells at a time."""
+    from scgpt_bench.data.means import group_means
     from scgpt_bench.evaluation import metrics
-    from scgpt_bench.evaluation.pseudobulk import group_means
 
     means = {}
     for side in SIDES:

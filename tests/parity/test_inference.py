@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from scgpt_bench.methods.predictions import mean_cell
+from scgpt_bench.data.means import mean_cell
 from scgpt_bench.scgpt import inference, model
 from scgpt_bench.scgpt.inference import Condition
 from scgpt_bench.scgpt.vocabulary import align

@@ -11,11 +11,12 @@ import torch
 from scipy import sparse
 
 from jobs import Job
+from scgpt_bench import predictions
 from scgpt_bench.data import controls, planted, splits
 from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.harmonize import harmonize
+from scgpt_bench.data.means import mean_cell
 from scgpt_bench.files import write_h5ad, write_table
-from scgpt_bench.methods import predictions
 from scgpt_bench.scgpt import arms, checkpoint, finetuning, generation, inference, vocabulary
 from snakemake_checkout import ROOT
 
@@ -85,7 +86,7 @@ def unlike(drawn):
 
 def means_of(predicted, drawn, names):
     labels, weights = drawn.obs["perturbation"].astype(str).to_numpy(), drawn.obs["weight"].to_numpy()
-    return np.stack([predictions.mean_cell(predicted[labels == name], weights[labels == name]) for name in names])
+    return np.stack([mean_cell(predicted[labels == name], weights[labels == name]) for name in names])
 
 
 def test_mean_cells_are_the_means_of_the_cells(experiment):

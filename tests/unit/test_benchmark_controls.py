@@ -15,13 +15,14 @@ from scgpt_bench import files
 from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.harmonize import harmonize
+from scgpt_bench.data.means import first_half
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.data.planted import generate
 from scgpt_bench.data.splits import fold
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.floor import mean_over_shuffles
 from scgpt_bench.evaluation.metrics import higher_is_better, score
-from scgpt_bench.evaluation.pseudobulk import first_half, pseudobulk, truth
+from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.evaluation.scores import scores
 from scgpt_bench.methods.baselines import METHODS
 from scgpt_bench.methods.baselines import predict as predict_baseline

@@ -5,8 +5,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
+from scgpt_bench.data.means import first_half
 from scgpt_bench.evaluation.differential_expression import de_ranks
-from scgpt_bench.evaluation.pseudobulk import first_half, truth
+from scgpt_bench.evaluation.pseudobulk import truth
 
 
 def experiment():

@@ -26,7 +26,7 @@ from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.files import read_h5ad, write_h5ad, write_table
 from scgpt_bench.methods.baselines import conditions_to_predict, training_data
 from scgpt_bench.methods.imported import import_predictions, write_without_test_cells
-from scgpt_bench.methods.predictions import read_predictions, write_predictions
+from scgpt_bench.predictions import read_predictions, write_predictions
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 DATASET = Dataset("planted", "generated", "generated", "counts", 400.0, "perturbation", "control", "interference")

@@ -6,14 +6,16 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scgpt_bench import predictions
 from scgpt_bench.data import controls, splits
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.harmonize import write_harmonized
+from scgpt_bench.data.means import cells_of
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.data.readers import read
 from scgpt_bench.evaluation import cell_metrics, metrics, pseudobulk
 from scgpt_bench.files import read_h5ad, write_h5ad, write_table
-from scgpt_bench.methods import baselines, benchmark_controls, imported, predictions
+from scgpt_bench.methods import baselines, benchmark_controls, imported
 from scgpt_bench.scgpt import arms, checkpoint, generation, vocabulary
 
 N = 5000
@@ -53,7 +55,7 @@ def measured(files):
     folder, split = files
     cells = open_h5ad(folder / "cells.h5ad")
     truth = pseudobulk.truth(cells, split)
-    of_truth = pseudobulk.cells_of(cells, ["control", *truth.obs_names])
+    of_truth = cells_of(cells, ["control", *truth.obs_names])
     for layer in ("de_rank", "de_rank_half_b"):  # ranking takes a minute, and gives an array of this form
         truth.layers[layer] = np.tile(np.arange(12, dtype=np.int32), (N, 1))
     cell_metrics.add_cell_space(truth, of_truth)

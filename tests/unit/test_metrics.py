@@ -10,7 +10,7 @@ from scipy import stats
 
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import METRICS, duplicate_is_at_full_depth, higher_is_better, score
-from scgpt_bench.methods.predictions import shifted_controls
+from scgpt_bench.predictions import shifted_controls
 
 
 def truth_of(means, control, names=None, **layers):

@@ -30,7 +30,7 @@ from scgpt_bench.evaluation.official.sides import (
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.files import matrix_sha256, write_h5ad, write_table
 from scgpt_bench.methods import benchmark_controls
-from scgpt_bench.methods.predictions import shifted_controls
+from scgpt_bench.predictions import shifted_controls
 
 GENES = [f"G{i}" for i in range(60)]
 TARGETS = GENES[:12]

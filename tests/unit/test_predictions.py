@@ -6,15 +6,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scgpt_bench.data.means import mean_cell
 from scgpt_bench.errors import InputError
-from scgpt_bench.methods.predictions import (
-    anchored_cells,
-    mean_cell,
-    method_of,
-    read_predictions,
-    shifted_controls,
-    write_predictions,
-)
+from scgpt_bench.predictions import anchored_cells, method_of, read_predictions, shifted_controls, write_predictions
 
 GENES = ["A", "B", "C"]
 SPLIT = pd.DataFrame({"perturbation": ["A", "B", "C"], "role": ["test", "train", "test"]})

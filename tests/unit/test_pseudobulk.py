@@ -7,9 +7,10 @@ import pytest
 from scipy import sparse
 
 from scgpt_bench.data.controls import control_cells, draw_controls
+from scgpt_bench.data.means import group_means
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.pseudobulk import group_means, pseudobulk, truth
-from scgpt_bench.methods.predictions import read_predictions, write_predictions
+from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
+from scgpt_bench.predictions import read_predictions, write_predictions
 
 SPLIT = pd.DataFrame({"perturbation": ["B", "A", "C"], "role": ["test", "test", "train"]})
 

@@ -9,7 +9,7 @@ import pytest
 
 import browser
 from scgpt_bench.files import read_table
-from scgpt_bench.methods.predictions import method_of
+from scgpt_bench.predictions import method_of
 from scgpt_bench.report.page import CATEGORIES
 from snakemake_checkout import copy_with_demo
 

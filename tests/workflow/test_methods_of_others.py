@@ -8,7 +8,7 @@ import yaml
 from scgpt_bench.data.controls import matched_control_mean
 from scgpt_bench.files import read_table
 from scgpt_bench.methods.baselines import training_data
-from scgpt_bench.methods.predictions import method_of
+from scgpt_bench.predictions import method_of
 from snakemake_checkout import copy_of_checkout
 
 pytestmark = [pytest.mark.workflow, pytest.mark.extended]

@@ -5,9 +5,9 @@ from scgpt_bench.job import logged
 with logged(snakemake.log[0]):
     import pandas as pd
 
+    from scgpt_bench import predictions
     from scgpt_bench.evaluation import cell_metrics, floor, metrics, pseudobulk
     from scgpt_bench.files import read_h5ad, read_table, write_h5ad, write_table
-    from scgpt_bench.methods import predictions
 
     truth = read_h5ad(snakemake.input.truth)
     split = read_table(snakemake.input.split)

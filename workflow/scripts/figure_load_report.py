@@ -8,7 +8,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.figures.model import load_report
     from scgpt_bench.figures.style import save
     from scgpt_bench.files import read_h5ad
-    from scgpt_bench.methods.predictions import method_of
+    from scgpt_bench.predictions import method_of
 
     rows = []
     for method, path in zip(snakemake.params.methods, snakemake.input.pseudobulks, strict=True):

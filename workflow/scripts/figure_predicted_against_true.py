@@ -8,7 +8,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.figures.responses import predicted_against_true, residual_heatmap
     from scgpt_bench.figures.style import method_style, save
     from scgpt_bench.files import read_h5ad, read_table
-    from scgpt_bench.methods.predictions import method_of
+    from scgpt_bench.predictions import method_of
 
     wildcards = snakemake.wildcards
     truth = read_h5ad(snakemake.input.truth)

@@ -5,8 +5,8 @@ from scgpt_bench.job import logged
 with logged(snakemake.log[0]):
     import numpy as np
 
+    from scgpt_bench.data.means import group_means
     from scgpt_bench.data.on_disk import open_h5ad
-    from scgpt_bench.evaluation.pseudobulk import group_means
     from scgpt_bench.figures.model import vocabulary_coverage
     from scgpt_bench.figures.style import save
     from scgpt_bench.files import read_table

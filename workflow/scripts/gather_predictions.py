@@ -4,7 +4,7 @@ from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
     from scgpt_bench.files import read_h5ad
-    from scgpt_bench.methods.predictions import gather, mean_cell_obs, write_predictions
+    from scgpt_bench.predictions import gather, mean_cell_obs, write_predictions
 
     rows = read_h5ad(snakemake.input.controls, backed=True).obs
     if not snakemake.params.keep_cells:

@@ -8,7 +8,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import read_h5ad, read_table
     from scgpt_bench.methods.baselines import conditions_to_predict
     from scgpt_bench.methods.imported import import_predictions
-    from scgpt_bench.methods.predictions import write_predictions
+    from scgpt_bench.predictions import write_predictions
 
     dataset = Dataset(**{**snakemake.params.dataset, **snakemake.params.labels})
     controls = read_h5ad(snakemake.input.controls)

@@ -6,7 +6,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.files import read_h5ad, read_table
     from scgpt_bench.methods import baselines
-    from scgpt_bench.methods.predictions import write_predictions
+    from scgpt_bench.predictions import write_predictions
 
     options = dict(snakemake.params.options)
     embeddings = None

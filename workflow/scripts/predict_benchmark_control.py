@@ -6,7 +6,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.files import read_h5ad
     from scgpt_bench.methods import benchmark_controls
-    from scgpt_bench.methods.predictions import write_predictions
+    from scgpt_bench.predictions import write_predictions
 
     controls = read_h5ad(snakemake.input.controls)
     predicted, method = benchmark_controls.predict(

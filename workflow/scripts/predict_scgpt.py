@@ -9,7 +9,7 @@ with logged(snakemake.log[0]):
     import torch
 
     from scgpt_bench.files import read_h5ad, read_table
-    from scgpt_bench.methods.predictions import mean_cell_obs, write_predictions
+    from scgpt_bench.predictions import mean_cell_obs, write_predictions
     from scgpt_bench.scgpt import arms, generation, inference
 
     torch.set_num_threads(snakemake.threads)

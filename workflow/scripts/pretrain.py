@@ -7,9 +7,9 @@ with logged(snakemake.log[0]):
 
     import torch
 
+    from scgpt_bench.data.means import cells_of
     from scgpt_bench.data.names import CONTROL
     from scgpt_bench.data.on_disk import open_h5ad
-    from scgpt_bench.evaluation.pseudobulk import cells_of
     from scgpt_bench.scgpt import pretraining, training, vocabulary
 
     torch.set_num_threads(snakemake.threads)

@@ -6,7 +6,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.evaluation.official import cell_eval2, sides
     from scgpt_bench.files import read_table, write_json, write_table
-    from scgpt_bench.methods.predictions import read_predictions
+    from scgpt_bench.predictions import read_predictions
 
     cells, split = open_h5ad(snakemake.input.cells, layers=["counts"]), read_table(snakemake.input.split)
     predictions = read_predictions(snakemake.input.predictions, cells.var_names, split)

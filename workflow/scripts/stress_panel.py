@@ -5,7 +5,7 @@ from scgpt_bench.job import logged
 with logged(snakemake.log[0]):
     from scgpt_bench.evaluation.stress import stress_panel
     from scgpt_bench.files import read_h5ad, read_table, write_table
-    from scgpt_bench.methods.predictions import read_predictions
+    from scgpt_bench.predictions import read_predictions
 
     truth = read_h5ad(snakemake.input.truth)
     split = read_table(snakemake.input.split)

@@ -7,7 +7,7 @@ with logged(snakemake.log[0]):
 
     from scgpt_bench.evaluation.classes import gather_classes
     from scgpt_bench.files import read_h5ad, read_json, read_table, whole
-    from scgpt_bench.methods.predictions import method_of
+    from scgpt_bench.predictions import method_of
     from scgpt_bench.report import summary
 
     statements = []

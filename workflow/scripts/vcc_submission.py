@@ -7,7 +7,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.evaluation import submission
     from scgpt_bench.evaluation.official.sides import log_sides
     from scgpt_bench.files import read_table
-    from scgpt_bench.methods.predictions import read_predictions
+    from scgpt_bench.predictions import read_predictions
 
     options = snakemake.params.submission
     parts = {}

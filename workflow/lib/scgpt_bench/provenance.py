@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from scgpt_bench.files import content_sha256, read_h5ad
-from scgpt_bench.methods.predictions import method_of
+from scgpt_bench.predictions import method_of
 
 
 def describe(

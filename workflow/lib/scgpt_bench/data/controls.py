@@ -13,8 +13,8 @@ from scipy import sparse
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import add_rows, row_chunks
 from scgpt_bench.data.on_disk import rows as rows_of_cells
+from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.methods.predictions import perturbations_of
 from scgpt_bench.seeding import random_generator
 
 DRAW_COLUMNS = ["perturbation", "control_cell", "batch", "cell_type", "weight"]

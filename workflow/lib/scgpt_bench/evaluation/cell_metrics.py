@@ -8,10 +8,10 @@ import pandas as pd
 from scipy.sparse import linalg as sparse_linalg
 from scipy.spatial import distance
 
+from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.pseudobulk import first_half
-from scgpt_bench.methods.predictions import method_of
+from scgpt_bench.predictions import method_of
 
 
 def add_cell_space(truth: anndata.AnnData, cells: anndata.AnnData, components: int = 50) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 from pdex import pdex
 from scipy import stats
 
+from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
-from scgpt_bench.evaluation.pseudobulk import first_half
 
 PERTURBATIONS_AT_ONCE = 64  # bounds the size of pdex's table: one row per perturbation and gene
 SMALLEST_P_VALUE = float(np.finfo(np.float64).tiny)  # 0 has no finite z-value
@@ -30,7 +30,7 @@ def de_ranks(cells: anndata.AnnData, truth: anndata.AnnData, threads: int = 1, h
     threads
         Threads of the test.
     halved
-        By the second half of each perturbation's cells alone (all but ``pseudobulk.first_half``), for what is scored
+        By the second half of each perturbation's cells alone (all but ``means.first_half``), for what is scored
         against that half.
 
     Returns

@@ -14,7 +14,7 @@ import pandas as pd
 
 from scgpt_bench.evaluation.pseudobulk import pseudobulk
 from scgpt_bench.methods.benchmark_controls import shuffles
-from scgpt_bench.methods.predictions import method_of
+from scgpt_bench.predictions import method_of
 
 
 def mean_over_shuffles(

@@ -35,7 +35,7 @@ from scipy.spatial import distance
 
 from scgpt_bench.data.names import genes_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.methods.predictions import method_of
+from scgpt_bench.predictions import method_of
 
 if TYPE_CHECKING:
     import anndata

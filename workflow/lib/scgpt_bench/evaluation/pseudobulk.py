@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import anndata
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from scgpt_bench.data.controls import matched_control_mean
+from scgpt_bench.data.means import first_half, group_means, mean_cell
 from scgpt_bench.data.names import CONTROL
-from scgpt_bench.data.on_disk import add_rows, row_chunks, rows
+from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.methods.predictions import mean_cell, perturbations_of
-from scgpt_bench.seeding import random_generator
-
-
-def group_means(
-    X: sparse.csr_matrix | np.ndarray, labels: Sequence[str], groups: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the rows of each group, in float64, reading each row of the groups once and no other row.
-
-    A group's mean depends on its own rows only, to the bit: neither other groups nor their order matter.
-
-    Parameters
-    ----------
-    X
-        Cells [cells x genes], CSR or dense, in memory or on disk.
-    labels
-        The group of each cell; cells of other groups, or of none (NaN), are not read.
-    groups
-        The groups to average, in the order of the result.
-
-    Returns
-    -------
-    means : float64 [groups x genes]; NaN for a group without cells
-    n_cells : int64 [groups]
-    """
-    codes = pd.Categorical(np.asarray(labels, dtype=object), categories=list(groups)).codes
-    sums = np.zeros((len(groups), X.shape[1]))
-    for start, chunk in row_chunks(X, read=codes >= 0):
-        add_rows(sums, chunk, codes[start : start + chunk.shape[0]])
-    n_cells = np.bincount(codes[codes >= 0], minlength=len(groups))
-    with np.errstate(invalid="ignore"):
-        return sums / n_cells[:, None], n_cells
 
 
 def responses(cells: anndata.AnnData) -> tuple[list[str], pd.DataFrame]:
@@ -73,7 +39,7 @@ def truth(cells: anndata.AnnData, split: pd.DataFrame) -> anndata.AnnData:
     - ``layers["control"]``: the mean of all control cells that each perturbation is compared with;
     - ``layers["centroid"]``: the same plus the mean shift of the training perturbations, the reference of
       ``pearson_delta_centroid``;
-    - ``layers["half_b"]``: the mean of the second half of its cells (all but :func:`first_half`), against which a
+    - ``layers["half_b"]``: the mean of the second half of its cells (all but :func:`means.first_half`), against which a
       technical duplicate is scored;
     - ``obs["n_cells"]``.
     """
@@ -101,28 +67,10 @@ def _mean_training_shift(cells: anndata.AnnData, split: pd.DataFrame) -> np.ndar
     return (means - matched_control_mean(cells, perturbations)).mean(axis=0)
 
 
-def cells_of(cells: anndata.AnnData, names: Sequence[str]) -> anndata.AnnData:
-    """The cells of some perturbations, in memory, in their order; ``cells`` may be on disk."""
-    wanted = np.flatnonzero(cells.obs["perturbation"].isin(names))
-    return anndata.AnnData(rows(cells.X, wanted), obs=cells.obs.iloc[wanted], var=cells.var)
-
-
-def first_half(obs: pd.DataFrame, perturbations: Sequence[str]) -> np.ndarray:
-    """Mask [cells] of a random half, rounded down, of the cells of each perturbation; depends on names only."""
-    mask = np.zeros(len(obs), dtype=bool)
-    rows_of = obs.groupby(obs["perturbation"].astype(str)).indices
-    for perturbation in perturbations:
-        own = rows_of[perturbation]
-        own = own[np.argsort(obs.index[own])]
-        drawn = random_generator(0, "half", perturbation).permutation(len(own))[: len(own) // 2]
-        mask[own[drawn]] = True
-    return mask
-
-
 def pseudobulk(predictions: anndata.AnnData) -> anndata.AnnData:
     """The mean predicted cell of each perturbation, sorted by name, with ``obs["n_cells"]`` and ``uns["method"]``.
 
-    Predicted cells count in it by their ``weight`` (:func:`predictions.mean_cell`).
+    Predicted cells count in it by their ``weight`` (:func:`means.mean_cell`).
     """
     rows_of = predictions.obs.groupby(predictions.obs["perturbation"].astype(str)).indices
     perturbations, weights = sorted(rows_of), predictions.obs["weight"].to_numpy()

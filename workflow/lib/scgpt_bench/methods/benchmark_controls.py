@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench import __version__
+from scgpt_bench.data.means import first_half, group_means
 from scgpt_bench.data.on_disk import rows as rows_of_cells
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.pseudobulk import first_half, group_means
-from scgpt_bench.methods.predictions import anchored_cells, shifted_controls
+from scgpt_bench.predictions import anchored_cells, shifted_controls
 from scgpt_bench.seeding import random_generator, stream_seed
 
 SHUFFLES = 20  # over which the floor is a mean: every pair of up to 41 test perturbations

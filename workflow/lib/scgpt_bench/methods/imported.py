@@ -23,13 +23,14 @@ from scipy import sparse
 from scgpt_bench import __version__
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.controls import type_weights
+from scgpt_bench.data.means import group_means
 from scgpt_bench.data.names import CONTROL, perturbation_names
 from scgpt_bench.data.on_disk import CellWriter, open_h5ad, row_chunks, rows
+from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.pseudobulk import group_means
 from scgpt_bench.files import sha256
 from scgpt_bench.methods.baselines import Conditions
-from scgpt_bench.methods.predictions import anchored_cells, perturbations_of
+from scgpt_bench.predictions import anchored_cells
 
 # A perturbation moves a cell's total and its profile by a few percent; another logarithm, another target sum, counts
 # or changes instead of expression move them further than this (log2: slope 1.44, log10: 0.43, twice the target sum: 2).

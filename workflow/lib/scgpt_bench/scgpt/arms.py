@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from scgpt_bench import __version__
 from scgpt_bench.data.controls import control_means_of
+from scgpt_bench.data.means import mean_cell
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.files import sha256
-from scgpt_bench.methods.predictions import anchored_cells, mean_cell
+from scgpt_bench.predictions import anchored_cells
 from scgpt_bench.scgpt import (
     checkpoint,
     finetuning,

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from scgpt_bench import files, sources
 from scgpt_bench.data.controls import matched_control_mean, type_weights
+from scgpt_bench.data.means import cells_of, mean_cell
 from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.pseudobulk import cells_of
-from scgpt_bench.methods.predictions import mean_cell, perturbations_of
 from scgpt_bench.scgpt import checkpoint, inference, model, torch_files, training, transformer
 from scgpt_bench.scgpt.inference import Condition
 from scgpt_bench.seeding import random_generator

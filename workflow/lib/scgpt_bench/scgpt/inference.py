@@ -195,7 +195,7 @@ def running_means(
 ) -> pd.DataFrame:
     """Pseudo-bulks [perturbations x genes] (float64) of the batches of :func:`predict`, none of which is kept.
 
-    Equal to :func:`predictions.mean_cell` of all cells of a perturbation; ``weights`` [cells] are theirs.
+    Equal to :func:`means.mean_cell` of all cells of a perturbation; ``weights`` [cells] are theirs.
     """
     sums: dict[str, np.ndarray] = {}
     totals: dict[str, float] = {}

@@ -10,6 +10,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.evaluation.metrics import HALVED
 from scgpt_bench.evaluation.official.answers import (
     as_metrics,
@@ -28,7 +29,6 @@ from scgpt_bench.evaluation.official.sides import (
     several_cell_types,
 )
 from scgpt_bench.files import whole
-from scgpt_bench.methods.predictions import perturbations_of
 
 if TYPE_CHECKING:
     import polars as pl

@@ -28,11 +28,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import rows as rows_of_cells
+from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.pseudobulk import first_half
-from scgpt_bench.methods.predictions import method_of, perturbations_of
+from scgpt_bench.predictions import method_of
 from scgpt_bench.seeding import random_generator
 
 TARGET, NON_TARGETING = "target_gene", "non-targeting"

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scgpt_bench.data.means import mean_cell
+from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import read_h5ad, write_h5ad
 
@@ -21,32 +23,6 @@ if TYPE_CHECKING:
     import anndata
 
 OBS_COLUMNS = ["perturbation", "control_cell", "weight"]
-
-
-def perturbations_of(split: pd.DataFrame, role: str) -> list[str]:
-    """The perturbations of ``split`` (columns ``perturbation``, ``role``) with this role, sorted."""
-    return sorted(split.loc[split["role"] == role, "perturbation"])
-
-
-def mean_cell(cells: sparse.csr_matrix | np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The mean of one perturbation's drawn or predicted cells, in which cell types count as among its measured cells.
-
-    A cell type with few control cells has fewer in the draw than its share. ``weights``, that is ``obs["weight"]`` of
-    ``controls.h5ad`` and ``predictions.h5ad``, make up for it.
-
-    Parameters
-    ----------
-    cells
-        [cells x genes], sparse or dense.
-    weights
-        float64 [cells].
-
-    Returns
-    -------
-    float64 [genes]
-    """
-    dense = cells.toarray() if sparse.issparse(cells) else np.asarray(cells)
-    return np.average(dense, axis=0, weights=weights)
 
 
 def anchored_cells(
