@@ -15,6 +15,7 @@ from scipy import sparse
 from scgpt_bench.data import controls, splits
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.harmonize import harmonize
+from scgpt_bench.data.means import cells_of
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation import cell_metrics, differential_expression, metrics, pseudobulk, scores
@@ -26,7 +27,7 @@ from scgpt_bench.figures.scores import method_scores, paired_differences, pertur
 from scgpt_bench.figures.style import save
 from scgpt_bench.figures.trust import stress_heatmap
 from scgpt_bench.methods import baselines, benchmark_controls
-from scgpt_bench.methods.predictions import read_predictions, write_predictions
+from scgpt_bench.predictions import read_predictions, write_predictions
 
 GENES = ["STAT1", "JAK2", "IRF1", "GATA1", "SPI1", "CEBPA", "KLF1", "TP53", "CDKN1A", "MYC", "FOS", "JUN"]
 ROW = Dataset("drop", "drop.h5ad", "h5ad", "counts", 200.0, "gene", "NT", "interference")
@@ -206,7 +207,7 @@ def sampled(cells, split):
 
 def measured(cells, split):
     truth = pseudobulk.truth(cells, split)
-    cells = pseudobulk.cells_of(cells, [CONTROL, *truth.obs_names])
+    cells = cells_of(cells, [CONTROL, *truth.obs_names])
     truth.layers["de_rank"] = differential_expression.de_ranks(cells, truth)
     truth.layers["de_rank_half_b"] = differential_expression.de_ranks(cells, truth, halved=True)
     cell_metrics.add_cell_space(truth, cells)

@@ -37,6 +37,43 @@ def test_the_hash_changes_with_a_module_that_is_used_and_no_other(package):
     assert [name for name in after if after[name] != before[name]] == ["b.py"]
 
 
+def hash_of(package, text):
+    (package.parent / "script.py").write_text(text)
+    return sources.content_hashes(package.parent / "script.py")["script.py"]
+
+
+CODE = 'class A:\n    x = "# no comment"\n\n    def f(self):\n        return """a\n\nb"""\n'
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "# why\n" + CODE,
+        '"""What it is."""\n\n\n' + CODE,
+        CODE.replace("class A:\n", 'class A:\n    """Hold x.\n\n    And more.\n    """\n\n'),
+        CODE.replace("(self):\n", '(self):  # why\n        r"Return it."  # noqa\n'),
+    ],
+)
+def test_comments_docstrings_and_blank_lines_change_no_hash(package, same):
+    assert same != CODE
+    assert hash_of(package, same) == hash_of(package, CODE)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        CODE.replace("# no comment", "# a comment"),
+        CODE.replace("b", "c"),
+        CODE.replace("a\n\nb", "a\nb"),
+        CODE.replace("return ", ""),
+        CODE.replace("    def f(self):\n        return", "def f(self):\n        return"),
+        '"""Doc."""; y = 1\n' + CODE,
+    ],
+)
+def test_every_change_of_code_changes_the_hash(package, other):
+    assert hash_of(package, other) != hash_of(package, CODE)
+
+
 def test_compiled_modules_change_no_hash_of_a_folder(package):
     """They appear when a job imports a module for the first time: the second run would differ from the first."""
     before = sources.folder_hash(package)

@@ -1,7 +1,8 @@
 """Which code a job runs, by hashes: the script and every module of this package that it imports.
 
 Snakemake follows a script by its modification time and does not follow what it imports. With these hashes among a
-rule's parameters, an edited module reruns exactly the jobs that use it, and a fresh clone reruns nothing.
+rule's parameters, an edited module reruns exactly the jobs that use it, and a fresh clone reruns nothing. Comments,
+docstrings and blank lines do not count: they change no result.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import io
+import tokenize
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -42,13 +45,39 @@ def _imports(code: str, package: Path) -> frozenset[Path]:
 
 
 def content_hashes(script: str | Path) -> dict[str, str]:
-    """A hash (16 hexadecimal digits) of the script and of each module of this project that it runs, comments included.
+    """Hash (16 hexadecimal digits) the code of a script and of each module of this project that it runs.
 
     By name, so that a dry run names the file that was edited.
     """
     files = {Path(script).name: Path(script)}
     files |= {path.relative_to(PACKAGE).as_posix(): path for path in modules_used(script)}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in files.items()}
+    return {name: _hash_of_code(path.read_text()) for name, path in files.items()}
+
+
+@functools.cache
+def _hash_of_code(text: str) -> str:
+    """Hash Python code without comments, docstrings and blank lines, alike in every version of Python."""
+    lines, tree = text.split("\n"), ast.parse(text)
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column].rstrip()
+    in_strings: set[int] = set()  # where blank lines are part of a value
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno and node.end_lineno > node.lineno:
+            in_strings.update(range(node.lineno - 1, node.end_lineno))
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            start, end = first.lineno - 1, first.end_lineno or first.lineno
+            # A docstring that shares its line with code stays.
+            if not lines[start][: first.col_offset].strip() and lines[end - 1].rstrip().endswith(("'", '"')):
+                lines[start:end] = [""] * (end - start)
+                in_strings.difference_update(range(start, end))
+    code = "\n".join(line for number, line in enumerate(lines) if line.strip() or number in in_strings)
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
 def folder_hash(folder: str | Path) -> str:
