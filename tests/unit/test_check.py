@@ -14,8 +14,7 @@ import pytest
 import yaml
 from scipy import io, sparse
 
-from scgpt_bench import check, configuration, folders
-from scgpt_bench.data import check as check_of_drop
+from scgpt_bench import check, configuration, description, folders
 from scgpt_bench.errors import InputError
 
 LIBRARY = Path(check.__file__).parents[1]
@@ -104,7 +103,7 @@ def test_without_the_package_of_scgpt_its_vocabulary_is_not_known(capsys, monkey
     def absent():
         raise InputError("scgpt", "installed packages", "no such package", "scgpt 0.2.4")
 
-    monkeypatch.setattr(check_of_drop, "human_vocabulary", absent)
+    monkeypatch.setattr(description, "human_vocabulary", absent)
     assert "package scgpt" in answer(capsys)["known to scGPT"]
 
 
@@ -157,7 +156,7 @@ def test_guides_and_batches_are_counted_as_what_they_are(capsys):
 
 
 def test_what_a_reader_decided_is_said_in_words(capsys):
-    notes = check_of_drop._reader_notes(
+    notes = description._reader_notes(
         {"n_cells_in_file": 1200, "n_cells_without_guide": 200, "minimum_guide_umis": 5, "minimum_guide_share": 0.8},
         1000,
     )

@@ -13,10 +13,11 @@ import pytest
 import scipy.io
 from scipy import sparse
 
+from scgpt_bench.configuration import defaults
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.check import check
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.readers import read
+from scgpt_bench.description import describe
 from scgpt_bench.errors import InputError
 
 GENES = [f"G{number}" for number in range(8)]
@@ -45,7 +46,7 @@ def written(path, adata=None, change=lambda file: None, **options):
 def both(path):
     """The harmonized cells, and what checking says."""
     cells = harmonize(read(path, ROW), ROW, minimum_cells=5, source=path)
-    return cells, check(read(path, ROW), ROW, minimum_cells=5, source=path)
+    return cells, describe(read(path, ROW), ROW, defaults(), source=path)
 
 
 def assert_is_the_screen(path):
@@ -59,9 +60,9 @@ def assert_is_the_screen(path):
 def assert_refused(path, *parts):
     """By harmonizing and by checking, in the same line."""
     lines = []
-    for job in (harmonize, check):
+    for job, options in ((harmonize, {"minimum_cells": 5}), (describe, {"config": defaults()})):
         with pytest.raises(InputError) as error:
-            job(read(path, ROW), ROW, minimum_cells=5, source=path)
+            job(read(path, ROW), ROW, source=path, **options)
         lines.append(str(error.value))
     assert lines[0] == lines[1]
     assert "\n" not in lines[0]

@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from scgpt_bench.configuration import defaults
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.check import check
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.readers import READER_NOTES, read
 from scgpt_bench.data.tenx_files import choose, read_of_folder
+from scgpt_bench.description import describe
 from scgpt_bench.errors import InputError
 
 GENES = ["STAT1", "JAK2", "IRF1", "GATA1", "SPI1", "CEBPA", "KLF1", "TP53", "MYC", "FOS"]
@@ -315,7 +316,7 @@ def test_guides_whose_names_say_nothing_get_their_targets_from_the_reference(tmp
     assert_is_the_screen(cells)
     assert cells.uns["harmonized"]["n_perturbations"] == 6
     assert list(cells.obs["guide"]) == [guide_of(cell, PLAIN) for cell in range(CELLS)]
-    text = check(read(path, row(form, **UNNAMED)), row(form, **UNNAMED), minimum_cells=5, source=path)
+    text = describe(read(path, row(form, **UNNAMED)), row(form, **UNNAMED), defaults(), source=path)
     assert "perturbations" in text
     by_target = row(form, perturbation_column="target", control_label="Non-Targeting", guide_suffix=None)
     assert_is_the_screen(harmonized(path, by_target))

@@ -58,14 +58,14 @@ def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[
     path, source = _file(dataset, [*mirrors, *config["mirrors"]])
     # Only now, since they take a second: a wrong name is answered at once.
     from scgpt_bench.data import readers
-    from scgpt_bench.data.check import check
+    from scgpt_bench.description import describe
 
     guide_calling = {key: config["harmonize"][key] for key in ("minimum_guide_umis", "minimum_guide_share")}
     checkpoints = {name: f"resources/checkpoints/{name}/vocab.json" for name in config.get("checkpoints", {})}
     options = f"of {configfile}" if configfile else "the defaults (configfile=FILE: those of a study)"
     with called(path or source, source):
         adata = _generated(dataset, config) if path is None else readers.read(path, dataset, **guide_calling)
-        text = check(adata, dataset, config, source=source, options=options, checkpoints=checkpoints)
+        text = describe(adata, dataset, config, source=source, options=options, checkpoints=checkpoints)
     return text + f"\nNext:\n{_next_step(dataset, config, configfile)}\n"
 
 

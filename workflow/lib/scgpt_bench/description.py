@@ -25,14 +25,14 @@ from scgpt_bench.scgpt.vocabulary import align, human_vocabulary, read_vocabular
 SAMPLE = 2000  # cells whose values are looked at; harmonize looks at all
 
 
-def check(
+def describe(
     adata: anndata.AnnData,
     dataset: Dataset,
     config: Mapping[str, Any],
     *,
     source: str | Path,
-    options: str,
-    checkpoints: Mapping[str, str | Path],
+    options: str = "the defaults",
+    checkpoints: Mapping[str, str | Path] | None = None,
 ) -> str:
     """Describe the labels, genes, annotations and values of a drop, and what there is enough of.
 
@@ -84,7 +84,7 @@ def check(
         "cell types": _groups(obs, "cell_type", dataset.cell_type_column),
         "known to scGPT": _published(understood.symbols, targets),
     }
-    for name, path in checkpoints.items():
+    for name, path in (checkpoints or {}).items():
         lines[f"known to {name}"] = _of_checkpoint(Path(path), understood.symbols, targets)
     lines["options"] = options
     lines |= _enough(used, dataset, config)
