@@ -51,6 +51,10 @@ class NotCalled:
 
 IN_CI = r"for target in [^;]*\b{0}\b[^;]*; do\n    make \"\$target\""
 LOCAL = ".venv/bin/snakemake --profile profiles/local"
+ELSEWHERE = (
+    "snakemake --snakefile <clone>/workflow/Snakefile --profile <clone>/profiles/local "
+    "--directory <folder> --configfile <study>.yaml"
+)
 PAPALEXI, CENSUS = "config/papalexi.yaml", "config/pretrain_census.yaml"
 PLAN = {"prints": r"This was a dry-run|Nothing to be done", "append": "-n"}
 NORMAN = {"<it>": "config/norman.yaml"}
@@ -115,6 +119,7 @@ COMMANDS = {
     "snakemake --profile profiles/local": Elsewhere("Makefile", r"snakemake --profile profiles/local\n"),
     f"{LOCAL} --configfile {PAPALEXI}": Called(**PLAN),
     f"{LOCAL} --configfile study.yaml": Called(**PLAN),
+    ELSEWHERE: Called(**PLAN, put={"<clone>": ".", "<folder>": "elsewhere", "<study>.yaml": PAPALEXI}),
     f"{LOCAL} results/papalexi_2021/fold0/shrunken-mean/0/predictions.h5ad --configfile study.yaml": Called(**PLAN),
     f"{LOCAL} results/perturbench_devel/gears1/split.tsv --configfile study.yaml": Called(**PLAN),
     f"{LOCAL} --configfile {PAPALEXI} --until fetch_dataset": Called(**PLAN),

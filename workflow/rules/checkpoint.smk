@@ -11,6 +11,7 @@ rule fetch_checkpoint:
     wildcard_constraints:
         checkpoint=names_pattern(checkpoints_from("catalogue")),
     retries: 0  # the download tries again by itself, where that can help
+    localrule: True
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -35,6 +36,7 @@ rule copy_checkpoint:
         "results/benchmarks/copy_checkpoint/{checkpoint}.{file}.tsv"
     wildcard_constraints:
         checkpoint=names_pattern(checkpoints_from("folder")),
+    localrule: True
     conda:
         "../../envs/data.yaml"
     threads: 1

@@ -6,9 +6,20 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-LIBRARY = Path(workflow.basedir) / "lib"
+# Of this workflow: where it is a module, `workflow.basedir` is the folder of the workflow that uses it.
+WORKFLOW = Path(str(workflow.current_basedir)).parent
+LIBRARY = WORKFLOW / "lib"
+
+
+def search_path(environment):
+    """PYTHONPATH with the library first, then what the user has there."""
+    given = environment.get("PYTHONPATH", "").split(os.pathsep)
+    others = [folder for folder in given if folder not in ("", str(LIBRARY))]
+    return os.pathsep.join([str(LIBRARY), *others])
+
+
 # Scripts run in an interpreter of their own, on a cluster on another machine: the variable reaches them.
-os.environ.update(PYTHONPATH=str(LIBRARY))
+os.environ.update(PYTHONPATH=search_path(os.environ))
 sys.path.insert(0, str(LIBRARY))
 
 from scgpt_bench import configuration, folders, sources
@@ -21,7 +32,8 @@ def validated(config):
     """The run that the configuration describes; a fault in it, or a folder that no job can run in, ends here."""
     source = ", ".join(map(str, workflow.configfiles)) or "--config"
     try:
-        folders.refuse_unusable(workflow.basedir, "the workflow's folder")
+        folders.refuse_unusable(WORKFLOW, "the workflow's folder")
+        folders.refuse_unusable(workflow.basedir, "the folder of the Snakefile")
         folders.refuse_unusable(Path.cwd(), "the run's folder")
         folders.refuse_unusable(sys.executable, "the Python of Snakemake")
         return configuration.validate(config, source)
@@ -29,8 +41,15 @@ def validated(config):
         raise WorkflowError(str(error))
 
 
+if any(workflow.modifier.modify_path(path) != path for path in ("results/x", "resources/x", "logs/x")):
+    raise WorkflowError(
+        "module: prefix or replace_prefix: found one; expected neither: scripts and the report know where results are, "
+        "so give each study a folder of its own (snakemake --directory)"
+    )
+
 RUN = validated(config)
-config.update(RUN.config)
+# Not changed in place: in a module it is the caller's. Scripts read the tables where they are found.
+config = {**RUN.config, **RUN.tables}
 
 SPLITS = [
     *(f"fold{fold}" for fold in config["splits"]["run"]),

@@ -9,6 +9,7 @@ rule fetch_dataset:
     benchmark:
         "results/benchmarks/fetch_dataset/{dataset}.{suffix}.tsv"
     retries: 0  # the download tries again by itself, where that can help
+    localrule: True
     conda:
         "../../envs/data.yaml"
     threads: 1

@@ -99,7 +99,7 @@ def inputs_of_run():
 
 def own_files_of_run():
     """The files and folders of the user's that the configuration names."""
-    files = [config[table] for table in ("dataset_table", "checkpoint_table", "anchor_table")]
+    files = [config[table] for table in configuration.TABLES]
     datasets = [RUN.datasets[name] for name in config["datasets"]]
     files += [dataset.address for dataset in datasets if dataset.is_local]
     files += [dataset.guide_table for dataset in datasets if dataset.guide_table]

@@ -4,7 +4,7 @@ from scgpt_bench.files import remembered_sha256
 
 def code(script):
     """Hashes of a script and the library modules it uses: an edit reruns the jobs that use it, and no others."""
-    return sources.content_hashes(Path(workflow.basedir) / "scripts" / script)
+    return sources.content_hashes(WORKFLOW / "scripts" / script)
 
 
 def content_of_checkpoint_file(wildcards):

@@ -50,6 +50,7 @@ rule report_of_run:
         "logs/report_of_run.log",
     benchmark:
         "results/benchmarks/report_of_run.tsv"
+    localrule: True
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -58,9 +59,8 @@ rule report_of_run:
         runtime=minutes(30),
     params:
         code=code("report_of_run.py"),
-        captions=sources.folder_hash(Path(workflow.basedir) / "report"),
+        captions=sources.folder_hash(WORKFLOW / "report"),
         page=sources.folder_hash(LIBRARY / "scgpt_bench" / "report"),
         reporter=sources.folder_hash(LIBRARY / "snakemake_report_plugin_scgpt_bench"),
-        snakefile=workflow.main_snakefile,
     script:
         "../scripts/report_of_run.py"

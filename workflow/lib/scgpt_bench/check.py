@@ -17,6 +17,7 @@ from scgpt_bench import configuration
 from scgpt_bench.data import catalogue, download
 from scgpt_bench.data.catalogue import GENERATED, Dataset
 from scgpt_bench.errors import InputError, called
+from scgpt_bench.shipped import own_or_shipped
 
 if TYPE_CHECKING:
     import anndata
@@ -76,14 +77,14 @@ def _row_and_options(
     given = configuration.read(configfile) if configfile else {}
     if table:
         given["dataset_table"] = table
-    table = given.get("dataset_table") or configuration.defaults()["dataset_table"]
+    table = configuration.table_path(given, "dataset_table")
     rows = catalogue.read_datasets(table)
     if name not in rows:
         near = difflib.get_close_matches(name, rows, n=5, cutoff=0.5) or list(rows)
         expected = f"dataset=NAME with the name of a row: {', '.join(near[:10])}{', ...' if len(near) > 10 else ''}"
         raise InputError(table, "column 'name'", repr(name) if name else "no name to look for", expected)
     if rows[name].address == GENERATED and not configfile:
-        configfile, given = DEMO, configuration.read(DEMO) | given
+        configfile, given = DEMO, configuration.read(own_or_shipped(DEMO)) | given
     config = configuration.validate(given, configfile).config if configfile else configuration.defaults() | given
     if rows[name].address == GENERATED and name not in config["generated"]:
         raise InputError(str(configfile), "generated", f"no options for {name!r}", "an entry for it")

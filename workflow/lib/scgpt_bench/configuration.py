@@ -21,13 +21,15 @@ from scgpt_bench.data import catalogue
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint_folder
+from scgpt_bench.shipped import own_or_shipped, shipped
 
 # JSON schema takes 2.0 for an integer; NumPy and range() do not.
 _VALIDATOR = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
 )
-SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
+SCHEMA = shipped("schemas/config.schema.yaml")
+TABLES = ("dataset_table", "checkpoint_table", "anchor_table")
 
 
 @functools.cache
@@ -63,11 +65,18 @@ def defaults() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """A valid configuration, and the rows of the two tables that it refers to."""
+    """A valid configuration, where its tables are, and the rows of the two that it refers to."""
 
     config: dict[str, Any]
+    tables: dict[str, str]
     datasets: dict[str, catalogue.Dataset]
     checkpoints: dict[str, catalogue.Checkpoint]
+
+
+def table_path(config: Mapping[str, Any], key: str) -> str:
+    """Return where a table is: where ``config`` says, or with the workflow if the run's folder has no default one."""
+    default = read_schema()["properties"][key]["default"]
+    return own_or_shipped(default) if config.get(key, default) == default else config[key]
 
 
 def judged_kind(options: Mapping[str, Any]) -> str:
@@ -107,10 +116,12 @@ def validate(given: Mapping[str, Any], source: str) -> Run:
         _fill_and_check(
             options, schema["$defs"]["checkpoints"][options["source"]], schema, source, f"checkpoints.{name}"
         )
+    tables = {key: table_path(config, key) for key in TABLES}
     run = Run(
         config,
-        catalogue.read_datasets(config["dataset_table"]),
-        catalogue.read_checkpoints(config["checkpoint_table"]),
+        tables,
+        catalogue.read_datasets(tables["dataset_table"]),
+        catalogue.read_checkpoints(tables["checkpoint_table"]),
     )
     _check_references(run, source)
     return run
@@ -219,14 +230,14 @@ def _check_references(run: Run, source: str) -> None:
     for name in config["datasets"]:
         if name not in run.datasets:
             known = ", ".join(run.datasets)
-            raise InputError(source, "datasets", repr(name), f"a name in {config['dataset_table']}: {known}")
+            raise InputError(source, "datasets", repr(name), f"a name in {run.tables['dataset_table']}: {known}")
     for name in config["datasets"]:
         if run.datasets[name].address == "generated" and name not in config["generated"]:
             raise InputError(source, "generated", f"no options for {name!r}", "an entry for every generated data set")
     for name, options in config["checkpoints"].items():
         if options["source"] == "catalogue" and name not in run.checkpoints:
             known = ", ".join(sorted(run.checkpoints))
-            expected = f"a name in {config['checkpoint_table']}: {known}"
+            expected = f"a name in {run.tables['checkpoint_table']}: {known}"
             raise InputError(source, f"checkpoints.{name}", "no such checkpoint", expected)
         if options["source"] == "catalogue" and run.checkpoints[name].folder:
             found = f"a folder to be downloaded by hand: {run.checkpoints[name].folder}"
@@ -271,7 +282,7 @@ def _check_references(run: Run, source: str) -> None:
 def _check_paths(run: Run, source: str) -> None:
     """Refuse braces in paths of the user's files: Snakemake reads what is between them as a wildcard of its own."""
     config = run.config
-    paths = {key: config[key] for key in ("dataset_table", "checkpoint_table", "anchor_table")}
+    paths: dict[str, str | None] = dict(run.tables)
     paths |= {f"checkpoints.{name}.path": entry.get("path") for name, entry in config["checkpoints"].items()}
     paths |= {f"methods.{name}.script": entry.get("script") for name, entry in config["methods"].items()}
     paths |= {f"submissions.{name}.genes": entry["genes"] for name, entry in config["submissions"].items()}
@@ -286,8 +297,8 @@ def _check_paths(run: Run, source: str) -> None:
     for name in config["datasets"]:
         dataset = run.datasets[name]
         if dataset.is_local:
-            _check_braces(dataset.address, config["dataset_table"], f"address of {name!r}")
-        _check_braces(dataset.guide_table, config["dataset_table"], f"guide_table of {name!r}")
+            _check_braces(dataset.address, run.tables["dataset_table"], f"address of {name!r}")
+        _check_braces(dataset.guide_table, run.tables["dataset_table"], f"guide_table of {name!r}")
 
 
 def _check_braces(path: str | None, source: str, where: str) -> None:

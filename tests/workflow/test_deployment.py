@@ -1,0 +1,207 @@
+"""The workflow from another folder, and as a module of another workflow, to the report; the library as a package."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import tiny
+from snakemake_checkout import ROOT, copy_of_checkout
+
+pytestmark = pytest.mark.workflow
+
+STUDY = {key: value for key, value in tiny.STUDY.items() if key != "checkpoints"}
+STUDY |= {"methods": {"train-mean": {}, "ridge": {}}}
+CALLER = """
+configfile: "config/config.yaml"
+
+
+rule everything:
+    input:
+        "results/report.html",
+
+
+rule search_path:
+    output:
+        "search_path.txt",
+    shell:
+        "printenv PYTHONPATH > {{output}}"
+
+
+module scgpt_bench:
+    snakefile:
+        "{clone}/workflow/Snakefile"
+    config:
+        config["benchmark"]{more}
+
+
+use rule * from scgpt_bench as scgpt_bench_*
+"""
+ROW = {"name": "mine", "address": "cells/drop.h5ad", "sha256": "unknown", "format": "h5ad", "values": "counts"}
+ROW |= {"target_sum": "1000", "perturbation_column": "gene", "control_label": "NT", "perturbation_kind": "knock-out"}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    return copy_of_checkout(tmp_path_factory.mktemp("deployed") / "clone").path
+
+
+def snakemake(folder, *arguments, status=0, **environment):
+    """Call Snakemake in a folder, with the profile for one machine of nobody; output is one text."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--show-failed-logs", *arguments]
+    environment = {**os.environ, **environment}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert done.returncode == status, done.stdout[-10_000:]
+    return done.stdout
+
+
+def caller(folder, clone, more=""):
+    """A workflow that uses the clone as a module, and has settings of its own."""
+    (folder / "workflow").mkdir()
+    (folder / "config").mkdir()
+    (folder / "workflow" / "Snakefile").write_text(CALLER.format(clone=clone, more=more))
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump({"benchmark": STUDY, "samples": "samples.tsv"}))
+
+
+def write_drop(folder):
+    """Seven knock-outs of their own effects, and their row in a table of data sets."""
+    random = np.random.default_rng(1)
+    genes = [f"GENE{number}" for number in range(30)]
+    labels = np.repeat(["NT", *genes[:7]], [120, *[40] * 7])
+    means = np.full((len(labels), len(genes)), 4.0)
+    for number, gene in enumerate(genes[:7]):
+        means[np.ix_(labels == gene, range(number, 30, 3))] *= 2
+        means[labels == gene, number] = 0.2
+    cells = anndata.AnnData(
+        random.poisson(means).astype(np.float32),
+        obs=pd.DataFrame({"gene": labels}, index=[f"cell{number}" for number in range(len(labels))]),
+        var=pd.DataFrame(index=genes),
+    )
+    for name in ("cells", "config"):
+        (folder / name).mkdir()
+    cells.write_h5ad(folder / "cells" / "drop.h5ad")
+    (folder / "config" / "datasets.tsv").write_text("\t".join(ROW) + "\n" + "\t".join(ROW.values()) + "\n")
+
+
+def report_shows(folder, dataset):
+    """The report of a run is whole: what each part of the chain made is in it."""
+    text = (folder / "results" / "report.html").read_text()
+    return all(name in text for name in (dataset, "scores.tsv", "verdicts.tsv", "published figures", "ridge"))
+
+
+@pytest.mark.extended
+def test_a_module_runs_to_the_report_and_then_there_is_nothing_to_do(tmp_path, clone):
+    caller(tmp_path, clone)
+    said = snakemake(tmp_path)
+    assert "rule scgpt_bench_report_of_run" in said
+    assert report_shows(tmp_path, "planted")
+    assert "localrules directive" not in said
+    assert "Nothing to be done" in snakemake(tmp_path, "--dry-run")
+
+
+@pytest.mark.extended
+def test_a_study_in_a_folder_of_its_own_runs_to_the_report(tmp_path, clone):
+    write_drop(tmp_path)
+    study = {**STUDY, "datasets": ["mine"], "generated": {}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    arguments = ("--snakefile", str(clone / "workflow" / "Snakefile"), "--directory", str(tmp_path))
+    snakemake(tmp_path.parent, *arguments, "--configfile", str(tmp_path / "study.yaml"))
+    assert report_shows(tmp_path, "mine")
+    provenance = yaml.safe_load((tmp_path / "results" / "provenance.json").read_text())
+    # The table of data sets and the drop are the user's, the other tables come with the workflow.
+    shipped = [f"{clone}/config/anchors.tsv", f"{clone}/config/checkpoints.tsv"]
+    assert [entry["path"] for entry in provenance["own_files"]] == [*shipped, "cells/drop.h5ad", "config/datasets.tsv"]
+    assert provenance["configuration"]["anchor_table"] == "config/anchors.tsv"
+    assert not (clone / ".snakemake").exists()
+    assert not (clone / "logs").exists()
+
+
+def test_the_demo_is_planned_in_an_empty_folder(tmp_path, clone):
+    arguments = ("--snakefile", str(clone / "workflow" / "Snakefile"), "--dry-run")
+    assert re.search(r"pretrain +1\n", snakemake(tmp_path, *arguments))
+    # A configuration there is taken instead.
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text(yaml.safe_dump(STUDY))
+    assert not re.search(r"pretrain +1\n", snakemake(tmp_path, *arguments))
+
+
+def test_a_table_that_a_study_names_is_not_replaced(tmp_path, clone):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**STUDY, "dataset_table": "config/papalexi.tsv"}))
+    arguments = ("--snakefile", str(clone / "workflow" / "Snakefile"), "--configfile", "study.yaml", "--dry-run")
+    assert "config/papalexi.tsv: table: found" in snakemake(tmp_path, *arguments, status=1)
+
+
+@pytest.mark.parametrize("more", ['prefix:\n        "bench"', 'replace_prefix:\n        {"results/": "bench/"}'])
+def test_a_module_with_other_paths_is_refused(tmp_path, clone, more):
+    caller(tmp_path, clone, "\n    " + more)
+    assert "module: prefix or replace_prefix: found one" in snakemake(tmp_path, "--dry-run", status=1)
+
+
+def test_the_users_search_path_is_kept_behind_the_library(tmp_path, clone):
+    caller(tmp_path, clone)
+    library = f"{clone}/workflow/lib"
+    for given, expected in ((f"/mine:{library}:/theirs", f"{library}:/mine:/theirs\n"), ("", f"{library}\n")):
+        snakemake(tmp_path, "--force", "search_path.txt", PYTHONPATH=given)
+        assert (tmp_path / "search_path.txt").read_text() == expected
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder in which the package is unpacked, as pip installs it."""
+    source = copy_of_checkout(tmp_path_factory.mktemp("source")).path
+    folder = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--wheel-dir", str(folder), str(source)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_an_installed_library_has_every_module_and_reads_configurations(installed, tmp_path):
+    def files(folder):
+        return {
+            path.relative_to(folder).as_posix()
+            for path in folder.rglob("*")
+            if path.is_file() and path.suffix in (".py", ".css", ".html", ".js")
+        }
+
+    assert files(installed) == files(ROOT / "workflow" / "lib")
+    code = f"""if True:
+        import scgpt_bench, scgpt_bench.report.summary
+        from scgpt_bench import configuration
+        assert scgpt_bench.__file__.startswith({str(installed)!r})
+        run = configuration.validate({{"datasets": ["papalexi_2021"], "methods": {{"train-mean": {{}}}}}}, "here")
+        print(run.config["splits"]["folds"], run.datasets["papalexi_2021"].format, run.tables["anchor_table"])
+    """
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == f"5 sceptre_rda {installed}/scgpt_bench/config/anchors.tsv\n", done.stderr
+
+
+def test_the_package_depends_on_what_its_modules_import():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {"yaml": "pyyaml", "snakemake_interface_report_plugins": "snakemake-interface-report-plugins"}
+    imported = set()
+    for path in (ROOT / "workflow" / "lib").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            imported |= {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
+    # What cannot be installed everywhere, or beside the rest.
+    imported -= {"scgpt", "flash_attn", "lightning", "cell_eval", "cell_eval2", "polars"}
+    imported -= {"cellxgene_census", "tiledbsoma"}
+    assert {named.get(name, name) for name in imported - {"scgpt_bench"}} == set(project["dependencies"])
