@@ -18,7 +18,7 @@ from scipy import sparse
 from jobs import Job
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.files import write_json
-from scgpt_bench.methods import baselines, imported, predictions  # noqa: F401 (imported once, before jobs fork)
+from scgpt_bench.methods import baselines, imported  # noqa: F401 (imported once, before jobs fork)
 from scgpt_bench.scgpt import arms, checkpoint  # noqa: F401
 
 HEADER = [field.name for field in dataclasses.fields(Dataset)]
