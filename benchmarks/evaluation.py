@@ -91,7 +91,7 @@ def _log_cells(generator: np.random.Generator, level: np.ndarray, cells: int) ->
 def ours(read: Callable[[str], AnnData]) -> list[list[float]]:
     """[metrics x perturbations sorted by name]; holds one side's cells at a time."""
     from scgpt_bench.data.means import group_means
-    from scgpt_bench.evaluation import metrics
+    from scgpt_bench.evaluation import pseudobulk_metrics as metrics
 
     means = {}
     for side in SIDES:
@@ -102,11 +102,9 @@ def ours(read: Callable[[str], AnnData]) -> list[list[float]]:
         del cells
     truth, prediction = means["measured"][1:], means["predicted"][1:]
     control = np.broadcast_to(means["measured"][0], truth.shape)
-    compared = metrics.Means(prediction, truth, control, control, truth)
     targets = [genes.get_indexer([name]) for name in perturbations]
-    scored = [metrics.METRICS[name](compared) for name in ("pearson_delta", "mse", "mae")]
-    scored.append(metrics.discrimination_l1(compared, targets))
-    return [values.tolist() for values, _ in scored]
+    compared = metrics.Means(prediction, truth, control, control, truth, targets)
+    return [getattr(metrics, name)(compared)[0].tolist() for name in METRICS]
 
 
 def peer(read: Callable[[str], AnnData]) -> list[list[float]]:
@@ -127,7 +125,7 @@ def peer(read: Callable[[str], AnnData]) -> list[list[float]]:
 def _from_files(run: Callable, folder: str) -> dict:
     """Seconds, peak memory and values of one run that reads its files; imports do not count as time."""
     for module in (
-        ("anndata", "scgpt_bench.evaluation.metrics", "scgpt_bench.evaluation.pseudobulk")
+        ("anndata", "scgpt_bench.data.means", "scgpt_bench.evaluation.pseudobulk_metrics")
         if run is ours
         else ("cell_eval",)
     ):

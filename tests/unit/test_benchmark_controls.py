@@ -21,7 +21,7 @@ from scgpt_bench.data.planted import generate
 from scgpt_bench.data.splits import fold
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.floor import mean_over_shuffles
-from scgpt_bench.evaluation.metrics import higher_is_better, score
+from scgpt_bench.evaluation.metrics import metric_of, score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.evaluation.scores import scores
 from scgpt_bench.methods.baselines import METHODS
@@ -214,7 +214,7 @@ def ladder():
 
 @pytest.mark.parametrize("metric", ["pearson_delta", "mse", "discrimination_l1"])
 def test_oracle_and_technical_duplicate_are_at_the_top_and_what_can_be_learned_is_next(ladder, metric):
-    means = ladder[metric]["mean"] if higher_is_better(metric) else -ladder[metric]["mean"]
+    means = ladder[metric]["mean"] if metric_of(metric).higher_is_better else -ladder[metric]["mean"]
     assert set(means.nlargest(2).index) == {"oracle", "technical-duplicate"}
     assert means.loc[list(LEARNED)].min() > means.drop(["oracle", "technical-duplicate", *LEARNED]).max()
 

@@ -31,7 +31,7 @@ from scgpt_bench.evaluation.calibration import (
     calibration,
     hinted,
 )
-from scgpt_bench.evaluation.metrics import higher_is_better, score
+from scgpt_bench.evaluation.metrics import metric_of, score
 from scgpt_bench.evaluation.pseudobulk import truth
 from scgpt_bench.evaluation.scores import scores, verdicts
 from scgpt_bench.methods import baselines
@@ -101,7 +101,7 @@ def judged(values, method, judges, size=SIZE):
     kinds = {**dict.fromkeys(judges, "train-mean"), method: "scgpt-finetuned"}
     table = values[values["method"].isin(kinds)]
     means = table.pivot_table(index=["experiment", "metric"], columns="method", values="value")
-    sign = [1 if higher_is_better(metric) else -1 for metric in means.index.get_level_values("metric")]
+    sign = [1 if metric_of(metric).higher_is_better else -1 for metric in means.index.get_level_values("metric")]
     true = means[judges].rsub(means[method], axis=0).mul(sign, axis=0).min(axis=1)
     return with_truth(verdicts(draws_of(table, size), kinds, bootstrap_draws=1000, seed=1), true)
 

@@ -531,7 +531,7 @@ def test_metrics_are_named_in_words_with_their_gene_set():
     assert (
         metric_label("mse_high1000") == "mean squared error (squared log1p expression), 1,000 genes highest in control"
     )
-    assert metric_label("cosine_delta_top50_no_target").endswith("top 50 genes, without the target gene")
+    assert metric_label("cosine_delta_no_target") == "cosine of predicted and true delta, without the target gene"
     assert metric_label("cell_eval.overlap_at_N") == "cell_eval.overlap_at_N"
 
 

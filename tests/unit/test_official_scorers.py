@@ -15,7 +15,7 @@ from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation import scores
-from scgpt_bench.evaluation.metrics import HALVED, HALVED_CORRECTED, higher_is_better, score
+from scgpt_bench.evaluation.metrics import HALVED, HALVED_CORRECTED, METRICS, metric_of, score
 from scgpt_bench.evaluation.official import cell_eval, cell_eval2
 from scgpt_bench.evaluation.official.answers import COLUMNS
 from scgpt_bench.evaluation.official.sides import (
@@ -313,9 +313,10 @@ def test_cell_eval2_tells_the_ceiling_from_the_floor(cells, split, predicted, ce
         for kind in predicted
     }
     floor, ceiling = (tables[kind].groupby("metric")["value"].mean() for kind in ("shuffled", "technical-duplicate"))
-    for metric in cell_eval2.METRICS:
-        name = f"cell_eval2.{metric}"
-        assert (ceiling[name] > floor[name]) == higher_is_better(name), metric
+    names = [name for name in METRICS if name.startswith("cell_eval2.")]
+    assert set(floor.index) == set(names)
+    for name in names:
+        assert (ceiling[name] > floor[name]) == metric_of(name).higher_is_better, name
     assert set(tables["technical-duplicate"]["reason"]) == {HALVED}
 
 

@@ -1,48 +1,28 @@
-"""How close predicted pseudo-bulks are to measured ones, per perturbation.
+"""What every metric is: the one registry that scores, verdicts, definitions and figures ask.
 
-A metric's identifier is its name and, where it is not over all genes, the suffix of its gene set.
+:func:`score` computes those of pseudo-bulks.
 
-==========================  ===========================================================================================
-``pearson``                 correlation of the mean vectors
-``mse``, ``mae``            mean squared and mean absolute difference of the mean vectors
-``pearson_delta``           correlation of the changes from the matched control mean, the same on both sides
-                            (scGPT 0.2.4 ``compute_perturbation_metrics``)
-``pearson_delta_centroid``  the same with the centroid of the training perturbations as the reference, which removes
-                            the shift that all perturbations share (Systema, Viñas Torné et al. 2025)
-``cosine_delta``            cosine of the changes from control
-``r2_delta``                1 - sum of squared errors / sum of squares of the true changes around their mean over genes
-``sign_agreement``          share of the genes with a true change that are predicted to change in the same direction;
-                            no predicted change counts as a half, as a coin would
-``discrimination_l1``       rank of a perturbation's own true change by L1 distance from its predicted change among
-                            those of all test perturbations, without its targets: 1 - (number nearer) / n, ties as
-                            halves (cell-eval 0.8.2 ``discrimination_score_l1``, which breaks ties at random)
-==========================  ===========================================================================================
-
-Gene sets: ``_top20``, ``_top50``, ``_top100`` (most differentially expressed, ``truth.layers["de_rank"]``; for a
-technical duplicate ``truth.layers["de_rank_half_b"]``), ``_high1000`` (highest mean in the matched control), each where
-there are more genes than that; ``_no_target`` (all but the perturbation's own targets).
+A metric's identifier is its name and, where it is not over all genes, the suffix of its gene set (``GENE_SETS``).
+Official scorers' metrics carry the scorer's name: ``cell_eval.mae``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.spatial import distance
 
 from scgpt_bench.data.names import genes_of
 from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation import pseudobulk_metrics as functions
+from scgpt_bench.evaluation.pseudobulk_metrics import Means, Values
 from scgpt_bench.predictions import method_of
 
 if TYPE_CHECKING:
     import anndata
-
-# Predicted cells are float32, so a mean that did not change differs from the control mean by rounding. A vector whose
-# root mean square is below this share of that of the means it was computed from is taken for zero.
-ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
 HALVED = "one half of the cells against the other, not corrected for depth"
 HALVED_CORRECTED = "one half of the cells against the other, corrected for depth"
@@ -51,128 +31,290 @@ DEFINED = ("", HALVED, HALVED_CORRECTED)  # reasons of values that are no conven
 TOP_GENES = (20, 50, 100)
 HIGH_GENES = 1000
 
-Values = tuple[np.ndarray, np.ndarray]  # one value per perturbation, and why it is a convention (empty where it is not)
+NO_REFERENCE = "none: the mean vectors themselves"
+MATCHED_CONTROL = "all control cells of the same cell types, the same on both sides"
+NORMS_AROUND_MEANS = "product of the norms around each side's mean over genes"
+COUNTED = "counted like any gene"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a metric is.
+
+    Attributes
+    ----------
+    name
+        Its identifier.
+    higher_is_better
+        Whether a larger value means a better prediction.
+    reference, denominator, source, tie_rule
+        With what both sides are compared, what is divided by, who defined it, what happens to ties.
+    label
+        In words and with its unit, for figures.
+    function
+        Computes it from mean vectors; None where it is computed from cells
+        (:func:`scgpt_bench.evaluation.cell_metrics.energy_distance`) or by an official scorer.
+    over_gene_sets
+        Whether it is computed over each of ``GENE_SETS`` as well as over all genes.
+    gene_set, targets
+        The genes it is computed over, and what happens to the perturbation's own among them.
+    at_full_depth
+        Turns what one half of the cells scores against the other (a technical duplicate) into what a second sample of
+        all cells would score. None where this is not known: the score is that of half of the cells, a worse one.
+    top_genes_at_full_depth
+        Whether the same holds on the most differentially expressed genes.
+    fraction_of_ceiling
+        Whether a share of the ceiling has a meaning.
+    agrees_with
+        (tool with version and name there, decimal digits); only what ``tests/parity`` tests.
+    official
+        Whether the scorer's own program computes it.
+    """
+
+    name: str
+    higher_is_better: bool
+    reference: str
+    denominator: str
+    source: str
+    label: str
+    tie_rule: str = "none arise"
+    function: Callable[[Means], Values] | None = None
+    over_gene_sets: bool = False
+    gene_set: str = "all genes"
+    targets: str = COUNTED
+    at_full_depth: Callable[[np.ndarray], np.ndarray] | None = None
+    top_genes_at_full_depth: bool = True
+    fraction_of_ceiling: bool = True
+    agrees_with: tuple[tuple[str, int], ...] = ()
+    official: bool = False
+
+    def over(self, suffix: str) -> Metric:
+        """Describe this metric over the gene set of ``suffix``."""
+        genes = GENE_SETS[suffix]
+        known = self.top_genes_at_full_depth or not suffix.startswith("_top")
+        return replace(
+            self,
+            name=self.name + suffix,
+            label=f"{self.label}, {genes.label}",
+            gene_set=genes.genes,
+            targets=genes.targets,
+            at_full_depth=self.at_full_depth if known else None,
+            agrees_with=(),
+        )
 
 
 @dataclass(frozen=True)
-class Means:
-    """What metrics compare: float64 [perturbations x genes] each.
+class GeneSet:
+    """Genes of each perturbation: which, in words for figures, and what happens to its own."""
 
-    ``full_truth`` differs from ``truth`` only for a technical duplicate, which is scored against half of the cells, and
-    not on the genes that this half has chosen.
-    """
-
-    prediction: np.ndarray
-    truth: np.ndarray
-    control: np.ndarray
-    centroid: np.ndarray
-    full_truth: np.ndarray
-
-    def of_genes(self, rows: np.ndarray, columns: np.ndarray) -> Means:
-        """The same for some perturbations [rows] and their gene sets [rows x genes of the set]."""
-        return replace(self, **{f.name: getattr(self, f.name)[rows[:, None], columns] for f in fields(self)})
+    genes: str
+    label: str
+    targets: str = COUNTED
 
 
-def pearson(means: Means) -> Values:
-    return _correlation(means.prediction, means.truth, means, "variance", centre=True)
-
-
-def mse(means: Means) -> Values:
-    return _always(np.square(means.prediction - means.truth).mean(axis=1))
-
-
-def mae(means: Means) -> Values:
-    return _always(np.abs(means.prediction - means.truth).mean(axis=1))
-
-
-def pearson_delta(means: Means) -> Values:
-    reference = means.control
-    return _correlation(means.prediction - reference, means.truth - reference, means, "variance", centre=True)
-
-
-def pearson_delta_centroid(means: Means) -> Values:
-    reference = means.centroid
-    return _correlation(means.prediction - reference, means.truth - reference, means, "variance", centre=True)
-
-
-def cosine_delta(means: Means) -> Values:
-    reference = means.control
-    return _correlation(means.prediction - reference, means.truth - reference, means, "change", centre=False)
-
-
-def r2_delta(means: Means) -> Values:
-    change = means.full_truth - means.control
-    change = change - change.mean(axis=1, keepdims=True)
-    flat = _is_zero(change, means.truth)
-    errors = np.square(means.prediction - means.truth).sum(axis=1)
-    values = 1 - errors / np.where(flat, 1.0, np.square(change).sum(axis=1))
-    return np.where(flat, 0.0, values), np.where(flat, "truth has no variance", "")
-
-
-def sign_agreement(means: Means) -> Values:
-    predicted, true = means.prediction - means.control, means.truth - means.control
-    changes = true != 0
-    still = np.abs(predicted) <= ROUNDING * np.abs(means.prediction)
-    agreement = np.where(still, 0.5, np.sign(predicted) == np.sign(true))
-    n = changes.sum(axis=1)
-    values = (agreement * changes).sum(axis=1) / np.maximum(n, 1)
-    return np.where(n > 0, values, 0.0), np.where(n > 0, "", "truth has no change")
-
-
-METRICS: dict[str, Callable[[Means], Values]] = {
-    "pearson": pearson,
-    "mse": mse,
-    "mae": mae,
-    "pearson_delta": pearson_delta,
-    "pearson_delta_centroid": pearson_delta_centroid,
-    "cosine_delta": cosine_delta,
-    "r2_delta": r2_delta,
-    "sign_agreement": sign_agreement,
+GENE_SETS = {
+    **{
+        f"_top{number}": GeneSet(
+            f"the {number} most differentially expressed genes of the perturbation (Wilcoxon, measured cells)",
+            f"top {number} genes",
+        )
+        for number in TOP_GENES
+    },
+    f"_high{HIGH_GENES}": GeneSet(
+        f"the {HIGH_GENES:,} genes with the highest mean in the matched control",
+        f"{HIGH_GENES:,} genes highest in control",
+    ),
+    "_no_target": GeneSet("all genes but the perturbation's own targets", "without the target gene", "left out"),
 }
 
 
-def discrimination_l1(means: Means, targets: list[np.ndarray]) -> Values:
-    """See the module; ``targets`` are the columns of each perturbation's own genes. Needs all genes."""
-    predicted, true = means.prediction - means.control, means.truth - means.control
-    distances = distance.cdist(predicted, true, "cityblock")
-    for row, columns in enumerate(targets):
-        distances[row] -= np.abs(predicted[row, columns] - true[:, columns]).sum(axis=1)
-    n = len(distances)
-    own = np.diagonal(distances)[:, None]
-    nearer = (distances < own).sum(axis=1) + ((distances == own).sum(axis=1) - 1) / 2
-    return 1 - nearer / n, np.full(n, "a single test perturbation" if n == 1 else "")
+def _official(name: str, package: str, higher_is_better: bool, at_full_depth: Callable | None = None) -> Metric:
+    """Describe a metric of an official scorer, which defines all but the direction."""
+    theirs = f"as {package} defines it"
+    return Metric(
+        name=name,
+        higher_is_better=higher_is_better,
+        reference=theirs,
+        gene_set=theirs,
+        denominator=theirs,
+        tie_rule=theirs,
+        targets=theirs,
+        source=f"{package}, {name.split('.')[1]}",
+        label=name,
+        at_full_depth=at_full_depth,
+        official=True,
+    )
 
 
-def higher_is_better(metric: str) -> bool:
-    """Whether a larger value of the metric (its identifier, with scorer and suffix) means a better prediction."""
-    name = metric.split(".")[-1]
-    return not any(error in name for error in ("mse", "mae", "energy_distance"))
+_REGISTERED = (
+    Metric(
+        name="pearson",
+        higher_is_better=True,
+        reference=NO_REFERENCE,
+        denominator=NORMS_AROUND_MEANS,
+        source="scGPT (Cui et al. 2024), GEARS (Roohani et al. 2024)",
+        label="Pearson correlation of mean expression",
+        function=functions.pearson,
+        over_gene_sets=True,
+        at_full_depth=functions.correlation_at_full_depth,
+        agrees_with=(("scgpt 0.2.4 compute_perturbation_metrics", 6),),
+    ),
+    Metric(
+        name="mse",
+        higher_is_better=False,
+        reference=NO_REFERENCE,
+        denominator="number of genes",
+        source="GEARS (Roohani et al. 2024)",
+        label="mean squared error (squared log1p expression)",
+        function=functions.mse,
+        over_gene_sets=True,
+        at_full_depth=functions.squared_error_at_full_depth,
+        agrees_with=(("cell-eval 0.8.2 mse", 6),),
+    ),
+    Metric(
+        name="mae",
+        higher_is_better=False,
+        reference=NO_REFERENCE,
+        denominator="number of genes",
+        source="Virtual Cell Challenge 2025",
+        label="mean absolute error (log1p expression)",
+        function=functions.mae,
+        over_gene_sets=True,
+        at_full_depth=functions.absolute_error_at_full_depth,
+        agrees_with=(("cell-eval 0.8.2 mae", 6),),
+    ),
+    Metric(
+        name="pearson_delta",
+        higher_is_better=True,
+        reference=MATCHED_CONTROL,
+        denominator=NORMS_AROUND_MEANS,
+        source="scGPT (Cui et al. 2024)",
+        label="Pearson delta (correlation)",
+        function=functions.pearson_delta,
+        over_gene_sets=True,
+        at_full_depth=functions.correlation_at_full_depth,
+        agrees_with=(("cell-eval 0.8.2 pearson_delta", 6), ("scgpt 0.2.4 compute_perturbation_metrics", 6)),
+    ),
+    Metric(
+        name="pearson_delta_centroid",
+        higher_is_better=True,
+        reference="the matched control mean plus the mean shift of the training perturbations, the same on both sides; "
+        "where test perturbations do nothing, predicting no change is right by it, and the mean shift of training is "
+        "not",
+        denominator=NORMS_AROUND_MEANS,
+        source="Systema (Viñas Torné et al. 2025)",
+        label="Pearson delta from the centroid of perturbations (correlation)",
+        function=functions.pearson_delta_centroid,
+        over_gene_sets=True,
+        at_full_depth=functions.correlation_at_full_depth,
+    ),
+    Metric(
+        name="cosine_delta",
+        higher_is_better=True,
+        reference=MATCHED_CONTROL,
+        denominator="product of the norms",
+        source="cosine of the changes",
+        label="cosine of predicted and true delta",
+        function=functions.cosine_delta,
+        over_gene_sets=True,
+        at_full_depth=functions.correlation_at_full_depth,
+    ),
+    Metric(
+        name="r2_delta",
+        higher_is_better=True,
+        reference=MATCHED_CONTROL,
+        denominator="sum of squares of the true changes around their mean over genes",
+        source="coefficient of determination",
+        label="R² of delta (fraction of variance)",
+        function=functions.r2_delta,
+        over_gene_sets=True,
+        at_full_depth=functions.r2_at_full_depth,
+        top_genes_at_full_depth=False,  # the half that chose the genes is extreme on them: it gives no scale for errors
+    ),
+    Metric(
+        name="sign_agreement",
+        higher_is_better=True,
+        reference=MATCHED_CONTROL,
+        denominator="genes with a true change",
+        source="share of right directions",
+        label="genes with the right sign of delta (fraction)",
+        tie_rule="no predicted change counts as a half",
+        function=functions.sign_agreement,
+        over_gene_sets=True,
+    ),
+    Metric(
+        name="discrimination_l1",
+        higher_is_better=True,
+        reference=MATCHED_CONTROL,
+        denominator="n, the number of test perturbations",
+        source="Virtual Cell Challenge 2025, discrimination_score_l1",
+        label="discrimination_l1",
+        tie_rule="ties count as halves (cell-eval breaks them at random)",
+        function=functions.discrimination_l1,
+        targets="those of the predicted perturbation are left out of all distances",
+        agrees_with=(("cell-eval 0.8.2 discrimination_score", 6),),
+    ),
+    Metric(
+        name="energy_distance",
+        higher_is_better=False,
+        reference="measured cells, in the principal components of the measured test and control cells",
+        denominator="pairs of different cells",
+        source="Székely and Rizzo 2013; in perturbation data: scPerturb (Peidli et al. 2024)",
+        label="energy distance between predicted and true cells (log1p expression)",
+        tie_rule="identical predicted cells count once",
+        targets="counted, as far as the principal components show them",
+        at_full_depth=lambda values: values,  # it does not depend on the number of cells
+        fraction_of_ceiling=False,  # a second sample's is expected to be 0: what it comes out as is noise
+    ),
+    _official("cell_eval.overlap_at_N", "cell-eval", higher_is_better=True),
+    _official("cell_eval.discrimination_score_l1", "cell-eval", higher_is_better=True),
+    _official("cell_eval.mae", "cell-eval", False, functions.absolute_error_at_full_depth),
+    # Members of the preset that order methods; the preset's other members describe the data or are parts of these.
+    # expr_mse_unbiased_capped is the part per perturbation of expr_mse_unbiased_capped_norm, a ratio of sums.
+    _official("cell_eval2.pds_cosine", "cell-eval2", higher_is_better=True),
+    _official("cell_eval2.expr_mse_unbiased_capped", "cell-eval2", higher_is_better=False),
+    _official("cell_eval2.de_wilcoxon_direction_fidelity_yield_raw", "cell-eval2", higher_is_better=True),
+    _official("cell_eval2.de_wilcoxon_direction_reach_raw", "cell-eval2", higher_is_better=True),
+    _official("cell_eval2.de_wilcoxon_sig_jaccard", "cell-eval2", higher_is_better=True),
+    _official("cell_eval2.de_wilcoxon_lfc_nmae", "cell-eval2", higher_is_better=False),
+)
+METRICS = {metric.name: metric for metric in _REGISTERED}
 
 
-def duplicate_is_at_full_depth(metric: str) -> bool:
-    """Whether the score of a technical duplicate is that of all cells, not of half of them, which is a worse one.
+def metric_of(identifier: str) -> Metric:
+    """Find a metric by its identifier, with that of its gene set.
 
-    Of official scorers' metrics only cell-eval's mean absolute error is corrected. The energy distance needs no
-    correction: it does not depend on the number of cells.
+    Raises
+    ------
+    InputError
+        For an identifier that is not registered.
     """
-    scorer, _, name = metric.rpartition(".")
-    if scorer:
-        return metric == "cell_eval.mae"
-    return not name.startswith(("sign_agreement", "discrimination_l1", "r2_delta_top"))
+    if identifier in METRICS:
+        return METRICS[identifier]
+    for suffix in GENE_SETS:
+        metric = METRICS.get(identifier.removesuffix(suffix))
+        if metric and metric.over_gene_sets:
+            return metric.over(suffix)
+    raise InputError("metrics", "metric", repr(identifier), "a metric of METRICS in scgpt_bench.evaluation.metrics")
+
+
+def corrected_for_depth(metric: Metric, values: np.ndarray, reasons: np.ndarray) -> Values:
+    """Turn what one half of the cells scores against the other into what all of them would; the reasons say which."""
+    defined = np.asarray(reasons) == ""
+    if metric.at_full_depth is None:
+        return values, np.where(defined, HALVED, reasons)
+    return np.where(defined, metric.at_full_depth(values), values), np.where(defined, HALVED_CORRECTED, reasons)
 
 
 def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
-    """All pseudo-bulk metrics of one method and seed.
+    """Compute all pseudo-bulk metrics of one method and seed.
 
     A technical duplicate (``uns["method"]["scored_against"] == "half_b"``) is compared with the other half of the
-    cells. What a duplicate of full depth would score follows from it: half the squared error (in ``mse`` and
-    ``r2_delta``), the absolute error divided by the square root of 2 (normal noise), and for correlations and cosines
-    the Spearman-Brown formula ``2 r / (1 + |r|)``: the same for both signs, since noise around 0 would otherwise have a
-    mean above 0. ``sign_agreement`` and ``discrimination_l1`` are left as they are, which is less than a full duplicate
-    scores. Its most differentially expressed genes are those of the half that it is scored against: genes chosen by all
-    cells would have been chosen by the noise of its own half too. On them ``r2_delta`` is left as it is, and what is
-    corrected stays somewhat below a full duplicate, since half of the cells find fewer of the genes that respond. The
-    column ``reason`` says which.
+    cells. What a duplicate of full depth would score follows from it (``Metric.at_full_depth``); metrics where it does
+    not are left as they are, which is less than a full duplicate scores. Its most differentially expressed genes are
+    those of the half that it is scored against: genes chosen by all cells would have been chosen by the noise of its
+    own half too. On them ``r2_delta`` is left as it is, and what is corrected stays somewhat below a full duplicate,
+    since half of the cells find fewer of the genes that respond. The column ``reason`` says which.
 
     Parameters
     ----------
@@ -194,22 +336,25 @@ def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
     """
     pseudobulk = _aligned(pseudobulk, truth)
     layer = method_of(pseudobulk).get("scored_against")
+    targets = [_columns_of(name, truth.var_names) for name in truth.obs_names]
     means = Means(
         prediction=np.asarray(pseudobulk.X),
         truth=np.asarray(truth.layers[layer] if layer else truth.X),
         control=np.asarray(truth.layers["control"]),
         centroid=np.asarray(truth.layers["centroid"]),
         full_truth=np.asarray(truth.X),
+        targets=targets,
     )
-    targets = [_columns_of(name, truth.var_names) for name in truth.obs_names]
     tables = []
+    over_sets = [metric for metric in METRICS.values() if metric.function and metric.over_gene_sets]
+    over_all = [metric for metric in METRICS.values() if metric.function and not metric.over_gene_sets]
     for suffix, columns_of in _gene_sets(truth, targets, ranks="de_rank" + (f"_{layer}" if layer else "")):
         # The half that chose the genes is extreme on them, all cells less so: they give no scale for its errors.
         compared = replace(means, full_truth=means.truth) if suffix.startswith("_top") else means
-        for metric, (values, reasons) in _of_gene_set(compared, columns_of).items():
-            tables.append(_table(truth.obs_names, metric, suffix, values, reasons, halved=layer is not None))
-    values, reasons = discrimination_l1(means, targets)
-    tables.append(_table(truth.obs_names, "discrimination_l1", "", values, reasons, halved=layer is not None))
+        for name, values in _of_gene_set(over_sets, compared, columns_of).items():
+            tables.append(_table(truth.obs_names, metric_of(name + suffix), values, halved=layer is not None))
+    for name, values in _of_gene_set(over_all, means, None).items():
+        tables.append(_table(truth.obs_names, METRICS[name], values, halved=layer is not None))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -246,68 +391,23 @@ def _gene_sets(
     yield "_no_target", [np.delete(np.arange(truth.n_vars), columns) for columns in targets]
 
 
-def _of_gene_set(means: Means, columns_of: list[np.ndarray] | None) -> dict[str, Values]:
+def _of_gene_set(metrics: Iterable[Metric], means: Means, columns_of: list[np.ndarray] | None) -> dict[str, Values]:
     """Every metric over one gene set: at once for all perturbations whose sets have the same size."""
     n = len(means.prediction)
+    computed = {metric.name: metric.function for metric in metrics if metric.function}
     if columns_of is None:
-        return {name: metric(means) for name, metric in METRICS.items()}
-    results = {name: (np.zeros(n), np.full(n, "no gene left", dtype=object)) for name in METRICS}
+        return {name: function(means) for name, function in computed.items()}
+    results = {name: (np.zeros(n), np.full(n, "no gene left", dtype=object)) for name in computed}
     sizes = np.array([len(columns) for columns in columns_of])
     for size in np.unique(sizes[sizes > 0]):
         rows = np.flatnonzero(sizes == size)
         part = means.of_genes(rows, np.stack([columns_of[row] for row in rows]))
-        for name, metric in METRICS.items():
-            results[name][0][rows], results[name][1][rows] = metric(part)
+        for name, function in computed.items():
+            results[name][0][rows], results[name][1][rows] = function(part)
     return results
 
 
-def _table(
-    perturbations: pd.Index, metric: str, suffix: str, values: np.ndarray, reasons: np.ndarray, halved: bool
-) -> pd.DataFrame:
+def _table(perturbations: pd.Index, metric: Metric, values: Values, halved: bool) -> pd.DataFrame:
     if halved:
-        defined, corrected = np.asarray(reasons) == "", duplicate_is_at_full_depth(metric + suffix)
-        values = np.where(defined & corrected, _at_full_depth(metric, values), values)
-        reasons = np.where(defined, HALVED_CORRECTED if corrected else HALVED, reasons)
-    return pd.DataFrame({"perturbation": perturbations, "metric": metric + suffix, "value": values, "reason": reasons})
-
-
-def _at_full_depth(metric: str, values: np.ndarray) -> np.ndarray:
-    """What a duplicate with twice the cells on both sides would score; see :func:`score`."""
-    if metric == "mse":
-        return values / 2
-    if metric == "mae":
-        return values / np.sqrt(2)
-    if metric == "r2_delta":
-        return 1 - (1 - values) / 2
-    if metric.startswith(("pearson", "cosine")):
-        return 2 * values / (1 + np.abs(values))
-    return values
-
-
-def _always(values: np.ndarray) -> Values:
-    return values, np.full(len(values), "")
-
-
-def _correlation(prediction: np.ndarray, truth: np.ndarray, means: Means, missing: str, centre: bool) -> Values:
-    """Cosine per row, after centring where asked for; 0, with the reason, where a side is zero up to rounding."""
-    if centre:
-        prediction = prediction - prediction.mean(axis=1, keepdims=True)
-        truth = truth - truth.mean(axis=1, keepdims=True)
-    no_prediction, no_truth = _is_zero(prediction, means.prediction), _is_zero(truth, means.truth)
-    undefined = no_prediction | no_truth
-    norms = np.sqrt(np.square(prediction).sum(axis=1) * np.square(truth).sum(axis=1))
-    values = np.where(undefined, 0.0, (prediction * truth).sum(axis=1) / np.where(undefined, 1.0, norms))
-    reasons = np.select(
-        [no_prediction & no_truth, no_prediction, no_truth],
-        [f"prediction and truth have no {missing}", f"prediction has no {missing}", f"truth has no {missing}"],
-        "",
-    )
-    return values, reasons
-
-
-def _is_zero(vectors: np.ndarray, computed_from: np.ndarray) -> np.ndarray:
-    return _root_mean_square(vectors) <= ROUNDING * _root_mean_square(computed_from)
-
-
-def _root_mean_square(values: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.square(values).mean(axis=1))
+        values = corrected_for_depth(metric, *values)
+    return pd.DataFrame({"perturbation": perturbations, "metric": metric.name, "value": values[0], "reason": values[1]})

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import special, stats
 
 from scgpt_bench.data.names import ALL_SPLITS
-from scgpt_bench.evaluation.metrics import duplicate_is_at_full_depth, higher_is_better
+from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.files import read_table
 from scgpt_bench.methods.baselines import METHODS
 from scgpt_bench.seeding import random_generator
@@ -27,7 +27,6 @@ BENCHMARK_CONTROLS = {CEILING, FLOOR, "oracle"}
 SIGNIFICANCE = 0.05
 SIGN_FLIPS = 9999
 EXACT_UP_TO = 13  # perturbations; all 2^13 sign patterns are then enumerated
-WITHOUT_FRACTION = {"energy_distance"}  # a second sample's is expected to be 0: what it comes out as is noise
 
 SCORE_COLUMNS = [
     *("dataset", "split", "method", "metric", "mean", "ci_low", "ci_high"),
@@ -62,8 +61,8 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
 
     ``fraction_of_ceiling`` is mean / mean of ``technical-duplicate`` on the same split (its inverse for errors, where
     lower is better); missing where the ceiling was not run, is not above 0, is that of half of the cells only
-    (:func:`metrics.duplicate_is_at_full_depth`), or is expected to be 0 (``WITHOUT_FRACTION``). It can exceed 1: a
-    second sample has noise of its own.
+    (``Metric.at_full_depth``), or is expected to be 0 (``Metric.fraction_of_ceiling``). It can exceed 1: a second
+    sample has noise of its own.
 
     Parameters
     ----------
@@ -83,8 +82,8 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
     """
     rows = []
     for dataset, split, metric, values in _blocks(metrics, kinds):
-        ceiling = np.nan
-        if duplicate_is_at_full_depth(metric) and metric not in WITHOUT_FRACTION:
+        known, ceiling = metric_of(metric), np.nan
+        if known.at_full_depth is not None and known.fraction_of_ceiling:
             ceiling = values[_of_kind(values, kinds, {CEILING})].mean().mean()
         for method in values:
             scored = values[method].dropna().to_numpy()
@@ -101,7 +100,7 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
                     "ci_high": high,
                     "n_perturbations": len(scored),
                     "n_seeds": values.attrs["n_seeds"][method],
-                    "fraction_of_ceiling": _fraction(mean, ceiling, higher_is_better(metric)),
+                    "fraction_of_ceiling": _fraction(mean, ceiling, known.higher_is_better),
                 }
             )
     return pd.DataFrame(rows, columns=SCORE_COLUMNS)
@@ -146,7 +145,7 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
         judged = [name for name in values if kinds[name] not in {*METHODS, *BENCHMARK_CONTROLS}]
         if not judges or not judged:
             continue
-        oriented = values if higher_is_better(metric) else -values
+        oriented = values if metric_of(metric).higher_is_better else -values
         signs = _sign_patterns(len(values), seed, dataset, split)
         resamples = _resamples(len(values), bootstrap_draws, seed, dataset, split)
         undecided = None

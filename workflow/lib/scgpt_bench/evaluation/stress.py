@@ -26,7 +26,7 @@ import pandas as pd
 
 from scgpt_bench.data.names import genes_of
 from scgpt_bench.evaluation.cell_metrics import energy_distance
-from scgpt_bench.evaluation.metrics import higher_is_better, score
+from scgpt_bench.evaluation.metrics import metric_of, score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk
 from scgpt_bench.methods.benchmark_controls import shuffles
 from scgpt_bench.seeding import random_generator
@@ -71,7 +71,7 @@ def stress_panel(
     rows = []
     for name, several in found.items():
         for metric, value in (sum(several) / len(several)).items():
-            direction = 1 if higher_is_better(metric) else -1
+            direction = 1 if metric_of(metric).higher_is_better else -1
             change = direction * (value - untouched[metric])
             gap = direction * (perfect[metric] - untouched[metric])
             share = change / gap if gap > SMALLEST_GAP else np.nan

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.metrics import higher_is_better
+from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.evaluation.scores import at_smallest_p_value
 from scgpt_bench.figures.style import (
     CEILING,
@@ -64,7 +64,9 @@ def method_scores(
     require(scores, ["method", "metric", "mean", "ci_low", "ci_high", "n_perturbations"], "scores")
     rows = scores[scores["metric"] == metric]
     require(rows, ["dataset", "split"], f"scores of {metric}")
-    rows = rows.sort_values(["mean", "method"], ascending=[not higher_is_better(metric), True], na_position="last")
+    rows = rows.sort_values(
+        ["mean", "method"], ascending=[not metric_of(metric).higher_is_better, True], na_position="last"
+    )
     n = count_range(rows["n_perturbations"], "perturbation")
     words = {FLOOR: "floor", CEILING: "ceiling"}
     kind_of = {method: kinds.get(method, method) for method in rows["method"]}
@@ -85,7 +87,7 @@ def method_scores(
         beside_row(axes, row, _value_text(score))
     label_rows(axes, rows["method"].replace(bounds).tolist())
     axes.grid(axis="x")
-    direction = "higher is better" if higher_is_better(metric) else "lower is better"
+    direction = "higher is better" if metric_of(metric).higher_is_better else "lower is better"
     axes.set_xlabel(f"{metric_label(metric)}; {direction}")
     legend_above(axes, 4, group_handles(rows["method"], kinds))
     say(figure, _ladder_in_words(rows, kind_of))
@@ -161,7 +163,7 @@ def paired_differences(
         if len(places) > 1:
             heading = lines_within(f"{dataset}, {split}", 4.0, SMALL, "bold")
             axes.set_title(heading, loc="left", fontsize=SMALL, fontweight="bold", pad=3)
-    turned = "" if higher_is_better(metric) else ", sign flipped: more is better"
+    turned = "" if metric_of(metric).higher_is_better else ", sign flipped: more is better"
     axes.set_xlabel(f"difference to the best baseline in {metric_label(metric)}{turned}")
     if len(places) == 1:
         legend_above(axes, 4, group_handles(rows["method"], kinds))
@@ -220,7 +222,7 @@ def perturbation_strip(
     sorted_by = "mean over methods" if order is None else str(order.name)
     key = table.mean(axis=1) if order is None else order.reindex(table.index)
     table = table.iloc[np.lexsort([table.index.to_numpy(str), -key.fillna(-np.inf).to_numpy(float)])]
-    methods = table.median().sort_values(ascending=not higher_is_better(metric), kind="stable").index
+    methods = table.median().sort_values(ascending=not metric_of(metric).higher_is_better, kind="stable").index
     n, panels = len(table), len(methods) + (order is not None)
     names, rotation = _names_below(table.index)
     figure = new_figure(
@@ -252,7 +254,7 @@ def perturbation_strip(
         axes[-1].set_xlabel(f"perturbations by rank of {literal(sorted_by)}")
     figure.supylabel(metric_label(metric), fontsize=8)
     typical = table.median(axis=1)
-    best, worst = (typical.idxmax(), typical.idxmin())[:: 1 if higher_is_better(metric) else -1]
+    best, worst = (typical.idxmax(), typical.idxmin())[:: 1 if metric_of(metric).higher_is_better else -1]
     say(
         figure,
         f"{count(n, 'perturbation')} under {count(len(methods), 'method')}. Best median: {methods[0]} "

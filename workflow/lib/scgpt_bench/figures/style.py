@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from matplotlib.textpath import text_to_path
 
 from scgpt_bench import files
 from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.metrics import metric_of
 
 WIDTH = 7.2  # inches: the text width of a printed page
 INK = "#222222"
@@ -137,34 +137,9 @@ def group_handles(methods: Iterable[str], kinds: Mapping[str, str]) -> list[Line
     ]
 
 
-_METRICS = {
-    "pearson": "Pearson correlation of mean expression",
-    "mse": "mean squared error (squared log1p expression)",
-    "mae": "mean absolute error (log1p expression)",
-    "pearson_delta": "Pearson delta (correlation)",
-    "pearson_delta_centroid": "Pearson delta from the centroid of perturbations (correlation)",
-    "cosine_delta": "cosine of predicted and true delta",
-    "r2_delta": "R² of delta (fraction of variance)",
-    "sign_agreement": "genes with the right sign of delta (fraction)",
-    "energy_distance": "energy distance between predicted and true cells (log1p expression)",
-}
-_GENE_SETS = [
-    (re.compile(r"_no_target$"), "without the target gene"),
-    (re.compile(r"_top(\d+)$"), "top {} genes"),
-    (re.compile(r"_high(\d+)$"), "{} genes highest in control"),
-]
-
-
 def metric_label(metric: str) -> str:
-    """The metric in words, with its unit and its gene set; an official scorer's metric keeps its own name."""
-    name, sets = metric, []
-    for pattern, words in _GENE_SETS:
-        if found := pattern.search(name):
-            name = name[: found.start()]
-            sets.append(words.format(*(f"{int(number):,}" for number in found.groups())))
-    if name not in _METRICS:
-        return literal(metric)
-    return ", ".join([_METRICS[name], *reversed(sets)])
+    """Write the metric in words, with its unit and its gene set; an official scorer's metric keeps its own name."""
+    return literal(metric_of(metric).label)
 
 
 def literal(name: object) -> str:

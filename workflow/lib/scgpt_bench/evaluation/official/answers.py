@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.evaluation.metrics import HALVED, HALVED_CORRECTED, duplicate_is_at_full_depth
+from scgpt_bench.evaluation.metrics import corrected_for_depth, metric_of
 from scgpt_bench.files import whole
 
 COLUMNS = ["perturbation", "metric", "value", "reason"]
@@ -20,12 +20,20 @@ NOT_SCORED = "not_scored.txt"
 def as_metrics(table: pd.DataFrame, scorer: str, halved: bool) -> pd.DataFrame:
     """A scorer's values under this package's column names, to 12 digits: polars adds up in no fixed order.
 
-    The mean absolute error of a technical duplicate (``halved``) is divided by the square root of 2, as ``mae`` is.
+    Those of a technical duplicate (``halved``) are corrected for depth where the metric can be.
+
+    Raises
+    ------
+    InputError
+        For a metric that is not registered.
     """
     metrics = scorer + "." + table["metric"].astype(str)
-    corrected = metrics.map(duplicate_is_at_full_depth) & halved
-    values = table["value"].where(~corrected, table["value"] / np.sqrt(2))
-    reasons = np.select([corrected, np.full(len(table), halved)], [HALVED_CORRECTED, HALVED], "")
+    values = table["value"].to_numpy(dtype=np.float64, copy=True)
+    reasons = np.full(len(table), "", dtype=object)
+    for metric in map(metric_of, metrics.unique()):
+        rows = (metrics == metric.name).to_numpy()
+        if halved:
+            values[rows], reasons[rows] = corrected_for_depth(metric, values[rows], reasons[rows])
     table = table.assign(metric=metrics, value=[float(f"{value:.12g}") for value in values], reason=reasons)
     return table[COLUMNS].sort_values(["metric", "perturbation"], ignore_index=True)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.data.splits import perturbations_of
-from scgpt_bench.evaluation.metrics import HALVED
+from scgpt_bench.evaluation.metrics import HALVED, METRICS
 from scgpt_bench.evaluation.official.answers import (
     as_metrics,
     finite,
@@ -34,16 +34,6 @@ if TYPE_CHECKING:
     import polars as pl
     from cell_eval2 import EvalConfig
 
-# Members of the preset that order methods; the preset's other members describe the data or are parts of these.
-# expr_mse_unbiased_capped is the part per perturbation of expr_mse_unbiased_capped_norm, a ratio of sums.
-METRICS = (
-    "pds_cosine",
-    "expr_mse_unbiased_capped",
-    "de_wilcoxon_direction_fidelity_yield_raw",
-    "de_wilcoxon_direction_reach_raw",
-    "de_wilcoxon_sig_jaccard",
-    "de_wilcoxon_lfc_nmae",
-)
 REFUSED = "refused.txt"
 NO_EFFECT = "no measurable aggregate effect"  # of cells that do not respond it gives no metric at all, and says so
 
@@ -125,7 +115,8 @@ def evaluate(sides: Sides, bundle: str | Path, threads: int) -> tuple[pd.DataFra
             raise
         return without_rows("cell-eval2", f"not scored: {error}")
     table = results.to_pandas()
-    table = table[table["metric"].isin(METRICS) & np.isfinite(table["value"])]
+    known = "cell_eval2." + table["metric"].astype(str)
+    table = table[known.isin(METRICS) & np.isfinite(table["value"])]
     summary = {
         "scorer": name_and_version("cell-eval2"),
         "preset": "vcc2026",
