@@ -81,10 +81,9 @@ lock:  ## Resolves requirements.in afresh into requirements.lock.
 	(echo "# Resolved from requirements.in by \`make lock\`."; .venv-lock/bin/python -m pip freeze | sed "s/+cpu//") > requirements.lock
 	rm -rf .venv-lock
 
-# A checkpoint whose benchmark is gone would be pretrained again, and one of which Snakemake has no record would be kept
-# whatever its options became. One that was pretrained on a measured data set is pretrained again all the same, since its
-# harmonized cells are results.
-clean:  ## Removes results and logs; keeps downloads, checkpoints, what they cost (results/benchmarks), .snakemake and .venv.
-	find results/ -mindepth 1 -maxdepth 1 ! -name benchmarks -exec rm -rf {} +
+# Without its record in .snakemake a checkpoint would be kept whatever its options became. One that was pretrained on a
+# measured data set is pretrained again, since the harmonized cells are results.
+clean:  ## Removes results and logs; keeps downloads, checkpoints, .snakemake and .venv.
+	find results/ -mindepth 1 -delete
 	rm -rf logs
 	git checkout -- results 2>/dev/null || true

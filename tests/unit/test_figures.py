@@ -125,9 +125,8 @@ def loaded(methods) -> pd.DataFrame:
 
 
 def costs(methods) -> pd.DataFrame:
-    jobs = {"rule": "finetune", "job": [f"planted.fold-0.{method}.0" for method in methods], "memory_mib": 900.0}
-    table = pd.DataFrame(jobs).assign(seconds=np.geomspace(1, 5000, len(methods)))
-    return cost_table(table, methods, {"finetune": 1})
+    table = pd.DataFrame({"rule": "finetune", "method": list(methods), "memory_mib": 900.0})
+    return cost_table(table.assign(seconds=np.geomspace(1, 5000, len(methods))), {"finetune": 1})
 
 
 def correlations(perturbations, value=-0.5, reason="") -> pd.DataFrame:
@@ -493,37 +492,6 @@ def test_the_load_report_says_how_much_is_pretrained():
     )
     beside = [text.get_text() for text in load_report(report, "planted").axes[0].texts]
     assert beside == ["4 M, 75.0 % pretrained", "500, 0.0 % pretrained"]
-
-
-def test_costs_add_time_take_the_largest_memory_and_count_the_gpus():
-    jobs = pd.DataFrame(
-        {
-            "rule": ["fit", "fit", "fit", "read"],
-            "job": ["a.fold0.ridge.0", "a.fold0.ridge.1", "a.fold0.ridge-long.0", "a"],
-            "seconds": [3600.0, 7200.0, 60.0, 3.0],
-            "memory_mib": [512, 2048, 100, np.nan],
-        }
-    )
-    table = cost_table(jobs, ["ridge", "ridge-long"], {"fit": 2})
-    assert table["method"].to_list() == ["ridge", "ridge-long", "every method"]
-    assert table["jobs"].to_list() == [2, 1, 1]
-    np.testing.assert_allclose(table["gpu_hours"], [6, 2 / 60, 0])
-    time, gpu, memory = cost_bars(table, "rule", "this run").axes
-    assert [text.get_text() for text in time.texts] == ["3.0 h", "3.0 s"]
-    assert [text.get_text() for text in gpu.texts] == ["6.0 h", "none"]
-    assert [text.get_text() for text in memory.texts] == ["2.0 GiB", "unknown"]
-
-
-def test_costs_are_those_of_the_counted_rules_and_what_is_shared_is_no_method():
-    jobs = pd.DataFrame(
-        [("read", "a", 900.0), ("fit", "a.fold0.ridge.0", 60.0), ("fit", "a.fold0.knn.0", 30.0)],
-        columns=["rule", "job", "seconds"],
-    ).assign(memory_mib=100.0)
-    told = cost_bars(cost_table(jobs, ["ridge", "knn"], {}), "method", "this run").get_label()
-    assert told.startswith("16.5 min over the counted rules, 0.0 s on GPUs; the longest method: ridge, 60.0 s; shared")
-    assert "in all" not in told
-    only_shared = cost_bars(cost_table(jobs.iloc[:1], [], {}), "method", "this run").get_label()
-    assert "longest" not in only_shared
 
 
 def test_metrics_are_named_in_words_with_their_gene_set():

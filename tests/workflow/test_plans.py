@@ -3,12 +3,13 @@
 import dataclasses
 import os
 import re
+import shutil
 
 import pytest
 import yaml
 
 from scgpt_bench.data.catalogue import CHECKPOINT_FILES, Dataset
-from snakemake_checkout import copy_of_checkout
+from snakemake_checkout import ROOT, copy_of_checkout
 
 pytestmark = [pytest.mark.workflow, pytest.mark.extended]
 
@@ -37,6 +38,7 @@ STUDY = {
     "methods": {"train-mean": {}, "scgpt-finetuned": OPTIONS},
 }
 TARGET = "results/scores.tsv"
+REPORT = "results/report.html"
 OF_A_SPLIT = {"split", "sample_controls", "truth", "predict_baseline", "finetune", "predict_scgpt", "evaluate"}
 
 
@@ -75,9 +77,9 @@ def write(checkout, row=ROW, study=STUDY, site="https://example.org"):
     checkout.write("study.yaml", yaml.safe_dump(study, sort_keys=False))
 
 
-def plan(checkout, target=TARGET):
+def plan(checkout, target=TARGET, *options):
     """What a dry run would do: (rule, split) of each job, and its output."""
-    text = checkout.snakemake(target, "--dry-run", "--configfile", "study.yaml").stdout
+    text = checkout.snakemake(target, *options, "--dry-run", "--configfile", "study.yaml").stdout
     jobs = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", text, re.MULTILINE)
     splits = [re.search(r"wildcards: .*split=(\w+)", details) for _, details in jobs]
     return {(rule, split[1] if split else "") for (rule, _), split in zip(jobs, splits, strict=True)}, text
@@ -163,3 +165,47 @@ def test_a_file_of_the_users_that_takes_the_place_of_a_newer_one_is_read_again(c
             os.utime(checkout.path / name, (0, 0))
         before, planned = planned, {rule for rule, _ in plan(checkout, "results")[0]}
         assert rules <= planned - before
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The demo, with a pretrained checkpoint and a report, which Snakemake takes for finished."""
+    checkout = copy_of_checkout(tmp_path_factory.mktemp("demo"))
+    checkout.write("study.yaml", (ROOT / "config" / "config.yaml").read_text())
+    finish(checkout, REPORT)
+    return checkout
+
+
+@pytest.mark.parametrize(
+    ("lost", "planned"),
+    [
+        (["results/benchmarks"], set()),
+        (["results/benchmarks/pretrain/pretrained.tsv", "results/provenance.json"], {"provenance", "report_of_run"}),
+        (["results/benchmarks", "results/cost.tsv"], {"figure_cost", "report_of_run"}),
+    ],
+)
+def test_lost_costs_and_provenance_plan_themselves_and_the_report(demo, lost, planned):
+    for name in lost:
+        (demo.path / name).rename(demo.path / f"{name}.lost")
+    try:
+        assert {rule for rule, _ in plan(demo, REPORT, "results")[0]} - {"results"} == planned
+    finally:
+        for name in lost:
+            (demo.path / f"{name}.lost").rename(demo.path / name)
+
+
+def test_costs_are_read_after_all_results_and_without_the_provenance(demo):
+    _, text = plan(demo, REPORT, "--forceall")
+    (costs,) = re.findall(r"rule figure_cost:\n    input: (.*)$", text, re.MULTILINE)
+    (report,) = re.findall(r"rule report_of_run:\n    input: (.*)$", text, re.MULTILINE)
+    shown_later = ["cost.tsv", "figures/cost_by_rule.svg", "figures/cost_by_method.svg", "provenance.json"]
+    later = {f"results/{name}" for name in [*shown_later, "configuration.yaml"]}
+    assert set(report.split(", ")) - set(costs.split(", ")) == later
+
+
+def test_after_make_clean_a_checkpoint_is_not_pretrained_again(demo):
+    shutil.rmtree(demo.path / "results")
+    shutil.rmtree(demo.path / "logs", ignore_errors=True)
+    planned = {rule for rule, _ in plan(demo, REPORT)[0]}
+    assert {"finetune", "scores", "report_of_run"} <= planned
+    assert "pretrain" not in planned

@@ -93,6 +93,7 @@ wildcard_constraints:
     metric=names_pattern(METRICS),
     seed=r"\d+",
     submission=names_pattern(config["submissions"]),
+    scatteritem=rf"\d+-of-{config['inference']['shards']}",
     suffix="vcc|h5ad|h5mu|h5|rda|zip",
 
 

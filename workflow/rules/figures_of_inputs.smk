@@ -1,4 +1,4 @@
-# What went in and what it cost: data, checkpoints, training, time; one figure a rule, each an entry of the report.
+# What went in: data, checkpoints, training; one figure a rule, each an entry of the report.
 
 
 rule figure_responses:
@@ -110,40 +110,3 @@ rule figure_load_report:
         methods=methods_of(SCGPT),
     script:
         "../scripts/figure_load_report.py"
-
-
-rule figure_cost:
-    input:
-        "results/provenance.json",
-    output:
-        figures=entries(
-            "results/figures/cost_by_<name>.svg",
-            COST_BY,
-            label="by",
-            labels={"figure": "time, GPU time and memory"},
-            category="Cost",
-            caption="cost.rst",
-        ),
-        table=report(
-            "results/cost.tsv",
-            category="Cost",
-            labels={"table": "cost of every rule and method"},
-            caption="../report/cost_table.rst",
-        ),
-    log:
-        "logs/figure_cost.log",
-    benchmark:
-        "results/benchmarks/figure_cost.tsv"
-    conda:
-        "../../envs/figures.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(1000),
-        runtime=minutes(10),
-    params:
-        code=code("figure_cost.py"),
-        methods=list(KINDS),
-        gpus=GPUS,
-        by=COST_BY,
-    script:
-        "../scripts/figure_cost.py"

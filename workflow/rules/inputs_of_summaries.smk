@@ -128,30 +128,3 @@ def downloads_of_run():
         for name in checkpoints_from("catalogue")
         for file in files_of_checkpoint(name)
     ]
-
-
-def benchmarks_of_run():
-    """What the heavy jobs cost, as Snakemake measured it."""
-    number = config["inference"]["shards"]
-    shards = [f".{index + 1}-of-{number}" for index in range(number)] if number > 1 else [""]
-    steps = {
-        "predict_baseline": (methods_of(BASELINES | EMBEDDING), [""]),
-        "predict_by_script": (methods_of({"script"}), [""]),
-        "import_predictions": (methods_of(FOREIGN), [""]),
-        "predict_benchmark_control": (methods_of(BENCHMARK_CONTROLS), [""]),
-        "finetune": (methods_of(FINETUNED), [""]),
-        "predict_scgpt": (methods_of(SCGPT), shards),
-        "evaluate": (config["methods"], [""]),
-    }
-    jobs = [f"{step}/{dataset}" for step in ("harmonize", "card") for dataset in config["datasets"]]
-    jobs += [f"pretrain/{name}" for name in checkpoints_from("pretrain")]
-    jobs += [f"pretrain_census/{name}" for name in checkpoints_from("census")]
-    jobs += [
-        f"{step}/{dataset}.{split}.{method}.{seed}{part}"
-        for dataset in config["datasets"]
-        for split in SPLITS
-        for step, (methods, parts) in steps.items()
-        for method, seed in predictions(methods)
-        for part in parts
-    ]
-    return [f"results/benchmarks/{job}.tsv" for job in jobs]

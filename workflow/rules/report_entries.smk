@@ -3,10 +3,21 @@
 
 KINDS = {method: configuration.judged_kind(options) for method, options in config["methods"].items()}
 COST_BY = ["rule", "method"]
-GPUS = {  # that a job asks for, as in the rules
-    **dict.fromkeys(["pretrain", "pretrain_census", "finetune", "predict_by_script"], config["hardware"]["gpu"]),
-    "predict_scgpt": min(1, config["hardware"]["gpu"]),
-}
+BENCHMARKS = "results/benchmarks/"
+
+
+def measured_rules(wildcards):
+    """The benchmark files of each rule, as a regular expression of their paths, and the GPUs that its jobs ask for.
+
+    Without the rules that run beside or after the one that reads them.
+    """
+    last = [f"{BENCHMARKS}{name}.tsv" for name in ("figure_cost", "provenance", "report_of_run")]
+    files = {one: str(one.benchmark) for one in workflow.rules}
+    counted = [one for one, file in files.items() if file.startswith(BENCHMARKS) and file not in last]
+    return {
+        one.name: {"benchmarks": one.benchmark.regex().pattern, "gpus": one.resources.get("gpu").value or 0}
+        for one in counted
+    }
 
 
 def published_recipe():
@@ -55,8 +66,14 @@ def stressed_method():
 
 
 def results_of_run():
-    """Everything that a run computes, but the report: what the report shows, in its order, and the submissions."""
-    return [*verdicts_of_report(), *entries_of_datasets(), *entries_of_run(), *submissions_of_run()]
+    """Everything that a run computes except the report: what the report shows, in its order, and the submissions."""
+    costs = [*(f"results/figures/cost_by_{by}.svg" for by in COST_BY), "results/cost.tsv"]
+    return [*results_with_costs(), *costs, "results/provenance.json", "results/configuration.yaml"]
+
+
+def results_with_costs():
+    """The results whose jobs the cost figures count: all that a run computes before costs, provenance and report."""
+    return [*verdicts_of_report(), *entries_of_datasets(), *tables_of_run(), *submissions_of_run()]
 
 
 def verdicts_of_report():
@@ -90,9 +107,7 @@ def entries_of_datasets():
     return shown
 
 
-def entries_of_run():
-    """What the report shows once."""
-    names = ("scores", "scores_by_class", "reliable_scores", "ledger", "calibration", "anchors", "cost")
-    tables = [f"results/{name}.tsv" for name in names]
-    costs = [f"results/figures/cost_by_{by}.svg" for by in COST_BY]
-    return [*tables[:-1], *costs, tables[-1], "results/provenance.json", "results/configuration.yaml"]
+def tables_of_run():
+    """The tables that the report shows once."""
+    names = ("scores", "scores_by_class", "reliable_scores", "ledger", "calibration", "anchors")
+    return [f"results/{name}.tsv" for name in names]

@@ -3,18 +3,14 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import json
-    from pathlib import Path
-
-    import pandas as pd
-
-    from scgpt_bench.figures.cost import cost_bars, cost_table
+    from scgpt_bench.figures.cost import cost_bars, cost_table, read_costs
     from scgpt_bench.figures.style import save
     from scgpt_bench.files import write_table
 
     params = snakemake.params
-    jobs = pd.DataFrame(json.loads(Path(snakemake.input[0]).read_text())["cost"])
-    table = cost_table(jobs, params.methods, params.gpus)
+    benchmarks = {rule: measured["benchmarks"] for rule, measured in params.rules.items()}
+    gpus = {rule: measured["gpus"] for rule, measured in params.rules.items()}
+    table = cost_table(read_costs(params.folder, benchmarks, params.seeds), gpus)
     write_table(table, snakemake.output.table)
     for by, path in zip(params.by, snakemake.output.figures, strict=True):
         save(cost_bars(table, by, f"Cost by {by}"), path)

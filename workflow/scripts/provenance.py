@@ -10,9 +10,7 @@ with logged(snakemake.log[0]):
 
     configuration = snakemake.params.configuration
     files = snakemake.input
-    document = provenance.describe(
-        configuration, files.own_files, files.inputs, files.results, files.benchmarks, files.scgpt
-    )
+    document = provenance.describe(configuration, files.own_files, files.inputs, files.results, files.scgpt)
     with whole(snakemake.output.configuration) as partial:
         partial.write_text(yaml.safe_dump(configuration, sort_keys=False))
     write_json(document, snakemake.output.provenance)

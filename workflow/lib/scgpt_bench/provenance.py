@@ -1,4 +1,4 @@
-"""What it takes to repeat a run: inputs by checksum, versions, configuration, hardware, and what each rule cost."""
+"""What it takes to repeat a run: inputs by checksum, versions, configuration and hardware."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from scgpt_bench.files import content_sha256, read_h5ad
 from scgpt_bench.predictions import method_of
 
@@ -21,7 +19,6 @@ def describe(
     own_files: Iterable[str | Path],
     inputs: Iterable[str | Path],
     results: Iterable[str | Path],
-    benchmarks: Iterable[str | Path],
     scgpt: Iterable[str | Path],
 ) -> dict[str, Any]:
     """The provenance of a run, ready for JSON; :mod:`scgpt_bench.verification` repeats the run from it.
@@ -36,8 +33,6 @@ def describe(
         Data drops and checkpoints, as the workflow keeps them.
     results
         The tables that the run is for.
-    benchmarks
-        Snakemake's benchmark tables, ``results/benchmarks/<rule>/<wildcards>.tsv`` or ``<rule>.tsv``.
     scgpt
         The pseudo-bulks of scGPT's predictions, which hold the statements of what made them.
     """
@@ -50,7 +45,6 @@ def describe(
         "versions": installed_versions(),
         "scgpt": computed_on(scgpt),
         "hardware": hardware(),
-        "cost": cost(benchmarks).astype(object).where(lambda table: table.notna(), None).to_dict("records"),
     }
 
 
@@ -118,21 +112,3 @@ def _gpus(driver: Path) -> list[str]:
     files = sorted(driver.glob("*/information"))
     lines = [line for file in files for line in file.read_text().splitlines() if line.startswith("Model:")]
     return [line.split(":", 1)[1].strip() for line in lines]
-
-
-def cost(benchmarks: Iterable[str | Path]) -> pd.DataFrame:
-    """Time and memory of every job.
-
-    Returns
-    -------
-    Table with ``rule``, ``job`` (its wildcards), ``seconds`` (wall clock), ``cpu_seconds`` and ``memory_mib``
-    (missing where a job was too short to be sampled), sorted.
-    """
-    rows = []
-    for path in sorted(map(Path, benchmarks)):
-        table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
-        rule, job = (path.stem, "") if path.parent.name == "benchmarks" else (path.parent.name, path.stem)
-        first = table.iloc[0]
-        cells = {"seconds": first["s"], "cpu_seconds": first["cpu_time"], "memory_mib": first["max_rss"]}
-        rows.append({"rule": rule, "job": job} | {k: None if pd.isna(v) else float(v) for k, v in cells.items()})
-    return pd.DataFrame(rows, columns=["rule", "job", "seconds", "cpu_seconds", "memory_mib"])

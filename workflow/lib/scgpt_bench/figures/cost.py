@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -21,18 +24,54 @@ from scgpt_bench.figures.style import (
 
 COLUMNS = ["rule", "method", "jobs", "hours", "gpu_hours", "memory_gib"]
 SHARED = "every method"  # what is not done for a single method
+_log = logging.getLogger(__name__)
 
 
-def cost_table(costs: pd.DataFrame, methods: Collection[str], gpus: Mapping[str, int]) -> pd.DataFrame:
+def read_costs(folder: str | Path, benchmarks: Mapping[str, str], seeds: Mapping[str, Collection[int]]) -> pd.DataFrame:
+    """Read what Snakemake measured of the jobs that the configuration has, whenever they ran.
+
+    A file that is missing is not asked for; one that is damaged is left out and named in the log.
+
+    Parameters
+    ----------
+    folder
+        Where the benchmark files are.
+    benchmarks
+        By rule, a regular expression of the paths of its benchmark files, with a group for each wildcard.
+    seeds
+        The seeds of each method. Files of other seeds, and files that no expression matches, are left out.
+
+    Returns
+    -------
+    One row a job, sorted by path: ``rule``, ``method`` (``SHARED`` for a job that is not of a single method),
+    ``seconds`` (wall clock) and ``memory_mib`` (peak; missing where a job was too short to be sampled).
+    """
+    patterns = {rule: re.compile(pattern) for rule, pattern in benchmarks.items()}
+    rows = []
+    for path in sorted(map(str, Path(folder).rglob("*.tsv"))):
+        rule, match = next(((rule, found) for rule, of in patterns.items() if (found := of.match(path))), (None, None))
+        if match is None:
+            continue
+        wildcards = match.groupdict()
+        method, seed = wildcards.get("method", SHARED), wildcards.get("seed")
+        if seed is not None and int(seed) not in seeds[method]:
+            continue
+        try:
+            measured = pd.read_csv(path, sep="\t", na_values=["-", "NA"])[["s", "max_rss"]].astype(float).iloc[0]
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            _log.warning("%s is not counted: it is no benchmark file of Snakemake (%s)", path, error)
+            continue
+        rows.append((rule, method, measured["s"], measured["max_rss"]))
+    return pd.DataFrame(rows, columns=["rule", "method", "seconds", "memory_mib"])
+
+
+def cost_table(costs: pd.DataFrame, gpus: Mapping[str, int]) -> pd.DataFrame:
     """Time, GPU hours and largest memory per rule and method, the longest first.
 
     Parameters
     ----------
     costs
-        One row a job: ``rule``, ``job`` (its wildcards, joined by dots), ``seconds`` (wall clock), ``memory_mib`` (peak
-        resident memory; may be missing).
-    methods
-        The names of the methods; a job belongs to the longest that its wildcards hold.
+        :func:`read_costs`.
     gpus
         GPUs that each job of a rule asks for; rules that are left out ask for none.
 
@@ -40,14 +79,8 @@ def cost_table(costs: pd.DataFrame, methods: Collection[str], gpus: Mapping[str,
     -------
     Columns ``COLUMNS``; hours are summed over jobs, which may have run side by side.
     """
-    require(costs, ["rule", "job", "seconds", "memory_mib"], "costs")
-    longest_first = sorted(methods, key=len, reverse=True)
-
-    def method_of(job: str) -> str:
-        return next((method for method in longest_first if f".{method}." in f".{job}."), SHARED)
-
+    require(costs, ["rule", "method", "seconds", "memory_mib"], "costs", or_empty=True)
     table = costs.assign(
-        method=costs["job"].map(method_of),
         hours=costs["seconds"] / 3600,
         gpu_hours=costs["seconds"] / 3600 * costs["rule"].map(gpus).fillna(0),
         memory_gib=costs["memory_mib"].astype(float) / 1024,
@@ -74,7 +107,9 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
     title
         Of which run.
     """
-    require(table, COLUMNS, "costs")
+    require(table, COLUMNS, "costs", or_empty=True)
+    if table.empty:
+        return new_figure(WIDTH, 0.6, title, "No job is counted: its benchmark files are gone.")
     bars = table.groupby(by, sort=True).agg(
         hours=("hours", "sum"), gpu_hours=("gpu_hours", "sum"), memory_gib=("memory_gib", "max"), jobs=("jobs", "sum")
     )
@@ -82,7 +117,7 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
     figure = new_figure(
         WIDTH,
         1.1 + rows_height(bars.index, 0.22),
-        f"{title}: {count(int(bars['jobs'].sum()), 'job')} of the counted rules, {_time(bars['hours'].sum())}",
+        f"{title}: {count(int(bars['jobs'].sum()), 'job')}, {_time(bars['hours'].sum())}",
         f"Time: sum over the jobs of a {by} (jobs may run side by side). GPU: the same times the GPUs asked for. "
         "Memory: the largest job.",
     )
@@ -93,11 +128,12 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
         (gpu, "gpu_hours", "#009e73"),
         (memory, "memory_gib", "#d55e00"),
     ):
-        unit, size = ("GiB", 1.0) if column == "memory_gib" else _unit(bars[column].max())
+        most = bars[column].fillna(0).max()
+        unit, size = ("GiB", 1.0) if column == "memory_gib" else _unit(most)
         axes.barh(rows, bars[column] / size, height=0.62, color=colour)
         axes.set_xlabel({"hours": f"time ({unit})", "gpu_hours": f"GPU time ({unit})"}.get(column, f"memory ({unit})"))
         axes.locator_params(axis="x", nbins=3)
-        axes.set_xlim(0, 1.02 * (float(bars[column].max()) / size or 1.0))
+        axes.set_xlim(0, 1.02 * (most / size or 1.0))
     for row, entry in enumerate(bars.itertuples()):
         beside_row(time, row, _time(entry.hours))
         beside_row(gpu, row, _time(entry.gpu_hours) if entry.gpu_hours else "none")
@@ -111,7 +147,7 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
     shared = f"; shared by all methods: {_time(bars.loc[SHARED, 'hours'])}" if SHARED in bars.index else ""
     say(
         figure,
-        f"{_time(bars['hours'].sum())} over the counted rules, {_time(bars['gpu_hours'].sum())} on GPUs{longest}"
+        f"{_time(bars['hours'].sum())} over all jobs, {_time(bars['gpu_hours'].sum())} on GPUs{longest}"
         f"{shared}." + ("" if pd.isna(largest) else f" Largest job: {_memory(largest)}."),
     )
     return figure
