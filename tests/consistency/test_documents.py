@@ -10,6 +10,7 @@ from scgpt_bench.configuration import validate
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])  # not those of .venv and of tools' caches
+CAPTIONS = sorted((ROOT / "workflow" / "report").glob("*.rst"))
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 FOLDERS = "config|docs|envs|profiles|tests|benchmarks|workflow"
 
@@ -28,6 +29,26 @@ def test_everything_that_a_document_names_is_there(document):
     targets = re.findall(r"^ *make (?:PYTHON=\S+ )?([a-z-]+)|`make (?:PYTHON=\S+ )?([a-z-]+)`", text, re.MULTILINE)
     missing += [f"make {target}" for pair in targets for target in pair if target and target not in TARGETS]
     assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_of_a_run_that_a_document_names_is_known_to_the_code(document):
+    code = "".join(
+        path.read_text()
+        for folder in ("workflow", "config", "benchmarks", "docs/examples")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".smk", ".html", ".yaml", ".tsv")
+    )
+    spans = " ".join(re.findall(r"`([^`\n]+)`", document.read_text()))
+    names = set(re.findall(r"(?<![\w>*}-])[\w-]+\.(?:json|tsv|h5ad|html)\b", spans))
+    assert [name for name in sorted(names) if name not in code] == []
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *CAPTIONS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_prose_is_wrapped(document):
+    """Tables, code and what is written from the schema are not."""
+    prose = re.sub(r"```.*?```|<!-- \w+: from the schema -->.*?<!-- end -->", "", document.read_text(), flags=re.DOTALL)
+    assert [line for line in prose.splitlines() if len(line) > 120 and not line.startswith("|")] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -52,6 +52,31 @@ def test_what_reads_a_users_file_does_not_fail_with_others_on_slurm():
     assert readers & set(profile["groups"]) == {"split"}  # with its controls, which need it
 
 
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory):
+    """The rules that Snakemake knows of a run that uses them all."""
+    folder = tmp_path_factory.mktemp("run")
+    demo = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    (folder / "study.yaml").write_text(yaml.safe_dump(demo | {"inference": {"shards": 2}}))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile", "--list-rules"]
+    command += ["--configfile", "study.yaml"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_the_rules_read_here_are_those_of_snakemake(rules):
+    assert rules - {"all", "results", "prefetch"} == set(RULES)
+
+
+def test_the_slurm_profile_groups_rules_that_exist_and_are_submitted(rules):
+    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+    assert set(profile["groups"]) <= rules
+    assert not [rule for rule in profile["groups"] if "    localrule: True" in RULES[rule]]
+    components = dict(entry.split("=") for entry in profile["group-components"])
+    assert set(components) <= set(profile["groups"].values())
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_runs_one_script_whose_code_it_follows(rule):
     scripts = re.findall(r'"\.\./scripts/(\w+\.py)"', RULES[rule])

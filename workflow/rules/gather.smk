@@ -1,4 +1,5 @@
-# Predictions of scGPT in shards of whole perturbations, which a cluster runs side by side; included if there are several.
+# Predictions of scGPT in shards of whole perturbations, which a cluster runs side by side.
+# Included if there are several.
 
 
 scattergather:

@@ -13,7 +13,7 @@ def own_checkpoint_file(wildcards):
 
 
 def files_of_checkpoint(name):
-    """The names of a checkpoint's files: those that every one has, and its genes' identifiers where it comes with them."""
+    """The names of a checkpoint's files; its genes' identifiers are one where it comes with them."""
     options = config["checkpoints"][name]
     if options["source"] == "catalogue":
         return [*RUN.checkpoints[name].files]

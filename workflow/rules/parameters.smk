@@ -17,7 +17,7 @@ def checkpoint_options(wildcards):
 
 
 def split_options(wildcards):
-    """What one split depends on beside the cells and its file: another fold that is run leaves the others as they are."""
+    """What one split depends on beside the cells and its file. Running another fold changes no other."""
     if wildcards.split in config["splits"]["files"]:
         keys = ()
     elif wildcards.split.startswith("gears"):
