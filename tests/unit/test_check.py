@@ -143,6 +143,50 @@ def test_few_cells_for_reliability_and_noisy_controls_are_said(capsys):
     assert "few: 100 are drawn" in said["controls' noise"]
 
 
+@pytest.mark.parametrize(("number", "largest"), [(9, 9), (1, 1), (0, 0)])
+def test_a_drop_whose_perturbations_are_all_too_small_is_refused_as_a_run_does(capsys, number, largest):
+    cells({"NT": 60, **({"STAT1": number, "JAK2": number} if number else {})}).write_h5ad("drop.h5ad")
+    expected = f"perturbations of at most {largest} cells; expected a perturbation with at least 10 cells"
+    assert expected in refusal(capsys)
+
+
+def test_cells_of_perturbations_that_are_left_out_are_not_called_used(capsys):
+    cells({"NT": 60, "STAT1": 30, "JAK2": 30, "MYC": 9}).write_h5ad("drop.h5ad")
+    said = answer(capsys)
+    assert said["cells"] == "129, 120 of them used"
+    assert said["too few cells"] == "1 perturbations of fewer than 10 cells, left out: MYC"
+
+
+@pytest.mark.parametrize("number", [1, 3, 9])
+def test_few_controls_are_a_problem_in_words(capsys, number):
+    cells({"NT": number, "STAT1": 30, "JAK2": 30}).write_h5ad("drop.h5ad")
+    said = answer(capsys)
+    assert said["controls"] == f"{number} {'cell' if number == 1 else 'cells'} labelled 'NT'"
+    assert said["reliability"].endswith(f"; fewer controls than that: {number}")
+    expected = f"fewer than 10 control cells: {number}; the response of perturbations is unknown"
+    assert said["problems"] == expected
+
+
+def test_cell_types_and_batches_without_controls_are_problems(capsys):
+    kinds = ["K562"] * 50 + ["HeLa"] * 10 + ["K562"] * 30 + ["RPE1"] * 30
+    drop = cells({"NT": 60, "STAT1": 30, "JAK2": 30}, kind=kinds)
+    drop.write_h5ad("drop.h5ad")
+    write_row(cell_type_column="kind")
+    expected = "no control cell in 1 of 3 cell types (RPE1): a run stops at their cells"
+    assert answer(capsys)["problems"] == expected
+    drop.obs["kind"] = drop.obs["kind"].astype(str)
+    drop.obs.iloc[0, drop.obs.columns.get_loc("kind")] = "RPE1"
+    drop.write_h5ad("drop.h5ad")
+    expected = (
+        "fewer than 10 control cells: in 1 of 3 cell types (RPE1); the response of perturbations of more than 5% "
+    )
+    assert answer(capsys)["problems"] == expected + "of such cells is unknown"
+    write_row(batch_column="kind")
+    drop.obs["kind"] = kinds
+    drop.write_h5ad("drop.h5ad")
+    assert answer(capsys)["problems"] == "no control cell in 1 of 3 batches, of 30 perturbed cells: 'RPE1'"
+
+
 def test_guides_and_batches_are_counted_as_what_they_are(capsys):
     lanes = [f"lane{i % 4}" for i in range(60)] + [f"lane{i % 6}" for i in range(210)]
     guides = [f"NT_{i % 3}" for i in range(60)] + [

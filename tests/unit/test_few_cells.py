@@ -147,6 +147,21 @@ def test_what_is_unknown_of_three_controls_is_a_problem_and_no_number():
     ]
 
 
+def test_what_is_known_of_three_cells_is_not_called_unknown():
+    card = data_card(harmonize(drop(per=3), ROW, minimum_cells=1), **OF_CARD)
+    assert all(record["n_de_genes"] is not None for record in card["perturbations"])
+    assert card["problems"] == [
+        "4 of 4 perturbations (GATA1, IRF1, JAK2, STAT1) of unknown reliability: 3 cells, of 4 at least to halve them"
+    ]
+
+
+def test_counts_of_cells_that_are_all_alike_have_no_interval():
+    card = data_card(harmonize(drop(change=alike(slice(60, None))), ROW, minimum_cells=1), **OF_CARD)
+    for record in card["perturbations"]:
+        assert record["counts_ratio"] is None
+        assert record["unknown"]["counts_ratio"] == "all its cells have the same counts"
+
+
 def test_neighbours_by_one_control_are_nobody():
     cells = harmonize(drop(n_control=1), ROW, minimum_cells=1)
     split = dealt(cells.obs["perturbation"])

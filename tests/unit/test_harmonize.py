@@ -454,9 +454,19 @@ def test_ensembl_identifiers_as_targets_are_refused(drop):
 
 def test_a_batch_without_control_cells_is_a_problem_to_know_of(drop):
     drop.obs["lane"] = ["l1"] * 16 + ["l2"] * 4
-    assert list(understood(drop, batch_column="lane")["problems"]) == [
-        "batch 'l2' has 4 perturbed cells and no control cell"
-    ]
+    problem = "no control cell in 1 of 2 batches, of 4 perturbed cells: 'l2'"
+    assert list(understood(drop, batch_column="lane")["problems"]) == [problem]
+    drop.obs["lane"] = [f"l{i}" for i in range(20)]  # one sentence, however many there are
+    problem = "no control cell in 12 of 20 batches, of 12 perturbed cells: 'l10', 'l11', 'l12', 'l13', 'l14', ..."
+    assert list(understood(drop, batch_column="lane")["problems"]) == [problem]
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+@pytest.mark.parametrize("column", ["batch_column", "cell_type_column"])
+def test_a_batch_or_type_of_nothing_is_missing(drop, blank, column):
+    drop.obs["lane"] = ["l1"] * 18 + [blank] * 2
+    with pytest.raises(InputError, match=r"obs\['lane'\] of cell 'c18': found no value \(2 such cells\)"):
+        understood(drop, **{column: "lane"})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])

@@ -13,11 +13,11 @@ import pandas as pd
 from scgpt_bench.configuration import judged_kind
 from scgpt_bench.data import splits
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.harmonize import evidence_of_values, understand
-from scgpt_bench.data.names import CONTROL, JOINED_BY, genes_of
+from scgpt_bench.data.harmonize import batches_without_controls, check_groups, evidence_of_values, understand
+from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of
 from scgpt_bench.data.tenx import READER_NOTES
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.data_card import BLOCKS
+from scgpt_bench.evaluation.data_card import BLOCKS, FEWEST_CONTROLS, RARE_TYPE
 from scgpt_bench.evaluation.scores import BENCHMARK_CONTROLS, fewest_perturbations
 from scgpt_bench.methods.baselines import METHODS
 from scgpt_bench.scgpt.vocabulary import align, human_vocabulary, read_vocabulary
@@ -63,15 +63,16 @@ def describe(
     few = cells.index[cells < minimum_cells]
     targets = sorted({gene for name in cells.index for gene in genes_of(name)})
     used = obs[~obs["perturbation"].isin(few)]
+    check_groups(used["perturbation"], number, minimum_cells, dataset, source)
     lines = {
         "file": str(source),
         "format": dataset.format,
         **_reader_notes(dict(adata.uns.get(READER_NOTES, {})), adata.n_obs),
-        "cells": f"{adata.n_obs:,}, " + ("all" if len(obs) == adata.n_obs else f"{len(obs):,}") + " of them used",
+        "cells": f"{adata.n_obs:,}, " + ("all" if len(used) == adata.n_obs else f"{len(used):,}") + " of them used",
         "values": f"{evidence}; seen in {sampled:,} cells; scaled to {dataset.target_sum:,g} per cell",
         "genes": f"{len(understood.symbols):,}, such as {', '.join(understood.symbols[:3])}",
-        "controls": f"{number[CONTROL]:,} cells labelled " + " or ".join(map(repr, dataset.control_labels)),
-        "perturbations": f"{len(cells):,} ({dataset.perturbation_kind}) of {_range(cells)} cells, such as "
+        "controls": f"{_cells(number[CONTROL])} labelled " + " or ".join(map(repr, dataset.control_labels)),
+        "perturbations": f"{len(cells):,} ({dataset.perturbation_kind}) of {_range(cells)}, such as "
         + ", ".join(cells.index[:5]),
         "combinations": f"{sum(JOINED_BY in name for name in cells.index):,}"
         + ("" if dataset.combination_separator else " (the row names no separator)"),
@@ -89,15 +90,20 @@ def describe(
     lines["options"] = options
     lines |= _enough(used, dataset, config)
     lines["repairs"] = "\n".join(understood.repairs) or "none"
-    lines["problems"] = "\n".join(understood.problems) or "none"
+    problems = [*understood.problems, *batches_without_controls(used), *_types_without_controls(used)]
+    lines["problems"] = "\n".join(problems) or "none"
     width = max(map(len, lines))
     indented = {name: text.replace("\n", "\n" + " " * (width + 2)) for name, text in lines.items()}
     return f"{dataset.name}\n" + "".join(f"{name:<{width}}  {text}\n" for name, text in indented.items())
 
 
 def _range(cells: pd.Series) -> str:
-    ends = sorted({cells.min(), cells.max()}) if len(cells) else [0]
-    return " to ".join(f"{end:,}" for end in ends)
+    ends = sorted({cells.min(), cells.max()})
+    return " to ".join(f"{end:,}" for end in ends) + (" cell" if ends == [1] else " cells")
+
+
+def _cells(number: int) -> str:
+    return f"{number:,} cell{'' if number == 1 else 's'}"
 
 
 def _some(names: Iterable[str], shown: int = 5) -> str:
@@ -122,7 +128,7 @@ def _reader_notes(notes: dict[str, Any], n_read: int) -> dict[str, str]:
 def _guides(obs: pd.DataFrame, dataset: Dataset) -> str:
     """How many guides there are; a cell with two of them counts for both."""
     if "guide" not in obs:
-        return "not known (the row names neither a column nor a suffix)"
+        return "not known (the row names no column, prefix or suffix of guides)"
 
     def parts(labels: pd.Series) -> set[str]:
         separator = dataset.combination_separator
@@ -182,7 +188,7 @@ def _enough(obs: pd.DataFrame, dataset: Dataset, config: Mapping[str, Any]) -> d
             table = splits.fold(obs["perturbation"], dataset=dataset.series, fold=fold, **dealing)
             of_folds.append(set(table["perturbation"][table["role"] == "test"]))
     except InputError as error:
-        lines["folds"] = f"not enough for {options['folds']} folds: {error.found}; expected {error.expected}"
+        lines["folds"] = f"not enough for {options['folds']} folds: {error.found}; expected {error.expected} (splits)"
     else:
         size = sorted({len(names) for names in of_folds})
         lines["folds"] = (
@@ -213,19 +219,45 @@ def _verdicts(tested: int, testable: int, config: Mapping[str, Any]) -> str:
 
 def _reliability(obs: pd.DataFrame, cells: pd.Series) -> str:
     """Perturbations with a cell in every block that halves are made of, and cell types with as many controls."""
-    types = obs["cell_type"][obs["perturbation"] == CONTROL].value_counts()
-    types = types.reindex(obs["cell_type"].unique(), fill_value=0)
+    types = _controls_of_types(obs)
     text = f"{(cells >= BLOCKS).sum():,} of {len(cells):,} perturbations have the {BLOCKS} cells that it takes"
     short = types.index[types < BLOCKS]
     if len(short):
-        text += f"; fewer controls than that in {len(short):,} of {len(types):,} cell types: {_some(short)}"
+        text += f"; fewer controls than that: {_among(short, types)}"
     return text
+
+
+def _controls_of_types(obs: pd.DataFrame) -> pd.Series:
+    """The control cells of each cell type."""
+    controls = obs["cell_type"][obs["perturbation"] == CONTROL].value_counts()
+    return controls.reindex(obs["cell_type"].unique(), fill_value=0)
+
+
+def _among(chosen: pd.Index, controls: pd.Series) -> str:
+    """Some of the cell types, or the number of controls where the row names no column of types."""
+    if list(controls.index) == [UNSTATED]:
+        return f"{controls.iloc[0]:,}"
+    return f"in {len(chosen):,} of {len(controls):,} cell types ({_some(chosen)})"
+
+
+def _types_without_controls(obs: pd.DataFrame) -> list[str]:
+    """What a run will say of cell types with too few controls: sentences."""
+    controls = _controls_of_types(obs)
+    none, few = controls.index[controls == 0], controls.index[(controls > 0) & (controls < FEWEST_CONTROLS)]
+    problems = []
+    if len(none):
+        problems.append(f"no control cell {_among(none, controls)}: a run stops at their cells")
+    if len(few):
+        whose = "" if list(controls.index) == [UNSTATED] else f" of more than {RARE_TYPE:.0%} of such cells"
+        problems.append(
+            f"fewer than {FEWEST_CONTROLS} control cells: {_among(few, controls)}; "
+            f"the response of perturbations{whose} is unknown"
+        )
+    return problems
 
 
 def _control_noise(controls: int, cells: pd.Series, config: Mapping[str, Any]) -> str:
     """The share of the controls in the noise of a measured change, which all perturbations have in common."""
-    if cells.empty:
-        return "no perturbation to compare with"
     share = float(np.median(cells)) / (float(np.median(cells)) + controls)
     text = f"{share:.0%} of the noise of a change is that of the {controls:,} controls, shared by all perturbations"
     drawn = config["controls"]["cells_per_perturbation"]

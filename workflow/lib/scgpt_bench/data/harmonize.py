@@ -161,7 +161,7 @@ class _Harmonized:
         number = number[number.index.isin(obs["perturbation"][understood.kept])]
         kept_names = number.index[(number >= minimum_cells) | (number.index == CONTROL)]
         self._kept = usable & obs["perturbation"].isin(kept_names).to_numpy()
-        _check_groups(obs["perturbation"][self._kept], number, minimum_cells, dataset, source)
+        check_groups(obs["perturbation"][self._kept], number, minimum_cells, dataset, source)
 
         self.obs = pd.DataFrame({name: pd.Categorical(obs[name][self._kept]) for name in obs}, index=cells[self._kept])
         if dataset.values == "counts":
@@ -177,7 +177,7 @@ class _Harmonized:
             self._genes = chosen | understood.symbols.isin(targets)
             self.var = self.var[self._genes]
             selection = f"measured targets and the {maximum_genes} with the highest dispersion in control cells"
-        problems += _batches_without_controls(self.obs)
+        problems += batches_without_controls(self.obs)
         self.summary = {
             **_what_the_row_says(dataset),
             "values_evidence": values.evidence,
@@ -423,10 +423,15 @@ def _guides(
     return _complete(adata, dataset.guide_column, kept, source)
 
 
-def _batches_without_controls(obs: pd.DataFrame) -> list[str]:
+def batches_without_controls(obs: pd.DataFrame) -> list[str]:
+    """Name the batches without a control cell, in one sentence; none where there is no such batch."""
     counts = pd.crosstab(obs["batch"], obs["perturbation"] == CONTROL).reindex(columns=[False, True], fill_value=0)
     without = counts.index[counts[True] == 0]
-    return [f"batch {b!r} has {counts.loc[b, False]} perturbed cells and no control cell" for b in without]
+    if not len(without):
+        return []
+    shown = ", ".join(map(repr, without[:5])) + (", ..." if len(without) > 5 else "")
+    perturbed = counts.loc[without, False].sum()
+    return [f"no control cell in {len(without)} of {len(counts)} batches, of {perturbed} perturbed cells: {shown}"]
 
 
 def _what_the_row_says(dataset: Dataset) -> dict:
@@ -453,7 +458,7 @@ def _column(table: pd.DataFrame, column: str, what: str, table_name: str, source
 
 def _complete(adata: anndata.AnnData, column: str, kept: np.ndarray, source: str | Path) -> np.ndarray:
     values = _column(adata.obs, column, "column that the data-set table names", "obs", source)
-    missing = values.isna().to_numpy() & kept
+    missing = (values.isna() | (values.astype(str).str.strip() == "")).to_numpy() & kept
     if missing.any():
         where = f"obs[{column!r}] of cell {adata.obs_names[missing.argmax()]!r}"
         raise InputError(source, where, f"no value ({missing.sum()} such cells)", "a value for every cell")
@@ -652,9 +657,21 @@ def _tidy(matrix: sparse.csr_matrix | np.ndarray, genes: np.ndarray) -> sparse.c
     return matrix
 
 
-def _check_groups(
-    names: pd.Series, number: pd.Series, minimum_cells: int, dataset: Dataset, source: str | Path
-) -> None:
+def check_groups(names: pd.Series, number: pd.Series, minimum_cells: int, dataset: Dataset, source: str | Path) -> None:
+    """Refuse a drop of which no perturbation, or no control cell, is left.
+
+    Parameters
+    ----------
+    names
+        The perturbation of each cell that is left.
+    number
+        Cells of each perturbation in the file, by its name.
+
+    Raises
+    ------
+    InputError
+        Saying how many perturbations there are in the file, and the cells of the largest.
+    """
     if not (names == CONTROL).any():
         raise InputError(source, "X", "no control cell with any count", "control cells")
     if (names == CONTROL).all():

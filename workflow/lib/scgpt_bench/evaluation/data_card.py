@@ -551,8 +551,8 @@ def _compare_counts(
         parts = [own.var(ddof=1) / len(rows) / own.mean() ** 2]
         parts += list(weights[used] ** 2 * variance_control[used] / n_control[used] / expected**2)
         squared = sum(parts)
-        if squared == 0:
-            _unknown(record, "all cells have the same counts", *OF_COUNTS)
+        if parts[0] == 0:
+            _unknown(record, "all its cells have the same counts", *OF_COUNTS)
             continue
         within = [part**2 / (n - 1) for part, n in zip(parts, [len(rows), *n_control[used]], strict=True)]
         freedom, tail = squared**2 / sum(within), (1 - CONFIDENCE) / 2 / len(records)
@@ -644,10 +644,12 @@ def _problems(
 def _of_few(table: pd.DataFrame, unknown: Mapping[str, str]) -> list[str]:
     """What too few cells, controls or perturbations leave unknown: sentences, one for each reason."""
     problems = []
-    reasons = table["unknown"].map(lambda why: why.get("n_de_genes", why.get("reliability", "")))
-    for reason in dict.fromkeys(reasons[reasons != ""]):
-        found = _some(table.loc[reasons == reason, "perturbation"], len(table))
-        problems.append(f"{found} of unknown response: {reason}")
+    no_response = table["unknown"].map(lambda why: why.get("n_de_genes", ""))
+    not_halved = table["unknown"].map(lambda why: why.get("reliability", "")).where(no_response == "", "")
+    for what, reasons in {"response": no_response, "reliability": not_halved}.items():
+        for reason in dict.fromkeys(reasons[reasons != ""]):
+            found = _some(table.loc[reasons == reason, "perturbation"], len(table))
+            problems.append(f"{found} of unknown {what}: {reason}")
     if "shared_control_noise" in unknown:
         problems.append(
             f"response that all share, and noise of the control mean, unknown: {unknown['shared_control_noise']}"
