@@ -80,7 +80,7 @@ def test_a_second_run_has_nothing_to_do(demo):
     assert "Nothing to be done" in demo.snakemake().stdout
 
 
-def test_a_touched_file_reruns_nothing_and_an_edited_module_what_uses_it(demo):
+def test_a_touched_file_or_a_comment_reruns_nothing_and_edited_code_what_uses_it(demo):
     module = demo.path / "workflow" / "lib" / "scgpt_bench" / "evaluation" / "metrics.py"
     assert module.is_file()
     module.touch()
@@ -90,10 +90,12 @@ def test_a_touched_file_reruns_nothing_and_an_edited_module_what_uses_it(demo):
     (demo.path / "workflow" / "scripts" / "finetune.py").touch()
     assert "Nothing to be done" in demo.snakemake().stdout
     text = module.read_text()
-    module.write_text(text + "\n# An edit.\n")
+    module.write_text(text + "\n# A comment.\n")
+    assert "Nothing to be done" in demo.snakemake("--dry-run").stdout
+    module.write_text(text + "\nEDITED = True\n")
     planned = demo.snakemake("--dry-run").stdout
     module.write_text(text)
-    assert "evaluate" in planned
+    assert "rule evaluate" in planned
     for rule in ("finetune", "predict_scgpt", "predict_baseline", "harmonize"):
         assert f"rule {rule}" not in planned
 
