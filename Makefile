@@ -26,7 +26,7 @@ test-long: $(INSTALLED)  ## Whole planted experiments, calibration, the same byt
 	$(PYTEST) -m "long and not slurm"
 
 test-slurm: $(INSTALLED)  ## The demo, and every other rule, on a Slurm of the tests' own; needs root on Debian 12.
-	SCGPT_BENCH_SLURM_MUST_RUN=1 $(BIN)/python -m pytest --durations 10 tests/slurm
+	SCGPT_BENCH_MUST_RUN=1 $(BIN)/python -m pytest --durations 10 tests/slurm
 
 coverage: $(INSTALLED)  ## Which lines of the library are run by the tests that start no Snakemake; fails below 90 %.
 	$(BIN)/coverage erase

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from selenium_axe_python import Axe
+
+import needs
 
 ARGUMENTS = [
     *["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run"],
@@ -25,10 +26,10 @@ SECONDS = 60  # that a slow machine may take for what takes one
 
 @contextmanager
 def chromium(profile: Path, width: int, height: int = 900) -> Iterator[webdriver.Chrome]:
-    """A browser of this size with the network off and an empty profile; skips where Chromium is not installed."""
+    """A browser of this size with the network off and an empty profile; needs Chromium."""
     programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     if not all(programs.values()):
-        pytest.skip("no chromium and chromium-driver on this machine")
+        needs.missing("no chromium and chromium-driver on this machine")
     options = webdriver.ChromeOptions()
     options.binary_location = programs["chromium"]
     for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):

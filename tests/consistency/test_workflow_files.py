@@ -11,6 +11,7 @@ import yaml
 from snakemake.iocontainers import ResourceList
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 
+import needs
 from scgpt_bench.configuration import read_schema
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,25 @@ RULES = {
     for path in sorted((ROOT / "workflow" / "rules").glob("*.smk"))
     for name, text in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.MULTILINE)
 }
+
+
+def test_a_test_is_skipped_for_want_of_a_gpu_alone_where_all_must_run():
+    """All other skips go through ``needs.missing``, which fails where SCGPT_BENCH_MUST_RUN is set, as CI does."""
+    assert "export SCGPT_BENCH_MUST_RUN=1" in (ROOT / ".ci" / "run").read_text()
+    here = {Path(__file__).name, "needs.py"}
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        marks = re.findall(r"(?:skipif|xfail|importorskip|pytest\.skip)\b.*\n?.*", path.read_text())
+        if path.name not in here:
+            assert all("torch.cuda.is_available()" in mark for mark in marks), (path, marks)
+
+
+def test_a_test_that_must_run_fails_instead_of_being_skipped(monkeypatch):
+    monkeypatch.delenv(needs.MUST_RUN, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no browser"):
+        needs.missing("no browser")
+    monkeypatch.setenv(needs.MUST_RUN, "1")
+    with pytest.raises(pytest.fail.Exception, match="no browser"):
+        needs.missing("no browser")
 
 
 @pytest.mark.parametrize("rule", RULES)

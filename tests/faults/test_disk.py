@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from bad_input import study
 
 TESTS = Path(__file__).parents[1]
@@ -55,7 +56,7 @@ def in_own_mounts(folder: Path, mount: str) -> dict:
     ]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode and ("unshare" in done.stderr or "mount" in done.stderr):
-        pytest.skip(f"this machine lets nobody mount: {done.stderr.strip()}")
+        needs.missing(f"this machine lets nobody mount: {done.stderr.strip()}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

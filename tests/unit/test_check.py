@@ -92,6 +92,22 @@ def test_the_next_commands_make_a_valid_configuration(folder, capsys):
     assert answer(capsys)["Next"].endswith("--configfile config/drop.yaml\n")
 
 
+def test_without_a_configuration_it_judges_by_the_one_that_the_next_step_makes(folder, capsys):
+    said = answer(capsys)
+    assert said["options"] == "of config/papalexi.yaml, which the next step copies"
+    assert (
+        said["verdicts"]
+        == "not enough: the folds that are run (0, 1, 2, 3, 4) test 7; verdicts on 4 methods take 8 or more"
+    )
+    for name in ("papalexi.yaml", "checkpoints.tsv", "anchors.tsv"):
+        (folder / "config" / name).write_text((LIBRARY.parents[1] / "config" / name).read_text())
+    subprocess.run(said["Next"].splitlines()[0], shell=True, check=True)
+    after = answer(capsys)
+    assert after.pop("options") == "of config/drop.yaml"
+    assert after.pop("known to pretrained") == "not known: not here yet"
+    assert after == {key: value for key, value in said.items() if key != "options"} | {"Next": after["Next"]}
+
+
 def test_the_targets_that_scgpt_does_not_know_are_named(capsys):
     drop = anndata.read_h5ad("drop.h5ad")
     drop.obs["gene"] = drop.obs["gene"].astype(str).replace({"MYC": "not-a-gene"})

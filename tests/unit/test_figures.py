@@ -1,5 +1,6 @@
 """Figures: the same bytes every time, one colour a method, names as they stand, nothing that hides anything."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import anndata
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -19,7 +21,13 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import HALVED_CORRECTED
 from scgpt_bench.figures.cost import cost_bars, cost_table
 from scgpt_bench.figures.model import load_report, training_history, vocabulary_coverage
-from scgpt_bench.figures.responses import delta_heatmap, predicted_against_true, residual_heatmap
+from scgpt_bench.figures.responses import (
+    changes,
+    delta_heatmap,
+    left_over,
+    predicted_against_true,
+    residual_heatmap,
+)
 from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
 from scgpt_bench.figures.style import literal, method_style, metric_label, save
 
@@ -345,6 +353,21 @@ def test_a_figure_says_what_it_shows(tmp_path):
         "12 methods, from imported 0.700 (best) to control-mean 0.100. Best baseline: target-only 0.373. "
         "Best scGPT method: scgpt-finetuned 0.536. Ceiling: technical-duplicate 0.645. Floor: shuffled 0.591."
     )
+
+
+@pytest.mark.parametrize("layer", [None, "half_b"])
+def test_changes_are_those_that_are_scored(layer):
+    """A technical duplicate is drawn against the half that it is scored against, and not against itself."""
+    genes, names = pd.DataFrame(index=["A", "B", "C"]), ["P", "Q"]
+    layers = {"control": np.ones((2, 3)), "half_b": np.full((2, 3), 7.0)}
+    truth = anndata.AnnData(np.array([[1.0, 2, 3], [4, 5, 6]]), pd.DataFrame(index=names), genes, layers=layers)
+    method = {"method": json.dumps({"scored_against": layer})}
+    pseudobulk = anndata.AnnData(np.array([[3.0, 3, 3], [2, 2, 2]]), pd.DataFrame(index=names[::-1]), genes, uns=method)
+    predicted, true = changes(pseudobulk, truth)
+    assert predicted.tolist() == [[1, 1, 1], [2, 2, 2]]  # in the order of the truth
+    assert true.tolist() == ([[6, 6, 6], [6, 6, 6]] if layer else [[0, 1, 2], [3, 4, 5]])
+    metrics = pd.DataFrame({"metric": ["mse", "mse", "mae"], "value": [5.0, 6.0, 99.0]})
+    assert left_over(metrics, truth) == pytest.approx(5.5 / (55 / 6))
 
 
 def test_the_residual_is_what_was_measured_minus_what_was_predicted():

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _Parser(prog="python -m scgpt_bench.check", description=__doc__.split("\n\n")[0])
     parser.add_argument("name", nargs="?", default="", help="of a row of the data-set table")
     parser.add_argument("--datasets", metavar="TABLE", help="the data-set table, unless the configuration names it")
-    parser.add_argument("--configfile", help="whose options apply; the defaults unless given")
+    parser.add_argument("--configfile", help="whose options apply; those of the next step unless given")
     parser.add_argument("--mirror", action="append", default=[], help="a folder that is searched before a download")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # where a download came from
@@ -55,15 +55,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[str]) -> str:
-    dataset, config, configfile = _row_and_options(name, table, configfile)
+    dataset, config, configfile, options = _row_and_options(name, table, configfile)
     path, source = _file(dataset, [*mirrors, *config["mirrors"]])
     # Only now, since they take a second: a wrong name is answered at once.
     from scgpt_bench.data import readers
     from scgpt_bench.description import describe
 
     guide_calling = {key: config["harmonize"][key] for key in ("minimum_guide_umis", "minimum_guide_share")}
-    checkpoints = {name: f"resources/checkpoints/{name}/vocab.json" for name in config.get("checkpoints", {})}
-    options = f"of {configfile}" if configfile else "the defaults (configfile=FILE: those of a study)"
+    # Those of a template are another study's.
+    names = config["checkpoints"] if configfile else ()
+    checkpoints = {name: f"resources/checkpoints/{name}/vocab.json" for name in names}
     with called(path or source, source):
         adata = _generated(dataset, config) if path is None else readers.read(path, dataset, **guide_calling)
         text = describe(adata, dataset, config, source=source, options=options, checkpoints=checkpoints)
@@ -72,23 +73,32 @@ def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[
 
 def _row_and_options(
     name: str, table: str | None, configfile: str | None
-) -> tuple[Dataset, dict[str, Any], str | None]:
-    """The row, the options of the configuration or the defaults, and which configuration that is."""
+) -> tuple[Dataset, dict[str, Any], str | None, str]:
+    """The row, the options, the configuration that they are of (None: only the template's), and that in words."""
     given = configuration.read(configfile) if configfile else {}
-    if table:
-        given["dataset_table"] = table
-    table = configuration.table_path(given, "dataset_table")
+    table = table or configuration.table_path(given, "dataset_table")
     rows = catalogue.read_datasets(table)
     if name not in rows:
         near = difflib.get_close_matches(name, rows, n=5, cutoff=0.5) or list(rows)
         expected = f"dataset=NAME with the name of a row: {', '.join(near[:10])}{', ...' if len(near) > 10 else ''}"
         raise InputError(table, "column 'name'", repr(name) if name else "no name to look for", expected)
-    if rows[name].address == GENERATED and not configfile:
-        configfile, given = DEMO, configuration.read(own_or_shipped(DEMO)) | given
-    config = configuration.validate(given, configfile).config if configfile else configuration.defaults() | given
-    if rows[name].address == GENERATED and name not in config["generated"]:
-        raise InputError(str(configfile), "generated", f"no options for {name!r}", "an entry for it")
-    return rows[name], config, configfile
+    dataset = rows[name]
+    if not configfile:
+        configfile = DEMO if dataset.address == GENERATED else _own_configuration(dataset)
+        if dataset.address == GENERATED or Path(configfile).is_file():
+            given = configuration.read(own_or_shipped(configfile))
+        else:
+            given, configfile = configuration.read(own_or_shipped(TEMPLATE), {ITS_DATASET: name}), None
+    source = configfile or TEMPLATE
+    config = configuration.validate({**given, "dataset_table": table}, source).config
+    if dataset.address == GENERATED and name not in config["generated"]:
+        raise InputError(source, "generated", f"no options for {name!r}", "an entry for it")
+    return dataset, config, configfile, f"of {source}" + ("" if configfile else ", which the next step copies")
+
+
+def _own_configuration(dataset: Dataset) -> str:
+    """The configuration that the next step makes for a data set."""
+    return TEMPLATE if dataset.name == ITS_DATASET else f"config/{dataset.name}.yaml"
 
 
 def _file(dataset: Dataset, mirrors: list[str]) -> tuple[Path | None, str]:
@@ -138,9 +148,7 @@ def _next_step(dataset: Dataset, config: dict[str, Any], configfile: str | None)
     if configfile:
         first = "" if dataset.name in config["datasets"] else f"put {dataset.name} under datasets in {configfile}\n"
         return f"{first}{RUN} {configfile}"
-    own = TEMPLATE if dataset.name == ITS_DATASET else f"config/{dataset.name}.yaml"
-    if Path(own).is_file():
-        return f"{RUN} {own}"
+    own = _own_configuration(dataset)
     return f"sed 's/{ITS_DATASET}/{dataset.name}/' {TEMPLATE} > {own}\nlook through {own}\n{RUN} {own}"
 
 

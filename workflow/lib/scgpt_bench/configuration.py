@@ -38,8 +38,13 @@ def read_schema(path: str | Path = SCHEMA) -> dict[str, Any]:
     return yaml.safe_load(Path(path).read_text())
 
 
-def read(path: str | Path) -> dict[str, Any]:
+def read(path: str | Path, renamed: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Read a configuration file as it is; :func:`validate` checks it.
+
+    Parameters
+    ----------
+    renamed
+        Texts of the file that are read as others, as ``sed`` replaces them.
 
     Raises
     ------
@@ -48,7 +53,10 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     expected = "a configuration in YAML, such as config/config.yaml"
     try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        for old, new in (renamed or {}).items():
+            text = text.replace(old, new)
+        given = yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(path, "file", " ".join(str(error).split()), expected) from None
     if not isinstance(given, dict):

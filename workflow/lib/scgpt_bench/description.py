@@ -31,7 +31,7 @@ def describe(
     config: Mapping[str, Any],
     *,
     source: str | Path,
-    options: str = "the defaults",
+    options: str = "of the configuration",
     checkpoints: Mapping[str, str | Path] | None = None,
 ) -> str:
     """Describe the labels, genes, annotations and values of a drop, and what there is enough of.

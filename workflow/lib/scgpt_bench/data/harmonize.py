@@ -19,8 +19,8 @@ from scipy import sparse
 
 from scgpt_bench.data import symbols as names_of_genes
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.enough import FEWEST
 from scgpt_bench.data.feature_types import gene_expression
+from scgpt_bench.data.means import FEWEST
 from scgpt_bench.data.names import (
     CONTROL,
     JOINED_BY,

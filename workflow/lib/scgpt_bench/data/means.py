@@ -12,6 +12,8 @@ from scipy import sparse
 from scgpt_bench.data.on_disk import add_rows, row_chunks, rows
 from scgpt_bench.seeding import random_generator
 
+FEWEST = 3  # of anything: one or two cells, perturbations or genes have no spread that says anything
+
 
 def group_means(
     X: sparse.csr_matrix | np.ndarray, labels: Sequence[str], groups: Sequence[str]

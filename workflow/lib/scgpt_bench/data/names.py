@@ -115,7 +115,7 @@ def _check_gene(gene: str, label: str, dataset: Dataset, source: str | Path, whe
             f"{CONTROL!r} among the control labels of data set {dataset.name!r}, or another label for these cells"
         )
         raise InputError(source, where, f"the label {label!r}, which is reserved for control cells", expected)
-    if "/" in gene:  # columns of HDF5 files are named after perturbations, and "/X" is another place in the file
+    if "/" in gene:  # who names a file or an entry of one after it, in a script of their own, would leave the folder
         raise InputError(source, where, f"the label {label!r}, which is a path", "a name without '/'")
     if JOINED_BY in gene:
         expected = f"no {JOINED_BY!r} in a gene's name, or combination_separator {JOINED_BY!r} in the data-set table"

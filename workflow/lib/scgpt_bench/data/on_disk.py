@@ -113,6 +113,8 @@ def read_table(path: str | Path, group: h5py.Group, name: str, needed: Collectio
 
 def _column(path: str | Path, table: h5py.Group, name: str, length: int | None) -> Any:
     """The values of a column: a categorical, or one native value per row; text as str."""
+    if name not in table:
+        raise InputError(path, name, "a name in 'column-order' without a column", "every column that it names")
     files.refuse_other_files(path, table, set(), [name])
     stored = table[name]
     if "categories" in stored.attrs:  # until anndata 0.8: codes that refer to __categories

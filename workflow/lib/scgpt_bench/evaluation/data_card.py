@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
-from scgpt_bench.data.enough import FEWEST
+from scgpt_bench.data.means import FEWEST
 from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of
 from scgpt_bench.data.on_disk import add_rows, row_chunks
 from scgpt_bench.seeding import random_generator
@@ -577,10 +577,8 @@ def _batch_shifts(
         add_rows(sums, chunk, codes)
     sums = sums.reshape(len(strata), 2, -1)
     n = np.bincount(group[group >= 0], minlength=2 * len(strata)).reshape(len(strata), 2, 1)
-    known, from_mean = (
-        n.sum(axis=(1, 2)) >= FEWEST_CONTROLS,
-        np.zeros_like(sums),
-    )  # batch mean minus that of its cell type, by half
+    known = n.sum(axis=(1, 2)) >= FEWEST_CONTROLS
+    from_mean = np.zeros_like(sums)  # batch mean minus that of its cell type, by half
     for cell_type in type_of[known].unique():
         here = known & (type_of == cell_type)
         from_mean[here] = sums[here] / n[here] - sums[here].sum(axis=0) / n[here].sum(axis=0)

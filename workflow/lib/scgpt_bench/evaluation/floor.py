@@ -12,9 +12,23 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from scgpt_bench.evaluation.cell_metrics import energy_distance
+from scgpt_bench.evaluation.metrics import score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk
 from scgpt_bench.methods.benchmark_controls import shuffles
 from scgpt_bench.predictions import method_of
+
+
+def every_metric(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
+    """Compute the metrics of pseudo-bulks and of cells: the content of ``metrics.tsv``.
+
+    Parameters and table as in :func:`mean_over_shuffles`, by which the floor is scored.
+    """
+
+    def of_cells(cells: anndata.AnnData) -> pd.DataFrame:
+        return pd.concat([score(pseudobulk(cells), truth), energy_distance(cells, truth)])
+
+    return mean_over_shuffles(predictions, truth, of_cells)
 
 
 def mean_over_shuffles(

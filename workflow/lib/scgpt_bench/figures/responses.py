@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import anndata
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -34,10 +35,34 @@ from scgpt_bench.figures.style import (
     styled,
     text_length,
 )
+from scgpt_bench.predictions import method_of
 
 _UNIT = "log1p expression"
 _NAMES = SMALL - 1  # points
 _ALL_LEAVES_ORDERED = 500  # optimal leaf ordering is cubic in their number
+
+
+def changes(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> tuple[np.ndarray, np.ndarray]:
+    """Return predicted and measured changes from the matched control, as they are scored.
+
+    Parameters
+    ----------
+    pseudobulk, truth
+        ``pseudobulk.h5ad`` of a method, whose technical duplicate is scored against half of the cells; ``truth.h5ad``.
+
+    Returns
+    -------
+    Two float64 matrices [perturbations x genes], in the order of ``truth``.
+    """
+    layer = method_of(pseudobulk).get("scored_against")
+    control = truth.layers["control"]
+    return pseudobulk[truth.obs_names].X - control, (truth.layers[layer] if layer else truth.X) - control
+
+
+def left_over(metrics: pd.DataFrame, truth: anndata.AnnData) -> float:
+    """Divide a method's mean squared error (``metrics.tsv``) by that of predicting no change."""
+    no_change = np.square(truth.X - truth.layers["control"]).mean()
+    return float(metrics.loc[metrics["metric"] == "mse", "value"].mean() / max(no_change, 1e-12))
 
 
 @styled

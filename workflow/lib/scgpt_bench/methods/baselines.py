@@ -19,8 +19,7 @@ from scipy.sparse import linalg as sparse_linalg
 
 from scgpt_bench import __version__
 from scgpt_bench.data.controls import matched_control_mean
-from scgpt_bench.data.enough import FEWEST
-from scgpt_bench.data.means import cells_of, group_means
+from scgpt_bench.data.means import FEWEST, cells_of, group_means
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError

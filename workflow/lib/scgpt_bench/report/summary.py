@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,10 +80,15 @@ class Run:
     scores_by_class: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
     classes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CLASS_COLUMNS))
 
+    @cached_property
+    def places(self) -> list[dict[str, Any]]:
+        """What :func:`places` says of this run."""
+        return places(self)
+
 
 def page(run: Run) -> str:
     """HTML of the start page; names and numbers are escaped."""
-    context = {"places": places(run), "warnings": warnings(run), "metric": HEADLINE, "beside": BESIDE}
+    context = {"places": run.places, "warnings": warnings(run), "metric": HEADLINE, "beside": BESIDE}
     return template("summary.html").render(**context, interval=interval)
 
 
@@ -383,7 +389,7 @@ def _copies(run: Run, place: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _of_copies(run: Run) -> Iterable[tuple[str, str]]:
-    for place in places(run):
+    for place in run.places:
         for names in _copies(run, place):
             additive = "additive" in map(run.kinds.get, names)
             yield (
@@ -394,7 +400,7 @@ def _of_copies(run: Run) -> Iterable[tuple[str, str]]:
 
 
 def _of_data(run: Run) -> Iterable[tuple[str, str]]:
-    for place in places(run):
+    for place in run.places:
         if place["ceiling"] is None:
             yield (
                 f"No ceiling: {place['dataset']}",
@@ -451,7 +457,7 @@ def _of_composition(run: Run) -> Iterable[tuple[str, str]]:
 
 
 def _of_control_noise(run: Run) -> Iterable[tuple[str, str]]:
-    said_first = {place["dataset"]: " ".join(place["first"]) for place in places(run)}
+    said_first = {place["dataset"]: " ".join(place["first"]) for place in run.places}
     for dataset, card in run.cards.items():
         if _control_noise(run, dataset) > CONTROL_NOISE:
             noise = _of_noise(card)
@@ -485,7 +491,7 @@ def _of_classes(run: Run) -> Iterable[tuple[str, str]]:
     The last row of a class is that over all splits, or of the only one that tests the class.
     """
     by_class = run.scores_by_class[run.scores_by_class["metric"] == HEADLINE]
-    for place in places(run):
+    for place in run.places:
         here = by_class[by_class["dataset"] == place["dataset"]]
         here = here.drop_duplicates([*CLASS, "method"], keep="last")
         for row in place["rows"]:
@@ -507,7 +513,7 @@ def _of_classes(run: Run) -> Iterable[tuple[str, str]]:
 
 
 def _of_shared_genes(run: Run) -> Iterable[tuple[str, str]]:
-    for place in places(run):
+    for place in run.places:
         here = (run.classes["dataset"] == place["dataset"]) & run.classes["split"].isin(place["splits"])
         tested = run.classes.loc[here, "perturbation"].unique()
         targeting = Counter(gene for name in tested for gene in genes_of(name))
@@ -571,7 +577,7 @@ def _of_gaps(run: Run) -> Iterable[tuple[str, str]]:
 
 def _of_fallbacks(run: Run) -> Iterable[tuple[str, str]]:
     """One entry a data set: for which test perturbations which methods fell back on a rule, and on which."""
-    for place in places(run):
+    for place in run.places:
         copies = {name for group in _copies(run, place) for name in group if run.kinds[name] == "additive"}
         reasons: dict[tuple[str, str], dict[str, None]] = {}  # the perturbations, by method and reason
         for statement in run.statements:

@@ -140,7 +140,7 @@ def _in_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
         raise InputError(path, name, found, "a dense tensor of floating-point numbers")
     try:
         tensor = tensor.to(torch.float32)
-    except (RuntimeError, NotImplementedError):  # two 4-bit numbers in a byte, for one
+    except RuntimeError:  # two 4-bit numbers in a byte, for one
         raise InputError(path, name, str(tensor.dtype), "a number type that PyTorch turns into fp32") from None
     if not tensor.isfinite().all():
         raise InputError(path, name, "values that are not finite in fp32", "finite weights")
