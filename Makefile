@@ -42,7 +42,6 @@ lint: $(INSTALLED)  ## Style, formatting, types, dead code and consistency of co
 	$(BIN)/mypy
 	$(BIN)/vulture
 	$(BIN)/snakefmt --check workflow
-	$(BIN)/snakemake --lint
 	$(BIN)/python -m pytest -q tests/consistency
 
 format: $(INSTALLED)  ## Formats code and workflow, and mends what ruff can.

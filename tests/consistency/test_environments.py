@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+import parsed_workflow
 from scgpt_bench.sources import modules_used
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ROOT / "workflow" / "scripts"
 PACKAGE_OF = {"cell_eval": "cell-eval", "cell_eval2": "cell-eval2", "cellxgene_census": "cellxgene-census"}
 PACKAGE_OF |= {"flash_attn": "flash-attn", "matplotlib": "matplotlib-base", "torch": "pytorch", "yaml": "pyyaml"}
 BY_POST_DEPLOY = {"scgpt"}
@@ -51,13 +51,9 @@ NEEDED_BY_OTHERS = {
 def environments():
     """The scripts that run in each environment."""
     scripts: dict[str, set[Path]] = {}
-    common = (ROOT / "workflow" / "rules" / "common.smk").read_text()
-    chosen = dict(re.findall(r"^(\w+) = (.*envs/.*)$", common, flags=re.MULTILINE))
-    for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
-        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
-            conda = re.search(r"conda:\n +(.*)", rule)[1]
-            for environment in re.findall(r"envs/(\w+)\.yaml", chosen.get(conda, conda)):
-                scripts.setdefault(environment, set()).add(SCRIPTS / re.search(r"scripts/(\w+\.py)", rule)[1])
+    for gpus in (0, 1):
+        for rule in parsed_workflow.rules(gpus).values():
+            scripts.setdefault(Path(rule.conda_env).stem, set()).add(parsed_workflow.script(rule))
     return scripts
 
 

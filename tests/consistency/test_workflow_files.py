@@ -9,17 +9,19 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from snakemake.iocontainers import ResourceList
+from snakemake.linting.rules import RuleLinter
+from snakemake.linting.snakefiles import SnakefileLinter
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 
 import needs
+import parsed_workflow
+from parsed_workflow import is_local, parameters, resources, script
+from scgpt_bench import sources
 from scgpt_bench.configuration import read_schema
 
 ROOT = Path(__file__).parents[2]
-RULES = {
-    name: text
-    for path in sorted((ROOT / "workflow" / "rules").glob("*.smk"))
-    for name, text in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.MULTILINE)
-}
+RULES = parsed_workflow.rules()
+PROFILE = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
 
 
 def test_a_test_is_skipped_for_want_of_a_gpu_alone_where_all_must_run():
@@ -41,78 +43,69 @@ def test_a_test_that_must_run_fails_instead_of_being_skipped(monkeypatch):
         needs.missing("no browser")
 
 
-@pytest.mark.parametrize("rule", RULES)
+def test_snakemake_lint_objects_to_nothing_but_functions_beside_their_rules():
+    """Lint wants all functions in one file. Here a function that one rule uses stands above that rule."""
+    workflow = parsed_workflow.parsed()
+    files, _ = SnakefileLinter(workflow, workflow.included).lint(json=True)
+    rules, _ = RuleLinter(workflow, workflow.rules).lint(json=True)
+    assert rules == []
+    assert {lint["title"] for file in files for lint in file["lints"]} == {
+        "Mixed rules and functions in same snakefile."
+    }
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=str)
 def test_every_rule_states_what_it_needs(rule):
-    for directive in ("output", "log", "benchmark", "conda", "threads", "resources"):
-        assert f"    {directive}:" in RULES[rule], f"rule {rule} has no {directive}"
-    for resource in ("mem_mb=memory(", "runtime="):
-        assert resource in RULES[rule], f"rule {rule} has no {resource}"
+    for directive in ("output", "log", "benchmark", "conda_env"):
+        assert getattr(rule, directive), f"rule {rule} has no {directive}"
+    assert {"mem_mb", "runtime"} <= set(rule.resources)
 
 
 def test_only_a_job_that_resumes_keeps_its_time_limit_when_it_is_tried_again():
-    constant = {rule for rule in RULES if "runtime=minutes(" not in RULES[rule]}
+    constant = {name for name, rule in RULES.items() if "runtime" in resources(rule)}
     assert constant == {"finetune", "pretrain", "pretrain_census"}
+    assert not [name for name, rule in RULES.items() if "mem_mb" in resources(rule)]
 
 
 @pytest.mark.parametrize("gpus", [0, 1, 4])
-@pytest.mark.parametrize("rule", [rule for rule in RULES if " gpu=" in RULES[rule]])
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if "gpu" in rule.resources])
 def test_a_job_on_slurm_is_one_task_on_one_node_whatever_gpus_it_has(rule, gpus):
-    written = re.findall(r"^ +(nodes|tasks_per_gpu)=(\d+),", RULES[rule], re.MULTILINE)
-    resources = ResourceList(fromdict={"gpu": gpus, **{name: int(value) for name, value in written}})
+    asked = {name: value for name, value in resources(RULES[rule]).items() if name in ("nodes", "tasks_per_gpu")}
+    jobs = ResourceList(fromdict={**asked, "gpu": gpus})
     others = ("run_uuid", "slurm_logfile", "comment_str", "account", "partition", "workdir")
-    command = get_submit_command(SimpleNamespace(threads=4, resources=resources), dict.fromkeys(others, ""))
+    command = get_submit_command(SimpleNamespace(threads=4, resources=jobs), dict.fromkeys(others, ""))
     assert " --nodes=1 " in command
     assert ("--ntasks=1" in command) == (gpus == 0)  # Slurm's own default is one task on each node
     assert "--ntasks-per-gpu" not in command
 
 
 def test_what_reads_a_users_file_does_not_fail_with_others_on_slurm():
-    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
-    readers = {rule for rule in RULES if "content=content_of_" in RULES[rule]}
-    assert readers & set(profile["groups"]) == {"split"}  # with its controls, which need it
+    readers = {name for name, rule in RULES.items() if "content" in parameters(rule)}
+    assert readers & set(PROFILE["groups"]) == {"split"}  # with its controls, which need it
 
 
-@pytest.fixture(scope="module")
-def rules(tmp_path_factory):
-    """The rules that Snakemake knows of a run that uses them all."""
-    folder = tmp_path_factory.mktemp("run")
-    demo = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-    (folder / "study.yaml").write_text(yaml.safe_dump(demo | {"inference": {"shards": 2}}))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile", "--list-rules"]
-    command += ["--configfile", "study.yaml"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
+def test_the_slurm_profile_groups_rules_that_exist_and_are_submitted():
+    assert set(PROFILE["groups"]) <= set(RULES)
+    assert not [rule for rule in PROFILE["groups"] if is_local(RULES[rule])]
+    components = dict(entry.split("=") for entry in PROFILE["group-components"])
+    assert set(components) <= set(PROFILE["groups"].values())
 
 
-def test_the_rules_read_here_are_those_of_snakemake(rules):
-    assert rules - {"all", "results", "prefetch"} == set(RULES)
-
-
-def test_the_slurm_profile_groups_rules_that_exist_and_are_submitted(rules):
-    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
-    assert set(profile["groups"]) <= rules
-    assert not [rule for rule in profile["groups"] if "    localrule: True" in RULES[rule]]
-    components = dict(entry.split("=") for entry in profile["group-components"])
-    assert set(components) <= set(profile["groups"].values())
-
-
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULES.values(), ids=str)
 def test_every_rule_runs_one_script_whose_code_it_follows(rule):
-    scripts = re.findall(r'"\.\./scripts/(\w+\.py)"', RULES[rule])
-    if not scripts:
-        assert "    shell:" in RULES[rule]
-        return
-    assert len(scripts) == 1
-    assert f'code=code("{scripts[0]}")' in RULES[rule]
+    assert parameters(rule)["code"] == sources.content_hashes(script(rule))
 
 
 def test_every_script_environment_and_caption_is_used():
-    text = "".join(path.read_text() for path in (ROOT / "workflow").rglob("*.smk"))
-    text += (ROOT / "workflow" / "Snakefile").read_text()
-    for folder, pattern in (("workflow/scripts", "*.py"), ("envs", "*.yaml"), ("workflow/report", "*.rst")):
-        unused = [path.name for path in (ROOT / folder).glob(pattern) if path.name not in text]
-        assert not unused, f"{folder}: {unused}"
+    rules = [*RULES.values(), *parsed_workflow.rules(gpus=1).values()]
+    shown = [path.flags["report"] for rule in rules for path in rule.output if "report" in path.flags]
+    used = {
+        "workflow/scripts": {script(rule).name for rule in rules},
+        "envs": {Path(rule.conda_env).name for rule in rules},
+        "workflow/report": {Path(str(entry.caption.get_filename())).name for entry in shown} | {"workflow.rst"},
+    }
+    for (folder, names), suffix in zip(used.items(), (".py", ".yaml", ".rst"), strict=True):
+        assert {path.name for path in (ROOT / folder).glob(f"*{suffix}")} == names
 
 
 def conda_and_pip(dependencies):

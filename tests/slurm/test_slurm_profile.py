@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import parsed_workflow
+
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "profiles" / "slurm"
 
@@ -72,11 +74,7 @@ def test_every_key_of_the_profiles_is_explained():
 
 
 def test_rules_that_ask_for_a_gpu_are_those_of_the_profile():
-    rules = set()
-    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
-        for text in path.read_text().split("\nrule ")[1:]:
-            if " gpu=" in text:
-                rules.add(text.partition(":")[0])
+    rules = {name for name, rule in parsed_workflow.rules().items() if "gpu" in rule.resources}
     text = (PROFILE / "config.yaml").read_text()
     block = text[text.index("# set-resources:") :].partition("\n\n")[0]
     keys = yaml.safe_load("\n".join(line[2:] for line in block.splitlines()))["set-resources"]

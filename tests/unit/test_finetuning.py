@@ -501,7 +501,7 @@ def test_the_report_lists_the_deviations_from_the_published_recipe_that_are_in_f
 def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_tells_and_the_others_claim_none():
     described = read_schema()["$defs"]["finetuning"]["properties"]
     options = [name for name in finetuning.DEVIATIONS if name in asdict(OPTIONS)]
-    recipe_of_report = (ROOT / "workflow" / "rules" / "report_entries.smk").read_text()
+    recipe_of_report = (ROOT / "workflow" / "rules" / "report.smk").read_text()
     for name in options:
         assert "reproduces the published recipe" in described[name]["description"]
         assert f'"{name}": ' in recipe_of_report

@@ -22,10 +22,10 @@ def search_path(environment):
 os.environ.update(PYTHONPATH=search_path(os.environ))
 sys.path.insert(0, str(LIBRARY))
 
-from scgpt_bench import configuration, folders, sources
+from scgpt_bench import cluster, configuration, folders, sources
 from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, GENERATED
 from scgpt_bench.errors import InputError
-from scgpt_bench.scgpt.checkpoint_folder import own_file
+from scgpt_bench.files import remembered_sha256
 
 
 def validated(config):
@@ -68,6 +68,8 @@ FINETUNED = {"scgpt-finetuned", "scgpt-scratch"}
 SCGPT = FLAGGED | PROMPTED | FINETUNED
 FOREIGN = {"imported", "script"}  # made by other programs
 JUDGED = SCGPT | EMBEDDING | FOREIGN
+# The kind of each method that evaluation reads.
+KINDS = {method: configuration.judged_kind(options) for method, options in config["methods"].items()}
 
 
 def names_pattern(names):
@@ -97,35 +99,75 @@ wildcard_constraints:
     suffix="vcc|h5ad|h5mu|h5|rda|zip",
 
 
-# Environments
+# Resources and parameters: what a job depends on beside its inputs, and no more than that
 
 
-# FlashAttention brings PyTorch's CUDA build, which conda installs only where it finds an NVIDIA driver: jobs without a
-# GPU do without.
-SCGPT_ENVIRONMENT = "../../envs/scgpt.yaml" if config["hardware"]["gpu"] else "../../envs/scgpt_cpu.yaml"
-CENSUS_ENVIRONMENT = "../../envs/census.yaml" if config["hardware"]["gpu"] else "../../envs/census_cpu.yaml"
-
-# A parameter of these jobs: another device computes other numbers. A word, since Snakemake compares the values of a
-# job's parameters without their names, and True may be another one's.
-DEVICE = "gpu" if config["hardware"]["gpu"] else "cpu"
+def doubling(number):
+    """Megabytes or minutes that double with each attempt."""
+    return lambda wildcards, attempt: number * 2 ** (attempt - 1)
 
 
-# Resources
+def code(script):
+    """Hashes of a script and the library modules it uses: an edit reruns the jobs that use it, and no others."""
+    return sources.content_hashes(WORKFLOW / "scripts" / script)
 
 
-def memory(megabytes):
-    """Memory in MB that doubles with each attempt."""
+def content_of_file(path, files_of=None):
+    """The checksum of a user's own file or folder; None for no file. Of a folder, of those files that `files_of` names.
 
-    def with_attempt(wildcards, attempt):
-        return megabytes * 2 ** (attempt - 1)
+    Snakemake notices a file that is newer than the results made from it; one that takes the place of another with its
+    old time (`mv`, `rsync -t`) only differs by content. It is read again only where its size or time has changed.
+    """
+    return remembered_sha256(path, "resources/checksums.json", files_of) if path else None
 
-    return with_attempt
+
+def perturbation_kind_of_dataset(wildcards):
+    return RUN.datasets[wildcards.dataset].perturbation_kind
 
 
-def minutes(number):
-    """Run time in minutes that doubles with each attempt."""
+# Files that several rules read
 
-    def with_attempt(wildcards, attempt):
-        return number * 2 ** (attempt - 1)
 
-    return with_attempt
+def predictions(methods):
+    """(method, seed) of every prediction of these methods."""
+    return [(method, seed) for method in methods for seed in config["methods"][method]["seeds"]]
+
+
+def metrics_of(datasets):
+    """The metrics of every split, method and seed on these data sets."""
+    return [
+        f"results/{dataset}/{split}/{method}/{seed}/metrics.tsv"
+        for dataset in datasets
+        for split in SPLITS
+        for method, seed in predictions(config["methods"])
+    ]
+
+
+def metrics_of_run():
+    """The metrics of every data set, split, method and seed."""
+    return metrics_of(config["datasets"])
+
+
+def files_of_checkpoint(name):
+    """The names of a checkpoint's files; its genes' identifiers are one where it comes with them."""
+    options = config["checkpoints"][name]
+    if options["source"] == "catalogue":
+        return [*RUN.checkpoints[name].files]
+    if options["source"] == "folder" and Path(options["path"], GENE_INFO).is_file():
+        return [*CHECKPOINT_FILES, GENE_INFO]
+    return [*CHECKPOINT_FILES]
+
+
+# Entries of the report
+
+
+def entries(pattern, names, label, labels, caption, **options):
+    """One entry of the report per name: files of one job that differ in a label."""
+    options["caption"] = f"../report/{caption}"
+    return [report(pattern.replace("<name>", name), labels={**labels, label: name}, **options) for name in names]
+
+
+def data_entry(path, heading, caption):
+    """Text, figure or table about the data themselves."""
+    options = {"category": "Data", "subcategory": "{dataset}", "caption": f"../report/{caption}"}
+    return report(f"results/{{dataset}}/{path}", labels={"figure": heading}, **options)

@@ -15,8 +15,8 @@ rule cell_eval_reference:
         "../../envs/cell_eval.yaml"
     threads: config["hardware"]["threads"]
     resources:
-        mem_mb=memory(32000),
-        runtime=minutes(120),
+        mem_mb=doubling(32000),
+        runtime=doubling(120),
     params:
         code=code("cell_eval_reference.py"),
     script:
@@ -40,8 +40,8 @@ rule cell_eval:
         "../../envs/cell_eval.yaml"
     threads: config["hardware"]["threads"]
     resources:
-        mem_mb=memory(32000),
-        runtime=minutes(120),
+        mem_mb=doubling(32000),
+        runtime=doubling(120),
     params:
         code=code("run_cell_eval.py"),
     script:
@@ -62,8 +62,8 @@ rule cell_eval2_reference:
         "../../envs/cell_eval2.yaml"
     threads: config["hardware"]["threads"]
     resources:
-        mem_mb=memory(32000),
-        runtime=minutes(240),
+        mem_mb=doubling(32000),
+        runtime=doubling(240),
     params:
         code=code("cell_eval2_reference.py"),
     script:
@@ -87,12 +87,34 @@ rule cell_eval2:
         "../../envs/cell_eval2.yaml"
     threads: config["hardware"]["threads"]
     resources:
-        mem_mb=memory(32000),
-        runtime=minutes(120),
+        mem_mb=doubling(32000),
+        runtime=doubling(120),
     params:
         code=code("run_cell_eval2.py"),
     script:
         "../scripts/run_cell_eval2.py"
+
+
+def parts_of_submission(wildcards):
+    """The cells, splits and predictions of every context of a submission."""
+    folders = [f"results/{dataset}" for dataset in config["submissions"][wildcards.submission]["contexts"].values()]
+    prediction = f"{wildcards.split}/{wildcards.method}/{wildcards.seed}/predictions.h5ad"
+    return {
+        "cells": [f"{folder}/cells.h5ad" for folder in folders],
+        "splits": [f"{folder}/{wildcards.split}/split.tsv" for folder in folders],
+        "predictions": [f"{folder}/{prediction}" for folder in folders],
+    }
+
+
+def genes_of_submission(wildcards):
+    """The challenge's list of genes."""
+    return config["submissions"][wildcards.submission]["genes"]
+
+
+def submission_options(wildcards):
+    """Challenge, contexts and limits of a submission."""
+    options = config["submissions"][wildcards.submission]
+    return {key: options[key] for key in ("challenge", "contexts", "limits")}
 
 
 rule vcc_submission:
@@ -107,13 +129,12 @@ rule vcc_submission:
         "results/benchmarks/vcc_submission/{submission}.{split}.{method}.{seed}.{suffix}.tsv"
     conda:
         "../../envs/cell_eval.yaml"
-    threads: 1
     resources:
-        mem_mb=memory(64000),
-        runtime=minutes(240),
+        mem_mb=doubling(64000),
+        runtime=doubling(240),
     params:
         code=code("vcc_submission.py"),
-        content=content_of_genes,
+        content=lambda wildcards: content_of_file(genes_of_submission(wildcards)),
         submission=submission_options,
     script:
         "../scripts/vcc_submission.py"

@@ -1,4 +1,23 @@
-# What the report says in words and in tables, beside the figures.
+# What the report says in words, what the run cost, what it takes to repeat it, and the report.
+
+
+def pseudobulks_of_run():
+    """The pseudo-bulks of the first seed of every method, over data sets and splits."""
+    return [
+        f"results/{dataset}/{split}/{method}/{config['methods'][method]['seeds'][0]}/pseudobulk.h5ad"
+        for dataset in config["datasets"]
+        for split in SPLITS
+        for method in config["methods"]
+    ]
+
+
+def published_recipe():
+    """The options of fine-tuning with the values of the published recipe: the schema's defaults, but for deviations."""
+    schema = configuration.read_schema()["$defs"]
+    properties = {**schema["finetuning"]["properties"], **schema["methods"]["scgpt-finetuned"]["properties"]}
+    defaults = {name: entry["default"] for name, entry in properties.items() if name != "pretrained"}
+    published = {"keep_targets": False, "select": "pearson", "pair_within": []}
+    return defaults | published | {"redraw_controls": False, "control_pairs": True}
 
 
 rule summary:
@@ -17,10 +36,9 @@ rule summary:
         "results/benchmarks/summary.tsv"
     conda:
         "../../envs/figures.yaml"
-    threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(10),
+        mem_mb=doubling(2000),
+        runtime=doubling(10),
     params:
         code=code("summary.py"),
         templates=sources.folder_hash(LIBRARY / "scgpt_bench" / "report"),
@@ -32,31 +50,225 @@ rule summary:
         "../scripts/summary.py"
 
 
-rule perturbation_table:
+def inputs_of_run():
+    """The files that came from outside the workflow, or in their place the generated ones."""
+    return [RUN.datasets[name].file for name in config["datasets"]] + [
+        f"resources/checkpoints/{name}/{file}" for name in config["checkpoints"] for file in files_of_checkpoint(name)
+    ]
+
+
+def own_files_of_run():
+    """The files and folders of the user's that the configuration names."""
+    files = [config[table] for table in configuration.TABLES]
+    datasets = [RUN.datasets[name] for name in config["datasets"]]
+    files += [dataset.address for dataset in datasets if dataset.is_local]
+    files += [dataset.guide_table for dataset in datasets if dataset.guide_table]
+    files += [
+        str(own_file(config["checkpoints"][name]["path"], file))
+        for name in checkpoints_from("folder")
+        for file in files_of_checkpoint(name)
+    ]
+    files += [file for split in config["splits"]["files"].values() for file in split.values()]
+    files += [config["methods"][name]["script"] for name in methods_of({"script"})]
+    files += [
+        file.replace("{seed}", str(seed))
+        for name, seed in predictions(methods_of({"imported"}))
+        for splits in config["methods"][name]["files"].values()
+        for split, file in splits.items()
+        if split in SPLITS
+    ]
+    return files + [options["genes"] for options in config["submissions"].values()]
+
+
+def scgpt_pseudobulks_of_run():
+    """The pseudo-bulks of every prediction of scGPT."""
+    return [
+        f"results/{dataset}/{split}/{method}/{seed}/pseudobulk.h5ad"
+        for dataset in config["datasets"]
+        for split in SPLITS
+        for method, seed in predictions(methods_of(SCGPT))
+    ]
+
+
+rule provenance:
     input:
-        metrics=metrics_of_split,
-        truth="results/{dataset}/{split}/truth.h5ad",
-        card="results/{dataset}/card.json",
+        own_files=own_files_of_run(),
+        inputs=inputs_of_run(),
+        results=["results/scores.tsv", "results/verdicts.tsv", *metrics_of_run()],
+        scgpt=scgpt_pseudobulks_of_run(),
     output:
-        report(
-            "results/{dataset}/{split}/perturbations.tsv",
-            category="Perturbations",
-            subcategory="{dataset}",
-            labels={"split": "{split}", "metric": "pearson_delta", "table": "every perturbation, number by number"},
-            caption="../report/perturbation_table.rst",
+        provenance=report(
+            "results/provenance.json",
+            category="Provenance",
+            labels={"table": "inputs, versions and hardware"},
+            caption="../report/provenance.rst",
+        ),
+        configuration=report(
+            "results/configuration.yaml",
+            category="Provenance",
+            labels={"table": "configuration, defaults filled in"},
+            caption="../report/configuration.rst",
         ),
     log:
-        "logs/perturbation_table/{dataset}.{split}.log",
+        "logs/provenance.log",
     benchmark:
-        "results/benchmarks/perturbation_table/{dataset}.{split}.tsv"
+        "results/benchmarks/provenance.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(60),
+    params:
+        code=code("provenance.py"),
+        contents=lambda wildcards: list(map(content_of_file, own_files_of_run())),
+        configuration=RUN.config,
+    script:
+        "../scripts/provenance.py"
+
+
+def verdicts_of_report():
+    compared = METRICS if methods_of(JUDGED) else []
+    return [*(f"results/figures/differences_{metric}.svg" for metric in compared), "results/verdicts.tsv"]
+
+
+def stressed_method():
+    """The method whose predictions the stress panel transforms: a fine-tuned one, or the last that is no control."""
+    return (methods_of({"scgpt-finetuned"}) or methods_of(JUDGED | BASELINES))[-1]
+
+
+def entries_of_datasets():
+    """What the report shows of each data set and split."""
+    shown = []
+    for dataset in config["datasets"]:
+        shown += [
+            f"results/{dataset}/figures/{name}" for name in ("data_card.html", "reliability.svg", "knock_down.svg")
+        ]
+        shown += [f"results/{dataset}/data_card.tsv", f"results/{dataset}/figures/responses.svg"]
+        if dataset in last_two():
+            shown += [f"results/{dataset}/figures/drop_comparison.{suffix}" for suffix in ("html", "svg")]
+            shown.append(f"results/{dataset}/drop_comparison.tsv")
+        shown += [f"results/{dataset}/figures/vocabulary_{name}.svg" for name in config["checkpoints"]]
+        for split in SPLITS:
+            folder = f"results/{dataset}/{split}/figures"
+            shown += [f"{folder}/scores_{metric}.svg" for metric in METRICS]
+            shown += [f"{folder}/perturbations.svg", f"results/{dataset}/{split}/perturbations.tsv"]
+            for method in config["methods"]:
+                shown += [f"{folder}/predicted_against_true_{method}.svg", f"{folder}/residual_{method}.svg"]
+            if methods_of(SCGPT):
+                shown.append(f"{folder}/load_report.svg")
+            for method, seed in predictions(methods_of(FINETUNED)):
+                shown.append(f"{folder}/training_history_{method}_{seed}.svg")
+            shown.append(f"{folder}/stress_{stressed_method()}.svg")
+    return shown
+
+
+def tables_of_run():
+    """The tables that the report shows once."""
+    names = ("scores", "scores_by_class", "reliable_scores", "ledger", "calibration", "anchors")
+    return [f"results/{name}.tsv" for name in names]
+
+
+def submissions_of_run():
+    """The files for the Virtual Cell Challenge."""
+    suffixes = {2025: "vcc", 2026: "h5ad"}
+    return [
+        f"results/submissions/{name}/{split}.{method}.{seed}.{suffixes[options['challenge']]}"
+        for name, options in config["submissions"].items()
+        for split in SPLITS
+        for method, seed in predictions(options["methods"])
+    ]
+
+
+def results_with_costs():
+    """The results whose jobs the cost figures count: all that a run computes before costs, provenance and report."""
+    return [*verdicts_of_report(), *entries_of_datasets(), *tables_of_run(), *submissions_of_run()]
+
+
+COST_BY = ["rule", "method"]
+BENCHMARKS = "results/benchmarks/"
+
+
+def measured_rules(wildcards):
+    """The benchmark files of each rule, as a regular expression of their paths, and the GPUs that its jobs ask for.
+
+    Without the rules that run beside or after the one that reads them.
+    """
+    last = [f"{BENCHMARKS}{name}.tsv" for name in ("figure_cost", "provenance", "report_of_run")]
+    files = {one: str(one.benchmark) for one in workflow.rules}
+    counted = [one for one, file in files.items() if file.startswith(BENCHMARKS) and file not in last]
+    return {
+        one.name: {"benchmarks": one.benchmark.regex().pattern, "gpus": one.resources.get("gpu").value or 0}
+        for one in counted
+    }
+
+
+# Benchmark files are a log and no input: a lost one recomputes nothing. The inputs are what has to be finished before.
+rule figure_cost:
+    input:
+        results_with_costs(),
+        "results/summary.html",
+    output:
+        figures=entries(
+            "results/figures/cost_by_<name>.svg",
+            COST_BY,
+            label="by",
+            labels={"figure": "time, GPU time and memory"},
+            category="Cost",
+            caption="cost.rst",
+        ),
+        table=report(
+            "results/cost.tsv",
+            category="Cost",
+            labels={"table": "cost of every rule and method"},
+            caption="../report/cost_table.rst",
+        ),
+    log:
+        "logs/figure_cost.log",
+    benchmark:
+        "results/benchmarks/figure_cost.tsv"
+    localrule: True  # where Snakemake has waited for the files of all other jobs
     conda:
         "../../envs/figures.yaml"
-    threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(10),
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
     params:
-        code=code("perturbation_table.py"),
-        metric="pearson_delta",
+        code=code("figure_cost.py"),
+        rules=measured_rules,
+        seeds={method: options["seeds"] for method, options in config["methods"].items()},
+        folder=BENCHMARKS,
+        by=COST_BY,
     script:
-        "../scripts/perturbation_table.py"
+        "../scripts/figure_cost.py"
+
+
+def results_of_run():
+    """Everything that a run computes except the report: what the report shows, in its order, and the submissions."""
+    costs = [*(f"results/figures/cost_by_{by}.svg" for by in COST_BY), "results/cost.tsv"]
+    return [*results_with_costs(), *costs, "results/provenance.json", "results/configuration.yaml"]
+
+
+rule report_of_run:
+    input:
+        results=results_of_run(),
+        start="results/summary.html",
+        configuration="results/configuration.yaml",
+    output:
+        "results/report.html",
+    log:
+        "logs/report_of_run.log",
+    benchmark:
+        "results/benchmarks/report_of_run.tsv"
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=doubling(2000),
+        runtime=doubling(30),
+    params:
+        code=code("report_of_run.py"),
+        captions=sources.folder_hash(WORKFLOW / "report"),
+        page=sources.folder_hash(LIBRARY / "scgpt_bench" / "report"),
+        reporter=sources.folder_hash(LIBRARY / "snakemake_report_plugin_scgpt_bench"),
+    script:
+        "../scripts/report_of_run.py"

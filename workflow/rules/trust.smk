@@ -1,4 +1,5 @@
-# How far the scores can be trusted: what games a metric, what others published, what every metric means.
+# How far the scores can be trusted: what games a metric, what others published, what every metric means, what of
+# them rests on unreliable responses, and what a new drop changes.
 
 
 rule stress_panel:
@@ -14,10 +15,9 @@ rule stress_panel:
         "results/benchmarks/stress_panel/{dataset}.{split}.{method}.{seed}.tsv"
     conda:
         "../../envs/evaluation.yaml"
-    threads: 1
     resources:
-        mem_mb=memory(8000),
-        runtime=minutes(60),
+        mem_mb=doubling(8000),
+        runtime=doubling(60),
     params:
         code=code("stress_panel.py"),
         activated=targets_go_up,
@@ -42,13 +42,12 @@ rule anchors:
         "results/benchmarks/anchors.tsv"
     conda:
         "../../envs/evaluation.yaml"
-    threads: 1
     resources:
-        mem_mb=memory(1000),
-        runtime=minutes(10),
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
     params:
         code=code("anchors.py"),
-        content=content_of_anchors,
+        content=lambda wildcards: content_of_file(config["anchor_table"]),
     script:
         "../scripts/anchors.py"
 
@@ -75,11 +74,83 @@ rule convention_ledger:
         "results/benchmarks/convention_ledger.tsv"
     conda:
         "../../envs/evaluation.yaml"
-    threads: 1
     resources:
-        mem_mb=memory(1000),
-        runtime=minutes(10),
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
     params:
         code=code("convention_ledger.py"),
     script:
         "../scripts/convention_ledger.py"
+
+
+rule reliable_scores:
+    input:
+        metrics=[*metrics_of_run(), *official_metrics_of_run()],
+        cards=expand("results/{dataset}/card.json", dataset=config["datasets"]),
+        scores="results/scores.tsv",
+        verdicts="results/verdicts.tsv",
+    output:
+        report(
+            "results/reliable_scores.tsv",
+            category="Scores",
+            labels={"table": "scores with and without perturbations of unreliable response"},
+            caption="../report/reliable_scores.rst",
+        ),
+    log:
+        "logs/reliable_scores.log",
+    benchmark:
+        "results/benchmarks/reliable_scores.tsv"
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=doubling(4000),
+        runtime=doubling(30),
+    params:
+        code=code("reliable_scores.py"),
+        options=config["scores"],
+        kinds=KINDS,
+    script:
+        "../scripts/reliable_scores.py"
+
+
+def last_two():
+    """The last two versions of every data set of which more than one is run, by the name of the last."""
+    versions = {}
+    for name, dataset in RUN.datasets.items():
+        if name in config["datasets"]:
+            versions.setdefault(dataset.series, []).append(name)
+    return {names[-1]: names[-2:] for names in versions.values() if len(names) > 1}
+
+
+def cards_of_last_two(wildcards):
+    return [f"results/{name}/card.json" for name in last_two()[wildcards.dataset]]
+
+
+def metrics_of_last_two(wildcards):
+    return metrics_of(last_two()[wildcards.dataset])
+
+
+rule drop_comparison:
+    input:
+        cards=cards_of_last_two,
+        metrics=metrics_of_last_two,
+        scores="results/scores.tsv",
+        verdicts="results/verdicts.tsv",
+    output:
+        text=data_entry("figures/drop_comparison.html", "cells since the last drop", "drop_comparison.rst"),
+        table=data_entry("drop_comparison.tsv", "scores since the last drop", "drop_comparison.rst"),
+        figure=data_entry("figures/drop_comparison.svg", "comparison with the last drop", "drop_comparison.rst"),
+    log:
+        "logs/drop_comparison/{dataset}.log",
+    benchmark:
+        "results/benchmarks/drop_comparison/{dataset}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(2000),
+        runtime=doubling(10),
+    params:
+        code=code("drop_comparison.py"),
+        metric="pearson_delta",
+    script:
+        "../scripts/drop_comparison.py"

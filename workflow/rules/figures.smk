@@ -1,0 +1,378 @@
+# Figures and tables of the report: tables in, SVG, HTML or TSV out.
+
+
+# Data
+
+
+def pretraining_as_declared():
+    """What each checkpoint saw in pretraining, as far as its declaration says, by name."""
+    return {
+        name: {
+            "random": "random weights, which saw no data.",
+            "pretrain": f"pretrained on unperturbed cells of {options.get('dataset')} only.",
+            "census": f"pretrained on CELLxGENE Census {options.get('census_version')}; whether cells of this data set "
+            "are among them was not looked up.",
+        }.get(options["source"], "its pretraining cells are not listed with it: overlap with these data is unknown.")
+        for name, options in config["checkpoints"].items()
+    }
+
+
+rule card_page:
+    input:
+        card="results/{dataset}/card.json",
+        splits=expand("results/{{dataset}}/{split}/split.tsv", split=SPLITS),
+    output:
+        text=data_entry("figures/data_card.html", "data card", "data_card.rst"),
+        table=data_entry("data_card.tsv", "data card, every perturbation", "data_card.rst"),
+        reliability=data_entry("figures/reliability.svg", "reliability of responses", "reliability.rst"),
+        knock_down=data_entry("figures/knock_down.svg", "do the targets move", "knock_down.rst"),
+    log:
+        "logs/card_page/{dataset}.log",
+    benchmark:
+        "results/benchmarks/card_page/{dataset}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
+    params:
+        code=code("card_page.py"),
+        perturbation_kind=perturbation_kind_of_dataset,
+        checkpoints=pretraining_as_declared(),
+        minimum_cells=config["splits"]["minimum_cells"],
+    script:
+        "../scripts/card_page.py"
+
+
+rule figure_responses:
+    input:
+        "results/{dataset}/cells.h5ad",
+    output:
+        report(
+            "results/{dataset}/figures/responses.svg",
+            category="Data",
+            subcategory="{dataset}",
+            labels={"figure": "measured responses"},
+            caption="../report/responses.rst",
+        ),
+    log:
+        "logs/figure_responses/{dataset}.log",
+    benchmark:
+        "results/benchmarks/figure_responses/{dataset}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(8000),
+        runtime=doubling(20),
+    params:
+        code=code("figure_responses.py"),
+    script:
+        "../scripts/figure_responses.py"
+
+
+# Model
+
+
+rule figure_vocabulary:
+    input:
+        vocabulary="results/{dataset}/vocabulary/{checkpoint}.tsv",
+        cells="results/{dataset}/cells.h5ad",
+    output:
+        report(
+            "results/{dataset}/figures/vocabulary_{checkpoint}.svg",
+            category="Model",
+            subcategory="{dataset}",
+            labels={"checkpoint": "{checkpoint}", "figure": "vocabulary coverage"},
+            caption="../report/vocabulary.rst",
+        ),
+    log:
+        "logs/figure_vocabulary/{dataset}.{checkpoint}.log",
+    benchmark:
+        "results/benchmarks/figure_vocabulary/{dataset}.{checkpoint}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(8000),
+        runtime=doubling(10),
+    params:
+        code=code("figure_vocabulary.py"),
+    script:
+        "../scripts/figure_vocabulary.py"
+
+
+rule figure_training_history:
+    input:
+        history="results/{dataset}/{split}/{method}/{seed}/model/history.tsv",
+        report="results/{dataset}/{split}/{method}/{seed}/model/report.json",
+    output:
+        report(
+            "results/{dataset}/{split}/figures/training_history_{method}_{seed}.svg",
+            category="Model",
+            subcategory="{dataset}",
+            labels={"split": "{split}", "method": "{method}", "seed": "{seed}", "figure": "training history"},
+            caption="../report/training_history.rst",
+        ),
+    log:
+        "logs/figure_training_history/{dataset}.{split}.{method}.{seed}.log",
+    benchmark:
+        "results/benchmarks/figure_training_history/{dataset}.{split}.{method}.{seed}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
+    params:
+        code=code("figure_training_history.py"),
+    script:
+        "../scripts/figure_training_history.py"
+
+
+def first_pseudobulks(wildcards, methods):
+    """The pseudo-bulks of each method's first seed on one data set and split."""
+    folder = f"results/{wildcards.dataset}/{wildcards.split}"
+    return [f"{folder}/{method}/{config['methods'][method]['seeds'][0]}/pseudobulk.h5ad" for method in methods]
+
+
+def scgpt_pseudobulks_of_split(wildcards):
+    return first_pseudobulks(wildcards, methods_of(SCGPT))
+
+
+rule figure_load_report:
+    input:
+        pseudobulks=scgpt_pseudobulks_of_split,
+    output:
+        report(
+            "results/{dataset}/{split}/figures/load_report.svg",
+            category="Model",
+            subcategory="{dataset}",
+            labels={"split": "{split}", "figure": "which weights are pretrained"},
+            caption="../report/load_report.rst",
+        ),
+    log:
+        "logs/figure_load_report/{dataset}.{split}.log",
+    benchmark:
+        "results/benchmarks/figure_load_report/{dataset}.{split}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
+    params:
+        code=code("figure_load_report.py"),
+        methods=methods_of(SCGPT),
+    script:
+        "../scripts/figure_load_report.py"
+
+
+# Scores and verdicts
+
+
+rule figure_scores:
+    input:
+        "results/scores.tsv",
+    output:
+        entries(
+            "results/{dataset}/{split}/figures/scores_<name>.svg",
+            METRICS,
+            label="metric",
+            labels={"split": "{split}", "figure": "methods"},
+            category="Scores",
+            subcategory="{dataset}",
+            caption="scores.rst",
+        ),
+    log:
+        "logs/figure_scores/{dataset}.{split}.log",
+    benchmark:
+        "results/benchmarks/figure_scores/{dataset}.{split}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
+    params:
+        code=code("figure_scores.py"),
+        metrics=METRICS,
+        kinds=KINDS,
+    script:
+        "../scripts/figure_scores.py"
+
+
+rule figure_differences:
+    input:
+        "results/verdicts.tsv",
+    output:
+        entries(
+            "results/figures/differences_<name>.svg",
+            METRICS,
+            label="metric",
+            labels={"figure": "difference to the best baseline"},
+            category="Verdict",
+            caption="differences.rst",
+        ),
+    log:
+        "logs/figure_differences.log",
+    benchmark:
+        "results/benchmarks/figure_differences.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
+    params:
+        code=code("figure_differences.py"),
+        metrics=METRICS,
+        kinds=KINDS,
+    script:
+        "../scripts/figure_differences.py"
+
+
+# Perturbations
+
+
+def metrics_of_split(wildcards):
+    """The metrics of every method and seed on one data set and split."""
+    folder = f"results/{wildcards.dataset}/{wildcards.split}"
+    return [f"{folder}/{method}/{seed}/metrics.tsv" for method, seed in predictions(config["methods"])]
+
+
+rule figure_perturbations:
+    input:
+        metrics=metrics_of_split,
+        card="results/{dataset}/card.json",
+    output:
+        report(
+            "results/{dataset}/{split}/figures/perturbations.svg",
+            category="Perturbations",
+            subcategory="{dataset}",
+            labels={"split": "{split}", "metric": "pearson_delta", "figure": "every perturbation"},
+            caption="../report/perturbations.rst",
+        ),
+    log:
+        "logs/figure_perturbations/{dataset}.{split}.log",
+    benchmark:
+        "results/benchmarks/figure_perturbations/{dataset}.{split}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(2000),
+        runtime=doubling(10),
+    params:
+        code=code("figure_perturbations.py"),
+        metric="pearson_delta",
+        kinds=KINDS,
+    script:
+        "../scripts/figure_perturbations.py"
+
+
+rule perturbation_table:
+    input:
+        metrics=metrics_of_split,
+        truth="results/{dataset}/{split}/truth.h5ad",
+        card="results/{dataset}/card.json",
+    output:
+        report(
+            "results/{dataset}/{split}/perturbations.tsv",
+            category="Perturbations",
+            subcategory="{dataset}",
+            labels={"split": "{split}", "metric": "pearson_delta", "table": "every perturbation, number by number"},
+            caption="../report/perturbation_table.rst",
+        ),
+    log:
+        "logs/perturbation_table/{dataset}.{split}.log",
+    benchmark:
+        "results/benchmarks/perturbation_table/{dataset}.{split}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(2000),
+        runtime=doubling(10),
+    params:
+        code=code("perturbation_table.py"),
+        metric="pearson_delta",
+    script:
+        "../scripts/perturbation_table.py"
+
+
+def pseudobulks_of_split(wildcards):
+    return first_pseudobulks(wildcards, config["methods"])
+
+
+def first_metrics_of_split(wildcards):
+    """The metrics of each method's first seed on one data set and split."""
+    return [path.replace("pseudobulk.h5ad", "metrics.tsv") for path in pseudobulks_of_split(wildcards)]
+
+
+rule figure_predicted_against_true:
+    input:
+        pseudobulks=pseudobulks_of_split,
+        metrics=first_metrics_of_split,
+        truth="results/{dataset}/{split}/truth.h5ad",
+    output:
+        scatter=entries(
+            "results/{dataset}/{split}/figures/predicted_against_true_<name>.svg",
+            config["methods"],
+            label="method",
+            labels={"split": "{split}", "figure": "predicted against true"},
+            category="Perturbations",
+            subcategory="{dataset}",
+            caption="predicted_against_true.rst",
+        ),
+        residual=entries(
+            "results/{dataset}/{split}/figures/residual_<name>.svg",
+            config["methods"],
+            label="method",
+            labels={"split": "{split}", "figure": "measured, predicted, residual"},
+            category="Perturbations",
+            subcategory="{dataset}",
+            caption="residual.rst",
+        ),
+    log:
+        "logs/figure_predicted_against_true/{dataset}.{split}.log",
+    benchmark:
+        "results/benchmarks/figure_predicted_against_true/{dataset}.{split}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(2000),
+        runtime=doubling(10),
+    params:
+        code=code("figure_predicted_against_true.py"),
+        kinds=KINDS,
+        number=config["figures"]["perturbations"],
+    script:
+        "../scripts/figure_predicted_against_true.py"
+
+
+# Trust
+
+
+def stress_of_method(wildcards):
+    """The stress panel of a method's first seed."""
+    seed = config["methods"][wildcards.method]["seeds"][0]
+    return f"results/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{seed}/stress.tsv"
+
+
+rule figure_stress:
+    input:
+        stress_of_method,
+    output:
+        report(
+            "results/{dataset}/{split}/figures/stress_{method}.svg",
+            category="Trust",
+            subcategory="{dataset}",
+            labels={"split": "{split}", "method": "{method}", "figure": "stress panel"},
+            caption="../report/stress.rst",
+        ),
+    log:
+        "logs/figure_stress/{dataset}.{split}.{method}.log",
+    benchmark:
+        "results/benchmarks/figure_stress/{dataset}.{split}.{method}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
+    params:
+        code=code("figure_stress.py"),
+    script:
+        "../scripts/figure_stress.py"

@@ -1,0 +1,247 @@
+# Predictions of every method: predictions.h5ad, the same for whoever made it.
+
+
+def embeddings_of_method(wildcards):
+    """The gene embeddings that a baseline takes from a checkpoint, if it does."""
+    name = config["methods"][wildcards.method].get("checkpoint")
+    return [f"results/{wildcards.dataset}/vocabulary/{name}.embeddings.h5ad"] if name else []
+
+
+rule predict_baseline:
+    input:
+        cells="results/{dataset}/cells.h5ad",
+        split="results/{dataset}/{split}/split.tsv",
+        controls="results/{dataset}/{split}/controls.h5ad",
+        embeddings=embeddings_of_method,
+    output:
+        "results/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+    log:
+        "logs/predict_baseline/{dataset}.{split}.{method}.{seed}.log",
+    benchmark:
+        "results/benchmarks/predict_baseline/{dataset}.{split}.{method}.{seed}.tsv"
+    wildcard_constraints:
+        method=names_pattern(methods_of(BASELINES | EMBEDDING)),
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=doubling(8000),
+        runtime=doubling(30),
+    params:
+        code=code("predict_baseline.py"),
+        options=method_options,
+    script:
+        "../scripts/predict_baseline.py"
+
+
+def planted_truth(wildcards):
+    """The true means of a generated data set; nothing for any other."""
+    if RUN.datasets[wildcards.dataset].address == GENERATED:
+        return f"resources/generated/{wildcards.dataset}/truth.h5ad"
+    return []
+
+
+rule predict_benchmark_control:
+    input:
+        cells="results/{dataset}/cells.h5ad",
+        controls="results/{dataset}/{split}/controls.h5ad",
+        truth="results/{dataset}/{split}/truth.h5ad",
+        planted=planted_truth,
+    output:
+        "results/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+    log:
+        "logs/predict_benchmark_control/{dataset}.{split}.{method}.{seed}.log",
+    benchmark:
+        "results/benchmarks/predict_benchmark_control/{dataset}.{split}.{method}.{seed}.tsv"
+    wildcard_constraints:
+        method=names_pattern(methods_of(BENCHMARK_CONTROLS)),
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=doubling(8000),
+        runtime=doubling(30),
+    params:
+        code=code("predict_benchmark_control.py"),
+        options=method_options,
+    script:
+        "../scripts/predict_benchmark_control.py"
+
+
+SHARD = ".{scatteritem}" if config["inference"]["shards"] > 1 else ""
+
+
+def model_of_method(wildcards):
+    """The fine-tuned model of a method; nothing for an arm that uses the checkpoint as it is."""
+    if wildcards.method not in methods_of(FINETUNED):
+        return []
+    folder = f"results/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{wildcards.seed}/model"
+    return [f"{folder}/model.pt", f"{folder}/report.json"]
+
+
+def targets_go_up(wildcards):
+    return perturbation_kind_of_dataset(wildcards) == "activation"
+
+
+rule predict_scgpt:
+    input:
+        controls="results/{dataset}/{split}/controls.h5ad",
+        checkpoint=checkpoint_of_method,
+        vocabulary=vocabulary_of_method,
+        model=model_of_method,
+    output:
+        (
+            temp("results/{dataset}/{split}/{method}/{seed}/shards/{scatteritem}.h5ad")
+            if SHARD
+            else "results/{dataset}/{split}/{method}/{seed}/predictions.h5ad"
+        ),
+    log:
+        f"logs/predict_scgpt/{{dataset}}.{{split}}.{{method}}.{{seed}}{SHARD}.log",
+    benchmark:
+        f"results/benchmarks/predict_scgpt/{{dataset}}.{{split}}.{{method}}.{{seed}}{SHARD}.tsv"
+    wildcard_constraints:
+        method=names_pattern(methods_of(SCGPT)),
+    conda:
+        SCGPT_ENVIRONMENT
+    threads: config["hardware"]["threads"]
+    resources:
+        gpu=min(1, config["hardware"]["gpu"]),  # it uses one: `shards` use several
+        nodes=1,
+        tasks_per_gpu=0,  # one task for all GPUs
+        mem_mb=doubling(8000),
+        runtime=doubling(240),
+    params:
+        code=code("predict_scgpt.py"),
+        device=DEVICE,
+        options=method_options,
+        activated=targets_go_up,
+        batch_size=config["inference"]["batch_size"],
+        keep_cells=config["inference"]["keep_cells"],
+    script:
+        "../scripts/predict_scgpt.py"
+
+
+# Shards are of whole perturbations, and a cluster predicts them side by side.
+if SHARD:
+
+    scattergather:
+        shard=config["inference"]["shards"],
+
+    rule gather_predictions:
+        input:
+            shards=gather.shard("results/{{dataset}}/{{split}}/{{method}}/{{seed}}/shards/{scatteritem}.h5ad"),
+            controls="results/{dataset}/{split}/controls.h5ad",
+        output:
+            "results/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        log:
+            "logs/gather_predictions/{dataset}.{split}.{method}.{seed}.log",
+        benchmark:
+            "results/benchmarks/gather_predictions/{dataset}.{split}.{method}.{seed}.tsv"
+        wildcard_constraints:
+            method=names_pattern(methods_of(SCGPT)),
+        conda:
+            "../../envs/evaluation.yaml"
+        resources:
+            mem_mb=doubling(8000),
+            runtime=doubling(10),
+        params:
+            code=code("gather_predictions.py"),
+            keep_cells=config["inference"]["keep_cells"],
+        script:
+            "../scripts/gather_predictions.py"
+
+
+def script_of_method(wildcards):
+    return config["methods"][wildcards.method]["script"]
+
+
+rule predict_by_script:
+    input:
+        script=script_of_method,
+        cells="results/{dataset}/cells.h5ad",
+        split="results/{dataset}/{split}/split.tsv",
+        controls="results/{dataset}/{split}/controls.h5ad",
+    output:
+        temp("results/{dataset}/{split}/{method}/{seed}/unchecked.h5ad"),
+    log:
+        "logs/predict_by_script/{dataset}.{split}.{method}.{seed}.log",
+    benchmark:
+        "results/benchmarks/predict_by_script/{dataset}.{split}.{method}.{seed}.tsv"
+    wildcard_constraints:
+        method=names_pattern(methods_of({"script"})),
+    conda:
+        "../../envs/evaluation.yaml"
+    threads: config["hardware"]["threads"]
+    resources:
+        gpu=config["hardware"]["gpu"],
+        nodes=1,
+        tasks_per_gpu=0,  # one task for all GPUs
+        mem_mb=doubling(16000),
+        runtime=doubling(1440),
+    params:
+        code=code("predict_by_script.py"),
+        content=lambda wildcards: content_of_file(script_of_method(wildcards)),
+        options=method_options,
+    script:
+        "../scripts/predict_by_script.py"
+
+
+def file_to_import(wildcards):
+    """Predictions made elsewhere, or by the method's own script."""
+    options = config["methods"][wildcards.method]
+    if options["kind"] == "script":
+        return f"results/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{wildcards.seed}/unchecked.h5ad"
+    return options["files"][wildcards.dataset][wildcards.split].replace("{seed}", wildcards.seed)
+
+
+def content_of_file_to_import(wildcards):
+    """Nothing for predictions by the method's own script, which the workflow makes and removes."""
+    made_here = config["methods"][wildcards.method]["kind"] == "script"
+    return None if made_here else content_of_file(file_to_import(wildcards))
+
+
+def labels_of_file(wildcards):
+    """How a foreign prediction names things, in the words of the data-set table."""
+    options = config["methods"][wildcards.method]
+    keys = ("perturbation_column", "control_label", "combination_separator", "gene_symbol_column")
+    return {"guide_prefix": None, "guide_suffix": None, **{key: options[key] for key in keys}}
+
+
+def missing_rules(wildcards):
+    """What happens to perturbations and genes that a foreign prediction lacks."""
+    options = config["methods"][wildcards.method]
+    return {key: options[key] for key in ("missing_perturbations", "missing_genes")}
+
+
+def made_by(wildcards):
+    """What is known of a foreign prediction beside its file."""
+    options = config["methods"][wildcards.method]
+    return {key: options[key] for key in ("kind", "options") if key in options}
+
+
+rule import_predictions:
+    input:
+        file=file_to_import,
+        cells="results/{dataset}/cells.h5ad",
+        split="results/{dataset}/{split}/split.tsv",
+        controls="results/{dataset}/{split}/controls.h5ad",
+    output:
+        "results/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+    log:
+        "logs/import_predictions/{dataset}.{split}.{method}.{seed}.log",
+    benchmark:
+        "results/benchmarks/import_predictions/{dataset}.{split}.{method}.{seed}.tsv"
+    wildcard_constraints:
+        method=names_pattern(methods_of(FOREIGN)),
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=doubling(8000),
+        runtime=doubling(60),
+    params:
+        code=code("import_predictions.py"),
+        content=content_of_file_to_import,
+        dataset=dataset_row,
+        labels=labels_of_file,
+        missing=missing_rules,
+        made_by=made_by,
+    script:
+        "../scripts/import_predictions.py"

@@ -1,0 +1,175 @@
+# From whatever comes in to one contract, results/<dataset>/cells.h5ad, and what every method starts from.
+
+
+def drop_of_dataset(wildcards):
+    """The file of a data set and, where guide calls come in one of their own, that."""
+    dataset = RUN.datasets[wildcards.dataset]
+    return [dataset.file, *([dataset.guide_table] if dataset.guide_table else [])]
+
+
+def dataset_row(wildcards):
+    """The row of the data-set table, as plain values, without the columns that change no cell."""
+    return RUN.datasets[wildcards.dataset].how_to_read
+
+
+rule harmonize:
+    input:
+        drop_of_dataset,
+    output:
+        "results/{dataset}/cells.h5ad",
+    log:
+        "logs/harmonize/{dataset}.log",
+    benchmark:
+        "results/benchmarks/harmonize/{dataset}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(16000),
+        runtime=doubling(60),
+    params:
+        code=code("harmonize.py"),
+        content=lambda wildcards: content_of_file(RUN.datasets[wildcards.dataset].guide_table),
+        dataset=dataset_row,
+        options=config["harmonize"],
+    script:
+        "../scripts/harmonize.py"
+
+
+rule card:
+    input:
+        "results/{dataset}/cells.h5ad",
+    output:
+        "results/{dataset}/card.json",
+    log:
+        "logs/card/{dataset}.log",
+    benchmark:
+        "results/benchmarks/card/{dataset}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(6000),
+        runtime=doubling(120),
+    params:
+        code=code("card.py"),
+        perturbation_kind=perturbation_kind_of_dataset,
+        minimum_reliability=config["card"]["minimum_reliability"],
+    script:
+        "../scripts/card.py"
+
+
+def gene_info_of_checkpoint(wildcards):
+    """The Ensembl identifiers of a checkpoint's genes; nothing for one without."""
+    name = wildcards.checkpoint
+    return f"resources/checkpoints/{name}/{GENE_INFO}" if GENE_INFO in files_of_checkpoint(name) else []
+
+
+rule align_vocabulary:
+    input:
+        cells="results/{dataset}/cells.h5ad",
+        vocabulary="resources/checkpoints/{checkpoint}/vocab.json",
+        gene_info=gene_info_of_checkpoint,
+    output:
+        "results/{dataset}/vocabulary/{checkpoint}.tsv",
+    log:
+        "logs/align_vocabulary/{dataset}.{checkpoint}.log",
+    benchmark:
+        "results/benchmarks/align_vocabulary/{dataset}.{checkpoint}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(2000),
+        runtime=doubling(10),
+    params:
+        code=code("align_vocabulary.py"),
+    script:
+        "../scripts/align_vocabulary.py"
+
+
+rule gene_embeddings:
+    input:
+        cells="results/{dataset}/cells.h5ad",
+        checkpoint=multiext("resources/checkpoints/{checkpoint}/", "best_model.pt", "args.json", "vocab.json"),
+        vocabulary="results/{dataset}/vocabulary/{checkpoint}.tsv",
+    output:
+        "results/{dataset}/vocabulary/{checkpoint}.embeddings.h5ad",
+    log:
+        "logs/gene_embeddings/{dataset}.{checkpoint}.log",
+    benchmark:
+        "results/benchmarks/gene_embeddings/{dataset}.{checkpoint}.tsv"
+    conda:
+        "../../envs/scgpt_cpu.yaml"
+    resources:
+        mem_mb=doubling(4000),
+        runtime=doubling(10),
+    params:
+        code=code("gene_embeddings.py"),
+    script:
+        "../scripts/gene_embeddings.py"
+
+
+def split_file(wildcards):
+    """The file of a fixed split; nothing for a split that is dealt here."""
+    return config["splits"]["files"].get(wildcards.split, {}).get(wildcards.dataset, [])
+
+
+def split_options(wildcards):
+    """What one split depends on beside the cells and its file. Running another fold changes no other."""
+    if wildcards.split in config["splits"]["files"]:
+        keys = ()
+    elif wildcards.split.startswith("gears"):
+        keys = ("minimum_cells",)
+    else:
+        keys = ("folds", "seed", "validation_share", "minimum_cells")
+    return {key: config["splits"][key] for key in keys}
+
+
+def series_of_dataset(wildcards):
+    """What random draws on a data set depend on: a new version of it is dealt and drawn as the last one was."""
+    return RUN.datasets[wildcards.dataset].series
+
+
+rule split:
+    input:
+        cells="results/{dataset}/cells.h5ad",
+        file=split_file,
+    output:
+        "results/{dataset}/{split}/split.tsv",
+    log:
+        "logs/split/{dataset}.{split}.log",
+    benchmark:
+        "results/benchmarks/split/{dataset}.{split}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(2000),
+        runtime=doubling(10),
+    params:
+        code=code("split.py"),
+        content=lambda wildcards: content_of_file(split_file(wildcards)),
+        options=split_options,
+        series=series_of_dataset,
+    script:
+        "../scripts/split.py"
+
+
+rule sample_controls:
+    input:
+        cells="results/{dataset}/cells.h5ad",
+        split="results/{dataset}/{split}/split.tsv",
+    output:
+        "results/{dataset}/{split}/controls.h5ad",
+    log:
+        "logs/sample_controls/{dataset}.{split}.log",
+    benchmark:
+        "results/benchmarks/sample_controls/{dataset}.{split}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(8000),
+        runtime=doubling(30),
+    params:
+        code=code("sample_controls.py"),
+        options=config["controls"],
+        series=series_of_dataset,
+    script:
+        "../scripts/sample_controls.py"

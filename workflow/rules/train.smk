@@ -1,0 +1,169 @@
+# Checkpoints that are made here, with random weights or pretrained, and fine-tuning.
+
+# FlashAttention brings PyTorch's CUDA build, which conda installs only where it finds an NVIDIA driver: jobs without a
+# GPU do without.
+SCGPT_ENVIRONMENT = "../../envs/scgpt.yaml" if config["hardware"]["gpu"] else "../../envs/scgpt_cpu.yaml"
+CENSUS_ENVIRONMENT = "../../envs/census.yaml" if config["hardware"]["gpu"] else "../../envs/census_cpu.yaml"
+
+# A parameter of these jobs: another device computes other numbers. A word, since Snakemake compares the values of a
+# job's parameters without their names, and True may be another one's.
+DEVICE = "gpu" if config["hardware"]["gpu"] else "cpu"
+
+
+def checkpoint_options(wildcards):
+    return config["checkpoints"][wildcards.checkpoint]
+
+
+rule initialize_checkpoint:
+    output:
+        multiext("resources/checkpoints/{checkpoint}/", "best_model.pt", "args.json", "vocab.json"),
+    log:
+        "logs/initialize_checkpoint/{checkpoint}.log",
+    benchmark:
+        "results/benchmarks/initialize_checkpoint/{checkpoint}.tsv"
+    wildcard_constraints:
+        checkpoint=names_pattern(checkpoints_from("random")),
+    conda:
+        "../../envs/scgpt_cpu.yaml"
+    resources:
+        mem_mb=doubling(4000),
+        runtime=doubling(10),
+    params:
+        code=code("initialize_checkpoint.py"),
+        options=checkpoint_options,
+    script:
+        "../scripts/initialize_checkpoint.py"
+
+
+def cells_to_pretrain_on(wildcards):
+    """The unperturbed cells that a checkpoint is pretrained on."""
+    name = config["checkpoints"][wildcards.checkpoint]["dataset"]
+    if RUN.datasets[name].address == GENERATED:
+        return f"resources/generated/{name}/atlas.h5ad"
+    return f"results/{name}/cells.h5ad"
+
+
+rule pretrain:
+    input:
+        cells_to_pretrain_on,
+    output:
+        multiext(
+            "resources/checkpoints/{checkpoint}/",
+            "best_model.pt",
+            "args.json",
+            "vocab.json",
+            "report.json",
+            "history.tsv",
+        ),
+    log:
+        "logs/pretrain/{checkpoint}.log",
+    benchmark:
+        "results/benchmarks/pretrain/{checkpoint}.tsv"
+    wildcard_constraints:
+        checkpoint=names_pattern(checkpoints_from("pretrain")),
+    priority: 10  # the longest jobs start first, so that others fill the cores beside them
+    conda:
+        SCGPT_ENVIRONMENT
+    threads: config["hardware"]["threads"]
+    resources:
+        gpu=config["hardware"]["gpu"],
+        nodes=1,
+        tasks_per_gpu=0,  # one task for all GPUs
+        mem_mb=doubling(16000 * max(1, config["hardware"]["gpu"])),
+        runtime=1440,  # also when it is tried again, since it resumes
+    params:
+        code=code("pretrain.py"),
+        device=DEVICE,
+        options=checkpoint_options,
+    script:
+        "../scripts/pretrain.py"
+
+
+rule pretrain_census:
+    output:
+        multiext(
+            "resources/checkpoints/{checkpoint}/",
+            "best_model.pt",
+            "args.json",
+            "vocab.json",
+            "report.json",
+            "history.tsv",
+        ),
+    log:
+        "logs/pretrain_census/{checkpoint}.log",
+    benchmark:
+        "results/benchmarks/pretrain_census/{checkpoint}.tsv"
+    wildcard_constraints:
+        checkpoint=names_pattern(checkpoints_from("census")),
+    conda:
+        CENSUS_ENVIRONMENT
+    threads: config["hardware"]["threads"]
+    resources:
+        gpu=config["hardware"]["gpu"],
+        nodes=1,
+        tasks_per_gpu=0,  # one task for all GPUs
+        mem_mb=doubling(64000),
+        runtime=10080,  # also when it is tried again, since it resumes
+    params:
+        code=code("pretrain_census.py"),
+        device=DEVICE,
+        options=checkpoint_options,
+    script:
+        "../scripts/pretrain_census.py"
+
+
+def checkpoint_of_method(wildcards):
+    """The three files of the checkpoint that a method starts from."""
+    name = config["methods"][wildcards.method]["checkpoint"]
+    return multiext(f"resources/checkpoints/{name}/", "best_model.pt", "args.json", "vocab.json")
+
+
+def vocabulary_of_method(wildcards):
+    """The data set's genes in the vocabulary of the method's checkpoint."""
+    name = config["methods"][wildcards.method]["checkpoint"]
+    return f"results/{wildcards.dataset}/vocabulary/{name}.tsv"
+
+
+def method_options(wildcards):
+    """Kind and options of a method: what its predictions depend on, beside the seed."""
+    options = config["methods"][wildcards.method]
+    return {key: value for key, value in options.items() if key != "seeds"}
+
+
+def training_options(wildcards):
+    """The same, without what concerns only the prediction that follows."""
+    return {key: value for key, value in method_options(wildcards).items() if key not in ("checkpoint", "genes_fed")}
+
+
+rule finetune:
+    input:
+        cells="results/{dataset}/cells.h5ad",
+        split="results/{dataset}/{split}/split.tsv",
+        checkpoint=checkpoint_of_method,
+        vocabulary=vocabulary_of_method,
+    output:
+        model="results/{dataset}/{split}/{method}/{seed}/model/model.pt",
+        report="results/{dataset}/{split}/{method}/{seed}/model/report.json",
+        history="results/{dataset}/{split}/{method}/{seed}/model/history.tsv",
+    log:
+        "logs/finetune/{dataset}.{split}.{method}.{seed}.log",
+    benchmark:
+        "results/benchmarks/finetune/{dataset}.{split}.{method}.{seed}.tsv"
+    wildcard_constraints:
+        method=names_pattern(methods_of(FINETUNED)),
+    priority: 10  # the longest jobs start first, so that others fill the cores beside them
+    conda:
+        SCGPT_ENVIRONMENT
+    threads: config["hardware"]["threads"]
+    resources:
+        gpu=config["hardware"]["gpu"],
+        nodes=1,
+        tasks_per_gpu=0,  # one task for all GPUs
+        mem_mb=doubling(16000 * max(1, config["hardware"]["gpu"])),
+        runtime=1440,  # also when it is tried again, since it resumes
+    params:
+        code=code("finetune.py"),
+        device=DEVICE,
+        options=training_options,
+    script:
+        "../scripts/finetune.py"
