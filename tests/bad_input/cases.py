@@ -46,6 +46,18 @@ def label(new):
     return h5ad("drop.h5ad", change)
 
 
+def contexts(column, values, cells=slice(None)):
+    """Other values in a column of the drop, in some of its cells; a list takes turns."""
+
+    def change(drop):
+        names = drop.obs_names[cells]
+        values_of = values * (len(names) // len(values)) if isinstance(values, list) else values
+        drop.obs[column] = drop.obs[column].astype(object)
+        drop.obs.loc[names, column] = values_of
+
+    return h5ad("drop.h5ad", change)
+
+
 def matrix(name, change):
     """Another X in the same file."""
     return h5ad(name, lambda cells: anndata.AnnData(change(cells.X), obs=cells.obs, var=cells.var))
@@ -178,6 +190,8 @@ TABLES = [
             ("format", "xlsx", "line 3 (drop), column 'format'", "'xlsx'", "h5ad"),
             ("values", "tpm", "column 'values'", "'tpm'", "counts, log1p"),
             ("perturbation_kind", "drug", "column 'perturbation_kind'", "'drug'", "knock-out"),
+            ("perturbation_kind", "mixed", "column 'direction_column'", "'an empty cell' with perturbation_kind 'mixed'", "a column of obs with down and up"),
+            ("direction_column", "way", "column 'direction_column'", "'way' with perturbation_kind 'interference'", "only there"),
             ("perturbation_column", "", "column 'perturbation_column'", "an empty cell", "a value"),
             ("control_label", "NT|", "column 'control_label'", "'NT|'", "none empty"),
             ("excluded_label", "doublet|NT", "column 'excluded_label'", "'NT', which control_label has too", "labels of other cells"),
@@ -205,6 +219,23 @@ TABLES = [
             ("above resources", {"name": "../x"}, "column 'name'", "'../x'", "letters, digits"),
         ]
     ),
+]  # fmt: skip
+
+CONTEXTS = [
+    (name, "harmonize contexts", fault, "drop.h5ad", where, found, expected)
+    for name, fault, where, found, expected in [
+        ("no column of contexts", h5ad("drop.h5ad", lambda cells: cells.obs.__delitem__("line")), "obs", "no column 'line' (columns: 'gene', 'way')", "the data-set table names"),
+        ("a cell without a context", contexts("line", None, slice(5, 8)), "obs['line'] of cell 'cell5'", "no value (3 such cells)", "a value for every cell"),
+        ("a context with the reserved name", contexts("line", ["all", "RPE1"]), "obs['line']", "the context 'all'", "not 'all'"),
+        ("a context that is a path", contexts("line", ["../x", "RPE1"]), "obs['line']", "the context '../x'", "without '@' and '/'"),
+        ("a context with the sign of labels", contexts("line", ["a@b", "RPE1"]), "obs['line']", "the context 'a@b'", "without '@' and '/'"),
+        ("two spellings of a context", contexts("line", ["K562", "k562"]), "obs['line']", "the contexts 'K562' and 'k562'", "one spelling"),
+        ("a context without controls", contexts("line", "HAP1", slice(30, 60)), "obs['line']", "30 cells of 'HAP1', but no control cell", "control cells in every context"),
+        ("a cell without a direction", contexts("way", "", slice(40, 42)), "obs['way'] of cell 'cell40'", "no value (2 such cells)", "a value for every cell"),
+        ("an unknown direction", contexts("way", "prime editing"), "obs['way'] of cell 'cell30'", "'prime editing' (180 such cells)", "down or CRISPRi"),
+        ("two directions of one condition", contexts("way", "up", slice(30, 40)),
+         "obs['way']", "'G0@K562' down in 10 cells and up in 5", "one direction of each perturbation"),
+    ]
 ]  # fmt: skip
 
 CELLS = [
@@ -253,7 +284,7 @@ CELLS = [
         ("numbers for labels", h5ad("drop.h5ad", lambda cells: cells.obs.__setitem__("gene", np.arange(210))),
          "obs['gene']", "no control", "'NT'"),
         ("another column", h5ad("drop.h5ad", lambda cells: cells.obs.rename(columns={"gene": "target"}, inplace=True)),
-         "obs", "no column 'gene' (columns: 'target')", "the perturbation of each cell"),
+         "obs", "no column 'gene' (columns: 'target', 'line', 'way')", "the perturbation of each cell"),
         ("NaN", value(np.nan), "X, gene 'G3', cell 'cell5'", "nan", "a finite value"),
         ("infinity", value(np.inf), "X, gene 'G3', cell 'cell5'", "inf", "a finite value"),
         ("negative counts", value(-1), "X, gene 'G3', cell 'cell5'", "-1", "a finite value of 0 or more"),
@@ -455,4 +486,15 @@ PREDICTIONS = [
     ]
 ]  # fmt: skip
 
-CASES = [*CONFIGURATION, *TABLES, *CELLS, *OWN_FILES, *VOCABULARY, *GENE_INFO, *CHECKPOINT, *SPLIT_FILE, *PREDICTIONS]
+CASES = [
+    *CONFIGURATION,
+    *TABLES,
+    *CELLS,
+    *CONTEXTS,
+    *OWN_FILES,
+    *VOCABULARY,
+    *GENE_INFO,
+    *CHECKPOINT,
+    *SPLIT_FILE,
+    *PREDICTIONS,
+]

@@ -104,6 +104,13 @@ JOBS = {
 JOBS["harmonize to variable genes"] = dataclasses.replace(
     JOBS["harmonize"], params={"dataset": _DATASET, "options": {**_HARMONIZING, "maximum_genes": 10}}
 )
+JOBS["harmonize contexts"] = dataclasses.replace(
+    JOBS["harmonize"],
+    params={
+        "dataset": {**_DATASET, "context_column": "line", "direction_column": "way", "perturbation_kind": "mixed"},
+        "options": _HARMONIZING,
+    },
+)
 for suffix in ("tsv", "csv", "json", "pkl", "txt"):
     JOBS[f"split from {suffix}"] = dataclasses.replace(
         JOBS["split"], input={**_CELLS, "file": f"split.{suffix}"}, output=["results/drop/fixed/split.tsv"]
@@ -111,7 +118,9 @@ for suffix in ("tsv", "csv", "json", "pkl", "txt"):
 
 
 def write(folder: Path) -> None:
-    """The study: six perturbations and a control of 30 cells each, 12 genes, raw counts; a tiny random checkpoint."""
+    """The study: six perturbations and a control of 30 cells each, half of them of another cell line, 12 genes,
+    raw counts; a tiny random checkpoint.
+    """
     write_table(folder / "drops.tsv", HEADER, [ROW])
     write_table(folder / "checkpoints.tsv", CHECKPOINT_HEADER, [])
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
@@ -119,7 +128,10 @@ def write(folder: Path) -> None:
     labels = np.repeat(["NT", *GENES[:6]], 30)
     drop = anndata.AnnData(
         sparse.csr_matrix(generator.poisson(3, size=(len(labels), len(GENES))).astype(np.float32)),
-        obs=pd.DataFrame({"gene": labels}, index=[f"cell{i}" for i in range(len(labels))]),
+        obs=pd.DataFrame(
+            {"gene": labels, "line": ["K562", "RPE1"] * (len(labels) // 2), "way": "CRISPRi"},
+            index=[f"cell{i}" for i in range(len(labels))],
+        ),
         var=pd.DataFrame(index=GENES),
     )
     drop.write_h5ad(folder / "drop.h5ad")

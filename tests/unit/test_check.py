@@ -84,6 +84,18 @@ def test_it_says_what_is_understood_and_what_comes_next(folder, capsys):
     assert {path.name for path in folder.iterdir()} == {"config", "drop.h5ad"}  # nothing was copied or written
 
 
+def test_it_names_contexts_and_directions(capsys):
+    assert answer(capsys)["contexts"] == "one (the row names no column)"
+    assert answer(capsys)["directions"] == "210 cells down, by interference"
+    drop = anndata.read_h5ad("drop.h5ad")
+    drop.obs["line"], drop.obs["way"] = ["K562", "RPE1"] * 135, ["up", "down"] * 135
+    drop.write_h5ad("drop.h5ad")
+    write_row(context_column="line", perturbation_kind="mixed", direction_column="way")
+    said = answer(capsys)
+    assert said["contexts"] == "2 in 'line': K562, RPE1"
+    assert said["directions"] == "105 cells down, 105 cells up, in 'way'"
+
+
 def test_the_next_commands_make_a_valid_configuration(folder, capsys):
     for name in ("papalexi.yaml", "checkpoints.tsv", "anchors.tsv"):
         (folder / "config" / name).write_text((LIBRARY.parents[1] / "config" / name).read_text())

@@ -25,7 +25,13 @@ LABELS = np.array(["NT", "G0", "G1"] * 30)
 COUNTS = np.random.default_rng(0).poisson(2, (90, 8)) + np.eye(8, dtype=int)[np.arange(90) % 8]
 NAMED = {"perturbation_column": "gene", "control_label": "NT", "batch_column": "lane"}
 ROW = Dataset(
-    name="drop", address="drop", format="h5ad", values="counts", target_sum=100.0, perturbation_kind="mixed", **NAMED
+    name="drop",
+    address="drop",
+    format="h5ad",
+    values="counts",
+    target_sum=100.0,
+    perturbation_kind="activation",
+    **NAMED,
 )
 
 

@@ -93,7 +93,7 @@ def test_annotations_have_the_contracts_names(drop):
     assert result.obs["perturbation"].value_counts().to_dict() == {"control": 8, "STAT1": 4, "FOS+JUN": 4, "MYC": 4}
     assert list(result.obs["batch"][:2]) == ["l1", "l2"]
     assert set(result.obs["cell_type"]) == {"K562"}
-    assert list(result.obs) == ["perturbation", "batch", "cell_type", "n_counts"]
+    assert list(result.obs) == ["perturbation", "direction", "context", "batch", "cell_type", "n_counts"]
 
 
 @pytest.mark.parametrize("maximum_genes", [None, 2])
@@ -558,3 +558,46 @@ def test_a_drop_with_nothing_to_learn_from_is_refused(drop):
     drop.X[:8] = 0
     with pytest.raises(InputError, match="no control cell with any count"):
         run(drop)
+
+
+def in_contexts(drop):
+    """The drop with a context and a direction for every other cell: a target that goes up here and down there."""
+    drop.obs["line"] = ["K562", "RPE1"] * 10
+    drop.obs["way"] = ["CRISPRa", "knock-down"] * 10
+    return replace(ROW, context_column="line", perturbation_kind="mixed", direction_column="way")
+
+
+def test_without_a_column_of_contexts_there_is_one_and_the_kind_says_the_direction(drop):
+    obs = run(drop).obs
+    assert set(obs["context"]) == {"all"}
+    assert set(zip(obs["perturbation"], obs["direction"], strict=True)) == {
+        ("control", "none"), ("STAT1", "down"), ("FOS+JUN", "down"), ("MYC", "down")
+    }  # fmt: skip
+    assert set(run(drop, replace(ROW, perturbation_kind="activation")).obs["direction"]) == {"none", "up"}
+
+
+def test_the_direction_of_mixed_kinds_is_that_of_each_cell_whatever_controls_say(drop):
+    row = in_contexts(drop)
+    drop.obs.loc[drop.obs["label"] == "ctrl", "way"] = None
+    obs = run(drop, row).obs
+    perturbed = obs[obs["perturbation"] != "control"]
+    assert set(zip(perturbed["context"], perturbed["direction"], strict=True)) == {("K562", "up"), ("RPE1", "down")}
+    assert set(obs["direction"][obs["perturbation"] == "control"]) == {"none"}
+
+
+def test_too_few_cells_are_those_of_a_condition(drop):
+    row = in_contexts(drop)
+    drop.obs.loc["c8", "line"] = "RPE1"  # STAT1: one cell in K562, three in RPE1
+    drop.obs.loc["c8", "way"] = "down"
+    result = run(drop, row)
+    assert list(result.uns["harmonized"]["dropped_perturbations"]) == ["STAT1@K562"]
+    assert list(result.uns["harmonized"]["contexts"]) == ["K562", "RPE1"]
+    assert result.uns["harmonized"]["n_perturbations"] == 3
+    assert result.obs["perturbation"].value_counts()["STAT1"] == 3
+
+
+def test_the_real_perturbench_file_has_a_context_for_each_of_its_data_sets(mirror):
+    row = DATASETS["perturbench_devel"]
+    obs = harmonize(read(mirror / "perturbench_devel" / "devel.h5ad", row), row, minimum_cells=10).obs
+    found = set(zip(obs["context"], obs["direction"], strict=True))
+    assert found == {("norman19", "up"), ("norman19", "none"), ("mcfaline23", "down"), ("mcfaline23", "none")}

@@ -13,7 +13,8 @@ import pandas as pd
 from scgpt_bench.configuration import judged_kind
 from scgpt_bench.data import splits
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.harmonize import batches_without_controls, check_groups, evidence_of_values, understand
+from scgpt_bench.data.conditions import codes_of, rows_of
+from scgpt_bench.data.harmonize import batches_without_controls, check_groups, evidence_of_values, too_few, understand
 from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of
 from scgpt_bench.data.tenx import READER_NOTES
 from scgpt_bench.errors import InputError
@@ -60,10 +61,11 @@ def describe(
     minimum_cells = config["harmonize"]["minimum_cells"]
     number = obs["perturbation"].value_counts()
     cells = number.drop(CONTROL)
-    few = cells.index[cells < minimum_cells]
+    of_conditions = {condition: len(rows) for condition, rows in rows_of(obs).items()}
+    few = too_few(of_conditions, minimum_cells)
     targets = sorted({gene for name in cells.index for gene in genes_of(name)})
-    used = obs[~obs["perturbation"].isin(few)]
-    check_groups(used["perturbation"], number, minimum_cells, dataset, source)
+    used = obs[codes_of(obs, few) < 0]
+    check_groups(used, of_conditions, minimum_cells, dataset, source)
     lines = {
         "file": str(source),
         "format": dataset.format,
@@ -76,11 +78,14 @@ def describe(
         + ", ".join(cells.index[:5]),
         "combinations": f"{sum(JOINED_BY in name for name in cells.index):,}"
         + ("" if dataset.combination_separator else " (the row names no separator)"),
-        "too few cells": f"{len(few):,} perturbations of fewer than {minimum_cells} cells, left out: {_some(few)}"
+        "directions": _directions(obs, dataset),
+        "too few cells": f"{len(few):,} perturbations of fewer than {minimum_cells} cells, left out: "
+        + _some(condition.label for condition in few)
         if len(few)
         else f"no perturbation has fewer than {minimum_cells}",
         "targets": f"{sum(gene in understood.symbols for gene in targets):,} of {len(targets):,} are measured genes",
         "guides": _guides(obs, dataset),
+        "contexts": _groups(obs, "context", dataset.context_column),
         "batches": _groups(obs, "batch", dataset.batch_column),
         "cell types": _groups(obs, "cell_type", dataset.cell_type_column),
         "known to scGPT": _published(understood.symbols, targets),
@@ -123,6 +128,12 @@ def _reader_notes(notes: dict[str, Any], n_read: int) -> dict[str, str]:
             by = f" ({umis} UMIs or more, and {share:.0%} or more of the cell's guide UMIs)"
         lines["guide calls"] = f"{n_read:,} of {total:,} cells have a guide{by}; {without:,} without one left out"
     return lines | {name.replace("_", " "): str(value) for name, value in notes.items()}
+
+
+def _directions(obs: pd.DataFrame, dataset: Dataset) -> str:
+    directions = obs["direction"][obs["perturbation"] != CONTROL].value_counts().sort_index()
+    of = f"in {dataset.direction_column!r}" if dataset.direction_column else f"by {dataset.perturbation_kind}"
+    return ", ".join(f"{_cells(number)} {direction}" for direction, number in directions.items()) + f", {of}"
 
 
 def _guides(obs: pd.DataFrame, dataset: Dataset) -> str:

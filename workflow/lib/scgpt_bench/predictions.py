@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scgpt_bench.data.conditions import rows_of, table_of
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
@@ -72,13 +73,13 @@ def shifted_controls(
     -------
     float32 [drawn cells x genes], in the order of ``controls``.
     """
-    rows_of = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
-    if set(rows_of) != set(perturbations):
-        different = sorted(set(rows_of) ^ set(perturbations))[0]
+    rows_of_name = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
+    if set(rows_of_name) != set(perturbations):
+        different = sorted(set(rows_of_name) ^ set(perturbations))[0]
         raise InputError("controls.h5ad", "obs['perturbation']", f"a difference in {different!r}", "test perturbations")
     cells, weights = np.empty(controls.shape, dtype=np.float32), controls.obs["weight"].to_numpy()
     for perturbation, control_mean, shift in zip(perturbations, control_means, shifts, strict=True):
-        rows = rows_of[perturbation]
+        rows = rows_of_name[perturbation]
         cells[rows] = anchored_cells(controls.X[rows], weights[rows], control_mean, shift)
     return cells
 
@@ -114,11 +115,10 @@ def write_predictions(
 
 
 def mean_cell_obs(obs: pd.DataFrame) -> pd.DataFrame:
-    """The ``obs`` of predictions that hold one mean cell per perturbation, in the order of names."""
-    n_cells = obs["perturbation"].astype(str).value_counts().sort_index()
-    cells = [f"mean of {number} control cells" for number in n_cells]
-    columns = {"perturbation": n_cells.index, "control_cell": cells, "weight": 1.0}
-    return pd.DataFrame(columns, index=n_cells.index.to_numpy())
+    """Make the ``obs`` of predictions that hold one mean cell per condition, in the order of conditions."""
+    rows = rows_of(obs)
+    cells = [f"mean of {len(own)} control cells" for own in rows.values()]
+    return table_of([*rows]).assign(control_cell=cells, weight=1.0)
 
 
 def method_of(adata: anndata.AnnData) -> dict[str, Any]:

@@ -31,7 +31,14 @@ FORMATS = {  # and the suffix of their files
 }
 STATUSES = ("tried", UNVERIFIED)
 VALUES = ("counts", "log1p")
-PERTURBATION_KINDS = ("knock-out", "interference", "activation", "mixed")
+MIXED = "mixed"
+DIRECTION_OF_KIND = {"knock-out": "down", "interference": "down", "activation": "up"}
+PERTURBATION_KINDS = (*DIRECTION_OF_KIND, MIXED)
+# What a direction_column may say, in any case and without hyphens, underscores and spaces.
+DIRECTIONS = {
+    **dict.fromkeys(("down", "interference", "knockdown", "knockout", "crispri", "crisprko"), "down"),
+    **dict.fromkeys(("up", "activation", "overexpression", "crispra"), "up"),
+}
 CHECKPOINT_FILES = ("best_model.pt", "args.json", "vocab.json")
 GENE_INFO = "gene_info.csv"  # the Ensembl identifiers of the symbols; a checkpoint may come without
 FOLDER = "folder"
@@ -85,8 +92,12 @@ class Dataset:
     guide_prefix, guide_suffix
         Regular expressions of what a guide's name has before and after its gene, such as ``sg`` and ``_\\d+$``. They
         are cut from each part of a combination.
+    context_column
+        Column of ``obs`` with what are different experiments in one: cell line, donor, or data set of a joined one.
     perturbation_kind
         ``knock-out``, ``interference``, ``activation``, or ``mixed`` where one file holds several kinds.
+    direction_column
+        Column of ``obs`` with the direction of each cell's perturbation (:data:`DIRECTIONS`), where kinds are mixed.
     status
         ``tried``, or ``unverified``: the row was written from what others report, and never run.
     """
@@ -108,6 +119,8 @@ class Dataset:
     guide_table: str | None = None
     batch_column: str | None = None
     cell_type_column: str | None = None
+    context_column: str | None = None
+    direction_column: str | None = None
     guide_column: str | None = None
     gene_symbol_column: str | None = None
     combination_separator: str | None = None
@@ -229,6 +242,12 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
             "guide_suffix": _regular_expression(row, "guide_suffix"),
         }
         dataset = Dataset(**cells)
+        if (dataset.perturbation_kind == MIXED) != bool(dataset.direction_column):
+            found = (
+                f"{dataset.direction_column or 'an empty cell'!r} with perturbation_kind {dataset.perturbation_kind!r}"
+            )
+            expected = f"a column of obs with down and up where the kind is {MIXED!r}, and only there"
+            raise row.error("direction_column", found, expected)
         both = sorted({*dataset.control_labels} & {*dataset.excluded_labels})
         if both:
             raise row.error("excluded_label", f"{both[0]!r}, which control_label has too", "labels of other cells")

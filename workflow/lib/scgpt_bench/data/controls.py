@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scgpt_bench.data.conditions import Condition
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import add_rows, row_chunks
 from scgpt_bench.data.on_disk import rows as rows_of_cells
@@ -65,7 +66,9 @@ def draw_controls(
         wanted = _largest_remainder(numbers.loc[perturbation], per_perturbation)
         of_types = []
         for cell_type, number in wanted[wanted > 0].items():
-            random = random_generator(seed, "controls", dataset, split_name, perturbation, cell_type)
+            random = random_generator(
+                seed, "controls", dataset, split_name, *Condition(perturbation).drawn_for, cell_type
+            )
             of_types.append(_systematic_draw(pools[cell_type], number, random))
         own = pd.concat(of_types)
         weight = type_weights(own["cell_type"], numbers.loc[perturbation])

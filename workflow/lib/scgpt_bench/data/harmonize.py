@@ -18,7 +18,8 @@ import pandas as pd
 from scipy import sparse
 
 from scgpt_bench.data import symbols as names_of_genes
-from scgpt_bench.data.catalogue import Dataset
+from scgpt_bench.data.catalogue import DIRECTION_OF_KIND, DIRECTIONS, Dataset
+from scgpt_bench.data.conditions import CONTEXT, IN, Condition, codes_of, conditions_of, contexts_of, rows_of
 from scgpt_bench.data.feature_types import gene_expression
 from scgpt_bench.data.means import FEWEST
 from scgpt_bench.data.names import (
@@ -48,7 +49,8 @@ class Understood:
     Attributes
     ----------
     obs
-        ``perturbation``, ``batch``, ``cell_type`` and, where known, ``guide``: strings, one row per cell of the file.
+        ``perturbation``, ``direction`` (``down``, ``up``; ``none`` of controls), ``context``, ``batch``, ``cell_type``
+        and, where known, ``guide``: strings, one row per cell of the file.
     symbols
         The name of each gene, every one once.
     gene_ids
@@ -88,7 +90,7 @@ def harmonize(
     adata
         cells x genes as a reader gives it; X dense or sparse, holding what ``dataset.values`` says. Not changed.
     minimum_cells
-        Perturbations with fewer cells are dropped and listed.
+        Conditions with fewer cells are dropped and listed.
     maximum_genes
         Keep the genes with the highest dispersion among control cells (so that nothing is chosen by how perturbed
         cells respond), and every measured target in addition.
@@ -99,15 +101,15 @@ def harmonize(
     -------
     cells x genes. X: CSR float32, log1p of counts scaled to ``dataset.target_sum`` per cell over all genes of the
     file. layers["counts"]: CSR float32, where the file holds counts. var_names: unique gene symbols; var["gene_id"]:
-    their Ensembl identifiers, where the file has them. obs: categorical ``perturbation``, ``batch``,
-    ``cell_type`` and, where known, ``guide``; ``n_counts``, the sum over all genes of the file, where it holds
-    counts. uns["harmonized"]: what was understood, kept, dropped and repaired.
+    their Ensembl identifiers, where the file has them. obs: categorical ``perturbation``, ``direction``, ``context``,
+    ``batch``, ``cell_type`` and, where known, ``guide``; ``n_counts``, the sum over all genes of the file, where it
+    holds counts. uns["harmonized"]: what was understood, kept, dropped and repaired.
 
     Raises
     ------
     InputError
-        For a file that is empty, lacks a stated column or all control cells, has a label, gene name or value that
-        cannot be used, or values that are not what the row says.
+        For a file that is empty, lacks a stated column or all control cells of a context, has a label, gene name or
+        value that cannot be used, or values that are not what the row says.
     """
     harmonized = _Harmonized(adata, dataset, minimum_cells, maximum_genes, source or dataset.address)
     parts = [*harmonized.chunks()]
@@ -157,11 +159,15 @@ class _Harmonized:
         if empty.any():
             repairs.append(f"{empty.sum()} cells without any count dropped")
         usable = understood.kept & values.filled
-        number = pd.Series(usable, dtype=int).groupby(obs["perturbation"].to_numpy()).sum()
-        number = number[number.index.isin(obs["perturbation"][understood.kept])]
-        kept_names = number.index[(number >= minimum_cells) | (number.index == CONTROL)]
-        self._kept = usable & obs["perturbation"].isin(kept_names).to_numpy()
-        check_groups(obs["perturbation"][self._kept], number, minimum_cells, dataset, source)
+        number = {
+            condition: int(usable[rows].sum())
+            for condition, rows in rows_of(obs).items()
+            if understood.kept[rows].any()
+        }
+        few = too_few(number, minimum_cells)
+        self._kept = usable & (codes_of(obs, few) < 0)
+        check_groups(obs[self._kept], number, minimum_cells, dataset, source)
+        kept_names = sorted({condition.perturbation for condition in conditions_of(obs[self._kept])})
 
         self.obs = pd.DataFrame({name: pd.Categorical(obs[name][self._kept]) for name in obs}, index=cells[self._kept])
         if dataset.values == "counts":
@@ -184,7 +190,8 @@ class _Harmonized:
             "n_cells_read": adata.n_obs,
             "n_genes_read": len(understood.symbols),
             "n_controls": int((self.obs["perturbation"] == CONTROL).sum()),
-            "n_perturbations": len(kept_names) - 1,
+            "contexts": _array(contexts_of(self.obs)),
+            "n_perturbations": len(kept_names),
             "n_combinations": sum(JOINED_BY in name for name in kept_names),
             "genes": selection,
             "gene_ids_from": _array(understood.gene_ids_from),
@@ -192,7 +199,7 @@ class _Harmonized:
             "targets_measured": _array(gene for gene in targets if gene in self.var.index),
             "targets_not_measured": _array(gene for gene in targets if gene not in self.var.index),
             "minimum_cells": minimum_cells,
-            "dropped_perturbations": _array(number.index.difference(kept_names)),
+            "dropped_perturbations": _array(condition.label for condition in few),
             "repairs": _array(repairs),
             "problems": _array(problems),
             "read": dict(adata.uns.get(READER_NOTES, {})),
@@ -264,7 +271,11 @@ def understand(adata: anndata.AnnData, dataset: Dataset, source: str | Path) -> 
         raise InputError(source, where, found, "one spelling if they are one gene, other names if they are two")
     problems += _targets_named_like_controls(targets, dataset)
     guides = _guides(adata, dataset, labels, names, kept, source, repairs)
-    columns = {"perturbation": names.to_numpy()}
+    columns = {
+        "perturbation": names.to_numpy(),
+        "direction": _directions(adata, dataset, (names == CONTROL).to_numpy(), kept, source),
+        "context": _contexts(adata, dataset, kept, source),
+    }
     for name, column in {"batch": dataset.batch_column, "cell_type": dataset.cell_type_column}.items():
         columns[name] = (
             _complete(adata, column, kept, source) if column else np.full(adata.n_obs, UNSTATED, dtype=object)
@@ -274,6 +285,7 @@ def understand(adata: anndata.AnnData, dataset: Dataset, source: str | Path) -> 
     obs = pd.DataFrame(columns, dtype=object)
     if not (obs["perturbation"][kept] == CONTROL).any():
         raise InputError(source, where, "no control cell with a guide", "control cells with a non-targeting guide")
+    _check_directions(obs[kept], dataset, source)
     unassigned = [label for label in dataset.control_labels if names_of_genes.is_unassigned(label)]
     if unassigned and labels.astype(str).str.strip().isin(unassigned).any():
         problems.append(f"cells labelled {unassigned[0]!r} count as controls: nobody knows which guide they carry")
@@ -421,6 +433,53 @@ def _guides(
         repairs.append(f"{lost.sum()} cells labelled as control without a guide left out: they are unassigned")
         kept &= ~lost
     return _complete(adata, dataset.guide_column, kept, source)
+
+
+def _directions(
+    adata: anndata.AnnData, dataset: Dataset, is_control: np.ndarray, kept: np.ndarray, source: str | Path
+) -> np.ndarray:
+    """The direction of each cell's perturbation: ``down``, ``up``, or ``none`` of a control cell."""
+    if not dataset.direction_column:
+        return np.where(is_control, "none", DIRECTION_OF_KIND[dataset.perturbation_kind])
+    perturbed = kept & ~is_control
+    stated = pd.Series(_complete(adata, dataset.direction_column, perturbed, source))
+    words = {word: DIRECTIONS.get(re.sub(r"[-_ ]", "", word).casefold()) for word in stated.unique()}
+    unknown = stated.map(words).isna().to_numpy() & perturbed
+    if unknown.any():
+        first = unknown.argmax()
+        where = f"obs[{dataset.direction_column!r}] of cell {adata.obs_names[first]!r}"
+        found = f"{stated[first]!r} ({unknown.sum()} such cells)"
+        raise InputError(source, where, found, "a direction, such as down or CRISPRi, up or CRISPRa")
+    return np.where(is_control, "none", stated.map(words).to_numpy())
+
+
+def _check_directions(obs: pd.DataFrame, dataset: Dataset, source: str | Path) -> None:
+    """Refuse a condition whose targets go down in some cells and up in others: its mean would be of neither."""
+    if not dataset.direction_column:
+        return
+    for condition, rows in rows_of(obs).items():
+        numbers = obs["direction"].iloc[rows].value_counts().sort_index()
+        if len(numbers) > 1:
+            found = f"{condition.label!r} down in {numbers['down']} cells and up in {numbers['up']}"
+            expected = "one direction of each perturbation, or a context_column that sets them apart"
+            raise InputError(source, f"obs[{dataset.direction_column!r}]", found, expected)
+
+
+def _contexts(adata: anndata.AnnData, dataset: Dataset, kept: np.ndarray, source: str | Path) -> np.ndarray:
+    """The context of each cell."""
+    if not dataset.context_column:
+        return np.full(adata.n_obs, CONTEXT, dtype=object)
+    contexts = pd.Series(_complete(adata, dataset.context_column, kept, source)).str.strip().to_numpy(dtype=object)
+    where, named = f"obs[{dataset.context_column!r}]", set(contexts[kept])
+    for context in sorted(named):
+        if context.casefold() == CONTEXT or IN in context or "/" in context:
+            expected = f"a name of the context, not {CONTEXT!r}, without {IN!r} and '/'"
+            raise InputError(source, where, f"the context {context!r}", expected)
+    pairs = names_of_genes.same_but_for_case(named)
+    if pairs:
+        found = f"the contexts {pairs[0][0]!r} and {pairs[0][1]!r}"
+        raise InputError(source, where, found, "one spelling if they are one context, other names if they are two")
+    return contexts
 
 
 def batches_without_controls(obs: pd.DataFrame) -> list[str]:
@@ -657,28 +716,41 @@ def _tidy(matrix: sparse.csr_matrix | np.ndarray, genes: np.ndarray) -> sparse.c
     return matrix
 
 
-def check_groups(names: pd.Series, number: pd.Series, minimum_cells: int, dataset: Dataset, source: str | Path) -> None:
-    """Refuse a drop of which no perturbation, or no control cell, is left.
+def too_few(number: Mapping[Condition, int], minimum_cells: int) -> list[Condition]:
+    """List the conditions with fewer cells than ``minimum_cells``, sorted; controls are always enough."""
+    return sorted(c for c, n_cells in number.items() if n_cells < minimum_cells and c.perturbation != CONTROL)
+
+
+def check_groups(
+    obs: pd.DataFrame, number: Mapping[Condition, int], minimum_cells: int, dataset: Dataset, source: str | Path
+) -> None:
+    """Refuse a drop of which no perturbation is left, or no control cell in one of its contexts.
 
     Parameters
     ----------
-    names
-        The perturbation of each cell that is left.
+    obs
+        ``perturbation`` and ``context`` of each cell that is left.
     number
-        Cells of each perturbation in the file, by its name.
+        Cells of each condition in the file, controls included.
 
     Raises
     ------
     InputError
         Saying how many perturbations there are in the file, and the cells of the largest.
     """
-    if not (names == CONTROL).any():
+    is_control = obs["perturbation"] == CONTROL
+    if not is_control.any():
         raise InputError(source, "X", "no control cell with any count", "control cells")
-    if (names == CONTROL).all():
-        largest = number.drop(CONTROL).max() if len(number) > 1 else 0
+    if is_control.all():
+        n_cells = [n_cells for condition, n_cells in number.items() if condition.perturbation != CONTROL]
+        n_perturbations = len({condition.perturbation for condition in number} - {CONTROL})
         expected = f"a perturbation with at least {minimum_cells} cells (minimum_cells)"
-        found = f"{len(number) - 1} perturbations of at most {largest} cells"
+        found = f"{n_perturbations} perturbations of at most {max(n_cells, default=0)} cells"
         raise InputError(source, f"obs[{dataset.perturbation_column!r}]", found, expected)
+    without = sorted(set(obs["context"]) - set(obs["context"][is_control]))
+    if without:
+        found = f"{(obs['context'] == without[0]).sum()} cells of {without[0]!r}, but no control cell"
+        raise InputError(source, f"obs[{dataset.context_column!r}]", found, "control cells in every context")
 
 
 def _check_dispersion(values: _Values, source: str | Path) -> None:

@@ -53,8 +53,8 @@ def read(path: str | Path, dataset: Dataset, **options) -> anndata.AnnData:
         raise InputError(path, f"options of data set {dataset.name!r}", ", ".join(map(repr, unknown)), expected)
     if Path(path).exists():
         containers.check(path, dataset.format)
-    named = (dataset.perturbation_column, dataset.batch_column, dataset.cell_type_column, dataset.guide_column)
-    columns = {column for column in (*named, dataset.gene_symbol_column, *FEATURE_TYPE_COLUMNS) if column}
+    named = {value for field, value in dataset.row.items() if field.endswith("_column") and value}
+    columns = named | {*FEATURE_TYPE_COLUMNS}
     reader = READERS[dataset.format]
     options = {**options, "guide_table": dataset.guide_table, "columns": columns}
     return reader(Path(path), **{option: options[option] for option in _options(reader) if option in options})

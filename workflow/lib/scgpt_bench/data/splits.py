@@ -31,7 +31,7 @@ GEARS_LABELS = Dataset(
     target_sum=1.0,
     perturbation_column="condition",
     control_label="ctrl",
-    perturbation_kind="mixed",
+    perturbation_kind="activation",
     combination_separator="+",
 )
 

@@ -1,0 +1,84 @@
+"""The condition, a perturbation in a context: the unit of every table and matrix from split.tsv on.
+
+A table (the split, ``obs`` of cells, controls or predictions) names it in two columns, ``perturbation`` and
+``context``. A table without the second has one context, ``all``. Nothing is read from a joined name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scgpt_bench.data.names import CONTROL, UNSTATED, genes_of
+
+CONTEXT = UNSTATED  # the one context where none is declared; no declared one has this name
+COLUMNS = ["perturbation", "context"]
+IN = "@"  # of labels; no declared context contains it
+
+
+class Condition(NamedTuple):
+    """A perturbation in a context; ``control`` in a context is what its conditions are compared with."""
+
+    perturbation: str
+    context: str = CONTEXT
+
+    @property
+    def label(self) -> str:
+        """Name it for people, and as an index: ``STAT1``, or ``STAT1@K562`` where contexts are declared."""
+        return self.perturbation if self.context == CONTEXT else f"{self.perturbation}{IN}{self.context}"
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """The genes targeted, sorted; none for ``control``."""
+        return genes_of(self.perturbation)
+
+    @property
+    def drawn_for(self) -> tuple[str, ...]:
+        """Names of its random draws (:mod:`scgpt_bench.seeding`): the context only where it is declared."""
+        return (self.perturbation,) if self.context == CONTEXT else tuple(self)
+
+    @property
+    def control(self) -> Condition:
+        """The control of its context."""
+        return Condition(CONTROL, self.context)
+
+
+def conditions_of(table: pd.DataFrame, role: str | None = None) -> list[Condition]:
+    """List the conditions of a table, sorted, without controls; with ``role``, those of a split that have it."""
+    chosen = table if role is None else table[table["role"] == role]
+    return [condition for condition in rows_of(chosen) if condition.perturbation != CONTROL]
+
+
+def contexts_of(table: pd.DataFrame) -> list[str]:
+    """List the contexts of a table, sorted."""
+    return sorted(_column(table, "context").unique())
+
+
+def rows_of(table: pd.DataFrame) -> dict[Condition, np.ndarray]:
+    """Find the rows of each condition, controls included: positions in ascending order; conditions are sorted."""
+    columns = pd.DataFrame({name: pd.Categorical(_column(table, name)) for name in COLUMNS})
+    groups = columns.groupby(COLUMNS, observed=True).indices
+    return {Condition(*map(str, names)): groups[names] for names in sorted(groups)}
+
+
+def codes_of(table: pd.DataFrame, conditions: Sequence[Condition]) -> np.ndarray:
+    """Position in ``conditions`` of each row's condition, int64 [rows]; -1 for any other."""
+    codes, rows = np.full(len(table), -1), rows_of(table)
+    for code, condition in enumerate(conditions):
+        codes[rows.get(condition, [])] = code
+    return codes
+
+
+def table_of(conditions: Sequence[Condition]) -> pd.DataFrame:
+    """Make the columns ``perturbation`` and ``context`` of some conditions, indexed by their labels."""
+    index = pd.Index([condition.label for condition in conditions], dtype=object)
+    return pd.DataFrame([*conditions], columns=COLUMNS, index=index, dtype=object)
+
+
+def _column(table: pd.DataFrame, name: str) -> pd.Series:
+    if name == "context" and name not in table:
+        return pd.Series(CONTEXT, index=table.index, dtype=object)
+    return table[name].astype(str)
