@@ -1,5 +1,7 @@
 """Output files are whole or absent."""
 
+import multiprocessing
+
 import anndata
 import h5py
 import numpy as np
@@ -74,7 +76,7 @@ def test_sha256_is_the_standard_one(tmp_path):
 
 
 def test_a_remembered_checksum_follows_the_content_and_not_the_time(tmp_path):
-    drop, memory = tmp_path / "drop.h5ad", tmp_path / "checksums.json"
+    drop, memory = tmp_path / "drop.h5ad", tmp_path / "checksums"
     drop.write_text("cells")
     first = remembered_sha256(drop, memory)
     assert first == sha256(drop)
@@ -85,12 +87,26 @@ def test_a_remembered_checksum_follows_the_content_and_not_the_time(tmp_path):
 
 
 def test_a_drop_that_is_gone_is_remembered_and_an_unknown_one_is_not(tmp_path):
-    drop, memory = tmp_path / "drop.h5ad", tmp_path / "checksums.json"
+    drop, memory = tmp_path / "drop.h5ad", tmp_path / "checksums"
     drop.write_text("cells")
     first = remembered_sha256(drop, memory)
     drop.unlink()
     assert remembered_sha256(drop, memory) == first
     assert remembered_sha256(tmp_path / "other", memory) is None
+
+
+def test_many_processes_may_ask_for_checksums_at_once(tmp_path):
+    """As jobs on a cluster do when they read the workflow: none fails, and nothing that one has read is forgotten."""
+    memory, drops = tmp_path / "checksums", [tmp_path / f"drop{number}.h5ad" for number in range(8)]
+    for drop in drops:
+        drop.write_text(drop.name)
+    asked = [(drop, memory) for drop in drops * 40]
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        sums = pool.starmap(remembered_sha256, asked, chunksize=1)
+    assert sums == [sha256(drop) for drop in drops] * 40
+    for drop in drops:
+        drop.unlink()
+    assert [remembered_sha256(drop, memory) for drop in drops] == sums[: len(drops)]
 
 
 @pytest.mark.parametrize("group", ["uns", "uns/inner", "/"])

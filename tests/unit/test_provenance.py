@@ -68,7 +68,7 @@ def test_device_and_versions_are_those_that_scgpts_predictions_state(tmp_path):
 
 def test_a_folder_of_the_users_has_the_checksum_that_its_fetching_follows(run):
     (listed,) = provenance.checksums(["run"])
-    assert listed == {"path": "run", "sha256": remembered_sha256("run", "checksums.json")}
+    assert listed == {"path": "run", "sha256": remembered_sha256("run", "checksums")}
     own = document(own_files=provenance.checksums(["run", "run/filtered/calls.csv"]))
     verification.repeat(own, run, run / "scratch")
     assert (run / "scratch" / "run" / "filtered" / "calls.csv").read_text() == "calls.csv"

@@ -118,7 +118,7 @@ def content_of_file(path, files_of=None):
     Snakemake notices a file that is newer than the results made from it; one that takes the place of another with its
     old time (`mv`, `rsync -t`) only differs by content. It is read again only where its size or time has changed.
     """
-    return remembered_sha256(path, "resources/checksums.json", files_of) if path else None
+    return remembered_sha256(path, "resources/checksums", files_of) if path else None
 
 
 def perturbation_kind_of_dataset(wildcards):

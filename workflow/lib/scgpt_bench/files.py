@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -254,13 +255,15 @@ def matrix_sha256(matrix: sparse.csr_matrix) -> str:
 def remembered_sha256(
     path: str | Path, memory: str | Path, files_of: Callable[[str | Path], list[Path]] | None = None
 ) -> str | None:
-    """:func:`content_sha256`, read again only if size or time changed since it was last asked.
+    """Return :func:`content_sha256`, read again only if size or time changed since it was last asked.
+
+    Safe when many processes ask at once, as the jobs of a cluster do: each path has a record of its own, which is
+    replaced whole.
 
     Parameters
     ----------
     memory
-        A JSON file, written when something new was read. A path that is gone keeps what is remembered of it: results
-        made from it stay valid.
+        The folder of the records. A path that is gone keeps its record: results made from it stay valid.
     files_of
         Which files of ``path`` count; all of them unless given.
 
@@ -268,14 +271,14 @@ def remembered_sha256(
     -------
     None for a path that neither exists nor is remembered.
     """
-    memory = Path(memory)
-    known = json.loads(memory.read_text()) if memory.is_file() else {}
-    key, found = str(path), (files_of or _files_of)(path) if Path(path).exists() else []
-    if not found:
-        return known.get(key, {}).get("sha256")
+    record = Path(memory, hashlib.sha256(str(path).encode()).hexdigest()[:16] + ".json")
+    known = json.loads(record.read_text()) if record.is_file() else {}
+    found = (files_of or _files_of)(path) if Path(path).exists() else []
     stamp = [[file.stat().st_size, file.stat().st_mtime_ns] for file in found]
-    if known.get(key, {}).get("stamp") != stamp:
-        whole_sum = _sum_of(found)
-        write_json({**known, key: {"stamp": stamp, "sha256": whole_sum}}, memory)
-        return whole_sum
-    return known[key]["sha256"]
+    if found and known.get("stamp") != stamp:
+        known = {"path": str(path), "stamp": stamp, "sha256": _sum_of(found)}
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=record.parent, delete=False) as handle:
+            json.dump(known, handle, indent=2)
+        os.replace(handle.name, record)
+    return known.get("sha256")
