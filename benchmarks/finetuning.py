@@ -64,16 +64,19 @@ def experiment(genes: int):
 
 def pairs_of(genes: int, cells: int, unmeasured: bool = False, most_genes: int = 1536):
     """The training pairs, as batches of ``cells``; the first target enters as ``unmeasured`` if asked."""
-    from scgpt_bench.scgpt import finetuning, inference, vocabulary
+    from scgpt_bench.scgpt import recipe, vocabulary
+    from scgpt_bench.scgpt.encoding import Encoding, Targets
+    from scgpt_bench.scgpt.pairs import Pairs
+    from scgpt_bench.scgpt.training_set import TrainingSet
 
-    experimental = experiment(genes)
-    targets = list(experimental.var_names[:PERTURBATIONS])
-    told = {name: inference.Condition((column,), (), ()) for column, name in enumerate(targets)}
+    cells_of_all = experiment(genes)
+    names = list(cells_of_all.var_names[:PERTURBATIONS])
+    targets = {"control": Targets(), **{name: Targets((column,)) for column, name in enumerate(names)}}
     if unmeasured:
-        told[targets[0]] = inference.Condition((), (genes,), ())
-    pad_id = vocabulary.human_vocabulary()["<pad>"]
-    options = finetuning.Options(batch_size=cells, pretrained=(), max_seq_len=most_genes)
-    return finetuning.Pairs(experimental, targets, np.arange(genes), pad_id, told, options, SEED)
+        targets[names[0]] = Targets(added=(genes,))
+    encoding = Encoding(np.arange(genes), vocabulary.human_vocabulary()["<pad>"], targets)
+    options = recipe.Options(batch_size=cells, pretrained=(), max_seq_len=most_genes)
+    return Pairs(TrainingSet(cells_of_all, encoding, names, []), options, SEED)
 
 
 def our_step(pairs, accelerator: str = "cpu", arguments=ARGUMENTS) -> Callable[[], float]:
@@ -83,8 +86,7 @@ def our_step(pairs, accelerator: str = "cpu", arguments=ARGUMENTS) -> Callable[[
     from scgpt_bench.scgpt import checkpoint, finetuning, training, vocabulary
 
     weights = checkpoint.Checkpoint(Path("random"), arguments, vocabulary.human_vocabulary(), {})
-    added = [token for condition in pairs.told.values() for token in condition.added]
-    generator, _ = finetuning.start(weights, [*pairs.token_ids, *added], pairs.options, SEED)
+    generator, _ = finetuning.start(weights, pairs.encoding.tokens_in_use, pairs.options, SEED)
     task = training.Task(
         model=generator,
         optimizer=torch.optim.Adam((p for p in generator.parameters() if p.requires_grad), lr=RATE, fused=True),
@@ -120,20 +122,20 @@ def tutorial_step(pairs, device: str = "cpu", arguments=ARGUMENTS) -> Callable[[
     """The tutorial's training loop, one step a call; on a GPU in fp16 with its GradScaler."""
     import torch
 
-    from scgpt_bench.scgpt import checkpoint, finetuning, vocabulary
+    from scgpt_bench.scgpt import checkpoint, finetuning, recipe, vocabulary
     from scgpt_bench.scgpt.upstream import masked_mse_loss
 
     symbols, amp = vocabulary.human_vocabulary(), device == "cuda"
     model = flagged_prediction.upstream_model(arguments, symbols)
     weights = checkpoint.Checkpoint(Path("random"), arguments, symbols, {})
-    start, _ = finetuning.start(weights, (), finetuning.Options(pretrained=(), genes_in_use_only=False), SEED)
+    start, _ = finetuning.start(weights, (), recipe.Options(pretrained=(), genes_in_use_only=False), SEED)
     model.load_state_dict(start.state_dict())
     del start
     model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     scaler = torch.amp.GradScaler(device, enabled=amp)
-    n_genes, size, most = len(pairs.token_ids), pairs.options.batch_size, pairs.options.max_seq_len
-    token_ids = torch.from_numpy(pairs.token_ids).to(device)
+    n_genes, size, most = len(pairs.encoding.token_ids), pairs.options.batch_size, pairs.options.max_seq_len
+    token_ids = torch.from_numpy(pairs.encoding.token_ids).to(device)
     batches = _again_and_again(
         torch.utils.data.DataLoader(_tutorial_pairs(pairs), batch_size=size, collate_fn=_collate, drop_last=True)
     )
@@ -171,7 +173,7 @@ def _tutorial_pairs(pairs) -> list:
     import torch
 
     whole, ready = copy.copy(pairs), []
-    whole.options = replace(pairs.options, max_seq_len=len(pairs.token_ids))
+    whole.options = replace(pairs.options, max_seq_len=len(pairs.encoding.token_ids))
     for index in range(pairs.batches):
         batch = whole.batch(0, index)
         for values, flags, truth in zip(batch["values"], batch["flags"], batch["truth"], strict=True):

@@ -204,9 +204,9 @@ def or_why_not(function: Callable[[], Any]) -> Any:
 
 @contextlib.contextmanager
 def predicting_in(number_type) -> Iterator[None]:
-    from scgpt_bench.scgpt import inference
+    from scgpt_bench.scgpt import devices
 
-    with mock.patch.object(inference, "number_type", return_value=number_type):
+    with mock.patch.object(devices, "number_type", return_value=number_type):
         yield
 
 
@@ -442,7 +442,8 @@ def parity(machine: Machine) -> None:
     import inference as flagged_prediction
     import torch
 
-    from scgpt_bench.scgpt import checkpoint, finetuning, inference
+    from scgpt_bench.scgpt import checkpoint, finetuned_model, inference
+    from scgpt_bench.scgpt.encoding import Encoding, Targets
 
     genes = machine.sizes.trained_genes
     cells, targets, planted = planted_experiment(genes)
@@ -451,17 +452,17 @@ def parity(machine: Machine) -> None:
         weights = random_checkpoint(Path(folder, "checkpoint"), genes, machine.sizes.trained_model)
         fine_tune(machine, cells, targets, weights, Path(folder, "model"), machine.sizes.epochs)
         read = checkpoint.read(weights)
-        model = finetuning.load(Path(folder, "model"), read)
-    told = {name: inference.Condition((column,), (), ()) for column, name in enumerate(targets)}
+        model = finetuned_model.load(Path(folder, "model"), read)
+    of_name = {name: Targets((column,)) for column, name in enumerate(targets)}
+    encoding = Encoding(np.arange(genes), read.vocabulary["<pad>"], of_name)
     controls = cells[cells.obs["perturbation"] == "control"].X.toarray()[:16]
     names = np.repeat(targets, len(controls))
-    token_ids = np.arange(genes)
 
     def ours(device: str, number_type) -> np.ndarray:
         repeated = np.tile(controls, (len(targets), 1))
         with predicting_in(number_type):
             batches = list(
-                inference.predict(model.to(device), repeated, names, told, token_ids, progress=False, batch_size=16)
+                inference.predict(model.to(device), repeated, names, encoding, progress=False, batch_size=16)
             )
         result = np.empty((len(names), genes), dtype=np.float32)
         for rows, values in batches:
@@ -475,7 +476,7 @@ def parity(machine: Machine) -> None:
     def theirs(amp: bool) -> np.ndarray:
         return np.concatenate(
             [
-                flagged_prediction.pred_perturb(upstream, controls, column, token_ids, amp)
+                flagged_prediction.pred_perturb(upstream, controls, column, encoding.token_ids, amp)
                 for column in range(len(targets))
             ]
         )
@@ -556,13 +557,13 @@ def fine_tune(
     """Fine-tune on all targets, on the first ``measured`` genes; the last target is validated on too."""
     import pandas as pd
 
-    from scgpt_bench.scgpt import checkpoint, finetuning, training
+    from scgpt_bench.scgpt import checkpoint, finetuning, recipe, training
     from scgpt_bench.scgpt.vocabulary import align
 
     roles = [*(("train",) * len(targets)), "validation"]
     split = pd.DataFrame({"perturbation": [*targets, targets[-1]], "role": roles})
     cells = cells if measured is None else cells[:, -measured:]
-    options = finetuning.Options(
+    options = recipe.Options(
         batch_size=16, epochs=epochs, learning_rate=machine.sizes.learning_rate, gamma=0.95, validation_cells=8,
         genes_in_use_only=False, patience=None,
     )  # fmt: skip
@@ -732,6 +733,7 @@ def inference_at(genes: int, cells: int) -> Callable[[Machine], None]:
         import torch
 
         from scgpt_bench.scgpt import inference, model
+        from scgpt_bench.scgpt.encoding import Encoding, Targets
         from scgpt_bench.scgpt.vocabulary import human_vocabulary
 
         vocabulary, token_ids, target = human_vocabulary(), np.arange(genes), 5
@@ -742,12 +744,12 @@ def inference_at(genes: int, cells: int) -> Callable[[Machine], None]:
         built.to(machine.device)
         generator = np.random.default_rng(0)
         values = np.log1p(2 * generator.poisson(generator.gamma(0.3, 1.0, (cells, genes)))).astype(np.float32)
-        told = {"target": inference.Condition((target,), (), ())}
+        encoding = Encoding(token_ids, vocabulary["<pad>"], {"target": Targets((target,))})
 
         def ours(number_type=None) -> np.ndarray:
             names = ["target"] * cells
             with predicting_in(number_type) if number_type else contextlib.nullcontext():
-                batches = inference.predict(built, values, names, told, token_ids, progress=False)
+                batches = inference.predict(built, values, names, encoding, progress=False)
                 return np.concatenate([batch for _, batch in batches])
 
         exact, half = ours(torch.float32), ours(machine.half())
@@ -818,20 +820,22 @@ def matmul_rate(machine: Machine, number_type) -> float:
 def distinct_lengths(machine: Machine) -> None:
     """``genes_fed: nonzero``: cells of distinct lengths, the first pass (kernels are prepared) and the second."""
     from scgpt_bench.scgpt import inference, model
+    from scgpt_bench.scgpt.encoding import Encoding, Targets
     from scgpt_bench.scgpt.vocabulary import human_vocabulary
 
     cells, genes = machine.sizes.distinct
-    built = model.build(machine.sizes.model, human_vocabulary())
+    vocabulary = human_vocabulary()
+    built = model.build(machine.sizes.model, vocabulary)
     model.draw_weights(built, seed=0)
     model.restrict_vocabulary(built, range(genes))
     built.to(machine.device)
     generator = np.random.default_rng(0)
     values = np.log1p(2 * generator.poisson(generator.gamma(0.3, 1.0, (cells, genes)))).astype(np.float32)
-    told = {"target": inference.Condition((5,), (), ())}
+    encoding = Encoding(np.arange(genes), vocabulary["<pad>"], {"target": Targets((5,))})
 
     def predict() -> float:
         start = time.perf_counter()
-        list(inference.predict(built, values, ["target"] * cells, told, np.arange(genes), "nonzero", progress=False))
+        list(inference.predict(built, values, ["target"] * cells, encoding, "nonzero", progress=False))
         machine.wait()
         return time.perf_counter() - start
 

@@ -62,6 +62,7 @@ def operations(genes: int, cells: int) -> float:
 def contender(name: str, genes: int, cells: int):
     """A function that predicts the cells: ``ours`` or the ``peer``, with the same weights."""
     from scgpt_bench.scgpt import inference, model
+    from scgpt_bench.scgpt.encoding import Encoding, Targets
     from scgpt_bench.scgpt.vocabulary import human_vocabulary
 
     vocabulary = human_vocabulary()
@@ -73,10 +74,10 @@ def contender(name: str, genes: int, cells: int):
     token_ids, target = np.arange(genes), 5
     if name == "ours":
         model.restrict_vocabulary(built, token_ids)
-        told = {"target": inference.Condition((target,), (), ())}
+        encoding = Encoding(token_ids, vocabulary["<pad>"], {"target": Targets((target,))})
         names = ["target"] * cells
         return lambda: np.concatenate(
-            [batch for _, batch in inference.predict(built, values, names, told, token_ids, progress=False)]
+            [batch for _, batch in inference.predict(built, values, names, encoding, progress=False)]
         )
     upstream = upstream_model(ARGUMENTS, vocabulary)
     upstream.load_state_dict(built.state_dict(), assign=True)

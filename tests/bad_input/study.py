@@ -19,7 +19,7 @@ from jobs import Job
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.files import write_json
 from scgpt_bench.methods import baselines, imported  # noqa: F401 (imported once, before jobs fork)
-from scgpt_bench.scgpt import arms, checkpoint  # noqa: F401
+from scgpt_bench.scgpt import checkpoint, prediction  # noqa: F401
 
 HEADER = [field.name for field in dataclasses.fields(Dataset)]
 SUM = "0123456789abcdef" * 4

@@ -11,7 +11,8 @@ import pytest
 from scipy import sparse, stats
 
 from scgpt_bench.files import read_table
-from scgpt_bench.scgpt import checkpoint, finetuning, inference, model, training, vocabulary
+from scgpt_bench.scgpt import checkpoint, finetuning, inference, model, recipe, training, vocabulary
+from scgpt_bench.scgpt.encoding import Encoding
 
 pytestmark = pytest.mark.long
 MEBIBYTE = 2**20
@@ -53,11 +54,9 @@ def test_a_thousand_batches_of_inference(folder, alignment, record_property):
     model.load(network, weights, seed=0)
     controls = np.random.default_rng(0).gamma(2.0, size=(16_000, len(GENES))).astype(np.float32)
     perturbations = np.repeat(["G0", "G1"], 8000)
-    told = inference.conditions(perturbations, alignment, weights.vocabulary)
+    encoding = Encoding.of(perturbations, alignment, weights.vocabulary)
     samples = []
-    for _ in inference.predict(
-        network, controls, perturbations, told, alignment["token_id"].to_numpy(), batch_size=16, progress=False
-    ):
+    for _ in inference.predict(network, controls, perturbations, encoding, batch_size=16, progress=False):
         samples.append(resident())
     assert len(samples) == 1000
     most = growth(samples)
@@ -72,7 +71,7 @@ def test_fifty_epochs_of_fine_tuning(folder, alignment, tmp_path, record_propert
     obs.index = [f"cell{i}" for i in range(len(obs))]
     cells = anndata.AnnData(sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=GENES))
     split = pd.DataFrame({"perturbation": names[1:], "role": ["train", "train", "validation", "test"]})
-    options = finetuning.Options(
+    options = recipe.Options(
         **{"batch_size": 8, "epochs": 50, "patience": None, "validation_cells": 8},
         pretrained=checkpoint.PRETRAINED_PREFIXES,
     )

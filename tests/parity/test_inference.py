@@ -1,4 +1,6 @@
-"""The engine gives upstream's `pred_perturb`, whatever the batches and shards; every target is told or reported."""
+"""The engine gives upstream's `pred_perturb`, whatever the batches and shards; every target is flagged or reported."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,8 +8,9 @@ import scipy.sparse as sp
 import torch
 
 from scgpt_bench.data.means import mean_cell
-from scgpt_bench.scgpt import inference, model
-from scgpt_bench.scgpt.inference import Condition
+from scgpt_bench.scgpt import devices, inference, model
+from scgpt_bench.scgpt import engine as engine_module
+from scgpt_bench.scgpt.encoding import Encoding, Targets
 from scgpt_bench.scgpt.vocabulary import align
 from upstream import fill_at_random, upstream_model, upstream_prediction
 
@@ -22,7 +25,7 @@ ENGINES = {"cpu": 1e-5, "cuda": 2e-2, "cuda in fp32": 1e-4}
 def engine(request):
     with pytest.MonkeyPatch.context() as patch:
         if "fp32" in request.param:
-            patch.setattr(inference, "number_type", lambda device: torch.float32)
+            patch.setattr(devices, "number_type", lambda device: torch.float32)
         yield request.param
 
 
@@ -54,11 +57,9 @@ def gene_names(number, seed=0):
 
 
 def predicted(ours, cells, perturbations, genes, **options):
-    alignment = align(genes, VOCABULARY)
-    told = inference.conditions(perturbations, alignment, VOCABULARY)
+    encoding = Encoding.of(perturbations, align(genes, VOCABULARY), VOCABULARY)
     result = np.full(cells.shape, np.nan, dtype=np.float32)
-    token_ids = alignment["token_id"]
-    for rows, values in inference.predict(ours, cells, perturbations, told, token_ids, progress=False, **options):
+    for rows, values in inference.predict(ours, cells, perturbations, encoding, progress=False, **options):
         result[rows] = values
     return result
 
@@ -101,7 +102,8 @@ def test_an_unmeasured_target_is_a_token_of_value_0_with_the_flag_and_not_in_the
 def test_a_target_that_nobody_knows_is_reported_and_predicted_without_a_flag(ours, upstream, tolerance):
     cells, genes = sparse_cells(3, 40), gene_names(40)
     alignment = align(genes, VOCABULARY)
-    assert inference.conditions(["XYZ+G950"], alignment, VOCABULARY) == {"XYZ+G950": Condition((), (950,), ("XYZ",))}
+    encoding = Encoding.of(["XYZ+G950"], alignment, VOCABULARY)
+    assert encoding.targets == {"XYZ+G950": Targets((), (950,), ("XYZ",)), "control": Targets()}
     flags = np.zeros(cells.shape, dtype=np.float32)
     expected = upstream_prediction(upstream, cells.toarray(), flags, alignment["token_id"].to_numpy())
     assert np.abs(predicted(ours, cells, ["XYZ"] * 3, genes) - expected).max() < tolerance
@@ -109,7 +111,7 @@ def test_a_target_that_nobody_knows_is_reported_and_predicted_without_a_flag(our
 
 def test_a_target_that_was_measured_under_another_spelling_is_flagged_there():
     alignment = align(["G1", "g5", "G3.2"], VOCABULARY)
-    assert inference.conditions(["G5+G3"], alignment, VOCABULARY) == {"G5+G3": Condition((1, 2), (), ())}
+    assert Encoding.of(["G5+G3"], alignment, VOCABULARY).targets["G5+G3"] == Targets((1, 2), (), ())
 
 
 def many_pairs():
@@ -154,9 +156,8 @@ def test_the_number_of_threads_changes_no_byte(ours):
 
 def test_batches_come_in_the_order_of_perturbations_and_never_cross_one(ours):
     cells, perturbations, genes = many_pairs()
-    alignment = align(genes, VOCABULARY)
-    told = inference.conditions(perturbations, alignment, VOCABULARY)
-    batches = inference.predict(ours, cells, perturbations, told, alignment["token_id"], batch_size=7, progress=False)
+    encoding = Encoding.of(perturbations, align(genes, VOCABULARY), VOCABULARY)
+    batches = inference.predict(ours, cells, perturbations, encoding, batch_size=7, progress=False)
     order = [[perturbations[row] for row in rows] for rows, _ in batches]
     assert all(len(set(names)) == 1 for names in order)
     assert [names[0] for names in order] == sorted(names[0] for names in order)
@@ -188,10 +189,9 @@ def test_a_cell_without_an_expressed_gene_is_predicted_as_it_is(ours, batch_size
 
 def test_restricting_the_vocabulary_to_the_tokens_in_use_changes_nothing(ours):
     cells, perturbations, genes = many_pairs()
-    alignment = align(genes, VOCABULARY)
-    told = inference.conditions(perturbations, alignment, VOCABULARY)
+    encoding = Encoding.of(perturbations, align(genes, VOCABULARY), VOCABULARY)
     restricted = fill_at_random(model.build(ARGUMENTS, VOCABULARY)).eval().to(ours.pert_encoder.weight.device)
-    model.restrict_vocabulary(restricted, inference.tokens_in_use(told, alignment))
+    model.restrict_vocabulary(restricted, encoding.tokens_in_use)
     assert restricted.encoder.embedding.num_embeddings < 70
     found = predicted(restricted, cells, perturbations, genes)
     assert found.tobytes() == predicted(ours, cells, perturbations, genes).tobytes()
@@ -207,7 +207,7 @@ def test_the_plain_path_without_onednn_gives_the_same(ours, monkeypatch, toleran
 def test_running_out_of_memory_halves_the_batch_and_loses_nothing(ours, monkeypatch, tolerance):
     cells, perturbations, genes = many_pairs()
     expected = predicted(ours, cells, perturbations, genes)
-    whole, sizes = inference._Engine._predict, []
+    whole, sizes = engine_module.Engine._predict, []
 
     def small_machine(self, values, *arguments):
         if len(values) > 5:
@@ -215,13 +215,13 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(ours, monkeypa
         sizes.append(len(values))
         return whole(self, values, *arguments)
 
-    monkeypatch.setattr(inference._Engine, "_predict", small_machine)
+    monkeypatch.setattr(engine_module.Engine, "_predict", small_machine)
     assert np.abs(predicted(ours, cells, perturbations, genes, batch_size=64) - expected).max() < tolerance
     assert max(sizes) > 1
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         "CUDA error: out of memory",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
@@ -229,33 +229,33 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(ours, monkeypa
         "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
     ],
 )
-def test_a_lack_of_memory_is_known_by_every_name(said):
-    assert inference._out_of_memory(RuntimeError(said))
-    assert not inference._out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+def test_a_lack_of_memory_is_known_by_every_name(message):
+    assert engine_module._out_of_memory(RuntimeError(message))
+    assert not engine_module._out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
 
 
 def test_a_token_without_a_row_is_an_error_before_it_reaches_the_device(ours, monkeypatch):
     cells, perturbations, genes = many_pairs()
-    told = inference.conditions(perturbations, align(genes, VOCABULARY), VOCABULARY)
+    encoding = Encoding.of(perturbations, align(genes, VOCABULARY), VOCABULARY)
+    encoding = replace(encoding, token_ids=np.full(len(genes), 99999))
     monkeypatch.setattr(torch.nn.Embedding, "forward", lambda *arguments: pytest.fail("the device was asked"))
     with pytest.raises(IndexError, match=r"token ids without a row of the gene embedding: \[99999\]"):
-        next(inference.predict(ours, cells, perturbations, told, [99999] * len(genes)))
+        next(inference.predict(ours, cells, perturbations, encoding))
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(ours, monkeypatch):
     def broken(self, *arguments):
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(inference._Engine, "_predict", broken)
+    monkeypatch.setattr(engine_module.Engine, "_predict", broken)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         predicted(ours, *many_pairs())
 
 
 def test_running_means_are_the_means_of_the_cells(ours, tolerance):
     cells, perturbations, genes = many_pairs()
-    alignment = align(genes, VOCABULARY)
-    told = inference.conditions(perturbations, alignment, VOCABULARY)
-    batches = inference.predict(ours, cells, perturbations, told, alignment["token_id"], batch_size=4, progress=False)
+    encoding = Encoding.of(perturbations, align(genes, VOCABULARY), VOCABULARY)
+    batches = inference.predict(ours, cells, perturbations, encoding, batch_size=4, progress=False)
     weights = np.linspace(0.5, 1.5, len(perturbations))
     means = inference.running_means(batches, perturbations, weights)
     every_cell = predicted(ours, cells, perturbations, genes)

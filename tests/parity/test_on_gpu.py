@@ -15,15 +15,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scgpt_bench.scgpt import (
     checkpoint,
+    devices,
+    finetuned_model,
     finetuning,
     generation,
     inference,
     masked_model,
     pretraining,
+    recipe,
     training,
     transformer,
 )
 from scgpt_bench.scgpt.binning import bin_cells
+from scgpt_bench.scgpt.encoding import Encoding
 from scgpt_bench.scgpt.vocabulary import align
 
 GENES = [f"GENE{i}" for i in range(24)]
@@ -35,7 +39,7 @@ PRETRAINING = pretraining.Options(
     embsize=16, nheads=2, d_hid=16, nlayers=2, dropout=0.0, learning_rate=1e-2, warm_up=5, epochs=3, batch_size=32,
     second_pass_after=0, held_out=0.2,
 )  # fmt: skip
-FINETUNING = finetuning.Options(learning_rate=3e-3, batch_size=8, epochs=3, validation_cells=8)
+FINETUNING = recipe.Options(learning_rate=3e-3, batch_size=8, epochs=3, validation_cells=8)
 # What torch.use_deterministic_algorithms says that it refuses on a GPU (torch 2.13), by names of operators.
 REFUSED = re.compile(
     r"_*(adaptive_|avg_pool3d|fractional_|max_unpool|upsample|reflection_pad|nll_loss|ctc_loss|embedding_bag|put_?$|histc"
@@ -114,8 +118,8 @@ def again(device, pretrained, alignment, tmp_path_factory):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: tests/parity ran on the CPU alone")
 def test_a_job_with_a_gpu_computes_on_it_in_half_precision():
     assert training.machine({"gpu": 1, "save_minutes": 10}).fabric().device.type == "cuda"
-    assert inference.device_of(1).type == "cuda"
-    assert inference.number_type(inference.device_of(1)) in transformer.HALF
+    assert devices.device_of(1).type == "cuda"
+    assert devices.number_type(devices.device_of(1)) in transformer.HALF
 
 
 def assert_trained(folder, weights, falling):
@@ -148,22 +152,22 @@ def test_a_pretrained_model_generates_what_it_generates_on_the_cpu(device, toler
 
 
 def test_a_fine_tuned_model_predicts_what_it_predicts_on_the_cpu(device, pretrained, alignment, finetuned):
-    assert_trained(finetuned, finetuning.MODEL, "loss")
+    assert_trained(finetuned, finetuned_model.MODEL, "loss")
     weights = checkpoint.read(pretrained)
-    generator = finetuning.load(finetuned, weights)
-    told = inference.conditions(PERTURBATIONS, alignment, weights.vocabulary)
+    generator = finetuned_model.load(finetuned, weights)
+    encoding = Encoding.of(PERTURBATIONS, alignment, weights.vocabulary)
     controls = experiment()[: 4 * 8].X
     names = np.repeat(list(PERTURBATIONS), 8)
 
     def predicted(device):
-        arguments = generator.to(device), controls, names, told, alignment["token_id"]
+        arguments = generator.to(device), controls, names, encoding
         return np.concatenate([values for _, values in inference.predict(*arguments, progress=False)])
 
     assert_same_on_the_cpu(predicted, device, HALF_TOLERANCE)
 
 
 def test_a_training_that_is_run_again_ends_with_the_same_weights(pretrained, finetuned, again):
-    names = checkpoint.WEIGHTS, finetuning.MODEL
+    names = checkpoint.WEIGHTS, finetuned_model.MODEL
     for name, *folders in zip(names, (pretrained, finetuned), again[0], strict=True):
         weights, repeated = (torch.load(folder / name, weights_only=True) for folder in folders)
         assert all(torch.equal(tensor, repeated[key]) for key, tensor in weights.items())

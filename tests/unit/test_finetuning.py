@@ -20,16 +20,18 @@ from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import write_h5ad
 from scgpt_bench.report import summary
-from scgpt_bench.scgpt import checkpoint, finetuning, inference, model, training
+from scgpt_bench.scgpt import checkpoint, finetuned_model, finetuning, model, recipe, training, validation
+from scgpt_bench.scgpt import pairs as pairs_module
 from scgpt_bench.scgpt import vocabulary as vocabularies
+from scgpt_bench.scgpt.pairs import Pairs
+from scgpt_bench.scgpt.training_set import TrainingSet
 from scgpt_bench.seeding import random_generator
 from snakemake_checkout import ROOT
 
-Pairs = finetuning.Pairs
 GENES = [f"GENE{i}" for i in range(32)]
 MEASURED = GENES[:30]  # GENE30 and GENE31 have tokens, but are not measured
 PERTURBATIONS = {"GENE1": "train", "GENE2": "train", "GENE3+GENE4": "train", "GENE30": "train", "GENE5": "validation"}
-OPTIONS = finetuning.Options(
+OPTIONS = recipe.Options(
     learning_rate=3e-3, batch_size=8, epochs=2, validation_cells=8, pretrained=checkpoint.PRETRAINED_PREFIXES
 )
 MACHINE = training.Machine(accelerator="cpu")
@@ -73,12 +75,12 @@ def cells():
 SPLIT = pd.DataFrame({"perturbation": list(PERTURBATIONS), "role": list(PERTURBATIONS.values())})
 
 
+def training_set(cells, folder, vocabulary):
+    return TrainingSet.of(cells, SPLIT, vocabulary, checkpoint.read(folder))
+
+
 def pairs_of(cells, folder, vocabulary, options=OPTIONS, seed=0):
-    weights = checkpoint.read(folder)
-    told = inference.conditions(SPLIT["perturbation"], vocabulary, weights.vocabulary)
-    trained = [name for name, role in PERTURBATIONS.items() if role == "train"]
-    token_ids = vocabulary["token_id"].to_numpy()
-    return finetuning.Pairs(cells, trained, token_ids, weights.vocabulary["<pad>"], told, options, seed)
+    return Pairs(training_set(cells, folder, vocabulary), options, seed)
 
 
 def run(cells, folder, vocabulary, path, options=OPTIONS, seed=0, split=SPLIT):
@@ -86,7 +88,7 @@ def run(cells, folder, vocabulary, path, options=OPTIONS, seed=0, split=SPLIT):
 
 
 def weights_of(path):
-    return torch.load(path / finetuning.MODEL, weights_only=True)
+    return torch.load(path / finetuned_model.MODEL, weights_only=True)
 
 
 @pytest.fixture(scope="module")
@@ -137,16 +139,15 @@ def test_combinations_carry_two_flags_and_unmeasured_targets_a_token_outside_the
 
 def test_the_token_of_an_unmeasured_target_does_not_reach_other_cells_of_the_batch(cells, folder, vocabulary):
     weights = checkpoint.read(folder)
-    told = inference.conditions(SPLIT["perturbation"], vocabulary, weights.vocabulary)
-    token_ids, pad_id = vocabulary["token_id"].to_numpy(), weights.vocabulary["<pad>"]
-    generator, _ = finetuning.start(weights, inference.tokens_in_use(told, vocabulary), OPTIONS, 0)
+    encoding = training_set(cells, folder, vocabulary).encoding
+    generator, _ = finetuning.start(weights, encoding.tokens_in_use, OPTIONS, 0)
     generator.eval()
     values = cells.X[:2].toarray()
 
     def predict(rows, names):
-        inputs = finetuning.model_inputs(values[rows], [told[name] for name in names], token_ids, pad_id, np.arange(30))
+        inputs = encoding.inputs(values[rows], names, np.arange(30))
         with torch.no_grad():
-            return finetuning._predict(generator, inputs)[:, :30]
+            return model.expression(generator, inputs)[:, :30]
 
     together = predict([0, 1], ["GENE1", "GENE30"])
     assert (together[:1] - predict([0], ["GENE1"])).abs().max() < 1e-5
@@ -216,7 +217,7 @@ def test_an_epoch_is_put_in_order_once(cells, folder, vocabulary, monkeypatch):
         drawn.append(names)
         return random_generator(seed, *names)
 
-    monkeypatch.setattr(finetuning, "random_generator", counted)
+    monkeypatch.setattr(pairs_module, "random_generator", counted)
     pairs = pairs_of(cells, folder, vocabulary, replace(OPTIONS, max_seq_len=12))
     for epoch in (0, 1, 0):
         order = random_generator(0, "fine-tuning", "order", epoch).permutation(pairs.rows)
@@ -239,9 +240,8 @@ class Shifted(torch.nn.Module):
 
 def assert_half_of_the_change_is_found(cells, folder, vocabulary, change):
     """A model that predicts half of GENE5's change, the matched one, has its direction and lacks its other half."""
-    pairs = pairs_of(cells, folder, vocabulary)
-    validate = finetuning._validation(cells, ["GENE5"], pairs.token_ids, pairs.pad_id, pairs.told,
-                                      replace(OPTIONS, validation_cells=100), seed=0)  # fmt: skip
+    options = replace(OPTIONS, validation_cells=100)
+    validate = validation.Validation(training_set(cells, folder, vocabulary), options, seed=0)
     with torch.no_grad():
         found = validate(Shifted(change / 2))
     assert found["pearson_delta"] == pytest.approx(1, abs=1e-4)
@@ -277,7 +277,7 @@ def test_validation_weighs_cell_types_as_the_perturbation_has_them_however_few_c
 
 def matched_controls(obs, number):
     perturbation, cell_type = (obs[column].to_numpy() for column in ("perturbation", "cell_type"))
-    return finetuning._matched_controls(perturbation, cell_type, "GENE5", number, seed=0)
+    return validation._matched_controls(perturbation, cell_type, "GENE5", number, seed=0)
 
 
 def test_validation_draws_controls_in_the_proportions_of_the_cell_types(cells):
@@ -305,7 +305,7 @@ def test_two_ranks_share_the_batch_and_their_mean_loss_is_its_loss(cells, folder
     whole = finetuning.loss(generator, pairs.batch(0, 1))
     shares = [finetuning.loss(generator, pairs.batch(0, 1, rank, 2)) for rank in range(2)]
     assert torch.allclose(sum(shares) / 2, whole, rtol=1e-5)
-    error = finetuning._predict(generator, pairs.batch(0, 1))[:, :30] - pairs.batch(0, 1)["truth"]
+    error = model.expression(generator, pairs.batch(0, 1))[:, :30] - pairs.batch(0, 1)["truth"]
     assert torch.allclose(error.square().mean(), whole, rtol=1e-5)
 
 
@@ -324,7 +324,7 @@ def test_weights_start_where_the_load_report_says(folder):
 def test_frozen_modules_keep_the_checkpoint_and_the_others_move(cells, folder, vocabulary, tmp_path):
     run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, freeze=("transformer_encoder",)))
     weights = checkpoint.read(folder)
-    trained = finetuning.load(tmp_path, weights)
+    trained = finetuned_model.load(tmp_path, weights)
     start, _ = finetuning.start(weights, weights_of(tmp_path)["token_ids"].tolist(), OPTIONS, 0)
     moved = {name for name, tensor in start.state_dict().items() if not torch.equal(tensor, trained.state_dict()[name])}
     assert {name.split(".")[0] for name in moved} == {"encoder", "value_encoder", "pert_encoder", "decoder"}
@@ -332,12 +332,12 @@ def test_frozen_modules_keep_the_checkpoint_and_the_others_move(cells, folder, v
 
 def test_a_damaged_model_is_refused(folder, finetuned, tmp_path):
     weights = checkpoint.read(folder)
-    content = bytearray((finetuned[0] / finetuning.MODEL).read_bytes())
+    content = bytearray((finetuned[0] / finetuned_model.MODEL).read_bytes())
     content[content.index(weights_of(finetuned[0])["encoder.embedding.weight"].numpy().tobytes()) + 3] ^= 1
     for damaged in (content, content[: len(content) // 2], b""):
-        (tmp_path / finetuning.MODEL).write_bytes(damaged)
+        (tmp_path / finetuned_model.MODEL).write_bytes(damaged)
         with pytest.raises(InputError, match=r"model\.pt"):
-            finetuning.load(tmp_path, weights)
+            finetuned_model.load(tmp_path, weights)
 
 
 def test_training_only_the_rows_in_use_equals_training_all_rows(cells, folder, vocabulary, finetuned, tmp_path):
@@ -355,17 +355,17 @@ def test_training_only_the_rows_in_use_equals_training_all_rows(cells, folder, v
 def test_a_job_stopped_by_sigterm_goes_on_to_the_same_bytes(
     cells, folder, vocabulary, finetuned, tmp_path, monkeypatch
 ):
-    batch = finetuning.Pairs.batch
+    batch = Pairs.batch
 
     def stopped(self, epoch, index, *rank):
         if (epoch, index) == (1, 2):
             os.kill(os.getpid(), signal.SIGTERM)
         return batch(self, epoch, index, *rank)
 
-    monkeypatch.setattr(finetuning.Pairs, "batch", stopped)
+    monkeypatch.setattr(Pairs, "batch", stopped)
     with pytest.raises(training.Interrupted):
         run(cells, folder, vocabulary, tmp_path)
-    assert not (tmp_path / finetuning.MODEL).exists()
+    assert not (tmp_path / finetuned_model.MODEL).exists()
     monkeypatch.undo()
     run(cells, folder, vocabulary, tmp_path)
     assert_same_weights(tmp_path, finetuned[0])
@@ -459,7 +459,7 @@ def test_of_cells_on_disk_only_those_that_are_learned_from_are_read(
     split = pd.concat([SPLIT, pd.DataFrame({"perturbation": ["GENE6"], "role": ["test"]})])
     write_h5ad(anndata.concat([tested, cells]), tmp_path / "cells.h5ad")
     held = []
-    monkeypatch.setattr(finetuning, "Pairs", lambda cells, *rest: held.append(cells) or Pairs(cells, *rest))
+    monkeypatch.setattr(finetuning, "Pairs", lambda read, *rest: held.append(read.cells) or Pairs(read, *rest))
     run(open_h5ad(tmp_path / "cells.h5ad"), folder, vocabulary, tmp_path, split=split)
     assert set(held[0].obs_names) <= set(cells.obs_names)
     assert_same_weights(tmp_path, finetuned[0])
@@ -495,17 +495,17 @@ def test_the_report_lists_the_deviations_from_the_published_recipe_that_are_in_f
     report = run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, epochs=1, **published))
     assert set(report["deviations"]) == always
     for name, value in published.items():
-        assert name not in finetuning.deviations(replace(OPTIONS, **{name: value}))
+        assert name not in recipe.deviations(replace(OPTIONS, **{name: value}))
 
 
-def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_tells_and_the_others_claim_none():
+def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_states_and_the_others_claim_none():
     described = read_schema()["$defs"]["finetuning"]["properties"]
-    options = [name for name in finetuning.DEVIATIONS if name in asdict(OPTIONS)]
+    options = [name for name in recipe.DEVIATIONS if name in asdict(OPTIONS)]
     recipe_of_report = (ROOT / "workflow" / "rules" / "report.smk").read_text()
     for name in options:
         assert "reproduces the published recipe" in described[name]["description"]
         assert f'"{name}": ' in recipe_of_report
-    said = {"finetuning": {"options": asdict(OPTIONS), "deviations": finetuning.deviations(OPTIONS)}}
+    said = {"finetuning": {"options": asdict(OPTIONS), "deviations": recipe.deviations(OPTIONS)}}
     ((_, why),) = summary._of_recipe({}, [summary.Statement("drop", "fold0", "tuned", 30, said)])
     names = "precision; perturbations without a token; unmeasured targets"
     assert f"{names}. config/README.md says how those with a value come back; the others" in why

@@ -16,7 +16,7 @@ from scgpt_bench.data.readers import read
 from scgpt_bench.evaluation import cell_metrics, metrics, pseudobulk
 from scgpt_bench.files import read_h5ad, write_h5ad, write_table
 from scgpt_bench.methods import baselines, benchmark_controls, imported
-from scgpt_bench.scgpt import arms, checkpoint, generation, vocabulary
+from scgpt_bench.scgpt import checkpoint, generation, prediction, vocabulary
 
 N = 5000
 GENES = [f"G{number}" for number in range(12)]
@@ -117,6 +117,6 @@ def test_scgpt_names_every_perturbation_that_it_cannot_ask_about(files, measured
     drawn = read_h5ad(folder / "controls.h5ad")
     alignment = vocabulary.align(drawn.var_names, vocabulary.read_vocabulary(folder / "tiny" / "vocab.json"))
     options = generation.Options(draws=2)
-    predicted, method = arms.prompted(drawn, alignment, folder / "tiny", options, seed=0, activated=False)
+    predicted, method = prediction.prompted(drawn, alignment, folder / "tiny", options, seed=0, activated=False)
     scored(folder, split, measured, predicted, method)
     assert len(method["predicted_as_no_change"]) == N

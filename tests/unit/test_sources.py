@@ -87,4 +87,4 @@ def test_compiled_modules_change_no_hash_of_a_folder(package):
 def test_evaluation_does_not_depend_on_the_model():
     used = {path.stem for path in sources.modules_used(SCRIPTS / "evaluate.py")}
     assert "metrics" in used
-    assert not used & {"model", "inference", "transformer", "training", "finetuning", "baselines"}
+    assert not used & {"model", "inference", "engine", "transformer", "training", "finetuning", "baselines"}

@@ -9,7 +9,7 @@ with logged(snakemake.log[0]):
 
     from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.files import read_table
-    from scgpt_bench.scgpt import finetuning, training
+    from scgpt_bench.scgpt import finetuning, recipe, training
 
     torch.set_num_threads(snakemake.threads)
     options = dict(snakemake.params.options)
@@ -19,7 +19,7 @@ with logged(snakemake.log[0]):
         read_table(snakemake.input.split),
         read_table(snakemake.input.vocabulary),
         Path(snakemake.input.checkpoint[0]).parent,
-        finetuning.Options(**options),
+        recipe.Options(**options),
         int(snakemake.wildcards.seed),
         Path(snakemake.output.model).parent,
         training.machine(snakemake.config["hardware"]),

@@ -6,9 +6,9 @@ with logged(snakemake.log[0]):
     from pathlib import Path
 
     from scgpt_bench.files import read_h5ad, read_table, write_h5ad
-    from scgpt_bench.scgpt import arms
+    from scgpt_bench.scgpt.gene_embeddings import gene_embeddings
 
     cells = read_h5ad(snakemake.input.cells, backed=True)
     alignment = read_table(snakemake.input.vocabulary)
-    embeddings = arms.gene_embeddings(cells, Path(snakemake.input.checkpoint[0]).parent, alignment)
+    embeddings = gene_embeddings(cells, Path(snakemake.input.checkpoint[0]).parent, alignment)
     write_h5ad(embeddings, snakemake.output[0])

@@ -1,1 +1,1 @@
-"""scGPT: checkpoints, the model, how it is run, pretrained and fine-tuned, and the arms in which it takes part."""
+"""scGPT: checkpoints, the model, pretraining, fine-tuning and the methods that predict with it."""

@@ -1,14 +1,14 @@
-"""Zero-shot arms of the pretrained generative head: set a target and see what the unknown genes become.
+"""Zero-shot prediction by the pretrained generative head: set a target and see what the unknown genes become.
 
 A control cell is prompted twice, with the target at its prompted value and with the target at its mean, beside the same
 random share of known genes. The prompted value is 0, or, of an activated target, a high quantile of the bins in which
 control cells express it (:func:`raised_bins`). The genes left unknown are generated, the difference of the two is the
 effect. It is read at unknown genes only, averaged over several draws of the known share, and moved from bins to
-expression through the cell's own bins. With one round this is the knock-out arm (one masked forward pass); with K
+expression through the cell's own bins. With one round this is ``scgpt-knockout`` (one masked forward pass); with K
 rounds the unknown genes are generated iteratively, each round making the most confident 1/K known.
 
 A checkpoint that was pretrained on expressed genes alone, as the published one, has never seen the value 0 that
-silenced targets and unexpressed known genes are prompted with; :func:`arms.prompted` reports it.
+silenced targets and unexpressed known genes are prompted with; :func:`prediction.prompted` reports it.
 
 The paper (Cui et al. 2024) adds unknown genes "by prediction confidence" and does not define it; the released code has
 no iterative generation. Confidence here is one of :data:`CONFIDENCE`: ``agreement`` (small distance between the
@@ -242,7 +242,7 @@ def _with_unmeasured(
 
 
 def _known_in_last_round(prompter: Prompter, known: np.ndarray, rounds: int) -> int:
-    """How many genes of a cell the last round of a generation is told, of ``known`` (n_genes,) in the first."""
+    """Count the genes of a cell that the last round of a generation knows, of ``known`` (n_genes,) in the first."""
     has_token = prompter.token_ids != prompter.pad_id
     n_known, n_unknown = int((known & has_token).sum()), int((~known & has_token).sum())
     return min(n_known + (rounds - 1) * -(-n_unknown // rounds), n_known + n_unknown)

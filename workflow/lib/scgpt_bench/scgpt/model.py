@@ -147,3 +147,9 @@ def check_tokens(model: TransformerGenerator, token_ids: Sequence[int]) -> None:
 def restrict_vocabulary(model: TransformerGenerator, token_ids: Iterable[int]) -> None:
     """Keep only the embedding rows of ``token_ids`` (and ``<pad>``), in place; token ids keep their meaning."""
     model.encoder.embedding = GenesInUse(model.encoder.embedding, list(token_ids))
+
+
+def expression(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Predict expression (n_cells, n_tokens) from :meth:`encoding.Encoding.inputs`, in fp32."""
+    output = model(inputs["genes"], inputs["values"], inputs["flags"], src_key_padding_mask=inputs["padding"])
+    return output["mlm_output"].float()

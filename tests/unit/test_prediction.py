@@ -1,4 +1,4 @@
-"""Every arm predicts from what it may know, and says what that was."""
+"""Every method predicts from what it may know, and records what that was."""
 
 import json
 import shutil
@@ -17,7 +17,8 @@ from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.files import write_h5ad, write_table
-from scgpt_bench.scgpt import arms, checkpoint, finetuning, generation, inference, vocabulary
+from scgpt_bench.scgpt import checkpoint, devices, engine, finetuning, generation, prediction, recipe, vocabulary
+from scgpt_bench.scgpt.gene_embeddings import gene_embeddings
 from snakemake_checkout import ROOT
 
 SMALL = {
@@ -32,7 +33,8 @@ SMALL = {
     "genes_outside_vocabulary": 1,
     "unmeasured_targets": 1,
 }
-MEANS = arms.Calling(batch_size=2, keep_cells=False)
+CELLS = prediction.Options()
+MEANS = prediction.Options(batch_size=2, keep_cells=False)
 TWO_DRAWS = generation.Options(draws=2)
 SIZES = {"embsize": 16, "nlayers": 2, "nheads": 2, "d_hid": 16}
 
@@ -58,9 +60,9 @@ def _symbols(cells):
     return [*known, "<pad>", "<cls>", "<eoc>"]
 
 
-def test_the_flagged_call_says_what_is_random(experiment):
+def test_a_zero_shot_prediction_says_what_is_random(experiment):
     _, _, drawn, alignment, folder = experiment
-    predicted, method = arms.flagged(drawn, alignment, folder, seed=0)
+    predicted, method = prediction.zero_shot(drawn, alignment, folder, seed=0)
     assert predicted.shape == drawn.shape
     assert np.isfinite(predicted).all()
     assert method["load_report"]["checkpoint_pretrained"] is False
@@ -72,7 +74,7 @@ def test_the_flagged_call_says_what_is_random(experiment):
 
 def test_another_seed_is_another_random_decoder(experiment):
     _, _, drawn, alignment, folder = experiment
-    first, again, other = (arms.flagged(drawn, alignment, folder, seed=seed)[0] for seed in (0, 0, 1))
+    first, again, other = (prediction.zero_shot(drawn, alignment, folder, seed=seed)[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.01
 
@@ -96,8 +98,8 @@ def test_mean_cells_are_the_means_of_the_cells(experiment):
     assert rows["control_cell"].unique() == ["mean of 5 control cells"]
     assert (rows["weight"] == 1).all()
     for of_cells, of_means in (
-        (arms.flagged(drawn, alignment, folder, 0), arms.flagged(drawn, alignment, folder, 0, MEANS)),
-        [arms.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False, keep) for keep in (True, False)],
+        (prediction.zero_shot(drawn, alignment, folder, 0), prediction.zero_shot(drawn, alignment, folder, 0, MEANS)),
+        [prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False, how) for how in (CELLS, MEANS)],
     ):
         expected = means_of(of_cells[0], drawn, rows["perturbation"])
         np.testing.assert_allclose(of_means[0], expected, atol=1e-6)
@@ -105,7 +107,7 @@ def test_mean_cells_are_the_means_of_the_cells(experiment):
 
 def test_only_expressed_genes_and_targets_are_predicted_where_only_they_are_fed(experiment):
     _, _, drawn, alignment, folder = experiment
-    predicted, method = arms.flagged(drawn, alignment, folder, 0, arms.Calling(genes_fed="nonzero"))
+    predicted, method = prediction.zero_shot(drawn, alignment, folder, 0, prediction.Options(genes_fed="nonzero"))
     assert method["genes_fed"] == "nonzero"
     targets = np.array([[gene in name.split("+") for gene in drawn.var_names] for name in drawn.obs["perturbation"]])
     fed = (drawn.X.toarray() != 0) | targets
@@ -123,7 +125,7 @@ def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):
     folder = tmp_path / "louder"
     symbols = vocabulary.read_vocabulary(experiment[4] / "vocab.json")
     checkpoint.write(folder, tensors, checkpoint.read_arguments(experiment[4]), symbols)
-    predicted, method = arms.prompted(drawn, alignment, folder, TWO_DRAWS, seed=0, activated=False)
+    predicted, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, seed=0, activated=False)
     names = sorted(drawn.obs["perturbation"].unique())
     change = means_of(predicted, drawn, names) - controls.control_means_of(drawn).loc[names].to_numpy()
     padded = (alignment["status"] == "padded").to_numpy()
@@ -142,7 +144,7 @@ def test_prompts_say_whether_pretraining_had_the_zeros_that_they_have(experiment
     folder = shutil.copytree(folder, tmp_path / "zeros")
     arguments = checkpoint.read_arguments(folder) | {"include_zero_genes": seen}
     (folder / "args.json").write_text(json.dumps(arguments))
-    _, method = arms.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False)
+    _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False)
     assert method["zeros_in_pretraining"] is bool(seen)
     assert ("value 0, which this checkpoint has not seen" in caplog.text) is not seen or seen is None
 
@@ -156,11 +158,11 @@ def silenced(drawn, columns):
     return drawn
 
 
-def test_an_arm_of_activations_says_how_far_targets_are_raised_and_which_no_cell_expresses(experiment):
+def test_a_prompt_of_activations_says_how_far_targets_are_raised_and_which_no_cell_expresses(experiment):
     _, _, drawn, alignment, folder = experiment
     silent, expressed, *_ = sorted(set(drawn.obs["perturbation"]) & set(drawn.var_names))
     drawn = silenced(drawn, drawn.var_names.get_loc(silent))
-    _, method = arms.prompted(drawn, alignment, folder, TWO_DRAWS, 0, activated=True)
+    _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, activated=True)
     assert method["targets"].startswith("raised to quantile 0.95")
     assert silent in method["raised_without_expression"]
     assert expressed not in method["raised_without_expression"]
@@ -170,12 +172,12 @@ def test_a_knock_down_of_a_target_that_no_cell_expresses_is_listed(experiment):
     _, _, drawn, alignment, folder = experiment
     silent = min(set(drawn.obs["perturbation"]) & set(drawn.var_names))
     drawn = silenced(drawn, drawn.var_names.get_loc(silent))
-    _, method = arms.prompted(drawn, alignment, folder, TWO_DRAWS, 0, activated=False)
+    _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, activated=False)
     unmeasured = method["targets_not_measured"]  # random weights predict bins around 0 for them
     assert [name for name in method["targets_already_as_prompted"] if name not in unmeasured] == [silent]
 
 
-def test_the_job_of_an_arm_hands_over_the_kind_of_perturbation(experiment, tmp_path):
+def test_the_job_of_a_prompted_method_hands_over_the_kind_of_perturbation(experiment, tmp_path):
     _, _, drawn, alignment, folder = experiment
     write_h5ad(drawn.copy(), tmp_path / "controls.h5ad")
     write_table(alignment, tmp_path / "vocabulary.tsv")
@@ -192,17 +194,17 @@ def test_the_job_of_an_arm_hands_over_the_kind_of_perturbation(experiment, tmp_p
 @pytest.mark.parametrize(("gpu", "at_hand", "used"), [(0, True, "cpu"), (1, False, "cpu"), (2, True, "cuda")])
 def test_a_gpu_is_used_where_it_was_asked_for_and_is_at_hand(monkeypatch, caplog, gpu, at_hand, used):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: at_hand)
-    assert inference.device_of(gpu) == torch.device(used)
+    assert devices.device_of(gpu) == torch.device(used)
     assert ("hardware.gpu" in caplog.text) == (gpu > 0 and not at_hand)
 
 
-def test_every_arm_runs_where_its_job_may_and_states_its_own_number_type(experiment, monkeypatch):
+def test_every_method_runs_where_its_job_may_and_states_its_own_number_type(experiment, monkeypatch):
     _, _, drawn, alignment, folder = experiment
     asked = []
-    monkeypatch.setattr(inference, "device_of", lambda gpu: asked.append(gpu) or torch.device("cpu"))
-    monkeypatch.setattr(inference, "number_type", lambda device: torch.bfloat16)  # as on a GPU
-    _, of_call = arms.flagged(drawn, alignment, folder, 0, arms.Calling(gpu=2))
-    _, of_prompts = arms.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False, gpu=2)
+    monkeypatch.setattr(devices, "device_of", lambda gpu: asked.append(gpu) or torch.device("cpu"))
+    monkeypatch.setattr(devices, "number_type", lambda device: torch.bfloat16)  # as on a GPU
+    _, of_call = prediction.zero_shot(drawn, alignment, folder, 0, prediction.Options(gpu=2))
+    _, of_prompts = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False, prediction.Options(gpu=2))
     assert asked == [2, 2]
     assert of_call["attention"].endswith("bfloat16)")
     assert of_prompts["attention"].endswith("float32)")
@@ -212,8 +214,8 @@ def test_expression_is_not_rounded_to_half_precision(experiment, monkeypatch):
     """Half precision as on a GPU, but on the CPU: an unexpressed gene is predicted by the decoder's bias alone."""
     _, _, drawn, alignment, folder = experiment
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    monkeypatch.setattr(inference._Engine, "_autocast", lambda engine: torch.autocast("cpu", torch.bfloat16))
-    predicted, _ = arms.flagged(silenced(drawn, slice(0, 8)), alignment, folder, seed=0)
+    monkeypatch.setattr(engine.Engine, "_autocast", lambda own: torch.autocast("cpu", torch.bfloat16))
+    predicted, _ = prediction.zero_shot(silenced(drawn, slice(0, 8)), alignment, folder, seed=0)
     unexpressed = torch.from_numpy(predicted[:, :8])
     assert (unexpressed == unexpressed.bfloat16().float()).float().mean() < 0.1
 
@@ -227,13 +229,12 @@ def test_cells_of_test_perturbations_change_no_bit_of_a_fine_tuned_prediction(ex
     values[rows] = values[rows][:, ::-1] + 1
     altered.X = type(altered.X)(values)
     assert rows.any()
-    options = finetuning.Options(epochs=2, batch_size=8, learning_rate=1e-3)
+    options = recipe.Options(epochs=2, batch_size=8, learning_rate=1e-3)
     predictions = []
     for name, source in (("as measured", cells), ("altered", altered)):
         model_folder = tmp_path / name
         finetuning.finetune(source, split, alignment, folder, options, 0, model_folder)
-        report = json.loads((model_folder / "report.json").read_text())
-        predictions.append(arms.finetuned(drawn, alignment, folder, model_folder, report)[0])
+        predictions.append(prediction.finetuned(drawn, alignment, folder, model_folder)[0])
     np.testing.assert_array_equal(*predictions)
 
 
@@ -241,16 +242,15 @@ def _predictions(experiment, folder, model_folder):
     """What every method makes of a checkpoint, by method."""
     cells, split, drawn, alignment, _ = experiment
     made = {
-        "zero-shot": arms.flagged(drawn, alignment, folder, seed=0),
-        "knockout": arms.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False),
-        "generate": arms.prompted(drawn, alignment, folder, replace(TWO_DRAWS, rounds=2), 0, False),
+        "zero-shot": prediction.zero_shot(drawn, alignment, folder, seed=0),
+        "knockout": prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False),
+        "generate": prediction.prompted(drawn, alignment, folder, replace(TWO_DRAWS, rounds=2), 0, False),
     }
     for name, pretrained in (("finetuned", checkpoint.PRETRAINED_PREFIXES), ("scratch", ())):
-        options = finetuning.Options(epochs=1, batch_size=32, pretrained=pretrained)
+        options = recipe.Options(epochs=1, batch_size=32, pretrained=pretrained)
         finetuning.finetune(cells, split, alignment, folder, options, 0, model_folder / name)
-        report = json.loads((model_folder / name / "report.json").read_text())
-        made[name] = arms.finetuned(drawn, alignment, folder, model_folder / name, report)
-    return made | {"embeddings": (np.asarray(arms.gene_embeddings(cells, folder, alignment).X), {})}
+        made[name] = prediction.finetuned(drawn, alignment, folder, model_folder / name)
+    return made | {"embeddings": (np.asarray(gene_embeddings(cells, folder, alignment).X), {})}
 
 
 @pytest.mark.parametrize("number_type", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn], ids=str)
@@ -272,7 +272,7 @@ def test_gene_embeddings_of_parameters_with_gradients_are_read(experiment, tmp_p
     tensors = checkpoint.read_tensors(folder)
     torch.save({name: torch.nn.Parameter(tensor.clone()) for name, tensor in tensors.items()}, folder / "best_model.pt")
     cells, _, _, alignment, _ = experiment
-    of_tensors, of_parameters = (arms.gene_embeddings(cells, path, alignment) for path in (experiment[4], folder))
+    of_tensors, of_parameters = (gene_embeddings(cells, path, alignment) for path in (experiment[4], folder))
     np.testing.assert_array_equal(of_tensors.X, of_parameters.X)
 
 
@@ -280,13 +280,13 @@ def test_gene_embeddings_need_no_target_that_was_not_measured(experiment):
     cells, _, _, alignment, folder = experiment
     measured = cells[cells.obs["perturbation"].isin(["control", *cells.var_names])]
     assert measured.n_obs < cells.n_obs
-    embeddings = arms.gene_embeddings(measured, folder, alignment)
+    embeddings = gene_embeddings(measured, folder, alignment)
     assert set(embeddings.obs_names) == set(alignment.loc[alignment["status"] != "padded", "gene"])
 
 
 def test_gene_embeddings_are_those_of_the_checkpoint_without_pad(experiment):
     cells, _, _, alignment, folder = experiment
-    embeddings = arms.gene_embeddings(cells, folder, alignment)
+    embeddings = gene_embeddings(cells, folder, alignment)
     tensors, symbols = checkpoint.read_tensors(folder), vocabulary.read_vocabulary(folder / "vocab.json")
     gene = embeddings.obs_names[3]
     torch.testing.assert_close(
@@ -302,6 +302,6 @@ def test_a_renamed_gene_has_the_vector_of_the_name_that_it_was_matched_as(experi
     cells, _, _, alignment, folder = experiment
     renamed = alignment.copy()
     renamed.loc[0, ["gene", "status"]] = ["C8orf59", "renamed"]
-    embeddings = arms.gene_embeddings(cells, folder, renamed)
+    embeddings = gene_embeddings(cells, folder, renamed)
     vector = checkpoint.read_tensors(folder)["encoder.embedding.weight"][alignment["token_id"][0]]
     np.testing.assert_array_equal(np.asarray(embeddings["C8orf59"].X)[0], vector.numpy())

@@ -1,0 +1,130 @@
+"""What the cells and perturbations of a data set are to the model: tokens, values and flags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from scgpt_bench.data.names import CONTROL, genes_of
+from scgpt_bench.scgpt.model import NOT_PERTURBED, PERTURBED
+from scgpt_bench.scgpt.vocabulary import PAD, align
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets of one perturbation, as the model is given them.
+
+    Attributes
+    ----------
+    columns
+        Positions of its measured targets, which carry the flag (a padded gene's too).
+    added
+        Token ids of targets that were not measured: tokens with value 0 and the flag, dropped from the output.
+    unknown
+        Targets that were not measured and that the vocabulary does not know: the model cannot be asked about them. A
+        perturbation of such targets alone is predicted without a flag, that is, as a control.
+    """
+
+    columns: tuple[int, ...] = ()
+    added: tuple[int, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The tokens of the measured genes and the targets of each perturbation.
+
+    Attributes
+    ----------
+    token_ids
+        (n_genes,) of the measured genes, in order.
+    pad_id
+        Token id of genes outside the vocabulary.
+    targets
+        By perturbation; ``control`` has none.
+    """
+
+    token_ids: np.ndarray
+    pad_id: int
+    targets: Mapping[str, Targets]
+
+    @classmethod
+    def of(cls, perturbations: Iterable[str], alignment: pd.DataFrame, vocabulary: Mapping[str, int]) -> Encoding:
+        """Encode the genes of a data set and these perturbations of it (``STAT1``, ``FOS+JUN``).
+
+        Parameters
+        ----------
+        alignment
+            The measured genes, in order, with their tokens: :func:`scgpt_bench.scgpt.vocabulary.align`.
+        vocabulary
+            Token ids by symbol.
+        """
+        pad_id = vocabulary[PAD]
+        token_ids = alignment["token_id"].to_numpy(dtype=np.int64)
+        column_of_gene = {gene: column for column, gene in enumerate(alignment["gene"])}
+        column_of_token = {int(token): column for column, token in enumerate(token_ids) if token != pad_id}
+        targets = {}
+        for perturbation in sorted({CONTROL, *perturbations}):
+            genes = genes_of(perturbation)
+            columns = [column_of_gene[gene] for gene in genes if gene in column_of_gene]
+            unmeasured = align([gene for gene in genes if gene not in column_of_gene], vocabulary)
+            added, unknown = [], []
+            for gene, token in unmeasured[["gene", "token_id"]].itertuples(index=False):
+                if token == pad_id:
+                    unknown.append(gene)
+                elif token in column_of_token:  # measured under another spelling
+                    columns.append(column_of_token[token])
+                else:
+                    added.append(int(token))
+            targets[perturbation] = Targets(tuple(columns), tuple(added), tuple(unknown))
+        return cls(token_ids, pad_id, targets)
+
+    @property
+    def without_token(self) -> list[str]:
+        """Perturbations that the model cannot tell from others: a target outside the vocabulary, measured or not."""
+        padded = self.token_ids == self.pad_id
+        return sorted(name for name, own in self.targets.items() if own.unknown or padded[list(own.columns)].any())
+
+    @property
+    def tokens_in_use(self) -> list[int]:
+        """Ids of every token that these genes and targets have, for :func:`model.restrict_vocabulary`."""
+        return sorted({*map(int, self.token_ids), *(token for own in self.targets.values() for token in own.added)})
+
+    def inputs(self, values: np.ndarray, perturbations: Sequence[str], columns: np.ndarray) -> dict[str, Tensor]:
+        """Make tensors of cells in the layout of ``TransformerGenerator``: sampled genes, then unmeasured targets.
+
+        Parameters
+        ----------
+        values
+            (n_cells, n_genes) control cells.
+        perturbations
+            That of each cell.
+        columns
+            The sampled genes.
+
+        Returns
+        -------
+        ``genes``, ``values``, ``flags`` and ``padding`` (n_cells, n_columns + most unmeasured targets of a cell).
+        """
+        n_cells, n_genes = values.shape
+        targets = [self.targets[name] for name in perturbations]
+        flags = np.zeros((n_cells, n_genes), dtype=np.int64)
+        n_extra = max(len(own.added) for own in targets)
+        extra = np.full((n_cells, n_extra), self.pad_id, dtype=np.int64)
+        for row, own in enumerate(targets):
+            flags[row, list(own.columns)] = PERTURBED
+            extra[row, : len(own.added)] = own.added
+        absent = extra == self.pad_id
+        extra_flags = np.where(absent, NOT_PERTURBED, PERTURBED)
+        tensors = {
+            "genes": np.hstack([np.broadcast_to(self.token_ids[columns], (n_cells, len(columns))), extra]),
+            "values": np.hstack([values[:, columns], np.zeros(extra.shape)]).astype(np.float32),
+            "flags": np.hstack([flags[:, columns], extra_flags]),
+            "padding": np.hstack([np.zeros((n_cells, len(columns)), dtype=bool), absent]),
+        }
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}

@@ -1,0 +1,74 @@
+"""What a fine-tuning reads: cells, their encoding, and the perturbations to train and to validate on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import anndata
+import pandas as pd
+
+from scgpt_bench import files
+from scgpt_bench.data.means import cells_of
+from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.splits import perturbations_of
+from scgpt_bench.errors import InputError
+from scgpt_bench.scgpt.checkpoint import Checkpoint
+from scgpt_bench.scgpt.encoding import Encoding
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Cells of a split, encoded for the model of a checkpoint.
+
+    Attributes
+    ----------
+    cells
+        Control cells and those of the training and validation perturbations.
+    encoding
+        Of the genes and of all perturbations of the split, tested ones too: a model has rows for their tokens.
+    training, validation
+        Perturbations whose genes all have a token, by role.
+    """
+
+    cells: anndata.AnnData
+    encoding: Encoding
+    training: list[str]
+    validation: list[str]
+
+    @classmethod
+    def of(
+        cls, cells: anndata.AnnData, split: pd.DataFrame, alignment: pd.DataFrame, weights: Checkpoint
+    ) -> TrainingSet:
+        """Read the cells of a split; see :func:`scgpt_bench.scgpt.finetuning.finetune` for the parameters.
+
+        Raises
+        ------
+        InputError
+            If no training perturbation, or no validation perturbation, has all its genes in the vocabulary.
+        """
+        encoding = Encoding.of(split["perturbation"], alignment, weights.vocabulary)
+        training, validation = (_with_tokens(split, role, encoding) for role in ("train", "validation"))
+        return cls(cells_of(cells, [CONTROL, *training, *validation]), encoding, training, validation)
+
+    def checksums(self) -> dict[str, Any]:
+        """Hash what is read: the state of a training must not be resumed on other data, wherever both are."""
+        table = self.cells.obs[["perturbation", "batch", "cell_type"]]
+        return {
+            "values": files.matrix_sha256(self.cells.X),
+            "obs": hashlib.sha256(table.to_csv().encode()).hexdigest(),
+            "genes": self.cells.var_names.tolist(),
+            "token_ids": self.encoding.token_ids.tolist(),
+            "tokens_in_use": self.encoding.tokens_in_use,
+            "training": self.training,
+            "validation": self.validation,
+        }
+
+
+def _with_tokens(split: pd.DataFrame, role: str, encoding: Encoding) -> list[str]:
+    usable = [name for name in perturbations_of(split, role) if name not in encoding.without_token]
+    if not usable:
+        found = f"{(split['role'] == role).sum()} perturbations, none with all its genes in the vocabulary"
+        raise InputError("split.tsv", f"role {role!r}", found, "at least one whose genes scGPT has tokens for")
+    return usable
