@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.names import CONTROL, genes_of, perturbation_name, perturbation_names
+from scgpt_bench.data.labels import perturbation_name, perturbation_names
+from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.errors import InputError
 
 GENES = st.text(st.sampled_from("ABCXYZ0123456789-."), min_size=1, max_size=8)

@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.names import parts_of
+from scgpt_bench.data.labels import parts_of
 from scgpt_bench.data.proposals import propose
 
 MEASURED = [

@@ -21,18 +21,9 @@ from scgpt_bench.data import symbols as names_of_genes
 from scgpt_bench.data.catalogue import DIRECTION_OF_KIND, DIRECTIONS, Dataset
 from scgpt_bench.data.conditions import CONTEXT, IN, Condition, codes_of, conditions_of, contexts_of, rows_of
 from scgpt_bench.data.feature_types import gene_expression
+from scgpt_bench.data.labels import MISSING, is_control_target, parts_of, perturbation_names, without_affixes
 from scgpt_bench.data.means import FEWEST
-from scgpt_bench.data.names import (
-    CONTROL,
-    JOINED_BY,
-    MISSING,
-    UNSTATED,
-    genes_of,
-    is_control_target,
-    parts_of,
-    perturbation_names,
-    without_affixes,
-)
+from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of
 from scgpt_bench.data.on_disk import CellWriter, row_chunks, rows_from
 from scgpt_bench.data.proposals import Proposal, propose
 from scgpt_bench.data.tenx import READER_NOTES, TARGETS

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.names import MISSING, parts_of
+from scgpt_bench.data.labels import MISSING, parts_of
 from scgpt_bench.data.symbols import named_like_controls
 
 ONLY_BETWEEN_NAMES = ("|", ";", ",", "&")  # in no name of a gene, guide or control

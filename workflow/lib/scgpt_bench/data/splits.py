@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.names import CONTROL, genes_of, perturbation_name
+from scgpt_bench.data.labels import perturbation_name
+from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import first_line, read_json, read_table
 from scgpt_bench.seeding import stream_seed

@@ -21,7 +21,7 @@ from scipy import sparse
 
 from scgpt_bench import files
 from scgpt_bench.data import tenx_files
-from scgpt_bench.data.names import JOINED_LABELS_BY
+from scgpt_bench.data.labels import JOINED_LABELS_BY
 from scgpt_bench.data.on_disk import number_type
 from scgpt_bench.errors import InputError
 

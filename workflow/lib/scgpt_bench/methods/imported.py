@@ -23,8 +23,9 @@ from scipy import sparse
 from scgpt_bench import __version__
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.controls import type_weights
+from scgpt_bench.data.labels import perturbation_names
 from scgpt_bench.data.means import group_means
-from scgpt_bench.data.names import CONTROL, perturbation_names
+from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import CellWriter, open_h5ad, row_chunks, rows
 from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
