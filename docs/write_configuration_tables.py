@@ -1,4 +1,4 @@
-"""Write the tables of config/README.md from workflow/schemas/config.schema.yaml, between their markers.
+"""Write the tables of config/README.md from the schema and the registry of methods, between their markers.
 
 python docs/write_configuration_tables.py          rewrites the file
 python docs/write_configuration_tables.py --check  exits 1 when it is not up to date
@@ -9,10 +9,12 @@ import re
 import sys
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).parents[1]
-SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
+sys.path.insert(0, str(ROOT / "workflow" / "lib"))
+
+from scgpt_bench.configuration import read_schema  # noqa: E402
+
+SCHEMA = read_schema()
 DOCUMENT = ROOT / "config" / "README.md"
 
 

@@ -11,6 +11,7 @@ import pytest
 from scipy import sparse
 
 from jobs import Job
+from registered import CONTROLS, SIMPLE
 from scgpt_bench import files
 from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.controls import control_cells, draw_controls
@@ -24,11 +25,9 @@ from scgpt_bench.evaluation.floor import mean_over_shuffles
 from scgpt_bench.evaluation.metrics import metric_of, score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.evaluation.scores import scores
-from scgpt_bench.methods.baselines import METHODS
-from scgpt_bench.methods.baselines import predict as predict_baseline
-from scgpt_bench.methods.benchmark_controls import predict, shuffles
+from scgpt_bench.methods import baselines
+from scgpt_bench.methods.benchmark_controls import Known, oracle, shuffled, shuffles, technical_duplicate
 
-CONTROLS = ("shuffled", "technical-duplicate", "oracle")
 NAMES = [f"P{i}" for i in range(8)]
 SPLIT = pd.DataFrame({"perturbation": [*NAMES, "trained"], "role": ["test"] * 8 + ["train"]})
 
@@ -57,7 +56,7 @@ def means_of(predicted, controls):
 
 def test_shuffled_gives_each_perturbation_the_change_of_another_one(experiment):
     cells, controls, measured, _ = experiment
-    predicted, method = predict(cells, controls, measured, "shuffled", seed=1)
+    predicted, method = shuffled(Known(cells, controls, measured), seed=1)
     sources = method["notes"]
     assert all(name != source for name, source in sources.items())
     assert sorted(sources.values()) == NAMES
@@ -97,8 +96,8 @@ def test_the_floor_is_the_mean_over_all_pairs():
     measured = anndata.AnnData(control + sign * response, pd.DataFrame(index=names), layers=layers)
     rows = pd.DataFrame({"perturbation": np.repeat(names, 4), "weight": 1.0}).rename(index=str)
     controls = anndata.AnnData(3 + random.normal(0, 0.1, (36, 80)), rows)
-    X, method = predict(None, controls, measured, "shuffled", seed=1)
-    cells = anndata.AnnData(X, rows, measured.var, uns={"method": json.dumps(method)})
+    X, method = shuffled(Known(None, controls, measured), seed=1)
+    cells = anndata.AnnData(X, rows, measured.var, uns={"method": json.dumps({**method, "seed": 1})})
     table = mean_over_shuffles(cells, measured, lambda moved: score(pseudobulk(moved), measured))
     pairs = np.corrcoef(sign * response)[np.triu_indices(9, k=1)]
     assert table.query("metric == 'pearson_delta'")["value"].mean() == pytest.approx(pairs.mean(), abs=1e-5)
@@ -109,7 +108,7 @@ def test_the_floor_is_the_mean_over_all_pairs():
 
 def test_only_the_floor_is_scored_more_than_once(experiment):
     cells, controls, measured, _ = experiment
-    X, method = predict(cells, controls, measured, "technical-duplicate", seed=1)
+    X, method = technical_duplicate(Known(cells, controls, measured), seed=1)
     predicted = anndata.AnnData(X, controls.obs, uns={"method": json.dumps(method)})
     seen = []
     mean_over_shuffles(predicted, measured, lambda given: seen.append(given) or pd.DataFrame())
@@ -123,7 +122,7 @@ def test_shuffling_one_perturbation_is_refused():
 
 def test_technical_duplicate_predicts_one_half_and_is_scored_against_the_other(experiment):
     cells, controls, measured, _ = experiment
-    predicted, method = predict(cells, controls, measured, "technical-duplicate", seed=1)
+    predicted, method = technical_duplicate(Known(cells, controls, measured), seed=1)
     assert method["scored_against"] == "half_b"
     halves = (means_of(predicted, controls) + measured.layers["half_b"]) / 2
     np.testing.assert_allclose(halves, measured.X, atol=1e-6)
@@ -132,17 +131,17 @@ def test_technical_duplicate_predicts_one_half_and_is_scored_against_the_other(e
 
 def test_cells_on_disk_are_duplicated_as_those_in_memory(experiment, tmp_path, monkeypatch):
     cells, controls, measured, _ = experiment
-    expected, _ = predict(cells, controls, measured, "technical-duplicate", seed=1)
+    expected, _ = technical_duplicate(Known(cells, controls, measured), seed=1)
     cells.write_h5ad(tmp_path / "cells.h5ad")
     monkeypatch.setattr("scgpt_bench.data.on_disk.row_chunks.__defaults__", (60 * 50, None))  # fifty cells at once
-    found, _ = predict(open_h5ad(tmp_path / "cells.h5ad"), controls, measured, "technical-duplicate", seed=1)
+    found, _ = technical_duplicate(Known(open_h5ad(tmp_path / "cells.h5ad"), controls, measured), seed=1)
     assert (found == expected).all()
 
 
 @pytest.mark.parametrize(
-    ("script", "kind"), [("predict_baseline", "knn"), ("predict_benchmark_control", "technical-duplicate")]
+    ("script", "function"), [("predict_baseline", "knn"), ("predict_benchmark_control", "technical_duplicate")]
 )
-def test_no_job_reads_all_cells_and_their_counts_into_memory(experiment, tmp_path, monkeypatch, script, kind):
+def test_no_job_reads_all_cells_and_their_counts_into_memory(experiment, tmp_path, monkeypatch, script, function):
     cells, controls, measured, _ = experiment
     controls = controls.copy()
     controls.obs["control_cell"] = "cell0"
@@ -158,7 +157,8 @@ def test_no_job_reads_all_cells_and_their_counts_into_memory(experiment, tmp_pat
 
     monkeypatch.setattr(files, "read_h5ad", read_all_but_cells)
     inputs = {name: f"{name}.h5ad" for name in names} | {"split": "split.tsv", "planted": []}
-    done = Job(f"{script}.py", inputs, ["predictions.h5ad"], {"options": {"kind": kind}}, {"seed": "1"}).run(tmp_path)
+    params = {"function": function, "options": {"kind": function}}
+    done = Job(f"{script}.py", inputs, ["predictions.h5ad"], params, {"seed": "1"}).run(tmp_path)
     assert done.status == 0, done.terminal + done.log
 
 
@@ -172,14 +172,14 @@ def test_halves_do_not_depend_on_the_order_of_cells(experiment):
 
 def test_oracle_predicts_the_planted_mean(experiment):
     cells, controls, measured, planted = experiment
-    predicted, _ = predict(cells, controls, measured, "oracle", seed=1, planted=planted[::-1, ::-1])
+    predicted, _ = oracle(Known(cells, controls, measured, planted[::-1, ::-1]), seed=1)
     np.testing.assert_allclose(means_of(predicted, controls), planted.X, atol=1e-6)
 
 
 def test_oracle_needs_every_planted_mean(experiment):
     cells, controls, measured, planted = experiment
     with pytest.raises(InputError, match="P3"):
-        predict(cells, controls, measured, "oracle", seed=1, planted=planted[planted.obs_names != "P3"])
+        oracle(Known(cells, controls, measured, planted[planted.obs_names != "P3"]), seed=1)
 
 
 CONSTANT = ("control-mean", "train-mean")  # predict the same change for every perturbation
@@ -200,15 +200,16 @@ def ladder():
         split = fold(cells.obs["perturbation"], **dealing)
         controls = control_cells(cells, draw_controls(cells.obs, split, **draw))
         measured = truth(cells, split)
-        for kind in (*METHODS, *CONTROLS):
-            if kind in METHODS:
-                X, method = predict_baseline(cells, split, controls, kind)
+        for kind in (*SIMPLE, *CONTROLS):
+            if kind in SIMPLE:
+                X, method = baselines.predict(cells, split, controls, SIMPLE[kind])
             else:
-                X, method = predict(cells, controls, measured, kind, seed=1, planted=made.truth)
+                X, method = CONTROLS[kind](Known(cells, controls, measured, made.truth), seed=1)
+                method["seed"] = 1
             predicted = anndata.AnnData(X, obs=controls.obs, var=controls.var, uns={"method": json.dumps(method)})
             table = mean_over_shuffles(predicted, measured, lambda cells, to=measured: score(pseudobulk(cells), to))
             tables.append(table.assign(dataset="planted", split=f"experiment{seed}", method=kind, seed=1))
-    pooled = scores(pd.concat(tables), {kind: kind for kind in (*METHODS, *CONTROLS)}, bootstrap_draws=1000, seed=1)
+    pooled = scores(pd.concat(tables), {kind: kind for kind in (*SIMPLE, *CONTROLS)}, bootstrap_draws=1000, seed=1)
     return {metric: table.set_index("method") for metric, table in pooled[pooled["split"] == "all"].groupby("metric")}
 
 

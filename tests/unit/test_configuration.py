@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 
-from scgpt_bench.configuration import judged_kind, read_schema, validate
+from scgpt_bench.configuration import read_schema, validate
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt.checkpoint_folder import MOST_BINS
 from snakemake_checkout import ROOT
@@ -95,22 +95,6 @@ def test_a_default_that_is_written_down_and_another_order_of_keys_give_the_same_
     for block in ("generated", "checkpoints", "methods"):
         for name in VALID[block]:
             assert repr(again[block][name]) == repr(config[block][name])
-
-
-def test_a_baseline_on_the_vectors_of_a_checkpoint_is_judged_and_judges_nobody():
-    methods = {
-        "ridge": {},
-        "ridge-on-scgpt": {"kind": "ridge", "checkpoint": "demo"},
-        "knn": {"checkpoint": "demo"},
-        "scgpt-embedding-ridge": {"checkpoint": "demo"},
-    }
-    methods = validate({**VALID, "methods": methods}, "study.yaml").config["methods"]
-    assert {name: judged_kind(options) for name, options in methods.items()} == {
-        "ridge": "ridge",
-        "ridge-on-scgpt": "scgpt-embedding-ridge",
-        "knn": "scgpt-embedding-knn",
-        "scgpt-embedding-ridge": "scgpt-embedding-ridge",
-    }
 
 
 def test_papalexi_names_every_line_that_the_published_checkpoint_and_recipe_change():

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from registered import CONTROLS, SIMPLE
 from scgpt_bench.data import controls, splits
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.harmonize import harmonize
@@ -31,7 +32,7 @@ from scgpt_bench.predictions import read_predictions, write_predictions
 
 GENES = ["STAT1", "JAK2", "IRF1", "GATA1", "SPI1", "CEBPA", "KLF1", "TP53", "CDKN1A", "MYC", "FOS", "JUN"]
 ROW = Dataset("drop", "drop.h5ad", "h5ad", "counts", 200.0, "gene", "NT", "interference")
-KINDS = {name: name for name in [*baselines.METHODS, "shuffled", "technical-duplicate", "judged"]}
+KINDS = {name: name for name in [*SIMPLE, "shuffled", "technical-duplicate", "judged"]}
 OF_CARD = {"dataset": "drop", "perturbation_kind": "interference", "minimum_reliability": 0.3}
 OF_SPLITS = {"dataset": "drop", "seed": 1, "minimum_cells": 1}
 
@@ -165,8 +166,8 @@ def test_counts_of_cells_that_are_all_alike_have_no_interval():
 def test_neighbours_by_one_control_are_nobody():
     cells = harmonize(drop(n_control=1), ROW, minimum_cells=1)
     split = dealt(cells.obs["perturbation"])
-    X, method = baselines.predict(cells, split, sampled(cells, split), "knn")
-    expected, _ = baselines.predict(cells, split, sampled(cells, split), "train-mean")
+    X, method = baselines.predict(cells, split, sampled(cells, split), baselines.knn)
+    expected, _ = baselines.predict(cells, split, sampled(cells, split), baselines.train_mean)
     np.testing.assert_allclose(X, expected, atol=1e-6)
     assert set(method["notes"].values()) == {"no co-expression in 1 control cells: mean of all training perturbations"}
 
@@ -198,7 +199,7 @@ def run(adata, row, folder):
     split = stages.run("split", dealt, labels)
     drawn = stages.run("controls", sampled, cells, split)
     truth = stages.run("truth", measured, cells, split)
-    kinds = [*baselines.METHODS, "shuffled", "technical-duplicate"]
+    kinds = [*SIMPLE, "shuffled", "technical-duplicate"]
     tables = [
         stages.run(kind, partial(evaluated, kind=kind, folder=folder), cells, split, drawn, truth) for kind in kinds
     ]
@@ -230,10 +231,11 @@ def measured(cells, split):
 
 
 def evaluated(cells, split, drawn, truth, kind, folder):
-    if kind in baselines.METHODS:
-        X, method = baselines.predict(cells, split, drawn, kind)
+    if kind in SIMPLE:
+        X, method = baselines.predict(cells, split, drawn, SIMPLE[kind])
     else:
-        X, method = benchmark_controls.predict(cells, drawn, truth, kind, 0)
+        X, method = CONTROLS[kind](benchmark_controls.Known(cells, drawn, truth), 0)
+        method["seed"] = 0
     write_predictions(folder / "p.h5ad", X, drawn.obs, cells.var_names, method)
     predicted = read_predictions(folder / "p.h5ad", cells.var_names, split)
     means = pseudobulk.pseudobulk(predicted)

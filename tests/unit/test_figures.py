@@ -295,18 +295,18 @@ def test_known_methods_differ_in_colour_and_groups_in_marker():
     known = [method_style(method) for method in METHODS if method != "imported"]
     assert len({style.colour for style in known}) == len(known)
     groups = {method: method_style(method).group for method in METHODS}
-    assert groups["ridge"] == groups["control-mean"] == "baseline"
+    assert groups["ridge"] == groups["control-mean"] == "simple method"
     assert len({(style.group, style.marker) for style in known}) == 3
 
 
 @pytest.mark.parametrize(
     ("method", "kind", "group"),
     [
-        ("ridge-10", "ridge", "baseline"),
+        ("ridge-10", "ridge", "simple method"),
         ("long", "scgpt-finetuned", "scGPT"),
         ("ridge", "oracle", "benchmark control"),
-        ("scgpt-elsewhere", "imported", "other method"),
-        ("gears", None, "other method"),
+        ("scgpt-elsewhere", "imported", "other model"),
+        ("gears", None, "other model"),
     ],
 )
 def test_a_method_has_the_group_of_its_kind_and_always_the_same_colour(method, kind, group):

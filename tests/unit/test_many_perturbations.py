@@ -89,15 +89,16 @@ def test_truth_predictions_and_their_means_are_written_and_scored(files, measure
     folder, split = files
     assert list(measured.obs_names) == sorted(NAMES)
     drawn = read_h5ad(folder / "controls.h5ad")
-    predicted, method = baselines.predict(open_h5ad(folder / "cells.h5ad"), split, drawn, kind="train-mean")
+    predicted, method = baselines.predict(open_h5ad(folder / "cells.h5ad"), split, drawn, baselines.train_mean)
     scored(folder, split, measured, predicted, {**method, "predicted_as_no_change": NAMES})
 
 
 def test_benchmark_controls_and_predictions_of_others(files, measured):
     folder, split = files
     drawn, cells = read_h5ad(folder / "controls.h5ad"), open_h5ad(folder / "cells.h5ad")
-    for kind in ("shuffled", "technical-duplicate"):
-        predicted, method = benchmark_controls.predict(cells, drawn, measured, kind, 0, None)
+    known = benchmark_controls.Known(cells, drawn, measured)
+    for control in (benchmark_controls.shuffled, benchmark_controls.technical_duplicate):
+        predicted, method = control(known, 0)
         predictions.write_predictions(folder / "known.h5ad", predicted, drawn.obs, drawn.var_names, method)
     test = baselines.conditions_to_predict(cells, split)
     obs = pd.DataFrame({"perturbation": NAMES}, index=NAMES)

@@ -10,6 +10,7 @@ import pytest
 from cell_eval import MetricsEvaluator
 from scipy import sparse
 
+from registered import CONTROLS
 from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import open_h5ad
@@ -87,7 +88,7 @@ def predicted(cells, controls, measured):
     return {
         kind: prediction(X, controls, **method)
         for kind in ("shuffled", "technical-duplicate")
-        for X, method in [benchmark_controls.predict(cells, controls, measured, kind, 0)]
+        for X, method in [CONTROLS[kind](benchmark_controls.Known(cells, controls, measured), 0)]
     }
 
 

@@ -26,6 +26,7 @@ from scgpt_bench import cluster, configuration, folders, sources
 from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, GENERATED
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import remembered_sha256
+from scgpt_bench.methods import registry
 
 
 def validated(config):
@@ -58,18 +59,7 @@ SPLITS = [
 ]
 METRICS = ["pearson_delta", "mse", "mae", "pearson"]  # that have figures of their own
 
-# Kinds of methods, by the rule that runs them.
-BASELINES = {"control-mean", "train-mean", "additive", "ridge", "knn", "target-only"}
-EMBEDDING = {"scgpt-embedding-ridge"}
-BENCHMARK_CONTROLS = {"shuffled", "technical-duplicate", "oracle"}
-FLAGGED = {"scgpt-zero-shot"}
-PROMPTED = {"scgpt-knockout", "scgpt-generate"}
-FINETUNED = {"scgpt-finetuned", "scgpt-scratch"}
-SCGPT = FLAGGED | PROMPTED | FINETUNED
-FOREIGN = {"imported", "script"}  # made by other programs
-JUDGED = SCGPT | EMBEDDING | FOREIGN
-# The kind of each method that evaluation reads.
-KINDS = {method: configuration.judged_kind(options) for method, options in config["methods"].items()}
+KINDS = {method: options["kind"] for method, options in config["methods"].items()}
 
 
 def names_pattern(names):
@@ -77,9 +67,9 @@ def names_pattern(names):
     return "|".join(map(re.escape, sorted(names))) or "(?!)"
 
 
-def methods_of(kinds):
-    """The configured methods of these kinds."""
-    return [name for name, options in config["methods"].items() if options["kind"] in kinds]
+def methods_run_by(rule):
+    """The configured methods that a rule trains or predicts, as the registry of methods says."""
+    return [method for method, kind in KINDS.items() if rule in registry.KINDS[kind].rules]
 
 
 def checkpoints_from(source):

@@ -134,7 +134,7 @@ def first_pseudobulks(wildcards, methods):
 
 
 def scgpt_pseudobulks_of_split(wildcards):
-    return first_pseudobulks(wildcards, methods_of(SCGPT))
+    return first_pseudobulks(wildcards, methods_run_by("predict_scgpt"))
 
 
 rule figure_load_report:
@@ -159,7 +159,7 @@ rule figure_load_report:
         runtime=doubling(10),
     params:
         code=code("figure_load_report.py"),
-        methods=methods_of(SCGPT),
+        methods=methods_run_by("predict_scgpt"),
     script:
         "../scripts/figure_load_report.py"
 

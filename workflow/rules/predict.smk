@@ -1,6 +1,11 @@
 # Predictions of every method: predictions.h5ad, the same for whoever made it.
 
 
+def function_of_method(wildcards):
+    """What the script of a rule calls for a method."""
+    return registry.KINDS[KINDS[wildcards.method]].function
+
+
 def embeddings_of_method(wildcards):
     """The gene embeddings that a baseline takes from a checkpoint, if it does."""
     name = config["methods"][wildcards.method].get("checkpoint")
@@ -20,14 +25,15 @@ rule predict_baseline:
     benchmark:
         "results/benchmarks/predict_baseline/{dataset}.{split}.{method}.{seed}.tsv"
     wildcard_constraints:
-        method=names_pattern(methods_of(BASELINES | EMBEDDING)),
+        method=names_pattern(methods_run_by("predict_baseline")),
     conda:
-        "../../envs/evaluation.yaml"
+        environment_of("predict_baseline")
     resources:
         mem_mb=doubling(8000),
         runtime=doubling(30),
     params:
         code=code("predict_baseline.py"),
+        function=function_of_method,
         options=method_options,
     script:
         "../scripts/predict_baseline.py"
@@ -53,14 +59,15 @@ rule predict_benchmark_control:
     benchmark:
         "results/benchmarks/predict_benchmark_control/{dataset}.{split}.{method}.{seed}.tsv"
     wildcard_constraints:
-        method=names_pattern(methods_of(BENCHMARK_CONTROLS)),
+        method=names_pattern(methods_run_by("predict_benchmark_control")),
     conda:
-        "../../envs/evaluation.yaml"
+        environment_of("predict_benchmark_control")
     resources:
         mem_mb=doubling(8000),
         runtime=doubling(30),
     params:
         code=code("predict_benchmark_control.py"),
+        function=function_of_method,
         options=method_options,
     script:
         "../scripts/predict_benchmark_control.py"
@@ -71,7 +78,7 @@ SHARD = ".{scatteritem}" if config["inference"]["shards"] > 1 else ""
 
 def model_of_method(wildcards):
     """The fine-tuned model of a method; nothing for an arm that uses the checkpoint as it is."""
-    if wildcards.method not in methods_of(FINETUNED):
+    if wildcards.method not in methods_run_by("finetune"):
         return []
     folder = f"results/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{wildcards.seed}/model"
     return [f"{folder}/model.pt", f"{folder}/report.json"]
@@ -98,9 +105,9 @@ rule predict_scgpt:
     benchmark:
         f"results/benchmarks/predict_scgpt/{{dataset}}.{{split}}.{{method}}.{{seed}}{SHARD}.tsv"
     wildcard_constraints:
-        method=names_pattern(methods_of(SCGPT)),
+        method=names_pattern(methods_run_by("predict_scgpt")),
     conda:
-        SCGPT_ENVIRONMENT
+        environment_of("predict_scgpt")
     threads: config["hardware"]["threads"]
     resources:
         gpu=min(1, config["hardware"]["gpu"]),  # it uses one: `shards` use several
@@ -111,6 +118,7 @@ rule predict_scgpt:
     params:
         code=code("predict_scgpt.py"),
         device=DEVICE,
+        function=function_of_method,
         options=method_options,
         activated=targets_go_up,
         batch_size=config["inference"]["batch_size"],
@@ -136,7 +144,7 @@ if SHARD:
         benchmark:
             "results/benchmarks/gather_predictions/{dataset}.{split}.{method}.{seed}.tsv"
         wildcard_constraints:
-            method=names_pattern(methods_of(SCGPT)),
+            method=names_pattern(methods_run_by("predict_scgpt")),
         conda:
             "../../envs/evaluation.yaml"
         resources:
@@ -166,9 +174,9 @@ rule predict_by_script:
     benchmark:
         "results/benchmarks/predict_by_script/{dataset}.{split}.{method}.{seed}.tsv"
     wildcard_constraints:
-        method=names_pattern(methods_of({"script"})),
+        method=names_pattern(methods_run_by("predict_by_script")),
     conda:
-        "../../envs/evaluation.yaml"
+        environment_of("predict_by_script")
     threads: config["hardware"]["threads"]
     resources:
         gpu=config["hardware"]["gpu"],
@@ -187,14 +195,14 @@ rule predict_by_script:
 def file_to_import(wildcards):
     """Predictions made elsewhere, or by the method's own script."""
     options = config["methods"][wildcards.method]
-    if options["kind"] == "script":
+    if wildcards.method in methods_run_by("predict_by_script"):
         return f"results/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{wildcards.seed}/unchecked.h5ad"
     return options["files"][wildcards.dataset][wildcards.split].replace("{seed}", wildcards.seed)
 
 
 def content_of_file_to_import(wildcards):
     """Nothing for predictions by the method's own script, which the workflow makes and removes."""
-    made_here = config["methods"][wildcards.method]["kind"] == "script"
+    made_here = wildcards.method in methods_run_by("predict_by_script")
     return None if made_here else content_of_file(file_to_import(wildcards))
 
 
@@ -230,9 +238,9 @@ rule import_predictions:
     benchmark:
         "results/benchmarks/import_predictions/{dataset}.{split}.{method}.{seed}.tsv"
     wildcard_constraints:
-        method=names_pattern(methods_of(FOREIGN)),
+        method=names_pattern(methods_run_by("import_predictions")),
     conda:
-        "../../envs/evaluation.yaml"
+        environment_of("import_predictions")
     resources:
         mem_mb=doubling(8000),
         runtime=doubling(60),

@@ -14,7 +14,7 @@ def pseudobulks_of_run():
 def published_recipe():
     """The options of fine-tuning with the values of the published recipe: the schema's defaults, but for deviations."""
     schema = configuration.read_schema()["$defs"]
-    properties = {**schema["finetuning"]["properties"], **schema["methods"]["scgpt-finetuned"]["properties"]}
+    properties = {**schema["finetuning"]["properties"], **schema["start"]["properties"]}
     defaults = {name: entry["default"] for name, entry in properties.items() if name != "pretrained"}
     published = {"keep_targets": False, "select": "pearson", "pair_within": []}
     return defaults | published | {"redraw_controls": False, "control_pairs": True}
@@ -69,11 +69,11 @@ def own_files_of_run():
         for file in files_of_checkpoint(name)
     ]
     files += [file for split in config["splits"]["files"].values() for file in split.values()]
-    files += [config["methods"][name]["script"] for name in methods_of({"script"})]
+    files += [config["methods"][name]["script"] for name in methods_run_by("predict_by_script")]
     files += [
         file.replace("{seed}", str(seed))
-        for name, seed in predictions(methods_of({"imported"}))
-        for splits in config["methods"][name]["files"].values()
+        for name, seed in predictions(config["methods"])
+        for splits in config["methods"][name].get("files", {}).values()
         for split, file in splits.items()
         if split in SPLITS
     ]
@@ -86,7 +86,7 @@ def scgpt_pseudobulks_of_run():
         f"results/{dataset}/{split}/{method}/{seed}/pseudobulk.h5ad"
         for dataset in config["datasets"]
         for split in SPLITS
-        for method, seed in predictions(methods_of(SCGPT))
+        for method, seed in predictions(methods_run_by("predict_scgpt"))
     ]
 
 
@@ -127,13 +127,15 @@ rule provenance:
 
 
 def verdicts_of_report():
-    compared = METRICS if methods_of(JUDGED) else []
+    compared = METRICS if any(registry.group_of(kind).is_judged for kind in KINDS.values()) else []
     return [*(f"results/figures/differences_{metric}.svg" for metric in compared), "results/verdicts.tsv"]
 
 
 def stressed_method():
     """The method whose predictions the stress panel transforms: a fine-tuned one, or the last that is no control."""
-    return (methods_of({"scgpt-finetuned"}) or methods_of(JUDGED | BASELINES))[-1]
+    finetuned = [method for method, kind in KINDS.items() if kind == registry.FINETUNED]
+    others = [method for method, kind in KINDS.items() if registry.group_of(kind) != registry.BENCHMARK_CONTROL]
+    return (finetuned or others)[-1]
 
 
 def entries_of_datasets():
@@ -154,9 +156,9 @@ def entries_of_datasets():
             shown += [f"{folder}/perturbations.svg", f"results/{dataset}/{split}/perturbations.tsv"]
             for method in config["methods"]:
                 shown += [f"{folder}/predicted_against_true_{method}.svg", f"{folder}/residual_{method}.svg"]
-            if methods_of(SCGPT):
+            if methods_run_by("predict_scgpt"):
                 shown.append(f"{folder}/load_report.svg")
-            for method, seed in predictions(methods_of(FINETUNED)):
+            for method, seed in predictions(methods_run_by("finetune")):
                 shown.append(f"{folder}/training_history_{method}_{seed}.svg")
             shown.append(f"{folder}/stress_{stressed_method()}.svg")
     return shown

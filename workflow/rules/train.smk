@@ -5,6 +5,13 @@
 SCGPT_ENVIRONMENT = "../../envs/scgpt.yaml" if config["hardware"]["gpu"] else "../../envs/scgpt_cpu.yaml"
 CENSUS_ENVIRONMENT = "../../envs/census.yaml" if config["hardware"]["gpu"] else "../../envs/census_cpu.yaml"
 
+
+def environment_of(rule):
+    """The environment of the methods that a rule trains or predicts, as the registry of methods says."""
+    (name,) = {kind.environment for kind in registry.KINDS.values() if rule in kind.rules}
+    return SCGPT_ENVIRONMENT if name == "scgpt" else f"../../envs/{name}.yaml"
+
+
 # A parameter of these jobs: another device computes other numbers. A word, since Snakemake compares the values of a
 # job's parameters without their names, and True may be another one's.
 DEVICE = "gpu" if config["hardware"]["gpu"] else "cpu"
@@ -150,10 +157,10 @@ rule finetune:
     benchmark:
         "results/benchmarks/finetune/{dataset}.{split}.{method}.{seed}.tsv"
     wildcard_constraints:
-        method=names_pattern(methods_of(FINETUNED)),
+        method=names_pattern(methods_run_by("finetune")),
     priority: 10  # the longest jobs start first, so that others fill the cores beside them
     conda:
-        SCGPT_ENVIRONMENT
+        environment_of("finetune")
     threads: config["hardware"]["threads"]
     resources:
         gpu=config["hardware"]["gpu"],

@@ -9,11 +9,13 @@ with logged(snakemake.log[0]):
     from scgpt_bench.predictions import write_predictions
 
     options = dict(snakemake.params.options)
+    kind = options.pop("kind")
+    method = getattr(baselines, snakemake.params.function)
     embeddings = None
     if options.pop("checkpoint", None):
         embeddings = baselines.read_embeddings(snakemake.input.embeddings[0])
     cells = open_h5ad(snakemake.input.cells)
     split = read_table(snakemake.input.split)
     controls = read_h5ad(snakemake.input.controls)
-    predicted, method = baselines.predict(cells, split, controls, embeddings=embeddings, **options)
-    write_predictions(snakemake.output[0], predicted, controls.obs, cells.var_names, method)
+    predicted, record = baselines.predict(cells, split, controls, method, embeddings, **options)
+    write_predictions(snakemake.output[0], predicted, controls.obs, cells.var_names, {"kind": kind, **record})

@@ -25,7 +25,7 @@ with logged(snakemake.log[0]):
     controls = controls[controls.obs["perturbation"].isin(chosen)].copy()
     alignment = read_table(snakemake.input.vocabulary)
     checkpoint = Path(snakemake.input.checkpoint[0]).parent
-    if kind in ("scgpt-knockout", "scgpt-generate"):
+    if snakemake.params.function == "prompted":
         prompts, activated = generation.Options(**options), snakemake.params.activated
         predicted, method = prediction.prompted(controls, alignment, checkpoint, prompts, seed, activated, how)
     elif snakemake.input.model:

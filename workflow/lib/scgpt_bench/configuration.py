@@ -1,6 +1,7 @@
 """Validate a run's configuration before anything else happens, and fill in the defaults.
 
-The schema (``workflow/schemas/config.schema.yaml``) is the only place where keys, types and defaults are declared.
+The schema (``workflow/schemas/config.schema.yaml``) is the only place where keys, types and defaults are declared; the
+registry of methods says which of them a kind of methods takes.
 References between entries (a method's checkpoint, a data set's row) are checked here.
 """
 
@@ -20,6 +21,7 @@ import yaml
 from scgpt_bench.data import catalogue
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.errors import InputError
+from scgpt_bench.methods.registry import KINDS, ORACLE
 from scgpt_bench.scgpt import checkpoint_folder
 from scgpt_bench.shipped import own_or_shipped, shipped
 
@@ -33,9 +35,25 @@ TABLES = ("dataset_table", "checkpoint_table", "anchor_table")
 
 
 @functools.cache
-def read_schema(path: str | Path = SCHEMA) -> dict[str, Any]:
-    """The JSON schema of the configuration; not to be changed."""
-    return yaml.safe_load(Path(path).read_text())
+def _read_schema() -> dict[str, Any]:
+    return yaml.safe_load(Path(SCHEMA).read_text())
+
+
+def read_schema() -> dict[str, Any]:
+    """Read the JSON schema of the configuration, with the kinds of methods of the registry; not to be changed."""
+    schema = _read_schema()
+    definitions = schema["$defs"]
+    methods = {}
+    for kind in KINDS.values():
+        parts = [definitions[name] for name in ("method", *kind.options)]
+        methods[kind.name] = {
+            "description": kind.description,
+            "type": "object",
+            "additionalProperties": False,
+            "required": [key for part in parts for key in part.get("required", ())],
+            "properties": {key: entry for part in parts for key, entry in part["properties"].items()},
+        }
+    return {**schema, "$defs": {**definitions, "methods": methods}}
 
 
 def read(path: str | Path, renamed: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -85,15 +103,6 @@ def table_path(config: Mapping[str, Any], key: str) -> str:
     """Return where a table is: where ``config`` says, or with the workflow if the run's folder has no default one."""
     default = read_schema()["properties"][key]["default"]
     return own_or_shipped(default) if config.get(key, default) == default else config[key]
-
-
-def judged_kind(options: Mapping[str, Any]) -> str:
-    """The kind that tables and figures go by, from a method's validated options.
-
-    A baseline (``ridge``, ``knn``) on the gene vectors of a checkpoint is an scGPT arm: judged, and no judge.
-    """
-    embedded = options["kind"] in ("ridge", "knn") and options.get("checkpoint")
-    return f"scgpt-embedding-{options['kind']}" if embedded else options["kind"]
 
 
 def validate(given: Mapping[str, Any], source: str) -> Run:
@@ -262,7 +271,7 @@ def _check_references(run: Run, source: str) -> None:
             raise InputError(source, f"checkpoints.{name}.nheads", str(options["nheads"]), expected)
     for name, options in config["methods"].items():
         measured = [data for data in config["datasets"] if run.datasets[data].address != "generated"]
-        if options["kind"] == "oracle" and measured:
+        if options["kind"] == ORACLE and measured:
             raise InputError(source, f"methods.{name}", f"measured data ({measured[0]})", "generated data sets only")
         checkpoint = options.get("checkpoint")
         if checkpoint is not None and checkpoint not in config["checkpoints"]:

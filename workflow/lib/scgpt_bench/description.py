@@ -10,7 +10,6 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.configuration import judged_kind
 from scgpt_bench.data import splits
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.conditions import codes_of, rows_of
@@ -19,8 +18,8 @@ from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of
 from scgpt_bench.data.tenx import READER_NOTES
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.data_card import BLOCKS, FEWEST_CONTROLS, RARE_TYPE
-from scgpt_bench.evaluation.scores import BENCHMARK_CONTROLS, fewest_perturbations
-from scgpt_bench.methods.baselines import METHODS
+from scgpt_bench.evaluation.scores import fewest_perturbations
+from scgpt_bench.methods.registry import group_of
 from scgpt_bench.scgpt.vocabulary import align, human_vocabulary, read_vocabulary
 
 SAMPLE = 2000  # cells whose values are looked at; harmonize looks at all
@@ -215,8 +214,7 @@ def _enough(obs: pd.DataFrame, dataset: Dataset, config: Mapping[str, Any]) -> d
 
 def _verdicts(tested: int, testable: int, config: Mapping[str, Any]) -> str:
     """Whether the folds that are run test enough perturbations for a p-value that is low enough."""
-    kinds = [judged_kind(options) for options in config.get("methods", {}).values()]
-    judged = sum(kind not in {*METHODS, *BENCHMARK_CONTROLS} for kind in kinds) or 1
+    judged = sum(group_of(options["kind"]).is_judged for options in config.get("methods", {}).values()) or 1
     needed = fewest_perturbations(judged)
     methods = "1 method" if judged == 1 else f"{judged} methods"
     if needed is None:

@@ -7,7 +7,7 @@ perturbation too, since its measured cells are the same in all of them. One inpu
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,9 @@ from scipy import special, stats
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.files import read_table
-from scgpt_bench.methods.baselines import METHODS
+from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, group_of
 from scgpt_bench.seeding import random_generator
 
-CEILING, FLOOR = "technical-duplicate", "shuffled"
-BENCHMARK_CONTROLS = {CEILING, FLOOR, "oracle"}
 SIGNIFICANCE = 0.05
 SIGN_FLIPS = 9999
 EXACT_UP_TO = 13  # perturbations; all 2^13 sign patterns are then enumerated
@@ -84,7 +82,7 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
     for dataset, split, metric, values in _blocks(metrics, kinds):
         known, ceiling = metric_of(metric), np.nan
         if known.at_full_depth is not None and known.fraction_of_ceiling:
-            ceiling = values[_of_kind(values, kinds, {CEILING})].mean().mean()
+            ceiling = values[_of_kind(values, kinds, CEILING)].mean().mean()
         for method in values:
             scored = values[method].dropna().to_numpy()
             low, high = _interval(scored, _resamples(len(scored), bootstrap_draws, seed, dataset, split))
@@ -136,13 +134,12 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
     metrics, bootstrap_draws, seed
         As in :func:`scores`.
     kinds
-        The kind of every method, by its name: baselines (``baselines.METHODS``) judge, all others but the
-        benchmark controls are judged.
+        The kind of every method, by its name; the registry of methods says which judge and which are judged.
     """
     rows = []
     for dataset, split, metric, values in _blocks(metrics, kinds):
-        judges = _of_kind(values, kinds, set(METHODS))
-        judged = [name for name in values if kinds[name] not in {*METHODS, *BENCHMARK_CONTROLS}]
+        judges = [name for name in values if group_of(kinds[name]).judges]
+        judged = [name for name in values if group_of(kinds[name]).is_judged]
         if not judges or not judged:
             continue
         oriented = values if metric_of(metric).higher_is_better else -values
@@ -235,8 +232,8 @@ def with_and_without(
     return table[RELIABLE_COLUMNS].astype({"reliable_n_perturbations": "Int64"})
 
 
-def _of_kind(values: pd.DataFrame, kinds: Mapping[str, str], wanted: Container[str]) -> list[str]:
-    return [name for name in values if kinds[name] in wanted]
+def _of_kind(values: pd.DataFrame, kinds: Mapping[str, str], kind: str) -> list[str]:
+    return [name for name in values if kinds[name] == kind]
 
 
 def _verdict(difference: float, p_value: float) -> str:
@@ -266,7 +263,7 @@ def _blocks(metrics: pd.DataFrame, kinds: Mapping[str, str]) -> Iterator[tuple[s
                 # A method that was not run on every split is compared where it was: on single splits.
                 on_every_split = values.notna().groupby(level="split").any().all()
                 order = [name for name in block["method"].unique() if on_every_split[name]]
-                compared = [name for name in order if kinds[name] not in BENCHMARK_CONTROLS]
+                compared = [name for name in order if group_of(kinds[name]) != BENCHMARK_CONTROL]
                 values = values[order].dropna(subset=compared).groupby(level="perturbation").mean()
                 values = values.dropna(axis="columns", how="all")
                 if values.empty:
@@ -356,7 +353,7 @@ def _ceiling_above_floor(oriented: pd.DataFrame, kinds: Mapping[str, str], seed:
     True where either was not run, or where they share too few for any difference to show: nothing is then known against
     the ceiling.
     """
-    ceiling, floor = _of_kind(oriented, kinds, {CEILING}), _of_kind(oriented, kinds, {FLOOR})
+    ceiling, floor = _of_kind(oriented, kinds, CEILING), _of_kind(oriented, kinds, FLOOR)
     if not ceiling or not floor:
         return True
     differences = (oriented[ceiling].mean(axis=1) - oriented[floor].mean(axis=1)).dropna().to_numpy()

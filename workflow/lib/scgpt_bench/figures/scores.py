@@ -14,9 +14,7 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.evaluation.scores import at_smallest_p_value
 from scgpt_bench.figures.style import (
-    CEILING,
     FAINT,
-    FLOOR,
     INK,
     SMALL,
     WIDTH,
@@ -40,6 +38,7 @@ from scgpt_bench.figures.style import (
     styled,
     text_length,
 )
+from scgpt_bench.methods.registry import CEILING, FLOOR, SCGPT, SIMPLE
 
 
 @styled
@@ -98,8 +97,8 @@ def _ladder_in_words(rows: pd.DataFrame, kind_of: Mapping[str, str]) -> str:
     """The ends of the ladder, floor and ceiling, and the first of the others; ``rows`` best first."""
     group_of = {method: method_style(method, kind).group for method, kind in kind_of.items()}
     found = [f"{len(rows)} methods, from {_scored(rows.iloc[0])} (best) to {_scored(rows.iloc[-1])}."]
-    for group, words in (("baseline", "Best baseline"), ("scGPT", "Best scGPT method")):
-        members = rows[rows["method"].map(group_of) == group]
+    for group, words in ((SIMPLE, "Best baseline"), (SCGPT, "Best scGPT method")):
+        members = rows[rows["method"].map(group_of) == group.name]
         if len(members):
             found.append(f"{words}: {_scored(members.iloc[0])}.")
     for kind, words in ((CEILING, "Ceiling"), (FLOOR, "Floor")):

@@ -21,6 +21,7 @@ from matplotlib.textpath import text_to_path
 from scgpt_bench import files
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import metric_of
+from scgpt_bench.methods.registry import GROUPS, KINDS, group_of
 
 WIDTH = 7.2  # inches: the text width of a printed page
 INK = "#222222"
@@ -71,43 +72,11 @@ class MethodStyle(NamedTuple):
     line: str
 
 
-_MARKERS = {"baseline": "o", "scGPT": "D", "benchmark control": "s", "other method": "^"}
-# After Okabe and Ito (2008), varied in lightness within a group, so that groups differ in hue and in marker.
-_COLOURS = {
-    "baseline": {
-        "control-mean": "#999999",
-        "train-mean": "#555555",
-        "additive": "#7cbde8",
-        "ridge": "#2f8fd0",
-        "knn": "#0072b2",
-        "target-only": "#0b3c6f",
-    },
-    "scGPT": {
-        "scgpt-zero-shot": "#f2b134",
-        "scgpt-knockout": "#cf8f00",
-        "scgpt-generate": "#9a6a00",
-        "scgpt-embedding-ridge": "#5c3d00",
-        "scgpt-embedding-knn": "#7a5c1e",
-        "scgpt-scratch": "#f0835a",
-        "scgpt-finetuned": "#d55e00",
-    },
-    "benchmark control": {"shuffled": "#000000", "technical-duplicate": "#009e73", "oracle": "#005c43"},
-    "other method": {},
-}
-_SPARE = {
-    "baseline": ["#5d89a8", "#7f7fbf", "#4a6fe3", "#2b5c8a"],
-    "scGPT": ["#c44e00", "#d98b4a", "#a33b00", "#e8a33d"],
-    "benchmark control": ["#3f3f3f", "#2a7f62"],
-    "other method": ["#cc79a7", "#882255", "#aa4499", "#332288", "#7a5195", "#a05195"],
-}
-FLOOR, CEILING = "shuffled", "technical-duplicate"  # kinds
-
-
 def method_style(method: str, kind: str | None = None) -> MethodStyle:
     """The style of a method: a function of its name and its kind.
 
-    A method that is called like its kind has a colour of its own; any other takes one of the spare colours of its
-    kind's group, chosen by a hash of its name.
+    A method that is called like its kind has the colour of its entry in the registry; any other takes one of the spare
+    colours of its kind's group, chosen by a hash of its name.
 
     Parameters
     ----------
@@ -117,23 +86,21 @@ def method_style(method: str, kind: str | None = None) -> MethodStyle:
         What it is; its name, unless given.
     """
     kind = kind or method
-    group = next((group for group, colours in _COLOURS.items() if kind in colours), "other method")
-    if method == kind and method in _COLOURS[group]:
-        colour = _COLOURS[group][method]
-    else:
+    group = group_of(kind)
+    colour = KINDS[kind].colour if method == kind and kind in KINDS else ""
+    if not colour:
         digest = hashlib.sha256(method.encode("utf-8", "surrogatepass")).digest()
-        colour = _SPARE[group][int.from_bytes(digest[:4], "big") % len(_SPARE[group])]
-    return MethodStyle(group, colour, _MARKERS[group], "--" if group == "benchmark control" else "-")
+        colour = group.spare_colours[int.from_bytes(digest[:4], "big") % len(group.spare_colours)]
+    return MethodStyle(group.name, colour, group.marker, group.line)
 
 
 def group_handles(methods: Iterable[str], kinds: Mapping[str, str]) -> list[Line2D]:
     """Legend entries for the groups that occur among ``methods``."""
     present = {method_style(method, kinds.get(method)).group for method in methods}
-    examples = {"baseline": "#0072b2", "scGPT": "#d55e00", "benchmark control": "#000000", "other method": "#882255"}
     return [
-        Line2D([], [], linestyle="", marker=_MARKERS[group], color=examples[group], markersize=5, label=group)
-        for group in _MARKERS
-        if group in present
+        Line2D([], [], linestyle="", marker=group.marker, color=group.colour, markersize=5, label=group.name)
+        for group in GROUPS
+        if group.name in present
     ]
 
 

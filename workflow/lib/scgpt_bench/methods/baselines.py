@@ -7,6 +7,7 @@ perturbations, which scGPT uses only to stop training.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -100,7 +101,7 @@ def predict(
     cells: anndata.AnnData,
     split: pd.DataFrame,
     controls: anndata.AnnData,
-    kind: str,
+    method: Callable[..., Shifts],
     embeddings: pd.DataFrame | None = None,
     **options: Any,
 ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -110,8 +111,8 @@ def predict(
     ----------
     cells, split, controls
         ``cells.h5ad``, whose X may stay on disk; ``split.tsv``, ``controls.h5ad``.
-    kind
-        A key of ``METHODS`` or ``ARMS``.
+    method
+        One of the functions below.
     embeddings
         Gene vectors [genes x dimensions], index: symbols, for the methods that can use them instead of their own;
         ``attrs`` tells where they come from and is written beside the prediction.
@@ -124,9 +125,8 @@ def predict(
     """
     training, test = training_data(cells, split), conditions_to_predict(cells, split)
     given = {} if embeddings is None else {"embeddings": embeddings}
-    shifts = {**METHODS, **ARMS}[kind](training, test, **given, **options)
-    method = {
-        "kind": kind,
+    shifts = method(training, test, **given, **options)
+    record = {
         "options": options,
         "embeddings": None if embeddings is None else dict(embeddings.attrs),
         "scgpt_bench": __version__,
@@ -136,8 +136,8 @@ def predict(
         "not_asked": shifts.not_asked,
     }
     if embeddings is not None:
-        method["genes_padded"] = int((~training.genes.isin(embeddings.index)).sum())
-    return shifted_controls(controls, test.perturbations, test.control_means, shifts.values), method
+        record["genes_padded"] = int((~training.genes.isin(embeddings.index)).sum())
+    return shifted_controls(controls, test.perturbations, test.control_means, shifts.values), record
 
 
 def control_mean(training: TrainingData, test: Conditions) -> Shifts:
@@ -338,18 +338,6 @@ def target_only(training: TrainingData, test: Conditions) -> Shifts:
     if before <= 0:
         notes = dict.fromkeys(test.perturbations, "no target expressed in training: no change")
     return Shifts(values, notes)
-
-
-METHODS = {
-    "control-mean": control_mean,
-    "train-mean": train_mean,
-    "additive": additive,
-    "ridge": ridge,
-    "knn": knn,
-    "target-only": target_only,
-}
-# Ways to use scGPT that are a baseline with its gene embeddings: judged against the baselines, not one of them.
-ARMS = {"scgpt-embedding-ridge": ridge}
 
 
 def read_embeddings(path: str | Path) -> pd.DataFrame:

@@ -12,13 +12,13 @@ in ``uns["method"]["scored_against"]``; ``metrics.score`` obeys and corrects for
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench import __version__
 from scgpt_bench.data.means import first_half, group_means
 from scgpt_bench.data.on_disk import rows as rows_of_cells
 from scgpt_bench.errors import InputError
@@ -28,42 +28,53 @@ from scgpt_bench.seeding import random_generator, stream_seed
 SHUFFLES = 20  # over which the floor is a mean: every pair of up to 41 test perturbations
 
 
-def predict(
-    cells: anndata.AnnData,
-    controls: anndata.AnnData,
-    truth: anndata.AnnData,
-    kind: str,
-    seed: int,
-    planted: anndata.AnnData | None = None,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Predict every row of ``controls``.
+@dataclass(frozen=True)
+class Known:
+    """What benchmark controls are made from.
 
-    Parameters
+    Attributes
     ----------
     cells, controls, truth
         ``cells.h5ad``, whose X may stay on disk; ``controls.h5ad``, ``truth.h5ad``.
-    kind
-        ``shuffled``, ``technical-duplicate`` or ``oracle``.
-    seed
-        Of the random draws; ``oracle`` has none.
     planted
-        True means [perturbations x genes], log1p scale, for ``oracle``.
+        True means [perturbations x genes], log1p scale, of generated data.
+    """
+
+    cells: anndata.AnnData
+    controls: anndata.AnnData
+    truth: anndata.AnnData
+    planted: anndata.AnnData | None = None
+
+    def shifted(self, shifts: np.ndarray) -> np.ndarray:
+        """Move the drawn control cells by one shift per perturbation [perturbations x genes]."""
+        control_means = np.asarray(self.truth.layers["control"])
+        return shifted_controls(self.controls, list(self.truth.obs_names), control_means, shifts)
+
+
+def shuffled(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Predict the measured change of another test perturbation.
 
     Returns
     -------
-    Predicted cells, float32 [rows of ``controls`` x genes], and what made them, for ``uns["method"]``.
+    Predicted cells, float32 [rows of ``controls`` x genes], and what the method record says of them. So do
+    :func:`technical_duplicate` and :func:`oracle`.
     """
-    method = {"kind": kind, "seed": seed, "scgpt_bench": __version__, "scored_against": None}
-    if kind == "technical-duplicate":
-        return duplicated_cells(cells, controls, truth, seed), {**method, "scored_against": "half_b"}
-    control_means = np.asarray(truth.layers["control"])
-    if kind == "shuffled":
-        source, *others = shuffles(list(truth.obs_names), seed)
-        method |= {"notes": source, "shuffles": 1 + len(others)}
-        shifts = (truth.X - control_means)[truth.obs_names.get_indexer(list(source.values()))]
-    else:
-        shifts = planted_means(planted, truth) - control_means
-    return shifted_controls(controls, list(truth.obs_names), control_means, shifts), method
+    source, *others = shuffles(list(known.truth.obs_names), seed)
+    changes = np.asarray(known.truth.X) - np.asarray(known.truth.layers["control"])
+    shifts = changes[known.truth.obs_names.get_indexer(list(source.values()))]
+    return known.shifted(shifts), {"notes": source, "shuffles": 1 + len(others)}
+
+
+def technical_duplicate(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Predict half of a perturbation's own cells, to be scored against the other half."""
+    return duplicated_cells(known.cells, known.controls, known.truth, seed), {"scored_against": "half_b"}
+
+
+def oracle(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Predict the planted mean, which draws nothing by ``seed``."""
+    assert known.planted is not None  # the configuration has no oracle for measured data
+    shifts = planted_means(known.planted, known.truth) - np.asarray(known.truth.layers["control"])
+    return known.shifted(shifts), {}
 
 
 def shuffles(perturbations: list[str], seed: int) -> Iterator[dict[str, str]]:

@@ -18,14 +18,13 @@ import pandas as pd
 
 from scgpt_bench.data.names import ALL_SPLITS, genes_of
 from scgpt_bench.evaluation.classes import CLASS, CLASS_COLUMNS, COLUMNS
-from scgpt_bench.evaluation.scores import BENCHMARK_CONTROLS, at_smallest_p_value
+from scgpt_bench.evaluation.scores import at_smallest_p_value
+from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, KINDS, SCGPT, group_of
 from scgpt_bench.report.page import template
 
 HEADLINE = "pearson_delta"
 BESIDE = ("mse", "mae")  # metrics whose verdicts stand beside the headline's
-SIMPLE = ("train-mean", "ridge")  # kinds of baselines that published comparisons found hard to beat
 FEW = 10  # test perturbations below which a warning says so
-CEILING, FLOOR = "technical-duplicate", "shuffled"
 CONTROL_NOISE = 0.05  # of a Pearson delta, beyond which a warning says so: smaller differences are rarely found
 NAMED = 8  # names in a warning, beyond which their number must do
 COMPARED = ("better", "worse", "indistinguishable")
@@ -209,7 +208,7 @@ def _unreliable(run: Run, dataset: str) -> tuple[list[str], list[str]]:
 
 
 def _answer(run: Run, rows: Sequence[Mapping[str, Any]], n: int, asked: Mapping[str, int]) -> str:
-    scgpt = [row for row in rows if run.kinds[row["method"]].startswith("scgpt")]
+    scgpt = [row for row in rows if group_of(run.kinds[row["method"]]) == SCGPT]
     if not scgpt:
         return "No scGPT method was run on these data."
     verdicts = {row["verdict"] for row in scgpt}
@@ -363,11 +362,10 @@ def _of_weights(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
 
 
 def _of_baselines(run: Run) -> Iterable[tuple[str, str]]:
-    missing = [kind for kind in SIMPLE if kind not in run.kinds.values()]
     combined = any("+" in entry["perturbation"] for card in run.cards.values() for entry in card["perturbations"])
-    if combined and "additive" not in run.kinds.values():
-        missing.append("additive")
-    if missing and any(kind.startswith("scgpt") for kind in run.kinds.values()):
+    data = ("any", "combinations") if combined else ("any",)
+    missing = [kind.name for kind in KINDS.values() if kind.expected in data and kind.name not in run.kinds.values()]
+    if missing and any(group_of(kind) == SCGPT for kind in run.kinds.values()):
         yield (
             f"Baselines not run: {', '.join(missing)}",
             "The best baseline is the best of those that were run. To be better than a weak one says little.",
@@ -378,7 +376,7 @@ def _copies(run: Run, place: Mapping[str, Any]) -> list[list[str]]:
     """Groups of methods that no metric tells apart on a data set; benchmark controls are left out."""
     here = run.scores[(run.scores["dataset"] == place["dataset"]) & (run.scores["split"] == place["split"])]
     table = here.pivot_table(index="metric", columns="method", values="mean", sort=False)
-    left = [name for name in here["method"].unique() if run.kinds[name] not in BENCHMARK_CONTROLS]
+    left = [name for name in here["method"].unique() if group_of(run.kinds[name]) != BENCHMARK_CONTROL]
     groups = []
     while left:
         first, *left = left
@@ -499,7 +497,7 @@ def _of_classes(run: Run) -> Iterable[tuple[str, str]]:
             shown = set(classes["verdict"]) & {"better", "worse"}
             if row["verdict"] == NOT_ASKED:
                 continue
-            if run.kinds[row["method"]].startswith("scgpt") and shown - {row["verdict"]}:
+            if group_of(run.kinds[row["method"]]) == SCGPT and shown - {row["verdict"]}:
                 listed = [
                     f"{found.verdict} with {found.n_genes_seen} of {found.n_genes} ({found.difference:+.3f}, "
                     f"{found.n_perturbations} perturbation{'s' if found.n_perturbations > 1 else ''})"

@@ -1,0 +1,257 @@
+"""What every method is: the one registry that rules, scores, figures, configuration and documents ask.
+
+A method of a configuration has one of these kinds. A new kind is one entry here and the function or script that its
+rule runs. Snakemake reads this module at every start, and no prediction depends on it: it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """What kinds of methods have in common.
+
+    Attributes
+    ----------
+    name
+        As legends have it.
+    judges, is_judged
+        Whether others are compared with its methods, and whether they are compared. Benchmark controls do neither.
+    colour, marker, line
+        Its look in legends and figures.
+    spare_colours
+        For methods that are not called like their kind.
+    """
+
+    name: str
+    judges: bool = False
+    is_judged: bool = False
+    colour: str
+    marker: str
+    line: str = "-"
+    spare_colours: tuple[str, ...]
+
+
+# Colours after Okabe and Ito (2008), varied in lightness within a group, so that groups differ in hue and in marker.
+SIMPLE = Group(
+    name="simple method",
+    judges=True,
+    colour="#0072b2",
+    marker="o",
+    spare_colours=("#5d89a8", "#7f7fbf", "#4a6fe3", "#2b5c8a"),
+)
+SCGPT = Group(
+    name="scGPT",
+    is_judged=True,
+    colour="#d55e00",
+    marker="D",
+    spare_colours=("#c44e00", "#d98b4a", "#a33b00", "#e8a33d"),
+)
+BENCHMARK_CONTROL = Group(
+    name="benchmark control",
+    colour="#000000",
+    marker="s",
+    line="--",
+    spare_colours=("#3f3f3f", "#2a7f62"),
+)
+OTHER_MODEL = Group(
+    name="other model",
+    is_judged=True,
+    colour="#882255",
+    marker="^",
+    spare_colours=("#cc79a7", "#882255", "#aa4499", "#332288", "#7a5195", "#a05195"),
+)
+GROUPS = (SIMPLE, SCGPT, BENCHMARK_CONTROL, OTHER_MODEL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of methods.
+
+    Attributes
+    ----------
+    name
+        What the configuration calls it.
+    description
+        For config/README.md.
+    group
+        What it shares with others.
+    rules
+        The rules that make its predictions, in their order.
+    environment
+        The file in ``envs/`` for these rules. That of scGPT has a variant for jobs without a GPU.
+    function
+        What the rule's script calls to predict, where it knows several.
+    options
+        Definitions of ``config.schema.yaml`` whose keys it takes beside those of every method.
+    colour
+        Of the method that is called like its kind.
+    expected
+        On which data a run without it says so, since it is hard to beat: ``any``, or those with ``combinations``.
+    """
+
+    name: str
+    description: str
+    group: Group
+    rules: tuple[str, ...]
+    environment: str
+    function: str = ""
+    options: tuple[str, ...] = ()
+    colour: str = ""
+    expected: str = ""
+
+
+FLOOR, CEILING, ORACLE = "shuffled", "technical-duplicate", "oracle"
+FINETUNED = "scgpt-finetuned"  # as published, which a configuration may deviate from
+
+_simple = partial(Kind, group=SIMPLE, rules=("predict_baseline",), environment="evaluation")
+_on_embeddings = partial(Kind, group=SCGPT, rules=("predict_baseline",), environment="evaluation")
+_scgpt = partial(Kind, group=SCGPT, rules=("predict_scgpt",), environment="scgpt")
+_trained_scgpt = partial(Kind, group=SCGPT, rules=("finetune", "predict_scgpt"), environment="scgpt")
+_control = partial(Kind, group=BENCHMARK_CONTROL, rules=("predict_benchmark_control",), environment="evaluation")
+_other = partial(Kind, group=OTHER_MODEL, environment="evaluation")
+
+_REGISTERED = (
+    _simple(
+        name="control-mean",
+        description="Nothing changes.",
+        function="control_mean",
+        colour="#999999",
+    ),
+    _simple(
+        name="train-mean",
+        description="Every perturbation has the mean shift of the training perturbations.",
+        function="train_mean",
+        options=("weighting",),
+        colour="#555555",
+        expected="any",
+    ),
+    _simple(
+        name="additive",
+        description="Combinations: the sum of the single shifts seen in training. A single that was not seen counts as "
+        "the mean shift of the training perturbations, and a note says so.",
+        function="additive",
+        colour="#7cbde8",
+        expected="combinations",
+    ),
+    _simple(
+        name="ridge",
+        description="The bilinear model of Ahlmann-Eltze, Huber and Anders (2025) on principal components of the "
+        "training pseudo-bulks.",
+        function="ridge",
+        options=("ridge",),
+        colour="#2f8fd0",
+        expected="any",
+    ),
+    _simple(
+        name="knn",
+        description="The mean shift of the training perturbations whose genes are most similar, by co-expression among "
+        "control cells.",
+        function="knn",
+        options=("neighbours", "coexpression"),
+        colour="#0072b2",
+    ),
+    _simple(
+        name="target-only",
+        description="Nothing changes but the targeted gene, at the mean efficacy seen in training.",
+        function="target_only",
+        colour="#0b3c6f",
+    ),
+    _control(
+        name=FLOOR,
+        description="Floor: the measured change of another test perturbation; the mean over up to 20 ways to deal them "
+        "out.",
+        function="shuffled",
+        colour="#000000",
+    ),
+    _control(
+        name=CEILING,
+        description="Ceiling: half of a perturbation's own cells predict the other half, corrected for the halved "
+        "depth.",
+        function="technical_duplicate",
+        colour="#009e73",
+    ),
+    _control(
+        name=ORACLE,
+        description="The planted mean; for generated data only.",
+        function="oracle",
+        colour="#005c43",
+    ),
+    _on_embeddings(
+        name="scgpt-embedding-ridge",
+        description="Frozen gene embeddings of the checkpoint as perturbation features, a linear head trained on the "
+        "training perturbations.",
+        function="ridge",
+        options=("scgpt", "ridge"),
+        colour="#5c3d00",
+    ),
+    _on_embeddings(
+        name="scgpt-embedding-knn",
+        description="The mean shift of the training perturbations whose genes are most similar in the gene embedding "
+        "of the checkpoint.",
+        function="knn",
+        options=("scgpt", "neighbours"),
+        colour="#7a5c1e",
+    ),
+    _scgpt(
+        name="scgpt-zero-shot",
+        description="The flagged call with pretrained encoders and a random perturbation embedding and decoder.",
+        function="zero_shot",
+        options=("scgpt", "flagged"),
+        colour="#f2b134",
+    ),
+    _trained_scgpt(
+        name=FINETUNED,
+        description="Fine-tuned on the training perturbations; encoders and transformer start from the checkpoint, "
+        "perturbation embedding and decoder from random weights.",
+        function="finetuned",
+        options=("scgpt", "finetuning", "flagged", "start"),
+        colour="#d55e00",
+    ),
+    _trained_scgpt(
+        name="scgpt-scratch",
+        description="The same training with all weights random at the start; the checkpoint gives sizes and "
+        "vocabulary only.",
+        function="finetuned",
+        options=("scgpt", "finetuning", "flagged", "random_start"),
+        colour="#f0835a",
+    ),
+    _scgpt(
+        name="scgpt-knockout",
+        description="The pretrained head, asked about unknown genes of a cell with the target silenced (raised, in a "
+        "data set of activations) and of the same cell unchanged; the difference is added to the cell. One masked "
+        "forward pass.",
+        function="prompted",
+        options=("scgpt", "prompt"),
+        colour="#cf8f00",
+    ),
+    _scgpt(
+        name="scgpt-generate",
+        description="The same question, answered by iterative generation in rounds, each making the most confident "
+        "unknown genes known.",
+        function="prompted",
+        options=("scgpt", "prompt", "rounds"),
+        colour="#9a6a00",
+    ),
+    _other(
+        name="imported",
+        description="Predictions that another program made, from a file.",
+        rules=("import_predictions",),
+        options=("foreign", "files"),
+    ),
+    _other(
+        name="script",
+        description="A script of one's own, which the workflow runs; docs/adding_a_method.md has the rules.",
+        rules=("predict_by_script", "import_predictions"),
+        options=("foreign", "script"),
+    ),
+)
+KINDS = {kind.name: kind for kind in _REGISTERED}
+
+
+def group_of(kind: str) -> Group:
+    """The group of a kind; what is not registered was made by another program."""
+    return KINDS[kind].group if kind in KINDS else OTHER_MODEL
