@@ -10,11 +10,11 @@ import pytest
 
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import (
+    atomic_write,
     read_h5ad,
     read_table,
     remembered_sha256,
     sha256,
-    whole,
     write_h5ad,
     write_json,
     write_table,
@@ -26,7 +26,7 @@ def test_a_failure_leaves_nothing_behind_and_keeps_what_was_there(tmp_path):
     path.write_text("before")
 
     def fail():
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text("half")
             raise RuntimeError
 
@@ -39,7 +39,7 @@ def test_a_failure_leaves_nothing_behind_and_keeps_what_was_there(tmp_path):
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     folder = tmp_path / "checkpoint"
     for name in ("old", "new"):
-        with whole(folder) as partial:
+        with atomic_write(folder) as partial:
             partial.mkdir()
             (partial / name).touch()
     assert [entry.name for entry in folder.iterdir()] == ["new"]
@@ -47,7 +47,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
 
 def test_what_a_kill_left_is_replaced(tmp_path):
     (tmp_path / ".a.txt.partial").mkdir()
-    with whole(tmp_path / "a.txt") as partial:
+    with atomic_write(tmp_path / "a.txt") as partial:
         partial.write_text("whole")
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 

@@ -218,12 +218,12 @@ class Killed(BaseException):
 @pytest.mark.parametrize("n_files", range(1, 9))
 def test_the_kept_weights_are_those_of_the_best_epoch_wherever_it_was_killed(fabric, tmp_path, monkeypatch, n_files):
     """Repeated steps may round differently on a GPU: here an epoch after the restart scores less than all before it."""
-    every, written, whole = [], [], files.whole
+    every, written, atomic_write = [], [], files.atomic_write
     rising = itertools.count(1.0)
 
     @contextmanager
     def killed_after(path):
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             yield partial
         written.append(path)
         if len(written) == n_files:
@@ -234,7 +234,7 @@ def test_the_kept_weights_are_those_of_the_best_epoch_wherever_it_was_killed(fab
         return training.train(task, fabric, folder, "a", seed=0), task.model.weight
 
     trained(tmp_path / "whole", lambda model: every.append(model.weight.detach().clone()) or 0.0)
-    monkeypatch.setattr(files, "whole", killed_after)
+    monkeypatch.setattr(files, "atomic_write", killed_after)
     with pytest.raises(Killed):
         trained(tmp_path, lambda model: next(rising))
     position, kept = trained(tmp_path, lambda model: 0.0)

@@ -11,12 +11,12 @@ with logged(snakemake.log[0]):
     from scgpt_bench.evaluation.data_card import leakage_notes, split_notes
     from scgpt_bench.figures import data_card
     from scgpt_bench.figures.style import save
-    from scgpt_bench.files import read_table, whole, write_table
+    from scgpt_bench.files import atomic_write, read_table, write_table
 
     card, output = json.loads(Path(snakemake.input.card).read_text()), snakemake.output
     splits = {Path(path).parent.name: read_table(path) for path in snakemake.input.splits}
     of_splits = split_notes(card, splits, snakemake.params.minimum_cells)
-    with whole(output.text) as partial:
+    with atomic_write(output.text) as partial:
         partial.write_text(data_card.card_text(card, leakage_notes(splits, snakemake.params.checkpoints), of_splits))
     write_table(data_card.card_table(card), output.table)
     table, title = pd.DataFrame(card["perturbations"]), card["dataset"]

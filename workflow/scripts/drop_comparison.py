@@ -10,7 +10,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.figures.data_card import facts_table
     from scgpt_bench.figures.drops import drop_comparison
     from scgpt_bench.figures.style import save
-    from scgpt_bench.files import read_table, whole, write_table
+    from scgpt_bench.files import atomic_write, read_table, write_table
 
     files, output = snakemake.input, snakemake.output
     before, now = (json.loads(Path(path).read_text()) for path in files.cards)
@@ -18,7 +18,7 @@ with logged(snakemake.log[0]):
     metrics = scores.gather(files.metrics)
     table = drops.compare_scores(*names, read_table(files.scores), read_table(files.verdicts), metrics)
     write_table(table, output.table)
-    with whole(output.text) as partial:
+    with atomic_write(output.text) as partial:
         partial.write_text(facts_table("{} against {}".format(*names[::-1]), drops.compare_cards(before, now)))
     split = table["split"].iloc[-1]  # of all splits together, where there are several
     save(drop_comparison(before, now, table, snakemake.params.metric, split), output.figure)

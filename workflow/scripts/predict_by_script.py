@@ -11,11 +11,11 @@ with logged(snakemake.log[0]):
 
     from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.errors import InputError
-    from scgpt_bench.files import read_table, whole
+    from scgpt_bench.files import atomic_write, read_table
     from scgpt_bench.methods.imported import write_without_test_cells
 
     options = snakemake.params.options
-    with TemporaryDirectory() as folder, whole(snakemake.output[0]) as output:
+    with TemporaryDirectory() as folder, atomic_write(snakemake.output[0]) as output:
         training = Path(folder) / "training.h5ad"
         cells = open_h5ad(snakemake.input.cells, layers=["counts"], uns=["harmonized"])
         write_without_test_cells(cells, read_table(snakemake.input.split), training)

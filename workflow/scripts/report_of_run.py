@@ -8,12 +8,12 @@ with logged(snakemake.log[0]):
     import sys
     from pathlib import Path
 
-    from scgpt_bench.files import whole
+    from scgpt_bench.files import atomic_write
 
     # This workflow and not the one that uses it as a module, whose configuration and names of rules are others.
     workflow = Path(snakemake.scriptdir).parent
 
-    with whole(snakemake.output[0]) as partial:
+    with atomic_write(snakemake.output[0]) as partial:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(workflow / "Snakefile")]
         command += ["--configfile", snakemake.input.configuration]
         # Neither the profile of the run nor that of the user: nothing is executed here, and no lock is needed.

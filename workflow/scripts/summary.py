@@ -6,7 +6,7 @@ with logged(snakemake.log[0]):
     from pathlib import Path
 
     from scgpt_bench.evaluation.classes import gather_classes
-    from scgpt_bench.files import read_h5ad, read_json, read_table, whole
+    from scgpt_bench.files import atomic_write, read_h5ad, read_json, read_table
     from scgpt_bench.predictions import method_of
     from scgpt_bench.report import summary
 
@@ -24,5 +24,5 @@ with logged(snakemake.log[0]):
         cards={Path(path).parent.name: read_json(path, "a data card") for path in snakemake.input.cards},
         **{key: snakemake.params[key] for key in ("kinds", "checkpoints", "generated", "published")},
     )
-    with whole(snakemake.output[0]) as partial:
+    with atomic_write(snakemake.output[0]) as partial:
         partial.write_text(summary.page(run), encoding="utf-8")

@@ -23,7 +23,7 @@ CHECKED = {"compression": "lzf", "fletcher32": True}  # how numbers are stored i
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to (a file or a folder); it takes the name ``path`` only on success.
 
     A failure removes what was written. A kill leaves a ``.partial`` that nothing reads and the next try replaces.
@@ -54,7 +54,7 @@ def write_h5ad(adata: anndata.AnnData, path: str | Path) -> None:
     import h5py
 
     adata.strings_to_categoricals()
-    with whole(path) as partial, h5py.File(partial, "w") as file:
+    with atomic_write(path) as partial, h5py.File(partial, "w") as file:
         write_element(file, "/", adata)
 
 
@@ -150,12 +150,12 @@ def check_matrix(path: str | Path, X: Any) -> None:
         raise InputError(path, "X", f"values of type {X.dtype}", "numbers")
     if sparse.issparse(X):
         try:
-            valid(X)
+            validate_sparse(X)
         except ValueError as error:
             raise InputError(path, "X", first_line(error), "a valid sparse matrix") from None
 
 
-def valid(matrix: sparse.spmatrix) -> sparse.spmatrix:
+def validate_sparse(matrix: sparse.spmatrix) -> sparse.spmatrix:
     """The compressed sparse matrix itself; ValueError for one that is broken: compiled code trusts its indices."""
     matrix.check_format(full_check=True)
     if (matrix.indptr[1:] < matrix.indptr[:-1]).any():  # scipy does not look at a matrix that ends at 0 values
@@ -171,7 +171,7 @@ def first_line(error: Exception) -> str:
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """Write a tab-separated table without index, floats in full (they round-trip), missing values empty."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         table.to_csv(partial, sep="\t", index=False, lineterminator="\n")
 
 
@@ -200,7 +200,7 @@ def read_table(path: str | Path, separator: str = "\t", **options: Any) -> pd.Da
 
 def write_json(document: object, path: str | Path) -> None:
     """Write JSON, indented, keys in the order given, no NaN."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 

@@ -166,7 +166,7 @@ def _file_name(address: str) -> str:
 
 
 def _copy(path: Path, digests: Mapping[str, str], address: str, form: str | None, destination: str | Path) -> str:
-    with files.whole(destination) as partial:
+    with files.atomic_write(destination) as partial:
         shutil.copyfile(path, partial)
         return _checked(partial, digests, address, form)
 
@@ -175,7 +175,7 @@ def _pack(folder: Path, digests: Mapping[str, str], form: str | None, destinatio
     """Those files of a 10x folder that are read, as a zip whose bytes depend on their names and contents only."""
     containers.check(folder, form or "10x_mtx")
     chosen = tenx_files.choose(tenx_files.names_below(folder), folder)
-    with files.whole(destination) as partial:
+    with files.atomic_write(destination) as partial:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
             for name in sorted(chosen.all):
                 entry = zipfile.ZipInfo(name)
@@ -210,7 +210,7 @@ def _download(address: str, digests: Mapping[str, str], destination: Path, form:
         downloaded = cache.fetch(destination.name, downloader=get)
         # Not by pooch, which would download other bytes again, as it does after a network failure.
         found = _checked(downloaded, digests, address, form)
-        with files.whole(destination) as partial:
+        with files.atomic_write(destination) as partial:
             Path(downloaded).rename(partial)
         return found
     except requests.exceptions.RequestException as error:

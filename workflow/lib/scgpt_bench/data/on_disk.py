@@ -157,7 +157,7 @@ def _matrix(path: str | Path, group: h5py.Group, name: str, shape: tuple[int, in
         stored = X.group
         parts = (_numbers(stored["data"][:]), stored["indices"][:], stored["indptr"][:])
         try:
-            return files.valid(sparse.csc_matrix(parts, shape)).tocsr()
+            return files.validate_sparse(sparse.csc_matrix(parts, shape)).tocsr()
         except ValueError as error:
             raise InputError(path, name, files.first_line(error), "a valid sparse matrix") from None
     return X
@@ -248,7 +248,7 @@ def _read(X: Any, start: int, number: int) -> Matrix:
         pointers = stored["indptr"][start : stop + 1].astype(np.int64)
         part = slice(pointers[0], pointers[-1])
         content = (_numbers(stored["data"][part]), stored["indices"][part], pointers - pointers[0])
-        return files.valid(sparse.csr_matrix(content, shape=(stop - start, X.shape[1])))
+        return files.validate_sparse(sparse.csr_matrix(content, shape=(stop - start, X.shape[1])))
     except OSError as error:
         raise InputError(_path(X), "file", files.first_line(error), "an undamaged AnnData file (h5ad)") from None
     except Exception as error:
@@ -306,13 +306,13 @@ class CellWriter:
     """
 
     def __init__(self, path: str | Path, n_genes: int):
-        self._whole, self._n_genes = files.whole(path), n_genes
+        self._writing, self._n_genes = files.atomic_write(path), n_genes
         self.obs = self.var = None
         self.uns: Mapping[str, Any] = {}
         self._rows: dict[str, list[np.ndarray]] = {}
 
     def __enter__(self) -> CellWriter:
-        self._file = h5py.File(self._whole.__enter__(), "w")
+        self._file = h5py.File(self._writing.__enter__(), "w")
         return self
 
     def append(self, X: sparse.csr_matrix, **layers: sparse.csr_matrix) -> None:
@@ -336,10 +336,10 @@ class CellWriter:
                 self._finish()
         except BaseException as failure:
             self._file.close()
-            self._whole.__exit__(type(failure), failure, failure.__traceback__)
+            self._writing.__exit__(type(failure), failure, failure.__traceback__)
             raise
         self._file.close()
-        return self._whole.__exit__(kind, error, trace)
+        return self._writing.__exit__(kind, error, trace)
 
     def _finish(self) -> None:
         for name, lengths in self._rows.items():

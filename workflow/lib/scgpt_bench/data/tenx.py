@@ -99,7 +99,9 @@ def _h5_matrix(path: Path, file: h5py.File) -> tuple[sparse.csr_matrix, Features
     shape = (len(barcodes), len(features.ids))
     try:
         # Columns of features x cells are rows of cells x features.
-        counts = files.valid(sparse.csr_matrix((_native(data), group["indices"][:], group["indptr"][:]), shape=shape))
+        counts = files.validate_sparse(
+            sparse.csr_matrix((_native(data), group["indices"][:], group["indptr"][:]), shape=shape)
+        )
     except ValueError as error:
         raise InputError(path, where, files.first_line(error), "a valid sparse matrix") from None
     return counts, features, barcodes

@@ -26,7 +26,7 @@ from scipy import sparse
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.official.cell_eval import refuse_another_scale
 from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, predicted_counts
-from scgpt_bench.files import whole
+from scgpt_bench.files import atomic_write
 
 CONTEXT = "context"
 VCC_MEMBERS = ["pred.h5ad.zst", "watermark.txt"]
@@ -91,7 +91,7 @@ def write_2025(
     names = read_genes(genes, limits.genes)
     predicted = in_order(predicted, names, "predictions.h5ad")
     check_2025(predicted, names, "predictions.h5ad", limits)
-    with TemporaryDirectory() as folder, whole(path) as partial:
+    with TemporaryDirectory() as folder, atomic_write(path) as partial:
         cells = Path(folder) / "cells.h5ad"
         predicted.write_h5ad(cells)
         command = [sys.executable, "-m", "cell_eval", "prep", "--input", str(cells), "--genes", str(genes)]
@@ -160,7 +160,7 @@ def write_2026(
     names = read_genes(genes, limits.genes)
     adata = cells_2026(parts, names)
     check_2026(adata, names, "predictions.h5ad", limits)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         adata.write_h5ad(partial, compression="gzip")
 
 

@@ -262,5 +262,5 @@ def save(figure: Figure, path: str | Path) -> None:
         # A constrained layout moves a little with every drawing; it is computed once for all files of a figure.
         figure.get_layout_engine().execute(figure)
         figure.set_layout_engine("none")
-    with files.whole(path) as partial:
+    with files.atomic_write(path) as partial:
         figure.savefig(partial, format=suffix[1:], metadata=metadata)

@@ -25,7 +25,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.files import whole
+from scgpt_bench.files import atomic_write
 
 CATEGORIES = ("Verdict", "Scores", "Perturbations", "Data", "Model", "Trust", "Cost", "Provenance")
 WITHOUT_BAR = ("ci_low", "ci_high", "p_value", "tolerance")
@@ -101,7 +101,7 @@ def write(items: Sequence[Item], start: str, path: str | Path, made: datetime.da
         script_hash=base64.b64encode(hashlib.sha256(own_script.encode()).digest()).decode(),
     )
     stream.enable_buffering(64)
-    with whole(path) as partial, open(partial, "wb") as handle:
+    with atomic_write(path) as partial, open(partial, "wb") as handle:
         stream.dump(handle, encoding="utf-8")
 
 

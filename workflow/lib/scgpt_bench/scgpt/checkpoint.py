@@ -19,7 +19,7 @@ from torch import Tensor
 
 import scgpt_bench
 from scgpt_bench.errors import InputError
-from scgpt_bench.files import whole, write_json
+from scgpt_bench.files import atomic_write, write_json
 from scgpt_bench.scgpt import torch_files
 from scgpt_bench.scgpt.checkpoint_folder import (
     ARGUMENTS,
@@ -272,7 +272,7 @@ def write(
     folder = Path(folder)
     write_json(dict(vocabulary), folder / VOCABULARY)
     write_json(dict(arguments), folder / ARGUMENTS)
-    with whole(folder / WEIGHTS) as partial:
+    with atomic_write(folder / WEIGHTS) as partial:
         torch.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, partial)
 
 

@@ -21,7 +21,7 @@ def save(generator: TransformerGenerator, folder: Path) -> None:
     tensors = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
     if isinstance(generator.encoder.embedding, model.GenesInUse):
         tensors["token_ids"] = generator.encoder.embedding.token_ids.clone()
-    with files.whole(folder / MODEL) as partial:
+    with files.atomic_write(folder / MODEL) as partial:
         torch.save(tensors, partial)
 
 

@@ -365,7 +365,7 @@ def _save(folder, identity, model, optimizer, position, started, fabric) -> floa
             "optimizer": optimizer.state_dict(),
             "position": vars(position),
         }
-        with files.whole(folder / STATE) as partial:
+        with files.atomic_write(folder / STATE) as partial:
             torch.save(state, partial)
     _keep_best(folder, model, position, fabric)
     return now
@@ -378,7 +378,7 @@ def _keep_best(folder, model, position, fabric) -> None:
     the best epoch of the state is that of the weights even if repeated steps round differently.
     """
     if fabric.is_global_zero and _has_best(position):
-        with files.whole(folder / BEST) as partial:
+        with files.atomic_write(folder / BEST) as partial:
             torch.save(model.state_dict(), partial)
     fabric.barrier()
 

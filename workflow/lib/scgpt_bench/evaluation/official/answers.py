@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.evaluation.metrics import corrected_for_depth, metric_of
-from scgpt_bench.files import whole
+from scgpt_bench.files import atomic_write
 
 COLUMNS = ["perturbation", "metric", "value", "reason"]
 NOT_SCORED = "not_scored.txt"
@@ -40,7 +40,7 @@ def as_metrics(table: pd.DataFrame, scorer: str, halved: bool) -> pd.DataFrame:
 
 def write_not_scored(reference: str | Path, reason: str) -> None:
     """A reference that says why no prediction is scored against it."""
-    with whole(reference) as partial:
+    with atomic_write(reference) as partial:
         partial.mkdir()
         (partial / NOT_SCORED).write_text(f"{reason}\n")
 

@@ -13,7 +13,7 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import HALVED
 from scgpt_bench.evaluation.official.answers import as_metrics, finite, name_and_version, not_scored, write_not_scored
 from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, Sides, measured_side, several_cell_types
-from scgpt_bench.files import whole
+from scgpt_bench.files import atomic_write
 
 if TYPE_CHECKING:
     from cell_eval import MetricsEvaluator
@@ -58,7 +58,7 @@ def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, f
         pert_col=TARGET,
         control_pert=NON_TARGETING,
     )
-    with whole(folder) as partial:
+    with atomic_write(folder) as partial:
         evaluator = _evaluator(Sides(measured, baseline, halved=False), None, threads, partial)
         evaluator.compute(profile="vcc", break_on_error=True)
 

@@ -28,7 +28,7 @@ from scgpt_bench.evaluation.official.sides import (
     raw_counts,
     several_cell_types,
 )
-from scgpt_bench.files import whole
+from scgpt_bench.files import atomic_write
 
 if TYPE_CHECKING:
     import polars as pl
@@ -74,7 +74,7 @@ def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, f
     labels = {"pert_col": TARGET, "control": NON_TARGETING}
     profile = generic_response_profile(measured, target_gene_map=config.target_gene_map, **labels)
     baseline = build_baseline_prediction(profile, measured, **labels)
-    with whole(folder) as partial:
+    with atomic_write(folder) as partial:
         try:
             build_real_bundle(measured, baseline, config=config, outdir=str(partial), bundle_id="measured cells")
         except ValueError as error:
