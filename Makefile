@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 
-.PHONY: help demo test test-extended test-long test-slurm coverage verify lint format bench gpu-check check-data slurm-profile lock clean
+.PHONY: help demo test test-workflow test-all test-faults test-long test-slurm coverage verify lint format bench gpu-check check-data slurm-profile lock clean
 
 help:  ## This list.
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -14,23 +14,28 @@ demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. L
 	$(BIN)/snakemake --profile profiles/local
 	@echo "The report is results/report.html: open it in a browser."
 
-test: $(INSTALLED)  ## The library, the demo and a fold of real cells: what to run after every change.
-	$(PYTEST) -m "not extended and not long and not slurm"
-	@echo "Left out: more whole configurations and runs killed again and again (make test-extended), the demo on a real"
-	@echo "Slurm (make test-slurm), whole experiments of many minutes (make test-long)."
+test: $(INSTALLED)  ## The library alone, in minutes: what to run after every change.
+	$(PYTEST) -m "not long" tests/unit tests/parity tests/bad_input tests/hostile
+	@echo "Left out: whole configurations and the report in a browser (make test-workflow); Slurm, faults and whole"
+	@echo "experiments (make test-all)."
 
-test-extended: $(INSTALLED)  ## Combinations, drops and the Virtual Cell Challenge, whole; trainings and set-ups killed again and again.
-	$(PYTEST) -m "extended"
+test-workflow: $(INSTALLED)  ## The demo, real cells and plans through Snakemake, and the report in a browser.
+	$(PYTEST) -m "not long" tests/workflow tests/report
+
+test-all: test test-workflow test-faults test-slurm test-long  ## All tests: more than an hour.
+
+test-faults: $(INSTALLED)  ## A full disk, read-only results, downloads and installations that are killed.
+	$(PYTEST) -m "not long" tests/faults
 
 test-long: $(INSTALLED)  ## Whole planted experiments, calibration, the same bytes after kills, memory.
-	$(PYTEST) -m "long and not slurm"
+	$(PYTEST) -m "long"
 
 test-slurm: $(INSTALLED)  ## The demo, and every other rule, on a Slurm of the tests' own; needs root on Debian 12.
 	SCGPT_BENCH_MUST_RUN=1 $(BIN)/python -m pytest --durations 10 tests/slurm
 
 coverage: $(INSTALLED)  ## Which lines of the library are run by the tests that start no Snakemake; fails below 90 %.
 	$(BIN)/coverage erase
-	$(PYTEST) -m "not long and not workflow and not slurm" --cov --cov-report=
+	$(PYTEST) -m "not long" tests/unit tests/parity tests/bad_input tests/hostile tests/faults --cov --cov-report=
 	$(BIN)/coverage report --fail-under 90 --skip-covered --sort cover
 
 verify: $(INSTALLED)  ## Repeats the run of results/provenance.json in a folder of its own and says what differs.

@@ -20,8 +20,3 @@ def mirror() -> Path:
     if not MIRROR.is_dir():
         needs.missing(f"no mirror of real data at {MIRROR}")
     return MIRROR
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole configurations first: a file of tests that takes minutes must not be the last one, beside an idle core."""
-    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)

@@ -83,7 +83,6 @@ def write_package(path: Path) -> None:
         wheel.writestr("probe-1.0.dist-info/RECORD", "")
 
 
-@pytest.mark.extended
 @pytest.mark.parametrize("reached", ["pyvenv.cfg", "lib/*/site-packages/pip/__init__.py", "bin/pip"])
 def test_an_installation_starts_again(tmp_path, reached):
     checkout = copy_of_checkout(tmp_path)

@@ -18,7 +18,7 @@ import tiny
 from scgpt_bench.files import read_table
 from snakemake_checkout import Checkout, copy_of_checkout
 
-pytestmark = [pytest.mark.workflow, pytest.mark.long]
+pytestmark = pytest.mark.long
 FOLD = "results/planted/fold0"
 # What a job of each stage leaves when it is killed at its work: a file half written, or the state to resume from.
 BEGUN = {

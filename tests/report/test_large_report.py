@@ -7,8 +7,6 @@ import pytest
 import browser
 import made_up
 
-pytestmark = pytest.mark.extended
-
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):

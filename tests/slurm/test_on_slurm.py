@@ -14,8 +14,6 @@ import yaml
 
 from one_machine_slurm import wait_for
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slurm]
-
 GPU_RULES = {"pretrain", "finetune", "predict_scgpt", "predict_by_script"}
 ON_THE_HEAD_NODE = {"all", "copy_checkpoint", "figure_cost", "report_of_run"}
 DOWNLOADS = {"fetch_dataset", "fetch_checkpoint", "pretrain_census", "prefetch"}  # see test_prefetch.py

@@ -102,7 +102,6 @@ def assert_same_run(folder, reference):
     pd.testing.assert_frame_equal(history[columns], expected[columns], check_exact=True)
 
 
-@pytest.mark.extended
 def test_a_run_killed_ten_times_at_random_ends_with_the_bytes_of_an_uninterrupted_one(script, tmp_path):
     killed, uninterrupted = tmp_path / "killed", tmp_path / "uninterrupted"
     for moment in random_generator(0, "kills").uniform(0.02, 0.5, 10):

@@ -17,8 +17,6 @@ import pytest
 import stand_in_conda
 from snakemake_checkout import ROOT, copy_of_checkout
 
-pytestmark = pytest.mark.workflow
-
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])
 BEGINS = r"(?:[A-Z_]+=\S+ )*(?:make|snakemake|srun|conda|python3?|sh|export|\.venv/bin/\w+)"
 
@@ -81,7 +79,9 @@ COMMANDS = {
     # set-up and tests
     "make demo": Elsewhere(".ci/run", IN_CI.format("demo")),
     "make test": Elsewhere(".ci/run", IN_CI.format("test")),
-    "make test-extended": Elsewhere(".ci/run", IN_CI.format("test-extended")),
+    "make test-workflow": Elsewhere(".ci/run", IN_CI.format("test-workflow")),
+    "make test-faults": Elsewhere(".ci/run", IN_CI.format("test-faults")),
+    "make test-all": Elsewhere("Makefile", "test-all: test test-workflow test-faults test-slurm test-long"),
     "make lint": Elsewhere(".ci/run", IN_CI.format("lint")),
     "make test-slurm": Elsewhere(".ci/run", r"make test-slurm > "),
     "make test-long": Called(r"<Function test_", environment=LONG_ONES),

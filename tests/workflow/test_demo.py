@@ -13,8 +13,6 @@ from scgpt_bench.predictions import method_of
 from scgpt_bench.report.page import CATEGORIES
 from snakemake_checkout import copy_with_demo
 
-pytestmark = pytest.mark.workflow
-
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):

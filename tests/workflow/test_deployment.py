@@ -17,8 +17,6 @@ import yaml
 import tiny
 from snakemake_checkout import ROOT, copy_of_checkout
 
-pytestmark = pytest.mark.workflow
-
 STUDY = {key: value for key, value in tiny.STUDY.items() if key != "checkpoints"}
 STUDY |= {"methods": {"train-mean": {}, "ridge": {}}}
 CALLER = """
@@ -100,7 +98,6 @@ def report_shows(folder, dataset):
     return all(name in text for name in (dataset, "scores.tsv", "verdicts.tsv", "published figures", "ridge"))
 
 
-@pytest.mark.extended
 def test_a_module_runs_to_the_report_and_then_there_is_nothing_to_do(tmp_path, clone):
     caller(tmp_path, clone)
     said = snakemake(tmp_path)
@@ -110,7 +107,6 @@ def test_a_module_runs_to_the_report_and_then_there_is_nothing_to_do(tmp_path, c
     assert "Nothing to be done" in snakemake(tmp_path, "--dry-run")
 
 
-@pytest.mark.extended
 def test_a_study_in_a_folder_of_its_own_runs_to_the_report(tmp_path, clone):
     write_drop(tmp_path)
     study = {**STUDY, "datasets": ["mine"], "generated": {}}

@@ -14,8 +14,6 @@ from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.files import read_table, sha256
 from snakemake_checkout import copy_of_checkout
 
-pytestmark = [pytest.mark.workflow, pytest.mark.extended]
-
 HEADER = [field.name for field in dataclasses.fields(Dataset)]
 ROW = {
     "sha256": "unknown",

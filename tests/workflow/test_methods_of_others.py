@@ -11,8 +11,6 @@ from scgpt_bench.methods.baselines import training_data
 from scgpt_bench.predictions import method_of
 from snakemake_checkout import copy_of_checkout
 
-pytestmark = [pytest.mark.workflow, pytest.mark.extended]
-
 FOLDER = "results/perturbench_devel/gears1"
 LADDER = ["control-mean", "train-mean", "additive", "ridge", "knn", "target-only", "shuffled", "technical-duplicate"]
 STUDY = {

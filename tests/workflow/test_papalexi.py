@@ -11,8 +11,6 @@ from scgpt_bench.evaluation.pseudobulk import responses
 from scgpt_bench.files import read_table
 from snakemake_checkout import copy_of_checkout
 
-pytestmark = pytest.mark.workflow
-
 
 @pytest.fixture(scope="module")
 def papalexi(tmp_path_factory, mirror):

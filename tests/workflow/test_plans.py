@@ -11,8 +11,6 @@ import yaml
 from scgpt_bench.data.catalogue import CHECKPOINT_FILES, Dataset
 from snakemake_checkout import ROOT, copy_of_checkout
 
-pytestmark = [pytest.mark.workflow, pytest.mark.extended]
-
 HEADER = [field.name for field in dataclasses.fields(Dataset)]
 ROW = {
     "name": "drop",

@@ -18,7 +18,7 @@ from scgpt_bench.methods import baselines
 from scgpt_bench.seeding import random_generator
 from snakemake_checkout import ROOT, copy_of_checkout
 
-pytestmark = [pytest.mark.workflow, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 ARMS = [
     *("scgpt-knockout", "scgpt-embedding-ridge", "scgpt-finetuned", "scgpt-scratch"),

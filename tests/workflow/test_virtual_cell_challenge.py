@@ -10,8 +10,6 @@ import yaml
 from scgpt_bench.files import read_table
 from snakemake_checkout import copy_of_checkout
 
-pytestmark = [pytest.mark.workflow, pytest.mark.extended]
-
 GENES, CELLS = 299, 5 * 20
 METHODS = ["train-mean", "technical-duplicate"]
 STUDY = {

@@ -7,8 +7,6 @@ import pytest
 from bad_input import study
 from snakemake_checkout import Checkout, copy_of_checkout
 
-pytestmark = pytest.mark.workflow
-
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
