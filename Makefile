@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Whose results `make verify` and `make clean` are about.
+export study ?= demo
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 
 .PHONY: help demo test test-workflow test-all test-faults test-long test-slurm coverage verify lint format bench gpu-check check-data slurm-profile lock clean
@@ -10,9 +12,9 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loads
 help:  ## This list.
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
-demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. Leaves results/report.html.
+demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. Leaves results/demo/report.html.
 	$(BIN)/snakemake --profile profiles/local
-	@echo "The report is results/report.html: open it in a browser."
+	@echo "The report is results/demo/report.html: open it in a browser."
 
 test: $(INSTALLED)  ## The library alone, in minutes: what to run after every change.
 	$(PYTEST) -m "not long" tests/unit tests/parity tests/bad_input tests/hostile
@@ -38,8 +40,8 @@ coverage: $(INSTALLED)  ## Which lines of the library are run by the tests that 
 	$(PYTEST) -m "not long" tests/unit tests/parity tests/bad_input tests/hostile tests/faults --cov --cov-report=
 	$(BIN)/coverage report --fail-under 90 --skip-covered --sort cover
 
-verify: $(INSTALLED)  ## Repeats the run of results/provenance.json in a folder of its own and says what differs.
-	PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.verification results/provenance.json
+verify: $(INSTALLED)  ## study=NAME (default: demo): repeats its run in a folder of its own and says what differs.
+	PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.verification "results/$$study/provenance.json"
 
 lint: $(INSTALLED)  ## Style, formatting, types, dead code and consistency of code, workflow and environments.
 	$(BIN)/ruff check .
@@ -85,9 +87,8 @@ lock:  ## Resolves requirements.in afresh into requirements.lock.
 	(echo "# Resolved from requirements.in by \`make lock\`."; .venv-lock/bin/python -m pip freeze | sed "s/+cpu//") > requirements.lock
 	rm -rf .venv-lock
 
-# Without its record in .snakemake a checkpoint would be kept whatever its options became. One that was pretrained on a
-# measured data set is pretrained again, since the harmonized cells are results.
-clean:  ## Removes results and logs; keeps downloads, checkpoints, .snakemake and .venv.
-	find results/ -mindepth 1 -delete
-	rm -rf logs
-	git checkout -- results 2>/dev/null || true
+# Checkpoints are kept with what they were pretrained on, and with .snakemake: without its record there, a checkpoint
+# would be kept whatever its options became. One that was pretrained on measured cells is pretrained again with them.
+clean:  ## study=NAME (default: demo): removes its results and logs; keeps its checkpoints, downloads, .snakemake and .venv.
+	@echo "$$study" | grep -qx '[a-z0-9_-]*[a-z0-9_-]' || { echo "error: study: found '$$study'; expected the name of a study"; exit 2; }
+	find "results/$$study" -mindepth 1 -maxdepth 1 ! -name checkpoints ! -name generated -exec rm -r {} +

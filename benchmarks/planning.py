@@ -32,6 +32,7 @@ def study(folder: Path, datasets: int, splits: int, seeds: int) -> Path:
         methods[name]["checkpoint"] = "untrained"
     configuration = {
         "dataset_table": str(table),
+        "study": "planning",
         "datasets": names,
         "generated": {name: {} for name in names},
         "splits": {"folds": splits, "run": list(range(splits))},

@@ -40,7 +40,7 @@ class Checkout:
 
     def logs(self) -> str:
         """What the jobs said."""
-        return "".join(path.read_text() for path in sorted((self.path / "logs").rglob("*.log")))
+        return "".join(path.read_text() for path in sorted((self.path / "results").glob("*/logs/**/*.log")))
 
     def write(self, name: str, text: str) -> str:
         (self.path / name).write_text(text)
@@ -66,7 +66,7 @@ def copy_with_demo(target: Path) -> Checkout:
     """A copy of the checkout in which the demo has run: by `make demo` in ``SCGPT_BENCH_DEMO``, as in CI, or here."""
     checkout = copy_of_checkout(target)
     if made := os.environ.get("SCGPT_BENCH_DEMO"):
-        for name in ("resources", "results", "logs", ".snakemake"):
+        for name in ("resources", "results", ".snakemake"):
             shutil.copytree(Path(made) / name, target / name, dirs_exist_ok=True)
     else:
         checkout.snakemake()

@@ -9,6 +9,7 @@ from snakemake_checkout import Checkout
 
 MODEL = {"embsize": 16, "nlayers": 1, "nheads": 2, "d_hid": 16}
 STUDY = {
+    "study": "tiny",
     "datasets": ["planted"],
     "generated": {
         "planted": {
@@ -39,7 +40,7 @@ STUDY = {
     },
     "scores": {"bootstrap_draws": 100},
 }
-TARGETS = ["results/scores.tsv", "results/verdicts.tsv"]
+TARGETS = ["results/tiny/scores.tsv", "results/tiny/verdicts.tsv"]
 
 
 def write(checkout: Checkout, **inference) -> None:
@@ -52,5 +53,5 @@ def arguments(*more: str) -> list[str]:
 
 def tables(folder: Path) -> dict[str, str]:
     """The checksum of every table of metrics, scores and verdicts, by path."""
-    paths = [*folder.glob("results/*.tsv"), *folder.glob("results/*/*/*/*/metrics.tsv")]
+    paths = [*folder.glob("results/*/*.tsv"), *folder.glob("results/*/*/*/*/*/metrics.tsv")]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}

@@ -119,6 +119,8 @@ CONFIGURATION = [
         ("data sets not a list", {"datasets": "drop"}, "datasets", "'drop'", "array"),
         ("data set twice", {"datasets": ["drop", "drop"]}, "datasets", "['drop', 'drop']", "no entry twice"),
         ("methods not a table", {"methods": ["train-mean"]}, "methods", "['train-mean']", "object"),
+        ("study that is a path", {"study": "../x"}, "study", "'../x'", "text that matches"),
+        ("data set named as a folder", {"datasets": ["figures"]}, "datasets", "'figures'", "another name: results/bad/figures is"),
         ("no such data set", {"datasets": ["other"]}, "datasets", "'other'", "a name in drops.tsv: drop"),
         ("slash in a name", {"datasets": ["a/b"]}, "datasets.0", "'a/b'", "text that matches"),
         ("dots in a name", {"datasets": ["a..b"]}, "datasets.0", "'a..b'", "text that matches"),
@@ -307,10 +309,10 @@ CELLS += [
     ]
 ]  # fmt: skip
 OWN_FILES = [
-    ("own cells cut short", "split", truncated("results/drop/cells.h5ad"), "cells.h5ad", "file", "truncated", "AnnData"),
-    ("own cells damaged", "sample_controls", flipped_bit("results/drop/cells.h5ad", "X/data"),
+    ("own cells cut short", "split", truncated("results/bad/drop/cells.h5ad"), "cells.h5ad", "file", "truncated", "AnnData"),
+    ("own cells damaged", "sample_controls", flipped_bit("results/bad/drop/cells.h5ad", "X/data"),
      "cells.h5ad", "file", "OSError", "AnnData"),
-    ("own split empty", "sample_controls", text("results/drop/fold0/split.tsv", ""), "split.tsv", "table", "No columns", "a table"),
+    ("own split empty", "sample_controls", text("results/bad/drop/fold0/split.tsv", ""), "split.tsv", "table", "No columns", "a table"),
 ]  # fmt: skip
 
 VOCABULARY = [

@@ -46,6 +46,7 @@ CHECKPOINT_HEADER = ["name", "file", "address", "sha256", "bytes", "licence", "s
 STUDY = {
     "dataset_table": "drops.tsv",
     "checkpoint_table": "checkpoints.tsv",
+    "study": "bad",
     "datasets": ["drop"],
     "splits": {"folds": 2, "minimum_cells": 20},
     "checkpoints": {"tiny": {"source": "folder", "path": "mine"}},
@@ -56,12 +57,12 @@ STUDY = {
     },
 }
 GENES = [f"G{i}" for i in range(12)]
-FOLD = "results/drop/fold0"
+FOLD = "results/bad/drop/fold0"
 
 _DATASET = dataclasses.replace(
     Dataset(**{key: value for key, value in ROW.items() if key != "sha256"}), target_sum=float(ROW["target_sum"])
 ).row
-_CELLS = {"cells": "results/drop/cells.h5ad"}
+_CELLS = {"cells": "results/bad/drop/cells.h5ad"}
 _SPLIT = {"split": f"{FOLD}/split.tsv"}
 _CONTROLS = {"controls": f"{FOLD}/controls.h5ad"}
 _CHECKPOINT = [f"mine/{name}" for name in ("best_model.pt", "args.json", "vocab.json")]
@@ -71,7 +72,7 @@ _LABELS = {"perturbation_column": "perturbation", "control_label": "control"}
 _LABELS |= {"guide_prefix": None, "guide_suffix": None}
 
 JOBS = {
-    "harmonize": Job("harmonize.py", ["drop.h5ad"], ["results/drop/cells.h5ad"], {
+    "harmonize": Job("harmonize.py", ["drop.h5ad"], ["results/bad/drop/cells.h5ad"], {
         "dataset": _DATASET, "options": _HARMONIZING,
     }, {"dataset": "drop"}, {"dataset_table": "drops.tsv"}),
     "split": Job("split.py", {**_CELLS, "file": []}, [f"{FOLD}/split.tsv"], {
@@ -113,7 +114,7 @@ JOBS["harmonize contexts"] = dataclasses.replace(
 )
 for suffix in ("tsv", "csv", "json", "pkl", "txt"):
     JOBS[f"split from {suffix}"] = dataclasses.replace(
-        JOBS["split"], input={**_CELLS, "file": f"split.{suffix}"}, output=["results/drop/fixed/split.tsv"]
+        JOBS["split"], input={**_CELLS, "file": f"split.{suffix}"}, output=["results/bad/drop/fixed/split.tsv"]
     )
 
 

@@ -56,7 +56,7 @@ def test_whole_configurations_are_valid_and_files_to_make_stand_before_them(docu
     """`--configfile` takes several values: a file to make behind it would be read as a configuration."""
     monkeypatch.chdir(ROOT)
     text = document.read_text()
-    for block in re.findall(r"```yaml\n(datasets:.*?)```", text, re.DOTALL):
+    for block in re.findall(r"```yaml\n(study:.*?)```", text, re.DOTALL):
         validate(yaml.safe_load(block), document.name)
     for command in re.findall(r"snakemake [^`\n#]*results/[^`\n#]*", text):
         assert re.search(r"results/\S+ --configfile \S+$", command.strip()), command

@@ -4,25 +4,48 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 KEPT = [
     ".snakemake/metadata/record",
     ".venv/installed",
-    "resources/checkpoints/pretrained/best_model.pt",
+    "resources/checkpoints/scGPT_human/best_model.pt",
+    "results/README.md",
+    "results/demo/checkpoints/pretrained/best_model.pt",
+    "results/demo/generated/planted/atlas.h5ad",
+    "results/other/report.html",
 ]
 REMOVED = [
-    "logs/pretrain/pretrained.log",
-    "results/benchmarks/pretrain/pretrained.tsv",
-    "results/planted/cells.h5ad",
-    "results/report.html",
+    "results/demo/logs/pretrain/pretrained.log",
+    "results/demo/benchmarks/pretrain/pretrained.tsv",
+    "results/demo/planted/cells.h5ad",
+    "results/demo/report.html",
 ]
 
 
-def test_make_clean_keeps_checkpoints_and_the_records_of_what_they_were_made_from(tmp_path):
+@pytest.fixture
+def folder(tmp_path):
     for name in KEPT + REMOVED:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     shutil.copy(ROOT / "Makefile", tmp_path)
-    subprocess.run(["make", "clean"], cwd=tmp_path, check=True)
-    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert left == sorted([*KEPT, "Makefile"])
+    return tmp_path
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_make_clean_keeps_checkpoints_the_records_of_what_they_were_made_from_and_other_studies(folder):
+    subprocess.run(["make", "clean"], cwd=folder, check=True)
+    assert files(folder) == sorted([*KEPT, "Makefile"])
+
+
+@pytest.mark.parametrize("study", ["", ".", "..", "../x", "a b", "$(touch x)"])
+def test_make_clean_of_what_is_no_study_removes_nothing(folder, study):
+    before = files(folder)
+    done = subprocess.run(["make", "clean", f"study={study}"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "expected the name of a study" in done.stdout
+    assert files(folder) == before

@@ -67,4 +67,4 @@ def test_a_disk_that_cannot_be_written(folder, disk, message):
     assert message in done["log"]
     assert done["left"] == []
     assert study.JOBS["harmonize"].run(folder).status == 0
-    assert (folder / "results" / "drop" / "cells.h5ad").is_file()
+    assert (folder / "results" / "bad" / "drop" / "cells.h5ad").is_file()

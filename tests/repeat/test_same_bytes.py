@@ -19,16 +19,16 @@ from scgpt_bench.files import read_table
 from snakemake_checkout import Checkout, copy_of_checkout
 
 pytestmark = pytest.mark.long
-FOLD = "results/planted/fold0"
+FOLD = "results/tiny/planted/fold0"
 # What a job of each stage leaves when it is killed at its work: a file half written, or the state to resume from.
 BEGUN = {
-    "generate_dataset": "resources/generated/planted/.*.partial",
-    "harmonize": "results/planted/.*.partial",
-    "pretrain": "resources/checkpoints/pretrained/training_state.pt",
+    "generate_dataset": "results/tiny/generated/planted/.*.partial",
+    "harmonize": "results/tiny/planted/.*.partial",
+    "pretrain": "results/tiny/checkpoints/pretrained/training_state.pt",
     "finetune": f"{FOLD}/scgpt-finetuned/0/model/training_state.pt",
     "predict_scgpt": f"{FOLD}/*/0/shards/.*.partial",
     "evaluate": f"{FOLD}/*/0/.metrics.tsv.partial",
-    "report_of_run": "results/.report.html.partial",
+    "report_of_run": "results/tiny/.report.html.partial",
 }
 PREDICTED = f"{FOLD}/scgpt-finetuned/0/predictions.h5ad"
 
@@ -38,7 +38,7 @@ def first(tmp_path_factory):
     """An uninterrupted run in one shard, on one core."""
     checkout = copy_of_checkout(tmp_path_factory.mktemp("first"))
     tiny.write(checkout, batch_size=8)
-    checkout.snakemake(*tiny.arguments("results/provenance.json", "--cores", "1"))
+    checkout.snakemake(*tiny.arguments("results/tiny/provenance.json", "--cores", "1"))
     return checkout
 
 
@@ -105,7 +105,7 @@ def test_two_runs_one_in_shards_and_killed_in_every_stage_give_the_same_tables(f
 
 def test_trainings_that_were_killed_went_on(second):
     for stage in ("pretrain", "finetune"):
-        (log,) = (second[0].path / "logs" / stage).glob("*.log")
+        (log,) = (second[0].path / "results" / "tiny" / "logs" / stage).glob("*.log")
         assert "resumed at epoch" in log.read_text()
 
 
@@ -122,10 +122,10 @@ def test_a_second_run_at_the_same_time_is_refused_with_what_to_do(second):
 def test_a_report_that_was_killed_is_written_again(second):
     checkout, _ = second
     expected = tiny.tables(checkout.path)
-    kill_in(checkout, "report_of_run", "results/report.html")
-    assert not (checkout.path / "results" / "report.html").exists()
-    checkout.snakemake(*tiny.arguments("results/report.html"))
-    assert (checkout.path / "results" / "report.html").read_text().rstrip().endswith("</html>")
+    kill_in(checkout, "report_of_run", "results/tiny/report.html")
+    assert not (checkout.path / "results" / "tiny" / "report.html").exists()
+    checkout.snakemake(*tiny.arguments("results/tiny/report.html"))
+    assert (checkout.path / "results" / "tiny" / "report.html").read_text().rstrip().endswith("</html>")
     assert not list((checkout.path / "results").rglob("*.partial"))
     assert {name: tiny.tables(checkout.path)[name] for name in expected} == expected
 
@@ -134,7 +134,7 @@ def test_other_clocks_rerun_nothing(first):
     """A clock that was set back, and files that were touched: what counts is content."""
     for path in (first.path / "results").rglob("*"):
         os.utime(path, (1e9, 1e9))
-    for name in ("tiny.yaml", "workflow/scripts/finetune.py", "resources/generated/planted/cells.h5ad"):
+    for name in ("tiny.yaml", "workflow/scripts/finetune.py", "results/tiny/generated/planted/cells.h5ad"):
         os.utime(first.path / name)
     assert "Nothing to be done" in first.snakemake(*tiny.arguments("--dry-run")).stdout
 
@@ -142,10 +142,10 @@ def test_other_clocks_rerun_nothing(first):
 def test_a_damaged_file_is_named_and_made_again(second):
     checkout, _ = second
     expected = tiny.tables(checkout.path)
-    damaged = checkout.path / "results" / "planted" / "fold0" / "controls.h5ad"
+    damaged = checkout.path / "results" / "tiny" / "planted" / "fold0" / "controls.h5ad"
     damaged.write_bytes(damaged.read_bytes()[:-1000])
     said = checkout.snakemake(*tiny.arguments(), check=False).stdout
-    assert "error: results/planted/fold0/controls.h5ad: file: found OSError" in said
+    assert "error: results/tiny/planted/fold0/controls.h5ad: file: found OSError" in said
     damaged.unlink()
     checkout.snakemake(*tiny.arguments())
     assert tiny.tables(checkout.path) == expected
@@ -155,13 +155,13 @@ def test_another_batch_size_and_more_threads_move_a_prediction_by_rounding_only(
     other = Checkout(shutil.copytree(first.path, tmp_path / "other"))
     study = tiny.STUDY | {"inference": {"batch_size": 3}, "hardware": {"gpu": 0, "threads": 2}}
     other.write("other.yaml", yaml.safe_dump(study))  # as tiny.write does: the order of methods is that of the file
-    targets = [PREDICTED, "results/verdicts.tsv", "--configfile", "other.yaml"]
+    targets = [PREDICTED, "results/tiny/verdicts.tsv", "--configfile", "other.yaml"]
     other.snakemake(*targets, "--forcerun", "predict_scgpt", "--rerun-triggers", "input")
     before, after = (anndata.read_h5ad(checkout.path / PREDICTED) for checkout in (first, other))
     assert list(after.obs_names) == list(before.obs_names)
     np.testing.assert_allclose(after.X, before.X, atol=1e-5)
     judged = ["dataset", "split", "method", "metric", "best_baseline", "verdict"]
-    before, after = (read_table(checkout.path / "results" / "verdicts.tsv") for checkout in (first, other))
+    before, after = (read_table(checkout.path / "results" / "tiny" / "verdicts.tsv") for checkout in (first, other))
     assert len(after) > 0
     assert after[judged].equals(before[judged])
     # Every verdict of so small a study is that the data cannot tell: what they are made of says more.
@@ -171,22 +171,22 @@ def test_another_batch_size_and_more_threads_move_a_prediction_by_rounding_only(
 
 def verify(checkout: Checkout) -> subprocess.CompletedProcess:
     """What `make verify` does."""
-    command = [sys.executable, "-m", "scgpt_bench.verification", "results/provenance.json"]
+    command = [sys.executable, "-m", "scgpt_bench.verification", "results/tiny/provenance.json"]
     environment = {**os.environ, "PYTHONPATH": str(checkout.path / "workflow" / "lib")}
     return subprocess.run(command, cwd=checkout.path, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_verify_repeats_the_run_and_tells_a_table_that_was_edited(first):
-    path = first.path / "results" / "provenance.json"
+    path = first.path / "results" / "tiny" / "provenance.json"
     document = json.loads(path.read_text())
-    edited = next(entry for entry in document["results"] if entry["path"] == "results/scores.tsv")
+    edited = next(entry for entry in document["results"] if entry["path"] == "results/tiny/scores.tsv")
     edited["sha256"] = "0" * 64
     document["versions"]["numpy"] = "0.1"
     path.write_text(json.dumps(document))
     done = verify(first)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "other surroundings: numpy: 0.1 in the run" in done.stdout
-    assert "differs: results/scores.tsv: differs (by how much is unknown" in done.stdout
+    assert "differs: results/tiny/scores.tsv: differs (by how much is unknown" in done.stdout
     assert "5 of 6 tables of results are the same bytes" in done.stdout
 
 

@@ -18,10 +18,10 @@ from snakemake_checkout import Checkout, copy_of_checkout, copy_with_demo
 
 DEMO = ("--configfile", "config/config.yaml", "tests/slurm/gpu.yaml")
 BESIDE = (
-    "results/planted/fold0/scgpt-embedding-ridge-copied/0/metrics.tsv",
-    "results/planted/fold0/shrunken-mean/0/metrics.tsv",
-    "results/submissions/challenge/fold0.train-mean.0.vcc",
-    *(f"results/planted/fold0/train-mean/0/official_{name}.tsv" for name in ("cell_eval", "cell_eval2")),
+    "results/demo/planted/fold0/scgpt-embedding-ridge-copied/0/metrics.tsv",
+    "results/demo/planted/fold0/shrunken-mean/0/metrics.tsv",
+    "results/demo/submissions/challenge/fold0.train-mean.0.vcc",
+    *(f"results/demo/planted/fold0/train-mean/0/official_{name}.tsv" for name in ("cell_eval", "cell_eval2")),
     *(*DEMO, "tests/slurm/beside_the_demo.yaml"),
 )
 

@@ -22,7 +22,7 @@ GROUPED = {"samples", "baselines", "evaluation", "tables", "figures"}
 LARGEST = 8000  # megabytes that any of their jobs asks for
 LONG_TRAINING = "tests/slurm/long_training.yaml"
 EPOCHS = 25  # of a fine-tuning that is still running when something happens to it
-TABLES = ("*/*/*/*/metrics.tsv", "*/*/*/*/stress.tsv", "*.tsv")
+TABLES = ("*/*/*/*/*/metrics.tsv", "*/*/*/*/*/stress.tsv", "*/*.tsv")
 TIMES = "cost.tsv"  # the one table that holds times
 
 
@@ -40,8 +40,8 @@ def test_every_job_completes(on_slurm):
 def test_every_rule_has_run(site, on_slurm):
     listed = site.snakemake("--list-rules", *site.beside).stdout
     rules = set(re.findall(r"^(\w+)$", listed, re.MULTILINE)) - DOWNLOADS - DROPS - {"results"}
-    ran = {path.name for path in (on_slurm.path / "results" / "benchmarks").iterdir()}
-    ran |= {path.stem for path in (on_slurm.path / "results" / "benchmarks").glob("*.tsv")}
+    ran = {path.name for path in (on_slurm.path / "results" / "demo" / "benchmarks").iterdir()}
+    ran |= {path.stem for path in (on_slurm.path / "results" / "demo" / "benchmarks").glob("*.tsv")}
     assert rules - {"all"} == {path.removesuffix(".tsv") for path in ran} - GROUPED
 
 
@@ -80,7 +80,7 @@ def test_tables_are_those_of_the_run_on_this_machine(on_slurm, on_this_machine, 
 
 
 def test_logs_of_rules_and_of_slurm_are_kept(on_slurm):
-    assert (on_slurm.path / "logs" / "finetune" / "planted.fold0.scgpt-finetuned.0.log").is_file()
+    assert (on_slurm.path / "results" / "demo" / "logs" / "finetune" / "planted.fold0.scgpt-finetuned.0.log").is_file()
     kept = {path.stem for path in (on_slurm.path / "logs" / "slurm").rglob("*.log")}
     assert kept == {job["JobIDRaw"] for job in on_slurm.jobs}
 
@@ -122,7 +122,7 @@ def with_long_training(site, name):
     options = {"kind": "scgpt-finetuned", "checkpoint": "small", "max_seq_len": 60, "epochs": EPOCHS, "patience": None}
     study["methods"] = {name: options}
     text = yaml.safe_dump(study, sort_keys=False)
-    return [*site.demo, site.checkout.write(f"{name}.yaml", text)], f"results/planted/fold0/{name}/0"
+    return [*site.demo, site.checkout.write(f"{name}.yaml", text)], f"results/demo/planted/fold0/{name}/0"
 
 
 def attempts(site, rule, name):
@@ -135,7 +135,7 @@ def is_training(site, name, after=0):
     jobs = attempts(site, "finetune", name)
     if len(jobs) <= after or jobs[-1]["State"] != "RUNNING":
         return False
-    state = site.checkout.path / f"results/planted/fold0/{name}/0/model/training_state.pt"
+    state = site.checkout.path / f"results/demo/planted/fold0/{name}/0/model/training_state.pt"
     started = datetime.fromisoformat(jobs[-1]["Start"]).timestamp()
     return state.exists() and state.stat().st_mtime > started
 
@@ -160,7 +160,7 @@ def test_a_job_over_its_memory_or_its_time_is_tried_again_with_more(site, on_slu
     states = [job["State"] for job in attempts(site, "finetune", "over-limits")]
     # One time-out; another one before it on a machine so busy that a minute is too short to begin.
     assert states in (["TIMEOUT", "COMPLETED"], ["TIMEOUT", "TIMEOUT", "COMPLETED"])
-    log = (site.checkout.path / "logs/finetune/planted.fold0.over-limits.0.log").read_text()
+    log = (site.checkout.path / "results/demo/logs/finetune/planted.fold0.over-limits.0.log").read_text()
     assert "resumed at epoch" in log
     predictions = attempts(site, "predict_scgpt", "over-limits")
     memory = [int(re.search(r"mem=(\d+)M", job["ReqTRES"])[1]) for job in predictions]
@@ -187,7 +187,9 @@ def test_after_a_cancelled_job_and_a_killed_snakemake_the_same_command_goes_on(s
     site.snakemake(*command)
     states = [job["State"].partition(" ")[0] for job in attempts(site, "finetune", "killed")]
     assert states == ["CANCELLED", "CANCELLED", "COMPLETED"]
-    assert "resumed at epoch" in (site.checkout.path / "logs/finetune/planted.fold0.killed.0.log").read_text()
+    assert (
+        "resumed at epoch" in (site.checkout.path / "results/demo/logs/finetune/planted.fold0.killed.0.log").read_text()
+    )
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
 
 

@@ -54,6 +54,7 @@ def test_prefetch_downloads_and_computes_nothing(server, tmp_path):
     study = {
         "dataset_table": "drops.tsv",
         "checkpoint_table": "checkpoints.tsv",
+        "study": "prefetched",
         "datasets": ["drop"],
         "checkpoints": {"served": {"source": "catalogue"}, "untrained": {"source": "random"}},
         "methods": {"train-mean": {}},

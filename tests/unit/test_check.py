@@ -151,7 +151,12 @@ def test_without_the_package_of_scgpt_its_vocabulary_is_not_known(capsys, monkey
     ],
 )
 def test_enough_is_judged_by_the_options_of_a_study(capsys, options, line, expected):
-    study = {"datasets": ["drop"], "splits": options, "methods": {"train-mean": {}, "mine": {"kind": "script"}}}
+    study = {
+        "study": "mine",
+        "datasets": ["drop"],
+        "splits": options,
+        "methods": {"train-mean": {}, "mine": {"kind": "script"}},
+    }
     study["methods"]["mine"]["script"] = "mine.py"
     for name in ("checkpoints.tsv", "anchors.tsv"):
         Path("config", name).write_text((LIBRARY.parents[1] / "config" / name).read_text())
@@ -315,7 +320,12 @@ def test_a_generated_data_set_is_made_in_memory(folder, capsys):
         "control_cells": 50,
         "atlas_cells": 20,
     }
-    study = {"datasets": ["drop"], "generated": {"drop": {**planted, "truth_draws": 2}}, "methods": {"train-mean": {}}}
+    study = {
+        "study": "mine",
+        "datasets": ["drop"],
+        "generated": {"drop": {**planted, "truth_draws": 2}},
+        "methods": {"train-mean": {}},
+    }
     for name in ("checkpoints.tsv", "anchors.tsv"):
         Path("config", name).write_text((LIBRARY.parents[1] / "config" / name).read_text())
     Path("study.yaml").write_text(yaml.safe_dump(study))

@@ -11,6 +11,7 @@ from scgpt_bench.scgpt.checkpoint_folder import MOST_BINS
 from snakemake_checkout import ROOT
 
 VALID = {
+    "study": "mine",
     "datasets": ["planted"],
     "generated": {"planted": {}},
     "checkpoints": {"demo": {"source": "random", "embsize": 64}},
@@ -107,3 +108,15 @@ def test_papalexi_names_every_line_that_the_published_checkpoint_and_recipe_chan
     assert {key for key in changed if f"`{key}" not in comment} == set()
     assert "each of the four methods" in comment
     assert sum("checkpoint" in options for options in methods.values()) == 4
+
+
+def test_a_configuration_without_a_study_is_told_what_to_write():
+    given = {key: value for key, value in VALID.items() if key != "study"}
+    with pytest.raises(InputError, match=r"study: found no such key; expected .* 'study: my_screen'"):
+        validate(given, "mine.yaml")
+
+
+@pytest.mark.parametrize("study", ["Mine", "a/b", "", "..", "a.b"])
+def test_the_name_of_a_study_is_one_of_a_folder(study):
+    with pytest.raises(InputError, match=r"study: found .* expected text that matches"):
+        validate({**VALID, "study": study}, "mine.yaml")

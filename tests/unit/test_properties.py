@@ -31,7 +31,7 @@ YAML = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | SCALARS, inner, max_size=3),
     max_leaves=12,
 )
-GOOD = {"datasets": ["planted"], "generated": {"planted": {}}, "methods": {"train-mean": {}}}
+GOOD = {"study": "mine", "datasets": ["planted"], "generated": {"planted": {}}, "methods": {"train-mean": {}}}
 
 
 @pytest.fixture(autouse=True)

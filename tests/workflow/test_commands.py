@@ -91,7 +91,11 @@ COMMANDS = {
     "make clean": Elsewhere("tests/consistency/test_make_clean.py", r'\["make", "clean"\]'),
     "make bench": Called(r"python benchmarks/run\.py", append="-n"),
     "make help": Called(r"make check-data +dataset=NAME"),
-    "make verify": Called(r"error: results/provenance\.json: file: found FileNotFoundError", status=2),
+    "make verify": Called(r"error: results/demo/provenance\.json: file: found FileNotFoundError", status=2),
+    "make verify study=<study>": Called(
+        r"error: results/other/provenance\.json: file: found", status=2, put={"<study>": "other"}
+    ),
+    "make clean study=<study>": Elsewhere("tests/consistency/test_make_clean.py", r"f\"study=\{study\}\""),
     ".venv/bin/python -m pytest tests/parity": Called(**PARITY),
     "python3 -m pytest tests/parity": Called(**PARITY),
     "PYTHONPATH=workflow/lib .venv/bin/python benchmarks/run.py --only finetuning": Called(r"--only", append="--help"),
@@ -120,8 +124,10 @@ COMMANDS = {
     f"{LOCAL} --configfile {PAPALEXI}": Called(**PLAN),
     f"{LOCAL} --configfile study.yaml": Called(**PLAN),
     ELSEWHERE: Called(**PLAN, put={"<clone>": ".", "<folder>": "elsewhere", "<study>.yaml": PAPALEXI}),
-    f"{LOCAL} results/papalexi_2021/fold0/shrunken-mean/0/predictions.h5ad --configfile study.yaml": Called(**PLAN),
-    f"{LOCAL} results/perturbench_devel/gears1/split.tsv --configfile study.yaml": Called(**PLAN),
+    f"{LOCAL} results/my_study/papalexi_2021/fold0/shrunken-mean/0/predictions.h5ad --configfile study.yaml": Called(
+        **PLAN
+    ),
+    f"{LOCAL} results/my_study/perturbench_devel/gears1/split.tsv --configfile study.yaml": Called(**PLAN),
     f"{LOCAL} --configfile {PAPALEXI} --until fetch_dataset": Called(**PLAN),
     f"{LOCAL} resources/checkpoints/scGPT_human/best_model.pt --configfile <it>": Called(**PLAN, put=NORMAN),
     f"{LOCAL} resources/checkpoints/scGPT_human/gene_info.csv --configfile <it>": Called(**PLAN, put=NORMAN),

@@ -21,7 +21,7 @@ def demo(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(demo):
-    return demo.path / "results"
+    return demo.path / "results" / "demo"
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_touched_file_or_a_comment_reruns_nothing_and_edited_code_what_uses_it
     module = demo.path / "workflow" / "lib" / "scgpt_bench" / "evaluation" / "metrics.py"
     assert module.is_file()
     module.touch()
-    cells = demo.path / "results" / "planted" / "cells.h5ad"
+    cells = demo.path / "results" / "demo" / "planted" / "cells.h5ad"
     assert cells.stat().st_size > 1_000_000  # of larger files Snakemake by itself compares times only
     cells.touch()
     (demo.path / "workflow" / "scripts" / "finetune.py").touch()

@@ -25,7 +25,7 @@ configfile: "config/config.yaml"
 
 rule everything:
     input:
-        "results/report.html",
+        "results/tiny/report.html",
 
 
 rule search_path:
@@ -94,7 +94,7 @@ def write_drop(folder):
 
 def report_shows(folder, dataset):
     """The report of a run is whole: what each part of the chain made is in it."""
-    text = (folder / "results" / "report.html").read_text()
+    text = (folder / "results" / "tiny" / "report.html").read_text()
     return all(name in text for name in (dataset, "scores.tsv", "verdicts.tsv", "published figures", "ridge"))
 
 
@@ -114,13 +114,13 @@ def test_a_study_in_a_folder_of_its_own_runs_to_the_report(tmp_path, clone):
     arguments = ("--snakefile", str(clone / "workflow" / "Snakefile"), "--directory", str(tmp_path))
     snakemake(tmp_path.parent, *arguments, "--configfile", str(tmp_path / "study.yaml"))
     assert report_shows(tmp_path, "mine")
-    provenance = yaml.safe_load((tmp_path / "results" / "provenance.json").read_text())
+    provenance = yaml.safe_load((tmp_path / "results" / "tiny" / "provenance.json").read_text())
     # The table of data sets and the drop are the user's, the other tables come with the workflow.
     shipped = [f"{clone}/config/anchors.tsv", f"{clone}/config/checkpoints.tsv"]
     assert [entry["path"] for entry in provenance["own_files"]] == [*shipped, "cells/drop.h5ad", "config/datasets.tsv"]
     assert provenance["configuration"]["anchor_table"] == "config/anchors.tsv"
     assert not (clone / ".snakemake").exists()
-    assert not (clone / "logs").exists()
+    assert [path.name for path in (clone / "results").iterdir()] == ["README.md"]
 
 
 def test_the_demo_is_planned_in_an_empty_folder(tmp_path, clone):
@@ -178,7 +178,8 @@ def test_an_installed_library_has_every_module_and_reads_configurations(installe
         import scgpt_bench, scgpt_bench.report.summary
         from scgpt_bench import configuration
         assert scgpt_bench.__file__.startswith({str(installed)!r})
-        run = configuration.validate({{"datasets": ["papalexi_2021"], "methods": {{"train-mean": {{}}}}}}, "here")
+        study = {{"study": "mine", "datasets": ["papalexi_2021"], "methods": {{"train-mean": {{}}}}}}
+        run = configuration.validate(study, "here")
         print(run.config["splits"]["folds"], run.datasets["papalexi_2021"].format, run.tables["anchor_table"])
     """
     environment = {**os.environ, "PYTHONPATH": str(installed)}

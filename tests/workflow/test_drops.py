@@ -25,7 +25,7 @@ ROW = {
     "batch_column": "lane",
     "perturbation_kind": "interference",
 }
-TARGETS = ["results/second/drop_comparison.tsv", "results/reliable_scores.tsv"]
+TARGETS = ["results/drops/second/drop_comparison.tsv", "results/drops/reliable_scores.tsv"]
 OF_A_DROP = ["harmonize", "card", "split", "sample_controls", "truth", "predict_baseline", "predict_by_script"]
 OF_A_DROP += ["import_predictions", "evaluate"]
 
@@ -55,6 +55,7 @@ def write_study(checkout, datasets):
     checkout.write("drops.tsv", "\n".join("\t".join(line) for line in table) + "\n")
     study = {
         "dataset_table": "drops.tsv",
+        "study": "drops",
         "datasets": datasets,
         "splits": {"folds": 2, "minimum_cells": 20},
         "methods": {
@@ -97,7 +98,7 @@ def everything_of(name):
 
 
 def test_versions_of_a_drop_are_dealt_alike_and_scored_apart(finished):
-    results = finished.path / "results"
+    results = finished.path / "results" / "drops"
     splits = [read_table(results / name / "fold0" / "split.tsv") for name in ("first", "second")]
     pd.testing.assert_frame_equal(*splits)
     scores = read_table(results / "scores.tsv")
@@ -105,20 +106,20 @@ def test_versions_of_a_drop_are_dealt_alike_and_scored_apart(finished):
 
 
 def test_the_comparison_says_what_was_gained_and_what_moved(finished):
-    table = read_table(finished.path / "results" / "second" / "drop_comparison.tsv")
+    table = read_table(finished.path / "results" / "drops" / "second" / "drop_comparison.tsv")
     shown = table[(table["metric"] == "pearson_delta") & (table["split"] == "fold0")].set_index("method")
     assert list(shown["n_shared"]) == [4, 4]
     np.testing.assert_allclose(shown["change_on_shared"], shown["mean"] - shown["mean_before"])
     assert {"yes", "no"} >= set(table["verdict_changed"].dropna())
-    page = (finished.path / "results" / "second" / "figures" / "drop_comparison.html").read_text()
+    page = (finished.path / "results" / "drops" / "second" / "figures" / "drop_comparison.html").read_text()
     assert "440 before, 660 now (+220)" in page
     assert "no longer reliable</th><td>GENE0" in page
 
 
 def test_scores_stand_with_and_without_the_perturbation_that_does_nothing(finished):
-    table = read_table(finished.path / "results" / "reliable_scores.tsv")
+    table = read_table(finished.path / "results" / "drops" / "reliable_scores.tsv")
     counts = table[(table["metric"] == "mse") & (table["method"] == "train-mean")].set_index("dataset")
-    split = read_table(finished.path / "results" / "second" / "fold0" / "split.tsv").set_index("perturbation")
+    split = read_table(finished.path / "results" / "drops" / "second" / "fold0" / "split.tsv").set_index("perturbation")
     silent = int(split.loc["GENE0", "role"] == "test")
     assert counts["n_perturbations"].to_dict() == {"first": 4, "second": 4}
     assert counts["reliable_n_perturbations"].to_dict() == {"first": 4, "second": 4 - silent}
@@ -153,14 +154,14 @@ def test_an_edited_drop_plans_its_own_jobs_and_the_summaries(finished):
 
 def test_a_new_row_plans_its_own_jobs_and_the_summaries(finished):
     write_study(finished, ["first", "second", "third"])
-    jobs, _ = plan(finished, "results/third/drop_comparison.tsv", "results/reliable_scores.tsv")
+    jobs, _ = plan(finished, "results/drops/third/drop_comparison.tsv", "results/drops/reliable_scores.tsv")
     write_study(finished, ["first", "second"])
     assert jobs == everything_of("third") | summaries("third")
 
 
 def test_a_row_that_is_left_out_plans_the_summaries_alone(finished):
     write_study(finished, ["first"])
-    jobs, _ = plan(finished, "results/reliable_scores.tsv")
+    jobs, _ = plan(finished, "results/drops/reliable_scores.tsv")
     write_study(finished, ["first", "second"])
     assert jobs == {("scores", ""), ("reliable_scores", "")}
 

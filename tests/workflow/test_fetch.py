@@ -45,6 +45,7 @@ def write_study(checkout, server, wrong=()):
     checkout.write("checkpoints.tsv", "\n".join(lines) + "\n")
     study = {
         "checkpoint_table": "checkpoints.tsv",
+        "study": "fetched",
         "datasets": ["planted"],
         "generated": {"planted": {}},
         "checkpoints": {"served": {"source": "catalogue"}},
@@ -80,8 +81,9 @@ def test_a_checkpoint_of_ones_own_is_a_folder(checkout, server, tmp_path_factory
     study = yaml.safe_load((checkout.path / "study.yaml").read_text())
     study["checkpoints"] = {"own": {"source": "folder", "path": str(folder)}}
     checkout.write("study.yaml", yaml.safe_dump(study))
-    checkout.snakemake("resources/checkpoints/own/vocab.json", "--configfile", "study.yaml")
-    assert (checkout.path / "resources" / "checkpoints" / "own" / "vocab.json").read_bytes() == FILES["vocab.json"]
+    target = "results/fetched/checkpoints/own/vocab.json"
+    checkout.snakemake(target, "--configfile", "study.yaml")
+    assert (checkout.path / target).read_bytes() == FILES["vocab.json"]
 
 
 def test_the_identifiers_of_a_checkpoints_genes_are_used_where_it_comes_with_them(checkout, server, tmp_path_factory):
@@ -93,20 +95,20 @@ def test_the_identifiers_of_a_checkpoints_genes_are_used_where_it_comes_with_the
     study = yaml.safe_load((checkout.path / "study.yaml").read_text())
     study["checkpoints"]["own"] = {"source": "folder", "path": str(folder)}
     checkout.write("study.yaml", yaml.safe_dump(study))
-    tables = [f"results/planted/vocabulary/{name}.tsv" for name in ("served", "own")]
+    tables = [f"results/fetched/planted/vocabulary/{name}.tsv" for name in ("served", "own")]
 
     def plan():
         return checkout.snakemake(*tables, "--dry-run", "--configfile", "study.yaml").stdout
 
     assert "gene_info.csv" not in plan()
     (folder / "gene_info.csv").write_bytes(GENE_INFO)
-    assert "output: resources/checkpoints/own/gene_info.csv" in plan()
+    assert "output: results/fetched/checkpoints/own/gene_info.csv" in plan()
     row = [str(folder / "gene_info.csv"), hashlib.sha256(GENE_INFO).hexdigest(), str(len(GENE_INFO)), "MIT", "a test"]
     with open(checkout.path / "checkpoints.tsv", "a") as table:
         table.write("\t".join(["served", "gene_info.csv", *row]) + "\n")
     planned = plan()
-    for name in ("served", "own"):
-        assert f"vocab.json, resources/checkpoints/{name}/gene_info.csv" in planned
+    for folder in ("resources/checkpoints/served", "results/fetched/checkpoints/own"):
+        assert f"vocab.json, {folder}/gene_info.csv" in planned
     checkout.snakemake("resources/checkpoints/served/gene_info.csv", "--configfile", "study.yaml")
     assert (checkout.path / "resources" / "checkpoints" / "served" / "gene_info.csv").read_bytes() == GENE_INFO
 
@@ -119,7 +121,7 @@ def test_safetensors_of_ones_own_are_taken_and_other_names_refused(checkout, ser
     study = yaml.safe_load((checkout.path / "study.yaml").read_text())
     study["checkpoints"] = {"own": {"source": "folder", "path": str(folder)}}
     checkout.write("study.yaml", yaml.safe_dump(study))
-    target = "resources/checkpoints/own/best_model.pt"
+    target = "results/fetched/checkpoints/own/best_model.pt"
     checkout.snakemake(target, "--configfile", "study.yaml")
     assert (checkout.path / target).read_bytes() == FILES["best_model.pt"]
     (folder / "model.safetensors").rename(folder / "epoch_6.pt")

@@ -8,7 +8,7 @@ from bad_input import study
 from snakemake_checkout import ROOT, copy_of_checkout
 
 SHELL = "$(touch EXECUTED)`touch EXECUTED`;touch EXECUTED;&|'\" "
-COMPUTED = {"resources", "results", "logs", ".snakemake"}
+COMPUTED = {"resources", "results", ".snakemake"}
 
 
 def test_shell_characters_in_every_string_of_a_configuration(tmp_path):
@@ -28,6 +28,7 @@ def test_shell_characters_in_every_string_of_a_configuration(tmp_path):
     )
     config = {
         "dataset_table": f"{SHELL}drops.tsv",
+        "study": "hostile",
         "datasets": ["drop"],
         "mirrors": [f"{SHELL}mirror"],
         "splits": {"run": [], "files": {"mine": {"drop": f"{SHELL}split.tsv"}}},
@@ -43,7 +44,7 @@ def test_shell_characters_in_every_string_of_a_configuration(tmp_path):
     }
     checkout.write("study.yaml", yaml.safe_dump(config))
     before = {path.name for path in checkout.path.iterdir()}
-    targets = [f"results/drop/mine/{method}/0/predictions.h5ad" for method in config["methods"]]
+    targets = [f"results/hostile/drop/mine/{method}/0/predictions.h5ad" for method in config["methods"]]
     checkout.snakemake(*targets, "--configfile", "study.yaml")
     assert all((checkout.path / target).is_file() for target in targets)
     assert {path.name for path in checkout.path.iterdir()} - before <= COMPUTED

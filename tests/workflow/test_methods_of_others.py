@@ -11,9 +11,10 @@ from scgpt_bench.methods.baselines import training_data
 from scgpt_bench.predictions import method_of
 from snakemake_checkout import copy_of_checkout
 
-FOLDER = "results/perturbench_devel/gears1"
+FOLDER = "results/others/perturbench_devel/gears1"
 LADDER = ["control-mean", "train-mean", "additive", "ridge", "knn", "target-only", "shuffled", "technical-duplicate"]
 STUDY = {
+    "study": "others",
     "datasets": ["perturbench_devel"],
     "splits": {"run": [], "gears_seeds": [1]},
     "hardware": {"gpu": 0, "threads": 1},
@@ -33,7 +34,7 @@ def checkout(tmp_path_factory, mirror):
 
 
 def test_the_whole_ladder_runs_on_combinations_in_several_cell_types(checkout):
-    scores = read_table(checkout.path / "results" / "scores.tsv")
+    scores = read_table(checkout.path / "results" / "others" / "scores.tsv")
     assert {*LADDER, "shrunken-mean"} == set(scores["method"])
     found = scores[scores["metric"] == "pearson_delta"].set_index("method")["mean"]
     assert found["technical-duplicate"] == found.max()
@@ -46,7 +47,7 @@ def test_additive_is_the_sum_of_seen_singles_and_says_where_it_falls_back(checko
     assert set(pairs["n_genes_seen"]) == {0, 1, 2}
     predictions = anndata.read_h5ad(checkout.path / FOLDER / "additive" / "0" / "predictions.h5ad")
     notes = method_of(predictions)["notes"]
-    cells = anndata.read_h5ad(checkout.path / "results" / "perturbench_devel" / "cells.h5ad")
+    cells = anndata.read_h5ad(checkout.path / "results" / "others" / "perturbench_devel" / "cells.h5ad")
     measured, control = training_data(cells, split.reset_index()), matched_control_mean(cells, list(pairs.index))
     singles = dict(zip(measured.perturbations, measured.shifts, strict=True))
     exact = 0
@@ -61,18 +62,18 @@ def test_additive_is_the_sum_of_seen_singles_and_says_where_it_falls_back(checko
 
 
 def test_scores_stand_by_how_many_genes_were_seen_and_shared_genes_are_said(checkout):
-    table = read_table(checkout.path / "results" / "scores_by_class.tsv")
+    table = read_table(checkout.path / "results" / "others" / "scores_by_class.tsv")
     split = read_table(checkout.path / FOLDER / "split.tsv")
     of_additive = table[(table["metric"] == "pearson_delta") & (table["method"] == "additive")]
     classes = ["n_genes", "n_genes_seen"]
     expected = split[split["role"] == "test"].groupby(classes).size().to_dict()
     assert of_additive.set_index(classes)["n_perturbations"].to_dict() == expected
-    text = (checkout.path / "results" / "summary.html").read_text()
+    text = (checkout.path / "results" / "others" / "summary.html").read_text()
     assert "<strong>Test perturbations share genes: perturbench_devel.</strong>" in text
 
 
 def test_a_script_of_ones_own_predicts_what_it_says(checkout):
-    scores = read_table(checkout.path / "results" / "scores.tsv")
+    scores = read_table(checkout.path / "results" / "others" / "scores.tsv")
     found = scores[scores["metric"] == "pearson_delta"].set_index("method")["mean"]
     # Half of the mean response has the direction of the whole.
     assert found["shrunken-mean"] == pytest.approx(found["train-mean"], abs=1e-4)

@@ -21,7 +21,7 @@ def papalexi(tmp_path_factory, mirror):
         here = {"mirrors": [str(mirror)], "splits": {"run": list(folds)}, **others}
         checkout.write("here.yaml", yaml.safe_dump(here))
         checkout.snakemake("--configfile", "config/papalexi.yaml", "here.yaml")
-        return checkout.path / "results"
+        return checkout.path / "results" / "papalexi_2021"
 
     return run
 

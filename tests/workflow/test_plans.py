@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -30,13 +30,14 @@ OPTIONS = {"checkpoint": "served", "epochs": 2, "learning_rate": 0.001}
 STUDY = {
     "dataset_table": "drops.tsv",
     "checkpoint_table": "checkpoints.tsv",
+    "study": "plans",
     "datasets": ["drop"],
     "splits": {"run": [0], "gears_seeds": [1]},
     "checkpoints": {"served": {"source": "catalogue"}},
     "methods": {"train-mean": {}, "scgpt-finetuned": OPTIONS},
 }
-TARGET = "results/scores.tsv"
-REPORT = "results/report.html"
+TARGET = "results/plans/scores.tsv"
+REPORT = "results/plans/report.html"
 OF_A_SPLIT = {"split", "sample_controls", "truth", "predict_baseline", "finetune", "predict_scgpt", "evaluate"}
 
 
@@ -52,6 +53,7 @@ STUDY_OF_FILES = {
     "dataset_table": "drops.tsv",
     "checkpoint_table": "checkpoints.tsv",
     "anchor_table": "anchors.tsv",
+    "study": "plans",
     "datasets": ["drop"],
     "splits": {"run": [], "files": {"given": {"drop": "split.tsv"}}},
     "checkpoints": {"own": {"source": "folder", "path": "mine"}},
@@ -144,7 +146,7 @@ def test_a_gpu_instead_of_the_cpu_computes_again_what_uses_it_and_more_gpus_noth
 
 def test_the_provenance_lists_every_file_of_the_users(finished):
     write(finished)
-    _, text = plan(finished, "results/provenance.json")
+    _, text = plan(finished, "results/plans/provenance.json")
     (inputs,) = re.findall(r"^rule provenance:\n    input: (.*)$", text, re.MULTILINE)
     assert {"drops.tsv", "checkpoints.tsv", "calls.csv"} <= set(inputs.split(", "))
 
@@ -169,7 +171,7 @@ def test_a_file_of_the_users_that_takes_the_place_of_a_newer_one_is_read_again(c
 def demo(tmp_path_factory):
     """The demo, with a pretrained checkpoint and a report, which Snakemake takes for finished."""
     checkout = copy_of_checkout(tmp_path_factory.mktemp("demo"))
-    checkout.write("study.yaml", (ROOT / "config" / "config.yaml").read_text())
+    checkout.write("study.yaml", (ROOT / "config" / "config.yaml").read_text().replace("study: demo", "study: plans"))
     finish(checkout, REPORT)
     return checkout
 
@@ -177,9 +179,12 @@ def demo(tmp_path_factory):
 @pytest.mark.parametrize(
     ("lost", "planned"),
     [
-        (["results/benchmarks"], set()),
-        (["results/benchmarks/pretrain/pretrained.tsv", "results/provenance.json"], {"provenance", "report_of_run"}),
-        (["results/benchmarks", "results/cost.tsv"], {"figure_cost", "report_of_run"}),
+        (["results/plans/benchmarks"], set()),
+        (
+            ["results/plans/benchmarks/pretrain/pretrained.tsv", "results/plans/provenance.json"],
+            {"provenance", "report_of_run"},
+        ),
+        (["results/plans/benchmarks", "results/plans/cost.tsv"], {"figure_cost", "report_of_run"}),
     ],
 )
 def test_lost_costs_and_provenance_plan_themselves_and_the_report(demo, lost, planned):
@@ -197,13 +202,12 @@ def test_costs_are_read_after_all_results_and_without_the_provenance(demo):
     (costs,) = re.findall(r"rule figure_cost:\n    input: (.*)$", text, re.MULTILINE)
     (report,) = re.findall(r"rule report_of_run:\n    input: (.*)$", text, re.MULTILINE)
     shown_later = ["cost.tsv", "figures/cost_by_rule.svg", "figures/cost_by_method.svg", "provenance.json"]
-    later = {f"results/{name}" for name in [*shown_later, "configuration.yaml"]}
+    later = {f"results/plans/{name}" for name in [*shown_later, "configuration.yaml"]}
     assert set(report.split(", ")) - set(costs.split(", ")) == later
 
 
 def test_after_make_clean_a_checkpoint_is_not_pretrained_again(demo):
-    shutil.rmtree(demo.path / "results")
-    shutil.rmtree(demo.path / "logs", ignore_errors=True)
+    subprocess.run(["make", "clean", "study=plans"], cwd=demo.path, check=True)
     planned = {rule for rule, _ in plan(demo, REPORT)[0]}
     assert {"finetune", "scores", "report_of_run"} <= planned
     assert "pretrain" not in planned

@@ -36,7 +36,7 @@ def run(tmp_path_factory, seed, structure):
         config["methods"][name]["seeds"] = [seed]
     checkout = copy_of_checkout(tmp_path_factory.mktemp(f"planted{seed}"))
     checkout.write("study.yaml", yaml.safe_dump(config))
-    targets = ["results/scores.tsv", "results/verdicts.tsv"]
+    targets = ["results/demo/scores.tsv", "results/demo/verdicts.tsv"]
     checkout.snakemake(*targets, "--cores", "1", "--configfile", "study.yaml")
     return [read_table(checkout.path / target) for target in targets]
 

@@ -1,6 +1,9 @@
-"""The studies that this project cannot run are planned to the last job."""
+"""Studies side by side; and those that this project cannot run are planned to the last job."""
 
 import pytest
+import yaml
+
+import tiny
 
 
 @pytest.mark.parametrize(
@@ -15,5 +18,23 @@ import pytest
 def test_a_study_is_planned_from_the_download_to_the_report(checkout, study, dataset, split):
     planned = checkout.snakemake("--dry-run", "--configfile", f"config/{study}.yaml").stdout
     assert f"resources/datasets/{dataset}/source." in planned
-    assert f"results/{dataset}/{split}/scgpt-finetuned/0/metrics.tsv" in planned
-    assert "results/report.html" in planned
+    assert f"/{dataset}/{split}/scgpt-finetuned/0/metrics.tsv" in planned
+    assert "/report.html" in planned
+
+
+def test_studies_live_side_by_side_and_returning_to_one_recomputes_nothing(checkout):
+    """The same data set and method names, with other options: nothing of the first study changes."""
+    options = {key: value for key, value in tiny.STUDY.items() if key != "checkpoints"} | {
+        "methods": {"train-mean": {}}
+    }
+    other = {**options, "study": "other", "controls": {"cells_per_perturbation": 5}}
+    for study in (options, other):
+        name = checkout.write(f"{study['study']}.yaml", yaml.safe_dump(study))
+        checkout.snakemake("--configfile", name)
+    assert "Nothing to be done" in checkout.snakemake("--dry-run", "--configfile", "tiny.yaml").stdout
+    folders = {path.name for path in (checkout.path / "results").iterdir() if path.is_dir()}
+    assert folders == {"tiny", "other"}
+    for folder in folders:
+        assert (checkout.path / "results" / folder / "report.html").is_file()
+        assert list((checkout.path / "results" / folder / "logs").rglob("*.log"))
+    assert not (checkout.path / "logs").exists()

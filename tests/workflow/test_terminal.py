@@ -44,14 +44,14 @@ def refused(checkout: Checkout, *arguments: str) -> str:
 
 def test_a_fault_in_a_file(checkout):
     study.h5ad("drop.h5ad", lambda cells: cells.X.__setitem__((5, 3), -1))(checkout.path)
-    line = refused(checkout, "results/drop/cells.h5ad")
+    line = refused(checkout, "results/bad/drop/cells.h5ad")
     assert "error: drop.h5ad: X, gene 'G3', cell 'cell5': found -1" in line
-    assert not (checkout.path / "results" / "drop").exists()
+    assert not (checkout.path / "results" / "bad" / "drop").exists()
 
 
 def test_a_wrong_checksum_never_enters_resources(checkout):
     study.write_table(checkout.path / "drops.tsv", study.HEADER, [{**study.ROW, "sha256": "0" * 64}])
-    line = refused(checkout, "results/drop/cells.h5ad")
+    line = refused(checkout, "results/bad/drop/cells.h5ad")
     assert "drop.h5ad: sha256: found" in line
     assert "0" * 64 in line
     assert not list((checkout.path / "resources").rglob("source*"))

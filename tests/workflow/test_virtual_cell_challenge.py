@@ -13,6 +13,7 @@ from snakemake_checkout import copy_of_checkout
 GENES, CELLS = 299, 5 * 20
 METHODS = ["train-mean", "technical-duplicate"]
 STUDY = {
+    "study": "challenge",
     "datasets": ["papalexi_2021"],
     "controls": {"cells_per_perturbation": CELLS // 5},
     "hardware": {"gpu": 0, "threads": 1},
@@ -41,12 +42,14 @@ STUDY = {
 def results(tmp_path_factory, mirror):
     checkout = copy_of_checkout(tmp_path_factory.mktemp("official"))
     study = ["--configfile", checkout.write("study.yaml", yaml.safe_dump({**STUDY, "mirrors": [str(mirror)]}))]
-    checkout.snakemake("results/papalexi_2021/cells.h5ad", *study)
-    cells = anndata.read_h5ad(checkout.path / "results" / "papalexi_2021" / "cells.h5ad", backed="r")
+    checkout.snakemake("results/challenge/papalexi_2021/cells.h5ad", *study)
+    cells = anndata.read_h5ad(checkout.path / "results" / "challenge" / "papalexi_2021" / "cells.h5ad", backed="r")
     checkout.write("genes.csv", "\n".join(sorted(cells.var_names)) + "\n")
     submissions = ["vcc2025/fold0.train-mean.0.vcc", "vcc2026/fold0.train-mean.0.h5ad"]
-    checkout.snakemake("results/scores.tsv", *(f"results/submissions/{name}" for name in submissions), *study)
-    return checkout.path / "results"
+    checkout.snakemake(
+        "results/challenge/scores.tsv", *(f"results/challenge/submissions/{name}" for name in submissions), *study
+    )
+    return checkout.path / "results" / "challenge"
 
 
 def per_perturbation(results, table, method, metric):

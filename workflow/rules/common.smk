@@ -42,7 +42,7 @@ def validated(config):
         raise WorkflowError(str(error))
 
 
-if any(workflow.modifier.modify_path(path) != path for path in ("results/x", "resources/x", "logs/x")):
+if any(workflow.modifier.modify_path(path) != path for path in ("results/x", "resources/x")):
     raise WorkflowError(
         "module: prefix or replace_prefix: found one; expected neither: scripts and the report know where results are, "
         "so give each study a folder of its own (snakemake --directory)"
@@ -51,6 +51,14 @@ if any(workflow.modifier.modify_path(path) != path for path in ("results/x", "re
 RUN = validated(config)
 # Not changed in place: in a module it is the caller's. Scripts read the tables where they are found.
 config = {**RUN.config, **RUN.tables}
+
+
+# A study's results are its own; what is downloaded, in resources/, is shared.
+pathvars:
+    results=f"results/{config['study']}",
+    logs="<results>/logs",
+    benchmarks="<results>/benchmarks",
+
 
 SPLITS = [
     *(f"fold{fold}" for fold in config["splits"]["run"]),
@@ -126,7 +134,7 @@ def predictions(methods):
 def metrics_of(datasets):
     """The metrics of every split, method and seed on these data sets."""
     return [
-        f"results/{dataset}/{split}/{method}/{seed}/metrics.tsv"
+        f"<results>/{dataset}/{split}/{method}/{seed}/metrics.tsv"
         for dataset in datasets
         for split in SPLITS
         for method, seed in predictions(config["methods"])
@@ -138,14 +146,28 @@ def metrics_of_run():
     return metrics_of(config["datasets"])
 
 
+def drop_file(name):
+    """The cells of a data set as they come in: downloaded, copied or generated."""
+    dataset = RUN.datasets[name]
+    return f"<results>/generated/{name}/cells.h5ad" if dataset.address == GENERATED else dataset.file
+
+
 def files_of_checkpoint(name):
-    """The names of a checkpoint's files; its genes' identifiers are one where it comes with them."""
+    """A checkpoint's files by their names; its genes' identifiers are one where it comes with them."""
     options = config["checkpoints"][name]
+    names = [*CHECKPOINT_FILES]
     if options["source"] == "catalogue":
-        return [*RUN.checkpoints[name].files]
-    if options["source"] == "folder" and Path(options["path"], GENE_INFO).is_file():
-        return [*CHECKPOINT_FILES, GENE_INFO]
-    return [*CHECKPOINT_FILES]
+        names = RUN.checkpoints[name].files
+    elif options["source"] == "folder" and Path(options["path"], GENE_INFO).is_file():
+        names.append(GENE_INFO)
+    folder = configuration.folder_of_checkpoint(config, name, "<results>")
+    return {file: f"{folder}/{file}" for file in names}
+
+
+def checkpoint_to_read(name):
+    """The three files without which no checkpoint can be read."""
+    files = files_of_checkpoint(name)
+    return [files[file] for file in CHECKPOINT_FILES]
 
 
 # Entries of the report
@@ -154,10 +176,10 @@ def files_of_checkpoint(name):
 def entries(pattern, names, label, labels, caption, **options):
     """One entry of the report per name: files of one job that differ in a label."""
     options["caption"] = f"../report/{caption}"
-    return [report(pattern.replace("<name>", name), labels={**labels, label: name}, **options) for name in names]
+    return [report(pattern.replace("NAME", name), labels={**labels, label: name}, **options) for name in names]
 
 
 def data_entry(path, heading, caption):
     """Text, figure or table about the data themselves."""
     options = {"category": "Data", "subcategory": "{dataset}", "caption": f"../report/{caption}"}
-    return report(f"results/{{dataset}}/{path}", labels={"figure": heading}, **options)
+    return report(f"<results>/{{dataset}}/{path}", labels={"figure": heading}, **options)

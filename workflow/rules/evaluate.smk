@@ -3,14 +3,14 @@
 
 rule truth:
     input:
-        cells="results/{dataset}/cells.h5ad",
-        split="results/{dataset}/{split}/split.tsv",
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
     output:
-        "results/{dataset}/{split}/truth.h5ad",
+        "<results>/{dataset}/{split}/truth.h5ad",
     log:
-        "logs/truth/{dataset}.{split}.log",
+        "<logs>/truth/{dataset}.{split}.log",
     benchmark:
-        "results/benchmarks/truth/{dataset}.{split}.tsv"
+        "<benchmarks>/truth/{dataset}.{split}.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:
@@ -24,16 +24,16 @@ rule truth:
 
 rule evaluate:
     input:
-        predictions="results/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
-        truth="results/{dataset}/{split}/truth.h5ad",
-        split="results/{dataset}/{split}/split.tsv",
+        predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        truth="<results>/{dataset}/{split}/truth.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
     output:
-        pseudobulk="results/{dataset}/{split}/{method}/{seed}/pseudobulk.h5ad",
-        metrics="results/{dataset}/{split}/{method}/{seed}/metrics.tsv",
+        pseudobulk="<results>/{dataset}/{split}/{method}/{seed}/pseudobulk.h5ad",
+        metrics="<results>/{dataset}/{split}/{method}/{seed}/metrics.tsv",
     log:
-        "logs/evaluate/{dataset}.{split}.{method}.{seed}.log",
+        "<logs>/evaluate/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
-        "results/benchmarks/evaluate/{dataset}.{split}.{method}.{seed}.tsv"
+        "<benchmarks>/evaluate/{dataset}.{split}.{method}.{seed}.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:
@@ -54,7 +54,7 @@ def scorers_of(dataset):
 def official_metrics_of_run():
     """What the official scorers say of every data set, split, method and seed."""
     return [
-        f"results/{dataset}/{split}/{method}/{seed}/official_{scorer}.tsv"
+        f"<results>/{dataset}/{split}/{method}/{seed}/official_{scorer}.tsv"
         for dataset in config["datasets"]
         for split in SPLITS
         for method, seed in predictions(config["methods"])
@@ -65,30 +65,30 @@ def official_metrics_of_run():
 rule scores:
     input:
         metrics=[*metrics_of_run(), *official_metrics_of_run()],
-        splits=expand("results/{dataset}/{split}/split.tsv", dataset=config["datasets"], split=SPLITS),
+        splits=expand("<results>/{dataset}/{split}/split.tsv", dataset=config["datasets"], split=SPLITS),
     output:
         scores=report(
-            "results/scores.tsv",
+            "<results>/scores.tsv",
             category="Scores",
             labels={"table": "scores of every method, data set, split and metric"},
             caption="../report/score_table.rst",
         ),
         verdicts=report(
-            "results/verdicts.tsv",
+            "<results>/verdicts.tsv",
             category="Verdict",
             labels={"table": "every method against the best baseline"},
             caption="../report/verdict_table.rst",
         ),
         by_class=report(
-            "results/scores_by_class.tsv",
+            "<results>/scores_by_class.tsv",
             category="Scores",
             labels={"table": "scores by how many genes of a perturbation were seen in training"},
             caption="../report/scores_by_class.rst",
         ),
     log:
-        "logs/scores.log",
+        "<logs>/scores.log",
     benchmark:
-        "results/benchmarks/scores.tsv"
+        "<benchmarks>/scores.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:

@@ -19,9 +19,9 @@ rule fetch_dataset:
     output:
         "resources/datasets/{dataset}/source.{suffix}",
     log:
-        "logs/fetch_dataset/{dataset}.{suffix}.log",
+        "<logs>/fetch_dataset/{dataset}.{suffix}.log",
     benchmark:
-        "results/benchmarks/fetch_dataset/{dataset}.{suffix}.tsv"
+        "<benchmarks>/fetch_dataset/{dataset}.{suffix}.tsv"
     retries: 0  # the download tries again by itself, where that can help
     localrule: True
     conda:
@@ -43,13 +43,13 @@ def generator_options(wildcards):
 
 rule generate_dataset:
     output:
-        cells="resources/generated/{dataset}/cells.h5ad",
-        atlas="resources/generated/{dataset}/atlas.h5ad",
-        truth="resources/generated/{dataset}/truth.h5ad",
+        cells="<results>/generated/{dataset}/cells.h5ad",
+        atlas="<results>/generated/{dataset}/atlas.h5ad",
+        truth="<results>/generated/{dataset}/truth.h5ad",
     log:
-        "logs/generate_dataset/{dataset}.log",
+        "<logs>/generate_dataset/{dataset}.log",
     benchmark:
-        "results/benchmarks/generate_dataset/{dataset}.tsv"
+        "<benchmarks>/generate_dataset/{dataset}.tsv"
     conda:
         "../../envs/scgpt_cpu.yaml"
     resources:
@@ -71,9 +71,9 @@ rule fetch_checkpoint:
     output:
         "resources/checkpoints/{checkpoint}/{file}",
     log:
-        "logs/fetch_checkpoint/{checkpoint}.{file}.log",
+        "<logs>/fetch_checkpoint/{checkpoint}.{file}.log",
     benchmark:
-        "results/benchmarks/fetch_checkpoint/{checkpoint}.{file}.tsv"
+        "<benchmarks>/fetch_checkpoint/{checkpoint}.{file}.tsv"
     wildcard_constraints:
         checkpoint=names_pattern(checkpoints_from("catalogue")),
     retries: 0  # the download tries again by itself, where that can help
@@ -99,11 +99,11 @@ rule copy_checkpoint:
     input:
         own_checkpoint_file,
     output:
-        "resources/checkpoints/{checkpoint}/{file}",
+        "<results>/checkpoints/{checkpoint}/{file}",
     log:
-        "logs/copy_checkpoint/{checkpoint}.{file}.log",
+        "<logs>/copy_checkpoint/{checkpoint}.{file}.log",
     benchmark:
-        "results/benchmarks/copy_checkpoint/{checkpoint}.{file}.tsv"
+        "<benchmarks>/copy_checkpoint/{checkpoint}.{file}.tsv"
     wildcard_constraints:
         checkpoint=names_pattern(checkpoints_from("folder")),
     localrule: True
@@ -122,11 +122,8 @@ rule copy_checkpoint:
 def downloads_of_run():
     """The files that the workflow downloads."""
     datasets = [RUN.datasets[name].file for name in config["datasets"] if RUN.datasets[name].address != GENERATED]
-    return datasets + [
-        f"resources/checkpoints/{name}/{file}"
-        for name in checkpoints_from("catalogue")
-        for file in files_of_checkpoint(name)
-    ]
+    checkpoints = map(files_of_checkpoint, checkpoints_from("catalogue"))
+    return datasets + [path for files in checkpoints for path in files.values()]
 
 
 # Everything that comes over the network, for a login node; afterwards no other job needs one.

@@ -19,17 +19,17 @@ def pretraining_as_declared():
 
 rule card_page:
     input:
-        card="results/{dataset}/card.json",
-        splits=expand("results/{{dataset}}/{split}/split.tsv", split=SPLITS),
+        card="<results>/{dataset}/card.json",
+        splits=expand("<results>/{{dataset}}/{split}/split.tsv", split=SPLITS),
     output:
         text=data_entry("figures/data_card.html", "data card", "data_card.rst"),
         table=data_entry("data_card.tsv", "data card, every perturbation", "data_card.rst"),
         reliability=data_entry("figures/reliability.svg", "reliability of responses", "reliability.rst"),
         knock_down=data_entry("figures/knock_down.svg", "do the targets move", "knock_down.rst"),
     log:
-        "logs/card_page/{dataset}.log",
+        "<logs>/card_page/{dataset}.log",
     benchmark:
-        "results/benchmarks/card_page/{dataset}.tsv"
+        "<benchmarks>/card_page/{dataset}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -46,19 +46,19 @@ rule card_page:
 
 rule figure_responses:
     input:
-        "results/{dataset}/cells.h5ad",
+        "<results>/{dataset}/cells.h5ad",
     output:
         report(
-            "results/{dataset}/figures/responses.svg",
+            "<results>/{dataset}/figures/responses.svg",
             category="Data",
             subcategory="{dataset}",
             labels={"figure": "measured responses"},
             caption="../report/responses.rst",
         ),
     log:
-        "logs/figure_responses/{dataset}.log",
+        "<logs>/figure_responses/{dataset}.log",
     benchmark:
-        "results/benchmarks/figure_responses/{dataset}.tsv"
+        "<benchmarks>/figure_responses/{dataset}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -75,20 +75,20 @@ rule figure_responses:
 
 rule figure_vocabulary:
     input:
-        vocabulary="results/{dataset}/vocabulary/{checkpoint}.tsv",
-        cells="results/{dataset}/cells.h5ad",
+        vocabulary="<results>/{dataset}/vocabulary/{checkpoint}.tsv",
+        cells="<results>/{dataset}/cells.h5ad",
     output:
         report(
-            "results/{dataset}/figures/vocabulary_{checkpoint}.svg",
+            "<results>/{dataset}/figures/vocabulary_{checkpoint}.svg",
             category="Model",
             subcategory="{dataset}",
             labels={"checkpoint": "{checkpoint}", "figure": "vocabulary coverage"},
             caption="../report/vocabulary.rst",
         ),
     log:
-        "logs/figure_vocabulary/{dataset}.{checkpoint}.log",
+        "<logs>/figure_vocabulary/{dataset}.{checkpoint}.log",
     benchmark:
-        "results/benchmarks/figure_vocabulary/{dataset}.{checkpoint}.tsv"
+        "<benchmarks>/figure_vocabulary/{dataset}.{checkpoint}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -102,20 +102,20 @@ rule figure_vocabulary:
 
 rule figure_training_history:
     input:
-        history="results/{dataset}/{split}/{method}/{seed}/model/history.tsv",
-        report="results/{dataset}/{split}/{method}/{seed}/model/report.json",
+        history="<results>/{dataset}/{split}/{method}/{seed}/model/history.tsv",
+        report="<results>/{dataset}/{split}/{method}/{seed}/model/report.json",
     output:
         report(
-            "results/{dataset}/{split}/figures/training_history_{method}_{seed}.svg",
+            "<results>/{dataset}/{split}/figures/training_history_{method}_{seed}.svg",
             category="Model",
             subcategory="{dataset}",
             labels={"split": "{split}", "method": "{method}", "seed": "{seed}", "figure": "training history"},
             caption="../report/training_history.rst",
         ),
     log:
-        "logs/figure_training_history/{dataset}.{split}.{method}.{seed}.log",
+        "<logs>/figure_training_history/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
-        "results/benchmarks/figure_training_history/{dataset}.{split}.{method}.{seed}.tsv"
+        "<benchmarks>/figure_training_history/{dataset}.{split}.{method}.{seed}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -129,7 +129,7 @@ rule figure_training_history:
 
 def first_pseudobulks(wildcards, methods):
     """The pseudo-bulks of each method's first seed on one data set and split."""
-    folder = f"results/{wildcards.dataset}/{wildcards.split}"
+    folder = f"<results>/{wildcards.dataset}/{wildcards.split}"
     return [f"{folder}/{method}/{config['methods'][method]['seeds'][0]}/pseudobulk.h5ad" for method in methods]
 
 
@@ -142,16 +142,16 @@ rule figure_load_report:
         pseudobulks=scgpt_pseudobulks_of_split,
     output:
         report(
-            "results/{dataset}/{split}/figures/load_report.svg",
+            "<results>/{dataset}/{split}/figures/load_report.svg",
             category="Model",
             subcategory="{dataset}",
             labels={"split": "{split}", "figure": "which weights are pretrained"},
             caption="../report/load_report.rst",
         ),
     log:
-        "logs/figure_load_report/{dataset}.{split}.log",
+        "<logs>/figure_load_report/{dataset}.{split}.log",
     benchmark:
-        "results/benchmarks/figure_load_report/{dataset}.{split}.tsv"
+        "<benchmarks>/figure_load_report/{dataset}.{split}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -169,10 +169,10 @@ rule figure_load_report:
 
 rule figure_scores:
     input:
-        "results/scores.tsv",
+        "<results>/scores.tsv",
     output:
         entries(
-            "results/{dataset}/{split}/figures/scores_<name>.svg",
+            "<results>/{dataset}/{split}/figures/scores_NAME.svg",
             METRICS,
             label="metric",
             labels={"split": "{split}", "figure": "methods"},
@@ -181,9 +181,9 @@ rule figure_scores:
             caption="scores.rst",
         ),
     log:
-        "logs/figure_scores/{dataset}.{split}.log",
+        "<logs>/figure_scores/{dataset}.{split}.log",
     benchmark:
-        "results/benchmarks/figure_scores/{dataset}.{split}.tsv"
+        "<benchmarks>/figure_scores/{dataset}.{split}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -199,10 +199,10 @@ rule figure_scores:
 
 rule figure_differences:
     input:
-        "results/verdicts.tsv",
+        "<results>/verdicts.tsv",
     output:
         entries(
-            "results/figures/differences_<name>.svg",
+            "<results>/figures/differences_NAME.svg",
             METRICS,
             label="metric",
             labels={"figure": "difference to the best baseline"},
@@ -210,9 +210,9 @@ rule figure_differences:
             caption="differences.rst",
         ),
     log:
-        "logs/figure_differences.log",
+        "<logs>/figure_differences.log",
     benchmark:
-        "results/benchmarks/figure_differences.tsv"
+        "<benchmarks>/figure_differences.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -231,26 +231,26 @@ rule figure_differences:
 
 def metrics_of_split(wildcards):
     """The metrics of every method and seed on one data set and split."""
-    folder = f"results/{wildcards.dataset}/{wildcards.split}"
+    folder = f"<results>/{wildcards.dataset}/{wildcards.split}"
     return [f"{folder}/{method}/{seed}/metrics.tsv" for method, seed in predictions(config["methods"])]
 
 
 rule figure_perturbations:
     input:
         metrics=metrics_of_split,
-        card="results/{dataset}/card.json",
+        card="<results>/{dataset}/card.json",
     output:
         report(
-            "results/{dataset}/{split}/figures/perturbations.svg",
+            "<results>/{dataset}/{split}/figures/perturbations.svg",
             category="Perturbations",
             subcategory="{dataset}",
             labels={"split": "{split}", "metric": "pearson_delta", "figure": "every perturbation"},
             caption="../report/perturbations.rst",
         ),
     log:
-        "logs/figure_perturbations/{dataset}.{split}.log",
+        "<logs>/figure_perturbations/{dataset}.{split}.log",
     benchmark:
-        "results/benchmarks/figure_perturbations/{dataset}.{split}.tsv"
+        "<benchmarks>/figure_perturbations/{dataset}.{split}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -267,20 +267,20 @@ rule figure_perturbations:
 rule perturbation_table:
     input:
         metrics=metrics_of_split,
-        truth="results/{dataset}/{split}/truth.h5ad",
-        card="results/{dataset}/card.json",
+        truth="<results>/{dataset}/{split}/truth.h5ad",
+        card="<results>/{dataset}/card.json",
     output:
         report(
-            "results/{dataset}/{split}/perturbations.tsv",
+            "<results>/{dataset}/{split}/perturbations.tsv",
             category="Perturbations",
             subcategory="{dataset}",
             labels={"split": "{split}", "metric": "pearson_delta", "table": "every perturbation, number by number"},
             caption="../report/perturbation_table.rst",
         ),
     log:
-        "logs/perturbation_table/{dataset}.{split}.log",
+        "<logs>/perturbation_table/{dataset}.{split}.log",
     benchmark:
-        "results/benchmarks/perturbation_table/{dataset}.{split}.tsv"
+        "<benchmarks>/perturbation_table/{dataset}.{split}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -306,10 +306,10 @@ rule figure_predicted_against_true:
     input:
         pseudobulks=pseudobulks_of_split,
         metrics=first_metrics_of_split,
-        truth="results/{dataset}/{split}/truth.h5ad",
+        truth="<results>/{dataset}/{split}/truth.h5ad",
     output:
         scatter=entries(
-            "results/{dataset}/{split}/figures/predicted_against_true_<name>.svg",
+            "<results>/{dataset}/{split}/figures/predicted_against_true_NAME.svg",
             config["methods"],
             label="method",
             labels={"split": "{split}", "figure": "predicted against true"},
@@ -318,7 +318,7 @@ rule figure_predicted_against_true:
             caption="predicted_against_true.rst",
         ),
         residual=entries(
-            "results/{dataset}/{split}/figures/residual_<name>.svg",
+            "<results>/{dataset}/{split}/figures/residual_NAME.svg",
             config["methods"],
             label="method",
             labels={"split": "{split}", "figure": "measured, predicted, residual"},
@@ -327,9 +327,9 @@ rule figure_predicted_against_true:
             caption="residual.rst",
         ),
     log:
-        "logs/figure_predicted_against_true/{dataset}.{split}.log",
+        "<logs>/figure_predicted_against_true/{dataset}.{split}.log",
     benchmark:
-        "results/benchmarks/figure_predicted_against_true/{dataset}.{split}.tsv"
+        "<benchmarks>/figure_predicted_against_true/{dataset}.{split}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -349,7 +349,7 @@ rule figure_predicted_against_true:
 def stress_of_method(wildcards):
     """The stress panel of a method's first seed."""
     seed = config["methods"][wildcards.method]["seeds"][0]
-    return f"results/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{seed}/stress.tsv"
+    return f"<results>/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{seed}/stress.tsv"
 
 
 rule figure_stress:
@@ -357,16 +357,16 @@ rule figure_stress:
         stress_of_method,
     output:
         report(
-            "results/{dataset}/{split}/figures/stress_{method}.svg",
+            "<results>/{dataset}/{split}/figures/stress_{method}.svg",
             category="Trust",
             subcategory="{dataset}",
             labels={"split": "{split}", "method": "{method}", "figure": "stress panel"},
             caption="../report/stress.rst",
         ),
     log:
-        "logs/figure_stress/{dataset}.{split}.{method}.log",
+        "<logs>/figure_stress/{dataset}.{split}.{method}.log",
     benchmark:
-        "results/benchmarks/figure_stress/{dataset}.{split}.{method}.tsv"
+        "<benchmarks>/figure_stress/{dataset}.{split}.{method}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:

@@ -3,14 +3,14 @@
 
 rule cell_eval_reference:
     input:
-        cells="results/{dataset}/cells.h5ad",
-        split="results/{dataset}/{split}/split.tsv",
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
     output:
-        directory("results/{dataset}/{split}/official/cell_eval"),
+        directory("<results>/{dataset}/{split}/official/cell_eval"),
     log:
-        "logs/cell_eval_reference/{dataset}.{split}.log",
+        "<logs>/cell_eval_reference/{dataset}.{split}.log",
     benchmark:
-        "results/benchmarks/cell_eval_reference/{dataset}.{split}.tsv"
+        "<benchmarks>/cell_eval_reference/{dataset}.{split}.tsv"
     conda:
         "../../envs/cell_eval.yaml"
     threads: config["hardware"]["threads"]
@@ -25,17 +25,17 @@ rule cell_eval_reference:
 
 rule cell_eval:
     input:
-        cells="results/{dataset}/cells.h5ad",
-        split="results/{dataset}/{split}/split.tsv",
-        predictions="results/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
-        reference="results/{dataset}/{split}/official/cell_eval",
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
+        predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        reference="<results>/{dataset}/{split}/official/cell_eval",
     output:
-        table="results/{dataset}/{split}/{method}/{seed}/official_cell_eval.tsv",
-        summary="results/{dataset}/{split}/{method}/{seed}/official_cell_eval.json",
+        table="<results>/{dataset}/{split}/{method}/{seed}/official_cell_eval.tsv",
+        summary="<results>/{dataset}/{split}/{method}/{seed}/official_cell_eval.json",
     log:
-        "logs/cell_eval/{dataset}.{split}.{method}.{seed}.log",
+        "<logs>/cell_eval/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
-        "results/benchmarks/cell_eval/{dataset}.{split}.{method}.{seed}.tsv"
+        "<benchmarks>/cell_eval/{dataset}.{split}.{method}.{seed}.tsv"
     conda:
         "../../envs/cell_eval.yaml"
     threads: config["hardware"]["threads"]
@@ -50,14 +50,14 @@ rule cell_eval:
 
 rule cell_eval2_reference:
     input:
-        cells="results/{dataset}/cells.h5ad",
-        split="results/{dataset}/{split}/split.tsv",
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
     output:
-        directory("results/{dataset}/{split}/official/cell_eval2"),
+        directory("<results>/{dataset}/{split}/official/cell_eval2"),
     log:
-        "logs/cell_eval2_reference/{dataset}.{split}.log",
+        "<logs>/cell_eval2_reference/{dataset}.{split}.log",
     benchmark:
-        "results/benchmarks/cell_eval2_reference/{dataset}.{split}.tsv"
+        "<benchmarks>/cell_eval2_reference/{dataset}.{split}.tsv"
     conda:
         "../../envs/cell_eval2.yaml"
     threads: config["hardware"]["threads"]
@@ -72,17 +72,17 @@ rule cell_eval2_reference:
 
 rule cell_eval2:
     input:
-        cells="results/{dataset}/cells.h5ad",
-        split="results/{dataset}/{split}/split.tsv",
-        predictions="results/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
-        reference="results/{dataset}/{split}/official/cell_eval2",
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
+        predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        reference="<results>/{dataset}/{split}/official/cell_eval2",
     output:
-        table="results/{dataset}/{split}/{method}/{seed}/official_cell_eval2.tsv",
-        summary="results/{dataset}/{split}/{method}/{seed}/official_cell_eval2.json",
+        table="<results>/{dataset}/{split}/{method}/{seed}/official_cell_eval2.tsv",
+        summary="<results>/{dataset}/{split}/{method}/{seed}/official_cell_eval2.json",
     log:
-        "logs/cell_eval2/{dataset}.{split}.{method}.{seed}.log",
+        "<logs>/cell_eval2/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
-        "results/benchmarks/cell_eval2/{dataset}.{split}.{method}.{seed}.tsv"
+        "<benchmarks>/cell_eval2/{dataset}.{split}.{method}.{seed}.tsv"
     conda:
         "../../envs/cell_eval2.yaml"
     threads: config["hardware"]["threads"]
@@ -97,7 +97,7 @@ rule cell_eval2:
 
 def parts_of_submission(wildcards):
     """The cells, splits and predictions of every context of a submission."""
-    folders = [f"results/{dataset}" for dataset in config["submissions"][wildcards.submission]["contexts"].values()]
+    folders = [f"<results>/{dataset}" for dataset in config["submissions"][wildcards.submission]["contexts"].values()]
     prediction = f"{wildcards.split}/{wildcards.method}/{wildcards.seed}/predictions.h5ad"
     return {
         "cells": [f"{folder}/cells.h5ad" for folder in folders],
@@ -122,11 +122,11 @@ rule vcc_submission:
         unpack(parts_of_submission),
         genes=genes_of_submission,
     output:
-        "results/submissions/{submission}/{split}.{method}.{seed}.{suffix}",
+        "<results>/submissions/{submission}/{split}.{method}.{seed}.{suffix}",
     log:
-        "logs/vcc_submission/{submission}.{split}.{method}.{seed}.{suffix}.log",
+        "<logs>/vcc_submission/{submission}.{split}.{method}.{seed}.{suffix}.log",
     benchmark:
-        "results/benchmarks/vcc_submission/{submission}.{split}.{method}.{seed}.{suffix}.tsv"
+        "<benchmarks>/vcc_submission/{submission}.{split}.{method}.{seed}.{suffix}.tsv"
     conda:
         "../../envs/cell_eval.yaml"
     resources:

@@ -9,21 +9,21 @@ def function_of_method(wildcards):
 def embeddings_of_method(wildcards):
     """The gene embeddings that a baseline takes from a checkpoint, if it does."""
     name = config["methods"][wildcards.method].get("checkpoint")
-    return [f"results/{wildcards.dataset}/vocabulary/{name}.embeddings.h5ad"] if name else []
+    return [f"<results>/{wildcards.dataset}/vocabulary/{name}.embeddings.h5ad"] if name else []
 
 
 rule predict_baseline:
     input:
-        cells="results/{dataset}/cells.h5ad",
-        split="results/{dataset}/{split}/split.tsv",
-        controls="results/{dataset}/{split}/controls.h5ad",
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
+        controls="<results>/{dataset}/{split}/controls.h5ad",
         embeddings=embeddings_of_method,
     output:
-        "results/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        "<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
     log:
-        "logs/predict_baseline/{dataset}.{split}.{method}.{seed}.log",
+        "<logs>/predict_baseline/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
-        "results/benchmarks/predict_baseline/{dataset}.{split}.{method}.{seed}.tsv"
+        "<benchmarks>/predict_baseline/{dataset}.{split}.{method}.{seed}.tsv"
     wildcard_constraints:
         method=names_pattern(methods_run_by("predict_baseline")),
     conda:
@@ -42,22 +42,22 @@ rule predict_baseline:
 def planted_truth(wildcards):
     """The true means of a generated data set; nothing for any other."""
     if RUN.datasets[wildcards.dataset].address == GENERATED:
-        return f"resources/generated/{wildcards.dataset}/truth.h5ad"
+        return f"<results>/generated/{wildcards.dataset}/truth.h5ad"
     return []
 
 
 rule predict_benchmark_control:
     input:
-        cells="results/{dataset}/cells.h5ad",
-        controls="results/{dataset}/{split}/controls.h5ad",
-        truth="results/{dataset}/{split}/truth.h5ad",
+        cells="<results>/{dataset}/cells.h5ad",
+        controls="<results>/{dataset}/{split}/controls.h5ad",
+        truth="<results>/{dataset}/{split}/truth.h5ad",
         planted=planted_truth,
     output:
-        "results/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        "<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
     log:
-        "logs/predict_benchmark_control/{dataset}.{split}.{method}.{seed}.log",
+        "<logs>/predict_benchmark_control/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
-        "results/benchmarks/predict_benchmark_control/{dataset}.{split}.{method}.{seed}.tsv"
+        "<benchmarks>/predict_benchmark_control/{dataset}.{split}.{method}.{seed}.tsv"
     wildcard_constraints:
         method=names_pattern(methods_run_by("predict_benchmark_control")),
     conda:
@@ -80,7 +80,7 @@ def model_of_method(wildcards):
     """The fine-tuned model of a method; nothing for an arm that uses the checkpoint as it is."""
     if wildcards.method not in methods_run_by("finetune"):
         return []
-    folder = f"results/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{wildcards.seed}/model"
+    folder = f"<results>/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{wildcards.seed}/model"
     return [f"{folder}/model.pt", f"{folder}/report.json"]
 
 
@@ -90,20 +90,20 @@ def targets_go_up(wildcards):
 
 rule predict_scgpt:
     input:
-        controls="results/{dataset}/{split}/controls.h5ad",
+        controls="<results>/{dataset}/{split}/controls.h5ad",
         checkpoint=checkpoint_of_method,
         vocabulary=vocabulary_of_method,
         model=model_of_method,
     output:
         (
-            temp("results/{dataset}/{split}/{method}/{seed}/shards/{scatteritem}.h5ad")
+            temp("<results>/{dataset}/{split}/{method}/{seed}/shards/{scatteritem}.h5ad")
             if SHARD
-            else "results/{dataset}/{split}/{method}/{seed}/predictions.h5ad"
+            else "<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad"
         ),
     log:
-        f"logs/predict_scgpt/{{dataset}}.{{split}}.{{method}}.{{seed}}{SHARD}.log",
+        f"<logs>/predict_scgpt/{{dataset}}.{{split}}.{{method}}.{{seed}}{SHARD}.log",
     benchmark:
-        f"results/benchmarks/predict_scgpt/{{dataset}}.{{split}}.{{method}}.{{seed}}{SHARD}.tsv"
+        f"<benchmarks>/predict_scgpt/{{dataset}}.{{split}}.{{method}}.{{seed}}{SHARD}.tsv"
     wildcard_constraints:
         method=names_pattern(methods_run_by("predict_scgpt")),
     conda:
@@ -135,14 +135,14 @@ if SHARD:
 
     rule gather_predictions:
         input:
-            shards=gather.shard("results/{{dataset}}/{{split}}/{{method}}/{{seed}}/shards/{scatteritem}.h5ad"),
-            controls="results/{dataset}/{split}/controls.h5ad",
+            shards=gather.shard("<results>/{{dataset}}/{{split}}/{{method}}/{{seed}}/shards/{scatteritem}.h5ad"),
+            controls="<results>/{dataset}/{split}/controls.h5ad",
         output:
-            "results/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+            "<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
         log:
-            "logs/gather_predictions/{dataset}.{split}.{method}.{seed}.log",
+            "<logs>/gather_predictions/{dataset}.{split}.{method}.{seed}.log",
         benchmark:
-            "results/benchmarks/gather_predictions/{dataset}.{split}.{method}.{seed}.tsv"
+            "<benchmarks>/gather_predictions/{dataset}.{split}.{method}.{seed}.tsv"
         wildcard_constraints:
             method=names_pattern(methods_run_by("predict_scgpt")),
         conda:
@@ -164,15 +164,15 @@ def script_of_method(wildcards):
 rule predict_by_script:
     input:
         script=script_of_method,
-        cells="results/{dataset}/cells.h5ad",
-        split="results/{dataset}/{split}/split.tsv",
-        controls="results/{dataset}/{split}/controls.h5ad",
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
+        controls="<results>/{dataset}/{split}/controls.h5ad",
     output:
-        temp("results/{dataset}/{split}/{method}/{seed}/unchecked.h5ad"),
+        temp("<results>/{dataset}/{split}/{method}/{seed}/unchecked.h5ad"),
     log:
-        "logs/predict_by_script/{dataset}.{split}.{method}.{seed}.log",
+        "<logs>/predict_by_script/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
-        "results/benchmarks/predict_by_script/{dataset}.{split}.{method}.{seed}.tsv"
+        "<benchmarks>/predict_by_script/{dataset}.{split}.{method}.{seed}.tsv"
     wildcard_constraints:
         method=names_pattern(methods_run_by("predict_by_script")),
     conda:
@@ -196,7 +196,7 @@ def file_to_import(wildcards):
     """Predictions made elsewhere, or by the method's own script."""
     options = config["methods"][wildcards.method]
     if wildcards.method in methods_run_by("predict_by_script"):
-        return f"results/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{wildcards.seed}/unchecked.h5ad"
+        return f"<results>/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{wildcards.seed}/unchecked.h5ad"
     return options["files"][wildcards.dataset][wildcards.split].replace("{seed}", wildcards.seed)
 
 
@@ -228,15 +228,15 @@ def made_by(wildcards):
 rule import_predictions:
     input:
         file=file_to_import,
-        cells="results/{dataset}/cells.h5ad",
-        split="results/{dataset}/{split}/split.tsv",
-        controls="results/{dataset}/{split}/controls.h5ad",
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
+        controls="<results>/{dataset}/{split}/controls.h5ad",
     output:
-        "results/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        "<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
     log:
-        "logs/import_predictions/{dataset}.{split}.{method}.{seed}.log",
+        "<logs>/import_predictions/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
-        "results/benchmarks/import_predictions/{dataset}.{split}.{method}.{seed}.tsv"
+        "<benchmarks>/import_predictions/{dataset}.{split}.{method}.{seed}.tsv"
     wildcard_constraints:
         method=names_pattern(methods_run_by("import_predictions")),
     conda:

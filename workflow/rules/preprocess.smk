@@ -4,7 +4,7 @@
 def drop_of_dataset(wildcards):
     """The file of a data set and, where guide calls come in one of their own, that."""
     dataset = RUN.datasets[wildcards.dataset]
-    return [dataset.file, *([dataset.guide_table] if dataset.guide_table else [])]
+    return [drop_file(dataset.name), *([dataset.guide_table] if dataset.guide_table else [])]
 
 
 def dataset_row(wildcards):
@@ -16,11 +16,11 @@ rule harmonize:
     input:
         drop_of_dataset,
     output:
-        "results/{dataset}/cells.h5ad",
+        "<results>/{dataset}/cells.h5ad",
     log:
-        "logs/harmonize/{dataset}.log",
+        "<logs>/harmonize/{dataset}.log",
     benchmark:
-        "results/benchmarks/harmonize/{dataset}.tsv"
+        "<benchmarks>/harmonize/{dataset}.tsv"
     conda:
         "../../envs/data.yaml"
     resources:
@@ -37,13 +37,13 @@ rule harmonize:
 
 rule card:
     input:
-        "results/{dataset}/cells.h5ad",
+        "<results>/{dataset}/cells.h5ad",
     output:
-        "results/{dataset}/card.json",
+        "<results>/{dataset}/card.json",
     log:
-        "logs/card/{dataset}.log",
+        "<logs>/card/{dataset}.log",
     benchmark:
-        "results/benchmarks/card/{dataset}.tsv"
+        "<benchmarks>/card/{dataset}.tsv"
     conda:
         "../../envs/data.yaml"
     resources:
@@ -59,21 +59,20 @@ rule card:
 
 def gene_info_of_checkpoint(wildcards):
     """The Ensembl identifiers of a checkpoint's genes; nothing for one without."""
-    name = wildcards.checkpoint
-    return f"resources/checkpoints/{name}/{GENE_INFO}" if GENE_INFO in files_of_checkpoint(name) else []
+    return files_of_checkpoint(wildcards.checkpoint).get(GENE_INFO, [])
 
 
 rule align_vocabulary:
     input:
-        cells="results/{dataset}/cells.h5ad",
-        vocabulary="resources/checkpoints/{checkpoint}/vocab.json",
+        cells="<results>/{dataset}/cells.h5ad",
+        vocabulary=lambda wildcards: files_of_checkpoint(wildcards.checkpoint)["vocab.json"],
         gene_info=gene_info_of_checkpoint,
     output:
-        "results/{dataset}/vocabulary/{checkpoint}.tsv",
+        "<results>/{dataset}/vocabulary/{checkpoint}.tsv",
     log:
-        "logs/align_vocabulary/{dataset}.{checkpoint}.log",
+        "<logs>/align_vocabulary/{dataset}.{checkpoint}.log",
     benchmark:
-        "results/benchmarks/align_vocabulary/{dataset}.{checkpoint}.tsv"
+        "<benchmarks>/align_vocabulary/{dataset}.{checkpoint}.tsv"
     conda:
         "../../envs/data.yaml"
     resources:
@@ -87,15 +86,15 @@ rule align_vocabulary:
 
 rule gene_embeddings:
     input:
-        cells="results/{dataset}/cells.h5ad",
-        checkpoint=multiext("resources/checkpoints/{checkpoint}/", "best_model.pt", "args.json", "vocab.json"),
-        vocabulary="results/{dataset}/vocabulary/{checkpoint}.tsv",
+        cells="<results>/{dataset}/cells.h5ad",
+        checkpoint=lambda wildcards: checkpoint_to_read(wildcards.checkpoint),
+        vocabulary="<results>/{dataset}/vocabulary/{checkpoint}.tsv",
     output:
-        "results/{dataset}/vocabulary/{checkpoint}.embeddings.h5ad",
+        "<results>/{dataset}/vocabulary/{checkpoint}.embeddings.h5ad",
     log:
-        "logs/gene_embeddings/{dataset}.{checkpoint}.log",
+        "<logs>/gene_embeddings/{dataset}.{checkpoint}.log",
     benchmark:
-        "results/benchmarks/gene_embeddings/{dataset}.{checkpoint}.tsv"
+        "<benchmarks>/gene_embeddings/{dataset}.{checkpoint}.tsv"
     conda:
         "../../envs/scgpt_cpu.yaml"
     resources:
@@ -130,14 +129,14 @@ def series_of_dataset(wildcards):
 
 rule split:
     input:
-        cells="results/{dataset}/cells.h5ad",
+        cells="<results>/{dataset}/cells.h5ad",
         file=split_file,
     output:
-        "results/{dataset}/{split}/split.tsv",
+        "<results>/{dataset}/{split}/split.tsv",
     log:
-        "logs/split/{dataset}.{split}.log",
+        "<logs>/split/{dataset}.{split}.log",
     benchmark:
-        "results/benchmarks/split/{dataset}.{split}.tsv"
+        "<benchmarks>/split/{dataset}.{split}.tsv"
     conda:
         "../../envs/data.yaml"
     resources:
@@ -154,14 +153,14 @@ rule split:
 
 rule sample_controls:
     input:
-        cells="results/{dataset}/cells.h5ad",
-        split="results/{dataset}/{split}/split.tsv",
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
     output:
-        "results/{dataset}/{split}/controls.h5ad",
+        "<results>/{dataset}/{split}/controls.h5ad",
     log:
-        "logs/sample_controls/{dataset}.{split}.log",
+        "<logs>/sample_controls/{dataset}.{split}.log",
     benchmark:
-        "results/benchmarks/sample_controls/{dataset}.{split}.tsv"
+        "<benchmarks>/sample_controls/{dataset}.{split}.tsv"
     conda:
         "../../envs/data.yaml"
     resources:

@@ -4,7 +4,7 @@
 def pseudobulks_of_run():
     """The pseudo-bulks of the first seed of every method, over data sets and splits."""
     return [
-        f"results/{dataset}/{split}/{method}/{config['methods'][method]['seeds'][0]}/pseudobulk.h5ad"
+        f"<results>/{dataset}/{split}/{method}/{config['methods'][method]['seeds'][0]}/pseudobulk.h5ad"
         for dataset in config["datasets"]
         for split in SPLITS
         for method in config["methods"]
@@ -22,18 +22,18 @@ def published_recipe():
 
 rule summary:
     input:
-        scores="results/scores.tsv",
-        verdicts="results/verdicts.tsv",
-        by_class="results/scores_by_class.tsv",
-        splits=expand("results/{dataset}/{split}/split.tsv", dataset=config["datasets"], split=SPLITS),
+        scores="<results>/scores.tsv",
+        verdicts="<results>/verdicts.tsv",
+        by_class="<results>/scores_by_class.tsv",
+        splits=expand("<results>/{dataset}/{split}/split.tsv", dataset=config["datasets"], split=SPLITS),
         pseudobulks=pseudobulks_of_run(),
-        cards=expand("results/{dataset}/card.json", dataset=config["datasets"]),
+        cards=expand("<results>/{dataset}/card.json", dataset=config["datasets"]),
     output:
-        "results/summary.html",
+        "<results>/summary.html",
     log:
-        "logs/summary.log",
+        "<logs>/summary.log",
     benchmark:
-        "results/benchmarks/summary.tsv"
+        "<benchmarks>/summary.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -52,9 +52,8 @@ rule summary:
 
 def inputs_of_run():
     """The files that came from outside the workflow, or in their place the generated ones."""
-    return [RUN.datasets[name].file for name in config["datasets"]] + [
-        f"resources/checkpoints/{name}/{file}" for name in config["checkpoints"] for file in files_of_checkpoint(name)
-    ]
+    checkpoints = map(files_of_checkpoint, config["checkpoints"])
+    return [*map(drop_file, config["datasets"]), *(path for files in checkpoints for path in files.values())]
 
 
 def own_files_of_run():
@@ -83,7 +82,7 @@ def own_files_of_run():
 def scgpt_pseudobulks_of_run():
     """The pseudo-bulks of every prediction of scGPT."""
     return [
-        f"results/{dataset}/{split}/{method}/{seed}/pseudobulk.h5ad"
+        f"<results>/{dataset}/{split}/{method}/{seed}/pseudobulk.h5ad"
         for dataset in config["datasets"]
         for split in SPLITS
         for method, seed in predictions(methods_run_by("predict_scgpt"))
@@ -94,25 +93,25 @@ rule provenance:
     input:
         own_files=own_files_of_run(),
         inputs=inputs_of_run(),
-        results=["results/scores.tsv", "results/verdicts.tsv", *metrics_of_run()],
+        results=["<results>/scores.tsv", "<results>/verdicts.tsv", *metrics_of_run()],
         scgpt=scgpt_pseudobulks_of_run(),
     output:
         provenance=report(
-            "results/provenance.json",
+            "<results>/provenance.json",
             category="Provenance",
             labels={"table": "inputs, versions and hardware"},
             caption="../report/provenance.rst",
         ),
         configuration=report(
-            "results/configuration.yaml",
+            "<results>/configuration.yaml",
             category="Provenance",
             labels={"table": "configuration, defaults filled in"},
             caption="../report/configuration.rst",
         ),
     log:
-        "logs/provenance.log",
+        "<logs>/provenance.log",
     benchmark:
-        "results/benchmarks/provenance.tsv"
+        "<benchmarks>/provenance.tsv"
     conda:
         "../../envs/data.yaml"
     resources:
@@ -128,7 +127,7 @@ rule provenance:
 
 def verdicts_of_report():
     compared = METRICS if any(registry.group_of(kind).is_judged for kind in KINDS.values()) else []
-    return [*(f"results/figures/differences_{metric}.svg" for metric in compared), "results/verdicts.tsv"]
+    return [*(f"<results>/figures/differences_{metric}.svg" for metric in compared), "<results>/verdicts.tsv"]
 
 
 def stressed_method():
@@ -143,17 +142,17 @@ def entries_of_datasets():
     shown = []
     for dataset in config["datasets"]:
         shown += [
-            f"results/{dataset}/figures/{name}" for name in ("data_card.html", "reliability.svg", "knock_down.svg")
+            f"<results>/{dataset}/figures/{name}" for name in ("data_card.html", "reliability.svg", "knock_down.svg")
         ]
-        shown += [f"results/{dataset}/data_card.tsv", f"results/{dataset}/figures/responses.svg"]
+        shown += [f"<results>/{dataset}/data_card.tsv", f"<results>/{dataset}/figures/responses.svg"]
         if dataset in last_two():
-            shown += [f"results/{dataset}/figures/drop_comparison.{suffix}" for suffix in ("html", "svg")]
-            shown.append(f"results/{dataset}/drop_comparison.tsv")
-        shown += [f"results/{dataset}/figures/vocabulary_{name}.svg" for name in config["checkpoints"]]
+            shown += [f"<results>/{dataset}/figures/drop_comparison.{suffix}" for suffix in ("html", "svg")]
+            shown.append(f"<results>/{dataset}/drop_comparison.tsv")
+        shown += [f"<results>/{dataset}/figures/vocabulary_{name}.svg" for name in config["checkpoints"]]
         for split in SPLITS:
-            folder = f"results/{dataset}/{split}/figures"
+            folder = f"<results>/{dataset}/{split}/figures"
             shown += [f"{folder}/scores_{metric}.svg" for metric in METRICS]
-            shown += [f"{folder}/perturbations.svg", f"results/{dataset}/{split}/perturbations.tsv"]
+            shown += [f"{folder}/perturbations.svg", f"<results>/{dataset}/{split}/perturbations.tsv"]
             for method in config["methods"]:
                 shown += [f"{folder}/predicted_against_true_{method}.svg", f"{folder}/residual_{method}.svg"]
             if methods_run_by("predict_scgpt"):
@@ -167,14 +166,14 @@ def entries_of_datasets():
 def tables_of_run():
     """The tables that the report shows once."""
     names = ("scores", "scores_by_class", "reliable_scores", "ledger", "calibration", "anchors")
-    return [f"results/{name}.tsv" for name in names]
+    return [f"<results>/{name}.tsv" for name in names]
 
 
 def submissions_of_run():
     """The files for the Virtual Cell Challenge."""
     suffixes = {2025: "vcc", 2026: "h5ad"}
     return [
-        f"results/submissions/{name}/{split}.{method}.{seed}.{suffixes[options['challenge']]}"
+        f"<results>/submissions/{name}/{split}.{method}.{seed}.{suffixes[options['challenge']]}"
         for name, options in config["submissions"].items()
         for split in SPLITS
         for method, seed in predictions(options["methods"])
@@ -187,7 +186,7 @@ def results_with_costs():
 
 
 COST_BY = ["rule", "method"]
-BENCHMARKS = "results/benchmarks/"
+BENCHMARKS = workflow.pathvars.apply("<benchmarks>/")
 
 
 def measured_rules(wildcards):
@@ -208,10 +207,10 @@ def measured_rules(wildcards):
 rule figure_cost:
     input:
         results_with_costs(),
-        "results/summary.html",
+        "<results>/summary.html",
     output:
         figures=entries(
-            "results/figures/cost_by_<name>.svg",
+            "<results>/figures/cost_by_NAME.svg",
             COST_BY,
             label="by",
             labels={"figure": "time, GPU time and memory"},
@@ -219,15 +218,15 @@ rule figure_cost:
             caption="cost.rst",
         ),
         table=report(
-            "results/cost.tsv",
+            "<results>/cost.tsv",
             category="Cost",
             labels={"table": "cost of every rule and method"},
             caption="../report/cost_table.rst",
         ),
     log:
-        "logs/figure_cost.log",
+        "<logs>/figure_cost.log",
     benchmark:
-        "results/benchmarks/figure_cost.tsv"
+        "<benchmarks>/figure_cost.tsv"
     localrule: True  # where Snakemake has waited for the files of all other jobs
     conda:
         "../../envs/figures.yaml"
@@ -246,21 +245,21 @@ rule figure_cost:
 
 def results_of_run():
     """Everything that a run computes except the report: what the report shows, in its order, and the submissions."""
-    costs = [*(f"results/figures/cost_by_{by}.svg" for by in COST_BY), "results/cost.tsv"]
-    return [*results_with_costs(), *costs, "results/provenance.json", "results/configuration.yaml"]
+    costs = [*(f"<results>/figures/cost_by_{by}.svg" for by in COST_BY), "<results>/cost.tsv"]
+    return [*results_with_costs(), *costs, "<results>/provenance.json", "<results>/configuration.yaml"]
 
 
 rule report_of_run:
     input:
         results=results_of_run(),
-        start="results/summary.html",
-        configuration="results/configuration.yaml",
+        start="<results>/summary.html",
+        configuration="<results>/configuration.yaml",
     output:
-        "results/report.html",
+        "<results>/report.html",
     log:
-        "logs/report_of_run.log",
+        "<logs>/report_of_run.log",
     benchmark:
-        "results/benchmarks/report_of_run.tsv"
+        "<benchmarks>/report_of_run.tsv"
     localrule: True
     conda:
         "../../envs/report.yaml"

@@ -23,11 +23,11 @@ def checkpoint_options(wildcards):
 
 rule initialize_checkpoint:
     output:
-        multiext("resources/checkpoints/{checkpoint}/", "best_model.pt", "args.json", "vocab.json"),
+        multiext("<results>/checkpoints/{checkpoint}/", "best_model.pt", "args.json", "vocab.json"),
     log:
-        "logs/initialize_checkpoint/{checkpoint}.log",
+        "<logs>/initialize_checkpoint/{checkpoint}.log",
     benchmark:
-        "results/benchmarks/initialize_checkpoint/{checkpoint}.tsv"
+        "<benchmarks>/initialize_checkpoint/{checkpoint}.tsv"
     wildcard_constraints:
         checkpoint=names_pattern(checkpoints_from("random")),
     conda:
@@ -46,8 +46,8 @@ def cells_to_pretrain_on(wildcards):
     """The unperturbed cells that a checkpoint is pretrained on."""
     name = config["checkpoints"][wildcards.checkpoint]["dataset"]
     if RUN.datasets[name].address == GENERATED:
-        return f"resources/generated/{name}/atlas.h5ad"
-    return f"results/{name}/cells.h5ad"
+        return f"<results>/generated/{name}/atlas.h5ad"
+    return f"<results>/{name}/cells.h5ad"
 
 
 rule pretrain:
@@ -55,7 +55,7 @@ rule pretrain:
         cells_to_pretrain_on,
     output:
         multiext(
-            "resources/checkpoints/{checkpoint}/",
+            "<results>/checkpoints/{checkpoint}/",
             "best_model.pt",
             "args.json",
             "vocab.json",
@@ -63,9 +63,9 @@ rule pretrain:
             "history.tsv",
         ),
     log:
-        "logs/pretrain/{checkpoint}.log",
+        "<logs>/pretrain/{checkpoint}.log",
     benchmark:
-        "results/benchmarks/pretrain/{checkpoint}.tsv"
+        "<benchmarks>/pretrain/{checkpoint}.tsv"
     wildcard_constraints:
         checkpoint=names_pattern(checkpoints_from("pretrain")),
     priority: 10  # the longest jobs start first, so that others fill the cores beside them
@@ -89,7 +89,7 @@ rule pretrain:
 rule pretrain_census:
     output:
         multiext(
-            "resources/checkpoints/{checkpoint}/",
+            "<results>/checkpoints/{checkpoint}/",
             "best_model.pt",
             "args.json",
             "vocab.json",
@@ -97,9 +97,9 @@ rule pretrain_census:
             "history.tsv",
         ),
     log:
-        "logs/pretrain_census/{checkpoint}.log",
+        "<logs>/pretrain_census/{checkpoint}.log",
     benchmark:
-        "results/benchmarks/pretrain_census/{checkpoint}.tsv"
+        "<benchmarks>/pretrain_census/{checkpoint}.tsv"
     wildcard_constraints:
         checkpoint=names_pattern(checkpoints_from("census")),
     conda:
@@ -121,14 +121,13 @@ rule pretrain_census:
 
 def checkpoint_of_method(wildcards):
     """The three files of the checkpoint that a method starts from."""
-    name = config["methods"][wildcards.method]["checkpoint"]
-    return multiext(f"resources/checkpoints/{name}/", "best_model.pt", "args.json", "vocab.json")
+    return checkpoint_to_read(config["methods"][wildcards.method]["checkpoint"])
 
 
 def vocabulary_of_method(wildcards):
     """The data set's genes in the vocabulary of the method's checkpoint."""
     name = config["methods"][wildcards.method]["checkpoint"]
-    return f"results/{wildcards.dataset}/vocabulary/{name}.tsv"
+    return f"<results>/{wildcards.dataset}/vocabulary/{name}.tsv"
 
 
 def method_options(wildcards):
@@ -144,18 +143,18 @@ def training_options(wildcards):
 
 rule finetune:
     input:
-        cells="results/{dataset}/cells.h5ad",
-        split="results/{dataset}/{split}/split.tsv",
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
         checkpoint=checkpoint_of_method,
         vocabulary=vocabulary_of_method,
     output:
-        model="results/{dataset}/{split}/{method}/{seed}/model/model.pt",
-        report="results/{dataset}/{split}/{method}/{seed}/model/report.json",
-        history="results/{dataset}/{split}/{method}/{seed}/model/history.tsv",
+        model="<results>/{dataset}/{split}/{method}/{seed}/model/model.pt",
+        report="<results>/{dataset}/{split}/{method}/{seed}/model/report.json",
+        history="<results>/{dataset}/{split}/{method}/{seed}/model/history.tsv",
     log:
-        "logs/finetune/{dataset}.{split}.{method}.{seed}.log",
+        "<logs>/finetune/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
-        "results/benchmarks/finetune/{dataset}.{split}.{method}.{seed}.tsv"
+        "<benchmarks>/finetune/{dataset}.{split}.{method}.{seed}.tsv"
     wildcard_constraints:
         method=names_pattern(methods_run_by("finetune")),
     priority: 10  # the longest jobs start first, so that others fill the cores beside them

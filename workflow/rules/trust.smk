@@ -4,15 +4,15 @@
 
 rule stress_panel:
     input:
-        predictions="results/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
-        truth="results/{dataset}/{split}/truth.h5ad",
-        split="results/{dataset}/{split}/split.tsv",
+        predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        truth="<results>/{dataset}/{split}/truth.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
     output:
-        "results/{dataset}/{split}/{method}/{seed}/stress.tsv",
+        "<results>/{dataset}/{split}/{method}/{seed}/stress.tsv",
     log:
-        "logs/stress_panel/{dataset}.{split}.{method}.{seed}.log",
+        "<logs>/stress_panel/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
-        "results/benchmarks/stress_panel/{dataset}.{split}.{method}.{seed}.tsv"
+        "<benchmarks>/stress_panel/{dataset}.{split}.{method}.{seed}.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:
@@ -27,19 +27,19 @@ rule stress_panel:
 
 rule anchors:
     input:
-        scores="results/scores.tsv",
+        scores="<results>/scores.tsv",
         anchors=config["anchor_table"],
     output:
         report(
-            "results/anchors.tsv",
+            "<results>/anchors.tsv",
             category="Trust",
             labels={"table": "published figures beside those of this run"},
             caption="../report/anchors.rst",
         ),
     log:
-        "logs/anchors.log",
+        "<logs>/anchors.log",
     benchmark:
-        "results/benchmarks/anchors.tsv"
+        "<benchmarks>/anchors.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:
@@ -54,24 +54,24 @@ rule anchors:
 
 rule convention_ledger:
     input:
-        scores="results/scores.tsv",
+        scores="<results>/scores.tsv",
     output:
         ledger=report(
-            "results/ledger.tsv",
+            "<results>/ledger.tsv",
             category="Trust",
             labels={"table": "what every metric means"},
             caption="../report/ledger.rst",
         ),
         calibration=report(
-            "results/calibration.tsv",
+            "<results>/calibration.tsv",
             category="Trust",
             labels={"table": "how often verdicts are wrong"},
             caption="../report/calibration.rst",
         ),
     log:
-        "logs/convention_ledger.log",
+        "<logs>/convention_ledger.log",
     benchmark:
-        "results/benchmarks/convention_ledger.tsv"
+        "<benchmarks>/convention_ledger.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:
@@ -86,20 +86,20 @@ rule convention_ledger:
 rule reliable_scores:
     input:
         metrics=[*metrics_of_run(), *official_metrics_of_run()],
-        cards=expand("results/{dataset}/card.json", dataset=config["datasets"]),
-        scores="results/scores.tsv",
-        verdicts="results/verdicts.tsv",
+        cards=expand("<results>/{dataset}/card.json", dataset=config["datasets"]),
+        scores="<results>/scores.tsv",
+        verdicts="<results>/verdicts.tsv",
     output:
         report(
-            "results/reliable_scores.tsv",
+            "<results>/reliable_scores.tsv",
             category="Scores",
             labels={"table": "scores with and without perturbations of unreliable response"},
             caption="../report/reliable_scores.rst",
         ),
     log:
-        "logs/reliable_scores.log",
+        "<logs>/reliable_scores.log",
     benchmark:
-        "results/benchmarks/reliable_scores.tsv"
+        "<benchmarks>/reliable_scores.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:
@@ -123,7 +123,7 @@ def last_two():
 
 
 def cards_of_last_two(wildcards):
-    return [f"results/{name}/card.json" for name in last_two()[wildcards.dataset]]
+    return [f"<results>/{name}/card.json" for name in last_two()[wildcards.dataset]]
 
 
 def metrics_of_last_two(wildcards):
@@ -134,16 +134,16 @@ rule drop_comparison:
     input:
         cards=cards_of_last_two,
         metrics=metrics_of_last_two,
-        scores="results/scores.tsv",
-        verdicts="results/verdicts.tsv",
+        scores="<results>/scores.tsv",
+        verdicts="<results>/verdicts.tsv",
     output:
         text=data_entry("figures/drop_comparison.html", "cells since the last drop", "drop_comparison.rst"),
         table=data_entry("drop_comparison.tsv", "scores since the last drop", "drop_comparison.rst"),
         figure=data_entry("figures/drop_comparison.svg", "comparison with the last drop", "drop_comparison.rst"),
     log:
-        "logs/drop_comparison/{dataset}.log",
+        "<logs>/drop_comparison/{dataset}.log",
     benchmark:
-        "results/benchmarks/drop_comparison/{dataset}.tsv"
+        "<benchmarks>/drop_comparison/{dataset}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:

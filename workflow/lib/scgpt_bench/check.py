@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -64,7 +65,9 @@ def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[
     guide_calling = {key: config["harmonize"][key] for key in ("minimum_guide_umis", "minimum_guide_share")}
     # Those of a template are another study's.
     names = config["checkpoints"] if configfile else ()
-    checkpoints = {name: f"resources/checkpoints/{name}/vocab.json" for name in names}
+    results = f"results/{config['study']}"
+    folders = {name: configuration.folder_of_checkpoint(config, name, results) for name in names}
+    checkpoints = {name: f"{folder}/vocab.json" for name, folder in folders.items()}
     with called(path or source, source):
         adata = _generated(dataset, config) if path is None else readers.read(path, dataset, **guide_calling)
         text = describe(adata, dataset, config, source=source, options=options, checkpoints=checkpoints)
@@ -88,12 +91,18 @@ def _row_and_options(
         if dataset.address == GENERATED or Path(configfile).is_file():
             given = configuration.read(own_or_shipped(configfile))
         else:
-            given, configfile = configuration.read(own_or_shipped(TEMPLATE), {ITS_DATASET: name}), None
+            given, configfile = configuration.read(own_or_shipped(TEMPLATE), _renamed(name)), None
     source = configfile or TEMPLATE
     config = configuration.validate({**given, "dataset_table": table}, source).config
     if dataset.address == GENERATED and name not in config["generated"]:
         raise InputError(source, "generated", f"no options for {name!r}", "an entry for it")
     return dataset, config, configfile, f"of {source}" + ("" if configfile else ", which the next step copies")
+
+
+def _renamed(name: str) -> dict[str, str]:
+    """Return the texts of the template that become others, in this order; a study's name has fewer characters."""
+    study = re.sub("[^a-z0-9_-]", "-", name.lower())
+    return {ITS_DATASET: name} | ({} if study == name else {f"study: {name}": f"study: {study}"})
 
 
 def _own_configuration(dataset: Dataset) -> str:
@@ -113,9 +122,9 @@ def _file(dataset: Dataset, mirrors: list[str]) -> tuple[Path | None, str]:
         if path.is_file():
             download.verify(path, dataset)
         return path, dataset.address
-    path = Path(dataset.file)
     if dataset.address == GENERATED:
-        return (path, f"{path}, generated before") if path.is_file() else (None, "generated just now, and not kept")
+        return None, "generated just now, and not kept"
+    path = Path(dataset.file)
     if path.is_file():
         download.verify(path, dataset)
     else:
@@ -149,7 +158,8 @@ def _next_step(dataset: Dataset, config: dict[str, Any], configfile: str | None)
         first = "" if dataset.name in config["datasets"] else f"put {dataset.name} under datasets in {configfile}\n"
         return f"{first}{RUN} {configfile}"
     own = _own_configuration(dataset)
-    return f"sed 's/{ITS_DATASET}/{dataset.name}/' {TEMPLATE} > {own}\nlook through {own}\n{RUN} {own}"
+    script = "; ".join(f"s/{old}/{new}/" for old, new in _renamed(dataset.name).items())
+    return f"sed '{script}' {TEMPLATE} > {own}\nlook through {own}\n{RUN} {own}"
 
 
 if __name__ == "__main__":

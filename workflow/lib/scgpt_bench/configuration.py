@@ -31,6 +31,7 @@ _VALIDATOR = jsonschema.validators.extend(
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
 )
 SCHEMA = shipped("schemas/config.schema.yaml")
+FOLDERS = ("generated", "checkpoints", "logs", "benchmarks", "predicted", "figures", "submissions")
 TABLES = ("dataset_table", "checkpoint_table", "anchor_table")
 
 
@@ -105,6 +106,11 @@ def table_path(config: Mapping[str, Any], key: str) -> str:
     return own_or_shipped(default) if config.get(key, default) == default else config[key]
 
 
+def folder_of_checkpoint(config: Mapping[str, Any], name: str, results: str) -> str:
+    """Return where a checkpoint is: shared where it is downloaded, else below the folder ``results`` of the study."""
+    return f"{'resources' if config['checkpoints'][name]['source'] == 'catalogue' else results}/checkpoints/{name}"
+
+
 def validate(given: Mapping[str, Any], source: str) -> Run:
     """Check the configuration ``given`` (as read from YAML) and fill in every default; ``source`` names it in errors.
 
@@ -119,6 +125,9 @@ def validate(given: Mapping[str, Any], source: str) -> Run:
     """
     schema = read_schema()
     config = copy.deepcopy(dict(given))
+    if "study" not in config:
+        expected = "a name for this study, such as 'study: my_screen', whose results are then below results/my_screen"
+        raise InputError(source, "study", "no such key", expected)
     _check_scalars(config, source, "")
     _fill_and_check(config, schema, schema, source, "")
     for name, options in config["methods"].items():
@@ -248,6 +257,9 @@ def _check_references(run: Run, source: str) -> None:
         if name not in run.datasets:
             known = ", ".join(run.datasets)
             raise InputError(source, "datasets", repr(name), f"a name in {run.tables['dataset_table']}: {known}")
+        if name in FOLDERS:
+            expected = f"another name: results/{config['study']}/{name} is a folder of the study itself"
+            raise InputError(source, "datasets", repr(name), expected)
     for name in config["datasets"]:
         if run.datasets[name].address == "generated" and name not in config["generated"]:
             raise InputError(source, "generated", f"no options for {name!r}", "an entry for every generated data set")

@@ -1,7 +1,8 @@
 """Repeat a run from its provenance.json in a folder of its own, and say what differs.
 
-``make verify``, or ``python -m scgpt_bench.verification results/provenance.json`` in the folder of the run. Exit
-status: 0 when every table of results has the same bytes, 1 when one differs, 2 when the run cannot be repeated.
+``make verify study=<study>``, or ``python -m scgpt_bench.verification results/<study>/provenance.json`` in the folder
+of the run. Exit status: 0 when every table of results has the same bytes, 1 when one differs, 2 when the run cannot be
+repeated.
 """
 
 from __future__ import annotations

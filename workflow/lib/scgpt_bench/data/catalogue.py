@@ -156,9 +156,7 @@ class Dataset:
 
     @property
     def file(self) -> str:
-        """Where a run keeps the cells, from its folder: a download, a copy, or what the generator made."""
-        if self.address == GENERATED:
-            return f"resources/generated/{self.name}/cells.h5ad"
+        """Where runs keep the download, or the copy of a local file, from their folder; all studies share it."""
         return f"resources/datasets/{self.name}/source.{self.suffix}"
 
     @property
