@@ -11,7 +11,7 @@ from snakemake.workflow import Workflow
 
 ROOT = Path(__file__).parents[1]
 # Targets of the command line, which run no script.
-TARGETS = {"all", "results", "prefetch"}
+TARGETS = {"all", "prefetch"}
 
 
 @cache

@@ -82,7 +82,7 @@ JOBS = {
         "options": {"cells_per_perturbation": 5, "seed": 1}, "series": "drop",
     }, {"dataset": "drop", "split": "fold0"}),
     "predict_baseline": Job("predict_baseline.py", {**_CELLS, **_SPLIT, **_CONTROLS}, ["predictions.h5ad"], {
-        "options": {"kind": "train-mean", "weighting": "cell"},
+        "function": "train_mean", "options": {"kind": "train-mean", "weighting": "cell"},
     }),
     "align_vocabulary": Job("align_vocabulary.py", {
         **_CELLS, "vocabulary": "mine/vocab.json", "gene_info": "mine/gene_info.csv",
@@ -90,7 +90,7 @@ JOBS = {
     "predict_scgpt": Job("predict_scgpt.py", {
         **_CONTROLS, "checkpoint": _CHECKPOINT, "vocabulary": "vocabulary.tsv", "model": [],
     }, [f"{FOLD}/scgpt-zero-shot/0/predictions.h5ad"], {
-        "options": {"kind": "scgpt-zero-shot", "checkpoint": "tiny", "genes_fed": "all"},
+        "function": "zero_shot", "options": {"kind": "scgpt-zero-shot", "checkpoint": "tiny", "genes_fed": "all"},
         "batch_size": None, "keep_cells": True,
     }, {"seed": "0"}),
     "import_predictions": Job("import_predictions.py", {

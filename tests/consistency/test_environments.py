@@ -2,7 +2,6 @@
 
 import ast
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,7 +18,6 @@ BY_POST_DEPLOY = {"scgpt"}
 
 # Imported in a function that no rule of the environment calls, or only where it is installed.
 NEVER_CALLED = {
-    "report": {"anndata", "h5py", "pandas", "scipy"},
     "scgpt_cpu": {"flash-attn"},
 }
 # Declared though nothing here imports it.
@@ -41,8 +39,7 @@ NEEDED_BY_OTHERS = {
     "census": UPSTREAM_SCGPT | {"flash-attn", "tqdm"},
     "census_cpu": UPSTREAM_SCGPT | {"tqdm"},
     "data": {"tqdm"},  # the progress bar of pooch
-    # Snakemake writes the report, and imports the plug-in that makes the page.
-    "report": {"itables", "jinja2", "jsonschema", "markupsafe", "pygments", "pyyaml", "snakemake-minimal"},
+    "figures": {"itables"},  # whose DataTables are in the report
     "scgpt": UPSTREAM_SCGPT,
     "scgpt_cpu": UPSTREAM_SCGPT,
 }
@@ -78,22 +75,6 @@ def test_an_environment_declares_what_is_imported(environment):
     assert declared - used == NEEDED_BY_OTHERS.get(environment, set()), "declared and not needed"
     unpinned = [text for text in entries if "=" not in text and text != "pip"]
     assert not unpinned
-
-
-def test_what_the_rules_import_is_light():
-    """Every job reads the rules, in its own environment: that of the report has no more than Snakemake needs."""
-    lines = [
-        line
-        for path in sorted((ROOT / "workflow" / "rules").glob("*.smk"))
-        for line in path.read_text().splitlines()
-        if re.match(r"(from|import) .*scgpt_bench", line)
-    ]
-    assert len(lines) > 5
-    start = f"import sys; sys.path.append({str(ROOT / 'workflow' / 'lib')!r})"
-    end = f"print(sorted({NEVER_CALLED['report']!r} & set(sys.modules)))"
-    code = "\n".join([start, *lines, end])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("environment", ["scgpt", "census"])

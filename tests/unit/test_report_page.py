@@ -5,6 +5,7 @@ import re
 
 import pandas as pd
 import pytest
+from jinja2 import UndefinedError
 
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import write_table
@@ -31,9 +32,9 @@ def table(tmp_path):
 
 def test_categories_come_in_the_order_of_the_questions_and_items_as_they_were_asked_for():
     items = [item("z", "Verdict"), item("b", "Scores"), item("c", "Cost"), item("a", "Scores"), item("y", "Verdict")]
-    assert [entry.path for entry in page.in_order(items, ["b", "a"])] == ["y", "z", "b", "a", "c"]
+    assert [entry.path for entry in page.in_order(items)] == ["z", "y", "b", "a", "c"]
     with pytest.raises(InputError, match="x: category of the report: found 'Figures'; expected one of Verdict, Scores"):
-        page.in_order([item("x", "Figures")], [])
+        page.in_order([item("x", "Figures")])
 
 
 def test_the_page_asks_the_network_for_nothing(tmp_path, table):
@@ -73,3 +74,20 @@ def test_a_piece_of_html_is_shown_as_it_is_and_an_unknown_file_refused(tmp_path)
 )
 def test_what_a_column_is_shown_as(name, cells, kind):
     assert page._kind(name, cells) == kind
+
+
+def test_a_caption_is_filled_in_and_a_name_in_it_is_text():
+    text = 'Cells of {{ snakemake.wildcards.dataset }}, ``{{ snakemake.config["scorers"] | join(", ") }}``.'
+    html = page.caption(text, {"dataset": "<b>drop</b>"}, {"scorers": ["a", "b"]})
+    assert "Cells of &lt;b&gt;drop&lt;/b&gt;, " in html
+    assert "a, b" in html
+    with pytest.raises(UndefinedError, match="split"):
+        page.caption("{{ snakemake.wildcards.split }}", {}, {})
+
+
+def test_a_caption_includes_no_file_and_no_html(tmp_path):
+    (tmp_path / "secret").write_text("SECRET")
+    text = f".. include:: {tmp_path / 'secret'}\n\n.. raw:: html\n\n   <script>alert(1)</script>\n"
+    html = page.caption(text, {}, {})
+    assert "SECRET" not in html
+    assert "<script>" not in html

@@ -132,6 +132,9 @@ COMMANDS = {
     f"{LOCAL} resources/checkpoints/scGPT_human/best_model.pt --configfile <it>": Called(**PLAN, put=NORMAN),
     f"{LOCAL} resources/checkpoints/scGPT_human/gene_info.csv --configfile <it>": Called(**PLAN, put=NORMAN),
     f"{LOCAL} --sdm conda --conda-create-envs-only --configfile config/<study>.yaml": ENVIRONMENTS,
+    f"{LOCAL} --report snakemake.html --configfile config/<study>.yaml": Elsewhere(
+        "tests/workflow/test_demo.py", r'"--report"'
+    ),
     # on Slurm
     "make slurm-profile": Called(r"Linked .*/snakemake/slurm to "),
     "export CONDA_OVERRIDE_CUDA=12.9": Called(r"\A\Z"),

@@ -74,6 +74,14 @@ def test_two_reports_of_one_run_differ_in_the_time_stamp_only(demo, results):
     assert "<time>" in different[0]
 
 
+def test_snakemakes_own_report_shows_the_same_files(demo, results, tmp_path):
+    demo.snakemake("--report", str(tmp_path / "stock.html"))
+    text = (tmp_path / "stock.html").read_text()
+    shown = re.findall(r'data-file="([^"]+)"', (results / "report.html").read_text())
+    assert len(shown) > 50
+    assert [name for name in shown if name.rpartition("/")[2] not in text] == []
+
+
 def test_a_second_run_has_nothing_to_do(demo):
     assert "Nothing to be done" in demo.snakemake().stdout
 

@@ -157,13 +157,13 @@ def test_a_file_of_the_users_that_takes_the_place_of_a_newer_one_is_read_again(c
         for name in names:
             checkout.write(name, "of this week")
     write(checkout, study=STUDY_OF_FILES)
-    finish(checkout, "results")
+    finish(checkout, REPORT)
     planned = set()
     for names, rules in OF_THE_USER:
         for name in names:
             checkout.write(name, "of last week")
             os.utime(checkout.path / name, (0, 0))
-        before, planned = planned, {rule for rule, _ in plan(checkout, "results")[0]}
+        before, planned = planned, {rule for rule, _ in plan(checkout, REPORT)[0]}
         assert rules <= planned - before
 
 
@@ -191,7 +191,7 @@ def test_lost_costs_and_provenance_plan_themselves_and_the_report(demo, lost, pl
     for name in lost:
         (demo.path / name).rename(demo.path / f"{name}.lost")
     try:
-        assert {rule for rule, _ in plan(demo, REPORT, "results")[0]} - {"results"} == planned
+        assert {rule for rule, _ in plan(demo, REPORT)[0]} == planned
     finally:
         for name in lost:
             (demo.path / f"{name}.lost").rename(demo.path / name)

@@ -249,11 +249,31 @@ def results_of_run():
     return [*results_with_costs(), *costs, "<results>/provenance.json", "<results>/configuration.yaml"]
 
 
+def entries_of_report(wildcards, input):
+    """What the report shows: each file that a rule marks with `report()`, in the order of the results."""
+    marked = [output for rule in workflow.rules for output in rule.output if "report" in output.flags]
+    entries = []
+    for path in input.results:
+        for output in marked:
+            if match := output.match(path):
+                entry, names = output.flags["report"], match.groupdict()
+                entries.append(
+                    {
+                        "path": path,
+                        "category": entry.category,
+                        "subcategory": entry.subcategory and entry.subcategory.format(**names),
+                        "labels": {label: text.format(**names) for label, text in entry.labels.items()},
+                        "caption": Path(entry.caption.get_filename()).name,
+                        "wildcards": names,
+                    }
+                )
+    return entries
+
+
 rule report_of_run:
     input:
         results=results_of_run(),
         start="<results>/summary.html",
-        configuration="<results>/configuration.yaml",
     output:
         "<results>/report.html",
     log:
@@ -262,7 +282,7 @@ rule report_of_run:
         "<benchmarks>/report_of_run.tsv"
     localrule: True
     conda:
-        "../../envs/report.yaml"
+        "../../envs/figures.yaml"
     resources:
         mem_mb=doubling(2000),
         runtime=doubling(30),
@@ -270,6 +290,6 @@ rule report_of_run:
         code=code("report_of_run.py"),
         captions=sources.folder_hash(WORKFLOW / "report"),
         page=sources.folder_hash(LIBRARY / "scgpt_bench" / "report"),
-        reporter=sources.folder_hash(LIBRARY / "snakemake_report_plugin_scgpt_bench"),
+        entries=entries_of_report,
     script:
         "../scripts/report_of_run.py"

@@ -254,12 +254,12 @@ def _fill_defaults(instance: Any, schema: dict, root: dict) -> None:
 def _check_references(run: Run, source: str) -> None:
     config = run.config
     for name in config["datasets"]:
-        if name not in run.datasets:
-            known = ", ".join(run.datasets)
-            raise InputError(source, "datasets", repr(name), f"a name in {run.tables['dataset_table']}: {known}")
         if name in FOLDERS:
             expected = f"another name: results/{config['study']}/{name} is a folder of the study itself"
             raise InputError(source, "datasets", repr(name), expected)
+        if name not in run.datasets:
+            known = ", ".join(run.datasets)
+            raise InputError(source, "datasets", repr(name), f"a name in {run.tables['dataset_table']}: {known}")
     for name in config["datasets"]:
         if run.datasets[name].address == "generated" and name not in config["generated"]:
             raise InputError(source, "generated", f"no options for {name!r}", "an entry for every generated data set")

@@ -19,6 +19,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -47,7 +48,7 @@ class Item:
     labels
         What tells it from its neighbours; ``figure`` or ``table`` is its heading.
     caption
-        HTML that Snakemake made of the caption's reStructuredText.
+        HTML (:func:`caption`).
     """
 
     path: Path
@@ -57,18 +58,38 @@ class Item:
     caption: str
 
 
-def in_order(items: Iterable[Item], paths: Sequence[str]) -> list[Item]:
-    """``items`` by category (``CATEGORIES``), then in the order of ``paths``; the rest last, by path."""
-    place = {path: number for number, path in enumerate(paths)}
+def in_order(items: Iterable[Item]) -> list[Item]:
+    """Sort ``items`` by category (``CATEGORIES``); within one they keep their order."""
 
-    def key(item: Item) -> tuple[int, int, str]:
+    def place(item: Item) -> int:
         if item.category not in CATEGORIES:
             raise InputError(
                 item.path, "category of the report", repr(item.category), f"one of {', '.join(CATEGORIES)}"
             )
-        return CATEGORIES.index(item.category), place.get(str(item.path), len(place)), str(item.path)
+        return CATEGORIES.index(item.category)
 
-    return sorted(items, key=key)
+    return sorted(items, key=place)
+
+
+def caption(text: str, wildcards: Mapping[str, str], config: Mapping[str, Any]) -> str:
+    """Return the HTML of a caption in reStructuredText, whose template Snakemake's own report fills in as well.
+
+    Parameters
+    ----------
+    text
+        May refer to ``snakemake.wildcards`` and ``snakemake.config``.
+    wildcards
+        Those of the rule that made the file.
+    config
+        The configuration of the run.
+    """
+    from docutils.core import publish_parts
+
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    filled = environment.from_string(text).render(snakemake={"wildcards": wildcards, "config": config})
+    # Names in a caption are text: they include no file and no HTML.
+    closed = {"file_insertion_enabled": False, "raw_enabled": False}
+    return publish_parts(filled, writer="html", settings_overrides=closed)["body"]
 
 
 def write(items: Sequence[Item], start: str, path: str | Path, made: datetime.datetime | None = None) -> None:
