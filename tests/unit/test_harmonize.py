@@ -11,7 +11,8 @@ import scanpy
 from scipy import sparse
 
 from scgpt_bench.data.catalogue import Dataset, read_datasets
-from scgpt_bench.data.harmonize import harmonize, most_variable, write_harmonized
+from scgpt_bench.data.genes import most_variable
+from scgpt_bench.data.harmonize import harmonize, write_harmonized
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.data.readers import read
 from scgpt_bench.errors import InputError

@@ -12,10 +12,9 @@ with logged(snakemake.log[0]):
     dataset, options = Dataset(**snakemake.params.dataset), snakemake.params.options
     # Only for a check and for errors, so not a parameter: a drop that moves is the same drop.
     row = read_datasets(snakemake.config["dataset_table"])[snakemake.wildcards.dataset]
-    path = snakemake.input[0]
+    path, name = snakemake.input[0], row.name_of(snakemake.input[0])
     # Snakemake takes a file that it did not make itself (`make check-data` did) as it is.
     verify(path, row)
-    name = row.address if row.is_local else f"{path} (from {row.address})"
     guide_calling = {key: options[key] for key in ("minimum_guide_umis", "minimum_guide_share")}
     with called(path, name):
         write_harmonized(

@@ -121,7 +121,7 @@ def _file(dataset: Dataset, mirrors: list[str]) -> tuple[Path | None, str]:
             raise InputError(path, "file", "no such file", "the data set's local path, or a URL")
         if path.is_file():
             download.verify(path, dataset)
-        return path, dataset.address
+        return path, dataset.name_of(path)
     if dataset.address == GENERATED:
         return None, "generated just now, and not kept"
     path = Path(dataset.file)
@@ -132,7 +132,7 @@ def _file(dataset: Dataset, mirrors: list[str]) -> tuple[Path | None, str]:
         checks: dict[str, Any] = {"md5": dataset.md5, "size": dataset.bytes, "form": dataset.format}
         download.fetch(dataset.address, dataset.sha256, path, mirrors=mirrors, **checks)
         _say(f"Fetched {_size(path.stat().st_size)}.")
-    return path, f"{path} (from {dataset.address})"
+    return path, dataset.name_of(path)
 
 
 def _generated(dataset: Dataset, config: dict[str, Any]) -> anndata.AnnData:

@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.data import splits
+from scgpt_bench.data.annotations import annotate
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.conditions import codes_of, rows_of
-from scgpt_bench.data.harmonize import batches_without_controls, check_groups, evidence_of_values, too_few, understand
+from scgpt_bench.data.findings import Findings
+from scgpt_bench.data.harmonize import batches_without_controls, check_groups, too_few
 from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of
 from scgpt_bench.data.tenx import READER_NOTES
+from scgpt_bench.data.values import sample_values
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.data_card import BLOCKS, FEWEST_CONTROLS, RARE_TYPE
 from scgpt_bench.evaluation.scores import fewest_perturbations
@@ -54,9 +57,10 @@ def describe(
     InputError
         As harmonize would, for what can be seen without reading every value.
     """
-    understood = understand(adata, dataset, source)
-    obs = understood.obs[understood.kept]
-    sampled, evidence = evidence_of_values(adata, dataset, understood, source, SAMPLE)
+    findings = Findings(source)
+    annotations = annotate(adata, dataset, findings)
+    obs, symbols = annotations.obs[annotations.kept], annotations.genes.symbols
+    sampled, evidence = sample_values(adata, dataset, annotations, findings, SAMPLE)
     minimum_cells = config["harmonize"]["minimum_cells"]
     number = obs["perturbation"].value_counts()
     cells = number.drop(CONTROL)
@@ -64,14 +68,14 @@ def describe(
     few = too_few(of_conditions, minimum_cells)
     targets = sorted({gene for name in cells.index for gene in genes_of(name)})
     used = obs[codes_of(obs, few) < 0]
-    check_groups(used, of_conditions, minimum_cells, dataset, source)
+    check_groups(used, of_conditions, minimum_cells, dataset, findings)
     lines = {
         "file": str(source),
         "format": dataset.format,
         **_reader_notes(dict(adata.uns.get(READER_NOTES, {})), adata.n_obs),
         "cells": f"{adata.n_obs:,}, " + ("all" if len(used) == adata.n_obs else f"{len(used):,}") + " of them used",
         "values": f"{evidence}; seen in {sampled:,} cells; scaled to {dataset.target_sum:,g} per cell",
-        "genes": f"{len(understood.symbols):,}, such as {', '.join(understood.symbols[:3])}",
+        "genes": f"{len(symbols):,}, such as {', '.join(symbols[:3])}",
         "controls": f"{_cells(number[CONTROL])} labelled " + " or ".join(map(repr, dataset.control_labels)),
         "perturbations": f"{len(cells):,} ({dataset.perturbation_kind}) of {_range(cells)}, such as "
         + ", ".join(cells.index[:5]),
@@ -82,19 +86,19 @@ def describe(
         + _some(condition.label for condition in few)
         if len(few)
         else f"no perturbation has fewer than {minimum_cells}",
-        "targets": f"{sum(gene in understood.symbols for gene in targets):,} of {len(targets):,} are measured genes",
+        "targets": f"{sum(gene in symbols for gene in targets):,} of {len(targets):,} are measured genes",
         "guides": _guides(obs, dataset),
         "contexts": _groups(obs, "context", dataset.context_column),
         "batches": _groups(obs, "batch", dataset.batch_column),
         "cell types": _groups(obs, "cell_type", dataset.cell_type_column),
-        "known to scGPT": _published(understood.symbols, targets),
+        "known to scGPT": _published(symbols, targets),
     }
     for name, path in (checkpoints or {}).items():
-        lines[f"known to {name}"] = _of_checkpoint(Path(path), understood.symbols, targets)
+        lines[f"known to {name}"] = _of_checkpoint(Path(path), symbols, targets)
     lines["options"] = options
     lines |= _enough(used, dataset, config)
-    lines["repairs"] = "\n".join(understood.repairs) or "none"
-    problems = [*understood.problems, *batches_without_controls(used), *_types_without_controls(used)]
+    lines["repairs"] = "\n".join(findings.repairs) or "none"
+    problems = [*findings.problems, *batches_without_controls(used), *_types_without_controls(used)]
     lines["problems"] = "\n".join(problems) or "none"
     width = max(map(len, lines))
     indented = {name: text.replace("\n", "\n" + " " * (width + 2)) for name, text in lines.items()}

@@ -159,6 +159,10 @@ class Dataset:
         """Where runs keep the download, or the copy of a local file, from their folder; all studies share it."""
         return f"resources/datasets/{self.name}/source.{self.suffix}"
 
+    def name_of(self, path: str | Path) -> str:
+        """Name the file at ``path`` as its user knows it: a local path, or where a download came from."""
+        return self.address if self.is_local else f"{path} (from {self.address})"
+
     @property
     def row(self) -> dict[str, Any]:
         """Plain values by column; ``Dataset(**row)`` is this data set again."""

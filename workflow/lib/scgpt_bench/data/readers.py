@@ -25,7 +25,7 @@ from scipy import sparse
 from scgpt_bench import files
 from scgpt_bench.data import containers
 from scgpt_bench.data.catalogue import GENERATED, Dataset
-from scgpt_bench.data.feature_types import COLUMNS as FEATURE_TYPE_COLUMNS
+from scgpt_bench.data.genes import FEATURE_TYPE_COLUMNS
 from scgpt_bench.data.on_disk import open_h5ad, read_table
 from scgpt_bench.data.tenx import READER_NOTES, check_guide_calling, opened_zip, read_10x_h5, read_10x_mtx, top_guides
 from scgpt_bench.errors import InputError

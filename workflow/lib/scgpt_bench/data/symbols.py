@@ -25,15 +25,9 @@ UNASSIGNED = {"", "*", "-", "?", "nan", "none", "na", "<na>", "unassigned", "unk
 UNASSIGNED |= {"doublet", "multiplet", "no guide", "no_guide", "noguide", "no-guide"}
 # Labels of cells whose guide targets no gene, or that were not perturbed; letters only, in lower case.
 _CONTROL_NAMES = {"nt", "ntc", "ntctrl", "ntcontrol", "nontarget", "nontargeting", "nontargetingcontrol"}
-_CONTROL_NAMES |= {
-    "nontargetingcontrolguideforhuman",
-    "nontargetingcontrolguideformouse",
-    "ctrl",
-    "control",
-    "ctr",
-    "ctl",
-}
-_CONTROL_NAMES |= {"negctrl", "negcontrol", "negativecontrol", "safetargeting", "safeharbor"}
+_CONTROL_NAMES |= {"nontargetingcontrolguideforhuman", "nontargetingcontrolguideformouse"}
+_CONTROL_NAMES |= {"ctrl", "control", "ctr", "ctl", "negctrl", "negcontrol", "negativecontrol"}
+_CONTROL_NAMES |= {"safetargeting", "safeharbor"}
 _CONTROL_NAMES |= {"scramble", "scrambled", "intergenic", "unperturbed", "untreated", "wildtype", "mock"}
 _CONTROL_NAMES |= {"nosite", "onenongenesite", "random", "aavs", "rosa"}
 
@@ -80,10 +74,9 @@ def named_like_controls(targets: Iterable[str]) -> list[str]:
     return [target for target in targets if re.sub(r"[^a-z]", "", target.casefold()) in _CONTROL_NAMES]
 
 
-def made_unique(names: pd.Index) -> tuple[pd.Index, list[str]]:
-    """Names of which every one stands once (``A``, ``A-1``, ...), and those that stood more than once."""
-    duplicated = list(names[names.duplicated()].unique())
-    return (anndata.utils.make_index_unique(names) if duplicated else names), duplicated
+def made_unique(names: pd.Index) -> pd.Index:
+    """Make names unique by a number at the end of all but the first: ``A``, ``A-1``."""
+    return names if names.is_unique else anndata.utils.make_index_unique(names)
 
 
 def measured_spelling(genes: Iterable[str], measured: Iterable[str]) -> dict[str, str]:
