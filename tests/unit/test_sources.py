@@ -37,6 +37,17 @@ def test_the_hash_changes_with_a_module_that_is_used_and_no_other(package):
     assert [name for name in after if after[name] != before[name]] == ["b.py"]
 
 
+def test_plumbing_is_left_out_where_it_does_not_count(package, monkeypatch):
+    script = package.parent / "script.py"
+    assert set(sources.content_hashes(script)) == {"script.py", "__init__.py", "a.py", "b.py"}
+    monkeypatch.setattr(sources, "PLUMBING", {"__init__.py", "b.py"})
+    assert set(sources.content_hashes(script, plumbing=False)) == {"script.py", "a.py"}
+
+
+def test_plumbing_is_made_of_modules_that_exist():
+    assert all((sources.PACKAGE / name).is_file() for name in sources.PLUMBING)
+
+
 def hash_of(package, text):
     (package.parent / "script.py").write_text(text)
     return sources.content_hashes(package.parent / "script.py")["script.py"]

@@ -1,4 +1,4 @@
-"""What a change of the configuration plans again: what it touches, and nothing else."""
+"""What a change of the configuration or the code plans again: what it touches, and nothing else."""
 
 import dataclasses
 import os
@@ -204,6 +204,58 @@ def test_costs_are_read_after_all_results_and_without_the_provenance(demo):
     shown_later = ["cost.tsv", "figures/cost_by_rule.svg", "figures/cost_by_method.svg", "provenance.json"]
     later = {f"results/plans/{name}" for name in [*shown_later, "configuration.yaml"]}
     assert set(report.split(", ")) - set(costs.split(", ")) == later
+
+
+def planned_after(demo, edits):
+    """The rules that a dry run plans after text was appended to modules, which are then as before."""
+    modules = {demo.path / "workflow" / "lib" / "scgpt_bench" / name: text for name, text in edits.items()}
+    before = {path: path.read_text() for path in modules}
+    try:
+        for path, text in modules.items():
+            path.write_text(before[path] + text)
+        return {rule for rule, _ in plan(demo, REPORT)[0]}
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
+
+
+COMPUTED_FIRST = {"generate_dataset", "harmonize", "split", "sample_controls", "align_vocabulary", "gene_embeddings"}
+# Benchmark controls are made of the truth that the evaluation computes: they may run again with it.
+TRAINED_AND_PREDICTED = {"pretrain", "finetune", "predict_scgpt", "predict_baseline"}
+
+
+def test_a_comment_reruns_nothing(demo):
+    names = ("files.py", "data/names.py", "data/harmonize.py", "scgpt/training.py", "evaluation/metrics.py")
+    assert planned_after(demo, dict.fromkeys(names, "\n# A comment.\n")) == set()
+
+
+@pytest.mark.parametrize(
+    ("edited", "reruns"),
+    [
+        (["files.py", "errors.py", "job.py", "data/names.py", "data/catalogue.py"], {"truth", "evaluate", "scores"}),
+        (["evaluation/metrics.py"], {"evaluate", "scores", "summary"}),
+        (["figures/style.py"], {"figure_scores"}),
+    ],
+)
+def test_edited_plumbing_or_evaluation_trains_and_predicts_nothing(demo, edited, reruns):
+    planned = planned_after(demo, dict.fromkeys(edited, "\nEDITED = True\n"))
+    assert reruns <= planned
+    assert planned & (COMPUTED_FIRST | TRAINED_AND_PREDICTED) == set()
+
+
+def test_edited_code_of_a_prediction_or_of_data_reruns_what_uses_it(demo):
+    assert {"predict_scgpt", "evaluate"} <= planned_after(demo, {"scgpt/inference.py": "\nEDITED = True\n"})
+    assert {*COMPUTED_FIRST, "finetune"} - {"generate_dataset"} <= planned_after(
+        demo, {"data/harmonize.py": "\nEDITED = True\n"}
+    )
+
+
+def test_edited_code_of_a_training_reruns_nothing_and_another_version_of_its_recipe_trains(demo):
+    code = dict.fromkeys(["scgpt/finetuning.py", "scgpt/pretraining.py", "scgpt/training.py"], "\nEDITED = True\n")
+    assert planned_after(demo, code) == set()
+    planned = planned_after(demo, {"scgpt/recipe_version.py": "\nFINETUNING += 1\n"})
+    assert {"finetune", "predict_scgpt", "evaluate"} <= planned
+    assert not planned & {*COMPUTED_FIRST, "pretrain", "predict_baseline"}
 
 
 def test_after_make_clean_a_checkpoint_is_not_pretrained_again(demo):

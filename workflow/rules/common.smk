@@ -110,6 +110,11 @@ def code(script):
     return sources.content_hashes(WORKFLOW / "scripts" / script)
 
 
+def code_without_plumbing(script):
+    """The same up to the predictions: no training or prediction runs again for plumbing (`sources.PLUMBING`)."""
+    return sources.content_hashes(WORKFLOW / "scripts" / script, plumbing=False)
+
+
 def content_of_file(path, files_of=None):
     """The checksum of a user's own file or folder; None for no file. Of a folder, of those files that `files_of` names.
 

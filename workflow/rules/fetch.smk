@@ -30,7 +30,7 @@ rule fetch_dataset:
         mem_mb=doubling(1000),
         runtime=doubling(240),
     params:
-        code=code("fetch_dataset.py"),
+        code=code_without_plumbing("fetch_dataset.py"),
         content=content_of_dataset,
     script:
         "../scripts/fetch_dataset.py"
@@ -56,7 +56,7 @@ rule generate_dataset:
         mem_mb=doubling(2000),
         runtime=doubling(30),
     params:
-        code=code("generate_dataset.py"),
+        code=code_without_plumbing("generate_dataset.py"),
         options=generator_options,
     script:
         "../scripts/generate_dataset.py"
@@ -84,7 +84,7 @@ rule fetch_checkpoint:
         mem_mb=doubling(1000),
         runtime=doubling(60),
     params:
-        code=code("fetch_checkpoint.py"),
+        code=code_without_plumbing("fetch_checkpoint.py"),
         content=content_of_checkpoint_file,
     script:
         "../scripts/fetch_checkpoint.py"
@@ -113,7 +113,7 @@ rule copy_checkpoint:
         mem_mb=doubling(1000),
         runtime=doubling(60),
     params:
-        code=code("copy_checkpoint.py"),
+        code=code_without_plumbing("copy_checkpoint.py"),
         content=lambda wildcards: content_of_file(own_checkpoint_file(wildcards)),
     script:
         "../scripts/copy_checkpoint.py"

@@ -32,7 +32,7 @@ rule predict_baseline:
         mem_mb=doubling(8000),
         runtime=doubling(30),
     params:
-        code=code("predict_baseline.py"),
+        code=code_without_plumbing("predict_baseline.py"),
         function=function_of_method,
         options=method_options,
     script:
@@ -66,7 +66,7 @@ rule predict_benchmark_control:
         mem_mb=doubling(8000),
         runtime=doubling(30),
     params:
-        code=code("predict_benchmark_control.py"),
+        code=code_without_plumbing("predict_benchmark_control.py"),
         function=function_of_method,
         options=method_options,
     script:
@@ -116,7 +116,7 @@ rule predict_scgpt:
         mem_mb=doubling(8000),
         runtime=doubling(240),
     params:
-        code=code("predict_scgpt.py"),
+        code=code_without_plumbing("predict_scgpt.py"),
         device=DEVICE,
         function=function_of_method,
         options=method_options,
@@ -151,7 +151,7 @@ if SHARD:
             mem_mb=doubling(8000),
             runtime=doubling(10),
         params:
-            code=code("gather_predictions.py"),
+            code=code_without_plumbing("gather_predictions.py"),
             keep_cells=config["inference"]["keep_cells"],
         script:
             "../scripts/gather_predictions.py"
@@ -185,7 +185,7 @@ rule predict_by_script:
         mem_mb=doubling(16000),
         runtime=doubling(1440),
     params:
-        code=code("predict_by_script.py"),
+        code=code_without_plumbing("predict_by_script.py"),
         content=lambda wildcards: content_of_file(script_of_method(wildcards)),
         options=method_options,
     script:
@@ -245,7 +245,7 @@ rule import_predictions:
         mem_mb=doubling(8000),
         runtime=doubling(60),
     params:
-        code=code("import_predictions.py"),
+        code=code_without_plumbing("import_predictions.py"),
         content=content_of_file_to_import,
         dataset=dataset_row,
         labels=labels_of_file,

@@ -27,7 +27,7 @@ rule harmonize:
         mem_mb=doubling(16000),
         runtime=doubling(60),
     params:
-        code=code("harmonize.py"),
+        code=code_without_plumbing("harmonize.py"),
         content=lambda wildcards: content_of_file(RUN.datasets[wildcards.dataset].guide_table),
         dataset=dataset_row,
         options=config["harmonize"],
@@ -79,7 +79,7 @@ rule align_vocabulary:
         mem_mb=doubling(2000),
         runtime=doubling(10),
     params:
-        code=code("align_vocabulary.py"),
+        code=code_without_plumbing("align_vocabulary.py"),
     script:
         "../scripts/align_vocabulary.py"
 
@@ -101,7 +101,7 @@ rule gene_embeddings:
         mem_mb=doubling(4000),
         runtime=doubling(10),
     params:
-        code=code("gene_embeddings.py"),
+        code=code_without_plumbing("gene_embeddings.py"),
     script:
         "../scripts/gene_embeddings.py"
 
@@ -143,7 +143,7 @@ rule split:
         mem_mb=doubling(2000),
         runtime=doubling(10),
     params:
-        code=code("split.py"),
+        code=code_without_plumbing("split.py"),
         content=lambda wildcards: content_of_file(split_file(wildcards)),
         options=split_options,
         series=series_of_dataset,
@@ -167,7 +167,7 @@ rule sample_controls:
         mem_mb=doubling(8000),
         runtime=doubling(30),
     params:
-        code=code("sample_controls.py"),
+        code=code_without_plumbing("sample_controls.py"),
         options=config["controls"],
         series=series_of_dataset,
     script:

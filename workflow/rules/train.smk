@@ -1,4 +1,5 @@
 # Checkpoints that are made here, with random weights or pretrained, and fine-tuning.
+from scgpt_bench.scgpt import recipe_version
 
 # FlashAttention brings PyTorch's CUDA build, which conda installs only where it finds an NVIDIA driver: jobs without a
 # GPU do without.
@@ -36,7 +37,7 @@ rule initialize_checkpoint:
         mem_mb=doubling(4000),
         runtime=doubling(10),
     params:
-        code=code("initialize_checkpoint.py"),
+        code=code_without_plumbing("initialize_checkpoint.py"),
         options=checkpoint_options,
     script:
         "../scripts/initialize_checkpoint.py"
@@ -79,7 +80,7 @@ rule pretrain:
         mem_mb=doubling(16000 * max(1, config["hardware"]["gpu"])),
         runtime=1440,  # also when it is tried again, since it resumes
     params:
-        code=code("pretrain.py"),
+        recipe=f"version {recipe_version.PRETRAINING}",
         device=DEVICE,
         options=checkpoint_options,
     script:
@@ -112,7 +113,7 @@ rule pretrain_census:
         mem_mb=doubling(64000),
         runtime=10080,  # also when it is tried again, since it resumes
     params:
-        code=code("pretrain_census.py"),
+        recipe=f"version {recipe_version.PRETRAINING}",
         device=DEVICE,
         options=checkpoint_options,
     script:
@@ -168,7 +169,7 @@ rule finetune:
         mem_mb=doubling(16000 * max(1, config["hardware"]["gpu"])),
         runtime=1440,  # also when it is tried again, since it resumes
     params:
-        code=code("finetune.py"),
+        recipe=f"version {recipe_version.FINETUNING}",
         device=DEVICE,
         options=training_options,
     script:

@@ -2,7 +2,7 @@
 
 Snakemake follows a script by its modification time and does not follow what it imports. With these hashes among a
 rule's parameters, an edited module reruns exactly the jobs that use it, and a fresh clone reruns nothing. Comments,
-docstrings and blank lines do not count: they change no result.
+docstrings and blank lines do not count: they change no result. Trainings follow :mod:`scgpt.recipe_version` instead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,21 @@ import tokenize
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+
+# Modules that carry names, messages, files and table rows (which are parameters of the jobs), and compute no number. Up
+# to the predictions they do not count: whatever runs again there makes Snakemake train and predict again, hours on GPUs
+# for a clearer message. Where such an edit does change a result after all, rerun by hand: snakemake --forcerun RULE.
+PLUMBING = {
+    "__init__.py",
+    "data/__init__.py",
+    "data/catalogue.py",
+    "data/names.py",
+    "errors.py",
+    "files.py",
+    "job.py",
+    "methods/__init__.py",
+    "scgpt/__init__.py",
+}
 
 
 def modules_used(script: str | Path) -> list[Path]:
@@ -44,13 +59,14 @@ def _imports(code: str, package: Path) -> frozenset[Path]:
     return frozenset(file for file in files if file.is_file())
 
 
-def content_hashes(script: str | Path) -> dict[str, str]:
+def content_hashes(script: str | Path, plumbing: bool = True) -> dict[str, str]:
     """Hash (16 hexadecimal digits) the code of a script and of each module of this project that it runs.
 
-    By name, so that a dry run names the file that was edited.
+    By name: a dry run names the file that was edited. Without ``plumbing``, modules of :data:`PLUMBING` do not count.
     """
+    modules = {path.relative_to(PACKAGE).as_posix(): path for path in modules_used(script)}
     files = {Path(script).name: Path(script)}
-    files |= {path.relative_to(PACKAGE).as_posix(): path for path in modules_used(script)}
+    files |= {name: path for name, path in modules.items() if plumbing or name not in PLUMBING}
     return {name: _hash_of_code(path.read_text()) for name, path in files.items()}
 
 

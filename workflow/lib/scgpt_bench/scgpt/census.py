@@ -131,6 +131,8 @@ class CensusSource:
             "cells": len(self),
             "soma_joinids_sha256": hashlib.sha256(self.joinids.astype("<i8").tobytes()).hexdigest(),
             "genes": len(self.genes),
+            "shuffle_run": self.options.shuffle_run,
+            "shuffle_buffer": self.options.shuffle_buffer,
         }
 
     def _check_counts(self, joinids: np.ndarray, values: np.ndarray) -> None:

@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from scgpt_bench import files, sources
+from scgpt_bench import files
 from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.scgpt import checkpoint, devices, finetuned_model, model, training, transformer
+from scgpt_bench.scgpt import checkpoint, devices, finetuned_model, model, recipe_version, training, transformer
 from scgpt_bench.scgpt.pairs import Pairs
 from scgpt_bench.scgpt.recipe import Options, deviations
 from scgpt_bench.scgpt.training_set import TrainingSet
@@ -103,7 +103,7 @@ def finetune(
         "weights": files.sha256(checkpoint.weights_file(weights.folder)),
         "arguments": weights.arguments,
         "torch": torch.__version__,
-        "code": sources.content_hashes(__file__),
+        "recipe_version": recipe_version.FINETUNING,
     }
     position = training.train(
         task,

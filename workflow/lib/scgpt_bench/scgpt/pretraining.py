@@ -36,9 +36,9 @@ import torch
 from torch import Tensor, nn
 
 import scgpt_bench
-from scgpt_bench import files, sources
+from scgpt_bench import files
 from scgpt_bench.errors import InputError
-from scgpt_bench.scgpt import checkpoint, training
+from scgpt_bench.scgpt import checkpoint, recipe_version, training
 from scgpt_bench.scgpt.binning import bin_cells
 from scgpt_bench.scgpt.masked_model import MaskedTransformer
 from scgpt_bench.scgpt.vocabulary import SPECIAL_TOKENS
@@ -207,13 +207,17 @@ def pretrain(
     task = training_task(model, source, training_rows, held_out_rows, vocabulary, options, seed, name)
     folder = Path(folder)
     about = dict(source.description())
-    # Census orders its batches itself, and its module is not imported here: its packages may be missing.
-    modules = (Path(__file__), Path(__file__).with_name("census.py"))
-    code = {"torch": torch.__version__, **{module.name: sources.content_hashes(module) for module in modules}}
-    identity = json.dumps([asdict(options), seed, name, len(source), genes, about, code])
+    identity = {
+        "options": asdict(options),
+        "seed": seed,
+        "cells": [name, len(source), about],
+        "genes": genes,
+        "torch": torch.__version__,
+        "recipe_version": recipe_version.PRETRAINING,
+    }
     training.train(
-        task, fabric, folder, identity, seed=seed, clip_norm=options.clip_norm, save_minutes=machine.save_minutes,
-        log_seconds=machine.log_seconds,
+        task, fabric, folder, json.dumps(identity), seed=seed, clip_norm=options.clip_norm,
+        save_minutes=machine.save_minutes, log_seconds=machine.log_seconds,
     )  # fmt: skip
     if not fabric.is_global_zero:
         return {}
