@@ -1,8 +1,7 @@
 """Which data sets and checkpoints are known: one row per data drop, one row per file of a checkpoint.
 
 Both tables are tab-separated, without quotes; an empty cell means that the thing does not exist, and so does a column
-that is left out. A table is valid as a whole before anything is downloaded. Only the standard library is imported,
-because every parse of the workflow reads the tables.
+that is left out. Lines that are too short or too long are errors, which pandas would fill up or skip.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterator
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +42,23 @@ CHECKPOINT_FILES = ("best_model.pt", "args.json", "vocab.json")
 GENE_INFO = "gene_info.csv"  # the Ensembl identifiers of the symbols; a checkpoint may come without
 FOLDER = "folder"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_MD5 = re.compile(r"[0-9a-f]{32}")
-_REQUIRED = (
-    "name",
-    "address",
-    "format",
-    "values",
-    "target_sum",
-    "perturbation_column",
-    "control_label",
-    "perturbation_kind",
-)
-_REQUIRED_OF_CHECKPOINTS = ("name", "file", "address", "sha256", "bytes")
+_SHA256 = r"[0-9a-f]{64}"
+_NAMES = r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.-]*"
+_NAMES_IN_WORDS = "letters, digits, '_', '-' and single '.', beginning with a letter or digit"
+_PATTERNS = {  # what the cells of a column look like, where they are not empty; and the same in words
+    "name": (_NAMES, _NAMES_IN_WORDS),
+    "series": (_NAMES, _NAMES_IN_WORDS),
+    "address": (r"(https?://|(?!.*://)).*", f"a URL that begins with https://, a local path, or {GENERATED!r}"),
+    "md5": (r"[0-9a-f]{32}", "32 hexadecimal digits in lower case, or nothing"),
+    "bytes": (r"[1-9][0-9]*", "a positive whole number"),
+}
+_CHOICES: dict[str, Collection[str]] = {
+    "format": FORMATS,
+    "values": VALUES,
+    "perturbation_kind": PERTURBATION_KINDS,
+    "status": STATUSES,
+    "file": (*CHECKPOINT_FILES, GENE_INFO, FOLDER),
+}
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ class Checkpoint:
 
 
 def read_datasets(path: str | Path) -> dict[str, Dataset]:
-    """The data sets of a table, by name, in the order of its rows.
+    """Read the data sets of a table, by name, in the order of its rows.
 
     Raises
     ------
@@ -221,25 +223,18 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
         At the first cell that is wrong, naming its line and column.
     """
     datasets: dict[str, Dataset] = {}
-    for row in _rows(path, [field.name for field in fields(Dataset)], _REQUIRED):
-        for column in _REQUIRED:
-            row.text(column)
-        name = _name(row)
+    for row in _rows(path, Dataset):
+        name = row.text("name")
         if name in datasets:
             raise row.error("name", repr(name) + " a second time", "every name once")
         cells: dict[str, Any] = {
             **row.cells,
-            "format": row.one_of("format", FORMATS),
-            "values": row.one_of("values", VALUES),
-            "perturbation_kind": row.one_of("perturbation_kind", PERTURBATION_KINDS),
             "target_sum": _positive(row, "target_sum"),
-            "bytes": _size(row),
-            "series": _name(row, "series") if row.cells["series"] else name,
+            "bytes": row.number("bytes"),
             "sha256": _dataset_sha256(row),
-            "md5": _md5(row),
-            "status": row.one_of("status", STATUSES) if row.cells["status"] else STATUSES[0],
+            "status": row.cells["status"] or STATUSES[0],
             "control_label": _labels(row, "control_label"),
-            "excluded_label": _labels(row, "excluded_label") if row.cells["excluded_label"] else None,
+            "excluded_label": _labels(row, "excluded_label"),
             "guide_prefix": _regular_expression(row, "guide_prefix"),
             "guide_suffix": _regular_expression(row, "guide_suffix"),
         }
@@ -258,7 +253,7 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
 
 
 def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
-    """The checkpoints of a table, by name, in the order of its rows.
+    """Read the checkpoints of a table, by name, in the order of its rows.
 
     Raises
     ------
@@ -266,21 +261,20 @@ def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
         At the first cell that is wrong, or for a checkpoint that has neither the three files nor a folder.
     """
     checkpoints: dict[str, Checkpoint] = {}
-    for row in _rows(path, [field.name for field in fields(CheckpointFile)], _REQUIRED_OF_CHECKPOINTS):
-        name, file = _name(row), row.one_of("file", (*CHECKPOINT_FILES, GENE_INFO, FOLDER))
+    for row in _rows(path, CheckpointFile, may_be_empty=("sha256", "bytes")):
+        name, file = row.text("name"), row.text("file")
         if file == FOLDER:
             if name in checkpoints:
                 raise row.error("file", f"{FOLDER!r} beside other rows of {name!r}", "files, or one folder")
-            checkpoints[name] = Checkpoint(name, {}, _address(row))
+            checkpoints[name] = Checkpoint(name, {}, row.text("address"))
             continue
         files = checkpoints.setdefault(name, Checkpoint(name, {})).files
         if file in files:
             raise row.error("file", f"{file!r} of {name!r} a second time", "every file once")
-        address = _address(row)
-        if not _SHA256.fullmatch(row.text("sha256")):
+        if not re.fullmatch(_SHA256, row.text("sha256")):
             raise row.error("sha256", repr(row.text("sha256")), "64 hexadecimal digits in lower case")
         row.text("bytes")
-        entry: dict[str, Any] = {**row.cells, "address": address, "bytes": _size(row)}
+        entry: dict[str, Any] = {**row.cells, "bytes": row.number("bytes")}
         files[file] = CheckpointFile(**entry)
     for name, checkpoint in checkpoints.items():
         missing = [file for file in CHECKPOINT_FILES if file not in checkpoint.files]
@@ -307,20 +301,34 @@ class _Row:
             raise self.error(column, "an empty cell", "a value")
         return value
 
-    def one_of(self, column: str, known: Iterable[str]) -> str:
-        value = self.text(column)
-        if value not in known:
-            raise self.error(column, repr(value), "one of " + ", ".join(known))
-        return value
+    def number(self, column: str) -> int | None:
+        value = self.cells[column]
+        return None if value is None else int(value)
+
+    def check(self) -> None:
+        """Refuse the first cell that does not look as those of its column do."""
+        for column, value in self.cells.items():
+            if value is None:
+                continue
+            if column in _CHOICES and value not in _CHOICES[column]:
+                raise self.error(column, repr(value), "one of " + ", ".join(_CHOICES[column]))
+            if column in _PATTERNS and not re.fullmatch(_PATTERNS[column][0], value):
+                raise self.error(column, repr(value), _PATTERNS[column][1])
 
 
-def _rows(path: str | Path, columns: list[str], required: Iterable[str]) -> list[_Row]:
+def _rows(path: str | Path, form: type, may_be_empty: Collection[str] = ()) -> Iterator[_Row]:
+    """Read a table whose columns are the fields of a dataclass: a row for each line that is not empty.
+
+    A field without a default is a column that the table has to have, and whose cells are not empty, except those that
+    ``may_be_empty``.
+    """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(path, "table", str(error), "a readable tab-separated table") from None
     table = [*csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)]
-    header = table[0] if table else []
+    header, columns = table[0] if table else [], [field.name for field in fields(form)]
+    required = [field.name for field in fields(form) if field.default is MISSING]
     for problem, names in {
         "missing": [name for name in required if name not in header],
         "unknown": [name for name in header if name not in columns],
@@ -329,37 +337,23 @@ def _rows(path: str | Path, columns: list[str], required: Iterable[str]) -> list
         if names:
             found = f"{problem} column " + ", ".join(map(repr, names))
             raise InputError(path, "line 1", found, "the columns " + " ".join(columns))
-    rows = []
     for line, cells in enumerate(table[1:], start=2):
         if not cells:
             continue
         if len(cells) != len(header):
-            raise InputError(
-                path, f"line {line}", f"{len(cells)} cells", f"{len(header)}, one per column, tabs between"
-            )
-        # A cell of spaces is empty, but for the separator: a space may join the genes of a combination.
+            expected = f"{len(header)}, one per column, tabs between"
+            raise InputError(path, f"line {line}", f"{len(cells)} cells", expected)
+        # A cell of spaces is empty, except for the separator: a space may join the genes of a combination.
         named = {
             column: " " if (column, cell) == ("combination_separator", " ") else cell.strip() or None
             for column, cell in zip(header, cells, strict=True)
         }
-        rows.append(_Row(str(path), line, dict.fromkeys(columns) | named))
-    return rows
-
-
-def _name(row: _Row, column: str = "name") -> str:
-    name = row.text(column)
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise row.error(
-            column, repr(name), "letters, digits, '_', '-' and single '.', beginning with a letter or digit"
-        )
-    return name
-
-
-def _address(row: _Row) -> str:
-    address = row.text("address")
-    if "://" in address and not is_remote(address):
-        raise row.error("address", repr(address), f"a URL that begins with https://, a local path, or {GENERATED!r}")
-    return address
+        row = _Row(str(path), line, dict.fromkeys(columns) | named)
+        for column in required:
+            if column not in may_be_empty:
+                row.text(column)
+        row.check()
+        yield row
 
 
 def is_remote(address: str) -> bool:
@@ -368,12 +362,14 @@ def is_remote(address: str) -> bool:
 
 
 def _dataset_sha256(row: _Row) -> str | None:
-    """A checksum, or why there is none: generated data (empty), a local path, whose file is at hand (``unknown``), or
-    a URL of which nobody here has seen the file (``unverified``).
+    """Return the checksum of a data set's file, or None where the row says why there is none.
+
+    Generated data have none (an empty cell). ``unknown`` is allowed for a local path, whose file is at hand, and
+    ``unverified`` for a URL of which nobody here has seen the file.
     """
-    address, found = _address(row), row.cells["sha256"]
-    if (address == GENERATED) != (row.cells["format"] == GENERATED):
-        raise row.error("format", f"{row.cells['format']!r} with address {address!r}", f"{GENERATED!r} in both or none")
+    address, form, found = row.text("address"), row.text("format"), row.cells["sha256"]
+    if (address == GENERATED) != (form == GENERATED):
+        raise row.error("format", f"{form!r} with address {address!r}", f"{GENERATED!r} in both or none")
     if address == GENERATED:
         if found is not None:
             raise row.error("sha256", repr(found), "an empty cell: generated data have no fixed checksum")
@@ -381,15 +377,8 @@ def _dataset_sha256(row: _Row) -> str | None:
     instead = UNVERIFIED if is_remote(address) else UNKNOWN
     if found == instead:
         return None
-    if found is None or not _SHA256.fullmatch(found):
+    if found is None or not re.fullmatch(_SHA256, found):
         raise row.error("sha256", repr(found), f"64 hexadecimal digits in lower case, or {instead!r}")
-    return found
-
-
-def _md5(row: _Row) -> str | None:
-    found = row.cells["md5"]
-    if found is not None and not _MD5.fullmatch(found):
-        raise row.error("md5", repr(found), "32 hexadecimal digits in lower case, or nothing")
     return found
 
 
@@ -403,16 +392,9 @@ def _positive(row: _Row, column: str) -> float:
     return number
 
 
-def _size(row: _Row) -> int | None:
-    size = row.cells["bytes"]
-    if size is None:
+def _labels(row: _Row, column: str) -> str | None:
+    if row.cells[column] is None:
         return None
-    if not re.fullmatch(r"[1-9][0-9]*", size):
-        raise row.error("bytes", repr(size), "a positive whole number")
-    return int(size)
-
-
-def _labels(row: _Row, column: str) -> str:
     labels = [label.strip() for label in row.text(column).split("|")]
     if not all(labels):
         raise row.error(column, repr(row.text(column)), "labels joined by '|', none empty")
@@ -420,10 +402,8 @@ def _labels(row: _Row, column: str) -> str:
 
 
 def _regular_expression(row: _Row, column: str) -> str | None:
-    pattern = row.cells[column]
-    if pattern is not None:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise row.error(column, f"{pattern!r} ({error})", "a regular expression") from None
-    return pattern
+    try:
+        re.compile(row.cells[column] or "")
+    except re.error as error:
+        raise row.error(column, f"{row.cells[column]!r} ({error})", "a regular expression") from None
+    return row.cells[column]
