@@ -7,7 +7,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.data.catalogue import Dataset, read_datasets
     from scgpt_bench.data.download import verify
     from scgpt_bench.data.harmonize import write_harmonized
-    from scgpt_bench.errors import called
+    from scgpt_bench.errors import name_in_errors
 
     dataset, options = Dataset(**snakemake.params.dataset), snakemake.params.options
     # Only for a check and for errors, so not a parameter: a drop that moves is the same drop.
@@ -16,7 +16,7 @@ with logged(snakemake.log[0]):
     # Snakemake takes a file that it did not make itself (`make check-data` did) as it is.
     verify(path, row)
     guide_calling = {key: options[key] for key in ("minimum_guide_umis", "minimum_guide_share")}
-    with called(path, name):
+    with name_in_errors(path, name):
         write_harmonized(
             readers.read(path, dataset, **guide_calling),
             dataset,

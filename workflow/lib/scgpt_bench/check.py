@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from scgpt_bench import configuration
 from scgpt_bench.data import catalogue, download
 from scgpt_bench.data.catalogue import GENERATED, Dataset
-from scgpt_bench.errors import InputError, called
+from scgpt_bench.errors import InputError, name_in_errors
 from scgpt_bench.shipped import own_or_shipped
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[
     results = f"results/{config['study']}"
     folders = {name: configuration.folder_of_checkpoint(config, name, results) for name in names}
     checkpoints = {name: f"{folder}/vocab.json" for name, folder in folders.items()}
-    with called(path or source, source):
+    with name_in_errors(path or source, source):
         adata = _generated(dataset, config) if path is None else readers.read(path, dataset, **guide_calling)
         text = describe(adata, dataset, config, source=source, options=options, checkpoints=checkpoints)
     return text + f"\nNext:\n{_next_step(dataset, config, configfile)}\n"
@@ -77,7 +77,7 @@ def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[
 def _row_and_options(
     name: str, table: str | None, configfile: str | None
 ) -> tuple[Dataset, dict[str, Any], str | None, str]:
-    """The row, the options, the configuration that they are of (None: only the template's), and that in words."""
+    """Find the row, the options, their configuration (None: only the template's), and that in words."""
     given = configuration.read(configfile) if configfile else {}
     table = table or configuration.table_path(given, "dataset_table")
     rows = catalogue.read_datasets(table)
@@ -106,12 +106,12 @@ def _renamed(name: str) -> dict[str, str]:
 
 
 def _own_configuration(dataset: Dataset) -> str:
-    """The configuration that the next step makes for a data set."""
+    """Name the configuration that the next step makes for a data set."""
     return TEMPLATE if dataset.name == ITS_DATASET else f"config/{dataset.name}.yaml"
 
 
 def _file(dataset: Dataset, mirrors: list[str]) -> tuple[Path | None, str]:
-    """The file to read, and how to call it; no file for cells that have to be generated.
+    """Find the file to read, and its name in errors; no file for cells that have to be generated.
 
     A local file is read where it is. A download goes where a run looks for it.
     """
@@ -151,7 +151,7 @@ def _say(text: str) -> None:
 
 
 def _next_step(dataset: Dataset, config: dict[str, Any], configfile: str | None) -> str:
-    """The next command, or what comes before it."""
+    """Say the next command, or what comes before it."""
     if configfile == DEMO and dataset.name in config["datasets"]:
         return "make demo"
     if configfile:

@@ -15,7 +15,7 @@ from scgpt_bench.data.annotations import annotate
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.conditions import codes_of, rows_of
 from scgpt_bench.data.findings import Findings
-from scgpt_bench.data.harmonize import batches_without_controls, check_groups, too_few
+from scgpt_bench.data.harmonize import batches_without_controls, check_groups, list_too_few
 from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of
 from scgpt_bench.data.tenx import READER_NOTES
 from scgpt_bench.data.values import sample_values
@@ -65,7 +65,7 @@ def describe(
     number = obs["perturbation"].value_counts()
     cells = number.drop(CONTROL)
     of_conditions = {condition: len(rows) for condition, rows in rows_of(obs).items()}
-    few = too_few(of_conditions, minimum_cells)
+    few = list_too_few(of_conditions, minimum_cells)
     targets = sorted({gene for name in cells.index for gene in genes_of(name)})
     used = obs[codes_of(obs, few) < 0]
     check_groups(used, of_conditions, minimum_cells, dataset, findings)

@@ -13,11 +13,11 @@ class InputError(ValueError):
     Parameters
     ----------
     source
-        The file (or configuration) that holds the fault.
+        The file (or configuration) with the fault.
     where
         The key, row, column or entry in it.
     found
-        What stands there.
+        What is there.
     expected
         What would be right.
     """
@@ -31,8 +31,8 @@ class InputError(ValueError):
 
 
 @contextmanager
-def called(path: str | Path, name: str) -> Iterator[None]:
-    """Call the file ``path`` by the ``name`` that its user knows in every ``InputError`` about it."""
+def name_in_errors(path: str | Path, name: str) -> Iterator[None]:
+    """Name the file ``path`` in every ``InputError`` about it as its user knows it."""
     try:
         yield
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read with one clear error where they cannot be."""
+"""Write files atomically, and read them with one clear error where that is impossible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from scipy import sparse
 
-CHECKED = {"compression": "lzf", "fletcher32": True}  # how numbers are stored in HDF5: with a checksum of every chunk
+CHECKED = {"compression": "lzf", "fletcher32": True}  # numbers in HDF5 get a checksum for every chunk
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def _remove(path: Path) -> None:
 
 
 def write_h5ad(adata: anndata.AnnData, path: str | Path) -> None:
-    """Write ``adata`` whole or not at all, in the way of :func:`write_element`."""
+    """Write ``adata`` atomically, by :func:`write_element`."""
     import h5py
 
     adata.strings_to_categoricals()
@@ -59,7 +59,7 @@ def write_h5ad(adata: anndata.AnnData, path: str | Path) -> None:
 
 
 def write_element(file: Any, key: str, element: Any) -> None:
-    """Write a part of an AnnData to an open HDF5 file, numbers with checksums, so that damage is noticed."""
+    """Write a part of an AnnData to an open HDF5 file, numbers with checksums, by which damage is noticed."""
     from anndata.experimental import write_dispatched
 
     def write(function: Any, group: Any, key: str, element: Any, *, dataset_kwargs: dict, iospec: Any) -> None:
@@ -94,11 +94,11 @@ def read_h5ad(path: str | Path, *, backed: bool = False) -> anndata.AnnData:
 
 
 def refuse_other_files(path: str | Path, group: Any, seen: set, names: Iterable[str] | None = None) -> None:
-    """Links, external storage and virtual data sets read other files of this machine, whichever the file names.
+    """Refuse links, external storage and virtual data sets, which read other files of this machine.
 
-    Nor may a group have a second place in the file: of thirty, each twice in the one before, AnnData would read a
-    thousand million. ``seen`` is filled with the groups met. Data in a compression that is not at hand are refused too,
-    with the way to rewrite them. ``names`` are what is read of ``group``; the rest may be anything.
+    A group may not appear in two places either: thirty groups, each twice in the one before, would be read a thousand
+    million times. ``seen`` collects the groups. Data in a compression that this machine lacks are refused too, with a
+    way to rewrite them. ``names`` are the entries of ``group`` that are read; the rest may be anything.
     """
     import h5py
 
@@ -156,7 +156,7 @@ def check_matrix(path: str | Path, X: Any) -> None:
 
 
 def validate_sparse(matrix: sparse.spmatrix) -> sparse.spmatrix:
-    """The compressed sparse matrix itself; ValueError for one that is broken: compiled code trusts its indices."""
+    """Return a compressed sparse matrix; ValueError if it is broken, since compiled code trusts its indices."""
     matrix.check_format(full_check=True)
     if (matrix.indptr[1:] < matrix.indptr[:-1]).any():  # scipy does not look at a matrix that ends at 0 values
         raise ValueError("indptr must be a non-decreasing sequence")
@@ -164,7 +164,7 @@ def validate_sparse(matrix: sparse.spmatrix) -> sparse.spmatrix:
 
 
 def first_line(error: Exception) -> str:
-    """The type and the first line of a message: what fits into an error of one line."""
+    """Return the type and the first line of a message: what fits into an error of one line."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -219,18 +219,18 @@ def read_json(path: str | Path, expected: str, **options: Any) -> Any:
 
 
 def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, as 64 hexadecimal digits."""
+    """Hash a file by SHA-256: 64 hexadecimal digits."""
     return digest(path, "sha256")
 
 
 def digest(path: str | Path, algorithm: str) -> str:
-    """The checksum of a file by an algorithm of :mod:`hashlib`, as hexadecimal digits."""
+    """Hash a file by an algorithm of :mod:`hashlib`: hexadecimal digits."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, algorithm).hexdigest()
 
 
 def content_sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, or of the checksums of a folder's files in the order of their names."""
+    """Hash a file, or the checksums of a folder's files in the order of their names, by SHA-256."""
     return _sum_of(_files_of(path))
 
 
@@ -245,7 +245,7 @@ def _files_of(path: str | Path) -> list[Path]:
 
 
 def matrix_sha256(matrix: sparse.csr_matrix) -> str:
-    """The SHA-256 of a matrix in memory."""
+    """Hash a matrix in memory by SHA-256."""
     digest = hashlib.sha256()
     for array in (matrix.indptr, matrix.indices, matrix.data):
         digest.update(array)
@@ -258,7 +258,7 @@ def remembered_sha256(
     """Return :func:`content_sha256`, read again only if size or time changed since it was last asked.
 
     Safe when many processes ask at once, as the jobs of a cluster do: each path has a record of its own, which is
-    replaced whole.
+    replaced atomically.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What every script of the workflow does around its work: log everything, and end a bad input with one clear line."""
+"""Log everything that a script of the workflow does, and end on bad input with one clear line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a drop says of its cells: perturbation, direction, context, batch, cell type and guide."""
+"""What a drop says about its cells: perturbation, direction, context, batch, cell type and guide."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scgpt_bench.data.catalogue import DIRECTION_OF_KIND, DIRECTIONS, Dataset
 from scgpt_bench.data.conditions import CONTEXT, IN, rows_of
 from scgpt_bench.data.findings import Findings
 from scgpt_bench.data.genes import Genes, read_genes
-from scgpt_bench.data.labels import MISSING, is_control_target, parts_of, perturbation_names, without_affixes
+from scgpt_bench.data.labels import MISSING, is_control_target, parts_of, perturbation_names, strip_affixes
 from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of
 from scgpt_bench.data.proposals import Proposal, propose
 from scgpt_bench.data.tenx import TARGETS
@@ -102,7 +102,7 @@ def _perturbations(
     """Name the perturbation of each label, its targets spelled as the measured genes."""
     where = f"obs[{dataset.perturbation_column!r}]"
     _check_reference(targets_of, genes, dataset, findings)
-    # The rules of the row have nothing to say on guides whose targets are listed.
+    # Guides with listed targets need no rules of the row.
     texts = [] if targets_of else [*map(str, labels.dropna().unique())]
     proposal = propose(texts, genes.names, dataset)
     try:
@@ -119,7 +119,7 @@ def _perturbations(
     if respelled:
         shown = ", ".join(f"{old} as {new}" for old, new in sorted(respelled.items())[:5])
         findings.repairs.append(f"{len(respelled)} targets spelled as the measured gene: {shown}")
-    pairs = gene_names.same_but_for_case({respelled.get(gene, gene) for gene in targets})
+    pairs = gene_names.pairs_differing_in_case({respelled.get(gene, gene) for gene in targets})
     if pairs:
         found = f"the targets {pairs[0][0]!r} and {pairs[0][1]!r}"
         raise findings.error(where, found, "one spelling if they are one gene, other names if they are two")
@@ -136,13 +136,13 @@ def _perturbations(
 
 
 def _check_reference(targets_of: Mapping[str, str], genes: Genes, dataset: Dataset, findings: Findings) -> None:
-    """Refuse guides whose names say another gene than the feature reference: nobody knows which of the two is right.
+    """Refuse guides with a gene in their names that is not the target in the feature reference: either may be right.
 
-    A name says a gene where the row's rule strips something of it, or where it is a measured gene or a control label.
+    A name has a gene if the row's rule strips something of it, or if it is a measured gene or a control label.
     """
     measured = {gene.casefold() for gene in genes.names}
     for guide, target in targets_of.items():
-        named = without_affixes(guide, dataset)
+        named = strip_affixes(guide, dataset)
         if named in dataset.control_labels:
             agree = is_control_target(target, dataset)
         else:
@@ -199,7 +199,7 @@ def _check_rules(
     where: str,
     findings: Findings,
 ) -> None:
-    """Refuse labels most of which are guides or combinations of measured genes; list what may be so."""
+    """Refuse labels if most are guides or combinations of measured genes; report those that may be."""
     if proposal:
         odd = [text for text in texts if parts_of(text, proposal.row) != parts_of(text, dataset)]
         shown = f"{len(odd):,} labels that look like guides or combinations, such as {', '.join(map(repr, odd[:3]))}"
@@ -251,7 +251,7 @@ def _directions(
 
 
 def _check_directions(obs: pd.DataFrame, dataset: Dataset, findings: Findings) -> None:
-    """Refuse a condition whose targets go down in some cells and up in others: its mean would be of neither."""
+    """Refuse a condition with targets down in some cells and up in others: its mean would be of neither."""
     for condition, rows in rows_of(obs).items():
         numbers = obs["direction"].iloc[rows].value_counts().sort_index()
         if len(numbers) > 1:
@@ -271,7 +271,7 @@ def _contexts(obs: pd.DataFrame, kept: np.ndarray, dataset: Dataset, findings: F
         if context.casefold() == CONTEXT or IN in context or "/" in context:
             expected = f"a name of the context, not {CONTEXT!r}, without {IN!r} and '/'"
             raise findings.error(where, f"the context {context!r}", expected)
-    pairs = gene_names.same_but_for_case(named)
+    pairs = gene_names.pairs_differing_in_case(named)
     if pairs:
         found = f"the contexts {pairs[0][0]!r} and {pairs[0][1]!r}"
         raise findings.error(where, found, "one spelling if they are one context, other names if they are two")
@@ -299,5 +299,5 @@ def _cell_names(adata: anndata.AnnData, findings: Findings) -> pd.Index:
     names = adata.obs_names.astype(str)
     if not names.is_unique:
         findings.repairs.append("duplicate cell names made unique by a number at the end")
-        names = gene_names.made_unique(names)
+        names = gene_names.make_unique(names)
     return pd.Index(names.to_numpy(dtype=object))

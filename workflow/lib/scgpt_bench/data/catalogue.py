@@ -1,7 +1,7 @@
 """Which data sets and checkpoints are known: one row per data drop, one row per file of a checkpoint.
 
-Both tables are tab-separated, without quotes; an empty cell means that the thing does not exist, and so does a column
-that is left out. Lines that are too short or too long are errors, which pandas would fill up or skip.
+Both tables are tab-separated, without quotes; an empty cell or a missing column means that the thing does not exist.
+Lines that are too short or too long are errors, which pandas would fill up or skip.
 """
 
 from __future__ import annotations
@@ -71,20 +71,20 @@ class Dataset:
         A URL, a local path (relative to the folder in which the workflow runs), or ``generated``.
     series
         The versions of one data set share it, the later row being the newer version; its own name unless given.
-        Random draws depend on it, so that versions are dealt and drawn alike.
+        Random draws depend on it: versions are divided and drawn alike.
     sha256
-        64 hexadecimal digits; None for generated data, for a local path whose row says ``unknown``, and for a URL whose
-        row says ``unverified``: its first download is recorded, and no later one may differ.
+        64 hexadecimal digits; None for generated data, for a local path with ``unknown`` in its row, and for a URL
+        with ``unverified``: its first download is recorded, and no later one may differ.
     md5
         The checksum that the source publishes, where it publishes no SHA-256.
     bytes
         Size of the file; lets a mirror be searched without hashing it.
     values
-        What X holds: raw ``counts``, or ``log1p`` of counts scaled to ``target_sum`` per cell.
+        What X contains: raw ``counts``, or ``log1p`` of counts scaled to ``target_sum`` per cell.
     target_sum
         Counts per cell to which cells.h5ad is scaled.
     control_label
-        Labels of control cells as they stand in the file, several joined by ``|``.
+        Labels of control cells, spelled as in the file, several joined by ``|``.
     excluded_label
         Labels of cells that are left out (doublets, no guide called), several joined by ``|``; ``nan`` is an empty one.
     guide_table
@@ -97,7 +97,7 @@ class Dataset:
     context_column
         Column of ``obs`` with what are different experiments in one: cell line, donor, or data set of a joined one.
     perturbation_kind
-        ``knock-out``, ``interference``, ``activation``, or ``mixed`` where one file holds several kinds.
+        ``knock-out``, ``interference``, ``activation``, or ``mixed`` where one file has several kinds.
     direction_column
         Column of ``obs`` with the direction of each cell's perturbation (:data:`DIRECTIONS`), where kinds are mixed.
     status
@@ -138,27 +138,27 @@ class Dataset:
 
     @property
     def excluded_labels(self) -> tuple[str, ...]:
-        """Every label that means: leave this cell out."""
+        """List the labels of cells that are left out."""
         return tuple(self.excluded_label.split("|")) if self.excluded_label else ()
 
     @property
     def control_labels(self) -> tuple[str, ...]:
-        """Every label that means: a control cell."""
+        """List the labels of control cells."""
         return tuple(self.control_label.split("|"))
 
     @property
     def is_local(self) -> bool:
-        """Whether the address is a file of this machine."""
+        """Tell whether the address is a file of this machine."""
         return self.address != GENERATED and not is_remote(self.address)
 
     @property
     def suffix(self) -> str:
-        """How the name of a file of this format ends, without the dot."""
+        """Return how the name of a file of this format ends, without the dot."""
         return FORMATS[self.format]
 
     @property
     def file(self) -> str:
-        """Where runs keep the download, or the copy of a local file, from their folder; all studies share it."""
+        """Return where runs keep the download or copy, relative to their folder; all studies share it."""
         return f"resources/datasets/{self.name}/source.{self.suffix}"
 
     def name_of(self, path: str | Path) -> str:
@@ -167,12 +167,12 @@ class Dataset:
 
     @property
     def row(self) -> dict[str, Any]:
-        """Plain values by column; ``Dataset(**row)`` is this data set again."""
+        """Return plain values by column; ``Dataset(**row)`` is this data set again."""
         return asdict(self)
 
     @property
     def how_to_read(self) -> dict[str, Any]:
-        """The same without what changes no cell: where the file came from, and what is written for people."""
+        """Return :attr:`row` without what changes no cell: where the file came from, and what is for people."""
         without = ("version", "series", "sha256", "md5", "bytes", "status", "licence", "citation")
         kept = {column: value for column, value in self.row.items() if column not in without}
         return {**kept, "address": self.name}
@@ -192,7 +192,7 @@ class CheckpointFile:
 
     @property
     def row(self) -> dict[str, Any]:
-        """Plain values by column."""
+        """Return plain values by column."""
         return asdict(self)
 
 
@@ -204,7 +204,7 @@ class Checkpoint:
     ----------
     files
         By name: ``best_model.pt``, ``args.json``, ``vocab.json`` and, where there is one, ``gene_info.csv``. Empty
-        where only a folder is published, whose files have neither fixed addresses nor checksums.
+        where only a folder is published, without fixed addresses and checksums of its files.
     folder
         The address of that folder, which a person has to download.
     """
@@ -319,7 +319,7 @@ class _Row:
 def _rows(path: str | Path, form: type, may_be_empty: Collection[str] = ()) -> Iterator[_Row]:
     """Read a table whose columns are the fields of a dataclass: a row for each line that is not empty.
 
-    A field without a default is a column that the table has to have, and whose cells are not empty, except those that
+    The table needs a column for each field without a default, and no cell of it is empty, except in columns that
     ``may_be_empty``.
     """
     try:
@@ -357,7 +357,7 @@ def _rows(path: str | Path, form: type, may_be_empty: Collection[str] = ()) -> I
 
 
 def is_remote(address: str) -> bool:
-    """Whether an address is fetched over HTTP; plain HTTP is safe, because the checksum decides."""
+    """Tell whether an address is fetched over HTTP; plain HTTP is safe, because the checksum decides."""
     return address.startswith(("https://", "http://"))
 
 
@@ -365,7 +365,7 @@ def _dataset_sha256(row: _Row) -> str | None:
     """Return the checksum of a data set's file, or None where the row says why there is none.
 
     Generated data have none (an empty cell). ``unknown`` is allowed for a local path, whose file is at hand, and
-    ``unverified`` for a URL of which nobody here has seen the file.
+    ``unverified`` for a URL that nobody has downloaded here.
     """
     address, form, found = row.text("address"), row.text("format"), row.cells["sha256"]
     if (address == GENERATED) != (form == GENERATED):

@@ -81,7 +81,7 @@ def _zarr(words: str) -> _Kind:
 
 
 def kind_of_file(path: Path) -> _Kind:
-    """What a file is; ``form`` is ``torch`` for what PyTorch or safetensors may have written."""
+    """Recognize a file by its content; ``form`` is ``torch`` for what PyTorch or safetensors may have written."""
     import h5py
 
     with path.open("rb") as file:
@@ -110,7 +110,7 @@ def _compressed(path: Path, opened, name: str) -> _Kind:
 
 
 def _content(head: bytes) -> _Kind:
-    """Of bytes that are neither HDF5 nor compressed."""
+    """Recognize a file that is neither HDF5 nor compressed by its first bytes."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not head:
         return _Kind("an empty file")
@@ -177,7 +177,7 @@ def _hdf5(path: Path) -> _Kind:
 
 
 def _entry(file, name: str):
-    """What a name stands for; nothing where it cannot be opened or leads elsewhere."""
+    """Open an entry of an HDF5 file; None where it cannot be opened or leads elsewhere."""
     import h5py
 
     try:

@@ -1,4 +1,4 @@
-"""Bring the file of an address to where it is needed, whole and with the right checksum, or not at all."""
+"""Bring the file of an address to where it is needed, complete and with the right checksum, or not at all."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def fetch(
 ) -> str:
     """Write the file of ``address`` to ``destination``: from a mirror that has it, else from the address.
 
-    A failure leaves no file behind. An interrupted download starts again from the beginning. Of a local folder of 10x
-    the files that are read become a zip.
+    A failure leaves no file behind. An interrupted download starts again from the beginning. A local 10x folder becomes
+    a zip of the files that are read.
 
-    A download of which no SHA-256 is known is recorded in ``<destination>.sha256``; as long as that file is there and
-    the source's md5 is not another, only the same bytes are accepted again.
+    A download without a known SHA-256 is recorded in ``<destination>.sha256``. As long as that file exists and the
+    source publishes the same md5, only the same bytes are accepted again.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def _fetch(
 
 
 def verify(path: str | Path, dataset: Dataset) -> None:
-    """Refuse a file of a data set that is not what its row says now, or of which another first download is on record.
+    """Refuse a file that differs from what its row says now, or from the recorded first download.
 
     Raises
     ------
@@ -124,14 +124,14 @@ def verify(path: str | Path, dataset: Dataset) -> None:
 
 
 def record(destination: str | Path, sha256: str, md5: str | None) -> Path:
-    """Write down the SHA-256 of a download of which none was known, with the md5 that its source published then."""
+    """Record the SHA-256 of a download without a known one, with the md5 that its source published then."""
     path = _record_of(destination)
     path.write_text(f"{sha256} {md5 or ''}".rstrip() + "\n")
     return path
 
 
 def recorded_sha256(destination: str | Path, md5: str | None) -> str | None:
-    """What was recorded of a download; None where nothing was, or where its source publishes another md5 since."""
+    """Read the record of a download; None without one, or if the source has published another md5 since."""
     path = _record_of(destination)
     sha256, *published = path.read_text().split() if path.is_file() else [None]
     return sha256 if published in ([], [md5]) else None
@@ -168,11 +168,11 @@ def _file_name(address: str) -> str:
 def _copy(path: Path, digests: Mapping[str, str], address: str, form: str | None, destination: str | Path) -> str:
     with files.atomic_write(destination) as partial:
         shutil.copyfile(path, partial)
-        return _checked(partial, digests, address, form)
+        return _check(partial, digests, address, form)
 
 
 def _pack(folder: Path, digests: Mapping[str, str], form: str | None, destination: str | Path) -> str:
-    """Those files of a 10x folder that are read, as a zip whose bytes depend on their names and contents only."""
+    """Zip the files of a 10x folder that are read; the bytes depend on their names and contents only."""
     containers.check(folder, form or "10x_mtx")
     chosen = tenx_files.choose(tenx_files.names_below(folder), folder)
     with files.atomic_write(destination) as partial:
@@ -181,10 +181,10 @@ def _pack(folder: Path, digests: Mapping[str, str], form: str | None, destinatio
                 entry = zipfile.ZipInfo(name)
                 with (folder / name).open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
                     shutil.copyfileobj(source, target)
-        return _checked(partial, digests, str(folder), form)
+        return _check(partial, digests, str(folder), form)
 
 
-def _checked(path: str | Path, digests: Mapping[str, str], address: str, form: str | None) -> str:
+def _check(path: str | Path, digests: Mapping[str, str], address: str, form: str | None) -> str:
     if form:
         containers.check(path, form, address)
     for name, expected in digests.items():
@@ -209,7 +209,7 @@ def _download(address: str, digests: Mapping[str, str], destination: Path, form:
         )  # fmt: skip
         downloaded = cache.fetch(destination.name, downloader=get)
         # Not by pooch, which would download other bytes again, as it does after a network failure.
-        found = _checked(downloaded, digests, address, form)
+        found = _check(downloaded, digests, address, form)
         with files.atomic_write(destination) as partial:
             Path(downloaded).rename(partial)
         return found

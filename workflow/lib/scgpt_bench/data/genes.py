@@ -1,4 +1,4 @@
-"""The genes of a drop: which features are genes, what they are called, and which of them vary most."""
+"""The genes of a drop: which features are genes, their names, and which of them vary most."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Genes:
     is_gene
         Mask [features of the file]: False for guides, antibodies, peaks and the like.
     names
-        What the file calls each gene.
+        The name of each gene in the file.
     symbols
         The same, made unique.
     ids
         The Ensembl identifier of each gene, without its version; empty where the file has none.
     ids_from
-        The places in ``var`` that hold identifiers: ``index`` or columns.
+        The places in ``var`` with identifiers: ``index`` or columns.
     """
 
     is_gene: np.ndarray
@@ -46,12 +46,12 @@ class Genes:
 
     @property
     def duplicated(self) -> list[str]:
-        """The names that several genes have."""
+        """List the names that several genes have."""
         return [*self.names[self.names.duplicated()].unique()]
 
     @property
     def duplicates_in_words(self) -> str:
-        """How many names several genes have, and the first five."""
+        """Say how many names several genes have, and the first five."""
         return f"{len(self.duplicated)} duplicate gene names: " + ", ".join(map(repr, self.duplicated[:5]))
 
 
@@ -69,7 +69,7 @@ def read_genes(var: pd.DataFrame, dataset: Dataset, findings: Findings) -> Genes
     var = var[is_gene]
     names = _names(var, dataset, findings)
     ids, ids_from, n_contradictory = gene_names.ensembl_ids(var)
-    genes = Genes(is_gene, names, gene_names.made_unique(names), ids.to_numpy(dtype=object), ids_from)
+    genes = Genes(is_gene, names, gene_names.make_unique(names), ids.to_numpy(dtype=object), ids_from)
     if genes.duplicated:
         findings.repairs.append(f"{genes.duplicates_in_words}: all but the first of each got a number at the end")
     dates = gene_names.spreadsheet_dates(names)

@@ -1,6 +1,6 @@
 """Bring the cells of any data drop to one form: what every later stage reads as cells.h5ad.
 
-Nothing is guessed. What contradicts the row of the data-set table is an error; what is repaired is written down in
+Nothing is guessed. What contradicts the row of the data-set table is an error; what is repaired is recorded in
 ``uns["harmonized"]``, and so is what is odd but may be meant. Cells are read by chunks, twice: to check and count them,
 and to write them.
 """
@@ -34,10 +34,10 @@ def harmonize(adata: anndata.AnnData, dataset: Dataset, **options: Any) -> annda
     Returns
     -------
     cells x genes. X: CSR float32, log1p of counts scaled to ``dataset.target_sum`` per cell over all genes of the
-    file. layers["counts"]: CSR float32, where the file holds counts. var_names: unique gene symbols; var["gene_id"]:
+    file. layers["counts"]: CSR float32, where the file has counts. var_names: unique gene symbols; var["gene_id"]:
     their Ensembl identifiers, where the file has them. obs: categorical ``perturbation``, ``direction``, ``context``,
     ``batch``, ``cell_type`` and, where known, ``guide``; ``n_counts``, the sum over all genes of the file, where it
-    holds counts. uns["harmonized"]: what was understood, kept, dropped and repaired.
+    has counts. uns["harmonized"]: what was understood, kept, dropped and repaired.
     """
     prepared = prepare(adata, dataset, **options)
     X, counts = zip(*prepared.chunks, strict=True)
@@ -82,8 +82,8 @@ def prepare(
     minimum_cells
         Conditions with fewer cells are dropped and listed.
     maximum_genes
-        Keep the genes with the highest dispersion among control cells (so that nothing is chosen by how perturbed
-        cells respond), and every measured target in addition.
+        Keep the genes with the highest dispersion among control cells (nothing is chosen by how perturbed cells
+        respond), and every measured target in addition.
     source
         The file, for errors; the address of the data set unless given.
 
@@ -104,7 +104,7 @@ def prepare(
         condition: int(values.filled[annotations.kept][rows].sum())
         for condition, rows in rows_of(annotations.obs[annotations.kept]).items()
     }
-    few = too_few(number, minimum_cells)
+    few = list_too_few(number, minimum_cells)
     cells = annotations.kept & values.filled & (codes_of(annotations.obs, few) < 0)
     obs = annotations.obs[cells]
     check_groups(obs, number, minimum_cells, dataset, findings)
@@ -157,7 +157,7 @@ def _array(texts: Iterable[str]) -> np.ndarray:
     return np.array([*texts], dtype=object)
 
 
-def too_few(number: Mapping[Condition, int], minimum_cells: int) -> list[Condition]:
+def list_too_few(number: Mapping[Condition, int], minimum_cells: int) -> list[Condition]:
     """List the conditions with fewer cells than ``minimum_cells``, sorted; controls are always enough."""
     return sorted(c for c, n_cells in number.items() if n_cells < minimum_cells and c.perturbation != CONTROL)
 
@@ -165,7 +165,7 @@ def too_few(number: Mapping[Condition, int], minimum_cells: int) -> list[Conditi
 def check_groups(
     obs: pd.DataFrame, number: Mapping[Condition, int], minimum_cells: int, dataset: Dataset, findings: Findings
 ) -> None:
-    """Refuse a drop of which no perturbation is left, or no control cell in one of its contexts.
+    """Refuse a drop without a perturbation left, or without a control cell in one of its contexts.
 
     Parameters
     ----------

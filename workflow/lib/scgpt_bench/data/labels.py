@@ -32,7 +32,7 @@ def perturbation_name(
     Parameters
     ----------
     label
-        As it stands in the file.
+        Spelled as in the file.
     dataset
         Says the control labels, the separator of combinations, and the prefix and suffix of guides.
     source, where
@@ -43,7 +43,7 @@ def perturbation_name(
     Raises
     ------
     InputError
-        For a label, or a gene of a combination, that is missing or cannot be told from another one.
+        For a label, or a gene of a combination, that is missing or not distinct from another one.
     """
     label = label.strip()
     if label in dataset.control_labels:
@@ -72,7 +72,7 @@ def parts_of(label: str, dataset: Dataset, targets_of: Mapping[str, str] | None 
 
 
 def _part(part: str, dataset: Dataset, targets_of: Mapping[str, str]) -> str:
-    named = without_affixes(part, dataset)
+    named = strip_affixes(part, dataset)
     if named in dataset.control_labels or part not in targets_of:
         return named
     target = targets_of[part]
@@ -84,7 +84,7 @@ def is_control_target(target: str, dataset: Dataset) -> bool:
     return target in dataset.control_labels or target.casefold() == "non-targeting"
 
 
-def without_affixes(part: str, dataset: Dataset) -> str:
+def strip_affixes(part: str, dataset: Dataset) -> str:
     """Strip the prefix and suffix of a guide from a label, or a part of one; a control label is left as it is."""
     if part in dataset.control_labels:
         return part
@@ -115,7 +115,7 @@ def _check_gene(gene: str, label: str, dataset: Dataset, source: str | Path, whe
 
 
 def _check_case(part: str, label: str, dataset: Dataset, source: str | Path, where: str) -> None:
-    """Refuse what is a control label but for upper and lower case: its cells would become a perturbation."""
+    """Refuse what is a control label except for upper and lower case: its cells would become a perturbation."""
     for control in dataset.control_labels:
         if part != control and part.casefold() == control.casefold():
             which = "which" if part == label else f"in which {part!r}"

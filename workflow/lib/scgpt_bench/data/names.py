@@ -4,7 +4,7 @@ from __future__ import annotations
 
 CONTROL = "control"
 ALL_SPLITS = "all"  # the splits of a data set, pooled; no split has this name
-UNSTATED = "all"  # the batch and the cell type of cells whose data set names none
+UNSTATED = "all"  # the batch and the cell type of cells of a data set that names none
 JOINED_BY = "+"
 
 

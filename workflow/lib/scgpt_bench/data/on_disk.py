@@ -1,4 +1,4 @@
-"""Cells that stay on disk: read and written in chunks of rows, so that memory does not grow with their number."""
+"""Cells that stay on disk: read and written in chunks of rows, so memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def open_h5ad(
     uns: Sequence[str] = (),
     columns: Collection[str] | None = None,
 ) -> anndata.AnnData:
-    """The cells of an h5ad file, or of a group ``where`` of an HDF5 file that is laid out like one.
+    """Open the cells of an h5ad file, or of a group ``where`` of an HDF5 file that is laid out like one.
 
     ``X`` stays on disk when it is stored by rows (CSR or dense): read it with :func:`row_chunks` or :func:`rows`.
-    Stored by genes (CSC) it is read as a whole, since every row would take a pass over all of it. The same is true of
-    those of ``layers`` that the file has. Of ``uns`` only the keys asked for are read, and nothing else: what is not
-    used may be damaged, or of a kind that this anndata does not know.
+    Stored by genes (CSC) it is read at once, since every row would take a pass over all of it. ``layers`` are treated
+    alike; those that the file lacks are left out. Only the keys ``uns`` are read, and nothing else: unused parts may be
+    damaged, or of a kind that this anndata does not know.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def open_h5ad(
 
 
 def _refuse_link(path: str | Path, group: h5py.Group, *names: str) -> None:
-    """Refuse what lies elsewhere, of the group's own entries."""
+    """Refuse entries of a group that lead elsewhere."""
     for name in names:
         link = group.get(name, getlink=True) if name in group else None
         if link is not None and not isinstance(link, h5py.HardLink):
@@ -85,7 +85,7 @@ def _element(path: str | Path, group: h5py.Group, name: str) -> Any:
 
 
 def read_table(path: str | Path, group: h5py.Group, name: str, needed: Collection[str] | None) -> pd.DataFrame:
-    """``obs`` or ``var``, without the columns that cannot be read and are not ``needed`` (None: all are)."""
+    """Read ``obs`` or ``var``, without the columns that cannot be read and are not ``needed`` (None: all are)."""
     _refuse_link(path, group, name)
     stored = group[name]
     rewrite = f"a newer file: import anndata; anndata.read_h5ad({Path(path).name!r}).write_h5ad('drop.h5ad') makes one"
@@ -112,7 +112,7 @@ def read_table(path: str | Path, group: h5py.Group, name: str, needed: Collectio
 
 
 def _column(path: str | Path, table: h5py.Group, name: str, length: int | None) -> Any:
-    """The values of a column: a categorical, or one native value per row; text as str."""
+    """Read the values of a column: a categorical, or one native value per row; text as str."""
     if name not in table:
         raise InputError(path, name, "a name in 'column-order' without a column", "every column that it names")
     files.refuse_other_files(path, table, set(), [name])
@@ -128,7 +128,7 @@ def _column(path: str | Path, table: h5py.Group, name: str, length: int | None) 
 
 
 def _as_text(values: Any) -> Any:
-    """Bytes as str, as others than anndata write text; numbers in the order of bytes of this machine."""
+    """Decode text that other programs than anndata write as bytes; bring numbers to this machine's byte order."""
     if isinstance(values, pd.Categorical):
         return values.rename_categories(_as_text(values.categories.to_numpy()))
     if not isinstance(values, np.ndarray):
@@ -149,7 +149,8 @@ def _matrix(path: str | Path, group: h5py.Group, name: str, shape: tuple[int, in
     if X.dtype.kind not in "biuf":
         raise InputError(path, name, f"values of type {X.dtype}", "numbers")
     if tuple(X.shape) != shape:
-        raise InputError(path, name, f"a matrix of {_by(X.shape)}", f"{_by(shape)}, as obs and var have")
+        found, expected = f"a matrix of {_shape_in_words(X.shape)}", f"{_shape_in_words(shape)}, as obs and var have"
+        raise InputError(path, name, found, expected)
     if isinstance(X, h5py.Dataset):
         return X
     _check_pointers(path, X.group, name, shape[X.format == "csc"])
@@ -163,20 +164,20 @@ def _matrix(path: str | Path, group: h5py.Group, name: str, shape: tuple[int, in
     return X
 
 
-def _by(shape: Sequence[int]) -> str:
+def _shape_in_words(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
 
 def _check_pointers(path: str | Path, group: h5py.Group, name: str, n_lines: int) -> None:
-    """Refuse a sparse matrix whose rows (columns, of CSC) do not lie in it one after the other."""
+    """Refuse a sparse matrix whose rows (of CSC, columns) do not follow one another."""
     data, indices, pointers = (group[part] for part in ("data", "indices", "indptr"))
     found = None
     if indices.dtype.kind not in "iu" or pointers.dtype.kind not in "iu":
         found = f"indices of type {indices.dtype} and {pointers.dtype}"
     elif pointers.shape != (n_lines + 1,):
-        found = f"index pointer size {_by(pointers.shape)} should be {n_lines + 1}"
+        found = f"index pointer size {_shape_in_words(pointers.shape)} should be {n_lines + 1}"
     elif data.shape != indices.shape or data.ndim != 1:
-        found = f"{_by(data.shape)} values at {_by(indices.shape)} indices"
+        found = f"{_shape_in_words(data.shape)} values at {_shape_in_words(indices.shape)} indices"
     else:
         starts = pointers[:].astype(np.int64)
         if starts[0] != 0 or (np.diff(starts) < 0).any():
@@ -188,9 +189,9 @@ def _check_pointers(path: str | Path, group: h5py.Group, name: str, n_lines: int
 
 
 def number_type(dtype: np.dtype) -> np.dtype:
-    """The type in which values of ``dtype`` are computed with: native, and one that SciPy has and sums well.
+    """Choose the type in which values of ``dtype`` are computed with: native, and one that SciPy has and sums well.
 
-    Float32 for half precision, float64 for more than double, int32 for small integers and booleans, whose sums would
+    Float32 for half precision, float64 for more than double, int32 for small integers and booleans: their sums would
     overflow.
     """
     if dtype.kind == "f":
@@ -199,12 +200,12 @@ def number_type(dtype: np.dtype) -> np.dtype:
 
 
 def _numbers(values: Any) -> Any:
-    """An array or sparse matrix in its :func:`number_type`, itself where it has that already."""
+    """Convert an array or sparse matrix to its :func:`number_type`, without a copy where it has that already."""
     return values.astype(number_type(values.dtype), copy=False)
 
 
 def row_chunks(X: Any, at_once: int = VALUES_AT_ONCE, read: np.ndarray | None = None) -> Iterator[tuple[int, Matrix]]:
-    """The rows of ``X``, on disk or in memory, in order: the number of a chunk's first row, and the chunk.
+    """Yield the rows of ``X``, on disk or in memory, in order: the number of a chunk's first row, and the chunk.
 
     Chunks without a row of the mask ``read`` are left out. A chunk of a matrix in memory is a view: do not write to it.
     """
@@ -215,7 +216,7 @@ def row_chunks(X: Any, at_once: int = VALUES_AT_ONCE, read: np.ndarray | None = 
 
 
 def rows_from(X: Any, start: int, number: int) -> Matrix:
-    """Up to ``number`` rows of ``X`` from ``start`` on, as :func:`row_chunks` gives them.
+    """Read up to ``number`` rows of ``X`` from ``start`` on, as :func:`row_chunks` gives them.
 
     Raises
     ------
@@ -232,7 +233,7 @@ def rows_from(X: Any, start: int, number: int) -> Matrix:
 
 
 def _view(X: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:
-    """Rows of ``X`` that share its memory: both slicing and the constructor would copy them."""
+    """View rows of ``X`` without copying them, as both slicing and the constructor would."""
     first, last = X.indptr[start], X.indptr[stop]
     view = sparse.csr_matrix((stop - start, X.shape[1]), dtype=X.dtype)
     view.data, view.indices, view.indptr = X.data[first:last], X.indices[first:last], X.indptr[start : stop + 1] - first
@@ -240,7 +241,7 @@ def _view(X: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:
 
 
 def _read(X: Any, start: int, number: int) -> Matrix:
-    """Rows of a matrix on disk, refused if they are broken."""
+    """Read rows of a matrix on disk; refuse broken ones."""
     try:
         if isinstance(X, h5py.Dataset):
             return X[start : start + number]
@@ -260,7 +261,7 @@ def _path(X: Any) -> str:
 
 
 def rows(X: Any, wanted: Sequence[int]) -> sparse.csr_matrix:
-    """The rows ``wanted`` of ``X``, in that order, repeats included; ``X`` is read once.
+    """Read the rows ``wanted`` of ``X``, in that order, repeats included; ``X`` is read once.
 
     Memory grows by the rows themselves, and by as much again where ``wanted`` does not ascend.
     """
@@ -283,7 +284,7 @@ def rows(X: Any, wanted: Sequence[int]) -> sparse.csr_matrix:
 def add_rows(sums: np.ndarray, chunk: Matrix, groups: np.ndarray) -> None:
     """Add each row of ``chunk`` to the row ``groups`` of ``sums`` [groups x genes, float64]; -1 is added nowhere.
 
-    Row after row, so that a sum has the same bits however its rows are spread over chunks.
+    Row after row: a sum has the same bits however its rows are spread over chunks.
     """
     if (groups < 0).any() or (np.diff(groups) < 0).any():
         order = np.argsort(groups, kind="stable")
@@ -300,7 +301,7 @@ def add_rows(sums: np.ndarray, chunk: Matrix, groups: np.ndarray) -> None:
 
 
 class CellWriter:
-    """An h5ad file that is written by chunks of rows, whole or not at all, with the checksums of files.write_element.
+    """Writes an h5ad file by chunks of rows, atomically, with the checksums of :func:`files.write_element`.
 
     As a context manager: ``append`` chunks of ``X`` and of layers, then leave with ``obs``, ``var`` and ``uns`` set.
     """

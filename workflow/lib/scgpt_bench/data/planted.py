@@ -3,7 +3,7 @@
 Genes are organised in modules. A gene loads strongly on its own module and weakly on a second one; a cell's expected
 expression is ``exp(base + loadings @ module activities)``. An atlas of unperturbed cells of many states shows which
 genes move together, and so does what a knock-down does: the target itself goes down, and its module moves to where
-the module stands when the target is low. What a method can learn from other perturbations or from the atlas is
+the module is when the target is low. What a method can learn from other perturbations or from the atlas is
 therefore exactly the modules; ``structure: false`` takes that away and leaves everything else.
 """
 
@@ -116,8 +116,8 @@ def generate(options: Mapping[str, Any]) -> Planted:
 
     A knock-down lowers the activity of the target's module by 0.8 to 1.6, or raises it by as much where the target
     falls with rising activity; the target itself falls to another 50 to 80 %, to about a quarter in all. Effects of a
-    combination add up in log expected expression, before the scaling to library sizes, so that they are not exactly
-    additive in the scale of ``truth``.
+    combination add up in log expected expression, before the scaling to library sizes, so they are not exactly additive
+    in the scale of ``truth``.
 
     With ``structure: false`` the changes of each perturbation, the target's own included, go to genes drawn at random,
     with random signs: the same sizes, which nothing learned from other perturbations, from the atlas or from the
@@ -128,7 +128,7 @@ def generate(options: Mapping[str, Any]) -> Planted:
     InputError
         For an unknown option or a value out of range.
     """
-    chosen = _checked(options)
+    chosen = _check_options(options)
     targets_of_module = [slice(start, start + chosen.targets_per_module) for start in _module_starts(chosen)]
     genes = _genes(chosen, targets_of_module)
     singles = np.concatenate([genes.names[targets] for targets in targets_of_module])
@@ -149,7 +149,7 @@ def _generator(options: Options, *names: str | int) -> np.random.Generator:
 _KINDS = {bool: (bool, "true or false"), int: (int, "a whole number"), float: (int | float, "a number")}
 
 
-def _checked(options: Mapping[str, Any]) -> Options:
+def _check_options(options: Mapping[str, Any]) -> Options:
     known = {field.name: field.default for field in fields(Options)}
     for name, value in options.items():
         if name not in known:
@@ -188,7 +188,7 @@ def _checked(options: Mapping[str, Any]) -> Options:
 
 
 def vocabulary_symbols() -> list[str]:
-    """Symbols of scGPT's human vocabulary that look like those of protein-coding genes (``STAT1``, ``MYC``), sorted.
+    """List, sorted, symbols of scGPT's human vocabulary that look like protein-coding genes (``STAT1``, ``MYC``).
 
     Read from the installed ``scgpt`` package (0.2.4) without importing it, which would take seconds.
     """
@@ -243,7 +243,7 @@ class _Effect:
 
 
 def _effects(options: Options, genes: _Genes, singles: np.ndarray) -> dict[str, _Effect]:
-    """Control first, then single targets, then combinations."""
+    """Compute the effects: control first, then single targets, then combinations."""
     effects = {CONTROL: _Effect(np.zeros(len(genes.names)))}
     effects |= {target: _knock_down(options, genes, target) for target in singles}
     pairs = [JOINED_BY.join(sorted(pair)) for pair in combinations(singles, 2)]
@@ -281,7 +281,7 @@ class _Latent:
 def _latent(
     random: np.random.Generator, options: Options, genes: _Genes, states: np.ndarray, batch: np.ndarray | None
 ) -> _Latent:
-    """Cells around ``states`` (module activities [cells x modules]); ``batch`` [cells] is None for no batch effects."""
+    """Draw cells around ``states`` (module activities [cells x modules]); ``batch`` [cells] None: no batch effects."""
     n_cells, n_genes = len(states), len(genes.names)
     activities = states + random.normal(0, CELL_SD, states.shape)
     log_expression = genes.base + activities @ genes.loadings.T
@@ -293,7 +293,7 @@ def _latent(
 
 
 def _counts(random: np.random.Generator, latent: _Latent, change: np.ndarray | float = 0.0) -> np.ndarray:
-    """Gamma-Poisson counts [cells x genes] after a change of log expression."""
+    """Draw gamma-Poisson counts [cells x genes] after a change of log expression."""
     expression = np.exp(latent.log_expression + change)
     expression *= latent.library[:, None] / expression.sum(axis=1, keepdims=True)
     return random.poisson(expression * latent.noise)

@@ -40,9 +40,9 @@ class Proposal:
     row
         The data set with the proposed cells.
     gained
-        Labels that are explained by it and not by today's row, or perturbations that it has less.
+        How many more labels it explains than today's row, or how many fewer perturbations it makes.
     seen
-        Whether the file shows it: the names that it leads to are measured.
+        Whether the file supports it: the names that result are measured.
     text
         The cells and what they would do, in words.
     """
@@ -54,7 +54,7 @@ class Proposal:
 
 
 def propose(labels: Iterable[str], measured: Iterable[str], dataset: Dataset) -> Proposal | None:
-    """The rules that explain most labels; None where none explains two more than the data set's row does.
+    """Find the rules that explain most labels; None where none explains two more than the data set's row does.
 
     A label is explained if all of its parts are measured genes or controls, and none of its genes is cut off. Where
     few targets were measured, guides are known by what several of them share.
@@ -62,7 +62,7 @@ def propose(labels: Iterable[str], measured: Iterable[str], dataset: Dataset) ->
     Parameters
     ----------
     labels
-        As they stand in the file, without those that are left out.
+        Spelled as in the file, without those that are left out.
     measured
         Gene symbols; upper and lower case do not matter.
     """
@@ -79,11 +79,11 @@ def propose(labels: Iterable[str], measured: Iterable[str], dataset: Dataset) ->
     if most - today > max(1, (len(texts) - today) / 4):
         effect = f"{most:,} of {len(texts):,} labels would then be of measured genes or controls"
         return Proposal(best, most - today, True, _text(best, dataset, effect))
-    return _of_shared_names(texts, dataset) if most <= len(texts) / 2 else None
+    return _propose_shared_names(texts, dataset) if most <= len(texts) / 2 else None
 
 
 def _explained(texts: list[str], row: Dataset, genes: set[str]) -> tuple[int, int]:
-    """How many labels a row explains, and how many of them hold a measured gene."""
+    """Count the labels that a row explains, and those of them with a measured gene."""
     parts = [parts_of(text, row) for text in texts]
     distinct = {part for some in parts for part in some}
     measured = {part for part in distinct if part.upper() in genes}
@@ -102,7 +102,7 @@ def _words(text: str) -> set[str]:
 
 
 def _candidates(texts: list[str], dataset: Dataset, genes: set[str]) -> Iterator[Dataset]:
-    """Rows with other separators, prefixes and suffixes, those with the fewest changes first."""
+    """Yield rows with other separators, prefixes and suffixes, those with the fewest changes first."""
     sample = texts[:: -(-len(texts) // LOOKED_AT)]
     only = [mark for mark in ONLY_BETWEEN_NAMES if any(mark in text for text in texts)]
     others = [mark for mark in SEPARATORS if any(mark in text for text in texts)]
@@ -117,13 +117,13 @@ def _candidates(texts: list[str], dataset: Dataset, genes: set[str]) -> Iterator
 
 
 def _affixes(parts: list[str], row: Dataset, genes: set[str]) -> Iterator[tuple[str | None, str | None]]:
-    """Prefixes and suffixes around the genes and controls that parts hold."""
+    """Yield prefixes and suffixes around the genes and controls in parts of labels."""
     around: dict[str, list[tuple[str, str, str]]] = defaultdict(list)  # by the shape of the prefix
     for part in parts:
         if part.upper() not in genes and part not in row.control_labels:
             for prefix, name, ending in _names_in(part, row, genes):
                 around[_shape(prefix)].append((prefix, name, ending))
-    # The prefix before most names: one that stands before a single name is an accident of spelling.
+    # The prefix before most names: one before a single name is an accident of spelling.
     for shape in sorted(around, key=lambda shape: -len({name for _, name, _ in around[shape]}))[:2]:
         prefixes = {prefix for prefix, _, _ in around[shape]}
         prefix = re.escape(prefixes.pop()).replace(r"\-", "-") if len(prefixes) == 1 else shape
@@ -133,7 +133,7 @@ def _affixes(parts: list[str], row: Dataset, genes: set[str]) -> Iterator[tuple[
 
 
 def _names_in(part: str, row: Dataset, genes: set[str]) -> Iterator[tuple[str, str, str]]:
-    """Every way to see a gene or a control in a part: what is before it, the name, what follows."""
+    """Yield every way to see a gene or a control in a part: what is before it, the name, what follows."""
     starts = [0, *(i for i in range(1, len(part)) if _begins_a_name(part, i))]
     ends = [i for i in range(1, len(part)) if not part[i].isalnum() or _NUMBERED_GUIDE.match(part, i)]
     for start in starts:
@@ -152,7 +152,7 @@ def _begins_a_name(part: str, i: int) -> bool:
 
 
 def _suffixes(endings: Counter[str]) -> Iterator[str | None]:
-    """Regular expressions for endings of these shapes, the most exact first."""
+    """Yield regular expressions for endings of these shapes, the most exact first."""
     if not endings:
         yield None
         return
@@ -163,7 +163,7 @@ def _suffixes(endings: Counter[str]) -> Iterator[str | None]:
 
 
 def _shape(text: str) -> str:
-    """A regular expression for texts like this one, with other numbers, strands and sequences."""
+    """Make a regular expression for texts like this one, with other numbers, strands and sequences."""
     return "".join(map(_pattern, _TOKEN.findall(text)))
 
 
@@ -181,8 +181,8 @@ def _pattern(token: str) -> str:
     return token if token in "-_ " or token.isalnum() else re.escape(token)
 
 
-def _of_shared_names(texts: list[str], dataset: Dataset) -> Proposal | None:
-    """The ending without which most labels share a name with another one, as guides of one target do."""
+def _propose_shared_names(texts: list[str], dataset: Dataset) -> Proposal | None:
+    """Find the ending without which most labels share a name with another one, as guides of one target do."""
     labels = [text for text in texts if text not in dataset.control_labels]
     if len(labels) < 4:
         return None
@@ -201,10 +201,10 @@ def _of_shared_names(texts: list[str], dataset: Dataset) -> Proposal | None:
     best = None
     for endings in filter(None, candidates):
         for suffix in _suffixes(endings):
-            whole = replace(row, guide_suffix=suffix)
-            names = Counter(tuple(parts_of(label, whole)) for label in labels)
+            candidate = replace(row, guide_suffix=suffix)
+            names = Counter(tuple(parts_of(label, candidate)) for label in labels)
             if sum(n for n in names.values() if n > 1) > len(labels) / 2 and len(names) < min(fewest, today - 1):
-                best, fewest = whole, len(names)
+                best, fewest = candidate, len(names)
     if best is None:
         return None
     effect = f"{len(labels):,} labels would then be {fewest:,} perturbations"

@@ -27,7 +27,7 @@ from scgpt_bench.data import containers
 from scgpt_bench.data.catalogue import GENERATED, Dataset
 from scgpt_bench.data.genes import FEATURE_TYPE_COLUMNS
 from scgpt_bench.data.on_disk import open_h5ad, read_table
-from scgpt_bench.data.tenx import READER_NOTES, check_guide_calling, opened_zip, read_10x_h5, read_10x_mtx, top_guides
+from scgpt_bench.data.tenx import READER_NOTES, check_guide_calling, open_zip, read_10x_h5, read_10x_mtx, top_guides
 from scgpt_bench.errors import InputError
 
 
@@ -65,12 +65,12 @@ def _options(reader: Callable[..., anndata.AnnData]) -> list[str]:
 
 
 def read_h5ad(path: Path, columns: Collection[str] | None = None) -> anndata.AnnData:
-    """An AnnData file; ``X`` stays on disk. Of ``obs`` and ``var`` only ``columns`` have to be readable."""
+    """Read an AnnData file; ``X`` stays on disk. Of ``obs`` and ``var`` only ``columns`` have to be readable."""
     return open_h5ad(path, columns=columns)
 
 
 def read_h5mu(path: Path, columns: Collection[str] | None = None) -> anndata.AnnData:
-    """The modality ``rna`` of a MuData file; annotations of its own, then those that only the whole file has."""
+    """Read the modality ``rna`` of a MuData file: its own annotations, then those that only the whole file has."""
     adata = open_h5ad(path, "mod/rna", columns=columns)
     try:
         with h5py.File(path) as file:
@@ -85,11 +85,11 @@ def read_h5mu(path: Path, columns: Collection[str] | None = None) -> anndata.Ann
 
 
 def read_zip_h5ad(path: Path, columns: Collection[str] | None = None) -> anndata.AnnData:
-    """A zip that holds one h5ad, at any depth, as GEARS publishes its data.
+    """Read a zip that contains one h5ad, at any depth, as GEARS publishes its data.
 
     It is unpacked to a file without a name beside the zip; what a name inside the zip says is never used as a path.
     """
-    with opened_zip(path) as archive:
+    with open_zip(path) as archive:
         members = [entry for entry in archive.infolist() if entry.filename.lower().endswith(".h5ad")]
         members = [entry for entry in members if not entry.filename.startswith("__MACOSX/")]
         if len(members) != 1:
@@ -97,7 +97,7 @@ def read_zip_h5ad(path: Path, columns: Collection[str] | None = None) -> anndata
             raise InputError(path, "zip", found, "exactly one file that ends in .h5ad")
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".unpacked", suffix=".h5ad") as unpacked:
             _unpack(archive, members[0], path, unpacked)
-            return open_h5ad(unpacked.name, columns=columns)  # stays open, so that the file lives on without its name
+            return open_h5ad(unpacked.name, columns=columns)  # stays open: the file lives on without its name
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, target: IO[bytes]) -> None:
@@ -110,11 +110,11 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, targe
 
 
 def read_sceptre_rda(path: Path, minimum_guide_umis: int = 5, minimum_guide_share: float = 0.8) -> anndata.AnnData:
-    """A low-MOI screen of the R package sceptredata: one R list with response and guide counts.
+    """Read a low-MOI screen of the R package sceptredata: one R list with response and guide counts.
 
     The guide of a cell is its top guide, if that has at least ``minimum_guide_umis`` UMIs and at least
     ``minimum_guide_share`` (more than one half) of the cell's guide UMIs. Cells without such a guide are left out.
-    Cells are called by their position in the file (``cell_1``, ...), whatever the thresholds.
+    Cells are named by their position in the file (``cell_1``, ...), whatever the thresholds.
 
     Returns
     -------
@@ -165,7 +165,7 @@ def _r_list(path: Path) -> dict:
 
 
 def _r_matrix(path: Path, content: dict, key: str) -> tuple[sparse.csr_matrix, list[str]]:
-    """A dgTMatrix of features x cells as cells x features, and the features' names."""
+    """Read a dgTMatrix of features x cells as cells x features, and the features' names."""
     matrix = content[key]
     features = matrix.Dimnames[0]
     if features is None:

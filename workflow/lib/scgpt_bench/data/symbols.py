@@ -1,4 +1,4 @@
-"""What is wrong with names of genes as they come: identifiers, spreadsheet dates, duplicates, spelling, guides."""
+"""Common faults of gene names: identifiers, spreadsheet dates, duplicates, spelling, guides."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GUIDE = re.compile(
 )
 UNASSIGNED = {"", "*", "-", "?", "nan", "none", "na", "<na>", "unassigned", "unknown", "ambiguous", "undetermined"}
 UNASSIGNED |= {"doublet", "multiplet", "no guide", "no_guide", "noguide", "no-guide"}
-# Labels of cells whose guide targets no gene, or that were not perturbed; letters only, in lower case.
+# Labels of cells that were not perturbed, or with a guide that targets no gene; letters only, in lower case.
 _CONTROL_NAMES = {"nt", "ntc", "ntctrl", "ntcontrol", "nontarget", "nontargeting", "nontargetingcontrol"}
 _CONTROL_NAMES |= {"nontargetingcontrolguideforhuman", "nontargetingcontrolguideformouse"}
 _CONTROL_NAMES |= {"ctrl", "control", "ctr", "ctl", "negctrl", "negcontrol", "negativecontrol"}
@@ -33,7 +33,7 @@ _CONTROL_NAMES |= {"nosite", "onenongenesite", "random", "aavs", "rosa"}
 
 
 def are_ensembl_ids(names: Sequence[str]) -> bool:
-    """Whether most of the names are Ensembl identifiers of genes."""
+    """Tell whether most of the names are Ensembl identifiers of genes."""
     table = pd.Series(list(names), dtype=str)
     return len(table) > 0 and table.str.fullmatch(ENSEMBL_ID).mean() > 0.5
 
@@ -41,11 +41,11 @@ def are_ensembl_ids(names: Sequence[str]) -> bool:
 def ensembl_ids(var: pd.DataFrame) -> tuple[pd.Series, list[str], int]:
     """Find the Ensembl identifier of each gene, without its version, in the index and the columns of text of ``var``.
 
-    Only what looks like one counts, whatever a column is called.
+    Only what looks like one counts, whatever the name of its column.
 
     Returns
     -------
-    Identifiers, one per gene, empty where the file has none or contradicts itself; the places that hold any (``index``
+    Identifiers, one per gene, empty where the file has none or contradicts itself; the places that have any (``index``
     or a column); for how many genes they contradict each other.
     """
     places = {"index": pd.Series(var.index), **{str(name): var[name].reset_index(drop=True) for name in var}}
@@ -60,27 +60,27 @@ def ensembl_ids(var: pd.DataFrame) -> tuple[pd.Series, list[str], int]:
 
 
 def spreadsheet_dates(names: Iterable[str]) -> list[str]:
-    """The names that a spreadsheet turned into dates."""
+    """List the names that a spreadsheet turned into dates."""
     return [name for name in names if SPREADSHEET_DATE.fullmatch(name)]
 
 
 def is_unassigned(label: str) -> bool:
-    """Whether a label says that no guide was called."""
+    """Tell whether a label says that no guide was called."""
     return label.strip().lower() in UNASSIGNED
 
 
 def named_like_controls(targets: Iterable[str]) -> list[str]:
-    """The targets that are called as control cells usually are: ``NT``, ``non-targeting_1``, ``AAVS1``."""
+    """List the targets that are named as control cells usually are: ``NT``, ``non-targeting_1``, ``AAVS1``."""
     return [target for target in targets if re.sub(r"[^a-z]", "", target.casefold()) in _CONTROL_NAMES]
 
 
-def made_unique(names: pd.Index) -> pd.Index:
+def make_unique(names: pd.Index) -> pd.Index:
     """Make names unique by a number at the end of all but the first: ``A``, ``A-1``."""
     return names if names.is_unique else anndata.utils.make_index_unique(names)
 
 
 def measured_spelling(genes: Iterable[str], measured: Iterable[str]) -> dict[str, str]:
-    """The measured gene that each of ``genes`` means where only upper and lower case differ, and which is the only one.
+    """Find the one measured gene that each of ``genes`` means where only upper and lower case differ.
 
     Genes that were measured as they are spelled, or not at all, are left out.
     """
@@ -92,8 +92,8 @@ def measured_spelling(genes: Iterable[str], measured: Iterable[str]) -> dict[str
     return {gene: found[0] for gene, found in candidates.items() if len(found) == 1}
 
 
-def same_but_for_case(genes: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of names that differ in upper and lower case only."""
+def pairs_differing_in_case(genes: Iterable[str]) -> list[tuple[str, str]]:
+    """List the pairs of names that differ in upper and lower case only."""
     seen: dict[str, str] = {}
     pairs = []
     for gene in sorted(genes):
@@ -104,7 +104,7 @@ def same_but_for_case(genes: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def labels_of_one_gene(targets: Sequence[str], measured: Iterable[str]) -> list[list[str]]:
-    """Groups of targets that differ in a guide's or promoter's ending only, or in having one.
+    """Group the targets that differ in a guide's or promoter's ending only, or in having one.
 
     What was measured under its own name is a gene, and so may be what was not (NKX2-1 and NKX2-5, ATG5 and ATG7): what
     such names share has to be measured or a target itself, unless the ending begins with ``_``, which is in no symbol.

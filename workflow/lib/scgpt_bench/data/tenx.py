@@ -45,7 +45,7 @@ class Features:
 def read_10x_h5(
     path: Path, guide_table: str | None = None, minimum_guide_umis: int = 5, minimum_guide_share: float = 0.8
 ) -> anndata.AnnData:
-    """A feature-barcode matrix of 10x Cell Ranger (HDF5; version 2 as well), read as a whole.
+    """Read a feature-barcode matrix of 10x Cell Ranger (HDF5; version 2 as well) into memory.
 
     Guides come from ``guide_table`` (Cell Ranger's protospacer_calls_per_cell.csv) or, without one, from the counts of
     the features of type CRISPR Guide Capture, as in :func:`readers.read_sceptre_rda`. Their targets are the column
@@ -118,7 +118,7 @@ def _texts(stored: h5py.Dataset) -> list[str]:
 def read_10x_mtx(
     path: Path, guide_table: str | None = None, minimum_guide_umis: int = 5, minimum_guide_share: float = 0.8
 ) -> anndata.AnnData:
-    """A folder with matrix.mtx, features.tsv and barcodes.tsv, or a zip of one, read as a whole.
+    """Read a folder with matrix.mtx, features.tsv and barcodes.tsv, or a zip of one, into memory.
 
     The files may be gzipped or not, have a prefix, lie at any depth and be of any version (genes.tsv): see
     :func:`tenx_files.choose`. Guides as in :func:`read_10x_h5`; the call table may lie in the folder, under the name
@@ -145,21 +145,21 @@ def read_10x_mtx(
 
 @contextmanager
 def _folder(path: Path) -> Iterator[tuple[list[str], Callable[[str], IO[bytes]]]]:
-    """The names of the files of a folder or zip, and what opens one."""
+    """Yield the names of the files of a folder or zip, and the function that opens one."""
     if path.is_dir():
         yield tenx_files.names_below(path), lambda name: (path / name).open("rb")
         return
-    with opened_zip(path) as archive:
+    with open_zip(path) as archive:
         yield archive.namelist(), archive.open
 
 
-def opened_zip(path: Path) -> zipfile.ZipFile:
-    """A zip for reading.
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip for reading.
 
     Raises
     ------
     InputError
-        For a file that is none.
+        For a file that is not a zip.
     """
     try:
         return zipfile.ZipFile(path)
@@ -168,8 +168,8 @@ def opened_zip(path: Path) -> zipfile.ZipFile:
 
 
 @contextmanager
-def _uncompressed(path: Path, opened: Callable[[str], IO[bytes]], name: str) -> Iterator[IO[bytes]]:
-    """The content of a file that may be gzipped, whatever its name says."""
+def _open_uncompressed(path: Path, opened: Callable[[str], IO[bytes]], name: str) -> Iterator[IO[bytes]]:
+    """Open a file that may be gzipped, whatever its name says."""
     try:
         with opened(name) as raw:
             buffered: Any = io.BufferedReader(raw)
@@ -180,8 +180,8 @@ def _uncompressed(path: Path, opened: Callable[[str], IO[bytes]], name: str) -> 
 
 
 def _lines(path: Path, opened: Callable[[str], IO[bytes]], name: str) -> list[str]:
-    """The lines of a text file, in UTF-8 with or without a byte-order mark, whatever ends a line; none empty."""
-    with _uncompressed(path, opened, name) as file:
+    """Read the lines of a text file that are not empty, in UTF-8 with or without a byte-order mark."""
+    with _open_uncompressed(path, opened, name) as file:
         try:
             text = io.TextIOWrapper(file, encoding="utf-8-sig").read()
         except UnicodeDecodeError as error:
@@ -190,7 +190,7 @@ def _lines(path: Path, opened: Callable[[str], IO[bytes]], name: str) -> list[st
 
 
 def _features(path: Path, name: str, lines: Sequence[str]) -> Features:
-    """Of one column (names), two (identifiers and names) or more (kinds), possibly in quotes."""
+    """Parse one column (names), two (identifiers and names) or more (kinds), possibly in quotes."""
     rows = [[cell.strip().strip('"') for cell in line.split("\t")] for line in lines]
     widths = {min(len(row), 3) for row in rows}
     if len(widths) > 1:
@@ -206,8 +206,8 @@ def _features(path: Path, name: str, lines: Sequence[str]) -> Features:
 
 
 def _mtx(path: Path, name: str, opened: Callable[[str], IO[bytes]], shape: tuple[int, int]) -> sparse.csr_matrix:
-    """The counts, cells x features."""
-    with _uncompressed(path, opened, name) as file:
+    """Read the counts, cells x features."""
+    with _open_uncompressed(path, opened, name) as file:
         try:
             matrix = scipy.io.mmread(file, spmatrix=False)
         except (OSError, EOFError, zlib.error):
@@ -228,7 +228,7 @@ def _mtx(path: Path, name: str, opened: Callable[[str], IO[bytes]], shape: tuple
 
 
 def _csv(path: str | Path, name: str, text: str) -> pd.DataFrame:
-    """A table whose columns a comma, semicolon or tab separates: whichever is most in its header."""
+    """Read a table whose columns are separated by the most frequent of comma, semicolon and tab in its header."""
     header = text.split("\n", 1)[0]
     try:
         separator = max(",;\t", key=header.count)
@@ -238,7 +238,7 @@ def _csv(path: str | Path, name: str, text: str) -> pd.DataFrame:
 
 
 def _targets(path: Path, reference: pd.DataFrame, features: Features) -> dict[str, str]:
-    """The target gene of each guide of the matrix, by its name and identifier, as far as the reference has one."""
+    """Find the target gene of each guide of the matrix, by its name and identifier, as far as the reference has one."""
     if "feature_type" in reference:
         reference = reference[reference["feature_type"].str.strip() == GUIDES]
     symbol_of = dict(zip(features.ids, features.names, strict=True))
@@ -280,7 +280,7 @@ def check_guide_calling(path: Path, minimum_umis: int, minimum_share: float) -> 
 def top_guides(
     guide_counts: sparse.csr_matrix, minimum_umis: int, minimum_share: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which cells have a top guide with enough UMIs, and which it is."""
+    """Find the cells that have a top guide with enough UMIs, and that guide."""
     total = np.asarray(guide_counts.sum(axis=1)).ravel()
     top_umis = guide_counts.max(axis=1).toarray().ravel()
     called = (top_umis >= minimum_umis) & (top_umis >= minimum_share * total)
@@ -297,7 +297,7 @@ def _with_guides(
     minimum_share: float,
     notes: dict[str, Any],
 ) -> anndata.AnnData:
-    """The cells that have a guide."""
+    """Select the cells that have a guide."""
     cells = pd.Index(barcodes, dtype=object)
     guides = np.array(features.kinds) == GUIDES
     if calls is not None:
@@ -348,7 +348,7 @@ def _calls_in_file(table: str) -> _Calls:
 
 
 def _calls(path: str | Path, name: str, text: str) -> _Calls:
-    """Of a table with ``feature_call`` by ``cell_barcode``."""
+    """Read the calls of a table with ``feature_call`` by ``cell_barcode``."""
     table = _csv(path, name, text)
     for column in ("cell_barcode", "feature_call"):
         if column not in table:
@@ -360,10 +360,10 @@ def _calls(path: str | Path, name: str, text: str) -> _Calls:
 
 
 def _called_in_table(calls: _Calls, cells: pd.Index) -> tuple[pd.Series, bool]:
-    """The call of each cell, missing for cells that the table does not name; whether only barcodes without suffix fit.
+    """Look up the call of each cell (missing where the table has none), and whether only barcodes without suffix fit.
 
-    A suffix is the number of the lane that Cell Ranger puts behind a barcode (``-1``). It is left out of account only
-    where the table or the matrix has none.
+    A suffix is the number of the lane that Cell Ranger puts behind a barcode (``-1``). It is ignored only where
+    the table or the matrix has none.
     """
     guide = calls.guide.reindex(cells)
     if not guide.isna().all():

@@ -42,12 +42,12 @@ class TenxFiles:
 
     @property
     def all(self) -> list[str]:
-        """Every file that is read."""
+        """List every file that is read."""
         return [name for name in (self.matrix, self.features, self.barcodes, self.calls, self.reference) if name]
 
 
 def choose(names: Iterable[str], path: str | Path) -> TenxFiles:
-    """The files of the one matrix among ``names``, paths below ``path``: at any depth, with any prefix, gzipped or not.
+    """Find the files of the one matrix among ``names``, paths below ``path``: at any depth, with any prefix or ``.gz``.
 
     Where there are filtered matrices, unfiltered ones (``raw_feature_bc_matrix``) are passed over.
 
@@ -68,11 +68,11 @@ def choose(names: Iterable[str], path: str | Path) -> TenxFiles:
             tables[kind].append((where, name))
         else:
             found.setdefault(where, {}).setdefault(_PART_OF[kind], []).append(name)
-    whole = {where: parts for where, parts in found.items() if len(parts) == len(PARTS)}
-    if not whole:
+    complete = {where: parts for where, parts in found.items() if len(parts) == len(PARTS)}
+    if not complete:
         _complain_of_parts(found, path)
-    filtered = {where: parts for where, parts in whole.items() if _is(_FILTERED, where)}
-    kept = {where: whole[where] for where in whole if where in filtered or not (filtered and _is(_RAW, where))}
+    filtered = {where: parts for where, parts in complete.items() if _is(_FILTERED, where)}
+    kept = {where: complete[where] for where in complete if where in filtered or not (filtered and _is(_RAW, where))}
     if len(kept) > 1:
         shown = ", ".join(parts["matrix"][0] for parts in kept.values())
         raise InputError(path, "matrix.mtx", f"{len(kept)} matrices: {shown}", "one, or the folder of one as address")
@@ -84,7 +84,7 @@ def choose(names: Iterable[str], path: str | Path) -> TenxFiles:
         **{part: several[0] for part, several in parts.items()},
         calls=_table_of(where, tables[CALLS], CALLS, path),
         reference=_table_of(where, tables[REFERENCE], REFERENCE, path),
-        passed_over=tuple(parts["matrix"][0] for other, parts in whole.items() if other not in kept),
+        passed_over=tuple(parts["matrix"][0] for other, parts in complete.items() if other not in kept),
     )
 
 
@@ -103,7 +103,7 @@ def _complain_of_parts(found: dict[tuple[str, str], dict[str, list[str]]], path:
 def _table_of(
     where: tuple[str, str], tables: list[tuple[tuple[str, str], str]], what: str, path: str | Path
 ) -> str | None:
-    """The table beside the matrix, with its prefix; or else the only one."""
+    """Find the table beside the matrix, with its prefix; or else the only one."""
     candidates = [name for place, name in tables if place == where] or [name for _, name in tables]
     if len(candidates) > 1:
         raise InputError(path, what, " and ".join(map(repr, candidates)), "one of them")
@@ -111,7 +111,7 @@ def _table_of(
 
 
 def names_below(folder: str | Path) -> list[str]:
-    """The files below a folder, as paths relative to it."""
+    """List the files below a folder, as paths relative to it."""
     return [
         Path(parent, name).relative_to(folder).as_posix()
         for parent, _, names in os.walk(folder)
@@ -121,7 +121,7 @@ def names_below(folder: str | Path) -> list[str]:
 
 
 def read_of_folder(folder: str | Path) -> list[Path]:
-    """The files of a folder that are read; none where it has no one matrix (reading it says why)."""
+    """List the files of a folder that are read; none unless it has exactly one matrix (reading it says why)."""
     try:
         return [Path(folder, name) for name in choose(names_below(folder), folder).all]
     except InputError:

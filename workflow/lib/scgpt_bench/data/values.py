@@ -16,7 +16,7 @@ from scgpt_bench.data.findings import Findings
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import Matrix, row_chunks, rows_from
 
-LARGEST = 5  # genes whose shares of all counts are written down
+LARGEST = 5  # genes with the largest shares of all counts, which are recorded
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Values:
     Attributes
     ----------
     evidence
-        What X holds and how one sees it, in words.
+        What X contains and what shows it, in words.
     filled
         Mask [cells]: False for cells without any count.
     n_counts
-        Sum over all genes [cells]: counts, or scaled counts where the file holds logarithms.
+        Sum over all genes [cells]: counts, or scaled counts where the file has logarithms.
     largest_shares
         ``gene`` and ``share``: the genes with the largest shares of all counts (or scaled counts).
     control_moments
@@ -53,7 +53,7 @@ def read_values(
     chunks: Iterable[tuple[int, Matrix]] | None = None,
     dispersions: bool = False,
 ) -> Values:
-    """Check every value of X, or of some ``chunks`` of it, and see what it holds.
+    """Check every value of X, or of some ``chunks`` of it, and see what it contains.
 
     Moments of control cells are computed where ``dispersions`` are wanted: they take most of the time.
 
@@ -123,7 +123,7 @@ def sample_values(
 def harmonized_chunks(
     adata: anndata.AnnData, dataset: Dataset, is_gene: np.ndarray, cells: np.ndarray, genes: np.ndarray
 ) -> Iterator[tuple[sparse.csr_matrix, sparse.csr_matrix | None]]:
-    """Read X and, where the file holds them, counts, in the order of the file, chunk by chunk.
+    """Read X and, where the file has them, counts, in the order of the file, chunk by chunk.
 
     Cells are scaled over all features of the mask ``is_gene``; ``cells`` and ``genes`` are masks of what is kept.
     """
