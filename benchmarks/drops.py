@@ -116,7 +116,7 @@ def _split(cells):
     from scgpt_bench.data.splits import fold
 
     dealing = {"folds": 5, "seed": 1, "validation_share": 0.15, "minimum_cells": 10}
-    return fold(cells.obs["perturbation"], dataset="drop", fold=0, **dealing)
+    return fold(cells.obs, dataset="drop", fold=0, **dealing)
 
 
 def main() -> None:

@@ -440,6 +440,7 @@ def share_of_norm(found, expected) -> float:
 def parity(machine: Machine) -> None:
     """A model that is fine-tuned on this device: what it predicts here, on the CPU, and by upstream's own code."""
     import inference as flagged_prediction
+    import pandas as pd
     import torch
 
     from scgpt_bench.scgpt import checkpoint, finetuned_model, inference
@@ -462,7 +463,14 @@ def parity(machine: Machine) -> None:
         repeated = np.tile(controls, (len(targets), 1))
         with predicting_in(number_type):
             batches = list(
-                inference.predict(model.to(device), repeated, names, encoding, progress=False, batch_size=16)
+                inference.predict(
+                    model.to(device),
+                    repeated,
+                    pd.DataFrame({"perturbation": names}),
+                    encoding,
+                    progress=False,
+                    batch_size=16,
+                )
             )
         result = np.empty((len(names), genes), dtype=np.float32)
         for rows, values in batches:
@@ -730,6 +738,7 @@ def inference_at(genes: int, cells: int) -> Callable[[Machine], None]:
 
     def part(machine: Machine) -> None:
         import inference as flagged_prediction
+        import pandas as pd
         import torch
 
         from scgpt_bench.scgpt import inference, model
@@ -747,7 +756,7 @@ def inference_at(genes: int, cells: int) -> Callable[[Machine], None]:
         encoding = Encoding(token_ids, vocabulary["<pad>"], {"target": Targets((target,))})
 
         def ours(number_type=None) -> np.ndarray:
-            names = ["target"] * cells
+            names = pd.DataFrame({"perturbation": ["target"] * cells})
             with predicting_in(number_type) if number_type else contextlib.nullcontext():
                 batches = inference.predict(built, values, names, encoding, progress=False)
                 return np.concatenate([batch for _, batch in batches])
@@ -819,6 +828,8 @@ def matmul_rate(machine: Machine, number_type) -> float:
 
 def distinct_lengths(machine: Machine) -> None:
     """``genes_fed: nonzero``: cells of distinct lengths, the first pass (kernels are prepared) and the second."""
+    import pandas as pd
+
     from scgpt_bench.scgpt import inference, model
     from scgpt_bench.scgpt.encoding import Encoding, Targets
     from scgpt_bench.scgpt.vocabulary import human_vocabulary
@@ -835,7 +846,11 @@ def distinct_lengths(machine: Machine) -> None:
 
     def predict() -> float:
         start = time.perf_counter()
-        list(inference.predict(built, values, ["target"] * cells, encoding, "nonzero", progress=False))
+        list(
+            inference.predict(
+                built, values, pd.DataFrame({"perturbation": ["target"] * cells}), encoding, "nonzero", progress=False
+            )
+        )
         machine.wait()
         return time.perf_counter() - start
 

@@ -61,6 +61,8 @@ def operations(genes: int, cells: int) -> float:
 
 def contender(name: str, genes: int, cells: int):
     """A function that predicts the cells: ``ours`` or the ``peer``, with the same weights."""
+    import pandas as pd
+
     from scgpt_bench.scgpt import inference, model
     from scgpt_bench.scgpt.encoding import Encoding, Targets
     from scgpt_bench.scgpt.vocabulary import human_vocabulary
@@ -75,7 +77,7 @@ def contender(name: str, genes: int, cells: int):
     if name == "ours":
         model.restrict_vocabulary(built, token_ids)
         encoding = Encoding(token_ids, vocabulary["<pad>"], {"target": Targets((target,))})
-        names = ["target"] * cells
+        names = pd.DataFrame({"perturbation": ["target"] * cells})
         return lambda: np.concatenate(
             [batch for _, batch in inference.predict(built, values, names, encoding, progress=False)]
         )

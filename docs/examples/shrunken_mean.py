@@ -15,22 +15,28 @@ share = json.loads(arguments.options)["share"]
 
 # training.h5ad holds control cells and those of training and validation perturbations. No test cell is in it.
 training = anndata.read_h5ad(arguments.training)
-split = pd.read_csv(arguments.split, sep="\t", keep_default_na=False)
-trained, tested = (sorted(split.loc[split["role"] == role, "perturbation"]) for role in ("train", "test"))
+split = pd.read_csv(arguments.split, sep="\t", keep_default_na=False, dtype={"perturbation": str, "context": str})
+trained = split[split["role"] == "train"]
 
-label, cell_type = (training.obs[name].astype(str).to_numpy() for name in ("perturbation", "cell_type"))
-control_of = {name: training.X[(label == "control") & (cell_type == name)].mean(axis=0) for name in set(cell_type)}
-shifts = []
-for name in trained:
-    # A perturbation is compared with control cells of its own cell types.
-    control = sum(control_of[own] for own in cell_type[label == name]) / (label == name).sum()
-    shifts.append(np.asarray(training.X[label == name].mean(axis=0) - control).ravel())
-shift = np.mean(shifts, axis=0)
+# A condition is a perturbation in a context: `all`, unless the data set declares several.
+label, context, cell_type = (
+    training.obs[name].astype(str).to_numpy() for name in ("perturbation", "context", "cell_type")
+)
+is_control = label == "control"
+control_of = {
+    (where, kind): training.X[is_control & (context == where) & (cell_type == kind)].mean(axis=0)
+    for where, kind in {*zip(context[is_control], cell_type[is_control], strict=True)}
+}
+shifts = {}
+for name, where in zip(trained["perturbation"], trained["context"], strict=True):
+    # A condition is compared with control cells of its own context and cell types.
+    own = (label == name) & (context == where)
+    control = sum(control_of[where, kind] for kind in cell_type[own]) / own.sum()
+    shifts.setdefault(where, []).append(np.asarray(training.X[own].mean(axis=0) - control).ravel())
 
-# One row per test perturbation is a pseudo-bulk; several rows of one perturbation are predicted cells. controls.h5ad
-# holds the control cells drawn for each test perturbation, and the mean that each is compared with.
+# One row per test condition is a pseudo-bulk; several rows of one condition are predicted cells. controls.h5ad holds
+# the control cells drawn for each test condition, and the mean that each is compared with.
 controls = anndata.read_h5ad(arguments.controls)
-control_mean = dict(zip(controls.uns["control_mean_of"], controls.varm["control_mean"].T, strict=True))
-predicted = np.stack([control_mean[name] + share * shift for name in tested])
-obs = pd.DataFrame({"perturbation": tested}, index=tested)
-anndata.AnnData(predicted, obs=obs, var=training.var[[]]).write_h5ad(arguments.output)
+tested, control_means = controls.uns["control_mean_of"], controls.varm["control_mean"].T
+shift = np.stack([np.mean(shifts[where], axis=0) for where in tested["context"]])
+anndata.AnnData(control_means + share * shift, obs=tested, var=training.var[[]]).write_h5ad(arguments.output)

@@ -56,7 +56,9 @@ def test_a_thousand_batches_of_inference(folder, alignment, record_property):
     perturbations = np.repeat(["G0", "G1"], 8000)
     encoding = Encoding.of(perturbations, alignment, weights.vocabulary)
     samples = []
-    for _ in inference.predict(network, controls, perturbations, encoding, batch_size=16, progress=False):
+    for _ in inference.predict(
+        network, controls, pd.DataFrame({"perturbation": perturbations}), encoding, batch_size=16, progress=False
+    ):
         samples.append(resident())
     assert len(samples) == 1000
     most = growth(samples)

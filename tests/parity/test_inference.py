@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
@@ -56,10 +57,15 @@ def gene_names(number, seed=0):
     return [f"G{i}" if column % 7 else f"outside{i}" for column, i in enumerate(order)]
 
 
+def pairs(perturbations):
+    """The perturbation of each pair, in one context."""
+    return pd.DataFrame({"perturbation": perturbations})
+
+
 def predicted(ours, cells, perturbations, genes, **options):
     encoding = Encoding.of(perturbations, align(genes, VOCABULARY), VOCABULARY)
     result = np.full(cells.shape, np.nan, dtype=np.float32)
-    for rows, values in inference.predict(ours, cells, perturbations, encoding, progress=False, **options):
+    for rows, values in inference.predict(ours, cells, pairs(perturbations), encoding, progress=False, **options):
         result[rows] = values
     return result
 
@@ -135,7 +141,9 @@ def test_batch_sizes_1_7_and_64_agree(ours, genes_fed, tolerance):
 def test_one_shard_and_four_give_the_same_bytes(ours):
     cells, perturbations, genes = many_pairs()
     whole = predicted(ours, cells, perturbations, genes)
-    shards = [inference.shard(perturbations, index, 4) for index in range(4)]
+    shards = [
+        [condition.perturbation for condition in inference.shard(pairs(perturbations), index, 4)] for index in range(4)
+    ]
     assert sorted(name for names in shards for name in names) == sorted(set(perturbations))
     for names in shards:
         rows = np.flatnonzero(np.isin(perturbations, names))
@@ -157,7 +165,7 @@ def test_the_number_of_threads_changes_no_byte(ours):
 def test_batches_come_in_the_order_of_perturbations_and_never_cross_one(ours):
     cells, perturbations, genes = many_pairs()
     encoding = Encoding.of(perturbations, align(genes, VOCABULARY), VOCABULARY)
-    batches = inference.predict(ours, cells, perturbations, encoding, batch_size=7, progress=False)
+    batches = inference.predict(ours, cells, pairs(perturbations), encoding, batch_size=7, progress=False)
     order = [[perturbations[row] for row in rows] for rows, _ in batches]
     assert all(len(set(names)) == 1 for names in order)
     assert [names[0] for names in order] == sorted(names[0] for names in order)
@@ -240,7 +248,7 @@ def test_a_token_without_a_row_is_an_error_before_it_reaches_the_device(ours, mo
     encoding = replace(encoding, token_ids=np.full(len(genes), 99999))
     monkeypatch.setattr(torch.nn.Embedding, "forward", lambda *arguments: pytest.fail("the device was asked"))
     with pytest.raises(IndexError, match=r"token ids without a row of the gene embedding: \[99999\]"):
-        next(inference.predict(ours, cells, perturbations, encoding))
+        next(inference.predict(ours, cells, pairs(perturbations), encoding))
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(ours, monkeypatch):
@@ -255,11 +263,19 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(ours, monkeypatch):
 def test_running_means_are_the_means_of_the_cells(ours, tolerance):
     cells, perturbations, genes = many_pairs()
     encoding = Encoding.of(perturbations, align(genes, VOCABULARY), VOCABULARY)
-    batches = inference.predict(ours, cells, perturbations, encoding, batch_size=4, progress=False)
+    batches = inference.predict(ours, cells, pairs(perturbations), encoding, batch_size=4, progress=False)
     weights = np.linspace(0.5, 1.5, len(perturbations))
-    means = inference.running_means(batches, perturbations, weights)
+    means = inference.running_means(batches, pairs(perturbations), weights)
     every_cell = predicted(ours, cells, perturbations, genes)
-    for name, mean in means.iterrows():
+    for name, mean in zip(sorted(set(perturbations)), means, strict=True):
         own = np.array(perturbations) == name
         np.testing.assert_allclose(mean, mean_cell(every_cell[own], weights[own]), atol=tolerance)
-    assert sorted(means.index) == sorted(set(perturbations))
+
+
+def test_a_batch_never_crosses_a_context(ours):
+    cells, perturbations, genes = many_pairs()
+    obs = pairs(perturbations).assign(context=np.resize(["x", "y"], len(perturbations)))
+    encoding = Encoding.of(perturbations, align(genes, VOCABULARY), VOCABULARY)
+    found = [rows for rows, _ in inference.predict(ours, cells, obs, encoding, progress=False)]
+    assert all(len(obs.iloc[rows].drop_duplicates()) == 1 for rows in found)
+    assert sorted(np.concatenate(found)) == [*range(len(obs))]

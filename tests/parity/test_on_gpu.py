@@ -160,7 +160,7 @@ def test_a_fine_tuned_model_predicts_what_it_predicts_on_the_cpu(device, pretrai
     names = np.repeat(list(PERTURBATIONS), 8)
 
     def predicted(device):
-        arguments = generator.to(device), controls, names, encoding
+        arguments = generator.to(device), controls, pd.DataFrame({"perturbation": names}), encoding
         return np.concatenate([values for _, values in inference.predict(*arguments, progress=False)])
 
     assert_same_on_the_cpu(predicted, device, HALF_TOLERANCE)

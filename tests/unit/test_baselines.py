@@ -9,14 +9,15 @@ import pytest
 from scipy import sparse
 
 from registered import SIMPLE
+from scgpt_bench.data.conditions import Condition, conditions_of, table_of
+from scgpt_bench.data.controls import matched_control_mean
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.baselines import (
-    Conditions,
+    ToPredict,
     TrainingData,
     additive,
     coexpression,
-    conditions_to_predict,
     control_mean,
     knn,
     predict,
@@ -45,7 +46,18 @@ def experiment(shifts, roles, cells_each=None):
 
 
 def data(cells, split):
-    return training_data(cells, split), conditions_to_predict(cells, split)
+    tested = conditions_of(split, "test")
+    names = [condition.perturbation for condition in tested]
+    return training_data(cells, split), ToPredict(names, matched_control_mean(cells, tested))
+
+
+def drawn(cells, perturbation="G3"):
+    """Four control cells for one perturbation, in the form of controls.h5ad."""
+    controls = cells[:4].copy()
+    controls.obs["perturbation"], controls.obs["weight"] = perturbation, 1.0
+    controls.varm["control_mean"] = matched_control_mean(cells, [Condition(perturbation)]).T
+    controls.uns["control_mean_of"] = table_of([Condition(perturbation)])
+    return controls
 
 
 SHIFTS = {"G0": [1, 0, 0, 0], "G1": [0, 3, 0, 0], "G2": [0, 0, 7, 0], "G3": [9, 9, 9, 9]}
@@ -88,8 +100,7 @@ def test_cells_outside_training_change_no_prediction_by_one_bit(method, role):
 @pytest.mark.parametrize("method", SIMPLE.values(), ids=SIMPLE)
 def test_cells_on_disk_give_the_same_prediction_to_the_bit(method, tmp_path, monkeypatch):
     cells, split = experiment(SHIFTS, ROLES)
-    controls = cells[:4].copy()
-    controls.obs["perturbation"], controls.obs["weight"] = "G3", 1.0
+    controls = drawn(cells)
     expected = predict(cells, split, controls, method)
     cells.write_h5ad(tmp_path / "cells.h5ad")
     monkeypatch.setattr("scgpt_bench.data.on_disk.row_chunks.__defaults__", (4 * 7, None))  # seven cells at once
@@ -106,8 +117,7 @@ def test_nothing_to_learn_from_is_refused():
 
 def test_predicted_cells_average_to_control_mean_plus_shift_and_say_what_made_them():
     cells, split = experiment(SHIFTS, ROLES)
-    controls = cells[:4].copy()
-    controls.obs["perturbation"], controls.obs["weight"] = "G3", 1.0
+    controls = drawn(cells)
     predicted, method = predict(cells, split, controls, train_mean, weighting="cell")
     np.testing.assert_allclose(predicted.mean(axis=0), np.linspace(1, 2, 4) + np.array([0.5, 1.5, 0, 0]), atol=1e-6)
     assert (method["options"], method["training_cells"]) == ({"weighting": "cell"}, 6)
@@ -276,7 +286,7 @@ def test_ridge_of_2000_perturbations_and_8000_genes_takes_less_than_4_gb():
     means = random.random((2000, 8000))
     training = TrainingData(genes, controls, list(genes[:2000]), means, means - 0.5, np.full(2000, 50))
     tracemalloc.start()
-    predicted = ridge(training, Conditions(list(genes[2000:2100]), np.full((100, 8000), 0.5)))
+    predicted = ridge(training, ToPredict(list(genes[2000:2100]), np.full((100, 8000), 0.5)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak + means.nbytes + training.shifts.nbytes < 4e9

@@ -14,7 +14,8 @@ from jobs import Job
 from registered import CONTROLS, SIMPLE
 from scgpt_bench import files
 from scgpt_bench.data.catalogue import read_datasets
-from scgpt_bench.data.controls import control_cells, draw_controls
+from scgpt_bench.data.conditions import Condition, table_of
+from scgpt_bench.data.controls import control_cells, draw_controls, matched_control_mean
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.on_disk import open_h5ad
@@ -29,6 +30,7 @@ from scgpt_bench.methods import baselines
 from scgpt_bench.methods.benchmark_controls import Known, oracle, shuffled, shuffles, technical_duplicate
 
 NAMES = [f"P{i}" for i in range(8)]
+CONDITIONS = [*map(Condition, NAMES)]
 SPLIT = pd.DataFrame({"perturbation": [*NAMES, "trained"], "role": ["test"] * 8 + ["train"]})
 
 
@@ -37,15 +39,17 @@ def experiment():
     """Noisy cells around planted means, their truth, and 10 drawn controls for each perturbation."""
     random = np.random.default_rng(3)
     genes = pd.DataFrame(index=[f"G{i}" for i in range(60)])
-    planted = anndata.AnnData(random.exponential(size=(8, 60)), obs=pd.DataFrame(index=NAMES), var=genes)
+    planted = anndata.AnnData(random.exponential(size=(8, 60)), obs=table_of(CONDITIONS), var=genes)
     labels = np.repeat(["control", *NAMES, "trained"], 40)
     means = np.vstack([np.ones(60), planted.X, np.ones(60)])[np.repeat(np.arange(10), 40)]
     X = sparse.csr_matrix(np.maximum(means + random.normal(0, 0.5, means.shape), 0).astype(np.float32))
     obs = pd.DataFrame({"perturbation": labels, "cell_type": "T"}, index=[f"cell{i}" for i in range(len(labels))])
     cells = anndata.AnnData(X, obs=obs, var=genes)
     columns = {"perturbation": np.repeat(NAMES, 10), "weight": np.tile(np.linspace(0.1, 1.9, 10), 8)}
-    drawn = pd.DataFrame(columns, index=[f"drawn{i}" for i in range(80)])
+    drawn = pd.DataFrame({**columns, "context": "all"}, index=[f"drawn{i}" for i in range(80)])
     controls = anndata.AnnData(cells.X[np.tile(np.arange(10), 8)], obs=drawn, var=genes)
+    controls.varm["control_mean"] = matched_control_mean(cells, CONDITIONS).T
+    controls.uns["control_mean_of"] = table_of(CONDITIONS)
     return cells, controls, truth(cells, SPLIT), planted
 
 
@@ -64,8 +68,14 @@ def test_shuffled_gives_each_perturbation_the_change_of_another_one(experiment):
     np.testing.assert_allclose(means_of(predicted, controls), expected, atol=1e-6)
 
 
+def shuffles_by_name(names, seed):
+    """The shuffles of perturbations of one context, by name."""
+    for partner in shuffles([*map(Condition, names)], seed):
+        yield {condition.perturbation: other.perturbation for condition, other in partner.items()}
+
+
 def first_shuffle(names, seed):
-    return next(shuffles(names, seed))
+    return next(shuffles_by_name(names, seed))
 
 
 def test_shuffling_depends_on_names_and_seed_only():
@@ -78,12 +88,12 @@ def test_shuffling_depends_on_names_and_seed_only():
 @pytest.mark.parametrize("n", [2, 3, 8, 27, 41])
 def test_shuffles_together_are_all_pairs(n):
     names = [f"P{number}" for number in range(n)]
-    pairs = {frozenset(pair) for partner in shuffles(names, 1) for pair in partner.items()}
+    pairs = {frozenset(pair) for partner in shuffles_by_name(names, 1) for pair in partner.items()}
     assert pairs == {frozenset(pair) for pair in itertools.combinations(names, 2)}
 
 
 def test_many_perturbations_are_shuffled_in_twenty_ways():
-    assert len(list(shuffles([f"P{number}" for number in range(900)], 1))) == 20
+    assert len(list(shuffles_by_name([f"P{number}" for number in range(900)], 1))) == 20
 
 
 def test_the_floor_is_the_mean_over_all_pairs():
@@ -93,7 +103,7 @@ def test_the_floor_is_the_mean_over_all_pairs():
     sign = np.resize([1, -1], 9)[:, None]
     control = np.full((9, 80), 3.0)
     layers = {"control": control, "centroid": control}
-    measured = anndata.AnnData(control + sign * response, pd.DataFrame(index=names), layers=layers)
+    measured = anndata.AnnData(control + sign * response, table_of([*map(Condition, names)]), layers=layers)
     rows = pd.DataFrame({"perturbation": np.repeat(names, 4), "weight": 1.0}).rename(index=str)
     controls = anndata.AnnData(3 + random.normal(0, 0.1, (36, 80)), rows)
     X, method = shuffled(Known(None, controls, measured), seed=1)
@@ -165,7 +175,7 @@ def test_no_job_reads_all_cells_and_their_counts_into_memory(experiment, tmp_pat
 def test_halves_do_not_depend_on_the_order_of_cells(experiment):
     cells = experiment[0]
     order = np.random.default_rng(5).permutation(cells.n_obs)
-    mask, mixed = first_half(cells.obs, NAMES), first_half(cells.obs.iloc[order], NAMES)
+    mask, mixed = first_half(cells.obs, CONDITIONS), first_half(cells.obs.iloc[order], CONDITIONS)
     assert (mask[order] == mixed).all()
     assert mask.sum() == 8 * 20
 
@@ -197,7 +207,7 @@ def ladder():
     for seed in (1, 2, 3):
         made = generate({"seed": seed, "atlas_cells": 1, "atlas_states": 1, "truth_draws": 500})
         cells = harmonize(made.cells, dataset, minimum_cells=10)
-        split = fold(cells.obs["perturbation"], **dealing)
+        split = fold(cells.obs, **dealing)
         controls = control_cells(cells, draw_controls(cells.obs, split, **draw))
         measured = truth(cells, split)
         for kind in (*SIMPLE, *CONTROLS):

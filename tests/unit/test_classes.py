@@ -96,11 +96,11 @@ def test_data_of_one_class_have_no_rows_and_can_be_read_again(opposite, tmp_path
 def test_classes_are_those_of_the_split_and_names_may_be_numbers(tmp_path):
     names = [*"123456789", *(f"{i}+{i + 1}" for i in range(1, 9))]
     options = {"dataset": "pairs", "folds": 2, "seed": 1, "validation_share": 0.2, "minimum_cells": 1}
-    split = fold(names, fold=0, **options)
+    split = fold(pd.DataFrame({"perturbation": names}), fold=0, **options)
     folder = tmp_path / "pairs" / "fold0"
     (folder / "tuned" / "0").mkdir(parents=True)
     write_table(split, folder / "split.tsv")
-    tested = split[split["role"] == "test"].drop(columns="role").reset_index(drop=True)
+    tested = split[split["role"] == "test"].drop(columns=["role", "context", "seen"]).reset_index(drop=True)
     found = gather_classes([folder / "split.tsv"])
     pd.testing.assert_frame_equal(found[list(tested.columns)], tested)
     assert set(found["dataset"]) == {"pairs"}

@@ -4,7 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, contexts_of, rows_of, table_of
+from scgpt_bench.data.conditions import (
+    Condition,
+    codes_of,
+    conditions_of,
+    contexts_of,
+    controls_of,
+    listed,
+    rows_of,
+    table_of,
+)
 
 OBS = pd.DataFrame(
     {
@@ -31,6 +40,7 @@ def test_conditions_leave_controls_out_and_can_be_those_of_a_role():
     assert conditions_of(OBS) == [("A", "y"), ("A+B", "x"), ("B", "x"), ("B", "y")]
     assert conditions_of(OBS, "train") == [("A", "y")]
     assert contexts_of(OBS) == ["x", "y"]
+    assert controls_of(OBS) == [("control", "x"), ("control", "y")]
 
 
 def test_a_table_without_contexts_has_one():
@@ -51,14 +61,13 @@ def test_names_that_join_alike_are_different_conditions():
 def test_what_is_drawn_without_a_declared_context_depends_on_the_perturbation_alone():
     assert Condition("A").drawn_for == ("A",)
     assert Condition("A", "x").drawn_for == ("A", "x")
-    assert Condition("A", "x").control == ("control", "x")
 
 
 def test_the_table_of_conditions_gives_them_back_and_is_labelled():
     conditions = [Condition("A", "x"), Condition("A+B")]
     table = table_of(conditions)
     assert list(table.index) == ["A@x", "A+B"]
-    assert conditions_of(table) == conditions
+    assert listed(table) == conditions_of(table) == conditions
     assert conditions_of(table_of([])) == []
     assert rows_of(table.iloc[:0]) == {}
     assert np.issubdtype(codes_of(table, []).dtype, np.integer)

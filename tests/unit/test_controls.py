@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scgpt_bench.data.conditions import Condition
 from scgpt_bench.data.controls import control_cells, draw_controls, matched_control_mean, type_weights
 from scgpt_bench.errors import InputError
 
@@ -16,7 +17,7 @@ NAMES = {"per_perturbation": 40, "seed": 1, "dataset": "small", "split_name": "f
 def observations(*groups):
     """A table of cells from (perturbation, batch, cell type, number of cells)."""
     rows = [group[:3] for group in groups for _ in range(group[3])]
-    obs = pd.DataFrame(rows, columns=["perturbation", "batch", "cell_type"])
+    obs = pd.DataFrame(rows, columns=["perturbation", "batch", "cell_type"]).assign(context="all", direction="down")
     return obs.set_axis([f"cell{number}" for number in range(len(obs))])
 
 
@@ -129,7 +130,8 @@ def test_categorical_columns_are_read_as_names():
 def test_controls_file_holds_the_values_of_the_drawn_cells():
     table, adata = drawn(), cells()
     controls = control_cells(adata, table)
-    assert controls.obs.columns.tolist() == ["perturbation", "control_cell", "batch", "cell_type", "weight"]
+    names = ["perturbation", "context", "direction", "control_cell", "batch", "cell_type", "weight"]
+    assert controls.obs.columns.tolist() == names
     assert controls.obs_names.is_unique
     assert controls.X.dtype == np.float32
     assert controls.X.format == "csr"
@@ -147,14 +149,14 @@ def test_matched_control_mean_weights_the_mean_of_each_type_by_the_perturbations
     t_cells, b_cells = (X[control & (OBS["cell_type"] == name).to_numpy()].mean(axis=0) for name in "TB")
     expected = [0.75 * t_cells + 0.25 * b_cells, b_cells, t_cells]
     for form in (adata, anndata.AnnData(adata.X.toarray(), obs=adata.obs, var=adata.var)):
-        means = matched_control_mean(form, ["A", "C", "B"])
+        means = matched_control_mean(form, [*map(Condition, "ACB")])
         assert means.dtype == np.float64
         np.testing.assert_allclose(means, expected, rtol=1e-12)
 
 
 def test_matched_control_mean_of_a_perturbation_does_not_depend_on_the_others_by_one_bit():
-    together = matched_control_mean(cells(), ["A", "B", "C"])
-    alone = [matched_control_mean(cells(), [name])[0] for name in "ABC"]
+    together = matched_control_mean(cells(), [*map(Condition, "ABC")])
+    alone = [matched_control_mean(cells(), [Condition(name)])[0] for name in "ABC"]
     assert (together == np.stack(alone)).all()
 
 
@@ -164,13 +166,13 @@ def test_a_cell_type_without_controls_is_refused():
     with pytest.raises(InputError, match=message):
         drawn(obs)
     with pytest.raises(InputError, match=message):
-        matched_control_mean(cells(obs), ["A", "B"])
+        matched_control_mean(cells(obs), [*map(Condition, "AB")])
     assert len(drawn(obs, SPLIT[:1])) == 40  # what is not asked for is not refused
 
 
 def test_a_perturbation_without_cells_is_refused():
     with pytest.raises(InputError, match="no cell of 'Z'"):
-        matched_control_mean(cells(), ["Z"])
+        matched_control_mean(cells(), [Condition("Z")])
 
 
 def test_a_split_without_test_perturbations_is_refused():

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
+from scgpt_bench.data.conditions import Condition
 from scgpt_bench.data.means import first_half
 from scgpt_bench.evaluation.differential_expression import de_ranks
 from scgpt_bench.evaluation.pseudobulk import truth
@@ -66,7 +67,7 @@ def test_a_marker_of_cell_types_is_no_effect_where_types_are_mixed_unlike_the_co
 def test_ranks_of_the_second_half_are_those_of_its_cells_alone():
     cells, split = experiment()
     measured = truth(cells, split)
-    second = cells[~first_half(cells.obs, ["P", "Q"])].copy()
+    second = cells[~first_half(cells.obs, [Condition("P"), Condition("Q")])].copy()
     ranks = de_ranks(cells, measured, halved=True)
     assert (ranks == de_ranks(second, truth(second, split))).all()
     assert (ranks != de_ranks(cells, measured)).any()

@@ -15,9 +15,9 @@ from scipy import sparse
 from registered import CONTROLS, SIMPLE
 from scgpt_bench.data import controls, splits
 from scgpt_bench.data.catalogue import Dataset
+from scgpt_bench.data.conditions import controls_of, listed
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.means import cells_of
-from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation import cell_metrics, differential_expression, metrics, pseudobulk, scores
 from scgpt_bench.evaluation.data_card import COLUMNS, data_card, leakage_notes, reliability_of, split_notes
@@ -165,7 +165,7 @@ def test_counts_of_cells_that_are_all_alike_have_no_interval():
 
 def test_neighbours_by_one_control_are_nobody():
     cells = harmonize(drop(n_control=1), ROW, minimum_cells=1)
-    split = dealt(cells.obs["perturbation"])
+    split = dealt(cells)
     X, method = baselines.predict(cells, split, sampled(cells, split), baselines.knn)
     expected, _ = baselines.predict(cells, split, sampled(cells, split), baselines.train_mean)
     np.testing.assert_allclose(X, expected, atol=1e-6)
@@ -194,9 +194,8 @@ def run(adata, row, folder):
     cells = stages.run("harmonize", lambda: harmonize(adata, replace(ROW, **row), minimum_cells=1))
     card = stages.run("card", lambda cells: data_card(cells, **OF_CARD), cells)
     stages.run("responses", partial(draw_responses, folder=folder), cells)
-    labels = None if cells is None else cells.obs["perturbation"]
-    stages.run("gears", lambda labels: splits.gears_simulation(labels, **OF_SPLITS), labels)
-    split = stages.run("split", dealt, labels)
+    stages.run("gears", lambda cells: splits.gears_simulation(cells.obs, **OF_SPLITS), cells)
+    split = stages.run("split", dealt, cells)
     drawn = stages.run("controls", sampled, cells, split)
     truth = stages.run("truth", measured, cells, split)
     kinds = [*SIMPLE, "shuffled", "technical-duplicate"]
@@ -212,8 +211,8 @@ def run(adata, row, folder):
     return stages.refused, card, tables
 
 
-def dealt(labels):
-    return splits.fold(labels, fold=0, folds=2, validation_share=0.15, **OF_SPLITS)
+def dealt(cells):
+    return splits.fold(cells.obs, fold=0, folds=2, validation_share=0.15, **OF_SPLITS)
 
 
 def sampled(cells, split):
@@ -223,7 +222,7 @@ def sampled(cells, split):
 
 def measured(cells, split):
     truth = pseudobulk.truth(cells, split)
-    cells = cells_of(cells, [CONTROL, *truth.obs_names])
+    cells = cells_of(cells, [*controls_of(cells.obs), *listed(truth.obs)])
     truth.layers["de_rank"] = differential_expression.de_ranks(cells, truth)
     truth.layers["de_rank_half_b"] = differential_expression.de_ranks(cells, truth, halved=True)
     cell_metrics.add_cell_space(truth, cells)

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 import torch
 
 from scgpt_bench.configuration import read_schema
+from scgpt_bench.data.conditions import Condition, rows_of
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import write_h5ad
@@ -284,8 +285,7 @@ def test_validation_weighs_cell_types_as_the_perturbation_has_them_however_few_c
 
 
 def matched_controls(obs, number):
-    perturbation, cell_type = (obs[column].to_numpy() for column in ("perturbation", "cell_type"))
-    return validation._matched_controls(perturbation, cell_type, "GENE5", number, seed=0)
+    return validation._matched_controls(rows_of(obs), obs["cell_type"].to_numpy(), Condition("GENE5"), number, seed=0)
 
 
 def test_validation_draws_controls_in_the_proportions_of_the_cell_types(cells):

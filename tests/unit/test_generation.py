@@ -101,12 +101,12 @@ def test_genes_outside_the_vocabulary_are_neither_prompted_nor_generated(prompte
     other = bins.copy()
     other[:, [3, 50]] = 17
     np.testing.assert_array_equal(padded.generate(other, known_of(20) & (token_ids != PAD)), generated)
-    change, _ = generation.effects(padded, bins, edges, [10], generation.Options(), 0, "GENE10", activated=False)
+    change, _ = generation.effects(padded, bins, edges, [10], generation.Options(), 0, ("GENE10",), activated=False)
     assert not change[:, [3, 50]].any()
 
 
 def effects(prompter, cells, targets=(10,), seed=0, name="GENE10", activated=False, **options):
-    return generation.effects(prompter, *cells, targets, generation.Options(**options), seed, name, activated)[0]
+    return generation.effects(prompter, *cells, targets, generation.Options(**options), seed, (name,), activated)[0]
 
 
 @pytest.mark.parametrize("options", [{}, {"rounds": 3}, {"rounds": 3, "confidence": "random"}], ids=str)
@@ -131,7 +131,7 @@ def test_a_question_is_none_where_all_targets_are_already_as_prompted(prompter, 
     bins[:, 10], bins[:, 20] = 0, 7
 
     def asked(targets, activated=False):
-        return generation.effects(prompter, bins, edges, targets, generation.Options(draws=2), 0, "G", activated)[1]
+        return generation.effects(prompter, bins, edges, targets, generation.Options(draws=2), 0, ("G",), activated)[1]
 
     assert [asked([10]), asked([20]), asked([10, 20])] == [False, True, True]
     assert [asked([20], activated=True), asked([30], activated=True)] == [False, True]

@@ -15,7 +15,8 @@ import pytest
 from scipy import sparse
 
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.controls import control_cells, draw_controls
+from scgpt_bench.data.conditions import conditions_of
+from scgpt_bench.data.controls import control_cells, control_means_of, draw_controls
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.data.planted import generate
@@ -24,7 +25,7 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.official.sides import count_sides
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.files import read_h5ad, write_h5ad, write_table
-from scgpt_bench.methods.baselines import conditions_to_predict, training_data
+from scgpt_bench.methods.baselines import training_data
 from scgpt_bench.methods.imported import import_predictions, write_without_test_cells
 from scgpt_bench.predictions import read_predictions, write_predictions
 
@@ -36,13 +37,12 @@ SIZE = {"modules": 4, "targets_per_module": 3, "cells_per_perturbation": 20, "co
 
 @pytest.fixture(scope="module")
 def experiment():
-    """Cells, split, drawn controls, test conditions and truth of a planted experiment with pairs."""
+    """Cells, split, drawn controls and truth of a planted experiment with pairs."""
     drop = generate({**SIZE, "combinations": 3, "unmeasured_targets": 0, "truth_draws": 2}).cells
     cells = harmonize(drop, DATASET, minimum_cells=5)
-    labels = cells.obs["perturbation"]
-    split = fold(labels, dataset="planted", fold=0, folds=3, seed=1, validation_share=0.2, minimum_cells=5)
+    split = fold(cells.obs, dataset="planted", fold=0, folds=3, seed=1, validation_share=0.2, minimum_cells=5)
     draw = draw_controls(cells.obs, split, per_perturbation=10, seed=1, dataset="planted", split_name="fold0")
-    return cells, split, control_cells(cells, draw), conditions_to_predict(cells, split), truth(cells, split)
+    return cells, split, control_cells(cells, draw), truth(cells, split)
 
 
 def answer_as_file(experiment, path, perturbations=None, genes=None, transform=lambda X: X):
@@ -57,8 +57,8 @@ def answer_as_file(experiment, path, perturbations=None, genes=None, transform=l
 
 def imported_means(experiment, path, dataset=DATASET, **missing):
     """The pseudo-bulk of what is imported, through the file that every method writes, and what is said about it."""
-    cells, split, controls, test, _ = experiment
-    X, obs, method = import_predictions(path, dataset, controls, test, **missing)
+    cells, split, controls, _ = experiment
+    X, obs, method = import_predictions(path, dataset, controls, **missing)
     written = path.with_name("predictions.h5ad")
     write_predictions(written, X, obs, cells.var_names, method)
     return pseudobulk(read_predictions(written, cells.var_names, split)), method
@@ -77,12 +77,12 @@ def test_pseudobulks_in_any_order_of_genes_and_perturbations_are_imported_exactl
 
 
 def test_predicted_cells_stay_as_they_are_however_many(experiment, tmp_path):
-    cells, _, controls, test, answer = experiment
+    cells, _, controls, answer = experiment
     tested = cells[cells.obs["perturbation"].isin(answer.obs_names).to_numpy()]
     own = anndata.AnnData(tested.X, obs=tested.obs[["perturbation"]], var=tested.var[[]])
     own.write_h5ad(tmp_path / "cells.h5ad")
-    X, obs, method = import_predictions(tmp_path / "cells.h5ad", DATASET, controls, test)
-    first = test.perturbations[0]
+    X, obs, method = import_predictions(tmp_path / "cells.h5ad", DATASET, controls)
+    first = conditions_of(controls.obs)[0].perturbation
     np.testing.assert_array_equal(
         X[(obs["perturbation"] == first).to_numpy()],
         tested[(tested.obs["perturbation"] == first).to_numpy()].X.toarray(),
@@ -96,7 +96,7 @@ def test_predicted_cells_stay_as_they_are_however_many(experiment, tmp_path):
 
 def test_cells_of_drawn_controls_count_by_their_types_and_others_once(experiment, tmp_path):
     """The control cells of a draw with one cell of a type that half of the measured cells are of, each given twice."""
-    _, _, controls, test, _ = experiment
+    _, _, controls, _ = experiment
     controls, n = controls.copy(), 10
     controls.obs["cell_type"] = np.resize(["rare", *["common"] * (n - 1)], len(controls))
     controls.obs["weight"] = np.resize([n / 2, *[n / 2 / (n - 1)] * (n - 1)], len(controls))
@@ -104,20 +104,20 @@ def test_cells_of_drawn_controls_count_by_their_types_and_others_once(experiment
     file = anndata.AnnData(controls.X, obs=obs.set_axis([f"row{i}" for i in range(len(obs))]), var=controls.var[[]])
     file = anndata.concat([file, file], index_unique="-")
     file.write_h5ad(tmp_path / "cells.h5ad")
-    _, imported, _ = import_predictions(tmp_path / "cells.h5ad", DATASET, controls, test)
+    _, imported, _ = import_predictions(tmp_path / "cells.h5ad", DATASET, controls)
     weights = imported.set_index("control_cell").groupby("perturbation")["weight"]
     for name, own in controls.obs.groupby("perturbation", observed=True):
         np.testing.assert_allclose(weights.get_group(name)[own["control_cell"]], np.repeat(own["weight"], 2))
     file.obs["control_cell"] = [*file.obs["control_cell"][:-1], "another cell"]
     file.write_h5ad(tmp_path / "cells.h5ad")
-    _, imported, _ = import_predictions(tmp_path / "cells.h5ad", DATASET, controls, test)
+    _, imported, _ = import_predictions(tmp_path / "cells.h5ad", DATASET, controls)
     is_one = (imported["weight"] == 1).groupby(imported["perturbation"]).all()
     assert is_one[is_one].index.tolist() == [file.obs["perturbation"].iloc[-1]]
 
 
 def test_counts_are_made_of_cells_that_name_no_control_cell(experiment, tmp_path):
     """Of one mean cell, 25 times, beside 10 drawn control cells, so that some share a control cell and its depth."""
-    cells, split, controls, _, answer = experiment
+    cells, split, controls, answer = experiment
     path = answer_as_file(experiment, tmp_path / "file.h5ad", list(np.repeat(answer.obs_names, 25)))
     imported_means(experiment, path)
     predictions = read_predictions(path.with_name("predictions.h5ad"), cells.var_names, split)
@@ -129,7 +129,7 @@ def test_counts_are_made_of_cells_that_name_no_control_cell(experiment, tmp_path
 
 
 def test_other_names_controls_and_perturbations_that_are_not_tested(experiment, tmp_path):
-    _, split, _, _, answer = experiment
+    _, split, _, answer = experiment
     pair = next(name for name in answer.obs_names if "+" in name)
     trained = split.loc[split["role"] == "train", "perturbation"].iloc[0]
     names = [*(name for name in answer.obs_names if name != pair), "_".join(pair.split("+")[::-1]), "non-targeting"]
@@ -147,20 +147,20 @@ def test_other_names_controls_and_perturbations_that_are_not_tested(experiment, 
 
 
 def test_a_missing_perturbation_is_refused_or_taken_as_no_change(experiment, tmp_path):
-    *_, test, answer = experiment
+    *_, controls, answer = experiment
     absent, *given = answer.obs_names
     path = answer_as_file(experiment, tmp_path / "file.h5ad", given)
-    with pytest.raises(InputError, match=f"1 of {answer.n_obs} test perturbations, such as {re.escape(repr(absent))}"):
+    with pytest.raises(InputError, match=f"1 of {answer.n_obs} test conditions, such as {re.escape(repr(absent))}"):
         imported_means(experiment, path)
     means, method = imported_means(experiment, path, missing_perturbations="control-mean")
-    np.testing.assert_allclose(means[absent].X[0], test.control_means[0], atol=1e-6)
+    np.testing.assert_allclose(means[absent].X[0], next(iter(control_means_of(controls).values())), atol=1e-6)
     np.testing.assert_allclose(means[given].X, answer[given].X, atol=1e-6)
     assert method["notes"] == {absent: "not predicted: taken as no change"}
 
 
 @pytest.mark.parametrize("rows", ["pseudo-bulk", "cells"])
 def test_a_missing_gene_is_refused_or_taken_as_unchanged(experiment, tmp_path, rows):
-    *_, test, answer = experiment
+    *_, controls, answer = experiment
     absent, *given = answer.var_names
     path = answer_as_file(experiment, tmp_path / "file.h5ad", genes=given)
     if rows == "cells":
@@ -171,7 +171,7 @@ def test_a_missing_gene_is_refused_or_taken_as_unchanged(experiment, tmp_path, r
     with pytest.raises(InputError, match=f"1 of {answer.n_vars} genes missing, such as '{absent}'"):
         imported_means(experiment, path)
     means, method = imported_means(experiment, path, missing_genes="control-mean")
-    np.testing.assert_allclose(means.X[:, 0], test.control_means[:, 0], atol=1e-6)
+    np.testing.assert_allclose(means.X[:, 0], [mean[0] for mean in control_means_of(controls).values()], atol=1e-6)
     np.testing.assert_allclose(means.X[:, 1:], answer.X[:, 1:], atol=1e-6)
     assert method["genes_taken_as_unchanged"] == [absent]
 
@@ -286,7 +286,7 @@ def test_a_script_learns_from_everything_but_test_cells(experiment, tmp_path):
 
 
 def test_the_worked_example_predicts_a_share_of_the_mean_shift(experiment, tmp_path):
-    cells, split, controls, test, _ = experiment
+    cells, split, controls, _ = experiment
     write_without_test_cells(cells, split, tmp_path / "training.h5ad")
     write_table(split, tmp_path / "split.tsv")
     controls.write_h5ad(tmp_path / "controls.h5ad")
@@ -296,4 +296,4 @@ def test_the_worked_example_predicts_a_share_of_the_mean_shift(experiment, tmp_p
     subprocess.run([sys.executable, EXAMPLES / "shrunken_mean.py", *words], check=True)
     means, _ = imported_means(experiment, tmp_path / "output.h5ad")
     shift = training_data(cells, split).shifts.mean(axis=0)
-    np.testing.assert_allclose(means.X, test.control_means + 0.5 * shift, atol=1e-6)
+    np.testing.assert_allclose(means.X, [*control_means_of(controls).values()] + 0.5 * shift, atol=1e-6)

@@ -9,6 +9,7 @@ from scipy import sparse
 from scgpt_bench import predictions
 from scgpt_bench.data import controls, splits
 from scgpt_bench.data.catalogue import Dataset
+from scgpt_bench.data.conditions import Condition, controls_of, listed
 from scgpt_bench.data.harmonize import write_harmonized
 from scgpt_bench.data.means import cells_of
 from scgpt_bench.data.on_disk import open_h5ad
@@ -39,12 +40,14 @@ def files(tmp_path_factory):
     cells = open_h5ad(folder / "cells.h5ad")
     roles = pd.DataFrame({"perturbation": [*NAMES, *GENES], "role": ["test"] * N + ["train"] * 9 + ["validation"] * 3})
     write_table(roles, folder / "fixed.tsv")
-    split = splits.read_split_file(folder / "fixed.tsv", cells.obs["perturbation"].unique())
+    split = splits.read_split_file(folder / "fixed.tsv", cells.obs)
     write_table(split, folder / "split.tsv")
     # Drawn in turn: drawing as the workflow does takes a minute for so many, and their names are what matters here.
     pool = cells.obs_names[cells.obs["perturbation"] == "control"]
     columns = {"perturbation": np.repeat(sorted(NAMES), 2), "control_cell": np.resize(pool, 2 * N)}
-    draw = pd.DataFrame({**columns, "batch": "all", "cell_type": "all", "weight": 1.0})
+    draw = pd.DataFrame(
+        {**columns, "batch": "all", "cell_type": "all", "context": "all", "direction": "down", "weight": 1.0}
+    )
     write_h5ad(controls.control_cells(cells, draw), folder / "controls.h5ad")
     return folder, split
 
@@ -55,7 +58,7 @@ def measured(files):
     folder, split = files
     cells = open_h5ad(folder / "cells.h5ad")
     truth = pseudobulk.truth(cells, split)
-    of_truth = cells_of(cells, ["control", *truth.obs_names])
+    of_truth = cells_of(cells, [*controls_of(cells.obs), *listed(truth.obs)])
     for layer in ("de_rank", "de_rank_half_b"):  # ranking takes a minute, and gives an array of this form
         truth.layers[layer] = np.tile(np.arange(12, dtype=np.int32), (N, 1))
     cell_metrics.add_cell_space(truth, of_truth)
@@ -68,9 +71,9 @@ def test_controls_keep_the_mean_that_each_is_compared_with(files):
     drawn = read_h5ad(folder / "controls.h5ad")
     assert drawn.n_obs == 2 * N
     means = controls.control_means_of(drawn)
-    assert list(means.index) == sorted(NAMES)
-    expected = controls.matched_control_mean(open_h5ad(folder / "cells.h5ad"), means.index)
-    np.testing.assert_array_equal(means.to_numpy(), expected)
+    assert [condition.perturbation for condition in means] == sorted(NAMES)
+    expected = controls.matched_control_mean(open_h5ad(folder / "cells.h5ad"), [*means])
+    np.testing.assert_array_equal([*means.values()], expected)
 
 
 def scored(folder, split, truth, predicted, method):
@@ -94,19 +97,19 @@ def test_truth_predictions_and_their_means_are_written_and_scored(files, measure
 
 
 def test_benchmark_controls_and_predictions_of_others(files, measured):
-    folder, split = files
+    folder, _ = files
     drawn, cells = read_h5ad(folder / "controls.h5ad"), open_h5ad(folder / "cells.h5ad")
     known = benchmark_controls.Known(cells, drawn, measured)
     for control in (benchmark_controls.shuffled, benchmark_controls.technical_duplicate):
         predicted, method = control(known, 0)
         predictions.write_predictions(folder / "known.h5ad", predicted, drawn.obs, drawn.var_names, method)
-    test = baselines.conditions_to_predict(cells, split)
     obs = pd.DataFrame({"perturbation": NAMES}, index=NAMES)
-    unchanged = controls.control_means_of(drawn).loc[NAMES].to_numpy(dtype=np.float32)
+    means = controls.control_means_of(drawn)
+    unchanged = np.stack([means[Condition(name)] for name in NAMES]).astype(np.float32)
     anndata.AnnData(unchanged, obs=obs, var=pd.DataFrame(index=GENES)).write_h5ad(folder / "others.h5ad")
     labels = Dataset(**{**ROW.row, "perturbation_column": "perturbation", "control_label": "control"})
     missing = {"missing_perturbations": "refuse", "missing_genes": "refuse"}
-    X, obs, method = imported.import_predictions(folder / "others.h5ad", labels, drawn, test, **missing)
+    X, obs, method = imported.import_predictions(folder / "others.h5ad", labels, drawn, **missing)
     predictions.write_predictions(folder / "imported.h5ad", X, obs, drawn.var_names, method)
     assert set(read_h5ad(folder / "imported.h5ad").obs["perturbation"]) == set(NAMES)
 
@@ -118,6 +121,6 @@ def test_scgpt_names_every_perturbation_that_it_cannot_ask_about(files, measured
     drawn = read_h5ad(folder / "controls.h5ad")
     alignment = vocabulary.align(drawn.var_names, vocabulary.read_vocabulary(folder / "tiny" / "vocab.json"))
     options = generation.Options(draws=2)
-    predicted, method = prediction.prompted(drawn, alignment, folder / "tiny", options, seed=0, activated=False)
+    predicted, method = prediction.prompted(drawn, alignment, folder / "tiny", options, seed=0)
     scored(folder, split, measured, predicted, method)
     assert len(method["predicted_as_no_change"]) == N

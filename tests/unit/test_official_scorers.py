@@ -11,6 +11,7 @@ from cell_eval import MetricsEvaluator
 from scipy import sparse
 
 from registered import CONTROLS
+from scgpt_bench.data.conditions import listed
 from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import open_h5ad
@@ -244,7 +245,7 @@ def test_genes_are_differentially_expressed_by_their_counts(
 ):
     """Control cells moved to the mean of all of them have no zeros where that is upwards, and are not changed."""
     means = np.asarray(measured.layers["control"])
-    nothing = prediction(shifted_controls(controls, list(measured.obs_names), means, np.zeros_like(means)), controls)
+    nothing = prediction(shifted_controls(controls, listed(measured.obs), means, np.zeros_like(means)), controls)
     given = predicted.get(kind, nothing)
     sides, of_counts = (function(cells, given, split) for function in (log_sides, log_sides_of_counts))
     moved, counted = (cell_eval.evaluate(sides, cell_eval_reference, 1, other)[0] for other in (None, of_counts))

@@ -46,7 +46,7 @@ def experiment(tmp_path_factory):
     dataset = read_datasets(ROOT / "config" / "datasets.tsv")["planted"]
     cells = harmonize(planted.generate(SMALL).cells, dataset, minimum_cells=5)
     dealing = {"dataset": "small", "fold": 0, "folds": 3, "seed": 1, "validation_share": 0.2, "minimum_cells": 5}
-    split = splits.fold(cells.obs["perturbation"], **dealing)
+    split = splits.fold(cells.obs, **dealing)
     draw = controls.draw_controls(cells.obs, split, per_perturbation=5, seed=1, dataset="small", split_name="fold0")
     symbols = {gene: number for number, gene in enumerate(_symbols(cells))}
     checkpoint.initialize(folder, SIZES, symbols, seed=1)
@@ -99,7 +99,7 @@ def test_mean_cells_are_the_means_of_the_cells(experiment):
     assert (rows["weight"] == 1).all()
     for of_cells, of_means in (
         (prediction.zero_shot(drawn, alignment, folder, 0), prediction.zero_shot(drawn, alignment, folder, 0, MEANS)),
-        [prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False, how) for how in (CELLS, MEANS)],
+        [prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, how) for how in (CELLS, MEANS)],
     ):
         expected = means_of(of_cells[0], drawn, rows["perturbation"])
         np.testing.assert_allclose(of_means[0], expected, atol=1e-6)
@@ -125,9 +125,9 @@ def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):
     folder = tmp_path / "louder"
     symbols = vocabulary.read_vocabulary(experiment[4] / "vocab.json")
     checkpoint.write(folder, tensors, checkpoint.read_arguments(experiment[4]), symbols)
-    predicted, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, seed=0, activated=False)
+    predicted, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, seed=0)
     names = sorted(drawn.obs["perturbation"].unique())
-    change = means_of(predicted, drawn, names) - controls.control_means_of(drawn).loc[names].to_numpy()
+    change = means_of(predicted, drawn, names) - np.stack([*controls.control_means_of(drawn).values()])
     padded = (alignment["status"] == "padded").to_numpy()
     np.testing.assert_allclose(change[:, padded], 0, atol=1e-5)  # nothing can be asked about a gene without a token
     assert np.abs(change).max() > 1e-4
@@ -144,7 +144,7 @@ def test_prompts_say_whether_pretraining_had_the_zeros_that_they_have(experiment
     folder = shutil.copytree(folder, tmp_path / "zeros")
     arguments = checkpoint.read_arguments(folder) | {"include_zero_genes": seen}
     (folder / "args.json").write_text(json.dumps(arguments))
-    _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False)
+    _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0)
     assert method["zeros_in_pretraining"] is bool(seen)
     assert ("value 0, which this checkpoint has not seen" in caplog.text) is not seen or seen is None
 
@@ -162,7 +162,8 @@ def test_a_prompt_of_activations_says_how_far_targets_are_raised_and_which_no_ce
     _, _, drawn, alignment, folder = experiment
     silent, expressed, *_ = sorted(set(drawn.obs["perturbation"]) & set(drawn.var_names))
     drawn = silenced(drawn, drawn.var_names.get_loc(silent))
-    _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, activated=True)
+    drawn.obs["direction"] = "up"
+    _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0)
     assert method["targets"].startswith("raised to quantile 0.95")
     assert silent in method["raised_without_expression"]
     assert expressed not in method["raised_without_expression"]
@@ -172,23 +173,26 @@ def test_a_knock_down_of_a_target_that_no_cell_expresses_is_listed(experiment):
     _, _, drawn, alignment, folder = experiment
     silent = min(set(drawn.obs["perturbation"]) & set(drawn.var_names))
     drawn = silenced(drawn, drawn.var_names.get_loc(silent))
-    _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, activated=False)
+    _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0)
     unmeasured = method["targets_not_measured"]  # random weights predict bins around 0 for them
     assert [name for name in method["targets_already_as_prompted"] if name not in unmeasured] == [silent]
 
 
-def test_the_job_of_a_prompted_method_hands_over_the_kind_of_perturbation(experiment, tmp_path):
+def test_the_job_of_a_prompted_method_takes_the_direction_of_each_condition(experiment, tmp_path):
     _, _, drawn, alignment, folder = experiment
-    write_h5ad(drawn.copy(), tmp_path / "controls.h5ad")
+    drawn = drawn.copy()
+    first = drawn.obs["perturbation"] == drawn.obs["perturbation"].iloc[0]
+    drawn.obs["direction"] = np.where(first, "up", "down")
+    write_h5ad(drawn, tmp_path / "controls.h5ad")
     write_table(alignment, tmp_path / "vocabulary.tsv")
     files = {"controls": "controls.h5ad", "checkpoint": [str(folder / "best_model.pt")], "vocabulary": "vocabulary.tsv"}
     options = {"kind": "scgpt-knockout", "checkpoint": "tiny", "target_quantile": 0.8, "draws": 2}
-    params = {"options": options, "activated": True, "batch_size": None, "keep_cells": True}
+    params = {"function": "prompted", "options": options, "batch_size": None, "keep_cells": True}
     job = Job("predict_scgpt.py", {**files, "model": []}, ["predictions.h5ad"], params, {"seed": "0"})
     done = job.run(tmp_path)
     assert done.status == 0, done.terminal + done.log
     method = predictions.method_of(anndata.read_h5ad(tmp_path / "predictions.h5ad"))
-    assert method["targets"].startswith("raised to quantile 0.8")
+    assert method["targets"].startswith("silenced; raised to quantile 0.8")
 
 
 @pytest.mark.parametrize(("gpu", "at_hand", "used"), [(0, True, "cpu"), (1, False, "cpu"), (2, True, "cuda")])
@@ -204,7 +208,7 @@ def test_every_method_runs_where_its_job_may_and_states_its_own_number_type(expe
     monkeypatch.setattr(devices, "device_of", lambda gpu: asked.append(gpu) or torch.device("cpu"))
     monkeypatch.setattr(devices, "number_type", lambda device: torch.bfloat16)  # as on a GPU
     _, of_call = prediction.zero_shot(drawn, alignment, folder, 0, prediction.Options(gpu=2))
-    _, of_prompts = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False, prediction.Options(gpu=2))
+    _, of_prompts = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, prediction.Options(gpu=2))
     assert asked == [2, 2]
     assert of_call["attention"].endswith("bfloat16)")
     assert of_prompts["attention"].endswith("float32)")
@@ -243,8 +247,8 @@ def _predictions(experiment, folder, model_folder):
     cells, split, drawn, alignment, _ = experiment
     made = {
         "zero-shot": prediction.zero_shot(drawn, alignment, folder, seed=0),
-        "knockout": prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, False),
-        "generate": prediction.prompted(drawn, alignment, folder, replace(TWO_DRAWS, rounds=2), 0, False),
+        "knockout": prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0),
+        "generate": prediction.prompted(drawn, alignment, folder, replace(TWO_DRAWS, rounds=2), 0),
     }
     for name, pretrained in (("finetuned", checkpoint.PRETRAINED_PREFIXES), ("scratch", ())):
         options = recipe.Options(epochs=1, batch_size=32, pretrained=pretrained)

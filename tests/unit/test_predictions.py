@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scgpt_bench.data.conditions import Condition
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.errors import InputError
 from scgpt_bench.predictions import anchored_cells, method_of, read_predictions, shifted_controls, write_predictions
@@ -16,7 +17,8 @@ METHOD = {"kind": "control-mean", "seed": 0, "checkpoint": None, "notes": ["one"
 
 
 def predicted_cells(perturbations=("A", "A", "C")):
-    obs = pd.DataFrame({"perturbation": perturbations, "control_cell": ["c1", "c2", "c1"], "weight": [0.5, 1.5, 1]})
+    obs = pd.DataFrame({"perturbation": perturbations, "context": "all"})
+    obs = obs.assign(control_cell=["c1", "c2", "c1"], weight=[0.5, 1.5, 1])
     return np.arange(9, dtype=np.float32).reshape(3, 3), obs
 
 
@@ -46,7 +48,9 @@ def test_anchored_cells_keep_the_spread_of_the_controls():
 def test_shifted_controls_follow_the_rows_of_the_drawn_controls():
     obs = pd.DataFrame({"perturbation": ["C", "A", "C", "A"], "weight": 1.0}, index=list("wxyz"))
     controls = anndata.AnnData(sparse.csr_matrix(np.zeros((4, 3), dtype=np.float32)), obs=obs)
-    cells = shifted_controls(controls, ["A", "C"], np.zeros((2, 3)), np.array([[1.0, 1, 1], [2.0, 2, 2]]))
+    cells = shifted_controls(
+        controls, [Condition("A"), Condition("C")], np.zeros((2, 3)), np.array([[1.0, 1, 1], [2.0, 2, 2]])
+    )
     assert cells[:, 0].tolist() == [2, 1, 2, 1]
 
 
@@ -54,7 +58,7 @@ def test_shifted_controls_refuse_a_perturbation_without_shift():
     obs = pd.DataFrame({"perturbation": ["D"], "weight": 1.0}, index=["w"])
     controls = anndata.AnnData(np.zeros((1, 3), dtype=np.float32), obs=obs)
     with pytest.raises(InputError, match="'A'"):
-        shifted_controls(controls, ["A", "D"], np.zeros((2, 3)), np.zeros((2, 3)))
+        shifted_controls(controls, [Condition("A"), Condition("D")], np.zeros((2, 3)), np.zeros((2, 3)))
 
 
 def test_predictions_and_their_method_round_trip(tmp_path):
@@ -81,7 +85,7 @@ def test_other_genes_are_refused(tmp_path, genes, message):
 
 @pytest.mark.parametrize(
     ("perturbations", "message"),
-    [(["A", "A", "A"], "no cell of 'C'"), (["A", "C", "B"], "'B'; expected test perturbations only")],
+    [(["A", "A", "A"], "no cell of 'C'"), (["A", "C", "B"], "'B'; expected test conditions only")],
 )
 def test_missing_and_extra_perturbations_are_refused(tmp_path, perturbations, message):
     X, obs = predicted_cells(perturbations)

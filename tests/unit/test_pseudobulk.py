@@ -73,7 +73,9 @@ def test_truth_refuses_a_test_perturbation_without_cells():
 
 
 def test_pseudobulk_averages_predicted_cells_and_keeps_what_made_them(tmp_path):
-    obs = pd.DataFrame({"perturbation": ["B", "A", "B"], "control_cell": ["x", "x", "y"], "weight": [0.5, 1, 1.5]})
+    obs = pd.DataFrame(
+        {"perturbation": ["B", "A", "B"], "context": "all", "control_cell": ["x", "x", "y"], "weight": [0.5, 1, 1.5]}
+    )
     X = np.array([[1, 1], [5, 6], [3, 1]], dtype=np.float32)
     write_predictions(tmp_path / "predictions.h5ad", X, obs, ["G1", "G2"], {"kind": "some", "seed": None})
     predictions = read_predictions(tmp_path / "predictions.h5ad", ["G1", "G2"], SPLIT)
@@ -89,7 +91,7 @@ def test_a_prediction_that_is_right_for_every_control_cell_is_right_however_few_
     labels = np.repeat(["control", "control", "B", "B", "A", "C"], [40, 3, 10, 10, 10, 10])
     types = np.repeat(["T", "R", "T", "R", "T", "T"], [40, 3, 10, 10, 10, 10])
     X = np.array([[2, 0] if name == "T" else [0, 6] for name in types]) + np.where(labels == "B", 1, 0)[:, None]
-    obs = pd.DataFrame({"perturbation": labels, "batch": "b", "cell_type": types})
+    obs = pd.DataFrame({"perturbation": labels, "batch": "b", "cell_type": types, "context": "all", "direction": "up"})
     obs.index = [f"cell{i}" for i in range(len(obs))]
     measured = anndata.AnnData(sparse.csr_matrix(X.astype(np.float32)), obs=obs, var=pd.DataFrame(index=["G1", "G2"]))
     draw = draw_controls(obs, SPLIT, per_perturbation=20, seed=1, dataset="small", split_name="fold0")

@@ -15,8 +15,10 @@ OPTIONS = {"dataset": "planted", "folds": 5, "seed": 1, "validation_share": 0.15
 GENES = [f"GENE{number}" for number in range(62)]
 
 
-def cells(names, n_cells=30):
-    return ["control"] * 500 + [name for name in names for _ in range(n_cells)]
+def cells(names, n_cells=30, more=()):
+    """The perturbation of each cell, with some more."""
+    names = ["control"] * 500 + [name for name in names for _ in range(n_cells)]
+    return pd.DataFrame({"perturbation": [*names, *more]})
 
 
 def roles(table):
@@ -41,7 +43,7 @@ def test_roles_cover_every_perturbation_once_and_never_the_control():
     table = fold(cells(GENES), fold=2, **OPTIONS)
     assert table["perturbation"].tolist() == sorted(GENES)
     assert len(with_role(table, "validation")) == round(0.15 * (62 - len(with_role(table, "test"))))
-    assert table.columns.tolist() == ["perturbation", "role", "n_genes", "n_genes_seen"]
+    assert table.columns.tolist() == ["perturbation", "context", "role", "n_genes", "n_genes_seen", "seen"]
 
 
 def test_the_order_of_the_cells_changes_nothing():
@@ -62,9 +64,9 @@ def test_a_new_perturbation_moves_fewer_others_than_there_are_folds(seed):
 
 
 def test_a_perturbation_with_few_cells_is_always_trained_on():
-    few = cells(GENES) + ["RARE"] * 29
+    few = cells(GENES, more=["RARE"] * 29)
     assert all(roles(fold(few, fold=k, **OPTIONS))["RARE"] == "train" for k in range(5))
-    enough = [*few, "RARE"]
+    enough = cells(GENES, more=["RARE"] * 30)
     assert sum(roles(fold(enough, fold=k, **OPTIONS))["RARE"] == "test" for k in range(5)) == 1
 
 
@@ -88,11 +90,11 @@ def test_fewer_perturbations_than_folds_are_refused():
 
 def test_too_few_cells_are_refused_with_the_largest_number_found():
     with pytest.raises(InputError, match=r"0 of 62 perturbations with at least 30 cells \(the most has GENE7: 29\)"):
-        fold([*cells(GENES, n_cells=28), "GENE7"], fold=0, **OPTIONS)
+        fold(cells(GENES, n_cells=28, more=["GENE7"]), fold=0, **OPTIONS)
 
 
 def test_a_split_without_a_validation_perturbation_is_refused():
-    few = cells(GENES[:2]) + ["RARE"] * 3
+    few = cells(GENES[:2], more=["RARE"] * 3)
     assert set(roles(fold(few, fold=0, **{**OPTIONS, "folds": 2}))) == {"train", "validation", "test"}
     with pytest.raises(InputError, match="outside fold 0; expected at least 1 to validate, and another one"):
         fold(cells(GENES[:2]), fold=0, **{**OPTIONS, "folds": 2})
@@ -142,7 +144,7 @@ def test_simulation_depends_on_names_and_seed_only():
 def test_simulation_leaves_out_what_it_could_only_judge_by_few_cells():
     table = simulated(GENES)
     name = sorted(with_role(table, "test"))[0]
-    rarer = [*cells([other for other in GENES if other != name], 2), name]
+    rarer = cells([other for other in GENES if other != name], 2, more=[name])
     fewer = gears_simulation(rarer, **SIMULATION)
     pd.testing.assert_frame_equal(fewer, table[table["perturbation"] != name].reset_index(drop=True))
 
@@ -152,7 +154,7 @@ def test_simulation_of_too_few_perturbations_is_refused():
         simulated(["A"])
 
 
-MEASURED = ["control", "A", "B", "C", "A+B", "B+C"]
+MEASURED = pd.DataFrame({"perturbation": ["control", "A", "B", "C", "A+B", "B+C"]})
 GEARS_SPLIT = {"train": ["ctrl", "A+ctrl", "ctrl+B"], "val": ["C+ctrl"], "test": ["B+A", "B+C"]}
 EXPECTED = {"A": "train", "A+B": "test", "B": "train", "B+C": "test", "C": "validation"}
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scgpt_bench.data.conditions import Condition, table_of
 from scgpt_bench.evaluation.metrics import score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk
 from scgpt_bench.evaluation.stress import UNTOUCHED, stress_panel, transformed
@@ -25,7 +26,7 @@ def truth_of(n=6):
     truth = control + random.normal(0, 0.2, (n, GENES))
     truth[np.arange(n), np.arange(n)] = 0.2  # the targets go down
     var = pd.DataFrame(index=[f"G{i}" for i in range(GENES)])
-    return anndata.AnnData(truth, obs=pd.DataFrame(index=names), var=var, layers=layers)
+    return anndata.AnnData(truth, obs=table_of([*map(Condition, names)]), var=var, layers=layers)
 
 
 def predicted_cells(truth, delta, cells=4):

@@ -11,6 +11,8 @@ import yaml
 
 from scgpt_bench.data import planted, splits
 from scgpt_bench.data.catalogue import read_datasets
+from scgpt_bench.data.conditions import conditions_of
+from scgpt_bench.data.controls import matched_control_mean
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.evaluation.pseudobulk import truth
 from scgpt_bench.files import read_table
@@ -74,14 +76,20 @@ def test_nothing_beats_the_mean_where_nothing_can_be_known(tmp_path_factory):
         assert "better" not in set(found.drop("scgpt-knockout-untrained"))
 
 
+def to_predict(cells, split):
+    """What a method may know of the test perturbations of a split."""
+    tested = conditions_of(split, "test")
+    return baselines.ToPredict([c.perturbation for c in tested], matched_control_mean(cells, tested))
+
+
 def test_random_embeddings_predict_nothing():
     """One draw can come out anywhere between -0.1 and 0.2: the mean of many is what random embeddings are worth."""
     cells = harmonize(
         planted.generate({}).cells, read_datasets(ROOT / "config" / "datasets.tsv")["planted"], minimum_cells=10
     )
     dealing = {"dataset": "planted", "fold": 0, "folds": 3, "seed": 1, "validation_share": 0.15, "minimum_cells": 30}
-    split = splits.fold(cells.obs["perturbation"], **dealing)
-    training, test = baselines.training_data(cells, split), baselines.conditions_to_predict(cells, split)
+    split = splits.fold(cells.obs, **dealing)
+    training, test = baselines.training_data(cells, split), to_predict(cells, split)
     measured = truth(cells, split)
     deltas = measured.X - measured.layers["control"]
     targets = sorted({gene for name in cells.obs["perturbation"].unique() for gene in name.split("+")})

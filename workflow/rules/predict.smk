@@ -84,10 +84,6 @@ def model_of_method(wildcards):
     return [f"{folder}/model.pt", f"{folder}/report.json"]
 
 
-def targets_go_up(wildcards):
-    return perturbation_kind_of_dataset(wildcards) == "activation"
-
-
 rule predict_scgpt:
     input:
         controls="<results>/{dataset}/{split}/controls.h5ad",
@@ -120,7 +116,6 @@ rule predict_scgpt:
         device=DEVICE,
         function=function_of_method,
         options=method_options,
-        activated=targets_go_up,
         batch_size=config["inference"]["batch_size"],
         keep_cells=config["inference"]["keep_cells"],
     script:
@@ -228,8 +223,6 @@ def made_by(wildcards):
 rule import_predictions:
     input:
         file=file_to_import,
-        cells="<results>/{dataset}/cells.h5ad",
-        split="<results>/{dataset}/{split}/split.tsv",
         controls="<results>/{dataset}/{split}/controls.h5ad",
     output:
         "<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",

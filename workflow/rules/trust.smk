@@ -2,6 +2,10 @@
 # them rests on unreliable responses, and what a new drop changes.
 
 
+def targets_go_up(wildcards):
+    return perturbation_kind_of_dataset(wildcards) == "activation"
+
+
 rule stress_panel:
     input:
         predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",

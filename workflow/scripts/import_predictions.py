@@ -4,14 +4,11 @@ from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
     from scgpt_bench.data.catalogue import Dataset
-    from scgpt_bench.data.on_disk import open_h5ad
-    from scgpt_bench.files import read_h5ad, read_table
-    from scgpt_bench.methods.baselines import conditions_to_predict
+    from scgpt_bench.files import read_h5ad
     from scgpt_bench.methods.imported import import_predictions
     from scgpt_bench.predictions import write_predictions
 
     dataset = Dataset(**{**snakemake.params.dataset, **snakemake.params.labels})
     controls = read_h5ad(snakemake.input.controls)
-    test = conditions_to_predict(open_h5ad(snakemake.input.cells), read_table(snakemake.input.split))
-    X, obs, method = import_predictions(snakemake.input.file, dataset, controls, test, **snakemake.params.missing)
+    X, obs, method = import_predictions(snakemake.input.file, dataset, controls, **snakemake.params.missing)
     write_predictions(snakemake.output[0], X, obs, controls.var_names, {**method, **snakemake.params.made_by})

@@ -7,6 +7,7 @@ with logged(snakemake.log[0]):
 
     import torch
 
+    from scgpt_bench.data.conditions import codes_of
     from scgpt_bench.files import read_h5ad, read_table
     from scgpt_bench.predictions import mean_cell_obs, write_predictions
     from scgpt_bench.scgpt import generation, inference, prediction
@@ -21,13 +22,13 @@ with logged(snakemake.log[0]):
     )
     index, number = map(int, snakemake.wildcards.get("scatteritem", "1-of-1").split("-of-"))
     controls = read_h5ad(snakemake.input.controls)
-    chosen = inference.shard(controls.obs["perturbation"], index - 1, number)
-    controls = controls[controls.obs["perturbation"].isin(chosen)].copy()
+    chosen = inference.shard(controls.obs, index - 1, number)
+    controls = controls[codes_of(controls.obs, chosen) >= 0].copy()
     alignment = read_table(snakemake.input.vocabulary)
     checkpoint = Path(snakemake.input.checkpoint[0]).parent
     if snakemake.params.function == "prompted":
-        prompts, activated = generation.Options(**options), snakemake.params.activated
-        predicted, method = prediction.prompted(controls, alignment, checkpoint, prompts, seed, activated, how)
+        prompts = generation.Options(**options)
+        predicted, method = prediction.prompted(controls, alignment, checkpoint, prompts, seed, how)
     elif snakemake.input.model:
         folder = Path(snakemake.input.model[0]).parent
         predicted, method = prediction.finetuned(controls, alignment, checkpoint, folder, how)

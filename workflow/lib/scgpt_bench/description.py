@@ -13,7 +13,7 @@ import pandas as pd
 from scgpt_bench.data import splits
 from scgpt_bench.data.annotations import annotate
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.conditions import codes_of, rows_of
+from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, contexts_of, rows_of
 from scgpt_bench.data.findings import Findings
 from scgpt_bench.data.harmonize import batches_without_controls, check_groups, list_too_few
 from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of
@@ -190,29 +190,31 @@ def _coverage(symbols: pd.Index, targets: Collection[str], vocabulary: Mapping[s
 def _enough(obs: pd.DataFrame, dataset: Dataset, config: Mapping[str, Any]) -> dict[str, str]:
     """Whether the cells that will be used are enough for folds, for a verdict and to judge reliability."""
     options = config["splits"]
-    number = obs["perturbation"].value_counts()
-    cells = number.drop(CONTROL)
+    number = {condition: len(rows) for condition, rows in rows_of(obs).items()}
+    cells = pd.Series({c.label: n_cells for c, n_cells in number.items() if c.perturbation != CONTROL})
+    controls = sum(n_cells for condition, n_cells in number.items() if condition.perturbation == CONTROL)
     testable = int((cells >= options["minimum_cells"]).sum())
+    unit = "conditions" if dataset.context_column else "perturbations"
     lines = {}
-    tested: set[str] = set()
+    tested: set[Condition] = set()
     dealing = {key: options[key] for key in ("folds", "seed", "validation_share", "minimum_cells")}
     of_folds = []
     try:
         for fold in range(options["folds"]):
-            table = splits.fold(obs["perturbation"], dataset=dataset.series, fold=fold, **dealing)
-            of_folds.append(set(table["perturbation"][table["role"] == "test"]))
+            table = splits.fold(obs, dataset=dataset.series, fold=fold, **dealing)
+            of_folds.append(set(conditions_of(table, "test")))
     except InputError as error:
         lines["folds"] = f"not enough for {options['folds']} folds: {error.found}; expected {error.expected} (splits)"
     else:
         size = sorted({len(names) for names in of_folds})
         lines["folds"] = (
-            f"enough for {options['folds']}: {testable:,} of {len(cells):,} perturbations have "
+            f"enough for {options['folds']}: {testable:,} of {len(cells):,} {unit} have "
             f"{options['minimum_cells']} cells or more, {' or '.join(map(str, size))} tested by each fold"
         )
         tested = set().union(*(names for fold, names in enumerate(of_folds) if fold in options["run"]))
         lines["verdicts"] = _verdicts(len(tested), testable, config)
-    lines["reliability"] = _reliability(obs, cells)
-    lines["controls' noise"] = _control_noise(int(number[CONTROL]), cells, config)
+    lines["reliability"] = _reliability(obs, cells, unit)
+    lines["controls' noise"] = _control_noise(controls, cells, config)
     return lines
 
 
@@ -230,10 +232,10 @@ def _verdicts(tested: int, testable: int, config: Mapping[str, Any]) -> str:
     return f"not enough: {text}" + (f"; all folds test {testable:,} (splits.run)" if testable >= needed else "")
 
 
-def _reliability(obs: pd.DataFrame, cells: pd.Series) -> str:
-    """Perturbations with a cell in every block that halves are made of, and cell types with as many controls."""
+def _reliability(obs: pd.DataFrame, cells: pd.Series, unit: str) -> str:
+    """What has a cell in every block that halves are made of, and cell types with as many controls."""
     types = _controls_of_types(obs)
-    text = f"{(cells >= BLOCKS).sum():,} of {len(cells):,} perturbations have the {BLOCKS} cells that it takes"
+    text = f"{(cells >= BLOCKS).sum():,} of {len(cells):,} {unit} have the {BLOCKS} cells that it takes"
     short = types.index[types < BLOCKS]
     if len(short):
         text += f"; fewer controls than that: {_among(short, types)}"
@@ -241,13 +243,15 @@ def _reliability(obs: pd.DataFrame, cells: pd.Series) -> str:
 
 
 def _controls_of_types(obs: pd.DataFrame) -> pd.Series:
-    """The control cells of each cell type."""
-    controls = obs["cell_type"][obs["perturbation"] == CONTROL].value_counts()
-    return controls.reindex(obs["cell_type"].unique(), fill_value=0)
+    """The control cells of each cell type, of each context where there are several."""
+    groups = obs["cell_type"].astype(str)
+    if len(contexts_of(obs)) > 1:
+        groups = groups + " in " + obs["context"].astype(str)
+    return groups[obs["perturbation"] == CONTROL].value_counts().reindex(groups.unique(), fill_value=0)
 
 
 def _among(chosen: pd.Index, controls: pd.Series) -> str:
-    """Some of the cell types, or the number of controls where the row names no column of types."""
+    """Some of the cell types, or the number of controls where the row names no column of types or contexts."""
     if list(controls.index) == [UNSTATED]:
         return f"{controls.iloc[0]:,}"
     return f"in {len(chosen):,} of {len(controls):,} cell types ({_some(chosen)})"

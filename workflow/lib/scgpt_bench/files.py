@@ -175,7 +175,8 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         table.to_csv(partial, sep="\t", index=False, lineterminator="\n")
 
 
-_NAMES = ("dataset", "split", "method", "perturbation", "gene")  # columns of text, though names may be all digits
+# Columns of text, though names may be all digits.
+_NAMES = ("dataset", "split", "context", "method", "perturbation", "gene")
 
 
 def read_table(path: str | Path, separator: str = "\t", **options: Any) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What every method hands over: one predicted cell per test perturbation and drawn control cell.
+"""What every method hands over: one predicted cell per test condition and drawn control cell.
 
 The contract of ``predictions.h5ad`` is written and checked here and nowhere else.
 """
@@ -14,22 +14,21 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scgpt_bench.data.conditions import rows_of, table_of
+from scgpt_bench.data.conditions import COLUMNS, Condition, conditions_of, listed, rows_of, table_of
 from scgpt_bench.data.means import mean_cell
-from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import read_h5ad, write_h5ad
 
 if TYPE_CHECKING:
     import anndata
 
-OBS_COLUMNS = ["perturbation", "control_cell", "weight"]
+OBS_COLUMNS = [*COLUMNS, "control_cell", "weight"]
 
 
 def anchored_cells(
     controls: sparse.csr_matrix | np.ndarray, weights: np.ndarray, control_mean: np.ndarray, shift: np.ndarray
 ) -> np.ndarray:
-    """Control cells drawn for one perturbation, moved so that their mean is ``control_mean + shift``.
+    """Control cells drawn for one condition, moved so that their mean is ``control_mean + shift``.
 
     Each cell is ``control + shift + (control_mean - mean of the drawn cells)``: the cells keep their spread, and the
     noise of the draw (100 of thousands of control cells) does not enter the predicted pseudo-bulk. Values are not
@@ -42,7 +41,7 @@ def anchored_cells(
     weights
         How much each counts in their mean (:func:`mean_cell`) [cells].
     control_mean
-        Mean of all control cells that the perturbation is compared with [genes].
+        Mean of all control cells that the condition is compared with [genes].
     shift
         Predicted change of the mean [genes].
 
@@ -56,31 +55,31 @@ def anchored_cells(
 
 
 def shifted_controls(
-    controls: anndata.AnnData, perturbations: Sequence[str], control_means: np.ndarray, shifts: np.ndarray
+    controls: anndata.AnnData, conditions: Sequence[Condition], control_means: np.ndarray, shifts: np.ndarray
 ) -> np.ndarray:
-    """Anchored cells for every row of ``controls.h5ad``, from one shift per perturbation.
+    """Anchored cells for every row of ``controls.h5ad``, from one shift per condition.
 
     Parameters
     ----------
     controls
-        The contract's ``controls.h5ad``: drawn control cells, ``obs["perturbation"]`` and ``obs["weight"]``.
-    perturbations
-        Names of the rows of ``control_means`` and ``shifts``.
+        The contract's ``controls.h5ad``: drawn control cells, their conditions and ``obs["weight"]``.
+    conditions
+        Of the rows of ``control_means`` and ``shifts``.
     control_means, shifts
-        float64 [perturbations x genes].
+        float64 [conditions x genes].
 
     Returns
     -------
     float32 [drawn cells x genes], in the order of ``controls``.
     """
-    rows_of_name = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
-    if set(rows_of_name) != set(perturbations):
-        different = sorted(set(rows_of_name) ^ set(perturbations))[0]
-        raise InputError("controls.h5ad", "obs['perturbation']", f"a difference in {different!r}", "test perturbations")
+    rows = rows_of(controls.obs)
+    if set(rows) != set(conditions):
+        different = sorted(set(rows) ^ set(conditions))[0].label
+        raise InputError("controls.h5ad", "obs['perturbation']", f"a difference in {different!r}", "test conditions")
     cells, weights = np.empty(controls.shape, dtype=np.float32), controls.obs["weight"].to_numpy()
-    for perturbation, control_mean, shift in zip(perturbations, control_means, shifts, strict=True):
-        rows = rows_of_name[perturbation]
-        cells[rows] = anchored_cells(controls.X[rows], weights[rows], control_mean, shift)
+    for condition, control_mean, shift in zip(conditions, control_means, shifts, strict=True):
+        own = rows[condition]
+        cells[own] = anchored_cells(controls.X[own], weights[own], control_mean, shift)
     return cells
 
 
@@ -94,8 +93,8 @@ def write_predictions(
     X
         Predicted cells [rows x genes], in the scale of ``cells.h5ad``; stored as float32.
     obs
-        One row per predicted cell with ``perturbation``, ``control_cell`` and ``weight``, how much it counts in means
-        (:func:`mean_cell`); other columns are not stored.
+        One row per predicted cell with ``perturbation``, ``context``, ``control_cell`` and ``weight``, how much it
+        counts in means (:func:`mean_cell`); other columns are not stored.
     method
         What made it, JSON-able: None, lists and nesting are kept, since it is stored as one JSON text in
         ``uns["method"]`` (h5ad has no reliable form for None and for lists of mixed types). Read it with
@@ -106,7 +105,7 @@ def write_predictions(
     X = np.ascontiguousarray(X, dtype=np.float32)
     if not np.isfinite(X).all():
         row, gene = np.argwhere(~np.isfinite(X))[0]
-        where = f"{obs['perturbation'].iloc[row]}, gene {var_names[gene]}"
+        where = f"{listed(obs)[row].label}, gene {var_names[gene]}"
         raise InputError(path, where, str(X[row, gene]), "finite predictions")
     obs = obs[OBS_COLUMNS].set_axis(obs.index.astype(str))
     var = pd.DataFrame(index=pd.Index(var_names, dtype=object))
@@ -134,12 +133,12 @@ def read_predictions(path: str | Path, var_names: Sequence[str], split: pd.DataF
     var_names
         The genes of ``cells.h5ad``, in order.
     split
-        ``split.tsv``; every test perturbation must be predicted, and no other.
+        ``split.tsv``; every test condition must be predicted, and no other.
 
     Raises
     ------
     InputError
-        For other genes or another order, missing or extra perturbations, missing columns, values that are not finite,
+        For other genes or another order, missing or extra conditions, missing columns, values that are not finite,
         or no statement of what made it.
     """
     predictions = read_h5ad(path)
@@ -148,13 +147,13 @@ def read_predictions(path: str | Path, var_names: Sequence[str], split: pd.DataF
         if column not in predictions.obs:
             found = ", ".join(map(str, predictions.obs.columns)) or "no columns"
             raise InputError(path, "obs", found, f"the column {column!r}")
-    predicted, wanted = set(predictions.obs["perturbation"].astype(str)), set(perturbations_of(split, "test"))
+    predicted, wanted = set(rows_of(predictions.obs)), set(conditions_of(split, "test"))
     if wanted - predicted:
-        raise InputError(
-            path, "obs['perturbation']", f"no cell of {sorted(wanted - predicted)[0]!r}", "every test perturbation"
-        )
+        found = f"no cell of {min(wanted - predicted).label!r}"
+        raise InputError(path, "obs['perturbation']", found, "every test condition")
     if predicted - wanted:
-        raise InputError(path, "obs['perturbation']", repr(sorted(predicted - wanted)[0]), "test perturbations only")
+        found = repr(min(predicted - wanted).label)
+        raise InputError(path, "obs['perturbation']", found, "test conditions only")
     values = predictions.X.data if sparse.issparse(predictions.X) else predictions.X
     if not np.isfinite(values).all():
         raise InputError(path, "X", f"{(~np.isfinite(values)).sum()} NaN or infinite values", "finite predictions")

@@ -20,7 +20,7 @@ IN = "@"  # of labels; no declared context contains it
 
 
 class Condition(NamedTuple):
-    """A perturbation in a context; ``control`` in a context is what its conditions are compared with."""
+    """A perturbation in a context, or ``control`` in a context: what its conditions are compared with."""
 
     perturbation: str
     context: str = CONTEXT
@@ -40,11 +40,6 @@ class Condition(NamedTuple):
         """Names of its random draws (:mod:`scgpt_bench.seeding`): the context only where it is declared."""
         return (self.perturbation,) if self.context == CONTEXT else tuple(self)
 
-    @property
-    def control(self) -> Condition:
-        """The control of its context."""
-        return Condition(CONTROL, self.context)
-
 
 def conditions_of(table: pd.DataFrame, role: str | None = None) -> list[Condition]:
     """List the conditions of a table, sorted, without controls; with ``role``, those of a split that have it."""
@@ -52,9 +47,19 @@ def conditions_of(table: pd.DataFrame, role: str | None = None) -> list[Conditio
     return [condition for condition in rows_of(chosen) if condition.perturbation != CONTROL]
 
 
+def controls_of(table: pd.DataFrame) -> list[Condition]:
+    """List the controls of the contexts of a table, sorted."""
+    return [condition for condition in rows_of(table) if condition.perturbation == CONTROL]
+
+
 def contexts_of(table: pd.DataFrame) -> list[str]:
     """List the contexts of a table, sorted."""
-    return sorted(_column(table, "context").unique())
+    return sorted(context_of(table).unique())
+
+
+def listed(table: pd.DataFrame) -> list[Condition]:
+    """List the condition of every row, in the order of rows."""
+    return [Condition(*names) for names in zip(*(_column(table, name) for name in COLUMNS), strict=True)]
 
 
 def rows_of(table: pd.DataFrame) -> dict[Condition, np.ndarray]:
@@ -76,6 +81,11 @@ def table_of(conditions: Sequence[Condition]) -> pd.DataFrame:
     """Make the columns ``perturbation`` and ``context`` of some conditions, indexed by their labels."""
     index = pd.Index([condition.label for condition in conditions], dtype=object)
     return pd.DataFrame([*conditions], columns=COLUMNS, index=index, dtype=object)
+
+
+def context_of(table: pd.DataFrame) -> pd.Series:
+    """Give the context of each row, as text."""
+    return _column(table, "context")
 
 
 def _column(table: pd.DataFrame, name: str) -> pd.Series:

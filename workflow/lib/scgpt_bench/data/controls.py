@@ -1,8 +1,8 @@
-"""Which control cells a perturbation is compared with, and which of them every method starts from."""
+"""Which control cells of its context a condition is compared with, and which of them every method starts from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anndata
@@ -10,97 +10,104 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scgpt_bench.data.conditions import Condition
+from scgpt_bench.data.conditions import (
+    COLUMNS,
+    Condition,
+    codes_of,
+    conditions_of,
+    context_of,
+    listed,
+    rows_of,
+    table_of,
+)
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import add_rows, row_chunks
 from scgpt_bench.data.on_disk import rows as rows_of_cells
-from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.seeding import random_generator
 
-DRAW_COLUMNS = ["perturbation", "control_cell", "batch", "cell_type", "weight"]
+DRAW_COLUMNS = ["perturbation", "context", "direction", "control_cell", "batch", "cell_type", "weight"]
 
 
 def draw_controls(
     cells_obs: pd.DataFrame, split: pd.DataFrame, *, per_perturbation: int, seed: int, dataset: str, split_name: str
 ) -> pd.DataFrame:
-    """Draw control cells for every test perturbation, without replacement.
+    """Draw control cells of its context for every test condition, without replacement.
 
-    Cell types come in proportion to the perturbation's own cells (largest remainder), and within a cell type batches
+    Cell types come in proportion to the condition's own cells (largest remainder), and within a cell type batches
     in proportion to its control cells: each batch gets its share, rounded down or up by chance, so that small batches
     are neither lost nor favoured. A cell type with fewer controls than its part of the draw gives each of them once,
-    and the perturbation has that many fewer cells; none is ever repeated. Weights make up for that in every mean over
+    and the condition has that many fewer cells; none is ever repeated. Weights make up for that in every mean over
     drawn cells (:func:`type_weights`).
 
-    A draw depends on the seed, the names and the control cells of its cell type; neither on the order of the cells nor
-    on other perturbations.
+    A draw depends on the seed, the names and the control cells of its context and cell type; neither on the order of
+    the cells nor on other conditions.
 
     Parameters
     ----------
     cells_obs
-        ``perturbation``, ``batch`` and ``cell_type`` of each cell, indexed by cell.
+        ``perturbation``, ``context``, ``direction``, ``batch`` and ``cell_type`` of each cell, indexed by cell.
     split
         ``split.tsv``.
     per_perturbation
-        Control cells for each test perturbation.
+        Control cells for each test condition.
     seed, dataset, split_name
         What the draw depends on.
 
     Returns
     -------
-    One row per drawn cell: ``perturbation``, ``control_cell``, ``batch``, ``cell_type``, ``weight``, sorted by
-    perturbation, cell type, batch and cell.
+    One row per drawn cell: ``perturbation``, ``context``, ``direction`` (the condition's), ``control_cell``, ``batch``,
+    ``cell_type``, ``weight``, sorted by condition, cell type, batch and cell.
 
     Raises
     ------
     InputError
-        If a test perturbation has no cell, or cells of a type without control cells.
+        If a test condition has no cell, or cells of a type of which its context has no control cell.
     """
-    obs = cells_obs[["perturbation", "batch", "cell_type"]].astype(str)
-    is_control = obs["perturbation"] == CONTROL
-    pools = dict(iter(_pool(obs[is_control]).groupby("cell_type")))
-    tests = perturbations_of(split, "test")
-    numbers = _numbers_of_cells(obs, tests, pools)
+    obs = cells_obs[["perturbation", "context", "direction", "batch", "cell_type"]].astype(str)
+    pools = dict(iter(_pool(obs[obs["perturbation"] == CONTROL]).groupby(["context", "cell_type"])))
+    tests, rows = conditions_of(split, "test"), rows_of(obs)
+    numbers = _numbers_of_cells(obs, tests)
     drawn = []
-    for perturbation in tests:
-        wanted = _largest_remainder(numbers.loc[perturbation], per_perturbation)
+    for i, condition in enumerate(tests):
+        wanted = _largest_remainder(numbers.loc[i], per_perturbation)
         of_types = []
         for cell_type, number in wanted[wanted > 0].items():
-            random = random_generator(
-                seed, "controls", dataset, split_name, *Condition(perturbation).drawn_for, cell_type
-            )
-            of_types.append(_systematic_draw(pools[cell_type], number, random))
+            random = random_generator(seed, "controls", dataset, split_name, *condition.drawn_for, cell_type)
+            of_types.append(_systematic_draw(pools[condition.context, cell_type], number, random))
         own = pd.concat(of_types)
-        weight = type_weights(own["cell_type"], numbers.loc[perturbation])
-        drawn.append(own.assign(perturbation=perturbation, weight=weight))
+        weight = type_weights(own["cell_type"], numbers.loc[i])
+        direction = obs["direction"].iloc[rows[condition][0]]
+        drawn.append(own.assign(**condition._asdict(), direction=direction, weight=weight))
     if not drawn:
         raise InputError("split.tsv", "role", "no test perturbation", "at least one")
     table = pd.concat(drawn, ignore_index=True)
-    return table.sort_values(["perturbation", "cell_type", "batch", "control_cell"], ignore_index=True)[DRAW_COLUMNS]
+    return table.sort_values([*COLUMNS, "cell_type", "batch", "control_cell"], ignore_index=True)[DRAW_COLUMNS]
 
 
 def _pool(controls: pd.DataFrame) -> pd.DataFrame:
     """Control cells in an order of names, with the rank of their batch."""
-    pool = controls[["batch", "cell_type"]].assign(control_cell=controls.index.astype(str))
+    pool = controls[["context", "batch", "cell_type"]].assign(control_cell=controls.index.astype(str))
     pool["batch_rank"] = pd.factorize(pool["batch"], sort=True)[0]
     return pool.sort_values(["batch_rank", "control_cell"], ignore_index=True)
 
 
-def _numbers_of_cells(obs: pd.DataFrame, perturbations: Sequence[str], with_controls: Iterable[str]) -> pd.DataFrame:
-    """Cells of each perturbation [perturbations x cell types], refusing what has no cell or no control."""
-    numbers = pd.crosstab(obs["perturbation"], obs["cell_type"]).reindex(perturbations, fill_value=0)
-    without_cells = numbers.index[numbers.sum(axis=1) == 0]
-    if len(without_cells):
-        raise InputError(
-            "cells.h5ad", "obs['perturbation']", f"no cell of {without_cells[0]!r}", "cells of every perturbation"
-        )
-    for cell_type in numbers.columns.difference(list(with_controls)):
-        measured = numbers.index[numbers[cell_type] > 0]
-        if len(measured):
-            found = (
-                f"{numbers.loc[measured[0], cell_type]} cells of {measured[0]!r} of type {cell_type!r}, but no control"
-            )
-            raise InputError("cells.h5ad", "obs['cell_type']", found, "control cells of every cell type")
+def _numbers_of_cells(obs: pd.DataFrame, conditions: Sequence[Condition]) -> pd.DataFrame:
+    """Cells of each condition [conditions x cell types], refusing what has no cell, or no control in its context."""
+    codes = codes_of(obs, conditions)
+    numbers = pd.crosstab(codes, obs["cell_type"].astype(str).to_numpy()).reindex(range(len(conditions)), fill_value=0)
+    for condition, n_cells in zip(conditions, numbers.sum(axis=1), strict=True):
+        if n_cells == 0:
+            found = f"no cell of {condition.label!r}"
+            raise InputError("cells.h5ad", "obs['perturbation']", found, "cells of every condition")
+    controls = obs[obs["perturbation"] == CONTROL]
+    with_controls = {*zip(context_of(controls), controls["cell_type"].astype(str), strict=True)}
+    for cell_type in numbers.columns:
+        for i in numbers.index[numbers[cell_type] > 0]:
+            if (conditions[i].context, cell_type) not in with_controls:
+                found = f"{numbers.loc[i, cell_type]} cells of {conditions[i].label!r} of type {cell_type!r}"
+                found += ", but no control"
+                raise InputError("cells.h5ad", "obs['cell_type']", found, "control cells of every cell type")
     return numbers
 
 
@@ -136,7 +143,7 @@ def type_weights(cell_types: Sequence[str], shares: pd.Series) -> np.ndarray:
     cell_types
         The type of each cell.
     shares
-        What each cell type is to count, such as the number of a perturbation's own cells; only proportions matter.
+        What each cell type is to count, such as the number of a condition's own cells; only proportions matter.
 
     Returns
     -------
@@ -154,52 +161,56 @@ def control_cells(cells: anndata.AnnData, draw: pd.DataFrame) -> anndata.AnnData
 
     Returns
     -------
-    X: CSR float32 [rows of draw x genes]; obs: the columns of ``draw``, indexed by ``<perturbation>:<control cell>``;
-    varm["control_mean"]: float64 [genes x perturbations], the mean of all control cells that each is compared with;
-    uns["control_mean_of"]: the perturbations of its columns, sorted. (Names of columns would have to fit into 64 KB.)
+    X: CSR float32 [rows of draw x genes]; obs: the columns of ``draw``, indexed by ``<condition>:<control cell>``;
+    varm["control_mean"]: float64 [genes x conditions], the mean of all control cells that each is compared with;
+    uns["control_mean_of"]: the ``perturbation`` and ``context`` of its columns, sorted. (Names of columns would have to
+    fit into 64 KB.)
     """
     rows = cells.obs_names.get_indexer(draw["control_cell"])
     if (rows < 0).any():
         absent = draw["control_cell"].iloc[int(np.argmin(rows))]
         raise InputError("cells.h5ad", "obs_names", f"no cell {absent!r}", "every drawn control cell")
-    obs = draw[DRAW_COLUMNS].set_axis(draw["perturbation"] + ":" + draw["control_cell"]).rename_axis(None)
+    names = [f"{condition.label}:{cell}" for condition, cell in zip(listed(draw), draw["control_cell"], strict=True)]
     X = sparse.csr_matrix(rows_of_cells(cells.X, rows), dtype=np.float32)
-    perturbations = sorted(draw["perturbation"].unique())
-    means = {"control_mean": np.ascontiguousarray(matched_control_mean(cells, perturbations).T)}
-    of = {"control_mean_of": np.array(perturbations, dtype=object)}
-    return anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=cells.var_names), varm=means, uns=of)
+    conditions = conditions_of(draw)
+    means = {"control_mean": np.ascontiguousarray(matched_control_mean(cells, conditions).T)}
+    obs, var = draw[DRAW_COLUMNS].set_axis(names), pd.DataFrame(index=cells.var_names)
+    return anndata.AnnData(X, obs=obs, var=var, varm=means, uns={"control_mean_of": table_of(conditions)})
 
 
-def control_means_of(controls: anndata.AnnData) -> pd.DataFrame:
-    """The control means of ``controls.h5ad``: float64 [perturbations x genes]."""
-    names = [*map(str, controls.uns["control_mean_of"])]
-    return pd.DataFrame(np.asarray(controls.varm["control_mean"]).T, index=names, columns=controls.var_names)
+def control_means_of(controls: anndata.AnnData) -> dict[Condition, np.ndarray]:
+    """The control mean of each condition of ``controls.h5ad``: float64 [genes]; conditions are sorted."""
+    conditions = listed(controls.uns["control_mean_of"])
+    return dict(zip(conditions, np.asarray(controls.varm["control_mean"]).T, strict=True))
 
 
-def matched_control_mean(cells: anndata.AnnData, perturbations: Sequence[str]) -> np.ndarray:
-    """The mean that each perturbation is compared with: all control cells of its cell types.
+def matched_control_mean(cells: anndata.AnnData, conditions: Sequence[Condition]) -> np.ndarray:
+    """The mean that each condition is compared with: all control cells of its context and cell types.
 
-    The mean control cell of each type, weighted by the perturbation's own cells of that type, so that a perturbation
+    The mean control cell of each type, weighted by the condition's own cells of that type, so that a perturbation
     measured in one cell type is not compared with another.
 
     Returns
     -------
-    float64 [perturbations x genes]
+    float64 [conditions x genes]
 
     Raises
     ------
     InputError
-        If a perturbation has no cell, or cells of a type without control cells.
+        If a condition has no cell, or cells of a type of which its context has no control cell.
     """
-    obs = cells.obs[["perturbation", "cell_type"]].astype(str)
-    controls = np.flatnonzero(obs["perturbation"] == CONTROL)
-    rows_of = obs.iloc[controls].groupby("cell_type").indices
-    numbers = _numbers_of_cells(obs, perturbations, rows_of)
+    obs = cells.obs
+    numbers = _numbers_of_cells(obs, conditions)
     shares = numbers.div(numbers.sum(axis=1), axis=0)
-    result = np.zeros((len(perturbations), cells.n_vars))
-    for cell_type in shares.columns[shares.any()]:
-        # One product per cell type: a matrix product's last bits would depend on which perturbations are asked for.
-        result += np.outer(shares[cell_type], _mean_of_rows(cells.X, controls[rows_of[cell_type]]))
+    contexts = np.array([condition.context for condition in conditions], dtype=object)
+    cell_types, own_rows = obs["cell_type"].astype(str).to_numpy(), rows_of(obs)
+    result = np.zeros((len(conditions), cells.n_vars))
+    for context in sorted(set(contexts)):
+        here, controls = contexts == context, own_rows[Condition(CONTROL, context)]
+        for cell_type in shares.columns[shares[here].any()]:
+            # One product per cell type: a matrix product's last bits would depend on which conditions are asked for.
+            mean = _mean_of_rows(cells.X, controls[cell_types[controls] == cell_type])
+            result[here] += np.outer(shares.loc[here, cell_type], mean)
     return result
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scgpt_bench.data.conditions import Condition, codes_of, rows_of
 from scgpt_bench.data.on_disk import add_rows, row_chunks, rows
+from scgpt_bench.errors import InputError
 from scgpt_bench.seeding import random_generator
 
 FEWEST = 3  # of anything: one or two cells, perturbations or genes have no spread that says anything
 
 
 def group_means(
-    X: sparse.csr_matrix | np.ndarray, labels: Sequence[str], groups: Sequence[str]
+    X: sparse.csr_matrix | np.ndarray, labels: Sequence[Any], groups: Sequence[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean of the rows of each group, in float64, reading each row of the groups once and no other row.
 
@@ -46,7 +49,7 @@ def group_means(
 
 
 def mean_cell(cells: sparse.csr_matrix | np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The mean of one perturbation's drawn or predicted cells, in which cell types count as among its measured cells.
+    """The mean of one condition's drawn or predicted cells, in which cell types count as among its measured cells.
 
     A cell type with few control cells has fewer in the draw than its share. ``weights``, that is ``obs["weight"]`` of
     ``controls.h5ad`` and ``predictions.h5ad``, make up for it.
@@ -66,19 +69,44 @@ def mean_cell(cells: sparse.csr_matrix | np.ndarray, weights: np.ndarray) -> np.
     return np.average(dense, axis=0, weights=weights)
 
 
-def cells_of(cells: anndata.AnnData, names: Sequence[str]) -> anndata.AnnData:
-    """The cells of some perturbations, in memory, in their order; ``cells`` may be on disk."""
-    wanted = np.flatnonzero(cells.obs["perturbation"].isin(names))
+def condition_means(cells: anndata.AnnData, conditions: Sequence[Condition]) -> tuple[np.ndarray, np.ndarray]:
+    """Average the cells of each condition (:func:`group_means`).
+
+    Parameters
+    ----------
+    cells
+        ``cells.h5ad``, in memory or on disk.
+
+    Returns
+    -------
+    means : float64 [conditions x genes]
+    n_cells : int64 [conditions]
+
+    Raises
+    ------
+    InputError
+        For a condition without a cell.
+    """
+    means, n_cells = group_means(cells.X, codes_of(cells.obs, conditions), range(len(conditions)))
+    if not n_cells.all():
+        absent = conditions[int(np.argmin(n_cells))].label
+        found = f"{absent!r} without a cell in cells.h5ad"
+        raise InputError("split.tsv", "perturbation", found, "measured conditions")
+    return means, n_cells
+
+
+def cells_of(cells: anndata.AnnData, conditions: Sequence[Condition]) -> anndata.AnnData:
+    """Read the cells of some conditions, controls among them if listed, in their order; ``cells`` may be on disk."""
+    wanted = np.flatnonzero(codes_of(cells.obs, conditions) >= 0)
     return anndata.AnnData(rows(cells.X, wanted), obs=cells.obs.iloc[wanted], var=cells.var)
 
 
-def first_half(obs: pd.DataFrame, perturbations: Sequence[str]) -> np.ndarray:
-    """Mask [cells] of a random half, rounded down, of the cells of each perturbation; depends on names only."""
-    mask = np.zeros(len(obs), dtype=bool)
-    rows_of = obs.groupby(obs["perturbation"].astype(str)).indices
-    for perturbation in perturbations:
-        own = rows_of[perturbation]
+def first_half(obs: pd.DataFrame, conditions: Sequence[Condition]) -> np.ndarray:
+    """Mask [cells] of a random half, rounded down, of the cells of each condition; depends on names only."""
+    mask, own_rows = np.zeros(len(obs), dtype=bool), rows_of(obs)
+    for condition in conditions:
+        own = own_rows[condition]
         own = own[np.argsort(obs.index[own])]
-        drawn = random_generator(0, "half", perturbation).permutation(len(own))[: len(own) // 2]
+        drawn = random_generator(0, "half", *condition.drawn_for).permutation(len(own))[: len(own) // 2]
         mask[own[drawn]] = True
     return mask

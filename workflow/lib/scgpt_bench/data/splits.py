@@ -1,20 +1,23 @@
-"""Which perturbations are trained on and which are tested.
+"""Which conditions are trained on and which are tested.
 
-A split is a table ``perturbation, role, n_genes, n_genes_seen``, made in one of three ways: folds over perturbations,
-GEARS' simulation of unseen genes, or a fixed file.
+A split is a table ``perturbation, context, role, n_genes, n_genes_seen, seen``, made in one of three ways: folds over
+perturbations, GEARS' simulation of unseen genes, or a fixed file. The first two give a perturbation one role in all its
+contexts.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from scgpt_bench.data.catalogue import Dataset
+from scgpt_bench.data.conditions import Condition, conditions_of, rows_of
 from scgpt_bench.data.labels import perturbation_name
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.errors import InputError
@@ -43,7 +46,7 @@ def perturbations_of(split: pd.DataFrame, role: str) -> list[str]:
 
 
 def fold(
-    perturbations: Sequence[str],
+    obs: pd.DataFrame,
     *,
     dataset: str,
     fold: int,
@@ -59,13 +62,14 @@ def fold(
     few others. Dealing in the order of the names would move half of them; giving everyone the first choice
     would move none, but leave folds of very unequal size.
 
-    A perturbation with fewer than ``minimum_cells`` cells is always trained on: its mean is too noisy to judge a
-    prediction or to choose a model.
+    A perturbation with fewer than ``minimum_cells`` cells in every context is always trained on: its mean is too noisy
+    to judge a prediction or to choose a model. One with enough cells in some contexts is left out in the others where
+    it is tested or validated.
 
     Parameters
     ----------
-    perturbations
-        The perturbation of each cell, ``control`` included.
+    obs
+        ``perturbation`` and ``context`` of each cell, control cells included.
     dataset
         Its name, which enters the random draws.
     fold
@@ -77,19 +81,21 @@ def fold(
     validation_share
         Share of the perturbations outside the test fold that choose a model; at least one.
     minimum_cells
-        Cells that a test or validation perturbation has at least.
+        Cells that a test or validation condition has at least.
 
     Returns
     -------
-    One row per perturbation, sorted: ``perturbation``, ``role`` (``train``, ``validation`` or ``test``), ``n_genes``,
-    and ``n_genes_seen``, the number of its genes that some training perturbation targets as well.
+    One row per condition, sorted: ``perturbation``, ``context``, ``role`` (``train``, ``validation`` or ``test``),
+    ``n_genes``; ``n_genes_seen``, the number of its genes that some training perturbation targets as well, in any
+    context; ``seen``, whether training has this perturbation in another context.
 
     Raises
     ------
     InputError
         If the perturbations with enough cells cannot fill every fold, or if validation or training would be empty.
     """
-    n_cells = _numbers_of_cells(perturbations)
+    of_conditions = _numbers_of_cells(obs)
+    n_cells = _of_largest(of_conditions)
     testable = [name for name, number in n_cells.items() if number >= minimum_cells]
     _check_number(n_cells, testable, dataset, folds, minimum_cells)
     fold_of = _dealt(testable, dataset, folds, seed)
@@ -105,12 +111,27 @@ def fold(
     roles = {
         name: "test" if name in test else "validation" if name in validation else "train" for name in n_cells.index
     }
-    return _table(roles)
+    return _table(_with_enough_cells(roles, of_conditions, minimum_cells))
 
 
-def _numbers_of_cells(perturbations: Sequence[str]) -> pd.Series:
-    """Cells of each perturbation, sorted by name, without the control."""
-    return pd.Series(perturbations, dtype=str).value_counts().drop(CONTROL, errors="ignore").sort_index()
+def _numbers_of_cells(obs: pd.DataFrame) -> dict[Condition, int]:
+    """Cells of each condition, sorted, without controls."""
+    rows = rows_of(obs)
+    return {condition: len(rows[condition]) for condition in conditions_of(obs)}
+
+
+def _of_largest(n_cells: Mapping[Condition, int]) -> pd.Series:
+    """Cells of each perturbation in the context in which it has most, sorted by name."""
+    of_conditions = pd.Series([*n_cells.values()], index=[c.perturbation for c in n_cells], dtype=int)
+    return of_conditions.groupby(level=0).max()
+
+
+def _with_enough_cells(
+    role_of: Mapping[str, str], n_cells: Mapping[Condition, int], minimum_cells: int
+) -> dict[Condition, str]:
+    """The role of each condition, that of its perturbation, without those too small to be tested or validated."""
+    roles = {condition: role_of[condition.perturbation] for condition in n_cells}
+    return {c: role for c, role in roles.items() if role == "train" or n_cells[c] >= minimum_cells}
 
 
 def _check_number(n_cells: pd.Series, testable: Sequence[str], dataset: str, folds: int, minimum_cells: int) -> None:
@@ -144,7 +165,7 @@ def _dealt(names: Sequence[str], dataset: str, folds: int, seed: int) -> dict[st
 
 
 def gears_simulation(
-    perturbations: Sequence[str],
+    obs: pd.DataFrame,
     *,
     dataset: str,
     seed: int,
@@ -162,16 +183,16 @@ def gears_simulation(
     ``validation_seen``. The shares are GEARS 0.1's defaults; its draws, which depend on the order of its lists, are not
     repeated: to run the very split of a GEARS run, read its file with :func:`read_split_file`.
 
-    A perturbation with fewer than ``minimum_cells`` cells that would be tested or validated is left out of the split:
-    its mean is too noisy to judge by, and in training it would show an unseen gene.
+    A condition with fewer than ``minimum_cells`` cells that would be tested or validated is left out of the split: its
+    mean is too noisy to judge by, and in training it would show an unseen gene.
 
     ``n_genes_seen`` counts the genes that a training perturbation targets. GEARS counts a gene of a validation
     perturbation, or one that was drawn but only occurs with an unseen gene, as seen; here it is not.
 
     Parameters
     ----------
-    perturbations
-        The perturbation of each cell, ``control`` included.
+    obs
+        ``perturbation`` and ``context`` of each cell, control cells included.
     dataset, seed
         What the draws depend on, beside the names of genes and perturbations.
 
@@ -184,18 +205,17 @@ def gears_simulation(
     InputError
         If a role would be empty.
     """
-    n_cells = _numbers_of_cells(perturbations)
-    train, test = _simulated(list(n_cells.index), seen_genes, seen_pairs, seed, "simulation test", dataset)
+    n_cells = _numbers_of_cells(obs)
+    names = sorted({condition.perturbation for condition in n_cells})
+    train, test = _simulated(names, seen_genes, seen_pairs, seed, "simulation test", dataset)
     train, validation = _simulated(train, validation_seen, validation_seen, seed, "simulation validation", dataset)
     role_of = {
         **dict.fromkeys(test, "test"),
         **dict.fromkeys(validation, "validation"),
         **dict.fromkeys(train, "train"),
     }
-    roles = {
-        name: role_of[name] for name in n_cells.index if role_of[name] == "train" or n_cells[name] >= minimum_cells
-    }
-    _check_roles(roles, f"data set {dataset}", f"split by GEARS' simulation of {len(n_cells)} perturbations")
+    roles = _with_enough_cells(role_of, n_cells, minimum_cells)
+    _check_roles(roles, f"data set {dataset}", f"split by GEARS' simulation of {len(names)} perturbations")
     return _table(roles)
 
 
@@ -211,21 +231,23 @@ def _simulated(
     return [name for name in names if name in kept], [name for name in names if name not in kept]
 
 
-def read_split_file(path: str | Path, perturbations: Iterable[str]) -> pd.DataFrame:
+def read_split_file(path: str | Path, obs: pd.DataFrame) -> pd.DataFrame:
     """Read a split that is fixed in a file.
 
-    - ``.tsv``, ``.csv``: columns ``perturbation`` (as in cells.h5ad), ``role`` (``train``, ``validation``, ``test``);
+    - ``.tsv``, ``.csv``: columns ``perturbation`` (as in cells.h5ad), ``role`` (``train``, ``validation``, ``test``)
+      and, if roles differ between contexts, ``context``;
     - ``.json``: an object with lists under ``train``, ``val``, ``test`` in GEARS' names (``A+ctrl``, ``A+B``);
     - ``.pkl``, ``.pickle``: what GEARS writes (``set2conditions``), the same object as a pickle. Only dictionaries,
       lists and strings are read from it; anything else is refused before it is executed.
 
-    Measured perturbations that the file does not name are not used. Roles are taken as they are, however few cells a
-    perturbation has, so that a published split stays what it is; the data card names what is judged by few cells.
+    Without contexts in the file, a role is that of the perturbation in every context in which it was measured. Measured
+    conditions that the file does not name are not used. Roles are taken as they are, however few cells a condition has,
+    so that a published split stays what it is; the data card names what is judged by few cells.
 
     Parameters
     ----------
-    perturbations
-        The measured perturbations; ``control`` may be among them.
+    obs
+        ``perturbation`` and ``context`` of each cell, control cells included.
 
     Returns
     -------
@@ -234,51 +256,57 @@ def read_split_file(path: str | Path, perturbations: Iterable[str]) -> pd.DataFr
     Raises
     ------
     InputError
-        For a perturbation that was not measured or has two roles, for an unknown role, or if a role is empty.
+        For a condition that was not measured or has two roles, for an unknown role, or if a role is empty.
     """
     suffix = Path(path).suffix.lower()
     if suffix in (".tsv", ".csv"):
-        pairs = _roles_of_table(path, "\t" if suffix == ".tsv" else ",")
+        rows = _roles_of_table(path, "\t" if suffix == ".tsv" else ",")
     elif suffix in (".json", ".pkl", ".pickle"):
-        pairs = _roles_of_gears(path, _read_gears_json(path) if suffix == ".json" else _read_gears_pickle(path))
+        rows = _roles_of_gears(path, _read_gears_json(path) if suffix == ".json" else _read_gears_pickle(path))
     else:
         raise InputError(path, "suffix", repr(suffix), ".tsv, .csv, .json, .pkl or .pickle")
-    roles: dict[str, str] = {}
-    measured = set(perturbations)
-    for name, role in pairs:
-        if name not in measured:
-            raise InputError(path, role, f"{name!r}, of which there is no cell", "measured perturbations")
-        if roles.setdefault(name, role) != role:
-            raise InputError(path, role, f"{name!r}, which is in {roles[name]} as well", "one role per perturbation")
+    roles: dict[Condition, str] = {}
+    contexts = {name: [*own] for name, own in groupby(conditions_of(obs), lambda c: c.perturbation)}
+    for name, context, role in rows:
+        named = [c for c in contexts.get(name, []) if context in (None, c.context)]
+        if not named:
+            found = repr(name) + (f" in context {context!r}" if context is not None else "")
+            raise InputError(path, role, f"{found}, of which there is no cell", "measured conditions")
+        for condition in named:
+            if roles.setdefault(condition, role) != role:
+                found = f"{condition.label!r}, which is in {roles[condition]} as well"
+                raise InputError(path, role, found, "one role per perturbation")
     _check_roles(roles, path, "roles")
     return _table(dict(sorted(roles.items())))
 
 
-def _roles_of_table(path: str | Path, separator: str) -> list[tuple[str, str]]:
+def _roles_of_table(path: str | Path, separator: str) -> list[tuple[str, str | None, str]]:
+    """Perturbation, context (None: all) and role of each row."""
     table = read_table(path, separator, dtype=str, na_values=[], header=None)  # pandas renames a column that is twice
     header, table = table.iloc[0].astype(str).tolist(), table[1:]
-    if header.count("perturbation") != 1 or header.count("role") != 1:
-        raise InputError(path, "columns", ", ".join(header), "perturbation and role, each once")
+    if header.count("perturbation") != 1 or header.count("role") != 1 or header.count("context") > 1:
+        raise InputError(path, "columns", ", ".join(header), "perturbation and role, each once, and context if needed")
     table.columns = header
     unknown = table.loc[~table["role"].isin(ROLES)]
     if len(unknown):
         first = unknown.iloc[0]
         raise InputError(path, f"role of {first['perturbation']!r}", repr(first["role"]), "one of " + ", ".join(ROLES))
-    rows = zip(table["perturbation"], table["role"], strict=True)
-    return [(name, role) for name, role in rows if name != CONTROL]
+    contexts = table["context"] if "context" in header else [None] * len(table)
+    rows = zip(table["perturbation"], contexts, table["role"], strict=True)
+    return [row for row in rows if row[0] != CONTROL]
 
 
-def _roles_of_gears(path: str | Path, conditions: Any) -> list[tuple[str, str]]:
+def _roles_of_gears(path: str | Path, conditions: Any) -> list[tuple[str, str | None, str]]:
     if not isinstance(conditions, Mapping) or not set(conditions) <= set(GEARS_ROLES):
         found = ", ".join(map(repr, conditions)) if isinstance(conditions, Mapping) else type(conditions).__name__
         raise InputError(path, "top level", found, "lists under " + ", ".join(GEARS_ROLES))
-    pairs = []
+    rows: list[tuple[str, str | None, str]] = []
     for key, labels in conditions.items():
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise InputError(path, key, f"a {type(labels).__name__}", "a list of names")
         names = [perturbation_name(label, GEARS_LABELS, path, key) for label in labels]
-        pairs += [(name, GEARS_ROLES[key]) for name in names if name != CONTROL]
-    return pairs
+        rows += [(name, None, GEARS_ROLES[key]) for name in names if name != CONTROL]
+    return rows
 
 
 def _read_gears_json(path: str | Path) -> Any:
@@ -333,15 +361,24 @@ def _numpy_text(kind: _TextType, raw: bytes) -> str:
     return raw.decode("utf-32-be" if kind.order == ">" else "utf-32-le").rstrip("\0")
 
 
-def _check_roles(roles: Mapping[str, str], source: str | Path, where: str) -> None:
+def _check_roles(roles: Mapping[Condition, str], source: str | Path, where: str) -> None:
     for role in ROLES:
         if role not in roles.values():
             raise InputError(source, where, f"no {role} perturbation", f"at least one of each of {', '.join(ROLES)}")
 
 
-def _table(roles: dict[str, str]) -> pd.DataFrame:
-    seen = {gene for name, role in roles.items() if role == "train" for gene in genes_of(name)}
+def _table(roles: Mapping[Condition, str]) -> pd.DataFrame:
+    trained = {condition for condition, role in roles.items() if role == "train"}
+    contexts = pd.Series([condition.perturbation for condition in trained], dtype=object).value_counts()
+    genes = {gene for condition in trained for gene in condition.genes}
     rows = [
-        (name, role, len(genes_of(name)), sum(gene in seen for gene in genes_of(name))) for name, role in roles.items()
+        {
+            **condition._asdict(),
+            "role": role,
+            "n_genes": len(condition.genes),
+            "n_genes_seen": len(genes.intersection(condition.genes)),
+            "seen": contexts.get(condition.perturbation, 0) > (condition in trained),
+        }
+        for condition, role in roles.items()
     ]
-    return pd.DataFrame(rows, columns=["perturbation", "role", "n_genes", "n_genes_seen"])
+    return pd.DataFrame(rows)

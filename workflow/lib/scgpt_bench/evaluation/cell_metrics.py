@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.sparse import linalg as sparse_linalg
 from scipy.spatial import distance
 
+from scgpt_bench.data.conditions import listed
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
@@ -38,7 +39,7 @@ def add_cell_space(truth: anndata.AnnData, cells: anndata.AnnData, components: i
     truth.varm["components"] = axes
     truth.uns["cell_coordinates"] = (X[test] @ axes).astype(np.float32)
     truth.uns["cell_perturbation"] = truth.obs_names.get_indexer(labels.iloc[rows[test]])
-    truth.uns["cell_half_b"] = ~first_half(cells.obs, truth.obs_names)[rows[test]]
+    truth.uns["cell_half_b"] = ~first_half(cells.obs, listed(truth.obs))[rows[test]]
 
 
 def energy_distance(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import numpy as np
 from pdex import pdex
 from scipy import stats
 
+from scgpt_bench.data.conditions import listed
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
 
@@ -39,7 +40,7 @@ def de_ranks(cells: anndata.AnnData, truth: anndata.AnnData, threads: int = 1, h
     ``truth.layers["de_rank_half_b"]`` where ``halved``.
     """
     if halved:
-        cells = cells[~first_half(cells.obs, truth.obs_names)]
+        cells = cells[~first_half(cells.obs, listed(truth.obs))]
     p_values, z_values, squared_weights = np.ones(truth.shape), np.zeros(truth.shape), np.zeros(truth.shape)
     n_types = np.zeros(truth.n_obs)
     obs = cells.obs[["perturbation", "cell_type"]].astype(str)

@@ -12,6 +12,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from scgpt_bench.data.conditions import codes_of, listed
 from scgpt_bench.evaluation.cell_metrics import energy_distance
 from scgpt_bench.evaluation.metrics import score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk
@@ -64,8 +65,9 @@ def _dealt(predictions: anndata.AnnData, truth: anndata.AnnData, seed: int) -> I
     names = list(truth.obs_names)
     changes = np.asarray(truth.X) - np.asarray(truth.layers["control"])
     predicted = np.asarray(pseudobulk(predictions)[names].X) - np.asarray(truth.layers["control"])
-    row = truth.obs_names.get_indexer(predictions.obs["perturbation"].astype(str))
-    for partner in shuffles(names, seed):
-        moved_by = changes[truth.obs_names.get_indexer([partner[name] for name in names])] - predicted
+    conditions = listed(truth.obs)
+    row = codes_of(predictions.obs, conditions)
+    for partner in shuffles(conditions, seed):
+        moved_by = changes[[conditions.index(partner[condition]) for condition in conditions]] - predicted
         X = np.asarray(predictions.X) + moved_by.astype(np.float32)[row]
         yield anndata.AnnData(X, obs=predictions.obs, var=predictions.var, uns=predictions.uns)

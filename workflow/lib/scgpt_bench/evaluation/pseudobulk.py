@@ -6,11 +6,9 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from scgpt_bench.data.conditions import codes_of, conditions_of, table_of
 from scgpt_bench.data.controls import matched_control_mean
-from scgpt_bench.data.means import first_half, group_means, mean_cell
-from scgpt_bench.data.names import CONTROL
-from scgpt_bench.data.splits import perturbations_of
-from scgpt_bench.errors import InputError
+from scgpt_bench.data.means import condition_means, first_half, group_means, mean_cell
 
 
 def responses(cells: anndata.AnnData) -> tuple[list[str], pd.DataFrame]:
@@ -21,11 +19,10 @@ def responses(cells: anndata.AnnData) -> tuple[list[str], pd.DataFrame]:
     perturbations : sorted by name, without ``control``
     deltas : float64 [perturbations x genes]
     """
-    labels = cells.obs["perturbation"].astype(str)
-    perturbations = sorted(set(labels) - {CONTROL})
-    means, _ = group_means(cells.X, labels, perturbations)
-    deltas = means - matched_control_mean(cells, perturbations)
-    return perturbations, pd.DataFrame(deltas, index=perturbations, columns=cells.var_names)
+    conditions = conditions_of(cells.obs)
+    deltas = condition_means(cells, conditions)[0] - matched_control_mean(cells, conditions)
+    names = [condition.label for condition in conditions]
+    return names, pd.DataFrame(deltas, index=names, columns=cells.var_names)
 
 
 def truth(cells: anndata.AnnData, split: pd.DataFrame) -> anndata.AnnData:
@@ -43,28 +40,22 @@ def truth(cells: anndata.AnnData, split: pd.DataFrame) -> anndata.AnnData:
       technical duplicate is scored;
     - ``obs["n_cells"]``.
     """
-    perturbations = perturbations_of(split, "test")
-    means, n_cells = group_means(cells.X, cells.obs["perturbation"].astype(str), perturbations)
-    if not n_cells.all():
-        absent = perturbations[int(np.argmin(n_cells))]
-        raise InputError(
-            "split.tsv", "perturbation", f"{absent!r} without a cell in cells.h5ad", "measured perturbations"
-        )
-    control = np.asarray(matched_control_mean(cells, perturbations), dtype=np.float64)
-    second_half = cells.obs["perturbation"].astype(str).mask(first_half(cells.obs, perturbations))
+    conditions = conditions_of(split, "test")
+    means, n_cells = condition_means(cells, conditions)
+    control = np.asarray(matched_control_mean(cells, conditions), dtype=np.float64)
+    codes = np.where(first_half(cells.obs, conditions), -1, codes_of(cells.obs, conditions))
     layers = {
         "control": control,
         "centroid": control + _mean_training_shift(cells, split),
-        "half_b": group_means(cells.X, second_half, perturbations)[0],
+        "half_b": group_means(cells.X, codes, range(len(conditions)))[0],
     }
-    obs = pd.DataFrame({"n_cells": n_cells}, index=pd.Index(perturbations, name="perturbation"))
+    obs = table_of(conditions).assign(n_cells=n_cells).rename_axis("condition")
     return anndata.AnnData(means, obs=obs, var=pd.DataFrame(index=cells.var_names), layers=layers)
 
 
 def _mean_training_shift(cells: anndata.AnnData, split: pd.DataFrame) -> np.ndarray:
-    perturbations = perturbations_of(split, "train")
-    means, _ = group_means(cells.X, cells.obs["perturbation"].astype(str), perturbations)
-    return (means - matched_control_mean(cells, perturbations)).mean(axis=0)
+    conditions = conditions_of(split, "train")
+    return (condition_means(cells, conditions)[0] - matched_control_mean(cells, conditions)).mean(axis=0)
 
 
 def pseudobulk(predictions: anndata.AnnData) -> anndata.AnnData:

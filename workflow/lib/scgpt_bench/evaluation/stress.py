@@ -24,6 +24,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from scgpt_bench.data.conditions import listed
 from scgpt_bench.data.names import genes_of
 from scgpt_bench.evaluation.cell_metrics import energy_distance
 from scgpt_bench.evaluation.metrics import metric_of, score
@@ -106,8 +107,8 @@ def transformed(
     yield "genes shuffled", moved(_shuffled_genes(delta, perturbations, seed))
     yield "target spiked", _spiked(cells, row, control, truth, activated)
     if len(perturbations) > 1:
-        for partner in shuffles(perturbations, seed):
-            source = truth.obs_names.get_indexer(list(partner.values()))
+        for partner in shuffles(listed(truth.obs), seed):
+            source = truth.obs_names.get_indexer([condition.label for condition in partner.values()])
             yield "another truth", moved((np.asarray(truth.X) - control)[source])
 
 

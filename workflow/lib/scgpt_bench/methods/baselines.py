@@ -1,8 +1,8 @@
-"""Simple methods: each maps what training perturbations did to the shift of every test perturbation.
+"""Simple methods: each maps what training perturbations did to the shift of every test perturbation, in one context.
 
 Every method has the form ``method(training, test, **options) -> Shifts``. It sees control cells and pseudo-bulks of the
-training perturbations: expression of test perturbations is never read, and neither is that of validation
-perturbations, which scGPT uses only to stop training.
+training perturbations of the context: expression of test perturbations is never read, and neither is that of validation
+perturbations, which scGPT uses only to stop training. :func:`predict` fits it in each context.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from scipy import linalg, sparse
 from scipy.sparse import linalg as sparse_linalg
 
 from scgpt_bench import __version__
-from scgpt_bench.data.controls import matched_control_mean
-from scgpt_bench.data.means import FEWEST, cells_of, group_means
+from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, contexts_of
+from scgpt_bench.data.controls import control_means_of, matched_control_mean
+from scgpt_bench.data.means import FEWEST, cells_of, condition_means, group_means
 from scgpt_bench.data.names import CONTROL, genes_of
-from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import read_h5ad
 from scgpt_bench.predictions import shifted_controls
@@ -30,7 +30,7 @@ from scgpt_bench.predictions import shifted_controls
 
 @dataclass(frozen=True)
 class TrainingData:
-    """All that a method may learn from.
+    """All that a method may learn from, of one context.
 
     Attributes
     ----------
@@ -55,9 +55,10 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """What a method may know of the perturbations to predict: names, and the control means [perturbations x genes]
-    that they are compared with, which depend on the cell types in which they were measured, not on what was measured.
+class ToPredict:
+    """What a method may know of the perturbations to predict in a context: names, and the control means
+    [perturbations x genes] that they are compared with, which depend on the cell types in which they were measured, not
+    on what was measured.
     """
 
     perturbations: list[str]
@@ -76,25 +77,23 @@ class Shifts:
     not_asked: list[str] = field(default_factory=list)
 
 
-def training_data(cells: anndata.AnnData, split: pd.DataFrame) -> TrainingData:
-    """Average the cells of the training perturbations of ``split``; other cells but controls do not count."""
-    perturbations = perturbations_of(split, "train")
-    if not perturbations:
-        raise InputError("split.tsv", "role", "no perturbation with role 'train'", "at least one to learn from")
-    means, n_cells = group_means(cells.X, cells.obs["perturbation"].astype(str), perturbations)
-    if not n_cells.all():
-        absent = perturbations[int(np.argmin(n_cells))]
-        raise InputError(
-            "split.tsv", "perturbation", f"{absent!r} without a cell in cells.h5ad", "measured perturbations"
-        )
-    shifts = means - matched_control_mean(cells, perturbations)
-    return TrainingData(cells.var_names, cells_of(cells, [CONTROL]), perturbations, means, shifts, n_cells)
+def training_data(cells: anndata.AnnData, split: pd.DataFrame, context: str = CONTEXT) -> TrainingData:
+    """Average the cells of the training conditions of a context; of other cells only its controls count."""
+    conditions = [c for c in conditions_of(split, "train") if c.context == context]
+    if not conditions:
+        found = "no perturbation with role 'train'" + ("" if context == CONTEXT else f" in context {context!r}")
+        raise InputError("split.tsv", "role", found, "at least one to learn from")
+    means, n_cells = condition_means(cells, conditions)
+    shifts = means - matched_control_mean(cells, conditions)
+    controls = cells_of(cells, [Condition(CONTROL, context)])
+    names = [condition.perturbation for condition in conditions]
+    return TrainingData(cells.var_names, controls, names, means, shifts, n_cells)
 
 
-def conditions_to_predict(cells: anndata.AnnData, split: pd.DataFrame) -> Conditions:
-    """The test perturbations of ``split``, sorted, with their control means."""
-    perturbations = perturbations_of(split, "test")
-    return Conditions(perturbations, np.asarray(matched_control_mean(cells, perturbations)))
+def to_predict(controls: anndata.AnnData, context: str = CONTEXT) -> ToPredict:
+    """The test perturbations of a context, sorted, with their control means: those of ``controls.h5ad``."""
+    means = {c.perturbation: mean for c, mean in control_means_of(controls).items() if c.context == context}
+    return ToPredict([*means], np.array([*means.values()]))
 
 
 def predict(
@@ -105,7 +104,9 @@ def predict(
     embeddings: pd.DataFrame | None = None,
     **options: Any,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Fit a method and predict every drawn control cell.
+    """Fit a method in each context and predict every drawn control cell.
+
+    In a context without training conditions nothing can be learned: no change is predicted, and a note says so.
 
     Parameters
     ----------
@@ -123,30 +124,51 @@ def predict(
     -------
     Predicted cells, float32 [rows of ``controls`` x genes], and what made them, for ``uns["method"]``.
     """
-    training, test = training_data(cells, split), conditions_to_predict(cells, split)
     given = {} if embeddings is None else {"embeddings": embeddings}
-    shifts = method(training, test, **given, **options)
+    trained = conditions_of(split, "train")
+    shifts: dict[Condition, np.ndarray] = {}
+    notes: dict[str, str] = {}
+    not_asked: list[str] = []
+    n_cells = 0
+    for context in contexts_of(controls.obs):
+        test = to_predict(controls, context)
+        if trained and not any(condition.context == context for condition in trained):
+            of_context = Shifts(
+                np.zeros(test.control_means.shape),
+                dict.fromkeys(test.perturbations, "nothing to learn from in this context: no change"),
+                test.perturbations,
+            )
+        else:
+            training = training_data(cells, split, context)
+            n_cells += int(training.n_cells.sum())
+            of_context = method(training, test, **given, **options)
+        tested = [Condition(name, context) for name in test.perturbations]
+        shifts |= dict(zip(tested, of_context.values, strict=True))
+        notes |= {Condition(name, context).label: note for name, note in of_context.notes.items()}
+        not_asked += [Condition(name, context).label for name in of_context.not_asked]
     record = {
         "options": options,
         "embeddings": None if embeddings is None else dict(embeddings.attrs),
         "scgpt_bench": __version__,
-        "training_perturbations": len(training.perturbations),
-        "training_cells": int(training.n_cells.sum()),
-        "notes": shifts.notes,
-        "not_asked": shifts.not_asked,
+        "training_perturbations": len(trained),
+        "training_cells": n_cells,
+        "notes": notes,
+        "not_asked": not_asked,
     }
     if embeddings is not None:
-        record["genes_padded"] = int((~training.genes.isin(embeddings.index)).sum())
-    return shifted_controls(controls, test.perturbations, test.control_means, shifts.values), record
+        record["genes_padded"] = int((~cells.var_names.isin(embeddings.index)).sum())
+    means = control_means_of(controls)
+    moved = shifted_controls(controls, [*means], np.array([*means.values()]), np.array([shifts[c] for c in means]))
+    return moved, record
 
 
-def control_mean(training: TrainingData, test: Conditions) -> Shifts:
+def control_mean(training: TrainingData, test: ToPredict) -> Shifts:
     """Nothing changes."""
     return Shifts(np.zeros(test.control_means.shape))
 
 
 def train_mean(
-    training: TrainingData, test: Conditions, weighting: Literal["perturbation", "cell"] = "perturbation"
+    training: TrainingData, test: ToPredict, weighting: Literal["perturbation", "cell"] = "perturbation"
 ) -> Shifts:
     """Every perturbation does what the training perturbations do on average, each of them (or each cell) once."""
     weights = training.n_cells if weighting == "cell" else None
@@ -154,7 +176,7 @@ def train_mean(
     return Shifts(np.tile(mean_shift, (len(test.perturbations), 1)))
 
 
-def additive(training: TrainingData, test: Conditions) -> Shifts:
+def additive(training: TrainingData, test: ToPredict) -> Shifts:
     """A combination does the sum of what its genes did alone.
 
     A gene that was not perturbed alone in training counts with the mean shift of the single-gene training
@@ -177,7 +199,7 @@ def additive(training: TrainingData, test: Conditions) -> Shifts:
 
 def ridge(
     training: TrainingData,
-    test: Conditions,
+    test: ToPredict,
     embeddings: pd.DataFrame | None = None,
     penalty: float = 0.1,
     components: int = 10,
@@ -242,7 +264,7 @@ def _without_vector(missing: dict[str, list[str]]) -> tuple[dict[str, str], list
 
 def knn(
     training: TrainingData,
-    test: Conditions,
+    test: ToPredict,
     embeddings: pd.DataFrame | None = None,
     neighbours: int = 5,
     components: int = 10,
@@ -311,7 +333,7 @@ def coexpression(controls: anndata.AnnData, components: int) -> pd.DataFrame:
     return pd.DataFrame(axes.T * scales, index=controls.var_names[varying])
 
 
-def target_only(training: TrainingData, test: Conditions) -> Shifts:
+def target_only(training: TrainingData, test: ToPredict) -> Shifts:
     """Only the targeted genes change, by the relative expression that training perturbations left of their targets.
 
     On the scale of normalized counts: ``remaining = sum expm1(mean of the target) / sum expm1(its control mean)`` over

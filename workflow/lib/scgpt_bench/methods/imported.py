@@ -1,12 +1,12 @@
 """Predictions that another program made: from any h5ad to what ``predictions.h5ad`` promises, or one clear refusal.
 
-Two kinds of rows are understood. A perturbation with one row is a pseudo-bulk, the mean of log1p values: the control
-cells drawn for it are moved so that their mean is that row, as for every method that predicts a shift. A perturbation
+Two kinds of rows are understood. A condition with one row is a pseudo-bulk, the mean of log1p values: the control
+cells drawn for it are moved so that their mean is that row, as for every method that predicts a shift. A condition
 with more rows is a set of predicted cells, which stay as they are, however many: metrics average over cells. Their
-``control_cell`` is the file's where that names a drawn control cell, and else one of those drawn for the perturbation,
+``control_cell`` is the file's where that names a drawn control cell, and else one of those drawn for the condition,
 in turn: counts are made of a predicted cell (for cell_eval2, or to submit them) at the depth of its control cell.
 
-Where all rows of a perturbation name control cells that were drawn for it, cell types count in their mean as among its
+Where all rows of a condition name control cells that were drawn for it, cell types count in their mean as among its
 measured cells. Otherwise nothing says which type a row is of: every row counts once, and the mix is the program's own.
 """
 
@@ -22,15 +22,14 @@ from scipy import sparse
 
 from scgpt_bench import __version__
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.controls import type_weights
+from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, contexts_of, controls_of, rows_of
+from scgpt_bench.data.controls import control_means_of, type_weights
 from scgpt_bench.data.labels import perturbation_names
 from scgpt_bench.data.means import group_means
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import CellWriter, open_h5ad, row_chunks, rows
-from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import sha256
-from scgpt_bench.methods.baselines import Conditions
 from scgpt_bench.predictions import anchored_cells
 
 # A perturbation moves a cell's total and its profile by a few percent; another logarithm, another target sum, counts
@@ -49,81 +48,84 @@ def import_predictions(
     path: str | Path,
     dataset: Dataset,
     controls: anndata.AnnData,
-    test: Conditions,
     missing_perturbations: Missing = "refuse",
     missing_genes: Missing = "refuse",
 ) -> tuple[np.ndarray, pd.DataFrame, dict[str, Any]]:
     """Read the predictions of another program.
 
     Genes are put into the order of ``controls``; genes that only the file has are left out. Rows of control cells and
-    of perturbations that are not tested are left out too, and listed: predictions are always compared with the
-    measured control. What is missing is refused, or taken to be unchanged: a missing perturbation gets its drawn
-    control cells with the control mean as their mean, a missing gene its control mean in every cell. Both are listed.
+    of conditions that are not tested are left out too, and listed: predictions are always compared with the measured
+    control. What is missing is refused, or taken to be unchanged: a missing condition gets its drawn control cells with
+    the control mean as their mean, a missing gene its control mean in every cell. Both are listed.
 
     Parameters
     ----------
     path
-        An h5ad: rows are cells or pseudo-bulks, ``X`` is log1p of counts scaled to ``dataset.target_sum``.
+        An h5ad: rows are cells or pseudo-bulks, ``X`` is log1p of counts scaled to ``dataset.target_sum``. Where
+        several contexts are tested, ``obs["context"]`` has that of each row, as cells.h5ad calls it.
     dataset
         Its row in the data-set table, with the columns that say how this file names things (``perturbation_column``,
         ``control_label``, ``combination_separator``, ``guide_prefix``, ``guide_suffix``, ``gene_symbol_column``) set to
         the file's.
     controls
         ``controls.h5ad``.
-    test
-        The test perturbations and their control means (``baselines.conditions_to_predict``).
     missing_perturbations, missing_genes
-        What to do where the file lacks a test perturbation, or a gene of ``controls``.
+        What to do where the file lacks a test condition, or a gene of ``controls``.
 
     Returns
     -------
     X : float32 [rows x genes]
-    obs : ``perturbation``, ``control_cell`` and ``weight`` of every row
+    obs : ``perturbation``, ``context``, ``control_cell`` and ``weight`` of every row
     method : what ``uns["method"]`` says, with the file's SHA-256 and everything that was filled or left out
 
     Raises
     ------
     InputError
-        For missing parts that may not be filled, a gene twice, values that are not finite, or another scale than that
-        of the control cells: counts, another logarithm or target sum, changes instead of expression.
+        For missing parts that may not be filled, no contexts where several are tested, a gene twice, values that are
+        not finite, or another scale than that of the control cells: counts, another logarithm or target sum, changes
+        instead of expression.
     """
     file = open_h5ad(path, uns=["method"])
     if dataset.perturbation_column not in file.obs:
         found = ", ".join(map(str, file.obs.columns)) or "no column"
         raise InputError(path, "obs", found, f"the column {dataset.perturbation_column!r}")
+    control_means = control_means_of(controls)
+    tested = [*control_means]
     labels = perturbation_names(file.obs[dataset.perturbation_column], dataset, path)
-    rows_of_label = labels.groupby(labels.to_numpy()).indices
-    rows_of = {name: rows_of_label.get(name, np.empty(0, dtype=int)) for name in test.perturbations}
-    without = [name for name, rows in rows_of.items() if len(rows) == 0]
-    if without and (missing_perturbations == "refuse" or len(without) == len(rows_of)):
-        found = f"no row of {len(without)} of {len(rows_of)} test perturbations, such as {without[0]!r}"
-        raise InputError(path, f"obs[{dataset.perturbation_column!r}]", found, "every test perturbation")
+    of_file = pd.DataFrame({"perturbation": labels, "context": _contexts(path, file.obs, contexts_of(controls.obs))})
+    rows_of_file = rows_of(of_file)
+    own_rows = {condition: rows_of_file.get(condition, np.empty(0, dtype=int)) for condition in tested}
+    without = [condition for condition, own in own_rows.items() if len(own) == 0]
+    if without and (missing_perturbations == "refuse" or len(without) == len(tested)):
+        found = f"no row of {len(without)} of {len(tested)} test conditions, such as {without[0].label!r}"
+        raise InputError(path, f"obs[{dataset.perturbation_column!r}]", found, "every test condition")
     columns = _columns_of_genes(path, file, dataset.gene_symbol_column, controls.var_names)
     absent = columns < 0
     if absent.any() and (missing_genes == "refuse" or absent.all()):
         found = f"{absent.sum()} of {len(columns)} genes missing, such as {controls.var_names[absent.argmax()]!r}"
         raise InputError(path, "var", found, "every gene of cells.h5ad")
-    predicted = [name for name in test.perturbations if name not in without]
-    given = rows(file.X, np.concatenate([rows_of[name] for name in predicted]))[:, columns[~absent]]
+    predicted = [condition for condition in tested if condition not in without]
+    given = rows(file.X, np.concatenate([own_rows[condition] for condition in predicted]))[:, columns[~absent]]
     _check_values(path, given, dataset.target_sum)
-    means, n_rows = group_means(given, np.repeat(predicted, [len(rows_of[name]) for name in predicted]), predicted)
-    control_means = dict(zip(test.perturbations, np.asarray(test.control_means), strict=True))
-    expected_near = np.stack([control_means[name] for name in predicted])[:, ~absent]
+    numbers = range(len(predicted))
+    means, n_rows = group_means(given, np.repeat(numbers, [len(own_rows[c]) for c in predicted]), numbers)
+    expected_near = np.stack([control_means[condition] for condition in predicted])[:, ~absent]
     _check_scale(path, means, expected_near, dataset.target_sum, predicted)
 
-    drawn_of = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
+    drawn_of = rows_of(controls.obs)
     control_names = controls.obs["control_cell"].astype(str).to_numpy()
     partners = file.obs.get("control_cell", pd.Series("", index=file.obs_names)).astype(str).to_numpy()
     starts = dict(zip(predicted, np.cumsum(n_rows) - n_rows, strict=True))
     cells, obs = [], []
-    for name in test.perturbations:
-        n, drawn = len(rows_of[name]), controls.obs.iloc[drawn_of[name]]
-        weights = drawn["weight"].to_numpy()
+    for condition in tested:
+        n, drawn = len(own_rows[condition]), controls.obs.iloc[drawn_of[condition]]
+        control_mean = control_means[condition]
+        weights, own_names = drawn["weight"].to_numpy(), control_names[drawn_of[condition]]
         if n > 1:
-            block = np.tile(control_means[name].astype(np.float32), (n, 1))
-            block[:, ~absent] = _dense(given[starts[name] : starts[name] + n])
-            named = partners[rows_of[name]]
-            partner = np.where(np.isin(named, control_names), named, np.resize(control_names[drawn_of[name]], n))
+            block = np.tile(control_mean.astype(np.float32), (n, 1))
+            block[:, ~absent] = _dense(given[starts[condition] : starts[condition] + n])
+            named = partners[own_rows[condition]]
+            partner = np.where(np.isin(named, control_names), named, np.resize(own_names, n))
             type_of = drawn.set_index(drawn["control_cell"].astype(str))["cell_type"].astype(str)
             weights = np.ones(n)
             if np.isin(named, type_of.index).all():
@@ -132,11 +134,11 @@ def import_predictions(
         else:
             shift = np.zeros(len(columns))
             if n == 1:
-                shift[~absent] = means[predicted.index(name)] - control_means[name][~absent]
-            block = anchored_cells(controls.X[drawn_of[name]], weights, control_means[name], shift)
-            partner = control_names[drawn_of[name]]
+                shift[~absent] = means[predicted.index(condition)] - control_mean[~absent]
+            block = anchored_cells(controls.X[drawn_of[condition]], weights, control_mean, shift)
+            partner = own_names
         cells.append(block)
-        obs.append(pd.DataFrame({"perturbation": name, "control_cell": partner, "weight": weights}))
+        obs.append(pd.DataFrame({**condition._asdict(), "control_cell": partner, "weight": weights}))
     method = {
         "kind": "imported",
         "file": Path(path).name,
@@ -146,20 +148,30 @@ def import_predictions(
         "perturbations_given_as_cells": int((n_rows > 1).sum()),
         "perturbations_given_as_pseudobulk": int((n_rows == 1).sum()),
         "genes_taken_as_unchanged": sorted(controls.var_names[absent]),
-        "perturbations_left_out": sorted(set(labels) - set(test.perturbations) - {CONTROL}),
+        "perturbations_left_out": [c.label for c in conditions_of(of_file) if c not in control_means],
         "control_rows_left_out": int((labels == CONTROL).sum()),
-        "notes": dict.fromkeys(without, "not predicted: taken as no change"),
+        "notes": {condition.label: "not predicted: taken as no change" for condition in without},
     }
     return np.concatenate(cells), pd.concat(obs, ignore_index=True), method
 
 
+def _contexts(path: str | Path, obs: pd.DataFrame, tested: list[str]) -> np.ndarray:
+    """The context of each row; that of the data set where it has one only and the file says nothing."""
+    if "context" in obs:
+        return obs["context"].astype(str).to_numpy(dtype=object)
+    if len(tested) > 1:
+        found = ", ".join(map(str, obs.columns)) or "no column"
+        raise InputError(path, "obs", found, f"the column 'context', with {tested[0]!r} and the like")
+    return np.full(len(obs), tested[0], dtype=object)
+
+
 def write_without_test_cells(cells: anndata.AnnData, split: pd.DataFrame, path: str | Path) -> None:
-    """Write all that a method may learn from: control cells and those of training and validation perturbations.
+    """Write all that a method may learn from: control cells and those of training and validation conditions.
 
     By chunks, with the layers of ``cells``, which may be on disk.
     """
-    visible = [CONTROL, *perturbations_of(split, "train"), *perturbations_of(split, "validation")]
-    kept = cells.obs["perturbation"].isin(visible).to_numpy()
+    visible = [*controls_of(cells.obs), *conditions_of(split, "train"), *conditions_of(split, "validation")]
+    kept = codes_of(cells.obs, visible) >= 0
     matrices = {"X": cells.X, **cells.layers}
     with CellWriter(path, cells.n_vars) as writer:
         for parts in zip(*(row_chunks(matrix, read=kept) for matrix in matrices.values()), strict=True):
@@ -196,9 +208,9 @@ def _check_values(path: str | Path, X: np.ndarray | sparse.spmatrix, target_sum:
 
 
 def _check_scale(
-    path: str | Path, means: np.ndarray, control: np.ndarray, target_sum: float, perturbations: list[str]
+    path: str | Path, means: np.ndarray, control: np.ndarray, target_sum: float, conditions: list[Condition]
 ) -> None:
-    """Refuse pseudo-bulks [perturbations x genes] that cannot be in the scale of ``control``."""
+    """Refuse pseudo-bulks [conditions x genes] that cannot be in the scale of ``control``."""
     highest = means.max()
     if highest > np.log1p(target_sum):
         found = f"a mean of {highest:.3g}, above log1p({target_sum:g}) = {np.log1p(target_sum):.3g}"
@@ -210,10 +222,12 @@ def _check_scale(
     if not (SLOPE[0] <= slope <= SLOPE[1] and TOTAL[0] <= total <= TOTAL[1]):
         found = f"values {slope:.3g} times those of control cells (totals of counts {total:.3g} times)"
         raise InputError(path, "X", found, f"{_wanted(target_sum)}, so that both are near 1")
-    for name, slope in zip(perturbations, slopes, strict=True):
+    for condition, slope in zip(conditions, slopes, strict=True):
         if not SLOPE_OF_ONE[0] <= slope <= SLOPE_OF_ONE[1]:
             found = f"values {slope:.3g} times those of control cells"
-            raise InputError(path, f"X, perturbation {name!r}", found, f"{_wanted(target_sum)}, so that it is near 1")
+            raise InputError(
+                path, f"X, perturbation {condition.label!r}", found, f"{_wanted(target_sum)}, so that it is near 1"
+            )
 
 
 def _wanted(target_sum: float) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from scgpt_bench import files
-from scgpt_bench.data.splits import perturbations_of
+from scgpt_bench.data.conditions import conditions_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint, devices, finetuned_model, model, recipe_version, training, transformer
 from scgpt_bench.scgpt.pairs import Pairs
@@ -129,10 +129,10 @@ def finetune(
         "paired_within": pairs.paired_within,
         "flag_share": pairs.flag_share(0),
         "perturbations_without_token": encoding.without_token,
-        "training_perturbations": {"used": len(training_set.training), "of": len(perturbations_of(split, "train"))},
+        "training_perturbations": {"used": len(training_set.training), "of": len(conditions_of(split, "train"))},
         "validation_perturbations": {
             "used": len(training_set.validation),
-            "of": len(perturbations_of(split, "validation")),
+            "of": len(conditions_of(split, "validation")),
         },
         "selected_epoch": position.best_epoch + 1,
         options.select: position.best,

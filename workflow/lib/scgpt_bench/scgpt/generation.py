@@ -158,7 +158,7 @@ class Prompter:
 
 def effects(
     prompter: Prompter, bins: np.ndarray, edges: np.ndarray, targets: Sequence[int], options: Options, seed: int,
-    name: str, activated: bool,
+    drawn_for: Sequence[str], activated: bool,
 ) -> tuple[np.ndarray, bool]:  # fmt: skip
     """Predicted change of expression of every gene in every control cell when ``targets`` are perturbed.
 
@@ -169,8 +169,8 @@ def effects(
     targets
         Token ids of the perturbed genes. A target that is not measured is prompted with the bin that the model
         predicts for it in each cell.
-    name
-        Of the perturbation: its known genes are drawn under this name.
+    drawn_for
+        The names under which known genes are drawn: :attr:`Condition.drawn_for`.
     activated
         Whether the targets are raised; else they are silenced.
 
@@ -181,7 +181,8 @@ def effects(
     their prompted values in all cells, as those that are silenced and that no cell expresses, and the change is 0.
     """
     if prompter.pad_id in targets or len(targets) == 0:
-        raise InputError(name, "target", "a gene outside the checkpoint's vocabulary", "targets that have a token")
+        found = "a gene outside the checkpoint's vocabulary"
+        raise InputError(" ".join(drawn_for), "target", found, "targets that have a token")
     measured, n_genes = bins, bins.shape[1]
     prompter, bins = _with_unmeasured(prompter, bins, targets, options)
     columns = np.flatnonzero(np.isin(prompter.token_ids, targets))
@@ -189,10 +190,10 @@ def effects(
     perturbed[:, columns] = raised_bins(measured, columns, options.target_quantile) if activated else 0
     unchanged[:, columns] = bins[:, columns].mean(axis=0)
     total, read = np.zeros(bins.shape, dtype=np.float32), np.zeros(bins.shape[1], dtype=np.float32)
-    for draw, known in enumerate(_known_genes(prompter, columns, options, seed, name)):
+    for draw, known in enumerate(_known_genes(prompter, columns, options, seed, drawn_for)):
         for rows in _passes(len(bins), options, _known_in_last_round(prompter, known, options.rounds)):
             mask = np.tile(known, (len(bins[rows]), 1))
-            round_seed = stream_seed(seed, "generation", name, draw)
+            round_seed = stream_seed(seed, "generation", *drawn_for, draw)
             after, before = (
                 expression_of_bins(
                     prompter.generate(values[rows], mask, options.rounds, options.confidence, round_seed), edges[rows]
@@ -254,10 +255,12 @@ def _passes(n_cells: int, options: Options, n_known: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, n_cells, size)]
 
 
-def _known_genes(prompter: Prompter, targets: np.ndarray, options: Options, seed: int, name: str) -> list[np.ndarray]:
+def _known_genes(
+    prompter: Prompter, targets: np.ndarray, options: Options, seed: int, drawn_for: Sequence[str]
+) -> list[np.ndarray]:
     """Masks (n_genes,) of the known genes, one per draw: windows of one random order, so that none is always known."""
     others = np.setdiff1d(np.flatnonzero(prompter.token_ids != prompter.pad_id), targets)
-    order = random_generator(seed, "generation", name).permutation(others)
+    order = random_generator(seed, "generation", *drawn_for).permutation(others)
     size = int(options.known_share * len(order))
     masks = []
     for draw in range(options.draws):

@@ -1,9 +1,9 @@
-"""Predict (control cell, perturbation) pairs with a perturbation model, in batches."""
+"""Predict (control cell, condition) pairs with a perturbation model, in batches."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
+from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, rows_of
 from scgpt_bench.scgpt.encoding import Encoding, Targets
 from scgpt_bench.scgpt.engine import Engine, GenesFed
 from scgpt_bench.scgpt.model import TransformerGenerator
@@ -21,23 +22,23 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def shard(perturbations: Iterable[str], index: int, number: int) -> list[str]:
-    """List the perturbations that shard ``index`` of ``number`` predicts: whole ones, so whole batches."""
-    return sorted(set(perturbations))[index::number]
+def shard(obs: pd.DataFrame, index: int, number: int) -> list[Condition]:
+    """List the conditions that shard ``index`` of ``number`` predicts: whole ones, so whole batches."""
+    return conditions_of(obs)[index::number]
 
 
 def predict(
     model: TransformerGenerator,
     controls: sp.csr_matrix | np.ndarray,
-    perturbations: Sequence[str],
+    obs: pd.DataFrame,
     encoding: Encoding,
     genes_fed: GenesFed = "all",
     batch_size: int | None = None,
     progress: bool = True,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Predict every pair of a control cell and a perturbation, perturbation by perturbation in the order of names.
+    """Predict every pair of a control cell and a condition, condition by condition in the order of names.
 
-    A batch never crosses a perturbation, so shards of whole perturbations give the same bytes as one run.
+    A batch never crosses a condition, so shards of whole conditions give the same bytes as one run.
 
     Parameters
     ----------
@@ -45,8 +46,8 @@ def predict(
         Of :mod:`scgpt_bench.scgpt.model`; its device decides the number type, see :func:`devices.number_type`.
     controls
         [pairs x genes] log1p expression.
-    perturbations
-        [pairs] names.
+    obs
+        ``perturbation`` and ``context`` of each pair.
     encoding
         Of the genes of ``controls`` and of these perturbations.
     genes_fed
@@ -61,24 +62,23 @@ def predict(
     Rows of the pairs, and their predictions [rows x genes] float32.
     """
     engine = Engine(model, encoding.token_ids, genes_fed)
-    batches = _batches(np.asarray(perturbations, dtype=object), encoding, engine, batch_size)
+    batches = _batches(obs, encoding, engine, batch_size)
 
     def predicted(batch: tuple[np.ndarray, Targets]) -> tuple[np.ndarray, np.ndarray]:
         rows, targets = batch
         return rows, engine.predict(_dense(controls[rows]), targets)
 
-    with tqdm(total=len(perturbations), unit="cell", disable=not progress, mininterval=2) as bar:
+    with tqdm(total=len(obs), unit="cell", disable=not progress, mininterval=2) as bar:
         for rows, values in _in_order(predicted, batches, engine.workers(len(encoding.token_ids))):
             yield rows, values
             bar.update(len(rows))
 
 
 def _batches(
-    perturbations: np.ndarray, encoding: Encoding, engine: Engine, size: int | None
+    obs: pd.DataFrame, encoding: Encoding, engine: Engine, size: int | None
 ) -> Iterator[tuple[np.ndarray, Targets]]:
-    groups = pd.Series(perturbations).groupby(perturbations).indices
-    for name in sorted(groups):
-        rows, targets = np.sort(groups[name]), encoding.targets[name]
+    for condition, rows in rows_of(obs).items():
+        targets = encoding.targets[condition.perturbation]
         cells = size or engine.cells_per_batch(len(encoding.token_ids) + len(targets.added))
         for batch in np.array_split(rows, -(-len(rows) // cells)):  # even ones, so that no core waits for the last
             yield batch, targets
@@ -110,19 +110,23 @@ def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers
 
 
 def running_means(
-    batches: Iterable[tuple[np.ndarray, np.ndarray]], perturbations: Sequence[str], weights: np.ndarray
-) -> pd.DataFrame:
-    """Average the batches of :func:`predict` to pseudo-bulks [perturbations x genes] (float64); keep no batch.
+    batches: Iterable[tuple[np.ndarray, np.ndarray]], obs: pd.DataFrame, weights: np.ndarray
+) -> np.ndarray:
+    """Average the batches of :func:`predict` to pseudo-bulks (float64), conditions sorted; keep no batch.
 
-    Equal to :func:`means.mean_cell` of all cells of a perturbation; ``weights`` [cells] are theirs.
+    Equal to :func:`means.mean_cell` of all cells of a condition; ``weights`` [cells] are theirs.
+
+    Returns
+    -------
+    [conditions x genes]
     """
-    sums: dict[str, np.ndarray] = {}
-    totals: dict[str, float] = {}
+    codes = codes_of(obs, [*rows_of(obs)])
+    sums: dict[int, np.ndarray] = {}
+    totals = np.bincount(codes, weights=weights)
     for rows, predicted in batches:
-        name = str(perturbations[rows[0]])
-        sums[name] = sums.get(name, 0.0) + (predicted * weights[rows, None]).sum(axis=0)
-        totals[name] = totals.get(name, 0.0) + weights[rows].sum()
-    return pd.DataFrame({name: sums[name] / totals[name] for name in sums}).T
+        code = int(codes[rows[0]])
+        sums[code] = sums.get(code, 0.0) + (predicted * weights[rows, None]).sum(axis=0)
+    return np.stack([sums[code] / totals[code] for code in range(len(totals))])
 
 
 def _dense(rows: sp.csr_matrix | np.ndarray) -> np.ndarray:

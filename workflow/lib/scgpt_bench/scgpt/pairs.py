@@ -1,4 +1,4 @@
-"""Fine-tuning pairs: a random control cell as input, a real cell of a training perturbation as output."""
+"""Fine-tuning pairs: a random control cell as input, a real cell of a training condition as output."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import anndata
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
+from scgpt_bench.data.conditions import codes_of, context_of
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt.recipe import Options
@@ -24,7 +24,7 @@ class Pairs:
     Parameters
     ----------
     training_set
-        The cells and their encoding; pairs are of its training perturbations.
+        The cells and their encoding; pairs are of its training conditions, each within its context.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Pairs:
         cells = training_set.cells
         self.values, self.names = cells.X, cells.obs_names
         self.perturbation = cells.obs["perturbation"].astype(str).to_numpy()
-        self.rows = np.flatnonzero(pd.Series(self.perturbation).isin(training_set.training))
+        self.rows = np.flatnonzero(codes_of(cells.obs, training_set.training) >= 0)
         if len(self.rows) < options.batch_size:
             raise InputError(
                 "configuration", "batch_size", str(options.batch_size), f"at most {len(self.rows)}, the training cells"
@@ -121,16 +121,16 @@ def _control_pools(
     """Find the control cells that each of ``rows`` may be paired with, and count rows by what they share with these.
 
     That is ``within``; where no control cell shares it, the cell type, if ``within`` asks for it; or else ``any``.
+    Always within a context.
     """
-    controls = np.flatnonzero((cells.obs["perturbation"] == CONTROL).to_numpy())
+    obs = cells.obs.assign(context=context_of(cells.obs))
+    controls = np.flatnonzero((obs["perturbation"] == CONTROL).to_numpy())
     if not len(controls):
         raise InputError("cells.h5ad", "obs['perturbation']", "no control cell", f"cells named {CONTROL!r}")
     pools: dict[int, np.ndarray] = {}
     n_rows: dict[str, int] = {}
     for columns in dict.fromkeys([tuple(within), tuple(column for column in within if column == "cell_type"), ()]):
-        group = np.zeros(cells.n_obs, dtype=int)
-        if columns:
-            group = cells.obs.groupby(list(columns), observed=True).ngroup().to_numpy()
+        group = obs.groupby(["context", *columns], observed=True).ngroup().to_numpy()
         pool_of_group = {key: controls[group[controls] == key] for key in np.unique(group[controls])}
         paired = np.isin(group[rows], list(pool_of_group))
         pools |= {row: pool_of_group[group[row]] for row in rows[paired]}

@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from scgpt_bench import __version__
+from scgpt_bench.data.conditions import rows_of
 from scgpt_bench.data.controls import control_means_of
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.files import sha256
@@ -50,7 +51,7 @@ class Options:
     genes_fed, batch_size
         As in :func:`inference.predict`; prompts have their own.
     keep_cells
-        False keeps the mean predicted cell of each perturbation and no other, as batches are computed.
+        False keeps the mean predicted cell of each condition and no other, as batches are computed.
     gpu
         GPUs that the job asked for; one is used.
     """
@@ -73,7 +74,7 @@ def zero_shot(
     Parameters
     ----------
     controls
-        ``controls.h5ad``, or the rows of some of its perturbations.
+        ``controls.h5ad``, or the rows of some of its conditions.
     alignment
         ``vocabulary/<checkpoint>.tsv``.
     seed
@@ -82,7 +83,7 @@ def zero_shot(
     Returns
     -------
     Predicted cells, float32 [rows of ``controls`` x genes], and what made them, for ``uns["method"]``. Where cells are
-    not kept, one mean cell per perturbation, in the order of names.
+    not kept, one mean cell per condition, in the order of names.
     """
     weights = checkpoint.read(checkpoint_folder)
     generator = model.build(weights.arguments, weights.vocabulary)
@@ -115,39 +116,44 @@ def prompted(
     checkpoint_folder: str | Path,
     prompts: generation.Options,
     seed: int,
-    activated: bool,
     options: Options = Options(),
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Predict with the pretrained head: a cell prompted with the target set, against the same cell unchanged.
 
-    The target is silenced; in a data set of activations (``activated``) it is raised (:func:`generation.raised_bins`),
-    and targets that no drawn control cell is seen to express are listed. The difference is added to the control cell.
-    The predicted cells of a perturbation are anchored, as those of every method that shifts control cells
-    (:func:`predictions.anchored_cells`). A perturbation with a target outside the vocabulary cannot be prompted: it is
-    predicted as no change, and listed. One whose targets have their prompted values in all drawn control cells already
-    (silenced, and no cell expresses them) is prompted twice alike: the answer is no change, and it is listed too.
+    The target is silenced where the ``direction`` of the condition is ``down``; where it is ``up``, it is raised
+    (:func:`generation.raised_bins`), and targets that no drawn control cell is seen to express are listed. The
+    difference is added to the control cell. The predicted cells of a condition are anchored, as those of every method
+    that shifts control cells (:func:`predictions.anchored_cells`). A condition with a target outside the vocabulary
+    cannot be prompted: it is predicted as no change, and listed. One whose targets have their prompted values in all
+    drawn control cells already (silenced, and no cell expresses them) is prompted twice alike: the answer is no change,
+    and it is listed too.
     """
     network, weights = masked_model.load(checkpoint_folder)
     device = devices.device_of(options.gpu)
     encoding = Encoding.of(controls.obs["perturbation"], alignment, weights.vocabulary)
     prompter = generation.Prompter.of(network.to(device), weights, encoding.token_ids)
-    unprompted, unexpressed, already = encoding.without_token, [], []
-    rows_of = controls.obs.groupby(controls.obs["perturbation"].astype(str)).indices
+    without_token, own_rows = encoding.without_token, rows_of(controls.obs)
+    unprompted, unexpressed, already, directions = [], [], [], set()
     cell_weights, control_means = controls.obs["weight"].to_numpy(), control_means_of(controls)
-    predicted = np.empty((len(controls) if options.keep_cells else len(rows_of), controls.n_vars), dtype=np.float32)
-    for number, (name, rows) in enumerate(tqdm(sorted(rows_of.items()), unit="perturbation", mininterval=2)):
-        targets, cells = encoding.targets[name], controls.X[rows].toarray()
-        columns = list(targets.columns)
-        effect = np.zeros_like(cells)
-        if name not in unprompted:
+    predicted = np.empty((len(controls) if options.keep_cells else len(own_rows), controls.n_vars), dtype=np.float32)
+    for number, (condition, rows) in enumerate(tqdm(own_rows.items(), unit="condition", mininterval=2)):
+        targets, cells = encoding.targets[condition.perturbation], controls.X[rows].toarray()
+        columns, direction = list(targets.columns), controls.obs["direction"].iloc[rows[0]]
+        effect, activated = np.zeros_like(cells), direction == "up"
+        directions.add(direction)
+        if condition.perturbation in without_token:
+            unprompted.append(condition.label)
+        else:
             bins, edges = bin_cells(cells, prompter.n_bins)
             tokens = [*encoding.token_ids[columns], *targets.added]
-            effect, asked = generation.effects(prompter, bins, edges, tokens, prompts, seed, name, activated)
+            effect, asked = generation.effects(
+                prompter, bins, edges, tokens, prompts, seed, condition.drawn_for, activated
+            )
             if not asked:
-                already.append(name)
+                already.append(condition.label)
             if activated and (targets.added or not bins[:, columns].any(axis=0).all()):
-                unexpressed.append(name)
-        control_mean = control_means.loc[name].to_numpy()
+                unexpressed.append(condition.label)
+        control_mean = control_means[condition]
         own, mean_effect = cell_weights[rows], effect.mean(axis=0)
         moved = anchored_cells(cells, own, control_mean, mean_effect) + (effect - mean_effect)
         predicted[rows if options.keep_cells else number] = moved if options.keep_cells else mean_cell(moved, own)
@@ -160,7 +166,7 @@ def prompted(
     method = {
         **_record(weights, report, encoding, alignment, device, torch.float32),  # nothing here runs in autocast
         "options": dataclasses.asdict(prompts),
-        "targets": raised if activated else "silenced",
+        "targets": "; ".join({"down": "silenced", "up": raised}[direction] for direction in sorted(directions)),
         "zeros_in_pretraining": zeros_seen,
         "raised_without_expression": unexpressed,
         "predicted_as_no_change": unprompted,
@@ -170,18 +176,17 @@ def prompted(
 
 
 def _predict(generator, controls, alignment, encoding, weights, report, options) -> tuple[np.ndarray, dict[str, Any]]:
-    perturbations = controls.obs["perturbation"].astype(str).to_numpy()
     device = devices.device_of(options.gpu)
     batches = inference.predict(
-        generator.to(device), controls.X, perturbations, encoding, options.genes_fed, options.batch_size
+        generator.to(device), controls.X, controls.obs, encoding, options.genes_fed, options.batch_size
     )
     if options.keep_cells:
         predicted = np.empty(controls.shape, dtype=np.float32)
         for rows, values in batches:
             predicted[rows] = values
     else:
-        means = inference.running_means(batches, perturbations, controls.obs["weight"].to_numpy())
-        predicted = means.to_numpy(dtype=np.float32)
+        means = inference.running_means(batches, controls.obs, controls.obs["weight"].to_numpy())
+        predicted = means.astype(np.float32)
     record = _record(weights, report, encoding, alignment, device, devices.number_type(device))
     return predicted, {**record, "genes_fed": options.genes_fed}
 

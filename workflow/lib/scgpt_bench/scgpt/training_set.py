@@ -1,4 +1,4 @@
-"""What a fine-tuning reads: cells, their encoding, and the perturbations to train and to validate on."""
+"""What a fine-tuning reads: cells, their encoding, and the conditions to train and to validate on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import anndata
 import pandas as pd
 
 from scgpt_bench import files
+from scgpt_bench.data.conditions import Condition, conditions_of, context_of, controls_of
 from scgpt_bench.data.means import cells_of
-from scgpt_bench.data.names import CONTROL
-from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt.checkpoint import Checkpoint
 from scgpt_bench.scgpt.encoding import Encoding
@@ -25,17 +24,17 @@ class TrainingSet:
     Attributes
     ----------
     cells
-        Control cells and those of the training and validation perturbations.
+        Control cells and those of the training and validation conditions.
     encoding
         Of the genes and of all perturbations of the split, tested ones too: a model has rows for their tokens.
     training, validation
-        Perturbations whose genes all have a token, by role.
+        Conditions whose genes all have a token, by role.
     """
 
     cells: anndata.AnnData
     encoding: Encoding
-    training: list[str]
-    validation: list[str]
+    training: list[Condition]
+    validation: list[Condition]
 
     @classmethod
     def of(
@@ -50,11 +49,12 @@ class TrainingSet:
         """
         encoding = Encoding.of(split["perturbation"], alignment, weights.vocabulary)
         training, validation = (_with_tokens(split, role, encoding) for role in ("train", "validation"))
-        return cls(cells_of(cells, [CONTROL, *training, *validation]), encoding, training, validation)
+        read = cells_of(cells, [*controls_of(cells.obs), *training, *validation])
+        return cls(read, encoding, training, validation)
 
     def checksums(self) -> dict[str, Any]:
         """Hash what is read: the state of a training must not be resumed on other data, wherever both are."""
-        table = self.cells.obs[["perturbation", "batch", "cell_type"]]
+        table = self.cells.obs[["perturbation", "batch", "cell_type"]].assign(context=context_of(self.cells.obs))
         return {
             "values": files.matrix_sha256(self.cells.X),
             "obs": hashlib.sha256(table.to_csv().encode()).hexdigest(),
@@ -66,8 +66,9 @@ class TrainingSet:
         }
 
 
-def _with_tokens(split: pd.DataFrame, role: str, encoding: Encoding) -> list[str]:
-    usable = [name for name in perturbations_of(split, role) if name not in encoding.without_token]
+def _with_tokens(split: pd.DataFrame, role: str, encoding: Encoding) -> list[Condition]:
+    without_token = encoding.without_token
+    usable = [c for c in conditions_of(split, role) if c.perturbation not in without_token]
     if not usable:
         found = f"{(split['role'] == role).sum()} perturbations, none with all its genes in the vocabulary"
         raise InputError("split.tsv", f"role {role!r}", found, "at least one whose genes scGPT has tokens for")

@@ -1,12 +1,15 @@
-"""Validation of a fine-tuning: what its model scores on the validation perturbations."""
+"""Validation of a fine-tuning: what its model scores on the validation conditions."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
+from scgpt_bench.data.conditions import Condition, rows_of
 from scgpt_bench.data.controls import matched_control_mean, type_weights
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.data.names import CONTROL
@@ -17,32 +20,29 @@ from scgpt_bench.seeding import random_generator
 
 
 class Validation:
-    """Score a model on the validation perturbations, by means over drawn control cells.
+    """Score a model on the validation conditions, by means over drawn control cells.
 
-    As in the evaluation, a perturbation is compared with the control cells of its own cell types, and the mean of each
-    type counts as that type does among its cells, however many control cells were drawn.
+    As in the evaluation, a condition is compared with the control cells of its context and cell types, and the mean of
+    each type counts as that type does among its cells, however many control cells were drawn.
     """
 
     def __init__(self, training_set: TrainingSet, options: Options, seed: int):
-        cells, self.perturbations = training_set.cells, training_set.validation
+        cells, self.conditions = training_set.cells, training_set.validation
         self.values, self.encoding, self.batch_size = cells.X, training_set.encoding, options.batch_size
-        perturbation, self.cell_type = (
-            cells.obs[column].astype(str).to_numpy() for column in ("perturbation", "cell_type")
-        )
+        self.cell_type, rows = cells.obs["cell_type"].astype(str).to_numpy(), rows_of(cells.obs)
         self.controls = {
-            name: _matched_controls(perturbation, self.cell_type, name, options.validation_cells, seed)
-            for name in self.perturbations
+            condition: _matched_controls(rows, self.cell_type, condition, options.validation_cells, seed)
+            for condition in self.conditions
         }
-        self.control_mean = dict(zip(self.perturbations, matched_control_mean(cells, self.perturbations), strict=True))
-        self.truth = {
-            name: np.asarray(cells.X[perturbation == name].mean(axis=0)).ravel() for name in self.perturbations
-        }
+        self.control_mean = dict(zip(self.conditions, matched_control_mean(cells, self.conditions), strict=True))
+        self.truth = {c: np.asarray(cells.X[rows[c]].mean(axis=0)).ravel() for c in self.conditions}
 
     def __call__(self, generator: nn.Module) -> dict[str, float]:
         """Return the mean ``pearson``, ``pearson_delta`` and ``validation_mse`` of a model in evaluation mode."""
         scores = []
-        for name in self.perturbations:
-            mean, truth, control_mean = self._predict(generator, name), self.truth[name], self.control_mean[name]
+        for condition in self.conditions:
+            mean, truth = self._predict(generator, condition), self.truth[condition]
+            control_mean = self.control_mean[condition]
             scores.append(
                 {
                     "pearson": _pearson(mean, truth),
@@ -52,30 +52,35 @@ class Validation:
             )
         return pd.DataFrame(scores).mean().to_dict()
 
-    def _predict(self, generator: nn.Module, name: str) -> np.ndarray:
-        """Predict the mean cell (n_genes,) of a perturbation."""
+    def _predict(self, generator: nn.Module, condition: Condition) -> np.ndarray:
+        """Predict the mean cell (n_genes,) of a condition."""
         device = next(generator.parameters()).device
-        rows, shares = self.controls[name]
+        rows, shares = self.controls[condition]
         values = self.values[rows].toarray()
         columns, batches = np.arange(values.shape[1]), []
         for start in range(0, len(values), self.batch_size):
             part = values[start : start + self.batch_size]
-            inputs = self.encoding.inputs(part, [name] * len(part), columns)
+            inputs = self.encoding.inputs(part, [condition.perturbation] * len(part), columns)
             inputs = {key: tensor.to(device) for key, tensor in inputs.items()}
             batches.append(model.expression(generator, inputs)[:, : len(columns)].cpu())
         return mean_cell(torch.cat(batches).numpy(), type_weights(self.cell_type[rows], shares))
 
 
 def _matched_controls(
-    perturbation: np.ndarray, cell_type: np.ndarray, name: str, number: int, seed: int
+    rows_of_condition: Mapping[Condition, np.ndarray],
+    cell_type: np.ndarray,
+    condition: Condition,
+    number: int,
+    seed: int,
 ) -> tuple[np.ndarray, pd.Series]:
-    """Draw ``number`` control cells (or all) of a perturbation's cell types; return rows and its share of each type.
+    """Draw ``number`` control cells (or all) of a condition's cell types; return rows and its share of each type.
 
     As near to these shares as the control cells allow, but at least one of every type.
     """
-    shares = pd.Series(cell_type[perturbation == name]).value_counts(normalize=True)
-    rows = np.flatnonzero((perturbation == CONTROL) & np.isin(cell_type, shares.index))
-    rows = random_generator(seed, "fine-tuning", "validation", name).permutation(rows)
+    shares = pd.Series(cell_type[rows_of_condition[condition]]).value_counts(normalize=True)
+    rows = rows_of_condition[Condition(CONTROL, condition.context)]
+    rows = rows[np.isin(cell_type[rows], shares.index)]
+    rows = random_generator(seed, "fine-tuning", "validation", *condition.drawn_for).permutation(rows)
     types = pd.Series(cell_type[rows])
     turn = types.groupby(types).cumcount() / types.map(shares)  # who comes when (Adams: the first of each type first)
     return np.sort(rows[np.argsort(turn, kind="stable")[: max(number, len(shares))]]), shares

@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scgpt_bench.data.conditions import conditions_of
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import rows as rows_of_cells
@@ -236,7 +237,7 @@ def measured_side(
     labels = cells.obs["perturbation"].astype(str)
     kept = labels.isin(perturbations).to_numpy()
     if halved:
-        kept &= ~first_half(cells.obs, perturbations)
+        kept &= ~first_half(cells.obs, conditions_of(split, role))
     rows = np.concatenate([np.flatnonzero(kept), np.flatnonzero(labels == CONTROL)])
     targets = labels.to_numpy().astype(object)[rows]
     targets[targets == CONTROL] = NON_TARGETING
