@@ -51,7 +51,8 @@ def cells():
     counts = random.poisson(means).astype(np.float32)
     X = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4).astype(np.float32)
     obs = pd.DataFrame(
-        {"perturbation": labels, "batch": "b", "cell_type": "T"}, index=[f"cell{i}" for i in range(len(labels))]
+        {"perturbation": labels, "batch": "b", "cell_type": "T", "context": "all", "direction": "down"},
+        index=[f"cell{i}" for i in range(len(labels))],
     )
     return anndata.AnnData(
         sparse.csr_matrix(X),

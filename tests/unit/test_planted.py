@@ -224,6 +224,18 @@ def test_more_perturbations_change_no_cell_of_the_others():
     assert more.n_obs == few.n_obs + 3 * 12
 
 
+def test_contexts_are_cell_lines_with_the_same_knock_downs_and_cells_of_their_own():
+    experiment = generate({**SMALL, "contexts": 2})
+    cells, truth = experiment.cells, experiment.truth
+    assert set(cells.obs["context"]) == {"line1", "line2"}
+    assert cells.n_obs == 2 * generate(SMALL).cells.n_obs
+    assert cells.obs_names.is_unique
+    assert list(truth.obs["perturbation"][truth.obs["context"] == "line1"]) == list(generate(SMALL).truth.obs_names)
+    one, other = (truth[truth.obs["context"] == name] for name in ("line1", "line2"))
+    assert np.abs(one["control@line1"].X - other["control@line2"].X).max() > 0.1
+    assert np.corrcoef((one.X[1:] - one.X[0]).ravel(), (other.X[1:] - other.X[0]).ravel())[0, 1] > 0.5
+
+
 def test_the_experiment_survives_being_written(tmp_path):
     experiment = generate(SMALL)
     for part in ("cells", "atlas", "truth"):

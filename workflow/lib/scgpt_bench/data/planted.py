@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scgpt_bench.data.conditions import CONTEXT, Condition, table_of
 from scgpt_bench.data.names import CONTROL, JOINED_BY, genes_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.seeding import random_generator
@@ -50,7 +51,8 @@ class Options:
     ``library_size`` is the median number of transcripts of a cell; ``target_sum`` only sets the scale of the true
     means. ``genes_outside_vocabulary`` of the genes have names that no vocabulary knows; ``unmeasured_targets`` of the
     perturbed genes are missing from the measured genes, though the atlas has them. ``combinations`` pairs of targets
-    are knocked down together, with as many cells each as a single target.
+    are knocked down together, with as many cells each as a single target. ``contexts`` cell lines, each of a state of
+    its own, are screened alike; 0 is one cell line without a name.
     """
 
     seed: int = 1
@@ -66,6 +68,7 @@ class Options:
     genes_outside_vocabulary: int = 4
     unmeasured_targets: int = 2
     combinations: int = 0
+    contexts: int = 0
     atlas_cells: int = 6000
     atlas_states: int = 30
     truth_draws: int = 4000
@@ -79,7 +82,7 @@ class Planted:
     ----------
     cells
         Perturb-seq of one cell line: raw counts [cells x measured genes], CSR float32; obs ``perturbation``, ``batch``,
-        ``cell_type``. Batches are balanced over perturbations.
+        ``cell_type`` and, where there are several, ``context``. Batches are balanced over perturbations.
     atlas
         Unperturbed cells of other states: raw counts [cells x all genes], CSR float32; the same obs, ``perturbation``
         being ``control`` and ``cell_type`` the state.
@@ -88,7 +91,8 @@ class Planted:
         cells, library sizes and batches in equal parts. A Monte-Carlo mean: obs ``n_draws`` and ``standard_error``
         (root mean square over genes, of a mean; cells are drawn once and shared by all rows, so the error of a
         difference between rows is smaller). obs ``activity_change`` is what the knock-down does to ``module`` (both
-        empty for combinations and control); var ``module`` and ``loading`` are a gene's own.
+        empty for combinations and control); var ``module`` and ``loading`` are a gene's own. With contexts, rows for
+        each, named by obs ``perturbation`` and ``context``.
     """
 
     cells: anndata.AnnData
@@ -134,11 +138,17 @@ def generate(options: Mapping[str, Any]) -> Planted:
     singles = np.concatenate([genes.names[targets] for targets in targets_of_module])
     effects = _effects(chosen, genes, singles)
     measured = ~np.isin(genes.names, _generator(chosen, "unmeasured").permutation(singles)[: chosen.unmeasured_targets])
-    state = _generator(chosen, "state", CELL_LINE).normal(0, STATE_SD, chosen.modules)
+    contexts = [f"line{number + 1}" for number in range(chosen.contexts)] or [CONTEXT]
+    states = {
+        context: _generator(chosen, "state", CELL_LINE if context == CONTEXT else context).normal(
+            0, STATE_SD, chosen.modules
+        )
+        for context in contexts
+    }
     return Planted(
-        _cells(chosen, genes, state, effects, measured),
+        _cells(chosen, genes, states, effects, measured),
         _atlas(chosen, genes),
-        _truth(chosen, genes, state, effects, measured),
+        _truth(chosen, genes, states, effects, measured),
     )
 
 
@@ -169,6 +179,7 @@ def _check_options(options: Mapping[str, Any]) -> Options:
         "genes_outside_vocabulary": 0,
         "unmeasured_targets": 0,
         "combinations": 0,
+        "contexts": 0,
     }
     at_most = {
         "targets_per_module": checked.genes_per_module,
@@ -304,18 +315,21 @@ def _dealt(n_cells: int, groups: int) -> np.ndarray:
 
 
 def _cells(
-    options: Options, genes: _Genes, state: np.ndarray, effects: dict[str, _Effect], measured: np.ndarray
+    options: Options, genes: _Genes, states: Mapping[str, np.ndarray], effects: dict[str, _Effect], measured: np.ndarray
 ) -> anndata.AnnData:
     parts, tables = [], []
-    for perturbation, effect in effects.items():
-        n_cells = options.control_cells if perturbation == CONTROL else options.cells_per_perturbation
-        random = _generator(options, "cells", perturbation)
-        batch = _dealt(n_cells, options.batches)
-        latent = _latent(random, options, genes, np.tile(state, (n_cells, 1)), batch)
-        parts.append(_counts(random, latent, effect.change)[:, measured])
-        names = [f"{perturbation}-{number}" for number in range(1, n_cells + 1)]
-        batches = [f"batch{number + 1}" for number in batch]
-        tables.append(_observations(names, [perturbation] * n_cells, batches, [CELL_LINE] * n_cells))
+    for context, state in states.items():
+        for perturbation, effect in effects.items():
+            condition = Condition(perturbation, context)
+            n_cells = options.control_cells if perturbation == CONTROL else options.cells_per_perturbation
+            random = _generator(options, "cells", *condition.drawn_for)
+            batch = _dealt(n_cells, options.batches)
+            latent = _latent(random, options, genes, np.tile(state, (n_cells, 1)), batch)
+            parts.append(_counts(random, latent, effect.change)[:, measured])
+            names = ["-".join([*condition.drawn_for, str(number)]) for number in range(1, n_cells + 1)]
+            batches = [f"batch{number + 1}" for number in batch]
+            table = _observations(names, [perturbation] * n_cells, batches, [CELL_LINE] * n_cells)
+            tables.append(table if context == CONTEXT else table.assign(context=context, cell_type=context))
     return _raw(np.concatenate(parts), pd.concat(tables), genes.names[measured])
 
 
@@ -341,27 +355,34 @@ def _raw(counts: np.ndarray, obs: pd.DataFrame, names: np.ndarray) -> anndata.An
 
 
 def _truth(
-    options: Options, genes: _Genes, state: np.ndarray, effects: dict[str, _Effect], measured: np.ndarray
+    options: Options, genes: _Genes, states: Mapping[str, np.ndarray], effects: dict[str, _Effect], measured: np.ndarray
 ) -> anndata.AnnData:
     n_draws = options.truth_draws
-    states, batch = np.tile(state, (n_draws, 1)), _dealt(n_draws, options.batches)
-    latent = _latent(_generator(options, "truth"), options, genes, states, batch)
+    batch = _dealt(n_draws, options.batches)
     means, errors = [], []
-    for perturbation, effect in effects.items():
-        counts = _counts(_generator(options, "truth", perturbation), latent, effect.change)[:, measured]
-        values = np.log1p(counts * (options.target_sum / counts.sum(axis=1, keepdims=True)))
-        means.append(values.mean(axis=0))
-        errors.append(np.sqrt(np.mean(values.var(axis=0, ddof=1)) / n_draws))
-    modules = [None if effect.module is None else f"module{effect.module + 1}" for effect in effects.values()]
+    for context, state in states.items():
+        random = _generator(options, "truth", *([] if context == CONTEXT else ["context", context]))
+        latent = _latent(random, options, genes, np.tile(state, (n_draws, 1)), batch)
+        for perturbation, effect in effects.items():
+            random = _generator(options, "truth", *Condition(perturbation, context).drawn_for)
+            counts = _counts(random, latent, effect.change)[:, measured]
+            values = np.log1p(counts * (options.target_sum / counts.sum(axis=1, keepdims=True)))
+            means.append(values.mean(axis=0))
+            errors.append(np.sqrt(np.mean(values.var(axis=0, ddof=1)) / n_draws))
+    repeated = [*effects.values()] * len(states)
+    modules = [None if effect.module is None else f"module{effect.module + 1}" for effect in repeated]
     obs = pd.DataFrame(
         {
             "n_draws": n_draws,
             "standard_error": errors,
             "module": pd.Categorical(modules),
-            "activity_change": np.array([effect.activity_change for effect in effects.values()], dtype=np.float64),
+            "activity_change": np.array([effect.activity_change for effect in repeated], dtype=np.float64),
         },
-        index=pd.Index(list(effects), name="perturbation"),
+        index=pd.Index([*effects] * len(states), name="perturbation"),
     )
+    if options.contexts:
+        conditions = table_of([Condition(name, context) for context in states for name in effects])
+        obs = pd.concat([conditions, obs.set_axis(conditions.index)], axis=1).rename_axis("condition")
     var = pd.DataFrame(
         {"module": [f"module{number + 1}" for number in genes.module], "loading": genes.own_loading}, index=genes.names
     )

@@ -1,0 +1,231 @@
+"""Two cell lines in one experiment: every stage up to the predictions works within a context."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from registered import SIMPLE
+from scgpt_bench.data import controls, planted, splits
+from scgpt_bench.data.catalogue import read_datasets
+from scgpt_bench.data.conditions import Condition, conditions_of, listed, rows_of
+from scgpt_bench.data.harmonize import harmonize
+from scgpt_bench.data.means import condition_means
+from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.pseudobulk import truth
+from scgpt_bench.methods import baselines, imported
+from scgpt_bench.methods.benchmark_controls import Known, oracle, shuffled, shuffles, technical_duplicate
+from scgpt_bench.predictions import mean_cell_obs, read_predictions, write_predictions
+from scgpt_bench.scgpt import checkpoint, generation, inference, prediction, vocabulary
+from scgpt_bench.scgpt.pairs import Pairs
+from scgpt_bench.scgpt.recipe import Options
+from scgpt_bench.scgpt.training_set import TrainingSet
+from scgpt_bench.scgpt.validation import Validation
+
+LINES = ["line1", "line2"]
+SMALL = {"modules": 3, "genes_per_module": 8, "targets_per_module": 3, "cells_per_perturbation": 8}
+SMALL |= {"control_cells": 40, "atlas_cells": 20, "truth_draws": 50, "genes_outside_vocabulary": 0, "contexts": 2}
+SMALL |= {"unmeasured_targets": 0}
+DEALING = {"dataset": "lines", "fold": 0, "folds": 3, "seed": 1, "validation_share": 0.2, "minimum_cells": 5}
+DRAWING = {"per_perturbation": 6, "seed": 1, "dataset": "lines", "split_name": "fold0"}
+ROW = replace(read_datasets(Path(__file__).parents[2] / "config" / "datasets.tsv")["planted"], context_column="context")
+OPTIONS = Options(batch_size=4, epochs=1, validation_cells=4)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return planted.generate(SMALL)
+
+
+@pytest.fixture(scope="module")
+def cells(made):
+    return harmonize(made.cells, ROW, minimum_cells=5)
+
+
+@pytest.fixture(scope="module")
+def split(cells):
+    return splits.fold(cells.obs, **DEALING)
+
+
+@pytest.fixture(scope="module")
+def drawn(cells, split):
+    return controls.control_cells(cells, controls.draw_controls(cells.obs, split, **DRAWING))
+
+
+@pytest.fixture(scope="module")
+def weights(cells, tmp_path_factory):
+    """The folder of an untrained checkpoint, and the alignment of the genes with it."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    symbols = {name: number for number, name in enumerate([*cells.var_names, "<pad>", "<cls>", "<eoc>"])}
+    checkpoint.initialize(folder, {"embsize": 8, "nlayers": 1, "nheads": 2, "d_hid": 8}, symbols, seed=1)
+    return folder, vocabulary.align(cells.var_names, symbols)
+
+
+def only(cells, context):
+    return cells[cells.obs["context"] == context].copy()
+
+
+def test_a_perturbation_has_one_role_in_all_contexts_and_that_of_a_data_set_without_contexts(cells, split):
+    assert len(split[["perturbation", "role"]].drop_duplicates()) == split["perturbation"].nunique()
+    assert set(split["context"]) == set(LINES)
+    assert not split.loc[split["role"] != "train", "seen"].any()
+    assert split.loc[split["role"] == "train", "seen"].all()
+    without = splits.fold(only(cells, "line1").obs.drop(columns="context"), **DEALING)
+    here = split[split["context"] == "line1"].reset_index(drop=True)
+    pd.testing.assert_series_equal(here["role"], without["role"])
+
+
+def test_a_condition_with_few_cells_is_trained_on_or_left_out(cells, split):
+    tested, trained = (split.loc[split["role"] == role, "perturbation"].iloc[0] for role in ("test", "train"))
+    rows = rows_of(cells.obs)
+    lost = [row for name in (tested, trained) for row in rows[Condition(name, "line2")][4:]]
+    fewer = splits.fold(cells.obs.drop(index=cells.obs_names[lost]), **DEALING)
+    found = set(zip(conditions_of(fewer), fewer["role"], strict=True))
+    before = set(zip(conditions_of(split), split["role"], strict=True))
+    assert before - found == {(Condition(tested, "line2"), "test")}
+    assert (Condition(trained, "line2"), "train") in found
+
+
+def test_a_fixed_split_may_hold_out_a_context(cells, tmp_path):
+    names = sorted(set(cells.obs["perturbation"]) - {"control"})
+    lines = [f"{name}\tline1\ttrain" for name in names]
+    lines += [f"{names[0]}\tline2\tvalidation", f"{names[1]}\tline2\ttest"]
+    path = tmp_path / "fixed.tsv"
+    path.write_text("\n".join(["perturbation\tcontext\trole", *lines]))
+    table = splits.read_split_file(path, cells.obs)
+    held_out = table[table["context"] == "line2"]
+    assert held_out["seen"].tolist() == [True, True]
+    assert not table.loc[table["context"] == "line1", "seen"].any()
+    path.write_text("perturbation\tcontext\trole\n" + f"{names[0]}\tline3\ttest")
+    with pytest.raises(InputError, match=f"'{names[0]}' in context 'line3', of which there is no cell"):
+        splits.read_split_file(path, cells.obs)
+
+
+def test_controls_are_drawn_within_the_context_and_compared_within_it(cells, drawn):
+    context_of_cell = cells.obs["context"].astype(str)
+    assert (context_of_cell[drawn.obs["control_cell"]].to_numpy() == drawn.obs["context"]).all()
+    means = controls.control_means_of(drawn)
+    for line in LINES:
+        here = only(cells, line)
+        expected = np.asarray(here[here.obs["perturbation"] == "control"].X.mean(axis=0)).ravel()
+        for condition, mean in means.items():
+            if condition.context == line:
+                np.testing.assert_allclose(mean, expected, rtol=1e-5)
+
+
+def test_a_context_without_a_control_cell_of_a_type_is_refused(cells, split):
+    kept = ~((cells.obs["perturbation"] == "control") & (cells.obs["context"] == "line2")).to_numpy()
+    with pytest.raises(InputError, match=r"of '\w+@line2' of type '\w+', but no control"):
+        controls.draw_controls(cells.obs[kept], split, **DRAWING)
+
+
+@pytest.mark.parametrize("kind", SIMPLE)
+def test_a_simple_method_predicts_in_each_context_what_it_would_alone(kind, cells, split, drawn):
+    together, _ = baselines.predict(cells, split, drawn, SIMPLE[kind])
+    for line in LINES:
+        own = split[split["context"] == line]
+        here = only(cells, line)
+        alone = controls.control_cells(here, controls.draw_controls(here.obs, own, **DRAWING))
+        expected, _ = baselines.predict(here, own, alone, SIMPLE[kind])
+        np.testing.assert_allclose(together[(drawn.obs["context"] == line).to_numpy()], expected, atol=1e-6)
+
+
+def test_a_context_without_training_is_predicted_as_no_change_and_says_so(cells, split, drawn):
+    held_out = split[~((split["context"] == "line2") & (split["role"] == "train"))]
+    predicted, record = baselines.predict(cells, held_out, drawn, baselines.train_mean)
+    tested = [condition.label for condition in conditions_of(held_out, "test") if condition.context == "line2"]
+    assert record["not_asked"] == tested == list(record["notes"])
+    means = controls.control_means_of(drawn)
+    for condition, rows in rows_of(drawn.obs).items():
+        if condition.context == "line2":
+            found = np.average(predicted[rows], axis=0, weights=drawn.obs["weight"].to_numpy()[rows])
+            np.testing.assert_allclose(found, means[condition], atol=1e-6)
+
+
+def test_floor_ceiling_and_oracle_know_the_condition(made, cells, split, drawn):
+    known = Known(cells, drawn, truth(cells, split), made.truth)
+    _, record = shuffled(known, 1)
+    assert all(name.split("@")[1] == other.split("@")[1] and name != other for name, other in record["notes"].items())
+    for partner in shuffles(known.conditions, 1):
+        assert sorted(partner.values()) == sorted(partner)
+    X, _ = oracle(known, 1)
+    row_of = {condition: row for row, condition in enumerate(listed(made.truth.obs))}
+    weights = drawn.obs["weight"].to_numpy()
+    for condition, rows in rows_of(drawn.obs).items():
+        found = np.average(X[rows], axis=0, weights=weights[rows])
+        np.testing.assert_allclose(found, made.truth.X[row_of[condition]], atol=1e-5)
+    assert technical_duplicate(known, 1)[0].shape == drawn.shape
+    with pytest.raises(InputError, match="'A@x' alone in its context"):
+        next(shuffles([Condition("A", "x"), Condition("A", "y"), Condition("B", "y")], 1))
+
+
+def test_an_imported_file_says_the_context_where_there_are_several(cells, split, drawn, tmp_path):
+    conditions = conditions_of(split, "test")
+    means, _ = condition_means(cells, conditions)
+    obs = pd.DataFrame(conditions, columns=["perturbation", "context"]).rename(index=str)
+    labels = {"perturbation_column": "perturbation", "control_label": "control", "context_column": None}
+    path, row = tmp_path / "file.h5ad", replace(ROW, **labels)
+    anndata.AnnData(means, obs=obs, var=cells.var[[]]).write_h5ad(path)
+    X, of_rows, _ = imported.import_predictions(path, row, drawn)
+    write_predictions(tmp_path / "predictions.h5ad", X, of_rows, cells.var_names, {"kind": "imported"})
+    written = read_predictions(tmp_path / "predictions.h5ad", cells.var_names, split)
+    weights = written.obs["weight"].to_numpy()
+    for condition, rows in rows_of(written.obs).items():
+        found = np.average(written.X[rows], axis=0, weights=weights[rows])
+        np.testing.assert_allclose(found, means[conditions.index(condition)], atol=1e-5)
+    with pytest.raises(InputError, match=r"no cell of '.*@line2'; expected every test condition"):
+        read_predictions(tmp_path / "predictions.h5ad", cells.var_names, split.assign(context="line2", role="test"))
+    anndata.AnnData(means, obs=obs[["perturbation"]], var=cells.var[[]]).write_h5ad(path)
+    with pytest.raises(InputError, match="expected the column 'context', with 'line1'"):
+        imported.import_predictions(path, row, drawn)
+
+
+def test_what_a_script_may_learn_from_is_chosen_by_condition(cells, split, tmp_path):
+    split = split.copy()
+    name = split.loc[split["role"] == "train", "perturbation"].iloc[0]
+    split.loc[(split["perturbation"] == name) & (split["context"] == "line2"), "role"] = "test"
+    imported.write_without_test_cells(cells, split, tmp_path / "training.h5ad")
+    seen = rows_of(anndata.read_h5ad(tmp_path / "training.h5ad").obs)
+    assert (name, "line1") in seen
+    assert (name, "line2") not in seen
+
+
+def test_scgpt_predicts_whole_conditions_and_shards_of_them_alike(cells, drawn, weights):
+    folder, alignment = weights
+    together, _ = prediction.zero_shot(drawn, alignment, folder, seed=0)
+    means, _ = prediction.zero_shot(drawn, alignment, folder, 0, prediction.Options(keep_cells=False))
+    names = mean_cell_obs(drawn.obs)
+    for row, condition in enumerate(listed(names)):
+        own = rows_of(drawn.obs)[condition]
+        expected = np.average(together[own], axis=0, weights=drawn.obs["weight"].to_numpy()[own])
+        np.testing.assert_allclose(means[row], expected, atol=1e-5)
+    shards = []
+    for index in range(3):
+        chosen = inference.shard(drawn.obs, index, 3)
+        part = drawn[[condition in chosen for condition in listed(drawn.obs)]].copy()
+        X, _ = prediction.zero_shot(part, alignment, folder, seed=0)
+        shards.append(pd.DataFrame(X, index=part.obs_names))
+    np.testing.assert_array_equal(pd.concat(shards).loc[drawn.obs_names].to_numpy(), together)
+
+
+def test_prompts_follow_the_direction_of_the_condition(drawn, weights):
+    folder, alignment = weights
+    drawn = drawn.copy()
+    drawn.obs["direction"] = np.where(drawn.obs["context"] == "line1", "up", "down")
+    _, record = prediction.prompted(drawn, alignment, folder, generation.Options(draws=2), 0)
+    assert record["targets"].startswith("silenced; raised")
+    assert all(name.endswith("@line1") for name in record["raised_without_expression"])
+
+
+def test_fine_tuning_pairs_and_validates_within_a_context(cells, split, weights):
+    folder, alignment = weights
+    training_set = TrainingSet.of(cells, split, alignment, checkpoint.read(folder))
+    lines = training_set.cells.obs["context"].astype(str).to_numpy()
+    pairs = Pairs(training_set, replace(OPTIONS, pair_within=()), seed=0)
+    assert all((lines[pool] == lines[row]).all() for row, pool in pairs.pools.items())
+    validation = Validation(training_set, OPTIONS, seed=0)
+    assert {condition.context for condition in validation.conditions} == set(LINES)
+    assert all((lines[rows] == condition.context).all() for condition, (rows, _) in validation.controls.items())
