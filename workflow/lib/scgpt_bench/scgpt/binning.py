@@ -59,7 +59,7 @@ def bin_cells(cells: np.ndarray | sp.csr_matrix, n_bins: int, source: str = "cel
 
 
 def expression_of_bins(bins: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Expression that (fractional) bins of a cell stand for, in the scale that the cell was binned in.
+    """Compute the expression that (fractional) bins of a cell stand for, in the scale that the cell was binned in.
 
     A whole bin stands for the middle of its interval, the last one for the cell's largest value, 0 for 0; between two
     bins the expression is interpolated. Values outside the bins are clipped to them.
@@ -84,6 +84,6 @@ def expression_of_bins(bins: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _middle_bin(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """The expectation, as a whole bin, of upstream's uniform draw from the bins ``right + 1`` to ``left``."""
+    """Compute the expectation, as a whole bin, of upstream's uniform draw from the bins ``right + 1`` to ``left``."""
     left, right = np.digitize(values, edges), np.digitize(values, edges, right=True)
     return (left + right + 1) // 2

@@ -96,7 +96,7 @@ class CensusSource:
         return len(self.joinids)
 
     def rows(self, index: np.ndarray) -> sp.csr_matrix:
-        """(len(index), n_genes) float32 raw counts of these cells and no others, in one ordered read.
+        """Read (len(index), n_genes) float32 raw counts of these cells and no others, in one ordered read.
 
         Raises
         ------
@@ -119,11 +119,11 @@ class CensusSource:
         return sp.coo_matrix(entries, shape=(len(wanted), len(self.genes))).tocsr()[row_of_wanted]
 
     def batches(self, rows: np.ndarray, size: int, seed: int) -> Batches:
-        """The training batches over ``rows``, by (epoch, number)."""
+        """Return the training batches over ``rows``, by (epoch, number)."""
         return Batches(self, rows, size, seed)
 
     def description(self) -> dict[str, object]:
-        """What the checkpoint's report says of its cells: the same hash means the same cells."""
+        """Describe the cells for the checkpoint's report: the same hash means the same cells."""
         return {
             "census_version": self.options.census_version,
             "experiment": self.name,
@@ -155,7 +155,7 @@ class Batches:
         self._buffer: tuple[tuple[int, int], np.ndarray, sp.csr_matrix] | None = None
 
     def __call__(self, epoch: int, number: int) -> sp.csr_matrix:
-        """(size, n_genes) counts of batch ``number`` of ``epoch``, cells in ascending order."""
+        """Read (size, n_genes) counts of batch ``number`` of ``epoch``, cells in ascending order."""
         order = self.order(epoch)
         start = number * self._size
         key = epoch, start // self._per_buffer
@@ -167,7 +167,7 @@ class Batches:
         return counts[np.searchsorted(held, np.sort(order[start : start + self._size]))]
 
     def order(self, epoch: int) -> np.ndarray:
-        """The rows in the order in which ``epoch`` sees them."""
+        """Return the rows in the order in which ``epoch`` sees them."""
         if self._order is None or self._order[0] != epoch:
             generator = random_generator(self._seed, "pretraining", "order", epoch)
             self._order = epoch, _shuffled(self._rows, self._source.options.shuffle_run, self._per_buffer, generator)
@@ -175,7 +175,7 @@ class Batches:
 
 
 def open_source(options: Options, symbols: Iterable[str]) -> CensusSource:
-    """The source that ``options`` describe, over the network unless they give an address.
+    """Open the source that ``options`` describe, over the network unless they give an address.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def open_source(options: Options, symbols: Iterable[str]) -> CensusSource:
 
 
 def value_filter(options: Options) -> str | None:
-    """The condition on ``obs`` in SOMA's value-filter syntax; None where every cell is wanted."""
+    """Write the condition on ``obs`` in SOMA's value-filter syntax; None where every cell is wanted."""
     conditions = []
     if options.tissues is not None:
         conditions.append(f"{TISSUE} in {sorted(options.tissues)!r}")
@@ -201,7 +201,7 @@ def value_filter(options: Options) -> str | None:
 
 
 def _shuffled(rows: np.ndarray, run: int, per_buffer: int, generator: np.random.Generator) -> np.ndarray:
-    """Runs of neighbours in random order, then the cells of each buffer; a plain shuffle where one buffer holds all."""
+    """Shuffle runs of neighbours, then the cells of each buffer; a plain shuffle where one buffer holds all."""
     if len(rows) <= per_buffer:
         return generator.permutation(rows)
     runs = generator.permutation(-(-len(rows) // run))
@@ -224,7 +224,7 @@ def _experiment(options: Options) -> tiledbsoma.Experiment:
 
 
 def _public_experiment(census_version: str) -> tuple[str, tiledbsoma.SOMATileDBContext]:
-    """Where a release of Census is, and how it is read; its package may be missing where an address is given."""
+    """Find a release of Census, and how it is read; its package may be missing where an address is given."""
     try:
         import cellxgene_census
     except ImportError:
@@ -251,7 +251,7 @@ def _raw_layer(experiment: tiledbsoma.Experiment, name: str) -> tiledbsoma.Spars
 def _matched_genes(
     experiment: tiledbsoma.Experiment, symbols: Iterable[str], name: str
 ) -> tuple[list[str], np.ndarray]:  # fmt: skip
-    """The symbols that the experiment measures, in their order, and the column of each feature (-1: none)."""
+    """Find the symbols that the experiment measures, in their order, and the column of each feature (-1: none)."""
     var = experiment.ms[MEASUREMENT].var
     if "feature_name" not in var.schema.names:
         raise InputError(name, "var", ", ".join(var.schema.names), "a column feature_name with gene symbols")
@@ -281,7 +281,7 @@ def _selected_cells(experiment: tiledbsoma.Experiment, condition: str | None, na
 
 
 def _values(experiment: tiledbsoma.Experiment) -> str:
-    """The values of the columns that are commonly filtered on."""
+    """List the values of the columns that are commonly filtered on."""
     described = []
     for column in (TISSUE, DISEASE, PRIMARY):
         if column in experiment.obs.schema.names:

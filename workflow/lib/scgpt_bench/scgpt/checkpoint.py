@@ -84,7 +84,7 @@ class Checkpoint:
 
     @property
     def pretrained(self) -> bool:
-        """False for weights that :func:`initialize` drew; a checkpoint that does not say so was trained."""
+        """Tell whether the weights were trained: not those that :func:`initialize` drew, which say so."""
         return bool((self.arguments.get("scgpt_bench") or {}).get("pretrained", True))
 
 
@@ -134,7 +134,7 @@ def _check_shape(path: Path, name: str, tensor: Tensor | None, shape: torch.Size
 
 
 def _in_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
-    """A tensor in the type that everything here computes in; itself where it has that type."""
+    """Cast a tensor to the type that everything here computes in; itself where it has that type."""
     if tensor.layout != torch.strided or not tensor.is_floating_point() or tensor.is_meta:
         found = "a name without values" if tensor.is_meta else f"{tensor.layout} of {tensor.dtype}"
         raise InputError(path, name, found, "a dense tensor of floating-point numbers")
@@ -158,7 +158,7 @@ def _refuse_foreign(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(folder: str | Path) -> dict[str, Tensor]:
-    """The weights of a folder by scGPT's own names, in the layout with ``Wqkv``; no code in the file is ever run."""
+    """Read the weights of a folder by scGPT's own names, in the layout with ``Wqkv``; run no code in the file."""
     path = weights_file(folder)
     expected = "a state dict of tensors alone, as torch.save(model.state_dict()) writes"
     stored = torch_files.read(path, expected, mapped=True)
@@ -174,7 +174,7 @@ def read_tensors(folder: str | Path) -> dict[str, Tensor]:
 def _state_dicts(
     thing: Any, place: tuple[str, ...] = (), seen: set[int] | None = None
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every mapping in ``thing`` that has tensors by name, beside whatever else is in it, and the keys to it."""
+    """Find every mapping in ``thing`` that has tensors by name, beside whatever else is in it, and the keys to it."""
     seen = set() if seen is None else seen
     if not isinstance(thing, Mapping) or id(thing) in seen or len(place) > _DEEPEST:
         return
@@ -188,7 +188,7 @@ def _state_dicts(
 
 
 def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors without the names that DistributedDataParallel, torch.compile, Lightning and the like put before."""
+    """Strip the prefixes that DistributedDataParallel, torch.compile, Lightning and the like put before names."""
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         own = ".".join(part for part in name.split(".") if part not in _WRAPPERS).replace("in_proj_", "Wqkv.")
@@ -205,7 +205,7 @@ def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def shapes(arguments: Mapping[str, Any], n_tokens: int) -> dict[str, torch.Size]:
-    """The tensors of a pretrained scGPT by name: 163 for 12 layers, as in the published checkpoints."""
+    """List the tensors of a pretrained scGPT by name: 163 for 12 layers, as in the published checkpoints."""
     width, hidden = arguments["embsize"], arguments["d_hid"]
     layer = {
         "self_attn.Wqkv": (3 * width, width),
@@ -238,7 +238,7 @@ def shapes(arguments: Mapping[str, Any], n_tokens: int) -> dict[str, torch.Size]
 
 
 def below(name: str, prefixes: Iterable[str]) -> bool:
-    """Whether a tensor belongs to one of the modules ``prefixes``."""
+    """Tell whether a tensor belongs to one of the modules ``prefixes``."""
     return name.startswith(tuple(f"{prefix}." for prefix in prefixes))
 
 
@@ -279,7 +279,7 @@ def write(
 def load_report(
     checkpoint: Checkpoint, loaded: Mapping[str, Tensor], random: Mapping[str, Tensor], seed: int
 ) -> dict[str, Any]:
-    """What a model's weights are, for ``uns["method"]``.
+    """Report what a model's weights are, for ``uns["method"]``.
 
     Parameters
     ----------

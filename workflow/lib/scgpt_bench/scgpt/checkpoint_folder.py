@@ -121,7 +121,7 @@ KNOWN_KEYS = {*_USED, *SETTINGS, *(key for keys in IRRELEVANT.values() for key i
 
 
 def weights_file(folder: str | Path) -> Path:
-    """``best_model.pt`` where there is one, else ``model.safetensors``."""
+    """Return ``best_model.pt`` where there is one, else ``model.safetensors``."""
     for name in (WEIGHTS, SAFE_WEIGHTS):
         if Path(folder, name).is_file():
             return Path(folder, name)
@@ -130,7 +130,7 @@ def weights_file(folder: str | Path) -> Path:
 
 
 def own_file(folder: str | Path, name: str) -> Path:
-    """Where a user's folder has the file ``name``; ``model.safetensors`` serves as ``best_model.pt``."""
+    """Find the file ``name`` in a user's folder; ``model.safetensors`` serves as ``best_model.pt``."""
     path, safe = Path(folder, name), Path(folder, SAFE_WEIGHTS)
     return safe if name == WEIGHTS and safe.is_file() and not path.is_file() else path
 
@@ -144,7 +144,7 @@ def check_names(folder: str | Path) -> None:
 
 
 def other_files(folder: str | Path, name: str) -> list[str]:
-    """Files of a folder that may be the file ``name`` under another name, sorted."""
+    """List files of a folder that may be the file ``name`` under another name, sorted."""
     found = {path.name for pattern in _OTHER_NAMES[name] for path in Path(folder).glob(pattern)}
     return sorted(found - {ARGUMENTS, VOCABULARY} - {path for path in found if name == WEIGHTS and "vocab" in path})
 
@@ -203,7 +203,7 @@ def read_arguments(folder: str | Path, prefixes: Iterable[str] = ()) -> dict[str
 
 
 def _found(arguments: Mapping[str, Any], key: str) -> str:
-    """What args.json has for a size, or where it seems to have it."""
+    """Describe what args.json has for a size, or where it seems to have it."""
     if key in arguments:
         return _short(repr(arguments[key]))
     inside = [outer for outer, value in arguments.items() if isinstance(value, Mapping) and key in value]

@@ -86,13 +86,13 @@ class Encoding:
 
     @property
     def without_token(self) -> list[str]:
-        """Perturbations that the model cannot tell from others: a target outside the vocabulary, measured or not."""
+        """List perturbations that the model cannot tell from others: a target is outside the vocabulary."""
         padded = self.token_ids == self.pad_id
         return sorted(name for name, own in self.targets.items() if own.unknown or padded[list(own.columns)].any())
 
     @property
     def tokens_in_use(self) -> list[int]:
-        """Ids of every token that these genes and targets have, for :func:`model.restrict_vocabulary`."""
+        """List the ids of every token that these genes and targets have, for :func:`model.restrict_vocabulary`."""
         return sorted({*map(int, self.token_ids), *(token for own in self.targets.values() for token in own.added)})
 
     def inputs(self, values: np.ndarray, perturbations: Sequence[str], columns: np.ndarray) -> dict[str, Tensor]:

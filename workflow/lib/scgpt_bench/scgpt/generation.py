@@ -83,7 +83,7 @@ class Prompter:
 
     @classmethod
     def of(cls, model: MaskedTransformer, weights: Checkpoint, token_ids: np.ndarray) -> Prompter:
-        """From :func:`scgpt_bench.scgpt.masked_model.load` and the token ids of a data set's genes."""
+        """Combine what :func:`scgpt_bench.scgpt.masked_model.load` returns with the token ids of a data set's genes."""
         if "<cls>" not in weights.vocabulary:
             raise InputError(weights.folder, "vocab.json", "no '<cls>'", "the token that stands first in every cell")
         cls_id, pad_id = weights.vocabulary["<cls>"], weights.vocabulary["<pad>"]
@@ -138,7 +138,7 @@ class Prompter:
     def _predict(
         self, tokens: Tensor, values: Tensor, known: Tensor, unknown: Tensor, compared: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Predicted bins (n_cells, n_unknown) of the columns ``unknown`` given the columns ``known``.
+        """Predict the bins (n_cells, n_unknown) of the columns ``unknown`` given the columns ``known``.
 
         Where they are ``compared``, the same from the cell embedding too.
         """
@@ -160,7 +160,7 @@ def effects(
     prompter: Prompter, bins: np.ndarray, edges: np.ndarray, targets: Sequence[int], options: Options, seed: int,
     drawn_for: Sequence[str], activated: bool,
 ) -> tuple[np.ndarray, bool]:  # fmt: skip
-    """Predicted change of expression of every gene in every control cell when ``targets`` are perturbed.
+    """Predict the change of expression of every gene in every control cell when ``targets`` are perturbed.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def effects(
 
 
 def raised_bins(bins: np.ndarray, columns: Sequence[int], quantile: float) -> np.ndarray:
-    """The bins that activated targets are set to: (len(columns),) whole numbers above 0.
+    """Choose the bins that activated targets are set to: (len(columns),) whole numbers above 0.
 
     The quantile of a target's bins among the control cells that express it: over all cells it would be 0, no change,
     for a gene that few of them express. A target that none of them is seen to express gets the same quantile of all
@@ -250,7 +250,7 @@ def _known_in_last_round(prompter: Prompter, known: np.ndarray, rounds: int) -> 
 
 
 def _passes(n_cells: int, options: Options, n_known: int) -> list[slice]:
-    """The cells by passes, of fewer than ``batch_size`` where many genes become known: memory grows with these."""
+    """Split the cells into passes of ``batch_size``, or fewer where many genes become known: these take memory."""
     size = max(1, min(options.batch_size, _KNOWN_AT_ONCE // max(1, n_known)))
     return [slice(start, start + size) for start in range(0, n_cells, size)]
 
@@ -258,7 +258,7 @@ def _passes(n_cells: int, options: Options, n_known: int) -> list[slice]:
 def _known_genes(
     prompter: Prompter, targets: np.ndarray, options: Options, seed: int, drawn_for: Sequence[str]
 ) -> list[np.ndarray]:
-    """Masks (n_genes,) of the known genes, one per draw: windows of one random order, so that none is always known."""
+    """Draw masks (n_genes,) of the known genes: windows of one random order, in which none is always known."""
     others = np.setdiff1d(np.flatnonzero(prompter.token_ids != prompter.pad_id), targets)
     order = random_generator(seed, "generation", *drawn_for).permutation(others)
     size = int(options.known_share * len(order))
@@ -273,7 +273,7 @@ def _known_genes(
 
 
 def _columns(mask: Tensor) -> Tensor:
-    """(n_cells, n) ascending columns of the True entries of a mask with as many in every row."""
+    """Return (n_cells, n) ascending columns of the True entries of a mask with as many in every row."""
     return mask.nonzero()[:, 1].view(len(mask), -1)
 
 

@@ -34,7 +34,7 @@ class _Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, length, width) -> query, key, value, each (batch, heads, length, width / heads)."""
+        """Project (batch, length, width) to query, key and value, each (batch, heads, length, width / heads)."""
         batch, length, width = x.shape
         qkv = self.Wqkv(x).view(batch, length, 3, self.heads, width // self.heads)
         return qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -118,7 +118,7 @@ class MaskedTransformer(nn.Module):
         return x, memory
 
     def unknown(self, genes: Tensor, memory: Memory, padding: Tensor | None = None) -> Tensor:
-        """Predicted value bins (batch, n_unknown) of unknown genes, given what is known."""
+        """Predict value bins (batch, n_unknown) of unknown genes, given what is known."""
         flag = self.flag_encoder.weight[UNKNOWN]
         x = self.encoder(genes) + flag  # (batch, n_unknown, width)
         for layer, keys_and_values in zip(self.transformer_encoder["layers"], memory, strict=True):
@@ -126,11 +126,11 @@ class MaskedTransformer(nn.Module):
         return self.decoder(x)["pred"]
 
     def from_cell(self, cell: Tensor, genes: Tensor) -> Tensor:
-        """Value bins (batch, n_unknown) predicted from the cell embedding (batch, width) and gene identity alone."""
+        """Predict value bins (batch, n_unknown) from the cell embedding (batch, width) and gene identity alone."""
         return self.mvc_decoder(cell, self.encoder(genes))["pred"]
 
     def forward(self, batch: Mapping[str, Tensor], second_pass: bool = False) -> list[Tensor]:
-        """Predictions (batch, n_unknown) for the unknown genes of ``batch`` (see :func:`pretraining.masked_batch`).
+        """Predict (batch, n_unknown) the unknown genes of ``batch`` (see :func:`pretraining.masked_batch`).
 
         From their tokens, from the cell embedding and, in a second pass, from their tokens again with the detached
         cell embedding at the position of ``<cls>``.
@@ -149,7 +149,7 @@ class MaskedTransformer(nn.Module):
 
 
 def load(folder: str | Path) -> tuple[MaskedTransformer, checkpoint.Checkpoint]:
-    """The pretrained model of any checkpoint folder in scGPT's layout, in evaluation mode, with all of its tensors.
+    """Load the pretrained model of a checkpoint folder in scGPT's layout, in evaluation mode, with all its tensors.
 
     Raises
     ------

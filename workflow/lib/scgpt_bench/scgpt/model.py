@@ -25,7 +25,7 @@ NOT_PERTURBED = 0  # flag of every other gene; its embedding is fixed at 0, as i
 
 
 def build(arguments: Mapping[str, Any], vocabulary: Mapping[str, int], dropout: float = 0.0) -> TransformerGenerator:
-    """Upstream's model with this package's attention; every weight is NaN until :func:`load` fills it.
+    """Build upstream's model with this package's attention; every weight is NaN until :func:`load` fills it.
 
     Parameters
     ----------
@@ -128,12 +128,12 @@ class GenesInUse(nn.Embedding):
         self.register_buffer("row_of_token", rows, persistent=False)
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """Embeddings of ``token_ids`` (any shape), all in use: see :func:`check_tokens`."""
+        """Look up embeddings of ``token_ids`` (any shape), all in use: see :func:`check_tokens`."""
         return super().forward(self.row_of_token[token_ids])
 
 
 def check_tokens(model: TransformerGenerator, token_ids: Sequence[int]) -> None:
-    """IndexError for token ids without a row of the gene embedding, raised on the host.
+    """Raise an IndexError for token ids without a row of the gene embedding, on the host.
 
     On a GPU the embedding itself would fail an assertion of the device, after which the process can do nothing more.
     """

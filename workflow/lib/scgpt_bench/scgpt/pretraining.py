@@ -78,13 +78,13 @@ class CellSource(Protocol):
     def __len__(self) -> int: ...
 
     def rows(self, index: np.ndarray) -> sp.csr_matrix:
-        """(len(index), n_genes) expression at or above 0, in any monotone scale per cell."""
+        """Read (len(index), n_genes) expression at or above 0, in any monotone scale per cell."""
 
     def batches(self, rows: np.ndarray, size: int, seed: int) -> Callable[[int, int], sp.csr_matrix]:
-        """(epoch, number) -> (size, n_genes), the cells of a training batch: ``rows``, each once per epoch."""
+        """Return a function (epoch, number) -> (size, n_genes), a training batch of ``rows``, each once per epoch."""
 
     def description(self) -> Mapping[str, object]:
-        """What the report says of the cells, with a checksum: a training state of other cells is not resumed."""
+        """Describe the cells for the report, with a checksum: a training state of other cells is not resumed."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def pretrain(
 
 
 def build(options: Options, n_tokens: int, pad_id: int) -> MaskedTransformer:
-    """A model with random weights (from torch's current random state)."""
+    """Build a model with random weights (from torch's current random state)."""
     return MaskedTransformer(
         n_tokens, pad_id, options.embsize, options.nheads, options.d_hid, options.nlayers, options.dropout
     )
@@ -257,7 +257,7 @@ def held_out_loss(
     model: MaskedTransformer, source: CellSource, training_rows: np.ndarray, held_out_rows: np.ndarray,
     vocabulary: Mapping[str, int], options: Options, seed: int,
 ) -> dict[str, float]:  # fmt: skip
-    """Mean squared error in bins of held-out cells at a mask ratio of one half, and the two references to beat.
+    """Measure the squared error in bins of held-out cells at a mask ratio of one half, and two references to beat.
 
     The ``held_out_loss`` of the report: up to :data:`MOST_SCORED` cells, in fp32, on the device that ``model`` is on.
     The column of the same name in history.tsv is the same error of the first 256 of these cells under another mask and
@@ -288,7 +288,7 @@ def held_out_loss(
 
 @torch.no_grad()
 def _squared_errors(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """(n_scored,) squared errors in bins of the unknown genes, predicted from their own tokens."""
+    """Compute (n_scored,) squared errors in bins of the unknown genes, predicted from their own tokens."""
     device = next(model.parameters()).device
     batch = {key: tensor.to(device) for key, tensor in batch.items()}
     return (model(batch)[0].float() - batch["unknown_values"])[batch["scored"]].square()
@@ -298,7 +298,7 @@ def training_task(
     model: MaskedTransformer, source: CellSource, training_rows: np.ndarray, held_out_rows: np.ndarray,
     vocabulary: Mapping[str, int], options: Options, seed: int, name: str,
 ) -> training.Task:  # fmt: skip
-    """What :func:`pretrain` trains; ``name`` is the file to name in an error."""
+    """Define what :func:`pretrain` trains; ``name`` is the file to name in an error."""
     token_ids = _token_ids(vocabulary)
     size = options.batch_size
     n_batches = len(training_rows) // size
@@ -341,7 +341,7 @@ def training_task(
 
 
 def split_rows(n_cells: int, options: Options, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the training cells and of those held out; ``name`` is the file to name in an error."""
+    """Draw the rows of the training cells and of those held out; ``name`` is the file to name in an error."""
     n_held_out = int(n_cells * options.held_out)
     if n_held_out < 1 or n_cells - n_held_out < options.batch_size:
         raise InputError(
@@ -353,7 +353,7 @@ def split_rows(n_cells: int, options: Options, seed: int, name: str) -> tuple[np
 
 
 def _arguments(options: Options, seed: int) -> dict:
-    """args.json with upstream's keys."""
+    """Make args.json with upstream's keys."""
     fixed = {"input_style": "binned", "input_emb_style": "continuous", "mask_value": -1, "n_layers_cls": 3, "MVC": True}
     note = {"pretrained": True, "made_by": f"scgpt-bench {scgpt_bench.__version__}", "seed": seed}
     return asdict(options) | fixed | {"pad_token": "<pad>", "training_tasks": "both", "scgpt_bench": note}
@@ -373,7 +373,7 @@ def _tensors(batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
 
 def _known_values_of(bins, batch, token_ids, options) -> Tensor:
-    """The known values that other cells ``bins`` have for the known genes of ``batch``; token ids are columns."""
+    """Take the values that other cells ``bins`` have for the known genes of ``batch``; token ids are columns."""
     columns = batch["known_genes"].clamp(max=len(token_ids) - 1)
     values = torch.gather(torch.from_numpy(bins), 1, columns)
     special = batch["known_genes"] >= len(token_ids)
@@ -381,7 +381,7 @@ def _known_values_of(bins, batch, token_ids, options) -> Tensor:
 
 
 def _gene_means(source: CellSource, rows: np.ndarray, options: Options, most: int = 20_000) -> np.ndarray:
-    """Mean bin of each gene over (at most ``most``) training cells, as pretraining sees them."""
+    """Average the bins of each gene over (at most ``most``) training cells, as pretraining sees them."""
     total = count = 0
     for start in range(0, min(len(rows), most), 1000):
         bins, _ = bin_cells(source.rows(np.sort(rows[start : start + 1000])), options.n_bins)

@@ -104,7 +104,7 @@ class Machine:
     log_seconds: float = 20.0
 
     def fabric(self) -> Fabric:
-        """The devices, launched: bf16 mixed precision on GPUs that have it, fp32 elsewhere.
+        """Launch the devices: bf16 mixed precision on GPUs that have it, fp32 elsewhere.
 
         On one node the processes are started here (a job script is one task to Slurm), or were by torchrun; on several
         nodes by srun, one task per device.
@@ -128,7 +128,7 @@ class Machine:
 
 
 def machine(hardware: Mapping[str, Any]) -> Machine:
-    """The machine of a training; without a GPU at hand it is one process on the CPU.
+    """Choose the machine of a training; without a GPU at hand it is one process on the CPU.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ def train(
 
 
 def cosine_with_warm_up(peak: float, warm_up: int, total: int) -> Callable[[int, int], float]:
-    """Learning rate that rises linearly over ``warm_up`` steps and falls as a half cosine to 0 at step ``total``."""
+    """Make a learning rate that rises linearly over ``warm_up`` steps and falls as a half cosine to 0 at ``total``."""
 
     def learning_rate(epoch: int, step: int) -> float:
         if step < warm_up:
@@ -248,12 +248,12 @@ def cosine_with_warm_up(peak: float, warm_up: int, total: int) -> Callable[[int,
 
 
 def step_decay(start: float, gamma: float) -> Callable[[int, int], float]:
-    """Learning rate multiplied by ``gamma`` after every epoch (torch's ``StepLR(1, gamma)``)."""
+    """Make a learning rate that is multiplied by ``gamma`` after every epoch (torch's ``StepLR(1, gamma)``)."""
     return lambda epoch, step: start * gamma**epoch
 
 
 def share_of(rank: int, world_size: int, n: int) -> slice:
-    """The rows of a whole batch of ``n`` that ``rank`` computes: contiguous, sizes differ by at most one."""
+    """Return the rows of a batch of ``n`` that ``rank`` computes: contiguous, sizes differ by at most one."""
     return slice(rank * n // world_size, (rank + 1) * n // world_size)
 
 
@@ -305,7 +305,7 @@ def step(
 
 
 def _clip(model: nn.Module, limit: float) -> float:
-    """Scale gradients to a norm of at most ``limit``; the norm before that.
+    """Scale gradients to a norm of at most ``limit``; return the norm before that.
 
     Summed in double precision, so that rows of an embedding that are never used (gradient 0) do not move the last bit.
     """
@@ -355,7 +355,7 @@ def _out_of_patience(position: Position, patience: int | None) -> bool:
 
 
 def _save(folder, identity, model, optimizer, position, started, fabric) -> float:
-    """Store all that a restart needs; returns the time from which the next seconds count."""
+    """Store all that a restart needs; return the time from which the next seconds count."""
     now = time.monotonic()
     position.seconds += now - started
     if fabric.is_global_zero:
@@ -384,7 +384,7 @@ def _keep_best(folder, model, position, fabric) -> None:
 
 
 def _has_best(position: Position) -> bool:
-    """Whether the weights at ``position`` are the selected ones: its last epoch has just ended and is the best."""
+    """Tell whether the weights at ``position`` are the selected ones: its last epoch just ended and is the best."""
     return position.batch == 0 and 0 <= position.best_epoch == position.epoch - 1
 
 
@@ -403,7 +403,7 @@ def _resume(path: Path, identity: str, model, optimizer, fabric) -> Position:
 
 
 def _read_state(path: Path, identity: str) -> dict[str, Any] | None:
-    """The state of the run ``identity``, if there is one and neither it nor the selected weights beside are damaged."""
+    """Read the state of the run ``identity``, if there is one, undamaged, with undamaged selected weights beside it."""
     if not path.exists():
         return None
     try:
@@ -451,7 +451,7 @@ def deterministic(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _listen_to_sigterm() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether SIGTERM came; the step that runs then is finished first."""
+    """Yield a function that tells whether SIGTERM came; the step that runs then is finished first."""
     asked = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     try:

@@ -25,7 +25,7 @@ _VERSION = re.compile(r"\.\d+$")
 
 
 def human_vocabulary() -> dict[str, int]:
-    """The vocabulary of scGPT_human: 60,697 tokens, read from the installed ``scgpt`` package without importing it."""
+    """Read the vocabulary of scGPT_human, 60,697 tokens, from the installed ``scgpt`` package without importing it."""
     package = find_spec("scgpt")
     if package is None or not package.submodule_search_locations:
         raise InputError("scgpt", "installed packages", "no such package", "scgpt 0.2.4")
@@ -169,7 +169,7 @@ def _give_away(wanted: Mapping[str, str | None], matched: dict[str, str]) -> Non
 
 
 def _repaired(gene: str, symbols: Mapping[str, int], by_upper_case: Mapping[str, set[str]]) -> str | None:
-    """The symbol that ``gene`` means, or None where there is none or more than one."""
+    """Find the symbol that ``gene`` means; None where there is none or more than one."""
     without_version = _VERSION.sub("", gene)
     for candidate in (without_version, gene.replace(".", "-")):
         if candidate in symbols:
