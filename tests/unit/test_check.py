@@ -200,6 +200,13 @@ def test_few_controls_are_a_problem_in_words(capsys, number):
     assert said["problems"] == expected
 
 
+def test_names_that_several_cells_have_are_repaired_as_in_a_run(capsys):
+    drop = cells({"NT": 60, "STAT1": 30, "JAK2": 30})
+    drop.obs_names = ["cell0", "cell0", *drop.obs_names[2:]]
+    drop.write_h5ad("drop.h5ad")
+    assert answer(capsys)["repairs"] == "duplicate cell names made unique by a number at the end"
+
+
 def test_cell_types_and_batches_without_controls_are_problems(capsys):
     kinds = ["K562"] * 50 + ["HeLa"] * 10 + ["K562"] * 30 + ["RPE1"] * 30
     drop = cells({"NT": 60, "STAT1": 30, "JAK2": 30}, kind=kinds)

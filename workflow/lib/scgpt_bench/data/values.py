@@ -73,8 +73,9 @@ def read_values(
         filled[cells] = np.diff(matrix.indptr) > 0
         if matrix.nnz == 0:
             continue
-        integers &= bool((matrix.data == np.rint(matrix.data)).all())
-        for wrong, expected in _rules(matrix, dataset, integers):
+        broken = matrix.data != np.rint(matrix.data)
+        integers &= not broken.any()
+        for wrong, expected in _rules(matrix, broken, dataset, integers):
             if wrong.any():
                 position = wrong.argmax()
                 cell = adata.obs_names[start + np.searchsorted(matrix.indptr, position, side="right") - 1]
@@ -153,13 +154,17 @@ def _log_values(matrix: sparse.csr_matrix, dataset: Dataset) -> sparse.csr_matri
     return sparse.csr_matrix((values.astype(np.float32), matrix.indices.copy(), matrix.indptr.copy()), matrix.shape)
 
 
-def _rules(matrix: sparse.csr_matrix, dataset: Dataset, integers: bool) -> Iterator[tuple[np.ndarray, str]]:
-    """Yield masks of stored values that are wrong, with what would be right, as long as nothing is."""
+def _rules(
+    matrix: sparse.csr_matrix, broken: np.ndarray, dataset: Dataset, integers: bool
+) -> Iterator[tuple[np.ndarray, str]]:
+    """Yield masks of stored values that are wrong, with what would be right; later ones rely on earlier ones.
+
+    ``broken`` is the mask of values that are no integers, ``integers`` whether the file had no such value so far.
+    """
     yield ~np.isfinite(matrix.data) | (matrix.data < 0), "a finite value of 0 or more"
     if dataset.values == "counts":
-        expected = "an integer, as values = 'counts' of the data-set table says (log values are 'log1p')"
-        yield matrix.data != np.rint(matrix.data), expected
-    elif not integers:  # as long as all are, they may be counts, which is a clearer thing to say
+        yield broken, "an integer, as values = 'counts' of the data-set table says (log values are 'log1p')"
+    elif not integers:  # integers only are counts, which is a clearer thing to say than that they are too large
         limit, largest = np.log1p(dataset.target_sum), matrix.data.max()
         wrong = (matrix.data == largest) & (largest > limit + 1e-3)
         yield wrong, f"at most {limit:.4g}, the largest value {_of_scale(dataset)}"
