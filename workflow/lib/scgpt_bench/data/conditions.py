@@ -32,12 +32,12 @@ class Condition(NamedTuple):
 
     @property
     def genes(self) -> tuple[str, ...]:
-        """The genes targeted, sorted; none for ``control``."""
+        """List the genes targeted, sorted; none for ``control``."""
         return genes_of(self.perturbation)
 
     @property
     def drawn_for(self) -> tuple[str, ...]:
-        """Names of its random draws (:mod:`scgpt_bench.seeding`): the context only where it is declared."""
+        """Name its random draws (:mod:`scgpt_bench.seeding`): with the context only where it is declared."""
         return (self.perturbation,) if self.context == CONTEXT else tuple(self)
 
 
@@ -70,7 +70,7 @@ def rows_of(table: pd.DataFrame) -> dict[Condition, np.ndarray]:
 
 
 def codes_of(table: pd.DataFrame, conditions: Sequence[Condition]) -> np.ndarray:
-    """Position in ``conditions`` of each row's condition, int64 [rows]; -1 for any other."""
+    """Find the position in ``conditions`` of each row's condition, int64 [rows]; -1 for any other."""
     codes, rows = np.full(len(table), -1), rows_of(table)
     for code, condition in enumerate(conditions):
         codes[rows.get(condition, [])] = code

@@ -86,14 +86,14 @@ def draw_controls(
 
 
 def _pool(controls: pd.DataFrame) -> pd.DataFrame:
-    """Control cells in an order of names, with the rank of their batch."""
+    """Sort control cells by the names of batch and cell, and add the rank of their batch."""
     pool = controls[["context", "batch", "cell_type"]].assign(control_cell=controls.index.astype(str))
     pool["batch_rank"] = pd.factorize(pool["batch"], sort=True)[0]
     return pool.sort_values(["batch_rank", "control_cell"], ignore_index=True)
 
 
 def _numbers_of_cells(obs: pd.DataFrame, conditions: Sequence[Condition]) -> pd.DataFrame:
-    """Cells of each condition [conditions x cell types], refusing what has no cell, or no control in its context."""
+    """Count cells [conditions x cell types]; refuse a condition without a cell or without a control in its context."""
     codes = codes_of(obs, conditions)
     numbers = pd.crosstab(codes, obs["cell_type"].astype(str).to_numpy()).reindex(range(len(conditions)), fill_value=0)
     for condition, n_cells in zip(conditions, numbers.sum(axis=1), strict=True):
@@ -112,7 +112,7 @@ def _numbers_of_cells(obs: pd.DataFrame, conditions: Sequence[Condition]) -> pd.
 
 
 def _largest_remainder(weights: pd.Series, total: int) -> pd.Series:
-    """``total`` divided in proportion to ``weights`` in whole numbers (Hamilton's method), ties to the first name."""
+    """Divide ``total`` in proportion to ``weights`` in whole numbers (Hamilton's method), ties to the first name."""
     weights = weights.sort_index()
     quotas = weights * total
     parts = quotas // weights.sum()
@@ -122,7 +122,7 @@ def _largest_remainder(weights: pd.Series, total: int) -> pd.Series:
 
 
 def _systematic_draw(pool: pd.DataFrame, number: int, random: np.random.Generator) -> pd.DataFrame:
-    """``number`` rows of ``pool``, or all: equally spaced, after shuffling within each batch.
+    """Draw ``number`` rows of ``pool``, or all: equally spaced, after shuffling within each batch.
 
     Every cell has the same chance, and every batch its share of the draw, rounded down or up. In whole numbers, so that
     no rounding error can draw a cell twice.
@@ -136,7 +136,7 @@ def _systematic_draw(pool: pd.DataFrame, number: int, random: np.random.Generato
 
 
 def type_weights(cell_types: Sequence[str], shares: pd.Series) -> np.ndarray:
-    """How much each cell counts in a mean over cells, so that every cell type counts as ``shares`` says.
+    """Compute how much each cell counts in a mean over cells in which every cell type counts as ``shares`` says.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def type_weights(cell_types: Sequence[str], shares: pd.Series) -> np.ndarray:
 
 
 def control_cells(cells: anndata.AnnData, draw: pd.DataFrame) -> anndata.AnnData:
-    """The content of ``controls.h5ad``: the drawn cells of ``cells``, one row for each row of ``draw``.
+    """Make the content of ``controls.h5ad``: the drawn cells of ``cells``, one row for each row of ``draw``.
 
     Returns
     -------
@@ -179,13 +179,13 @@ def control_cells(cells: anndata.AnnData, draw: pd.DataFrame) -> anndata.AnnData
 
 
 def control_means_of(controls: anndata.AnnData) -> dict[Condition, np.ndarray]:
-    """The control mean of each condition of ``controls.h5ad``: float64 [genes]; conditions are sorted."""
+    """Read the control mean of each condition of ``controls.h5ad``: float64 [genes]; conditions are sorted."""
     conditions = listed(controls.uns["control_mean_of"])
     return dict(zip(conditions, np.asarray(controls.varm["control_mean"]).T, strict=True))
 
 
 def matched_control_mean(cells: anndata.AnnData, conditions: Sequence[Condition]) -> np.ndarray:
-    """The mean that each condition is compared with: all control cells of its context and cell types.
+    """Average the control cells that each condition is compared with: all of its context and cell types.
 
     The mean control cell of each type, weighted by the condition's own cells of that type, so that a perturbation
     measured in one cell type is not compared with another.

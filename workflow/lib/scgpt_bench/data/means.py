@@ -21,7 +21,7 @@ FEWEST = 3  # of anything: one or two cells, perturbations or genes have no spre
 def group_means(
     X: sparse.csr_matrix | np.ndarray, labels: Sequence[Any], groups: Sequence[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the rows of each group, in float64, reading each row of the groups once and no other row.
+    """Average the rows of each group, in float64, reading each row of the groups once and no other row.
 
     A group's mean depends on its own rows only, to the bit: neither other groups nor their order matter.
 
@@ -49,7 +49,7 @@ def group_means(
 
 
 def mean_cell(cells: sparse.csr_matrix | np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The mean of one condition's drawn or predicted cells, in which cell types count as among its measured cells.
+    """Average one condition's drawn or predicted cells; cell types count as among its measured cells.
 
     A cell type with few control cells has fewer in the draw than its share. ``weights``, that is ``obs["weight"]`` of
     ``controls.h5ad`` and ``predictions.h5ad``, make up for it.
@@ -102,7 +102,7 @@ def cells_of(cells: anndata.AnnData, conditions: Sequence[Condition]) -> anndata
 
 
 def first_half(obs: pd.DataFrame, conditions: Sequence[Condition]) -> np.ndarray:
-    """Mask [cells] of a random half, rounded down, of the cells of each condition; depends on names only."""
+    """Draw a random half, rounded down, of the cells of each condition, by names only: a mask [cells]."""
     mask, own_rows = np.zeros(len(obs), dtype=bool), rows_of(obs)
     for condition in conditions:
         own = own_rows[condition]

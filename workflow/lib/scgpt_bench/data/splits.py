@@ -55,7 +55,7 @@ def fold(
     validation_share: float,
     minimum_cells: int,
 ) -> pd.DataFrame:
-    """The split that tests one fold of the perturbations: no test perturbation has a cell in training.
+    """Make the split that tests one fold of the perturbations: no test perturbation has a cell in training.
 
     Folds differ in size by at most one perturbation. Every perturbation prefers the folds in an order of its own,
     given by hashing its name, and gets the best one with room, so that a perturbation that joins the data set moves
@@ -115,13 +115,13 @@ def fold(
 
 
 def _numbers_of_cells(obs: pd.DataFrame) -> dict[Condition, int]:
-    """Cells of each condition, sorted, without controls."""
+    """Count the cells of each condition, sorted, without controls."""
     rows = rows_of(obs)
     return {condition: len(rows[condition]) for condition in conditions_of(obs)}
 
 
 def _of_largest(n_cells: Mapping[Condition, int]) -> pd.Series:
-    """Cells of each perturbation in the context in which it has most, sorted by name."""
+    """Count the cells of each perturbation in the context with most of them, sorted by name."""
     of_conditions = pd.Series([*n_cells.values()], index=[c.perturbation for c in n_cells], dtype=int)
     return of_conditions.groupby(level=0).max()
 
@@ -129,7 +129,7 @@ def _of_largest(n_cells: Mapping[Condition, int]) -> pd.Series:
 def _with_enough_cells(
     role_of: Mapping[str, str], n_cells: Mapping[Condition, int], minimum_cells: int
 ) -> dict[Condition, str]:
-    """The role of each condition, that of its perturbation, without those too small to be tested or validated."""
+    """Give each condition the role of its perturbation; leave out those too small to be tested or validated."""
     roles = {condition: role_of[condition.perturbation] for condition in n_cells}
     return {c: role for c, role in roles.items() if role == "train" or n_cells[c] >= minimum_cells}
 
@@ -147,12 +147,12 @@ def _check_number(n_cells: pd.Series, testable: Sequence[str], dataset: str, fol
 
 
 def _by_hash(names: Sequence[str], seed: int, *draw: str | int) -> list[str]:
-    """``names`` in a random order in which the presence of one does not change the order of the others."""
+    """Sort ``names`` in a random order in which the presence of one does not change the order of the others."""
     return sorted(names, key=lambda name: (stream_seed(seed, "split", *draw, name), name))
 
 
 def _dealt(names: Sequence[str], dataset: str, folds: int, seed: int) -> dict[str, int]:
-    """The fold of each name: its favourite among those with room."""
+    """Choose the fold of each name: its favourite among those with room."""
     size, larger_folds = divmod(len(names), folds)
     members = [0] * folds
     fold_of = {}
@@ -174,7 +174,7 @@ def gears_simulation(
     seen_pairs: float = 0.75,
     validation_seen: float = 0.9,
 ) -> pd.DataFrame:
-    """GEARS' simulation split: some genes are never perturbed in training (Roohani, Huang and Leskovec 2024).
+    """Make GEARS' simulation split: some genes are never perturbed in training (Roohani, Huang and Leskovec 2024).
 
     A share ``seen_genes`` of all perturbed genes is drawn as seen. Training gets the single perturbations of seen genes
     and a share ``seen_pairs`` of the combinations whose genes are all seen (GEARS' class combo_seen2); everything else
@@ -222,7 +222,7 @@ def gears_simulation(
 def _simulated(
     names: Sequence[str], seen_genes: float, seen_pairs: float, seed: int, *draw: str
 ) -> tuple[list[str], list[str]]:
-    """``names`` divided into those kept for training and those held out."""
+    """Divide ``names`` into those kept for training and those held out."""
     genes = _by_hash(sorted({gene for name in names for gene in genes_of(name)}), seed, *draw, "genes")
     seen = set(genes[: int(seen_genes * len(genes))])
     all_seen = [name for name in names if seen.issuperset(genes_of(name))]
@@ -281,7 +281,7 @@ def read_split_file(path: str | Path, obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _roles_of_table(path: str | Path, separator: str) -> list[tuple[str, str | None, str]]:
-    """Perturbation, context (None: all) and role of each row."""
+    """Read perturbation, context (None: all) and role of each row."""
     table = read_table(path, separator, dtype=str, na_values=[], header=None)  # pandas renames a column that is twice
     header, table = table.iloc[0].astype(str).tolist(), table[1:]
     if header.count("perturbation") != 1 or header.count("role") != 1 or header.count("context") > 1:
