@@ -158,14 +158,14 @@ def _metrics(dataset: str, perturbations: Sequence[str], methods: Mapping[str, s
     index = pd.MultiIndex.from_product([[*METRICS, *MORE_METRICS], methods, perturbations])
     table = index.to_frame(index=False, name=["metric", "method", "perturbation"])
     table["value"] = table["method"].map(dict(zip(methods, level, strict=True))) + generator.normal(0, 0.1, len(table))
-    return table.assign(dataset=dataset, split=SPLIT, reason="")
+    return table.assign(dataset=dataset, split=SPLIT, context="all", reason="")
 
 
 def _scores(metrics: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame:
-    keys = ["dataset", "split", "method", "metric"]
+    keys = ["dataset", "split", "context", "method", "metric"]
     table = metrics.groupby(keys, sort=False)["value"].agg(["mean", "size"]).reset_index()
     table = table.assign(ci_low=table["mean"] - 0.05, ci_high=table["mean"] + 0.05, n_seeds=1)
-    return table.assign(fraction_of_ceiling=table["mean"] / 0.8, n_perturbations=table.pop("size"))
+    return table.assign(fraction_of_ceiling=table["mean"] / 0.8, n_conditions=table.pop("size"))
 
 
 def _verdicts(metrics: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame:
@@ -174,12 +174,12 @@ def _verdicts(metrics: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame
     difference = table["mean"] - 0.5
     return pd.DataFrame(
         {
-            **{key: table[key] for key in ("dataset", "split", "method", "metric")},
+            **{key: table[key] for key in ("dataset", "split", "context", "method", "metric")},
             "best_baseline": "ridge",
             "difference": difference,
             "ci_low": difference - 0.05,
             "ci_high": difference + 0.05,
-            "n_perturbations": table["n_perturbations"],
+            "n_conditions": table["n_conditions"],
             "p_value": 0.01,
             "verdict": np.select([difference > 0.05, difference < -0.05], ["better", "worse"], "indistinguishable"),
         }

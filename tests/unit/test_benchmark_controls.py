@@ -113,7 +113,7 @@ def test_the_floor_is_the_mean_over_all_pairs():
     assert table.query("metric == 'pearson_delta'")["value"].mean() == pytest.approx(pairs.mean(), abs=1e-5)
     (once,) = score(pseudobulk(cells), measured).query("metric == 'pearson_delta'").groupby("metric")["value"].mean()
     assert abs(once - pairs.mean()) > 0.05, "one shuffle is off, so that this test can fail"
-    assert list(table.columns) == ["perturbation", "metric", "value", "reason"]
+    assert list(table.columns) == ["perturbation", "context", "metric", "value", "reason"]
 
 
 def test_only_the_floor_is_scored_more_than_once(experiment):

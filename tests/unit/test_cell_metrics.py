@@ -70,8 +70,8 @@ def test_predicted_cells_count_in_the_distance_by_their_weight(measured):
     few, answer = sample([1, 2], 30), measured[1]
     weights = np.tile(np.repeat([0.5, 1.5], 15), 2)
     few.obs["weight"] = weights
-    of_p = (few.X[:30] @ answer.varm["components"]).astype(np.float64)
-    own = answer.uns["cell_coordinates"][answer.uns["cell_perturbation"] == 0].astype(np.float64)
+    of_p = (few.X[:30] @ answer.varm["components"][:, :, 0]).astype(np.float64)
+    own = answer.uns["cell_coordinates"][answer.uns["cell_condition"] == 0].astype(np.float64)
     share = weights[:30] / 30
     pairs = np.outer(share, share)[~np.eye(30, dtype=bool)]
     within = pairs @ distance.cdist(of_p, of_p)[~np.eye(30, dtype=bool)] / pairs.sum()
@@ -93,7 +93,7 @@ def test_a_technical_duplicate_is_compared_with_the_other_half(measured):
     against_all = energy_distance(duplicate, answer)["value"]
     duplicate.uns["method"] = json.dumps({"scored_against": "half_b"})
     table = energy_distance(duplicate, answer)
-    of_p = answer.uns["cell_perturbation"] == 0
+    of_p = answer.uns["cell_condition"] == 0
     a, b = (answer.uns["cell_coordinates"][of_p & half] for half in (own_half, ~own_half))
     expected = 2 * distance.cdist(a, b).mean() - distance.pdist(a).mean() - distance.pdist(b).mean()
     assert table["value"][0] == pytest.approx(expected, abs=1e-4)

@@ -23,12 +23,14 @@ def metrics(advantages, split="gears1", dataset="pairs"):
         easy = random.normal(0.5, 0.1)
         for method, value in (("additive", easy), ("tuned", easy + advantage), ("shuffled", 0.0)):
             rows.append((dataset, split, method, 0, name, "pearson_delta", value))
-    return pd.DataFrame(rows, columns=["dataset", "split", "method", "seed", "perturbation", "metric", "value"])
+    columns = ["dataset", "split", "method", "seed", "perturbation", "metric", "value"]
+    return pd.DataFrame(rows, columns=columns).assign(context="all")
 
 
 def classes(class_of, split="gears1", dataset="pairs"):
     rows = [(dataset, split, name, *of) for name, of in class_of.items()]
-    return pd.DataFrame(rows, columns=["dataset", "split", "perturbation", "n_genes", "n_genes_seen"])
+    columns = ["dataset", "split", "perturbation", "n_genes", "n_genes_seen"]
+    return pd.DataFrame(rows, columns=columns).assign(context="all")
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_classes_have_the_verdicts_that_a_pooled_one_hides(opposite):
     assert list(table.columns) == COLUMNS
     judged = table[table["method"] == "tuned"].set_index(["n_genes", "n_genes_seen"])
     assert judged["verdict"].to_dict() == {(1, 0): "better", (2, 2): "worse"}
-    assert judged["n_perturbations"].tolist() == [8, 12]
+    assert judged["n_conditions"].tolist() == [8, 12]
     assert table.loc[table["method"] != "tuned", "verdict"].isna().all()
 
 
@@ -74,7 +76,7 @@ def test_over_several_splits_a_perturbation_is_of_the_class_that_it_has_where_it
     class_of = [classes({"A+B": (2, 1), "C+D": (2, 2)}), classes({"A+B": (2, 2), "E": (1, 0)}, "gears2")]
     table = scores_by_class(pooled, pd.concat(class_of), KINDS, **OPTIONS)
     tuned = table[table["method"] == "tuned"].set_index(["n_genes", "n_genes_seen", "split"])
-    assert tuned["n_perturbations"].to_dict() == {
+    assert tuned["n_conditions"].to_dict() == {
         (1, 0, "gears2"): 1,
         (2, 1, "gears1"): 1,
         (2, 2, "gears1"): 1,
@@ -100,10 +102,14 @@ def test_classes_are_those_of_the_split_and_names_may_be_numbers(tmp_path):
     folder = tmp_path / "pairs" / "fold0"
     (folder / "tuned" / "0").mkdir(parents=True)
     write_table(split, folder / "split.tsv")
-    tested = split[split["role"] == "test"].drop(columns=["role", "context", "seen"]).reset_index(drop=True)
+    tested = split[split["role"] == "test"].drop(columns=["role", "seen"]).reset_index(drop=True)
     found = gather_classes([folder / "split.tsv"])
     pd.testing.assert_frame_equal(found[list(tested.columns)], tested)
     assert set(found["dataset"]) == {"pairs"}
-    numbers = tested.loc[tested["n_genes"] == 1, ["perturbation"]].assign(metric="mse", value=0.1)
+    numbers = tested.loc[tested["n_genes"] == 1, ["perturbation", "context"]].assign(metric="mse", value=0.1)
     write_table(numbers, folder / "tuned" / "0" / "metrics.tsv")
-    assert len(gather([folder / "tuned" / "0" / "metrics.tsv"]).merge(found, on=["dataset", "split", "perturbation"]))
+    assert len(
+        gather([folder / "tuned" / "0" / "metrics.tsv"]).merge(
+            found, on=["dataset", "split", "perturbation", "context"]
+        )
+    )

@@ -45,7 +45,7 @@ def planted(n_cells=120, n_controls=600, seed=0, silent=("G1",), noise=0.3):
 
 def card_of(cells, **options):
     card = data_card(cells, **{**OPTIONS, **options})
-    return card, pd.DataFrame(card["perturbations"]).set_index("perturbation")
+    return card, pd.DataFrame(card["conditions"]).set_index("perturbation")
 
 
 def test_what_repeats_is_reliable_and_what_does_nothing_is_flagged():
@@ -220,7 +220,7 @@ def test_noise_of_the_control_mean_is_told_from_a_shared_response():
         X = cells.X.toarray()
         X[(cells.obs["perturbation"] != "control").to_numpy(), 55:] += 0.2
         cells.X = sparse.csr_matrix(X)
-        deltas = responses(cells)[1].to_numpy()
+        deltas = responses(cells).to_numpy()
         control = (cells.obs["perturbation"] == "control").to_numpy()
         disjoint = deltas + X[control].mean(axis=0) - again.X[control].mean(axis=0)
         noise = card_of(cells)[0]["shared_control_noise"]
@@ -244,7 +244,7 @@ def test_a_difference_between_batches_that_counts_as_response_is_measured():
     cells = planted(n_cells=240)
     cells = with_batch_effect(cells[(cells.obs["perturbation"] != "G2") | (cells.obs["batch"] == "b1")].copy())
     card, table = card_of(cells)
-    length = np.linalg.norm(responses(cells)[1].loc["G2"])
+    length = np.linalg.norm(responses(cells).loc["G2"])
     assert table.loc["G2", "batch_shift"] == pytest.approx(0.25 * np.sqrt(30) / length, rel=0.05)
     assert table.loc[["G0", "G1", "G3+G4"], "batch_shift"].max() < 0.05
     assert list(table.index[table["confounded"]]) == ["G2"]
@@ -276,8 +276,8 @@ def test_where_no_batch_has_two_controls_a_shift_is_unknown():
     batch.iloc[0] = "b3"  # a control cell
     cells.obs["batch"] = batch.astype("category")
     card = card_of(cells)[0]
-    assert [entry["batch_shift"] is None for entry in card["perturbations"]] == [False, False, True, False]
-    assert not any(entry["confounded"] for entry in card["perturbations"])
+    assert [entry["batch_shift"] is None for entry in card["conditions"]] == [False, False, True, False]
+    assert not any(entry["confounded"] for entry in card["conditions"])
 
 
 def test_the_card_is_the_same_from_disk_by_chunks_and_in_any_order(tmp_path, monkeypatch):
@@ -290,7 +290,7 @@ def test_the_card_is_the_same_from_disk_by_chunks_and_in_any_order(tmp_path, mon
     found = data_card(open_h5ad(tmp_path / "cells.h5ad"), **OPTIONS)
     assert found.keys() == expected.keys()
     exact = ["perturbation", "n_cells", "n_de_genes", "reliable", "n_batches"]
-    for one, other in zip(found["perturbations"], expected["perturbations"], strict=True):
+    for one, other in zip(found["conditions"], expected["conditions"], strict=True):
         assert [one[key] for key in exact] == [other[key] for key in exact]
         for key in ("reliability", "reliability_low", "reliability_high", "shared_response", "target_log_fold_change"):
             assert one[key] == pytest.approx(other[key], rel=1e-6)
@@ -334,7 +334,7 @@ def test_leakage_names_shared_genes_and_relatives():
 
 def test_what_a_split_leaves_out_or_judges_by_few_cells_is_named():
     numbers = {"A": 29, "B": 30, "C": 12, "D": 12, "E": 50}
-    card = {"perturbations": [{"perturbation": name, "n_cells": number} for name, number in numbers.items()]}
+    card = {"conditions": [{"perturbation": name, "context": "all", "n_cells": n} for name, n in numbers.items()]}
     fixed = pd.DataFrame({"perturbation": ["A", "B", "C", "D"], "role": ["test", "test", "validation", "train"]})
     dealt = pd.DataFrame({"perturbation": list(numbers), "role": ["train", "test", "train", "train", "validation"]})
     left_out, few = split_notes(card, {"theirs": fixed, "fold0": dealt}, minimum_cells=30)

@@ -18,6 +18,7 @@ def card(dataset, names, unreliable=(), **more):
     records = [
         {
             "perturbation": name,
+            "context": "all",
             "n_cells": 50 + 10 * number,
             "reliability": 0.1 if name in unreliable else 0.8,
             "reliability_low": 0.0,
@@ -31,19 +32,25 @@ def card(dataset, names, unreliable=(), **more):
         for number, name in enumerate(names)
     ]
     numbers = {"n_cells": 1000, "n_controls": 300, "n_genes": 60, "n_batches": 2, "n_cell_types": 1}
-    numbers |= {"n_perturbations": len(names), "n_combinations": 0, "n_reliable": len(names) - len(unreliable)}
+    numbers |= {
+        "n_conditions": len(names),
+        "n_contexts": 1,
+        "n_perturbations": len(names),
+        "n_combinations": 0,
+        "n_reliable": len(names) - len(unreliable),
+    }
     numbers |= {"median_reliability": 0.8, "median_shared_response": 0.2, "minimum_reliability": 0.3}
     numbers["shared_control_noise"] = {"same_controls": 0.28, "disjoint_controls": 0.19}
     texts = {"values_evidence": "counts", "dropped_perturbations": [], "problems": [], "notes": [], "repairs": []}
     texts |= {"dominant_genes": [], "unknown": {}, "thresholds": THRESHOLDS}
-    return {"dataset": dataset, **numbers, **texts, "perturbations": records, **more}
+    return {"dataset": dataset, **numbers, **texts, "conditions": records, **more}
 
 
 def metrics(dataset, values):
     """Pearson delta of both methods on each perturbation of one split."""
     return pd.DataFrame(
         [
-            {"dataset": dataset, "split": "fold0", "method": method, "seed": 0, "perturbation": name,
+            {"dataset": dataset, "split": "fold0", "method": method, "seed": 0, "perturbation": name, "context": "all",
              "metric": "pearson_delta", "value": value + shift}
             for method, shift in (("train-mean", 0.0), ("mine", 0.1))
             for name, value in values.items()
@@ -61,7 +68,7 @@ def table():
 
 def test_a_change_of_the_test_set_is_no_change_of_the_score(table):
     row = table.set_index("method").loc["mine"]
-    assert (row["n_perturbations_before"], row["n_perturbations"], row["n_shared"]) == (2, 3, 2)
+    assert (row["n_conditions_before"], row["n_conditions"], row["n_shared"]) == (2, 3, 2)
     assert row["change"] == pytest.approx(0.8 * 2 / 3 + 0.1 - 0.3 - 0.1, abs=0.01)
     assert row["change_on_shared"] == pytest.approx(0.05)
     assert row["verdict_changed"] in ("yes", "no")
@@ -85,7 +92,7 @@ def test_scores_without_unreliable_perturbations_stand_beside_those_with_all():
     options = {"bootstrap_draws": 50, "seed": 1}
     sides = [function(part, KINDS, **options) for part in (data, kept) for function in (scores, verdicts)]
     row = with_and_without(*sides).set_index("method").loc["train-mean"]
-    assert (row["n_perturbations"], row["reliable_n_perturbations"]) == (3, 2)
+    assert (row["n_conditions"], row["reliable_n_conditions"]) == (3, 2)
     assert (row["mean"], row["reliable_mean"]) == (pytest.approx(0.5), pytest.approx(0.3))
     none = of_reliable(data, [card("v1", ["A", "B", "C"], unreliable=["A", "B", "C"])])
     alone = with_and_without(*sides[:2], scores(none, KINDS, **options), verdicts(none, KINDS, **options))
@@ -103,10 +110,10 @@ def test_pages_and_figures_show_names_as_they_are(table, tmp_path):
         assert hostile not in page
         assert "&lt;b&gt;Ä &amp; " in page
     figures = {
-        "reliability": reliability(pd.DataFrame(now["perturbations"]), 0.3, "v2"),
-        "knock_down": knock_down(pd.DataFrame(now["perturbations"]), "interference", "v2"),
-        "many": reliability(pd.DataFrame(card("v3", [f"G{i}" for i in range(300)])["perturbations"]), 0.3, "v3"),
-        "none": knock_down(pd.DataFrame(card("v4", ["B"])["perturbations"]), "activation", "v4"),
+        "reliability": reliability(pd.DataFrame(now["conditions"]), 0.3, "v2"),
+        "knock_down": knock_down(pd.DataFrame(now["conditions"]), "interference", "v2"),
+        "many": reliability(pd.DataFrame(card("v3", [f"G{i}" for i in range(300)])["conditions"]), 0.3, "v3"),
+        "none": knock_down(pd.DataFrame(card("v4", ["B"])["conditions"]), "activation", "v4"),
         "comparison": drop_comparison(before, now, table, "pearson_delta", "fold0"),
     }
     for name, figure in figures.items():

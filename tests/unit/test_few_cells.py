@@ -125,11 +125,11 @@ def test_every_stage_says_what_is_unknown_or_refuses_it(name, tmp_path):
     if card is None:
         return
     json.dumps(card, allow_nan=False)
-    for record in card["perturbations"]:
+    for record in card["conditions"]:
         assert list(record) == list(COLUMNS)
         assert {key for key in COLUMNS if record[key] is None} == set(record["unknown"])
         assert all(record["unknown"].values())
-    first = next(record for record in card["perturbations"] if record["perturbation"] == "STAT1")
+    first = next(record for record in card["conditions"] if record["perturbation"] == "STAT1")
     assert first["unknown"].get("n_de_genes", "") == why
     unknown = [problem for problem in card["problems"] if "of unknown response: " in problem]
     assert any(problem.endswith(why) for problem in unknown) if why else name == "three cells each" or not unknown
@@ -150,7 +150,7 @@ def test_what_is_unknown_of_three_controls_is_a_problem_and_no_number():
 
 def test_what_is_known_of_three_cells_is_not_called_unknown():
     card = data_card(harmonize(drop(per=3), ROW, minimum_cells=1), **OF_CARD)
-    assert all(record["n_de_genes"] is not None for record in card["perturbations"])
+    assert all(record["n_de_genes"] is not None for record in card["conditions"])
     assert card["problems"] == [
         "4 of 4 perturbations (GATA1, IRF1, JAK2, STAT1) of unknown reliability: 3 cells, of 4 at least to halve them"
     ]
@@ -158,7 +158,7 @@ def test_what_is_known_of_three_cells_is_not_called_unknown():
 
 def test_counts_of_cells_that_are_all_alike_have_no_interval():
     card = data_card(harmonize(drop(change=alike(slice(60, None))), ROW, minimum_cells=1), **OF_CARD)
-    for record in card["perturbations"]:
+    for record in card["conditions"]:
         assert record["counts_ratio"] is None
         assert record["unknown"]["counts_ratio"] == "all its cells have the same counts"
 
@@ -266,15 +266,15 @@ def scored(tables, card, folder):
 
 
 def draw_responses(cells, folder):
-    perturbations, deltas = pseudobulk.responses(cells)
-    draw(delta_heatmap(deltas.to_numpy(), perturbations, deltas.columns, "drop"), folder)
+    deltas = pseudobulk.responses(cells)
+    draw(delta_heatmap(deltas.to_numpy(), deltas.index, deltas.columns, "drop"), folder)
 
 
 def draw_card(card, split, folder):
     by_split = {} if split is None else {"fold0": split}
     text = figures_of_card.card_text(card, leakage_notes(by_split, {}), split_notes(card, by_split, 30))
     table = figures_of_card.card_table(card)
-    records = pd.DataFrame(card["perturbations"])
+    records = pd.DataFrame(card["conditions"])
     draw(figures_of_card.reliability(records, 0.3, "drop"), folder)
     draw(figures_of_card.knock_down(records, "interference", "drop"), folder)
     for page in (text, table.to_csv()):

@@ -47,12 +47,13 @@ def score_table(methods=METHODS, dataset="planted") -> pd.DataFrame:
         {
             "dataset": dataset,
             "split": "fold-0",
+            "context": "all",
             "method": methods,
             "metric": "pearson_delta",
             "mean": mean,
             "ci_low": mean - 0.05,
             "ci_high": mean + 0.05,
-            "n_perturbations": 25,
+            "n_conditions": 25,
             "n_seeds": 1,
             "fraction_of_ceiling": mean / 0.7,
         }
@@ -64,13 +65,14 @@ def verdict_table(methods=METHODS, datasets=("planted",)) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "split": "fold-0",
+            "context": "all",
             "method": methods,
             "metric": "pearson_delta",
             "best_baseline": "train-mean",
             "difference": difference,
             "ci_low": difference - 0.03,
             "ci_high": difference + 0.03,
-            "n_perturbations": 27,
+            "n_conditions": 27,
             "p_value": 0.01,
             "verdict": np.where(difference > 0.03, "better", "indistinguishable"),
         }
@@ -89,6 +91,7 @@ def metric_values(perturbations, methods=METHODS) -> pd.DataFrame:
         .rename_axis("perturbation")
         .melt(var_name="method", ignore_index=False)
         .reset_index()
+        .assign(context="all")
     )
 
 
@@ -138,7 +141,7 @@ def costs(methods) -> pd.DataFrame:
 
 
 def correlations(perturbations, value=-0.5, reason="") -> pd.DataFrame:
-    return pd.DataFrame({"perturbation": perturbations, "value": value, "reason": reason})
+    return pd.DataFrame({"perturbation": perturbations, "context": "all", "value": value, "reason": reason})
 
 
 def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[str, Figure]:
@@ -387,7 +390,9 @@ def test_a_score_without_interval_is_a_dot_without_bar():
 
 
 def test_the_strip_sorts_perturbations_by_reliability_and_averages_seeds():
-    values = pd.DataFrame({"perturbation": ["A", "B", "A", "B"], "method": "ridge", "value": [0.1, 0.5, 0.3, 0.7]})
+    values = pd.DataFrame(
+        {"perturbation": [*"ABAB"], "context": "all", "method": "ridge", "value": [0.1, 0.5, 0.3, 0.7]}
+    )
     figure = perturbation_strip(values, "pearson_delta", pd.Series({"A": 0.2, "B": 0.9}, name="reliability"))
     dots = figure.axes[0].lines[-1].get_ydata()
     np.testing.assert_allclose(dots, [0.6, 0.2])
@@ -474,7 +479,7 @@ def test_the_best_and_the_worst_difference_are_called_so():
 def test_the_smallest_possible_p_value_is_an_upper_bound():
     """Of three methods over 27 perturbations 2 x 3 / 10,000; over 8 perturbations 2 x 3 / 256."""
     for n, smallest in ((27, 6e-4), (8, 6 / 256)):
-        table = verdict_table(["a", "b", "c"]).assign(p_value=[smallest, 0.5, smallest], n_perturbations=n)
+        table = verdict_table(["a", "b", "c"]).assign(p_value=[smallest, 0.5, smallest], n_conditions=n)
         texts = [text.get_text() for text in paired_differences(table, "pearson_delta").axes[0].texts]
         assert sum(f"p ≤ {smallest:.2g}" in text for text in texts) == 2
         assert sum("p = 0.5" in text for text in texts) == 1

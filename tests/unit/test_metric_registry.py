@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scgpt_bench.data.conditions import Condition, table_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.ledger import ledger
 from scgpt_bench.evaluation.metrics import HALVED, HALVED_CORRECTED, METRICS, Metric, metric_of, score
@@ -62,7 +63,7 @@ def truth():
     means = 2 + np.random.default_rng(1).random((12, 30))
     layers = {"control": np.full_like(means, 2), "centroid": np.full_like(means, 2.5), "half_b": means + 0.1}
     layers["de_rank"] = layers["de_rank_half_b"] = np.tile(np.arange(30), (12, 1))
-    obs, var = pd.DataFrame(index=[f"P{i}" for i in range(12)]), pd.DataFrame(index=[f"G{i}" for i in range(30)])
+    obs, var = table_of([Condition(f"P{i:02}") for i in range(12)]), pd.DataFrame(index=[f"G{i}" for i in range(30)])
     return anndata.AnnData(means, obs=obs, var=var, layers=layers)
 
 
@@ -144,7 +145,7 @@ def test_the_stress_panel_turns_the_error_round(truth):
 
 def test_an_unknown_metric_is_refused_wherever_its_direction_or_meaning_is_asked(metrics, truth):
     renamed = metrics[metrics["metric"] == "wasserstein"].assign(metric="hausdorff")
-    raw = pd.DataFrame({"perturbation": ["P0"], "metric": ["hausdorff"], "value": [0.5]})
+    raw = pd.DataFrame({"perturbation": ["P0"], "context": "all", "metric": ["hausdorff"], "value": [0.5]})
     table = scores(metrics, KINDS, 10, seed=1).assign(metric="hausdorff").drop_duplicates("method")
     asked = [
         lambda: metric_of("hausdorff"),
@@ -154,7 +155,7 @@ def test_an_unknown_metric_is_refused_wherever_its_direction_or_meaning_is_asked
         lambda: ledger(["hausdorff"]),
         lambda: metric_label("hausdorff"),
         lambda: method_scores(table, "hausdorff", KINDS),
-        lambda: as_metrics(raw, "cell_eval", halved=False),
+        lambda: as_metrics(raw, "cell_eval", "all", halved=False),
     ]
     for ask in asked:
         with pytest.raises(InputError, match=r"hausdorff|wasserstein_top30"):

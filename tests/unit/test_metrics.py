@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from scgpt_bench.data.conditions import Condition
+from scgpt_bench.data.conditions import Condition, table_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import METRICS, metric_of, score
 from scgpt_bench.predictions import shifted_controls
@@ -22,7 +22,7 @@ def truth_of(means, control, names=None, **layers):
         key: np.broadcast_to(np.asarray(value, dtype=np.float64), means.shape).copy() for key, value in layers.items()
     }
     var = pd.DataFrame(index=[f"G{i}" for i in range(means.shape[1])])
-    return anndata.AnnData(means, obs=pd.DataFrame(index=names), var=var, layers=layers)
+    return anndata.AnnData(means, obs=table_of(list(map(Condition, names))), var=var, layers=layers)
 
 
 def predicted(means, truth, **method):

@@ -24,8 +24,8 @@ def run(
             for split in splits
             for method, mean in (("ridge", 0.3), ("tuned", 0.5), ("flagged", 0.1), ("second", 0.8))
         ],
-        columns=["split", "method", "mean", "n_perturbations"],
-    ).assign(dataset="drop", metric="pearson_delta")
+        columns=["split", "method", "mean", "n_conditions"],
+    ).assign(dataset="drop", context="all", metric="pearson_delta")
     scores["fraction_of_ceiling"] = scores["mean"] / 0.8
     scores = scores.assign(ci_low=scores["mean"] - 0.09, ci_high=scores["mean"] + 0.09)
     verdicts = pd.DataFrame(
@@ -36,7 +36,7 @@ def run(
             for method, value, found in (("flagged", difference - 0.4, "worse"), ("tuned", difference, verdict))
         ],
         columns=["split", "method", "metric", "difference", "verdict"],
-    ).assign(dataset="drop", best_baseline="ridge", p_value=0.01, n_perturbations=n)
+    ).assign(dataset="drop", context="all", best_baseline="ridge", p_value=0.01, n_conditions=n)
     verdicts = verdicts.assign(ci_low=verdicts["difference"] - 0.1, ci_high=verdicts["difference"] + 0.1)
     checkpoints = {"human": "catalogue"} if checkpoints is None else checkpoints
     return summary.Run(scores, verdicts, KINDS, checkpoints, [], statements, {"epochs": 15, "freeze": []}, **more)
@@ -237,9 +237,9 @@ def test_a_run_without_limits_says_so():
 def card(*perturbations, same=0.2, disjoint=0.2):
     """As much of ``card.json`` as the start page reads, of (name, reliable, confounded, batch shift)."""
     keys = ("perturbation", "reliable", "confounded", "batch_shift")
-    rest = {"unknown": {}, "counts_ratio": 1.0, "counts_differ": False}
+    rest = {"context": "all", "unknown": {}, "counts_ratio": 1.0, "counts_differ": False}
     return {
-        "perturbations": [{**rest, **dict(zip(keys, entry, strict=True))} for entry in perturbations],
+        "conditions": [{**rest, **dict(zip(keys, entry, strict=True))} for entry in perturbations],
         "dominant_genes": [],
         "shared_control_noise": {"same_controls": same, "disjoint_controls": disjoint},
     }
@@ -277,7 +277,7 @@ def test_unreliable_perturbations_and_targets_that_cannot_be_told_are_named():
 
 def test_unknown_reliability_is_not_called_unreliable():
     few = card(("A", True, False, 0.0), ("B", None, None, None))
-    few["perturbations"][1]["unknown"] = {"reliability": "2 cells, of 3 at least"}
+    few["conditions"][1]["unknown"] = {"reliability": "2 cells, of 3 at least"}
     why = dict(summary.warnings(run(cards={"drop": few, "clean": card(("A", True, False, 0.1))})))
     assert [what for what in why if "drop" in what or "clean" in what] == ["Unknown reliability: drop"]
     assert "1 of 2 perturbations (B)" in why["Unknown reliability: drop"]
@@ -286,7 +286,7 @@ def test_unknown_reliability_is_not_called_unreliable():
 
 def test_counts_that_change_the_shares_of_other_genes_are_named():
     shifted = card(("HS2", True, False, 0.0), ("A", True, False, 0.0))
-    shifted["perturbations"][0] |= {"counts_ratio": 0.637, "counts_differ": True}
+    shifted["conditions"][0] |= {"counts_ratio": 0.637, "counts_differ": True}
     shifted["dominant_genes"] = [{"gene": "HBE1", "share": 0.44}]
     why = dict(summary.warnings(run(cards={"drop": shifted, "unknown": {**card(), "dominant_genes": None}})))
     assert "Composition: unknown" not in why
@@ -302,7 +302,8 @@ def by_class(verdicts, split="fold0"):
         for method, verdict in (("tuned", verdict), ("ridge", None))
     ]
     columns = [*("dataset", "split", "n_genes", "n_genes_seen", "method", "metric")]
-    return pd.DataFrame(rows, columns=[*columns, "n_perturbations", "difference", "verdict"])
+    table = pd.DataFrame(rows, columns=[*columns, "n_conditions", "difference", "verdict"])
+    return table.assign(context="all")
 
 
 @pytest.mark.parametrize(
@@ -339,7 +340,7 @@ def test_a_class_is_judged_over_all_splits_or_by_the_only_one_that_tests_it():
 def test_test_perturbations_that_share_genes_are_counted():
     """Over all splits of a data set, each once."""
     tested = [("fold0", name) for name in ("A", "B+C", "D+E")] + [("fold1", name) for name in ("A", "F", "C+G")]
-    classes = pd.DataFrame(tested, columns=["split", "perturbation"]).assign(dataset="drop")
+    classes = pd.DataFrame(tested, columns=["split", "perturbation"]).assign(dataset="drop", context="all")
     warning = "Test perturbations share genes: drop"
     assert warning not in whats(run(classes=classes))
     why = dict(summary.warnings(run(splits=("fold0", "fold1", "all"), classes=classes)))
@@ -519,7 +520,7 @@ def test_responses_that_are_mostly_noise_are_said_before_the_verdict():
     (first,) = place["first"]
     assert first.startswith("Most responses are noise: those of 28 of the 29 test perturbations (P1, P2, ")
     assert "Unreliable perturbations: drop" not in whats(run(cards={"drop": card(*of_28)})), "said once"
-    tested = pd.DataFrame({"dataset": "drop", "split": "fold0", "perturbation": ["P0", "P1"]})
+    tested = pd.DataFrame({"dataset": "drop", "split": "fold0", "perturbation": ["P0", "P1"], "context": "all"})
     (place,) = summary.places(run(cards={"drop": card(*of_28)}, classes=tested))
     assert place["first"] == [], "one of the two that were tested is reliable"
     unknown = [(name, None, *rest) for name, _, *rest in of_28]
@@ -534,3 +535,20 @@ def test_names_are_escaped_and_a_missing_interval_is_unknown():
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "(unknown)" in text
+
+
+def test_verdicts_within_each_context_stand_beside_that_over_all_conditions():
+    made, within = run("better"), [run("better"), run("worse", -0.2)]
+    scores = [found.scores.assign(context=name) for name, found in zip(("K562", "RPE1"), within, strict=True)]
+    verdicts = [found.verdicts.assign(context=name) for name, found in zip(("K562", "RPE1"), within, strict=True)]
+    made = dataclasses.replace(
+        made, scores=pd.concat([made.scores, *scores]), verdicts=pd.concat([made.verdicts, *verdicts])
+    )
+    (place,) = summary.places(made)
+    tuned = next(row for row in place["rows"] if row["method"] == "tuned")
+    assert (tuned["verdict"], tuned["contexts"]) == ("better", {"K562": "better", "RPE1": "worse"})
+    assert len(place["rows"]) == 2, "a row for each method, not for each context"
+    page = summary.page(made)
+    assert "mean over 20 test conditions" in page
+    assert all(f'<th scope="col">in {name}</th>' in page for name in ("K562", "RPE1"))
+    assert '<th scope="col">in ' not in summary.page(run("better"))

@@ -9,7 +9,7 @@ import pytest
 from scgpt_bench.evaluation.scores import (
     SCORE_COLUMNS,
     VERDICT_COLUMNS,
-    fewest_perturbations,
+    fewest_conditions,
     gather,
     holm,
     scores,
@@ -25,7 +25,8 @@ def metrics_table(values, metric="pearson_delta", dataset="planted", split="fold
         for seed in seeds
         for i, value in enumerate(numbers)
     ]
-    return pd.DataFrame(rows, columns=["dataset", "split", "method", "seed", "perturbation", "metric", "value"])
+    columns = ["dataset", "split", "method", "seed", "perturbation", "metric", "value"]
+    return pd.DataFrame(rows, columns=columns).assign(context="all")
 
 
 def kinds_of(table):
@@ -46,7 +47,7 @@ def test_seeds_are_averaged_before_perturbations():
     table.loc[(table["seed"] == 1) & (table["perturbation"] == "P0"), "value"] = 0.5
     row = scores_of(table, 200).iloc[0]
     assert row["mean"] == pytest.approx((0.25 + 1.0) / 2)
-    assert (row["n_perturbations"], row["n_seeds"]) == (2, 2)
+    assert (row["n_conditions"], row["n_seeds"]) == (2, 2)
     assert list(row.index) == SCORE_COLUMNS
 
 
@@ -76,7 +77,7 @@ def test_splits_are_pooled_under_the_name_all():
 def test_a_perturbation_that_two_splits_test_counts_once():
     table = pd.concat([metrics_table({"a": [0.0, 0.2, 0.4]}), metrics_table({"a": [1.0]}, split="gears1")])
     row = scores_of(table, 200).set_index("split").loc["all"]
-    assert row["n_perturbations"] == 3
+    assert row["n_conditions"] == 3
     assert row["mean"] == pytest.approx((0.5 + 0.2 + 0.4) / 3)
 
 
@@ -95,7 +96,7 @@ def test_a_perturbation_that_one_method_was_not_scored_on_is_left_out_for_all():
     table = metrics_table({"train-mean": [0.1, 0.2, 0.3], "scgpt": [0.7, 0.8, 0.9]})
     table = without(without(table, "train-mean", "P0"), "scgpt", "P2")
     found = scores_of(table, 200).set_index("method")
-    assert found["n_perturbations"].tolist() == [1, 1]
+    assert found["n_conditions"].tolist() == [1, 1]
     assert found["mean"].to_dict() == {"train-mean": 0.2, "scgpt": 0.8}
     nothing_in_common = table[(table["perturbation"] != "P1")]
     assert scores_of(nothing_in_common, 200).empty
@@ -114,7 +115,7 @@ def test_what_the_ceiling_was_not_scored_on_is_left_to_the_methods():
     )
     for kept in (3, 8):  # with 3 the test of ceiling against floor cannot show anything
         poor = without(table, "technical-duplicate", *(f"P{i}" for i in range(kept, 20)))
-        n = scores_of(poor).set_index("method")["n_perturbations"].to_dict()
+        n = scores_of(poor).set_index("method")["n_conditions"].to_dict()
         assert n == {"train-mean": 20, "scgpt": 20, "technical-duplicate": kept, "shuffled": 20}
         assert verdict_of(poor)["verdict"].tolist() == ["better"]
     same = without(table.replace({"value": {0.9: 0.0}}), "technical-duplicate", *(f"P{i}" for i in range(8, 20)))
@@ -223,15 +224,15 @@ def test_a_ceiling_that_is_not_above_the_floor_leaves_the_data_mute():
 
 
 @pytest.mark.parametrize("methods", [1, 2, 3, 11, 200])
-def test_the_fewest_perturbations_of_a_verdict_are_those_of_the_verdicts(methods):
-    fewest = fewest_perturbations(methods)
+def test_the_fewest_conditions_of_a_verdict_are_those_of_the_verdicts(methods):
+    fewest = fewest_conditions(methods)
     for n in (fewest - 1, fewest):
         table = metrics_table({"baseline": [0.0] * n, **{f"scgpt{i}": [1.0] * n for i in range(methods)}})
         assert set(verdict_of(table, 20)["verdict"]) == {"too few perturbations" if n < fewest else "better"}
 
 
 def test_of_too_many_methods_there_is_no_verdict_whatever_is_tested():
-    assert fewest_perturbations(10_000) is None
+    assert fewest_conditions(10_000) is None
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,7 @@ def test_a_real_advantage_is_found_and_covered():
 def test_tables_are_gathered_with_the_names_of_their_folders(tmp_path):
     path = tmp_path / "planted" / "fold0" / "train-mean" / "3" / "metrics.tsv"
     path.parent.mkdir(parents=True)
-    path.write_text("perturbation\tmetric\tvalue\treason\nNA\tmse\t0.5\t\n")
+    path.write_text("perturbation\tcontext\tmetric\tvalue\treason\nNA\tall\tmse\t0.5\t\n")
     row = gather([path]).iloc[0]
     assert row[["dataset", "split", "method", "seed", "perturbation"]].tolist() == [
         "planted",

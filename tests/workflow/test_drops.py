@@ -121,8 +121,8 @@ def test_scores_stand_with_and_without_the_perturbation_that_does_nothing(finish
     counts = table[(table["metric"] == "mse") & (table["method"] == "train-mean")].set_index("dataset")
     split = read_table(finished.path / "results" / "drops" / "second" / "fold0" / "split.tsv").set_index("perturbation")
     silent = int(split.loc["GENE0", "role"] == "test")
-    assert counts["n_perturbations"].to_dict() == {"first": 4, "second": 4}
-    assert counts["reliable_n_perturbations"].to_dict() == {"first": 4, "second": 4 - silent}
+    assert counts["n_conditions"].to_dict() == {"first": 4, "second": 4}
+    assert counts["reliable_n_conditions"].to_dict() == {"first": 4, "second": 4 - silent}
 
 
 def test_a_touch_or_a_fresh_clone_plans_nothing(finished):

@@ -67,7 +67,7 @@ def test_scores_stand_by_how_many_genes_were_seen_and_shared_genes_are_said(chec
     of_additive = table[(table["metric"] == "pearson_delta") & (table["method"] == "additive")]
     classes = ["n_genes", "n_genes_seen"]
     expected = split[split["role"] == "test"].groupby(classes).size().to_dict()
-    assert of_additive.set_index(classes)["n_perturbations"].to_dict() == expected
+    assert of_additive.set_index(classes)["n_conditions"].to_dict() == expected
     text = (checkout.path / "results" / "others" / "summary.html").read_text()
     assert "<strong>Test perturbations share genes: perturbench_devel.</strong>" in text
 

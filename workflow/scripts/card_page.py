@@ -19,6 +19,6 @@ with logged(snakemake.log[0]):
     with atomic_write(output.text) as partial:
         partial.write_text(data_card.card_text(card, leakage_notes(splits, snakemake.params.checkpoints), of_splits))
     write_table(data_card.card_table(card), output.table)
-    table, title = pd.DataFrame(card["perturbations"]), card["dataset"]
+    table, title = pd.DataFrame(card["conditions"]), card["dataset"]
     save(data_card.reliability(table, card["minimum_reliability"], title), output.reliability)
     save(data_card.knock_down(table, snakemake.params.perturbation_kind, title), output.knock_down)

@@ -4,12 +4,10 @@ from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
     from scgpt_bench.data.on_disk import open_h5ad
-    from scgpt_bench.evaluation.official import cell_eval2
-    from scgpt_bench.files import read_table
+    from scgpt_bench.evaluation.official import cell_eval2, sides
+    from scgpt_bench.files import atomic_write, read_table
 
-    cell_eval2.write_reference(
-        open_h5ad(snakemake.input.cells, layers=["counts"]),
-        read_table(snakemake.input.split),
-        snakemake.threads,
-        snakemake.output[0],
-    )
+    cells = open_h5ad(snakemake.input.cells, layers=["counts"])
+    with atomic_write(snakemake.output[0]) as folder:
+        for number, (_, split) in enumerate(sides.contexts_apart(read_table(snakemake.input.split))):
+            cell_eval2.write_reference(cells, split, snakemake.threads, folder / str(number))

@@ -1,4 +1,4 @@
-"""Draw one metric of every perturbation and method."""
+"""Draw one metric of every condition and method."""
 
 from scgpt_bench.job import logged
 

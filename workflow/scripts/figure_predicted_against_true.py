@@ -5,12 +5,15 @@ from scgpt_bench.job import logged
 with logged(snakemake.log[0]):
     import numpy as np
 
+    from scgpt_bench.data.conditions import noun_of
+    from scgpt_bench.evaluation.pseudobulk import select_tested
     from scgpt_bench.figures.responses import changes, left_over, predicted_against_true, residual_heatmap
     from scgpt_bench.figures.style import method_style, save
     from scgpt_bench.files import read_h5ad, read_table
 
     wildcards = snakemake.wildcards
-    truth = read_h5ad(snakemake.input.truth)
+    truth = select_tested(read_h5ad(snakemake.input.truth))
+    noun = noun_of(truth.obs)
     size = np.linalg.norm(truth.X - truth.layers["control"], axis=1)
     largest = np.argsort(-size, kind="stable")[: snakemake.params.number]
     chosen = truth[largest]
@@ -26,7 +29,7 @@ with logged(snakemake.log[0]):
         predicted, true = changes(read_h5ad(path), truth)
         scores = read_table(metrics)
         share = left_over(scores, truth)
-        save(residual_heatmap(predicted, true, truth.obs_names, truth.var_names, title, share), residual)
+        save(residual_heatmap(predicted, true, truth.obs_names, truth.var_names, title, share, noun=noun), residual)
         figure = predicted_against_true(
             predicted[largest],
             true[largest],

@@ -1,20 +1,26 @@
-"""Put what is known of every test perturbation, and how every method does on it, in one table."""
+"""Put what is known of every test condition, and how every method does on it, in one table."""
 
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
     import numpy as np
 
+    from scgpt_bench.data.conditions import CONTEXT, contexts_of, labels_of
     from scgpt_bench.evaluation.data_card import reliability_of
+    from scgpt_bench.evaluation.pseudobulk import select_tested
     from scgpt_bench.evaluation.scores import gather
     from scgpt_bench.files import read_h5ad, read_json, write_table
 
     metrics = gather(snakemake.input.metrics)
     values = metrics[metrics["metric"] == snakemake.params.metric]
-    truth = read_h5ad(snakemake.input.truth)
-    table = values.pivot_table(index="perturbation", columns="method", values="value", aggfunc="mean")
-    table = table.reindex(index=truth.obs_names, columns=values["method"].unique())
-    table.insert(0, "measured_cells", truth.obs["n_cells"])
-    table.insert(1, "measured_change", np.linalg.norm(truth.X - truth.layers["control"], axis=1))
-    table.insert(2, "reliability", reliability_of(read_json(snakemake.input.card, "a data card")))
-    write_table(table.rename_axis("perturbation").reset_index(), snakemake.output[0])
+    truth = select_tested(read_h5ad(snakemake.input.truth))
+    shown = truth.obs[["perturbation", "context"] if contexts_of(truth.obs) != [CONTEXT] else ["perturbation"]]
+    shown = shown.assign(
+        measured_cells=truth.obs["n_cells"],
+        measured_change=np.linalg.norm(truth.X - truth.layers["control"], axis=1),
+        reliability=reliability_of(read_json(snakemake.input.card, "a data card")),
+    )
+    scores = values.assign(condition=labels_of(values)).pivot_table(
+        index="condition", columns="method", values="value", aggfunc="mean"
+    )
+    write_table(shown.join(scores[values["method"].unique()]), snakemake.output[0])

@@ -1,9 +1,9 @@
-"""Average the measured cells of every test perturbation, rank its genes, and set up the space that compares cells."""
+"""Average the measured cells of every condition; rank the genes of those tested and set up the space of their cells."""
 
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    from scgpt_bench.data.conditions import controls_of, listed
+    from scgpt_bench.data.conditions import conditions_of, controls_of
     from scgpt_bench.data.means import cells_of
     from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.evaluation import cell_metrics, differential_expression, pseudobulk
@@ -11,8 +11,8 @@ with logged(snakemake.log[0]):
 
     cells = open_h5ad(snakemake.input.cells)
     truth = pseudobulk.truth(cells, read_table(snakemake.input.split))
-    cells = cells_of(cells, [*controls_of(cells.obs), *listed(truth.obs)])
-    truth.layers["de_rank"] = differential_expression.de_ranks(cells, truth, snakemake.threads)
-    truth.layers["de_rank_half_b"] = differential_expression.de_ranks(cells, truth, snakemake.threads, halved=True)
-    cell_metrics.add_cell_space(truth, cells)
-    write_h5ad(truth, snakemake.output[0])
+    compared = cells_of(cells, [*conditions_of(truth.obs), *controls_of(cells.obs)])
+    truth.layers["de_rank"] = differential_expression.de_ranks(compared, truth, snakemake.threads)
+    truth.layers["de_rank_half_b"] = differential_expression.de_ranks(compared, truth, snakemake.threads, halved=True)
+    cell_metrics.add_cell_space(truth, compared)
+    write_h5ad(pseudobulk.add_untested(truth, cells), snakemake.output[0])

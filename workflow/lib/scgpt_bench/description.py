@@ -21,7 +21,7 @@ from scgpt_bench.data.tenx import READER_NOTES
 from scgpt_bench.data.values import sample_values
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.data_card import BLOCKS, FEWEST_CONTROLS, RARE_TYPE
-from scgpt_bench.evaluation.scores import fewest_perturbations
+from scgpt_bench.evaluation.scores import fewest_conditions
 from scgpt_bench.methods.registry import group_of
 from scgpt_bench.scgpt.vocabulary import align, human_vocabulary, read_vocabulary
 
@@ -221,7 +221,7 @@ def _enough(obs: pd.DataFrame, dataset: Dataset, config: Mapping[str, Any]) -> d
 def _verdicts(tested: int, testable: int, config: Mapping[str, Any]) -> str:
     """Whether the folds that are run test enough perturbations for a p-value that is low enough."""
     judged = sum(group_of(options["kind"]).is_judged for options in config.get("methods", {}).values()) or 1
-    needed = fewest_perturbations(judged)
+    needed = fewest_conditions(judged)
     methods = "1 method" if judged == 1 else f"{judged} methods"
     if needed is None:
         return f"not enough, whatever is tested: {methods} are too many to compare at once"

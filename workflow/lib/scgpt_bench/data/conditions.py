@@ -88,6 +88,16 @@ def context_of(table: pd.DataFrame) -> pd.Series:
     return _column(table, "context")
 
 
+def labels_of(table: pd.DataFrame) -> pd.Series:
+    """Label the condition of each row, in the order of the rows."""
+    return pd.Series([condition.label for condition in listed(table)], index=table.index, dtype=object)
+
+
+def noun_of(table: pd.DataFrame) -> str:
+    """Say what a row of the table is to a reader: a perturbation, or a condition where contexts are declared."""
+    return "perturbation" if contexts_of(table) == [CONTEXT] else "condition"
+
+
 def _column(table: pd.DataFrame, name: str) -> pd.Series:
     if name == "context" and name not in table:
         return pd.Series(CONTEXT, index=table.index, dtype=object)

@@ -40,11 +40,6 @@ GEARS_LABELS = Dataset(
 )
 
 
-def perturbations_of(split: pd.DataFrame, role: str) -> list[str]:
-    """The perturbations of ``split`` (columns ``perturbation``, ``role``) with this role, sorted."""
-    return sorted(split.loc[split["role"] == role, "perturbation"])
-
-
 def fold(
     obs: pd.DataFrame,
     *,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from scgpt_bench.data.conditions import CONTEXT
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import read_table
 
@@ -53,7 +54,7 @@ def beside_anchors(scores: pd.DataFrame, anchors: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     scores
-        ``scores.tsv``.
+        ``scores.tsv``, of which the rows over all contexts are compared.
     anchors
         The table of :func:`read_anchors`.
 
@@ -62,6 +63,7 @@ def beside_anchors(scores: pd.DataFrame, anchors: pd.DataFrame) -> pd.DataFrame:
     Columns ``COLUMNS``. ``mean``, ``ci_low``, ``ci_high`` are this run's, missing where the method was not run;
     ``agrees`` is ``yes``, ``no`` or empty: whether ``mean`` is within ``tolerance`` of ``value``.
     """
+    scores = scores[scores["context"] == CONTEXT]
     run = scores[["dataset", "split", "metric"]].drop_duplicates()
     table = anchors.merge(run, on=["dataset", "split", "metric"])
     table = table.merge(scores[[*_KEY, "mean", "ci_low", "ci_high"]], on=_KEY, how="left")

@@ -1,4 +1,4 @@
-"""Scores by class of perturbation: how many genes it targets, and how many of them some training perturbation targets.
+"""Scores by class of condition: how many genes it targets, and how many of them some training condition targets.
 
 These are the classes of GEARS' simulation split: unseen single genes (0 of 1 seen) and combinations with 0, 1 or 2 of 2
 genes seen. They ask for different things, so that a mean over all of them can hide opposite verdicts.
@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from scgpt_bench.evaluation.scores import scores, verdicts
+from scgpt_bench.data.conditions import COLUMNS as CONDITION
+from scgpt_bench.evaluation.scores import KEY, scores, verdicts
 from scgpt_bench.files import read_table
 
 CLASS = ["n_genes", "n_genes_seen"]
-CLASS_COLUMNS = ["dataset", "split", "perturbation", *CLASS]
-_KEY = ["dataset", "split", "method", "metric"]
-_OF_SCORES = ["n_perturbations", "mean", "ci_low", "ci_high"]
+CLASS_COLUMNS = ["dataset", "split", *CONDITION, *CLASS]
+_OF_SCORES = ["n_conditions", "mean", "ci_low", "ci_high"]
 _OF_VERDICTS = ["best_baseline", "difference", "p_value", "verdict"]
-COLUMNS = ["dataset", "split", *CLASS, "method", "metric", *_OF_SCORES, *_OF_VERDICTS]
+COLUMNS = ["dataset", "split", "context", *CLASS, "method", "metric", *_OF_SCORES, *_OF_VERDICTS]
 
 
 def gather_classes(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """The class of every test perturbation, from tables ``.../<dataset>/<split>/split.tsv``.
+    """Gather the class of every test condition from tables ``.../<dataset>/<split>/split.tsv``.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def gather_classes(paths: Iterable[str | Path]) -> pd.DataFrame:
     tables = []
     for path in paths:
         dataset, split = Path(path).parts[-3:-1]
-        table = read_table(path, dtype={"perturbation": str})
+        table = read_table(path, dtype=dict.fromkeys(CONDITION, str))
         tables.append(table[table["role"] == "test"].assign(dataset=dataset, split=split))
     return pd.concat(tables, ignore_index=True)[CLASS_COLUMNS]
 
@@ -40,10 +40,11 @@ def gather_classes(paths: Iterable[str | Path]) -> pd.DataFrame:
 def scores_by_class(
     metrics: pd.DataFrame, classes: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int, seed: int
 ) -> pd.DataFrame:
-    """Scores and verdicts within each class, of data sets that have test perturbations of more than one.
+    """Score and judge within each class, for data sets that have test conditions of more than one.
 
-    A perturbation may be of another class in another split: it is of the class that it has where it is tested, and rows
-    with split ``all`` pool the splits that test the class; there are none where a single one does.
+    A condition may be of another class in another split: it is of the class that it has where it is tested, and rows
+    with split ``all`` pool the splits that test the class; there are none where a single one does. Likewise there are
+    rows of single contexts where several have conditions of the class.
 
     Parameters
     ----------
@@ -58,11 +59,11 @@ def scores_by_class(
     missing where a method is not judged. P-values are not corrected for the number of classes.
     """
     tables = []
-    for _, of_dataset in metrics.merge(classes, on=["dataset", "split", "perturbation"]).groupby("dataset", sort=False):
+    for _, of_dataset in metrics.merge(classes, on=["dataset", "split", *CONDITION]).groupby("dataset", sort=False):
         parts = of_dataset.groupby(CLASS)
         for (n_genes, n_genes_seen), part in parts if parts.ngroups > 1 else ():
-            means = scores(part, kinds, bootstrap_draws, seed)[[*_KEY, *_OF_SCORES]]
-            judged = verdicts(part, kinds, bootstrap_draws, seed)[[*_KEY, *_OF_VERDICTS]]
-            table = means.merge(judged, on=_KEY, how="left")
+            means = scores(part, kinds, bootstrap_draws, seed)[[*KEY, *_OF_SCORES]]
+            judged = verdicts(part, kinds, bootstrap_draws, seed)[[*KEY, *_OF_VERDICTS]]
+            table = means.merge(judged, on=KEY, how="left")
             tables.append(table.assign(n_genes=n_genes, n_genes_seen=n_genes_seen))
     return pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)

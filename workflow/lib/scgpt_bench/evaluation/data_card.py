@@ -1,6 +1,7 @@
-"""How good the data are, before any model: what ``card.json`` says of a data set and of each of its perturbations.
+"""How good the data are, before any model: what ``card.json`` says of a data set and of each of its conditions.
 
-Cells are read by chunks; memory grows with perturbations and genes, not with cells.
+Everything is measured within a context. Cells are read by chunks; memory grows with conditions and genes, not with
+cells.
 """
 
 from __future__ import annotations
@@ -14,34 +15,35 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
+from scgpt_bench.data.conditions import Condition, conditions_of, contexts_of, labels_of, noun_of, rows_of
 from scgpt_bench.data.means import FEWEST
-from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of
+from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED
 from scgpt_bench.data.on_disk import add_rows, row_chunks
 from scgpt_bench.seeding import random_generator
 
 BLOCKS = 10
 SUMS_AT_ONCE = 2**26  # float64 values: 512 MiB of sums per block in one pass over the cells
 FEWEST_CONTROLS = BLOCKS  # of a cell type: with fewer, a block has none, and halves would share some
-FEWEST_HALVED = 4  # cells of a perturbation: two halves of two
-RARE_TYPE = 0.05  # share of a perturbation's cells up to which their type may have fewer controls
+FEWEST_HALVED = 4  # cells of a condition: two halves of two
+RARE_TYPE = 0.05  # share of a condition's cells up to which their type may have fewer controls
 DOMINANT_SHARE = 0.2  # of all counts, in one gene
 COUNTS_CHANGE = 0.15  # of counts per cell, against the controls'
 CONFIDENCE = 0.95
 FALSE_DISCOVERY_RATE = 0.05
-ELSEWHERE = 0.5  # share of a perturbation's cells in other batches than the controls that is worth a warning
+ELSEWHERE = 0.5  # share of a condition's cells in other batches than the controls that is worth a warning
 # Share of a response's length that is worth a warning. Who predicts nothing but the shift scores about so much in
 # pearson_delta; in 40 simulated responses that share nothing else, 0.24 for all of them lifted train-mean by 0.13.
 BATCH_SHIFT = 0.2
 
 
-Record = dict[str, Any]  # of one perturbation: COLUMNS
+Record = dict[str, Any]  # of one condition: COLUMNS
 # What a reader needs to know of the card's numbers; in ``card.json`` as ``thresholds``.
 THRESHOLDS = {
     "fewest_cells": FEWEST,
     "fewest_cells_halved": FEWEST_HALVED,
     "fewest_controls_of_a_cell_type": FEWEST_CONTROLS,
     "rare_cell_type": RARE_TYPE,
-    "fewest_perturbations": FEWEST,
+    "fewest_conditions": FEWEST,
     "dominant_share_of_counts": DOMINANT_SHARE,
     "counts_change": COUNTS_CHANGE,
     "confidence": CONFIDENCE,
@@ -49,14 +51,14 @@ THRESHOLDS = {
     "cells_in_other_batches": ELSEWHERE,
     "batch_shift": BATCH_SHIFT,
 }
-# Of every perturbation: what compares its cells with the controls, what halves them, and what compares counts per cell.
+# Of every condition: what compares its cells with the controls, what halves them, and what compares counts per cell.
 HALVED = ("reliability", "reliability_low", "reliability_high", "reliable")
 COMPARED = (
     *("target_log_fold_change", "target_wrong_way_p_value", "target_wrong_way", "n_de_genes", "shared_response"),
     *("batch_distance", "batch_shift", "confounded"),
 )
 OF_COUNTS = ("counts_ratio", "counts_ratio_low", "counts_ratio_high", "counts_differ")
-COLUMNS = ("perturbation", "n_cells", *HALVED, *COMPARED, "n_batches", *OF_COUNTS, "targets", "unknown")
+COLUMNS = ("perturbation", "context", "n_cells", *HALVED, *COMPARED, "n_batches", *OF_COUNTS, "targets", "unknown")
 
 
 def data_card(
@@ -64,8 +66,9 @@ def data_card(
 ) -> dict[str, Any]:
     """Measure how good the data are: the content of ``card.json``.
 
-    The cells of every perturbation, and the control cells of every cell type, are dealt into ``BLOCKS`` blocks by
-    their names. What follows comes from the blocks' means of log1p expression, unless it says otherwise.
+    The cells of every condition, and the control cells of every context and cell type, are dealt into ``BLOCKS`` blocks
+    by their names. Every comparison is with cells of the same context. What follows comes from the blocks' means of
+    log1p expression, unless it says otherwise.
 
     - ``reliability``: Pearson correlation between the deltas of two halves of the cells, each compared with its own
       half of the controls (else noise of the controls, which both share, would look like a response); mean over all
@@ -81,7 +84,7 @@ def data_card(
     - ``n_de_genes``: genes whose mean differs from the matched control mean: Welch test, Benjamini-Hochberg at 5 %. The
       variance of the perturbed cells is never taken to be below that of the controls, since a gene without a count in
       few cells would have none.
-    - ``shared_response``: cosine between the delta and the mean delta of all other perturbations, against the other
+    - ``shared_response``: cosine between the delta and the mean delta of all others of the context, against the other
       half of the controls: what a method gets right that tells no perturbation from another (Systema, Viñas Torné et
       al. 2025).
     - ``batch_distance``: share of the cells that would have to change batch to be spread over batches as the controls
@@ -93,15 +96,16 @@ def data_card(
     - ``counts_ratio``: mean counts per cell, over all genes of the file, divided by those of the controls of the same
       batches and cell types; cells that share them with fewer than ``FEWEST`` controls are left out. The interval is
       that of a difference of logarithms of means, with variances by the delta method and Welch's degrees of freedom;
-      the intervals of all perturbations hold together with 95 % (Bonferroni). ``counts_differ``: all of the interval
+      the intervals of all conditions hold together with 95 % (Bonferroni). ``counts_differ``: all of the interval
       is more than ``COUNTS_CHANGE`` away from 1.
     - ``dominant_genes``: genes with more than ``DOMINANT_SHARE`` of all counts.
-    - ``shared_control_noise``: mean over perturbations of the Pearson correlation between the delta and the mean delta
-      of all others. ``same_controls``: both against the mean of all controls, as in the scores. ``disjoint_controls``:
-      as if either side had as many controls of its own; its covariance is the mean over all pairs of different blocks
-      of the controls, one for either side. The difference is noise of the control mean, which is in every delta.
+    - ``shared_control_noise``: mean over conditions of the Pearson correlation between the delta and the mean delta
+      of all others of the context. ``same_controls``: both against the mean of all controls, as in the scores.
+      ``disjoint_controls``: as if either side had as many controls of its own; its covariance is the mean over all
+      pairs of different blocks of the controls, one for either side. The difference is noise of the control mean, which
+      is in every delta.
 
-    What cannot be known is None, and ``unknown`` says why: of the card and of every perturbation, by name of the value.
+    What cannot be known is None, and ``unknown`` says why: of the card and of every condition, by name of the value.
     So it is with what compares fewer than ``FEWEST`` cells (``FEWEST_HALVED`` to halve them), cells that are all alike,
     or controls of which a cell type has fewer than ``FEWEST_CONTROLS`` (unless it is rare: ``RARE_TYPE``).
 
@@ -115,51 +119,41 @@ def data_card(
 
     Returns
     -------
-    Plain values: ``perturbations`` is a list of records sorted by name; ``problems``, ``notes`` (which need not be
-    faults) and ``repairs`` are sentences; ``thresholds`` are the constants of this module.
+    Plain values: ``conditions`` is a list of records, sorted by context and perturbation; ``problems``, ``notes``
+    (which need not be faults) and ``repairs`` are sentences; ``thresholds`` are the constants of this module.
     """
-    labels = cells.obs["perturbation"].astype(str).to_numpy()
-    types = cells.obs["cell_type"].astype(str).to_numpy()
-    batches = cells.obs["batch"].astype(str).to_numpy()
-    rows_of = cells.obs.groupby(labels).indices
-    perturbations = sorted(set(labels) - {CONTROL})
-    shares = pd.crosstab(labels, types).loc[perturbations]
-    shares = shares.div(shares.sum(axis=1), axis=0)
-    control = _Controls(cells, labels, types, list(shares.columns))
+    contexts, n_conditions = contexts_of(cells.obs), len(conditions_of(cells.obs))
     records: list[Record] = []
-    means, lengths = np.empty((len(perturbations), cells.n_vars)), np.full(len(perturbations), np.nan)
-    at_once = max(1, SUMS_AT_ONCE // (BLOCKS * cells.n_vars))
-    for start in range(0, len(perturbations), at_once):
-        group = _Perturbed(cells, rows_of, perturbations[start : start + at_once])
-        for position, name in enumerate(group.names):
-            record = {**dict.fromkeys(COLUMNS), "perturbation": name, "n_cells": int(group.n_cells[position])}
-            record |= {"targets": dict.fromkeys(genes_of(name)), "unknown": {}}
-            weights, means[len(records)] = shares.loc[name].to_numpy(), group.mean[position]
-            if reason := _too_few(group, position, control, weights):
-                _unknown(record, reason, *HALVED, *COMPARED)
-            else:
-                lengths[len(records)] = np.linalg.norm(group.mean[position] - control.mean(weights))
-                _compare(record, group, position, control, weights, list(cells.var_names), perturbation_kind)
-            records.append(record)
+    correlations = []
+    for context in contexts:
+        part = _Context(cells, context)
+        own, lengths, *compared = _compare_with_controls(part, perturbation_kind)
+        with_others, of_noise = _compare_with_others(own, *compared)
+        correlations.append(with_others)
+        _compare_batches(own, part, lengths)
+        _compare_counts(own, part, n_conditions)
+        records += own
     n_targets = _correct_wrong_ways(records)
-    noise, of_noise = _compare_with_others(records, means, shares.to_numpy(), control)
-    _compare_batches(records, cells, labels, types, batches, lengths)
-    _compare_counts(records, cells, labels, types, batches)
     for record in records:
         if record["reliability"] is not None:
             record["reliable"] = record["reliability"] >= minimum_reliability
+    perturbations = {record["perturbation"] for record in records}
     harmonized = cells.uns.get("harmonized", {})
     dominant = _dominant_genes(harmonized)
     medians = {f"median_{name}": _median(records, name) for name in ("reliability", "shared_response")}
+    noise = np.concatenate(correlations)
+    means = noise.mean(axis=0).tolist() if len(noise) else [None, None]
     unknown = {name: "it is known of no perturbation" for name, value in medians.items() if value is None}
-    unknown |= {"shared_control_noise": of_noise} if of_noise else {}
+    unknown |= {} if len(noise) else {"shared_control_noise": of_noise}
     unknown |= {"dominant_genes": "cells.h5ad does not say"} if dominant is None else {}
     problems, notes = _problems(records, dominant, unknown, perturbation_kind, n_targets)
     return {
         "dataset": dataset,
         "n_cells": cells.n_obs,
         "n_genes": cells.n_vars,
-        "n_controls": int((labels == CONTROL).sum()),
+        "n_controls": int((cells.obs["perturbation"].astype(str) == CONTROL).sum()),
+        "n_conditions": n_conditions,
+        "n_contexts": len(contexts),
         "n_perturbations": len(perturbations),
         "n_combinations": sum(JOINED_BY in name for name in perturbations),
         "n_batches": int(cells.obs["batch"].nunique()),
@@ -167,7 +161,7 @@ def data_card(
         "minimum_reliability": minimum_reliability,
         "n_reliable": sum(record["reliable"] is True for record in records),
         **medians,
-        "shared_control_noise": noise,
+        "shared_control_noise": dict(zip(("same_controls", "disjoint_controls"), means, strict=True)),
         "dominant_genes": dominant,
         "unknown": unknown,
         "thresholds": THRESHOLDS,
@@ -176,8 +170,72 @@ def data_card(
         "problems": _sentences(harmonized.get("problems", ())) + problems,
         "notes": notes,
         "repairs": _sentences(harmonized.get("repairs", ())),
-        "perturbations": records,
+        "conditions": records,
     }
+
+
+class _Context:
+    """The cells of one context, as rows of all cells."""
+
+    def __init__(self, cells: anndata.AnnData, name: str):
+        self.cells, self.name = cells, name
+        self.rows = {condition: rows for condition, rows in rows_of(cells.obs).items() if condition.context == name}
+        self.control = self.rows.pop(Condition(CONTROL, name))
+        self.conditions = list(self.rows)
+        # Of each cell the position of its condition; that of the control is -1, and of other contexts -2.
+        self.condition_of = np.full(cells.n_obs, -2)
+        self.condition_of[self.control] = -1
+        for position, condition in enumerate(self.conditions):
+            self.condition_of[self.rows[condition]] = position
+        self.types = cells.obs["cell_type"].astype(str).to_numpy()
+        self.batches = cells.obs["batch"].astype(str).to_numpy()
+
+    def strata(self) -> tuple[np.ndarray, pd.MultiIndex]:
+        """The cell type and batch of each cell: its position (-1 of other contexts), and all pairs."""
+        here = self.condition_of > -2
+        stratum = np.full(len(here), -1)
+        stratum[here], pairs = pd.factorize(pd.MultiIndex.from_arrays([self.types[here], self.batches[here]]))
+        return stratum, pairs
+
+    def numbers(self, labels: np.ndarray) -> pd.DataFrame:
+        """Count cells by condition and label [control and conditions x labels]; the control is row -1."""
+        here = self.condition_of > -2
+        return pd.crosstab(self.condition_of[here], labels[here])
+
+
+def _compare_with_controls(
+    context: _Context, perturbation_kind: str
+) -> tuple[list[Record], np.ndarray, np.ndarray, np.ndarray, _Controls]:
+    """Make the records of one context, with all that compares a condition with the controls alone.
+
+    Returns
+    -------
+    records
+    lengths : of the responses, NaN where one is unknown [conditions]
+    shares : of the cell types of the controls [conditions x types]
+    means : [conditions x genes]
+    controls
+    """
+    cells, conditions = context.cells, context.conditions
+    numbers = context.numbers(context.types).drop(-1)
+    shares = numbers.div(numbers.sum(axis=1), axis=0)
+    control = _Controls(context, list(shares.columns))
+    records: list[Record] = []
+    means, lengths = np.empty((len(conditions), cells.n_vars)), np.full(len(conditions), np.nan)
+    at_once = max(1, SUMS_AT_ONCE // (BLOCKS * cells.n_vars))
+    for start in range(0, len(conditions), at_once):
+        group = _Perturbed(context, conditions[start : start + at_once])
+        for position, condition in enumerate(group.conditions):
+            record = {**dict.fromkeys(COLUMNS), **condition._asdict(), "n_cells": int(group.n_cells[position])}
+            record |= {"targets": dict.fromkeys(condition.genes), "unknown": {}}
+            weights, means[len(records)] = shares.loc[len(records)].to_numpy(), group.mean[position]
+            if reason := _too_few(group, position, control, weights):
+                _unknown(record, reason, *HALVED, *COMPARED)
+            else:
+                lengths[len(records)] = np.linalg.norm(group.mean[position] - control.mean(weights))
+                _compare(record, group, position, control, weights, list(cells.var_names), perturbation_kind)
+            records.append(record)
+    return records, lengths, shares.to_numpy(), means, control
 
 
 def _unknown(record: Record, reason: str, *names: str) -> None:
@@ -213,13 +271,15 @@ def blocks_of_cells(names: Sequence[str], *draw: str) -> np.ndarray:
 
 
 class _Controls:
-    """Means and variances of the control cells of each cell type, as a whole and by block."""
+    """Means and variances of the control cells of each cell type of a context, as a whole and by block."""
 
-    def __init__(self, cells: anndata.AnnData, labels: np.ndarray, types: np.ndarray, wanted: Sequence[str]):
+    def __init__(self, context: _Context, wanted: Sequence[str]):
+        cells = context.cells
         group = np.full(cells.n_obs, -1)
         for number, cell_type in enumerate(wanted):
-            of_type = np.flatnonzero((labels == CONTROL) & (types == cell_type))
-            group[of_type] = number * BLOCKS + blocks_of_cells(cells.obs_names[of_type], CONTROL, cell_type)
+            of_type = context.control[context.types[context.control] == cell_type]
+            drawn_for = *Condition(CONTROL, context.name).drawn_for, cell_type
+            group[of_type] = number * BLOCKS + blocks_of_cells(cells.obs_names[of_type], *drawn_for)
         n_genes = cells.n_vars
         sums, squares, scaled = (np.zeros((len(wanted) * BLOCKS, n_genes)) for _ in range(3))
         for chunk, codes in _groups(cells, group):
@@ -276,32 +336,33 @@ class _Controls:
 
 
 class _Perturbed:
-    """Sums over the cells of some perturbations, by block."""
+    """Sums over the cells of some conditions of a context, by block."""
 
-    def __init__(self, cells: anndata.AnnData, rows_of: Mapping[str, np.ndarray], names: Sequence[str]):
-        self.names, self.group = list(names), np.full(cells.n_obs, -1)
-        for number, name in enumerate(names):
-            of_name = rows_of[name]
-            self.group[of_name] = number * BLOCKS + blocks_of_cells(cells.obs_names[of_name], name)
-        sums = np.zeros((len(names) * BLOCKS, cells.n_vars))
-        squares = np.zeros((len(names), cells.n_vars))
-        self.columns = _target_columns(names, cells.var_names)
+    def __init__(self, context: _Context, conditions: Sequence[Condition]):
+        cells = context.cells
+        self.conditions, self.group = list(conditions), np.full(cells.n_obs, -1)
+        for number, condition in enumerate(conditions):
+            own = context.rows[condition]
+            self.group[own] = number * BLOCKS + blocks_of_cells(cells.obs_names[own], *condition.drawn_for)
+        sums = np.zeros((len(conditions) * BLOCKS, cells.n_vars))
+        squares = np.zeros((len(conditions), cells.n_vars))
+        self.columns = _target_columns(conditions, cells.var_names)
         self.scaled = np.zeros(self.columns.shape)
         for chunk, codes in _groups(cells, self.group):
-            perturbation = np.where(codes >= 0, codes // BLOCKS, -1)
+            condition = np.where(codes >= 0, codes // BLOCKS, -1)
             add_rows(sums, chunk, codes)
-            add_rows(squares, chunk.power(2), perturbation)
-            self._add_targets(chunk, perturbation)
+            add_rows(squares, chunk.power(2), condition)
+            self._add_targets(chunk, condition)
         self.block_cells = np.bincount(self.group[self.group >= 0], minlength=len(sums)).reshape(-1, BLOCKS)
         self.n_cells = self.block_cells.sum(axis=1)
-        self._sums = sums.reshape(len(names), BLOCKS, -1)
+        self._sums = sums.reshape(len(conditions), BLOCKS, -1)
         self.mean = self._sums.sum(axis=1) / self.n_cells[:, None]
         excess = squares - self.n_cells[:, None] * self.mean**2
         self.variance = np.maximum(excess, 0) / np.maximum(self.n_cells - 1, 1)[:, None]
         self.alike = _no_spread(self.variance, squares / self.n_cells[:, None])
 
-    def _add_targets(self, chunk: sparse.csr_matrix, perturbation: np.ndarray) -> None:
-        of_entry = np.repeat(perturbation, np.diff(chunk.indptr))
+    def _add_targets(self, chunk: sparse.csr_matrix, condition: np.ndarray) -> None:
+        of_entry = np.repeat(condition, np.diff(chunk.indptr))
         for column in range(self.columns.shape[1]):
             chosen = (of_entry >= 0) & (self.columns[of_entry, column] == chunk.indices)
             np.add.at(self.scaled[:, column], of_entry[chosen], np.expm1(chunk.data[chosen]))
@@ -323,10 +384,10 @@ def _groups(cells: anndata.AnnData, group: np.ndarray) -> Iterable[tuple[sparse.
         yield chunk, group[start : start + chunk.shape[0]]
 
 
-def _target_columns(names: Sequence[str], genes: pd.Index) -> np.ndarray:
-    """[perturbations x most targets of one]: the gene of each target, -1 where it was not measured."""
-    found = [genes.get_indexer(genes_of(name)) for name in names]
-    columns = np.full((len(names), max(map(len, found))), -1)
+def _target_columns(conditions: Sequence[Condition], genes: pd.Index) -> np.ndarray:
+    """[conditions x most targets of one]: the gene of each target, -1 where it was not measured."""
+    found = [genes.get_indexer(condition.genes) for condition in conditions]
+    columns = np.full((len(conditions), max(map(len, found))), -1)
     for row, of_name in zip(columns, found, strict=True):
         row[: len(of_name)] = of_name
     return columns
@@ -377,7 +438,7 @@ def _inside(correlation: float | Sequence[float]) -> np.ndarray:
 
 
 def _too_few(group: _Perturbed, position: int, control: _Controls, weights: np.ndarray) -> str:
-    """Why a perturbation cannot be compared with the controls; empty where it can."""
+    """Why a condition cannot be compared with the controls; empty where it can."""
     n_cells = int(group.n_cells[position])
     if n_cells < FEWEST:
         return f"{_cells(n_cells)}, of {FEWEST} at least"
@@ -397,7 +458,7 @@ def _compare(
     genes: Sequence[str],
     perturbation_kind: str,
 ) -> None:
-    """Fill in what compares a perturbation's cells with the controls alone."""
+    """Fill in what compares a condition's cells with the controls alone."""
     if record["n_cells"] < FEWEST_HALVED:
         _unknown(record, f"{_cells(record['n_cells'])}, of {FEWEST_HALVED} at least to halve them", *HALVED)
     else:
@@ -433,7 +494,7 @@ def _compare(
 
 
 def _correct_wrong_ways(records: Sequence[Record]) -> int:
-    """One corrected p-value for each perturbation; how many targets were tested."""
+    """One corrected p-value for each condition; how many targets were tested."""
     tested = [record for record in records if record["target_wrong_way_p_value"] is not None]
     p_values = np.concatenate([record["target_wrong_way_p_value"] for record in tested] or [np.zeros(0)])
     corrected = iter(stats.false_discovery_control(p_values) if len(p_values) else ())
@@ -444,15 +505,22 @@ def _correct_wrong_ways(records: Sequence[Record]) -> int:
 
 
 def _compare_with_others(
-    records: Sequence[Record], means: np.ndarray, shares: np.ndarray, control: _Controls
-) -> tuple[dict[str, float | None], str]:
-    """Fill in ``shared_response``; returns ``shared_control_noise``, and why it is unknown (empty where it is not)."""
+    records: Sequence[Record], shares: np.ndarray, means: np.ndarray, control: _Controls
+) -> tuple[np.ndarray, str]:
+    """Fill in ``shared_response``.
+
+    Returns
+    -------
+    correlations : :func:`_shared_control_noise`, none where too few conditions can be compared
+    reason : why there is none; empty where there are some
+    """
     compared = [row for row, record in enumerate(records) if "n_de_genes" not in record["unknown"]]
     if len(compared) < FEWEST:
-        why = f"{_cells(len(compared), 'perturbation')} to compare with one another, of {FEWEST} at least"
+        noun = noun_of(pd.DataFrame(records))
+        why = f"{_cells(len(compared), noun)} to compare with one another, of {FEWEST} at least"
         for record in records:
             _unknown(record, why, "shared_response")
-        return {"same_controls": None, "disjoint_controls": None}, why
+        return np.empty((0, 2)), why
     means, shares = means[compared], shares[compared]
     for row, cosine in zip(compared, _shared_responses(means, shares, control), strict=True):
         records[row]["shared_response"] = cosine
@@ -474,7 +542,9 @@ def _shared_responses(means: np.ndarray, shares: np.ndarray, control: _Controls)
     return cosines
 
 
-def _shared_control_noise(means: np.ndarray, shares: np.ndarray, control: _Controls) -> dict[str, float | None]:
+def _shared_control_noise(means: np.ndarray, shares: np.ndarray, control: _Controls) -> np.ndarray:
+    """Correlate each delta with the mean of the others, by the same and by disjoint controls [conditions x 2]."""
+
     def by_block(position: int) -> np.ndarray:
         """[blocks x genes]: the delta against each block of the controls, centred over genes."""
         deltas = means[position] - control.blocks(shares[position])
@@ -490,30 +560,20 @@ def _shared_control_noise(means: np.ndarray, shares: np.ndarray, control: _Contr
         size = np.linalg.norm(own.mean(axis=0)) * np.linalg.norm(rest.mean(axis=0))
         if size > 0:
             correlations[position] = products.mean() / size, products[different].mean() / size
-    same, disjoint = correlations.mean(axis=0)
-    return {"same_controls": float(same), "disjoint_controls": float(disjoint)}
+    return correlations
 
 
-def _compare_batches(
-    records: Sequence[Record],
-    cells: anndata.AnnData,
-    labels: np.ndarray,
-    types: np.ndarray,
-    batches: np.ndarray,
-    lengths: np.ndarray,
-) -> None:
+def _compare_batches(records: Sequence[Record], context: _Context, lengths: np.ndarray) -> None:
     """Fill in ``n_batches``, ``batch_distance``, ``batch_shift`` and ``confounded``."""
-    counts = pd.crosstab(labels, batches)
+    counts = context.numbers(context.batches)
     spread = counts.div(counts.sum(axis=1), axis=0)
-    shifts = _batch_shifts(cells, labels, types, batches, lengths)
-    for record, shift in zip(records, shifts, strict=True):
-        name = record["perturbation"]
-        record["n_batches"] = int((counts.loc[name] > 0).sum())
+    for position, (record, shift) in enumerate(zip(records, _batch_shifts(context, lengths), strict=True)):
+        record["n_batches"] = int((counts.loc[position] > 0).sum())
         if counts.shape[1] == 1:
-            why = "no batch is stated" if batches[0] == UNSTATED else "a single batch"
+            why = "no batch is stated" if counts.columns[0] == UNSTATED else "a single batch"
             _unknown(record, why, "batch_distance", "batch_shift", "confounded")
         if "batch_distance" not in record["unknown"]:
-            record["batch_distance"] = float(0.5 * (spread.loc[name] - spread.loc[CONTROL]).abs().sum())
+            record["batch_distance"] = float(0.5 * (spread.loc[position] - spread.loc[-1]).abs().sum())
         if np.isnan(shift):
             why = f"no batch of its cells has {FEWEST_CONTROLS} controls of their type"
             _unknown(record, why, "batch_shift", "confounded")
@@ -521,10 +581,12 @@ def _compare_batches(
             record |= {"batch_shift": shift, "confounded": shift > BATCH_SHIFT}
 
 
-def _compare_counts(
-    records: Sequence[Record], cells: anndata.AnnData, labels: np.ndarray, types: np.ndarray, batches: np.ndarray
-) -> None:
-    """Fill in ``OF_COUNTS``: counts per cell against those of the controls of the same batches and cell types."""
+def _compare_counts(records: Sequence[Record], context: _Context, n_intervals: int) -> None:
+    """Fill in ``OF_COUNTS``: counts per cell against those of the controls of the same batches and cell types.
+
+    ``n_intervals`` hold together with ``CONFIDENCE``.
+    """
+    cells = context.cells
     if "n_counts" not in cells.obs:
         logs = cells.uns.get("harmonized", {}).get("values") == "log1p"
         why = "the file holds log values, no counts" if logs else "cells.h5ad has no obs['n_counts']"
@@ -532,13 +594,11 @@ def _compare_counts(
             _unknown(record, why, *OF_COUNTS)
         return
     counts = cells.obs["n_counts"].to_numpy(dtype=np.float64)
-    stratum, strata = pd.factorize(pd.MultiIndex.from_arrays([types, batches]))
-    of_control = pd.Series(counts[labels == CONTROL]).groupby(stratum[labels == CONTROL])
+    stratum, strata = context.strata()
+    of_control = pd.Series(counts[context.control]).groupby(stratum[context.control])
     of_control = of_control.agg(["size", "mean", "var"]).reindex(range(len(strata)))
     n_control, mean_control, variance_control = of_control.fillna(0).to_numpy().T
-    rows_of = pd.Series(labels).groupby(labels).indices
-    for record in records:
-        rows = rows_of[record["perturbation"]]
+    for record, rows in zip(records, context.rows.values(), strict=True):
         rows = rows[n_control[stratum[rows]] >= FEWEST]
         if len(rows) < FEWEST:
             why = f"{_cells(len(rows))} in a batch with {FEWEST} controls of the same type, of {FEWEST} at least"
@@ -555,7 +615,7 @@ def _compare_counts(
             _unknown(record, "all its cells have the same counts", *OF_COUNTS)
             continue
         within = [part**2 / (n - 1) for part, n in zip(parts, [len(rows), *n_control[used]], strict=True)]
-        freedom, tail = squared**2 / sum(within), (1 - CONFIDENCE) / 2 / len(records)
+        freedom, tail = squared**2 / sum(within), (1 - CONFIDENCE) / 2 / n_intervals
         reach = stats.t.isf(tail, freedom) * np.sqrt(squared)
         ratio = own.mean() / expected
         low, high = ratio * np.exp([-reach, reach])
@@ -563,15 +623,14 @@ def _compare_counts(
         record["counts_differ"] = bool(low > 1 + COUNTS_CHANGE or high < 1 - COUNTS_CHANGE)
 
 
-def _batch_shifts(
-    cells: anndata.AnnData, labels: np.ndarray, types: np.ndarray, batches: np.ndarray, lengths: np.ndarray
-) -> list[float]:
-    """``batch_shift`` of every perturbation, sorted by name; ``lengths`` are those of their responses."""
-    stratum, strata = pd.factorize(pd.MultiIndex.from_arrays([types, batches]))
-    type_of, group = strata.get_level_values(0), np.full(cells.n_obs, -1)
+def _batch_shifts(context: _Context, lengths: np.ndarray) -> list[float]:
+    """``batch_shift`` of every condition of a context; ``lengths`` are those of their responses."""
+    cells, (stratum, strata) = context.cells, context.strata()
+    type_of, group = strata.get_level_values(0), np.full(context.cells.n_obs, -1)
     for number, (cell_type, batch) in enumerate(strata):
-        own = np.flatnonzero((labels == CONTROL) & (stratum == number))
-        group[own] = 2 * number + blocks_of_cells(cells.obs_names[own], CONTROL, cell_type, batch) % 2
+        own = context.control[stratum[context.control] == number]
+        drawn_for = *Condition(CONTROL, context.name).drawn_for, cell_type, batch
+        group[own] = 2 * number + blocks_of_cells(cells.obs_names[own], *drawn_for) % 2
     sums = np.zeros((2 * len(strata), cells.n_vars))
     for chunk, codes in _groups(cells, group):
         add_rows(sums, chunk, codes)
@@ -582,7 +641,7 @@ def _batch_shifts(
     for cell_type in type_of[known].unique():
         here = known & (type_of == cell_type)
         from_mean[here] = sums[here] / n[here] - sums[here].sum(axis=0) / n[here].sum(axis=0)
-    n_cells = pd.crosstab(labels, stratum).drop(CONTROL)
+    n_cells = context.numbers(stratum).drop(-1)
     shifts = []
     for weights, length in zip(n_cells.to_numpy(dtype=float), lengths, strict=True):
         first, second = np.tensordot(weights / weights.sum(), from_mean, axes=1)
@@ -600,10 +659,11 @@ def _problems(
 ) -> tuple[list[str], list[str]]:
     """What is wrong, and what need not be: sentences."""
     table = pd.DataFrame(records)
+    labels, noun = labels_of(table), noun_of(table)
     problems, notes = _of_few(table, unknown), []
 
     def some(chosen: pd.Series) -> str:
-        return _some(table.loc[chosen, "perturbation"], len(table)) if chosen.any() else ""
+        return _some(labels[chosen], len(table), noun) if chosen.any() else ""
 
     if found := some(table["reliable"] == False):  # noqa: E712 (None is unknown)
         problems.append(f"{found} of unreliable response: half of the cells does not repeat it")
@@ -622,12 +682,12 @@ def _problems(
     differ = table[table["counts_differ"] == True]  # noqa: E712
     if len(differ):
         names = [
-            f"{name} x {ratio:.2f}" for name, ratio in zip(differ["perturbation"], differ["counts_ratio"], strict=True)
+            f"{name} x {ratio:.2f}" for name, ratio in zip(labels[differ.index], differ["counts_ratio"], strict=True)
         ]
         problems.append(
-            f"{_some(names, len(table))} whose counts per cell differ by more than {100 * COUNTS_CHANGE:.0f} % from "
-            "those of controls of the same batches and cell types: changes of other genes may be of composition, since "
-            "values are shares of a cell's counts"
+            f"{_some(names, len(table), noun)} whose counts per cell differ by more than {100 * COUNTS_CHANGE:.0f} % "
+            "from those of controls of the same batches and cell types: changes of other genes may be of composition, "
+            "since values are shares of a cell's counts"
         )
     if found := some(table["batch_distance"].astype(float) > ELSEWHERE):
         problems.append(f"{found} mostly in other batches than the controls: confounded")
@@ -640,13 +700,13 @@ def _problems(
 
 
 def _of_few(table: pd.DataFrame, unknown: Mapping[str, str]) -> list[str]:
-    """What too few cells, controls or perturbations leave unknown: sentences, one for each reason."""
+    """What too few cells, controls or conditions leave unknown: sentences, one for each reason."""
     problems = []
     no_response = table["unknown"].map(lambda why: why.get("n_de_genes", ""))
     not_halved = table["unknown"].map(lambda why: why.get("reliability", "")).where(no_response == "", "")
     for what, reasons in {"response": no_response, "reliability": not_halved}.items():
         for reason in dict.fromkeys(reasons[reasons != ""]):
-            found = _some(table.loc[reasons == reason, "perturbation"], len(table))
+            found = _some(labels_of(table)[reasons == reason], len(table), noun_of(table))
             problems.append(f"{found} of unknown {what}: {reason}")
     if "shared_control_noise" in unknown:
         problems.append(
@@ -655,20 +715,20 @@ def _of_few(table: pd.DataFrame, unknown: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def _some(names: Iterable[str], total: int, shown: int = 5) -> str:
+def _some(names: Iterable[str], total: int, noun: str, shown: int = 5) -> str:
     names = list(names)
     listed = ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
-    return f"{len(names)} of {total} perturbations ({listed})"
+    return f"{len(names)} of {total} {noun}s ({listed})"
 
 
 def reliability_of(card: Mapping[str, Any]) -> pd.Series:
-    """The split-half reliability of every perturbation of ``card.json``, by name."""
-    table = pd.DataFrame(card["perturbations"]).set_index("perturbation")
-    return table["reliability"].astype(float).rename("split-half reliability")
+    """Read the split-half reliability of every condition of ``card.json``, indexed by their labels."""
+    table = pd.DataFrame(card["conditions"])
+    return table.set_index(labels_of(table))["reliability"].astype(float).rename("split-half reliability")
 
 
 def leakage_notes(splits: dict[str, pd.DataFrame], checkpoints: dict[str, str]) -> list[str]:
-    """What a test perturbation may have in common with the training data, by name: sentences.
+    """Say what a test condition may have in common with the training data, by name: sentences.
 
     Parameters
     ----------
@@ -679,13 +739,13 @@ def leakage_notes(splits: dict[str, pd.DataFrame], checkpoints: dict[str, str]) 
     """
     notes = ["Truth and input share the control cells: a delta subtracts what every method is given."]
     for split, table in splits.items():
-        of = {role: list(table.loc[table["role"] == role, "perturbation"]) for role in ("train", "test")}
-        trained = {gene for name in of["train"] for gene in genes_of(name)}
-        seen = [name for name in of["test"] if trained & set(genes_of(name))]
+        train, test = (conditions_of(table, role) for role in ("train", "test"))
+        trained = {gene for condition in train for gene in condition.genes}
+        seen = [condition.label for condition in test if trained & set(condition.genes)]
         if seen:
-            notes.append(f"{split}: {_some(seen, len(of['test']))} have a gene that training perturbs too.")
+            notes.append(f"{split}: {_some(seen, len(test), noun_of(table))} have a gene that training perturbs too.")
         families = {family(gene) for gene in trained}
-        tested = {gene for name in of["test"] for gene in genes_of(name)} - trained
+        tested = {gene for condition in test for gene in condition.genes} - trained
         related = sorted(gene for gene in tested if family(gene) in families)
         if related:
             shown = ", ".join(related[:8]) + (", ..." if len(related) > 8 else "")
@@ -696,29 +756,30 @@ def leakage_notes(splits: dict[str, pd.DataFrame], checkpoints: dict[str, str]) 
 
 
 def split_notes(card: Mapping[str, Any], splits: Mapping[str, pd.DataFrame], minimum_cells: int) -> list[str]:
-    """Perturbations that a split leaves out, and those that a fixed one judges by few cells: sentences.
+    """Name conditions that a split leaves out, and those that a fixed one judges by few cells: sentences.
 
     Parameters
     ----------
     card, splits
         ``card.json``, and ``split.tsv`` by the name of the split.
     minimum_cells
-        Cells below which a split that is dealt here neither tests nor validates a perturbation.
+        Cells below which a split that is dealt here neither tests nor validates a condition.
     """
-    n_cells = {row["perturbation"]: row["n_cells"] for row in card["perturbations"]}
+    n_cells = {Condition(row["perturbation"], row["context"]): row["n_cells"] for row in card["conditions"]}
+    noun = noun_of(pd.DataFrame(card["conditions"]))
     notes = []
     for split, table in splits.items():
-        role_of = dict(zip(table["perturbation"], table["role"], strict=True))
-        left_out = [name for name in n_cells if name not in role_of]
+        used, train = conditions_of(table), set(conditions_of(table, "train"))
+        left_out = [condition.label for condition in n_cells if condition not in set(used)]
         if left_out:
             notes.append(
-                f"{split}: {_some(left_out, len(n_cells))} are not used: its file does not name them, or they would be "
-                f"judged by fewer than {minimum_cells} cells (splits.minimum_cells)."
+                f"{split}: {_some(left_out, len(n_cells), noun)} are not used: its file does not name them, or they "
+                f"would be judged by fewer than {minimum_cells} cells (splits.minimum_cells)."
             )
-        few = [name for name, role in role_of.items() if role != "train" and n_cells[name] < minimum_cells]
+        few = [name.label for name in used if name not in train and n_cells[name] < minimum_cells]
         if few:
             notes.append(
-                f"{split}: {_some(few, len(role_of))} are tested or choose a model, as its file says, on fewer than "
+                f"{split}: {_some(few, len(used), noun)} are tested or choose a model, as its file says, on fewer than "
                 f"{minimum_cells} cells (splits.minimum_cells): what is measured of them is mostly noise."
             )
     return notes

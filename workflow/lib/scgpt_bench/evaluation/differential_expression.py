@@ -7,7 +7,7 @@ import numpy as np
 from pdex import pdex
 from scipy import stats
 
-from scgpt_bench.data.conditions import listed
+from scgpt_bench.data.conditions import Condition, conditions_of, rows_of
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
 
@@ -16,13 +16,13 @@ SMALLEST_P_VALUE = float(np.finfo(np.float64).tiny)  # 0 has no finite z-value
 
 
 def de_ranks(cells: anndata.AnnData, truth: anndata.AnnData, threads: int = 1, halved: bool = False) -> np.ndarray:
-    """Rank the genes of every test perturbation by differential expression.
+    """Rank the genes of every test condition by differential expression.
 
-    Wilcoxon rank-sum test (pdex) of a perturbation's cells against all control cells, within each cell type: pooled
-    types would rank their markers, where a perturbation is spread over them unlike the controls. Several types are
-    combined by signed z-values, each with the weight sqrt(n1 n2 / (n1 + n2)) of its numbers of cells (Stouffer's method
-    as weighted by Lipták 1958). Ranked by p-value, then by absolute change of the mean (p-values of 0), then by the
-    order of the genes.
+    Wilcoxon rank-sum test (pdex) of a condition's cells against all control cells of its context, within each cell
+    type: pooled types would rank their markers, where a condition is spread over them unlike the controls. Several
+    types are combined by signed z-values, each with the weight sqrt(n1 n2 / (n1 + n2)) of its numbers of cells
+    (Stouffer's method as weighted by Lipták 1958). Ranked by p-value, then by absolute change of the mean (p-values of
+    0), then by the order of the genes.
 
     Parameters
     ----------
@@ -31,28 +31,29 @@ def de_ranks(cells: anndata.AnnData, truth: anndata.AnnData, threads: int = 1, h
     threads
         Threads of the test.
     halved
-        By the second half of each perturbation's cells alone (all but ``means.first_half``), for what is scored
+        By the second half of each condition's cells alone (all but ``means.first_half``), for what is scored
         against that half.
 
     Returns
     -------
-    int32 [perturbations x genes], 0 for the gene that changes most; for ``truth.layers["de_rank"]``, or
+    int32 [conditions x genes], 0 for the gene that changes most; for ``truth.layers["de_rank"]``, or
     ``truth.layers["de_rank_half_b"]`` where ``halved``.
     """
+    conditions = conditions_of(truth.obs)
     if halved:
-        cells = cells[~first_half(cells.obs, listed(truth.obs))]
+        cells = cells[~first_half(cells.obs, conditions)]
     p_values, z_values, squared_weights = np.ones(truth.shape), np.zeros(truth.shape), np.zeros(truth.shape)
     n_types = np.zeros(truth.n_obs)
-    obs = cells.obs[["perturbation", "cell_type"]].astype(str)
-    tested = obs[obs["perturbation"].isin(truth.obs_names)]
-    for cell_type, of_type in tested.groupby("cell_type")["perturbation"]:
-        names = sorted(of_type.unique())
-        n_types[truth.obs_names.get_indexer(names)] += 1
-        for start in range(0, len(names), PERTURBATIONS_AT_ONCE):
-            chosen = [CONTROL, *names[start : start + PERTURBATIONS_AT_ONCE]]
-            compared = cells[((obs["cell_type"] == cell_type) & obs["perturbation"].isin(chosen)).to_numpy()].copy()
+    rows, types = rows_of(cells.obs), cells.obs["cell_type"].astype(str).to_numpy()
+    for context, cell_type in sorted({(name.context, of) for name in conditions for of in types[rows[name]]}):
+        of_type = {name: own[types[own] == cell_type] for name, own in rows.items() if name.context == context}
+        row_of = {name.perturbation: row for row, name in enumerate(conditions) if len(of_type.get(name, ()))}
+        n_types[list(row_of.values())] += 1
+        for start in range(0, len(row_of), PERTURBATIONS_AT_ONCE):
+            chosen = [CONTROL, *list(row_of)[start : start + PERTURBATIONS_AT_ONCE]]
+            compared = cells[np.sort(np.concatenate([of_type[Condition(name, context)] for name in chosen]))].copy()
             table = pdex(compared, "perturbation", threads=threads, is_log1p=True, as_pandas=True, reference=CONTROL)
-            place = truth.obs_names.get_indexer(table["target"]), truth.var_names.get_indexer(table["feature"])
+            place = table["target"].map(row_of).to_numpy(), truth.var_names.get_indexer(table["feature"])
             n_perturbed, n_control = (table[f"{side}_membership"].astype(np.float64) for side in ("target", "ref"))
             squared_weight = n_perturbed * n_control / (n_perturbed + n_control)
             direction = np.sign(table["statistic"] - n_perturbed * n_control / 2)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from scgpt_bench.data.conditions import COLUMNS as CONDITION
+from scgpt_bench.data.conditions import CONTEXT, Condition, noun_of
 from scgpt_bench.data.names import ALL_SPLITS
 
-KEYS = ["split", "method", "metric"]
+KEYS = ["split", "context", "method", "metric"]
 COLUMNS = [
     *KEYS,
-    *("n_perturbations_before", "n_perturbations", "mean_before", "mean", "change"),
+    *("n_conditions_before", "n_conditions", "mean_before", "mean", "change"),
     *("n_shared", "change_on_shared", "verdict_before", "verdict", "verdict_changed"),
 ]
 
@@ -20,10 +22,10 @@ COLUMNS = [
 def compare_scores(
     before: str, now: str, scores: pd.DataFrame, verdicts: pd.DataFrame, metrics: pd.DataFrame
 ) -> pd.DataFrame:
-    """Scores and verdicts of two drops side by side.
+    """Set scores and verdicts of two drops side by side.
 
-    A new drop may test other perturbations, which alone moves a mean: ``change_on_shared`` is the mean change over the
-    ``n_shared`` perturbations that both drops test in the same split.
+    A new drop may test other conditions, which alone moves a mean: ``change_on_shared`` is the mean change over the
+    ``n_shared`` conditions that both drops test in the same split.
 
     Parameters
     ----------
@@ -40,26 +42,38 @@ def compare_scores(
     """
     sides = []
     for dataset in (before, now):
-        own = scores.loc[scores["dataset"] == dataset, [*KEYS, "n_perturbations", "mean"]]
+        own = scores.loc[scores["dataset"] == dataset, [*KEYS, "n_conditions", "mean"]]
         judged = verdicts.loc[verdicts["dataset"] == dataset, [*KEYS, "verdict"]]
         sides.append(own.merge(judged, on=KEYS, how="left"))
     table = sides[0].merge(sides[1], on=KEYS, how="outer", suffixes=("_before", ""), sort=False)
     table["change"] = table["mean"] - table["mean_before"]
-    pooled = metrics.assign(split=ALL_SPLITS)
-    values = pd.concat([metrics, pooled]).pivot_table(index=[*KEYS, "perturbation"], columns="dataset", values="value")
-    shared = values.reindex(columns=[before, now]).dropna()
-    shared = (shared[now] - shared[before]).groupby(level=KEYS).agg(n_shared="size", change_on_shared="mean")
-    table = table.merge(shared.reset_index(), on=KEYS, how="left")
+    table = table.merge(_changes_on_shared(before, now, metrics), on=KEYS, how="left")
     both = table["verdict"].notna() & table["verdict_before"].notna()
     differs = (table["verdict"] != table["verdict_before"]).map({True: "yes", False: "no"})
     table["verdict_changed"] = differs.where(both)
-    counts = dict.fromkeys(("n_perturbations_before", "n_perturbations", "n_shared"), "Int64")
+    counts = dict.fromkeys(("n_conditions_before", "n_conditions", "n_shared"), "Int64")
     return table[COLUMNS].astype(counts)
 
 
+def _changes_on_shared(before: str, now: str, metrics: pd.DataFrame) -> pd.DataFrame:
+    """``n_shared`` and ``change_on_shared`` by ``KEYS``, over all splits and contexts together too."""
+    metrics = metrics.assign(condition=[*zip(*(metrics[name] for name in CONDITION), strict=True)])
+    for column, every in (("split", ALL_SPLITS), ("context", CONTEXT)):
+        parts = metrics[metrics[column] != every]  # where no context is declared, it has this name already
+        metrics = pd.concat([metrics, parts.assign(**{column: every})])
+    values = metrics.pivot_table(index=[*KEYS, "condition"], columns="dataset", values="value")
+    values = values.reindex(columns=[before, now]).dropna()
+    changes = (values[now] - values[before]).groupby(level=KEYS)
+    return changes.agg(n_shared="size", change_on_shared="mean").reset_index()
+
+
 def compare_cards(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """What was gained and lost between two cards (``card.json``), in words."""
-    names = [{row["perturbation"]: row for row in card["perturbations"]} for card in (before, now)]
+    """Say what was gained and lost between two cards (``card.json``)."""
+    names = [
+        {Condition(row["perturbation"], row["context"]).label: row for row in card["conditions"]}
+        for card in (before, now)
+    ]
+    noun = noun_of(pd.DataFrame([*before["conditions"], *now["conditions"]]))
     flipped = {
         name for name in names[0].keys() & names[1].keys() if names[0][name]["reliable"] != names[1][name]["reliable"]
     }
@@ -71,14 +85,14 @@ def compare_cards(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str
             ("n_controls", "controls"),
             ("n_genes", "genes"),
             ("n_batches", "batches"),
-            ("n_perturbations", "perturbations"),
+            ("n_conditions", f"{noun}s"),
             ("n_reliable", "of reliable response"),
         )
     }
     return {
         **facts,
-        "perturbations gained": ", ".join(sorted(names[1].keys() - names[0].keys())) or "none",
-        "perturbations lost": ", ".join(sorted(names[0].keys() - names[1].keys())) or "none",
+        f"{noun}s gained": ", ".join(sorted(names[1].keys() - names[0].keys())) or "none",
+        f"{noun}s lost": ", ".join(sorted(names[0].keys() - names[1].keys())) or "none",
         "became reliable": ", ".join(became) or "none",
         "no longer reliable": ", ".join(sorted(flipped - set(became))) or "none",
         "problems only now": "; ".join(text for text in now["problems"] if text not in before["problems"]) or "none",

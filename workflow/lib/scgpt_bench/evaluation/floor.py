@@ -1,4 +1,4 @@
-"""The floor is a mean over many ways to deal out the responses of other perturbations.
+"""The floor is a mean over many ways to deal out the responses of other conditions.
 
 A single one depends on who happens to get whose response: in the demo one scores -0.13 in ``pearson_delta``, the mean
 over all pairs of test perturbations +0.01.
@@ -12,7 +12,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.conditions import codes_of, listed
+from scgpt_bench.data.conditions import COLUMNS, codes_of, conditions_of
 from scgpt_bench.evaluation.cell_metrics import energy_distance
 from scgpt_bench.evaluation.metrics import score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk
@@ -42,9 +42,9 @@ def mean_over_shuffles(
     predictions
         Predicted cells of any method. Those of the floor say so: ``uns["method"]["shuffles"]``.
     truth
-        ``truth.h5ad``.
+        The test conditions (:func:`pseudobulk.truth`).
     metrics
-        Gives ``perturbation``, ``metric``, ``value`` and ``reason`` for predicted cells.
+        Gives ``perturbation``, ``context``, ``metric``, ``value`` and ``reason`` for predicted cells.
 
     Returns
     -------
@@ -54,20 +54,20 @@ def mean_over_shuffles(
     if not method.get("shuffles"):
         return metrics(predictions)
     tables = pd.concat([metrics(cells) for cells in _dealt(predictions, truth, method["seed"])])
-    means = tables.groupby(["metric", "perturbation"], sort=False, as_index=False).agg(
-        {"value": "mean", "reason": "max"}
-    )
-    return means[["perturbation", "metric", "value", "reason"]]
+    means = tables.groupby(["metric", *COLUMNS], sort=False, as_index=False).agg({"value": "mean", "reason": "max"})
+    return means[[*COLUMNS, "metric", "value", "reason"]]
 
 
 def _dealt(predictions: anndata.AnnData, truth: anndata.AnnData, seed: int) -> Iterator[anndata.AnnData]:
     """The same cells, moved as a whole to the mean that each shuffle predicts."""
-    names = list(truth.obs_names)
+    conditions = conditions_of(truth.obs)
     changes = np.asarray(truth.X) - np.asarray(truth.layers["control"])
-    predicted = np.asarray(pseudobulk(predictions)[names].X) - np.asarray(truth.layers["control"])
-    conditions = listed(truth.obs)
-    row = codes_of(predictions.obs, conditions)
+    predicted = np.asarray(pseudobulk(predictions)[truth.obs_names].X) - np.asarray(truth.layers["control"])
+    row, row_of = (
+        codes_of(predictions.obs, conditions),
+        {condition: number for number, condition in enumerate(conditions)},
+    )
     for partner in shuffles(conditions, seed):
-        moved_by = changes[[conditions.index(partner[condition]) for condition in conditions]] - predicted
+        moved_by = changes[[row_of[partner[condition]] for condition in conditions]] - predicted
         X = np.asarray(predictions.X) + moved_by.astype(np.float32)[row]
         yield anndata.AnnData(X, obs=predictions.obs, var=predictions.var, uns=predictions.uns)

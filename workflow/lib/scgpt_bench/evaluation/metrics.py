@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.names import genes_of
+from scgpt_bench.data.conditions import COLUMNS, conditions_of, contexts_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation import pseudobulk_metrics as functions
 from scgpt_bench.evaluation.pseudobulk_metrics import Means, Values
@@ -321,22 +321,22 @@ def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
     pseudobulk
         Predicted means: ``pseudobulk.h5ad``.
     truth
-        Measured means and their references: ``truth.h5ad``. Gene sets of DE genes only where it has
-        ``layers["de_rank"]`` (for a technical duplicate ``layers["de_rank_half_b"]``).
+        Measured means and their references of the test conditions (:func:`pseudobulk.truth`). Gene sets of DE genes
+        only where it has ``layers["de_rank"]`` (for a technical duplicate ``layers["de_rank_half_b"]``).
 
     Returns
     -------
-    Table with ``perturbation``, ``metric``, ``value`` and ``reason``: empty, or why a value is given by convention. No
-    value is ever missing: what is undefined is 0, with the reason.
+    Table with ``perturbation``, ``context``, ``metric``, ``value`` and ``reason``: empty, or why a value is given by
+    convention. No value is ever missing: what is undefined is 0, with the reason.
 
     Raises
     ------
     InputError
-        When genes or perturbations of the two differ.
+        When genes or conditions of the two differ.
     """
     pseudobulk = _aligned(pseudobulk, truth)
     layer = method_of(pseudobulk).get("scored_against")
-    targets = [_columns_of(name, truth.var_names) for name in truth.obs_names]
+    targets = [_columns_of(condition.genes, truth.var_names) for condition in conditions_of(truth.obs)]
     means = Means(
         prediction=np.asarray(pseudobulk.X),
         truth=np.asarray(truth.layers[layer] if layer else truth.X),
@@ -347,14 +347,19 @@ def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
     )
     tables = []
     over_sets = [metric for metric in METRICS.values() if metric.function and metric.over_gene_sets]
-    over_all = [metric for metric in METRICS.values() if metric.function and not metric.over_gene_sets]
     for suffix, columns_of in _gene_sets(truth, targets, ranks="de_rank" + (f"_{layer}" if layer else "")):
         # The half that chose the genes is extreme on them, all cells less so: they give no scale for its errors.
         compared = replace(means, full_truth=means.truth) if suffix.startswith("_top") else means
         for name, values in _of_gene_set(over_sets, compared, columns_of).items():
-            tables.append(_table(truth.obs_names, metric_of(name + suffix), values, halved=layer is not None))
-    for name, values in _of_gene_set(over_all, means, None).items():
-        tables.append(_table(truth.obs_names, METRICS[name], values, halved=layer is not None))
+            tables.append(_table(truth.obs, metric_of(name + suffix), values, halved=layer is not None))
+    # The others compare conditions with one another: those of one context.
+    for metric in METRICS.values():
+        if metric.function and not metric.over_gene_sets:
+            values = np.zeros(truth.n_obs), np.zeros(truth.n_obs, dtype=object)
+            for context in contexts_of(truth.obs):
+                rows = np.flatnonzero(truth.obs["context"] == context)
+                values[0][rows], values[1][rows] = metric.function(means.of_conditions(rows))
+            tables.append(_table(truth.obs, metric, values, halved=layer is not None))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -363,19 +368,19 @@ def _aligned(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> anndata.Ann
         raise InputError("pseudobulk.h5ad", "var_names", "other genes or another order", "the genes of truth.h5ad")
     if set(pseudobulk.obs_names) != set(truth.obs_names):
         different = sorted(set(pseudobulk.obs_names) ^ set(truth.obs_names))[0]
-        raise InputError("pseudobulk.h5ad", "obs_names", f"a difference in {different!r}", "the test perturbations")
+        raise InputError("pseudobulk.h5ad", "obs_names", f"a difference in {different!r}", "the test conditions")
     return pseudobulk[truth.obs_names]
 
 
-def _columns_of(perturbation: str, genes: pd.Index) -> np.ndarray:
-    columns = genes.get_indexer(list(genes_of(perturbation)))
+def _columns_of(targets: Iterable[str], genes: pd.Index) -> np.ndarray:
+    columns = genes.get_indexer(list(targets))
     return columns[columns >= 0]
 
 
 def _gene_sets(
     truth: anndata.AnnData, targets: list[np.ndarray], ranks: str
 ) -> Iterator[tuple[str, list[np.ndarray] | None]]:
-    """Suffix and columns for each perturbation of every gene set; None stands for all genes.
+    """Suffix and columns for each condition of every gene set; None stands for all genes.
 
     A set of as many genes as there are is left out: its metrics would be copies.
     """
@@ -392,7 +397,7 @@ def _gene_sets(
 
 
 def _of_gene_set(metrics: Iterable[Metric], means: Means, columns_of: list[np.ndarray] | None) -> dict[str, Values]:
-    """Every metric over one gene set: at once for all perturbations whose sets have the same size."""
+    """Every metric over one gene set: at once for all conditions whose sets have the same size."""
     n = len(means.prediction)
     computed = {metric.name: metric.function for metric in metrics if metric.function}
     if columns_of is None:
@@ -407,7 +412,8 @@ def _of_gene_set(metrics: Iterable[Metric], means: Means, columns_of: list[np.nd
     return results
 
 
-def _table(perturbations: pd.Index, metric: Metric, values: Values, halved: bool) -> pd.DataFrame:
+def _table(conditions: pd.DataFrame, metric: Metric, values: Values, halved: bool) -> pd.DataFrame:
     if halved:
         values = corrected_for_depth(metric, *values)
-    return pd.DataFrame({"perturbation": perturbations, "metric": metric.name, "value": values[0], "reason": values[1]})
+    table = conditions[COLUMNS].astype(str).reset_index(drop=True)
+    return table.assign(metric=metric.name, value=values[0], reason=values[1])

@@ -1,4 +1,4 @@
-"""Metrics of pseudo-bulks: functions of :class:`Means`, one value per perturbation.
+"""Metrics of pseudo-bulks: functions of :class:`Means`, one value per condition.
 
 What each is called, means and is compared with stands in :data:`scgpt_bench.evaluation.metrics.METRICS`.
 """
@@ -15,15 +15,15 @@ from scipy.spatial import distance
 # root mean square is below this share of that of the means it was computed from is taken for zero.
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
-Values = tuple[np.ndarray, np.ndarray]  # one value per perturbation, and why it is a convention (empty where it is not)
+Values = tuple[np.ndarray, np.ndarray]  # one value per condition, and why it is a convention (empty where it is not)
 
 
 @dataclass(frozen=True)
 class Means:
-    """What metrics compare: float64 [perturbations x genes] each.
+    """What metrics compare: float64 [conditions x genes] each.
 
     ``full_truth`` differs from ``truth`` only for a technical duplicate, which is scored against half of the cells, and
-    not on the genes that this half has chosen. ``targets`` are the columns of each perturbation's own genes; a gene set
+    not on the genes that this half has chosen. ``targets`` are the columns of each condition's own genes; a gene set
     has other columns, and none are given there.
     """
 
@@ -35,9 +35,16 @@ class Means:
     targets: Sequence[np.ndarray]
 
     def of_genes(self, rows: np.ndarray, columns: np.ndarray) -> Means:
-        """The same for some perturbations [rows] and their gene sets [rows x genes of the set]."""
-        matrices = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "targets"}
-        return Means(**{name: matrix[rows[:, None], columns] for name, matrix in matrices.items()}, targets=())
+        """Select conditions [rows] and their gene sets [rows x genes of the set]."""
+        return Means(**{name: matrix[rows[:, None], columns] for name, matrix in self._matrices()}, targets=())
+
+    def of_conditions(self, rows: np.ndarray) -> Means:
+        """Select conditions [rows], with all genes."""
+        targets = [self.targets[row] for row in rows]
+        return Means(**{name: matrix[rows] for name, matrix in self._matrices()}, targets=targets)
+
+    def _matrices(self) -> list[tuple[str, np.ndarray]]:
+        return [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "targets"]
 
 
 def pearson(means: Means) -> Values:
@@ -98,9 +105,9 @@ def sign_agreement(means: Means) -> Values:
 
 
 def discrimination_l1(means: Means) -> Values:
-    """Rank a perturbation's own true change by L1 distance from its predicted change among those of all perturbations.
+    """Rank a condition's own true change by L1 distance from its predicted change among those of all conditions.
 
-    1 - (number nearer) / n, ties as halves, without the targets of the predicted perturbation.
+    1 - (number nearer) / n, ties as halves, without the targets of the predicted condition.
     """
     predicted, true = means.prediction - means.control, means.truth - means.control
     distances = distance.cdist(predicted, true, "cityblock")

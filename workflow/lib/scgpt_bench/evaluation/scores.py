@@ -1,8 +1,8 @@
-"""From metrics per perturbation to scores with intervals, and to verdicts against the best baseline.
+"""From metrics per condition to scores with intervals, and to verdicts against the best baseline.
 
-The unit of uncertainty is the perturbation: seeds are averaged first, and over several splits the tests of one
-perturbation too, since its measured cells are the same in all of them. One input table serves all: columns
-``dataset split method seed perturbation metric value``.
+The unit of uncertainty is the condition (a perturbation in a context): seeds are averaged first, and over several
+splits the tests of one condition too, since its measured cells are the same in all of them. One input table serves all:
+columns ``dataset split method seed perturbation context metric value``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
+from scgpt_bench.data.conditions import COLUMNS as CONDITION
+from scgpt_bench.data.conditions import CONTEXT
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.files import read_table
@@ -24,19 +26,20 @@ from scgpt_bench.seeding import random_generator
 
 SIGNIFICANCE = 0.05
 SIGN_FLIPS = 9999
-EXACT_UP_TO = 13  # perturbations; all 2^13 sign patterns are then enumerated
+EXACT_UP_TO = 13  # conditions; all 2^13 sign patterns are then enumerated
 
 SCORE_COLUMNS = [
-    *("dataset", "split", "method", "metric", "mean", "ci_low", "ci_high"),
-    *("n_perturbations", "n_seeds", "fraction_of_ceiling"),
+    *("dataset", "split", "context", "method", "metric", "mean", "ci_low", "ci_high"),
+    *("n_conditions", "n_seeds", "fraction_of_ceiling"),
 ]
 VERDICT_COLUMNS = [
-    *("dataset", "split", "method", "metric", "best_baseline", "difference"),
-    *("ci_low", "ci_high", "n_perturbations", "p_value", "verdict"),
+    *("dataset", "split", "context", "method", "metric", "best_baseline", "difference"),
+    *("ci_low", "ci_high", "n_conditions", "p_value", "verdict"),
 ]
 
-_SIDE = ["n_perturbations", "mean", "ci_low", "ci_high", "verdict"]
-RELIABLE_COLUMNS = ["dataset", "split", "method", "metric", *_SIDE, *(f"reliable_{name}" for name in _SIDE)]
+KEY = ["dataset", "split", "context", "method", "metric"]  # of a row of scores.tsv and of verdicts.tsv
+_SIDE = ["n_conditions", "mean", "ci_low", "ci_high", "verdict"]
+RELIABLE_COLUMNS = [*KEY, *_SIDE, *(f"reliable_{name}" for name in _SIDE)]
 
 
 def gather(paths: Iterable[str | Path]) -> pd.DataFrame:
@@ -44,18 +47,19 @@ def gather(paths: Iterable[str | Path]) -> pd.DataFrame:
     tables = []
     for path in paths:
         dataset, split, method, seed = Path(path).parts[-5:-1]
-        table = read_table(path, dtype={"perturbation": str})
+        table = read_table(path, dtype=dict.fromkeys(CONDITION, str))
         tables.append(table.assign(dataset=dataset, split=split, method=method, seed=int(seed)))
     filled = [table for table in tables if len(table)]  # an empty one, of what was not scored, has no types of its own
     return pd.concat(filled or tables, ignore_index=True)
 
 
 def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int, seed: int) -> pd.DataFrame:
-    """Mean of every metric over perturbations with a 95 % interval.
+    """Average every metric over conditions, with a 95 % interval.
 
     The interval is the expanded percentile bootstrap (Hesterberg 2015, The American Statistician 69:371): plain
-    percentiles are too narrow for few perturbations. It is missing for a single perturbation. Where a data set has
-    more than one split, rows with split ``all`` pool the perturbations of all splits, each counted once.
+    percentiles are too narrow for few conditions. It is missing for a single condition. Rows with context ``all`` are
+    over all conditions; where a data set has several contexts, others are over those of one. Where it has several
+    splits, rows with split ``all`` pool the conditions of all splits, each counted once.
 
     ``fraction_of_ceiling`` is mean / mean of ``technical-duplicate`` on the same split (its inverse for errors, where
     lower is better); missing where the ceiling was not run, is not above 0, is that of half of the cells only
@@ -71,32 +75,33 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
     bootstrap_draws
         Resamples behind each interval.
     seed
-        Seed of the resamples, which depend on data set, split and number of perturbations only, so that all methods
-        and metrics see the same ones.
+        Seed of the resamples, which depend on data set, split, context and number of conditions only, so that all
+        methods and metrics see the same ones.
 
     Returns
     -------
     Table with the columns ``SCORE_COLUMNS``, in the order of the input's names.
     """
     rows = []
-    for dataset, split, metric, values in _blocks(metrics, kinds):
+    for (dataset, split, context, metric), values in _blocks(metrics, kinds):
         known, ceiling = metric_of(metric), np.nan
         if known.at_full_depth is not None and known.fraction_of_ceiling:
             ceiling = values[_of_kind(values, kinds, CEILING)].mean().mean()
         for method in values:
             scored = values[method].dropna().to_numpy()
-            low, high = _interval(scored, _resamples(len(scored), bootstrap_draws, seed, dataset, split))
+            low, high = _interval(scored, _resamples(len(scored), bootstrap_draws, seed, dataset, split, context))
             mean = scored.mean()
             rows.append(
                 {
                     "dataset": dataset,
                     "split": split,
+                    "context": context,
                     "method": method,
                     "metric": metric,
                     "mean": mean,
                     "ci_low": low,
                     "ci_high": high,
-                    "n_perturbations": len(scored),
+                    "n_conditions": len(scored),
                     "n_seeds": values.attrs["n_seeds"][method],
                     "fraction_of_ceiling": _fraction(mean, ceiling, known.higher_is_better),
                 }
@@ -107,7 +112,7 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
 def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int, seed: int) -> pd.DataFrame:
     """Whether each method beats the best of the baselines.
 
-    ``difference`` is the method's mean minus that of the baseline with the best mean on the same perturbations, turned
+    ``difference`` is the method's mean minus that of the baseline with the best mean on the same conditions, turned
     so that a positive value means that the method is better, errors (``mse``) included.
 
     The choice of the best baseline on the same data is accounted for:
@@ -120,14 +125,14 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
       is the lowest of the single lower bounds, its upper end the lowest of the simultaneous upper bounds.
 
     Both tests flip the signs of the paired differences, the same way for all baselines: all sign patterns up to
-    ``EXACT_UP_TO`` perturbations, ``SIGN_FLIPS`` seeded ones above. The two-sided p-value is twice the smaller one,
-    corrected by Holm over the methods compared on the same data set, split and metric.
+    ``EXACT_UP_TO`` conditions, ``SIGN_FLIPS`` seeded ones above. The two-sided p-value is twice the smaller one,
+    corrected by Holm over the methods compared on the same data set, split, context and metric.
 
     ``verdict`` is ``better`` or ``worse`` at a corrected p-value of 0.05 or less, else ``indistinguishable``. It is
     ``data cannot tell`` when ceiling and floor were run and the ceiling (``technical-duplicate``) is not above the
     floor (``shuffled``) by the same test: by this metric, a second sample of the same cells says no more of a response
-    than other perturbations do. It is ``too few perturbations`` where there are so few that no differences could give
-    a p-value of 0.05 (5 for one method, 6 for two).
+    than other perturbations do. It is ``too few perturbations`` where there are so few conditions that no differences
+    could give a p-value of 0.05 (5 for one method, 6 for two).
 
     Parameters
     ----------
@@ -137,18 +142,19 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
         The kind of every method, by its name; the registry of methods says which judge and which are judged.
     """
     rows = []
-    for dataset, split, metric, values in _blocks(metrics, kinds):
+    for (dataset, split, context, metric), values in _blocks(metrics, kinds):
+        drawn_for = dataset, split, context
         judges = [name for name in values if group_of(kinds[name]).judges]
         judged = [name for name in values if group_of(kinds[name]).is_judged]
         if not judges or not judged:
             continue
         oriented = values if metric_of(metric).higher_is_better else -values
-        signs = _sign_patterns(len(values), seed, dataset, split)
-        resamples = _resamples(len(values), bootstrap_draws, seed, dataset, split)
+        signs = _sign_patterns(len(values), seed, *drawn_for)
+        resamples = _resamples(len(values), bootstrap_draws, seed, *drawn_for)
         undecided = None
         if smallest_p_value(len(values), len(judged)) > SIGNIFICANCE:
             undecided = "too few perturbations"
-        elif not _ceiling_above_floor(oriented, kinds, seed, dataset, split):
+        elif not _ceiling_above_floor(oriented, kinds, seed, *drawn_for):
             undecided = "data cannot tell"
         block = []
         for method in judged:
@@ -160,13 +166,14 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
                 {
                     "dataset": dataset,
                     "split": split,
+                    "context": context,
                     "method": method,
                     "metric": metric,
                     "best_baseline": judges[best],
                     "difference": differences.mean(axis=0)[best],
                     "ci_low": low,
                     "ci_high": high,
-                    "n_perturbations": len(values),
+                    "n_conditions": len(values),
                     "p_value": min(1.0, 2 * min(better, worse)),
                 }
             )
@@ -177,18 +184,18 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
 
 
-def smallest_p_value(n_perturbations: Any, n_methods: Any) -> Any:
+def smallest_p_value(n_conditions: Any, n_methods: Any) -> Any:
     """The smallest p-value that :func:`verdicts` can give one of ``n_methods``: numbers or arrays.
 
     It is 2 / number of sign patterns times the number of methods compared (Holm).
     """
-    enumerated = 2.0 ** np.minimum(n_perturbations, EXACT_UP_TO)
-    return 2 * n_methods / np.where(np.asarray(n_perturbations) <= EXACT_UP_TO, enumerated, SIGN_FLIPS + 1)
+    enumerated = 2.0 ** np.minimum(n_conditions, EXACT_UP_TO)
+    return 2 * n_methods / np.where(np.asarray(n_conditions) <= EXACT_UP_TO, enumerated, SIGN_FLIPS + 1)
 
 
-def fewest_perturbations(n_methods: int) -> int | None:
-    """How many test perturbations a verdict on ``n_methods`` methods takes at least; None where no number is enough."""
-    numbers = range(1, EXACT_UP_TO + 2)  # beyond, more perturbations give no smaller p-value
+def fewest_conditions(n_methods: int) -> int | None:
+    """How many test conditions a verdict on ``n_methods`` methods takes at least; None where no number is enough."""
+    numbers = range(1, EXACT_UP_TO + 2)  # beyond, more conditions give no smaller p-value
     return next((n for n in numbers if smallest_p_value(n, n_methods) <= SIGNIFICANCE), None)
 
 
@@ -198,38 +205,40 @@ def at_smallest_p_value(verdicts: pd.DataFrame) -> pd.Series:
     It is shown as "at most": where patterns are drawn, none was as extreme as the data, and the p-value of all patterns
     may be lower.
     """
-    compared = verdicts.groupby(["dataset", "split", "metric"])["method"].transform("size")
-    smallest = smallest_p_value(verdicts["n_perturbations"], compared)
+    compared = verdicts.groupby(["dataset", "split", "context", "metric"])["method"].transform("size")
+    smallest = smallest_p_value(verdicts["n_conditions"], compared)
     return (smallest < 1) & (verdicts["p_value"] <= smallest * (1 + 1e-9))
 
 
 def of_reliable(metrics: pd.DataFrame, cards: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows of the input table whose perturbation has a reliable response (``card.json``, one card a data set)."""
+    """Keep the rows of the input table whose condition has a reliable response (``card.json``, one a data set)."""
     reliable = {
-        (card["dataset"], row["perturbation"]) for card in cards for row in card["perturbations"] if row["reliable"]
+        (card["dataset"], row["perturbation"], row["context"])
+        for card in cards
+        for row in card["conditions"]
+        if row["reliable"]
     }
-    keys = zip(metrics["dataset"], metrics["perturbation"], strict=True)
+    keys = zip(metrics["dataset"], metrics["perturbation"], metrics["context"], strict=True)
     return metrics[[key in reliable for key in keys]]
 
 
 def with_and_without(
     scores: pd.DataFrame, verdicts: pd.DataFrame, reliable_scores: pd.DataFrame, reliable_verdicts: pd.DataFrame
 ) -> pd.DataFrame:
-    """Scores and verdicts over all test perturbations beside those over the reliable ones.
+    """Set scores and verdicts over all test conditions beside those over the reliable ones.
 
     Returns
     -------
-    Columns ``RELIABLE_COLUMNS``; those that begin with ``reliable_`` are missing where a split has no reliable test
-    perturbation, verdicts where a method is not judged.
+    Columns ``RELIABLE_COLUMNS``; those that begin with ``reliable_`` are missing where a split (or a context in it) has
+    no reliable test condition, verdicts where a method is not judged.
     """
-    keys = ["dataset", "split", "method", "metric"]
     sides = []
     for means, judged in ((scores, verdicts), (reliable_scores, reliable_verdicts)):
-        values = means[[*keys, "n_perturbations", "mean", "ci_low", "ci_high"]]
-        sides.append(values.merge(judged[[*keys, "verdict"]], on=keys, how="left"))
-    renamed = sides[1].rename(columns={name: f"reliable_{name}" for name in sides[1].columns if name not in keys})
-    table = sides[0].merge(renamed, on=keys, how="left")
-    return table[RELIABLE_COLUMNS].astype({"reliable_n_perturbations": "Int64"})
+        values = means[[*KEY, "n_conditions", "mean", "ci_low", "ci_high"]]
+        sides.append(values.merge(judged[[*KEY, "verdict"]], on=KEY, how="left"))
+    renamed = sides[1].rename(columns={name: f"reliable_{name}" for name in sides[1].columns if name not in KEY})
+    table = sides[0].merge(renamed, on=KEY, how="left")
+    return table[RELIABLE_COLUMNS].astype({"reliable_n_conditions": "Int64"})
 
 
 def _of_kind(values: pd.DataFrame, kinds: Mapping[str, str], kind: str) -> list[str]:
@@ -242,44 +251,48 @@ def _verdict(difference: float, p_value: float) -> str:
     return "better" if difference > 0 else "worse"
 
 
-def _blocks(metrics: pd.DataFrame, kinds: Mapping[str, str]) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
-    """Each (data set, split, metric) with its table [perturbations x methods], averaged over seeds and splits.
+def _blocks(
+    metrics: pd.DataFrame, kinds: Mapping[str, str]
+) -> Iterator[tuple[tuple[str, str, str, str], pd.DataFrame]]:
+    """Each (data set, split, context, metric) with its table [conditions x methods], averaged over seeds and splits.
 
-    Sorted by perturbation, so that no result depends on the order of the rows; methods keep the order of the input.
-    Perturbations that a scorer leaves out for one method are left out for all, so that all are compared on the same
-    ones; a metric without any that all methods have gives no table. Benchmark controls are not compared: values that
-    they lack are missing, since a scorer may have none for the ceiling, whose reference is half of the cells.
+    Sorted by condition, so that no result depends on the order of the rows; methods keep the order of the input.
+    Conditions that a scorer leaves out for one method are left out for all, so that all are compared on the same ones;
+    a metric without any that all methods have gives no table. Benchmark controls are not compared: values that they
+    lack are missing, since a scorer may have none for the ceiling, whose reference is half of the cells.
     """
     for dataset, table in metrics.groupby("dataset", sort=False):
-        splits = list(table["split"].unique())
-        parts = [(name, table[table["split"] == name]) for name in splits]
-        if len(splits) > 1:
-            parts.append((ALL_SPLITS, table))
-        for split, part in parts:
-            for metric, block in part.groupby("metric", sort=False):
-                values = block.pivot_table(
-                    index=["split", "perturbation"], columns="method", values="value", aggfunc="mean", sort=True
-                )
-                # A method that was not run on every split is compared where it was: on single splits.
-                on_every_split = values.notna().groupby(level="split").any().all()
-                order = [name for name in block["method"].unique() if on_every_split[name]]
-                compared = [name for name in order if group_of(kinds[name]) != BENCHMARK_CONTROL]
-                values = values[order].dropna(subset=compared).groupby(level="perturbation").mean()
-                values = values.dropna(axis="columns", how="all")
-                if values.empty:
-                    continue
-                values.attrs["n_seeds"] = block.groupby("method")["seed"].nunique().to_dict()
-                yield dataset, split, metric, values
+        splits = list(table.groupby("split", sort=False))
+        for split, of_split in [*splits, (ALL_SPLITS, table)] if len(splits) > 1 else splits:
+            contexts = list(of_split.groupby("context", sort=False))
+            for context, part in [(CONTEXT, of_split), *(contexts if len(contexts) > 1 else ())]:
+                for metric, block in part.groupby("metric", sort=False):
+                    values = _values(block, kinds)
+                    if not values.empty:
+                        yield (dataset, split, context, metric), values
 
 
-@lru_cache(maxsize=2)  # the same for all metrics of a data set and split, but for what a scorer leaves out
-def _resamples(n: int, draws: int, seed: int, dataset: str, split: str) -> np.ndarray:
+def _values(block: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """One metric of one data set [conditions x methods]: see :func:`_blocks`."""
+    values = block.pivot_table(index=["split", *CONDITION], columns="method", values="value", aggfunc="mean", sort=True)
+    # A method that was not run on every split is compared where it was: on single splits.
+    on_every_split = values.notna().groupby(level="split").any().all()
+    order = [name for name in block["method"].unique() if on_every_split[name]]
+    compared = [name for name in order if group_of(kinds[name]) != BENCHMARK_CONTROL]
+    values = values[order].dropna(subset=compared).groupby(level=CONDITION).mean()
+    values = values.dropna(axis="columns", how="all")
+    values.attrs["n_seeds"] = block.groupby("method")["seed"].nunique().to_dict()
+    return values
+
+
+@lru_cache(maxsize=2)  # the same for all metrics of a data set, split and context, but for what a scorer leaves out
+def _resamples(n: int, draws: int, seed: int, dataset: str, split: str, context: str) -> np.ndarray:
     """How often each of ``n`` rows is drawn [draws x rows] in bootstrap resamples.
 
-    Over all perturbations of several splits at once: within splits of few perturbations, resamples vary too little
-    (intervals of 12 splits of 2 would hold the true mean in 83 % of cases instead of 95).
+    Over all conditions of several splits at once: within splits of few conditions, resamples vary too little (intervals
+    of 12 splits of 2 would hold the true mean in 83 % of cases instead of 95).
     """
-    drawn = random_generator(seed, "bootstrap", dataset, split).integers(n, size=(draws, n))
+    drawn = random_generator(seed, "bootstrap", *_names(dataset, split, context)).integers(n, size=(draws, n))
     counts = np.zeros((draws, n))
     np.add.at(counts, (np.arange(draws)[:, None], drawn), 1.0)
     return counts
@@ -323,12 +336,16 @@ def _fraction(mean: float, ceiling: float, higher: bool) -> float:
     return ceiling / mean if mean > 0 else np.nan
 
 
+def _names(dataset: str, split: str, context: str) -> tuple[str, ...]:
+    return (dataset, split) if context == CONTEXT else (dataset, split, context)
+
+
 @lru_cache(maxsize=2)
-def _sign_patterns(n: int, seed: int, dataset: str, split: str) -> np.ndarray:
+def _sign_patterns(n: int, seed: int, dataset: str, split: str, context: str) -> np.ndarray:
     """Signs [patterns x rows], the first row all +1 (the data as they are): every pattern, or a seeded sample."""
     if n <= EXACT_UP_TO:
         return 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    drawn = random_generator(seed, "sign-flip", dataset, split).integers(2, size=(SIGN_FLIPS, n))
+    drawn = random_generator(seed, "sign-flip", *_names(dataset, split, context)).integers(2, size=(SIGN_FLIPS, n))
     return np.concatenate([np.ones((1, n)), 1.0 - 2.0 * drawn])
 
 
@@ -347,8 +364,8 @@ def _p_values(differences: np.ndarray, signs: np.ndarray) -> tuple[float, float]
     return float(better), float(worse)
 
 
-def _ceiling_above_floor(oriented: pd.DataFrame, kinds: Mapping[str, str], seed: int, dataset: str, split: str) -> bool:
-    """Whether the ceiling beats the floor on the perturbations that both have.
+def _ceiling_above_floor(oriented: pd.DataFrame, kinds: Mapping[str, str], seed: int, *drawn_for: str) -> bool:
+    """Whether the ceiling beats the floor on the conditions that both have.
 
     True where either was not run, or where they share too few for any difference to show: nothing is then known against
     the ceiling.
@@ -357,7 +374,7 @@ def _ceiling_above_floor(oriented: pd.DataFrame, kinds: Mapping[str, str], seed:
     if not ceiling or not floor:
         return True
     differences = (oriented[ceiling].mean(axis=1) - oriented[floor].mean(axis=1)).dropna().to_numpy()
-    signs = _sign_patterns(len(differences), seed, dataset, split)
+    signs = _sign_patterns(len(differences), seed, *drawn_for)
     return 1 / len(signs) > SIGNIFICANCE or _p_values(differences[:, None], signs)[0] <= SIGNIFICANCE
 
 

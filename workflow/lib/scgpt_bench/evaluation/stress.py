@@ -1,17 +1,17 @@
 """What each metric makes of cheap transformations of a prediction, on these very data.
 
 A transformation uses the prediction and, at most, what every method knows (control means, the name of the target); only
-``another truth`` uses measured responses, of the wrong perturbations. None adds knowledge of what a perturbation does:
+``another truth`` uses measured responses, of the wrong conditions. None adds knowledge of what a perturbation does:
 a metric that rises rewards something else, at best a better size of the change.
 
 ==================  ===================================================================================================
 ``delta x 0.25``    the predicted change, a quarter of it; also ``x 0.5``, ``x 2``, ``x 4``
 ``log again``       log1p of the predicted values, as after a wrong guess of the scale
 ``spread x 2``      cells twice as far from their mean, which stays
-``constant``        every perturbation gets the mean of all predicted changes
-``genes shuffled``  the predicted change of each perturbation, dealt to other genes at random
+``constant``        every condition gets the mean of all predicted changes of its context
+``genes shuffled``  the predicted change of each condition, dealt to other genes at random
 ``target spiked``   the targets' own expression set to 0, or to the control's raised by 1 in log1p where it is activated
-``another truth``   the measured change of another perturbation, as ``shuffled`` among the benchmark controls: the mean
+``another truth``   the measured change of another condition, as ``shuffled`` among the benchmark controls: the mean
                     over several ways to deal them out
 ==================  ===================================================================================================
 """
@@ -24,8 +24,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.conditions import listed
-from scgpt_bench.data.names import genes_of
+from scgpt_bench.data.conditions import Condition, codes_of, conditions_of
 from scgpt_bench.evaluation.cell_metrics import energy_distance
 from scgpt_bench.evaluation.metrics import metric_of, score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk
@@ -46,7 +45,8 @@ def stress_panel(
     Parameters
     ----------
     predictions, truth
-        ``predictions.h5ad`` and ``truth.h5ad``. Energy distance is there if ``truth`` has its space of cells.
+        ``predictions.h5ad`` and the test conditions (:func:`pseudobulk.truth`). Energy distance is there if ``truth``
+        has its space of cells.
     activated
         Whether perturbations raise their targets.
     seed
@@ -56,7 +56,7 @@ def stress_panel(
     -------
     One row per ``transformation`` and ``metric``:
 
-    - ``value``: mean over the perturbations;
+    - ``value``: mean over the conditions;
     - ``change``: ``value`` minus that of the untouched prediction, turned so that positive means that the metric sees a
       better prediction;
     - ``share_of_gap``: ``change`` divided by what separates the untouched prediction from the score of the truth
@@ -86,13 +86,13 @@ def transformed(
     """The name of each transformation and the cells that it makes of ``predictions``, float32 [rows x genes].
 
     ``another truth`` comes several times. All but ``log again``, ``spread x 2`` and ``target spiked`` move the cells of
-    a perturbation together.
+    a condition together.
     """
     cells = np.asarray(predictions.X, dtype=np.float32)
-    perturbations = list(truth.obs_names)
-    row = truth.obs_names.get_indexer(predictions.obs["perturbation"].astype(str))
+    conditions = conditions_of(truth.obs)
+    row = codes_of(predictions.obs, conditions)
     control = np.asarray(truth.layers["control"])
-    mean = np.asarray(pseudobulk(predictions)[perturbations].X)
+    mean = np.asarray(pseudobulk(predictions)[truth.obs_names].X)
     delta = mean - control
 
     def moved(new_delta: np.ndarray) -> np.ndarray:
@@ -103,17 +103,23 @@ def transformed(
         yield f"delta x {factor}", moved(factor * delta)
     yield "log again", np.log1p(np.maximum(cells, 0))
     yield f"spread x {SPREAD}", cells + (SPREAD - 1) * (cells - mean.astype(np.float32)[row])
-    yield "constant", moved(np.broadcast_to(delta.mean(axis=0), delta.shape))
-    yield "genes shuffled", moved(_shuffled_genes(delta, perturbations, seed))
+    yield "constant", moved(_means_of_contexts(delta, conditions))
+    yield "genes shuffled", moved(_shuffled_genes(delta, conditions, seed))
     yield "target spiked", _spiked(cells, row, control, truth, activated)
-    if len(perturbations) > 1:
-        for partner in shuffles(listed(truth.obs), seed):
-            source = truth.obs_names.get_indexer([condition.label for condition in partner.values()])
+    if truth.obs["context"].value_counts().min() > 1:
+        row_of = {condition: number for number, condition in enumerate(conditions)}
+        for partner in shuffles(conditions, seed):
+            source = [row_of[partner[condition]] for condition in conditions]
             yield "another truth", moved((np.asarray(truth.X) - control)[source])
 
 
-def _shuffled_genes(delta: np.ndarray, perturbations: list[str], seed: int) -> np.ndarray:
-    orders = [random_generator(seed, "stress", name).permutation(delta.shape[1]) for name in perturbations]
+def _means_of_contexts(delta: np.ndarray, conditions: list[Condition]) -> np.ndarray:
+    contexts = np.array([condition.context for condition in conditions])
+    return np.array([delta[contexts == name].mean(axis=0) for name in contexts])
+
+
+def _shuffled_genes(delta: np.ndarray, conditions: list[Condition], seed: int) -> np.ndarray:
+    orders = [random_generator(seed, "stress", *name.drawn_for).permutation(delta.shape[1]) for name in conditions]
     return np.take_along_axis(delta, np.array(orders), axis=1)
 
 
@@ -121,15 +127,15 @@ def _spiked(
     cells: np.ndarray, row: np.ndarray, control: np.ndarray, truth: anndata.AnnData, activated: bool
 ) -> np.ndarray:
     spiked = cells.copy()
-    for number, name in enumerate(truth.obs_names):
-        columns = truth.var_names.get_indexer(list(genes_of(name)))
+    for number, condition in enumerate(conditions_of(truth.obs)):
+        columns = truth.var_names.get_indexer(list(condition.genes))
         columns = columns[columns >= 0]
         spiked[np.ix_(row == number, columns)] = control[number, columns] + 1 if activated else 0
     return spiked
 
 
 def _scores(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.Series:
-    """Mean of every metric over the perturbations."""
+    """Mean of every metric over the conditions."""
     table = score(pseudobulk(predictions), truth)
     if "components" in truth.varm:
         table = pd.concat([table, energy_distance(predictions, truth)])

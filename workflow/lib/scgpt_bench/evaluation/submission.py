@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scgpt_bench.data.conditions import contexts_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.official.cell_eval import refuse_another_scale
 from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, predicted_counts
@@ -140,6 +141,9 @@ def cells_2026(parts: Mapping[str, tuple[anndata.AnnData, anndata.AnnData]], gen
     """
     blocks = []
     for context, (cells, predictions) in parts.items():
+        if len(declared := contexts_of(predictions.obs)) > 1:
+            found = f"{len(declared)} contexts ({declared[0]}, {declared[1]}, ...)"
+            raise InputError(f"submission, context {context!r}", "data set", found, "a data set of one context")
         obs = pd.DataFrame(
             {TARGET: predictions.obs["perturbation"].astype(str).to_numpy(), CONTEXT: context},
             index=context + ":" + predictions.obs_names.astype(str),

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from scgpt_bench.data.conditions import CONTEXT, labels_of, noun_of
 from scgpt_bench.figures.style import (
     INK,
     SMALL,
@@ -31,29 +32,32 @@ SHOWN = 60  # perturbations that are named; beyond, dots without names
 
 
 @styled
-def reliability(perturbations: pd.DataFrame, minimum: float, title: str) -> Figure:
-    """Draw the split-half reliability of every perturbation with its interval, the best first, and against its cells.
+def reliability(conditions: pd.DataFrame, minimum: float, title: str) -> Figure:
+    """Draw the split-half reliability of every condition with its interval, the best first, and against its cells.
 
     Parameters
     ----------
-    perturbations
-        The records of ``card.json``: ``perturbation``, ``n_cells``, ``reliability``, its interval, ``reliable``. Those
-        of unknown reliability come last, as crosses at the bottom.
+    conditions
+        The records of ``card.json``: ``perturbation``, ``context``, ``n_cells``, ``reliability``, its interval,
+        ``reliable``. Those of unknown reliability come last, as crosses at the bottom.
     minimum
         The threshold of ``reliable``.
     """
-    require(perturbations, ["perturbation", "n_cells", "reliability", "reliability_low", "reliable"], "card.json")
+    require(
+        conditions, ["perturbation", "context", "n_cells", "reliability", "reliability_low", "reliable"], "card.json"
+    )
     numbers = ["n_cells", "reliability", "reliability_low", "reliability_high"]
-    table = perturbations.astype(dict.fromkeys(numbers, float))
+    table = conditions.astype(dict.fromkeys(numbers, float))
     table = table.sort_values("reliability", ascending=False, kind="stable", na_position="last")
     values, is_reliable = table["reliability"].to_numpy(), (table["reliable"] == True).to_numpy()  # noqa: E712
-    known, total = np.isfinite(values), count(len(table), "perturbation")
+    noun = noun_of(table)
+    known, total = np.isfinite(values), count(len(table), noun)
     unknown = f" ({(~known).sum()} unknown)" if not known.all() else ""
     figure = new_figure(
         WIDTH,
         3.9,
         f"{title}: the response of {is_reliable.sum()} of {total} repeats{unknown}",
-        "Correlation between the deltas of two halves of a perturbation's cells, each against its own half of the "
+        f"Correlation between the deltas of two halves of a {noun}'s cells, each against its own half of the "
         f"controls (mean over all splits of ten blocks; bars: 95 % jackknife interval). Below {minimum:g} (dashed) a "
         "response is flagged as unreliable: scores on it are mostly noise. Unknown: too few cells or controls.",
     )
@@ -70,7 +74,7 @@ def reliability(perturbations: pd.DataFrame, minimum: float, title: str) -> Figu
         axes.axhline(0, color="#999999", linewidth=0.5)
     marks = (("reliable", RELIABLE, "o"), ("unreliable", UNRELIABLE, "o"), ("unknown", UNDECIDED, "x"))
     _legend(ranked, marks if not known.all() else marks[:2])
-    _name_columns(ranked, list(table["perturbation"]))
+    _name_columns(ranked, list(labels_of(table)), noun)
     ranked.set_ylabel("split-half reliability (correlation)")
     by_cells.set_xscale("log")
     by_cells.set_xlabel("cells")
@@ -82,30 +86,31 @@ def reliability(perturbations: pd.DataFrame, minimum: float, title: str) -> Figu
 
 
 @styled
-def knock_down(perturbations: pd.DataFrame, perturbation_kind: str, title: str) -> Figure:
+def knock_down(conditions: pd.DataFrame, perturbation_kind: str, title: str) -> Figure:
     """Draw how far each measured target moved in the cells in which it is perturbed.
 
     Parameters
     ----------
-    perturbations
-        The records of ``card.json``: ``perturbation``, ``n_cells``, ``target_log_fold_change``, ``target_wrong_way``.
+    conditions
+        The records of ``card.json``: ``perturbation``, ``context``, ``n_cells``, ``target_log_fold_change``,
+        ``target_wrong_way``.
     perturbation_kind
         Says which way a target is expected to go.
     """
-    columns = ["perturbation", "n_cells", "target_log_fold_change", "target_wrong_way"]
-    require(perturbations, columns, "card.json")
-    measured = perturbations.dropna(subset=["target_log_fold_change"])
+    columns = ["perturbation", "context", "n_cells", "target_log_fold_change", "target_wrong_way"]
+    require(conditions, columns, "card.json")
+    measured, noun = conditions.dropna(subset=["target_log_fold_change"]), noun_of(conditions)
     table = measured.astype({"target_log_fold_change": float}).sort_values("target_log_fold_change", kind="stable")
     up = perturbation_kind == "activation"
     expected = {"activation": "up", "mixed": "either way"}.get(perturbation_kind, "down")
-    without = len(perturbations) - len(table)
+    without = len(conditions) - len(table)
     figure = new_figure(
         WIDTH,
         3.4,
         f"{title}: do the targets move? ({perturbation_kind}: expected {expected})",
         "Expression of the perturbed gene, log2 of its mean (scaled counts) over that of the matched controls; of a "
         "combination, the gene that moved least. One average control cell is added, so that few cells show little. "
-        f"{count(without, 'perturbation')} {'is' if without == 1 else 'are'} not shown: the target is not measured or "
+        f"{count(without, noun)} {'is' if without == 1 else 'are'} not shown: the target is not measured or "
         "not expressed, or cells or controls are too few. Beyond chance: one-sided Welch test, false discovery rate "
         "5 % over all targets. A knock-out need not lower the transcript.",
     )
@@ -118,7 +123,7 @@ def knock_down(perturbations: pd.DataFrame, perturbation_kind: str, title: str) 
     axes.scatter(np.arange(len(table)), values, s=14 if len(table) <= SHOWN else 4, color=colours, zorder=3)
     axes.axhline(0, color=INK, linewidth=0.6)
     if len(table):
-        _name_columns(axes, list(table["perturbation"]))
+        _name_columns(axes, list(labels_of(table)), noun)
     else:
         axes.text(0.5, 0.6, "no change of a target is known", transform=axes.transAxes, ha="center")
         axes.set(xticks=[], yticks=[])
@@ -141,7 +146,7 @@ def _legend(axes: Axes, marks: Sequence[tuple[str, str, str]]) -> None:
     legend_above(axes, len(marks), handles)
 
 
-def _name_columns(axes: Axes, names: Sequence[str]) -> None:
+def _name_columns(axes: Axes, names: Sequence[str], noun: str) -> None:
     """Names below consecutive columns where they fit, else only what they are."""
     axes.set_xlim(-0.8, len(names) - 0.2)
     width = 0.6 * WIDTH * 72 / max(len(names), 1)
@@ -150,15 +155,17 @@ def _name_columns(axes: Axes, names: Sequence[str]) -> None:
         axes.tick_params(axis="x", length=0)
     else:
         axes.set_xticks([])
-        axes.set_xlabel(f"{count(len(names), 'perturbation')}, sorted")
+        axes.set_xlabel(f"{count(len(names), noun)}, sorted")
 
 
 def card_table(card: Mapping[str, Any]) -> pd.DataFrame:
-    """The perturbations of ``card.json``, one row each; ``targets`` are named without their changes.
+    """Tabulate the conditions of ``card.json``, one row each; ``targets`` are named without their changes.
 
-    ``unknown`` names what is left empty, and why.
+    ``unknown`` names what is left empty, and why. There is no ``context`` where none is declared.
     """
-    table = pd.DataFrame(card["perturbations"])
+    table = pd.DataFrame(card["conditions"])
+    if card["n_contexts"] == 1 and table["context"].iloc[0] == CONTEXT:
+        table = table.drop(columns="context")
     table["targets"] = table["targets"].map(lambda changes: ", ".join(changes))
     table["unknown"] = table["unknown"].map(_reasons)
     return table
@@ -175,6 +182,10 @@ def _reasons(unknown: Mapping[str, str]) -> str:
 def card_text(card: Mapping[str, Any], leakage: Sequence[str], of_splits: Sequence[str]) -> str:
     """``card.json`` as a piece of HTML for the report: what is wrong first, then what was measured."""
     noise, unknown = card["shared_control_noise"], card["unknown"]
+    noun = noun_of(pd.DataFrame(card["conditions"]))
+    in_contexts = (
+        f", {card['n_conditions']:,} conditions in {card['n_contexts']} contexts" if noun == "condition" else ""
+    )
 
     def known(name: str, text: str) -> str:
         return f"unknown: {unknown[name]}" if name in unknown else text
@@ -186,27 +197,27 @@ def card_text(card: Mapping[str, Any], leakage: Sequence[str], of_splits: Sequen
     facts = {
         "cells": f"{card['n_cells']:,}, {card['n_controls']:,} of them controls",
         "genes": f"{card['n_genes']:,}",
-        "perturbations": f"{card['n_perturbations']:,}, {card['n_combinations']:,} of them combinations",
+        "perturbations": f"{card['n_perturbations']:,}, {card['n_combinations']:,} of them combinations{in_contexts}",
         "batches, cell types": f"{card['n_batches']}, {card['n_cell_types']}",
         "values": card["values_evidence"],
         f"genes above {100 * card['thresholds']['dominant_share_of_counts']:.0f} % of all counts": known(
             "dominant_genes", ", ".join(dominant) or "none"
         ),
-        "reliable responses": f"{card['n_reliable']} of {card['n_perturbations']} (split-half reliability of at least "
+        "reliable responses": f"{card['n_reliable']} of {card['n_conditions']} (split-half reliability of at least "
         f"{card['minimum_reliability']:g}); median {number(card['median_reliability'])}",
         "shared response": known(
             "median_shared_response",
-            f"cosine {number(card['median_shared_response'])} (median) between one perturbation's response and the "
+            f"cosine {number(card['median_shared_response'])} (median) between one {noun}'s response and the "
             "mean response of all others",
         ),
         "noise of the control mean": known(
             "shared_control_noise",
-            f"correlation {number(noise['same_controls'])} (mean) between one perturbation's response and the mean "
+            f"correlation {number(noise['same_controls'])} (mean) between one {noun}'s response and the mean "
             "response of all others, which are measured against the same controls; "
             f"{number(noise['disjoint_controls'])} if the others had as many controls of their own",
         ),
         "left out for too few cells": ", ".join(card["dropped_perturbations"]) or "none",
-        "unknown with fewer than": _fewest(card["thresholds"]),
+        "unknown with fewer than": _fewest(card["thresholds"], noun),
     }
     lists = (
         ("Problems", card["problems"]),
@@ -221,11 +232,11 @@ def card_text(card: Mapping[str, Any], leakage: Sequence[str], of_splits: Sequen
     ) + facts_table("Measured", facts)
 
 
-def _fewest(thresholds: Mapping[str, float]) -> str:
+def _fewest(thresholds: Mapping[str, float], noun: str) -> str:
     return (
-        f"{thresholds['fewest_cells']} cells of a perturbation ({thresholds['fewest_cells_halved']} where they are "
+        f"{thresholds['fewest_cells']} cells of a {noun} ({thresholds['fewest_cells_halved']} where they are "
         f"halved), {thresholds['fewest_controls_of_a_cell_type']} controls of a cell type that is more than "
-        f"{100 * thresholds['rare_cell_type']:.0f} % of them, {thresholds['fewest_perturbations']} perturbations"
+        f"{100 * thresholds['rare_cell_type']:.0f} % of them, {thresholds['fewest_conditions']} {noun}s"
     )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from scgpt_bench.data.conditions import CONTEXT, Condition, noun_of
 from scgpt_bench.figures.style import (
     FAINT,
     INK,
@@ -31,7 +32,7 @@ from scgpt_bench.figures.style import (
 def drop_comparison(
     before: Mapping[str, Any], now: Mapping[str, Any], table: pd.DataFrame, metric: str, split: str
 ) -> Figure:
-    """Cells of every perturbation and one score of every method, before and now.
+    """Draw the cells of every condition and one score of every method over all contexts, before and now.
 
     Parameters
     ----------
@@ -42,18 +43,25 @@ def drop_comparison(
     metric, split
         Which score is shown.
     """
-    require(table, ["split", "method", "metric", "mean_before", "mean", "verdict_changed"], "drop comparison")
-    shown = table[(table["metric"] == metric) & (table["split"] == split)].reset_index(drop=True)
+    require(
+        table, ["split", "context", "method", "metric", "mean_before", "mean", "verdict_changed"], "drop comparison"
+    )
+    shown = table[(table["metric"] == metric) & (table["split"] == split) & (table["context"] == CONTEXT)]
+    shown = shown.reset_index(drop=True)
+    noun = noun_of(pd.DataFrame([*before["conditions"], *now["conditions"]]))
     figure = new_figure(
         WIDTH,
         1.9 + rows_height(shown["method"]),
         f"{now['dataset']} against {before['dataset']}: {now['n_cells'] - before['n_cells']:+,} cells",
-        f"Left: cells of each perturbation; on the axes, perturbations that only one drop has. Right: {split}, open: "
+        f"Left: cells of each {noun}; on the axes, {noun}s that only one drop has. Right: {split}, open: "
         "before, filled: now; in words, a verdict that changed. Each drop is scored on its own test perturbations: the "
         "change on those that both test is in the table.",
     )
     cells, scores = figure.subplots(1, 2, gridspec_kw={"width_ratios": [2, 3]})
-    counts = [{row["perturbation"]: row["n_cells"] for row in card["perturbations"]} for card in (before, now)]
+    counts = [
+        {Condition(row["perturbation"], row["context"]): row["n_cells"] for row in card["conditions"]}
+        for card in (before, now)
+    ]
     names = sorted(counts[0].keys() | counts[1].keys())
     x, y = (np.array([count.get(name, 0) for name in names], dtype=float) for count in counts)
     cells.plot([0, max(x.max(), y.max())], [0, max(x.max(), y.max())], color=FAINT, linewidth=0.8)
@@ -78,7 +86,7 @@ def drop_comparison(
     changed = int((shown["verdict_changed"] == "yes").sum())
     say(
         figure,
-        f"{now['n_cells'] - before['n_cells']:+,} cells, {len(names)} perturbations in one of the drops or both; "
+        f"{now['n_cells'] - before['n_cells']:+,} cells, {len(names)} {noun}s in one of the drops or both; "
         f"{changed} of {len(shown)} methods have another verdict.",
     )
     return figure

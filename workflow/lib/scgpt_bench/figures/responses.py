@@ -1,4 +1,4 @@
-"""What the responses look like: predicted against true delta, and which perturbations share a response."""
+"""What the responses look like: predicted against true delta, and which conditions share a response."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from matplotlib.font_manager import FontProperties
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
+from scgpt_bench.data.conditions import labels_of, noun_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import DEFINED
 from scgpt_bench.figures.style import (
@@ -48,11 +49,12 @@ def changes(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> tuple[np.nda
     Parameters
     ----------
     pseudobulk, truth
-        ``pseudobulk.h5ad`` of a method, whose technical duplicate is scored against half of the cells; ``truth.h5ad``.
+        ``pseudobulk.h5ad`` of a method, whose technical duplicate is scored against half of the cells; the test
+        conditions (:func:`scgpt_bench.evaluation.pseudobulk.truth`).
 
     Returns
     -------
-    Two float64 matrices [perturbations x genes], in the order of ``truth``.
+    Two float64 matrices [conditions x genes], in the order of ``truth``.
     """
     layer = method_of(pseudobulk).get("scored_against")
     control = truth.layers["control"]
@@ -69,7 +71,7 @@ def left_over(metrics: pd.DataFrame, truth: anndata.AnnData) -> float:
 def predicted_against_true(
     predicted: np.ndarray,
     true: np.ndarray,
-    perturbations: Sequence[str],
+    conditions: Sequence[str],
     genes: Sequence[str],
     title: str,
     scores: pd.DataFrame,
@@ -77,38 +79,38 @@ def predicted_against_true(
     colour: str = "#0072b2",
     n_named: int = 6,
 ) -> Figure:
-    """Predicted against true delta, one panel a perturbation, the genes that respond most by name.
+    """Draw predicted against true delta, one panel a condition, the genes that respond most by name.
 
     Parameters
     ----------
     predicted, true
-        [perturbations, genes] deltas from the same control, in log1p expression.
-    perturbations, genes
-        Names of the rows and of the columns.
+        [conditions, genes] deltas from the same control, in log1p expression.
+    conditions, genes
+        Names of the rows (labels) and of the columns.
     title
         Whose prediction of what.
     scores
-        Its rows of ``metrics.tsv`` for ``pearson_delta`` (``perturbation``, ``value``, ``reason``), so that figure and
-        tables say the same.
+        Its rows of ``metrics.tsv`` for ``pearson_delta`` (``perturbation``, ``context``, ``value``, ``reason``), so
+        that figure and tables say the same.
     n_cells
-        [perturbations] measured cells behind each true delta.
+        [conditions] measured cells behind each true delta.
     colour
         Of the dots: that of the method (``method_style``).
     n_named
         Genes to name in each panel, by absolute true delta; a name without room is left out.
     """
-    predicted, true = _matrix(predicted, perturbations, genes), _matrix(true, perturbations, genes)
-    columns = min(3, len(perturbations))
-    lines = -(-len(perturbations) // columns)
+    predicted, true = _matrix(predicted, conditions, genes), _matrix(true, conditions, genes)
+    columns = min(3, len(conditions))
+    lines = -(-len(conditions) // columns)
     side, left, bottom, gap = 1.7, 0.78, 0.78, 0.53
-    names = [lines_within(elided(name, 80), side + gap - 0.15, SMALL) for name in perturbations]
-    correlations = _correlation_texts(scores, perturbations)
+    names = [lines_within(elided(name, 80), side + gap - 0.15, SMALL) for name in conditions]
+    correlations, noun = _correlation_texts(scores, conditions), noun_of(scores)
     head = max(name.count("\n") for name in names) * 0.13 + 0.3
     width, height = WIDTH, 0.3 + bottom + lines * (side + head) + (lines - 1) * 0.28
     figure = new_figure(
         width,
         height,
-        f"{title}: {count(len(perturbations), 'perturbation')}, {count(len(genes), 'gene')}",
+        f"{title}: {count(len(conditions), noun)}, {count(len(genes), 'gene')}",
         f"One dot a gene; diagonal: a perfect prediction; horizontal line: no predicted response. "
         f"Named: the {n_named} genes with the largest true delta, as far as there is room. r: Pearson delta, as in "
         "the tables; undefined, it is set to 0.",
@@ -127,9 +129,9 @@ def predicted_against_true(
         if column == 0:
             axes.set_ylabel(f"predicted delta\n({_UNIT})", va="center")
             axes.yaxis.set_label_coords((0.2 - left) / side, 0.5)
-        if panel + columns >= len(perturbations):
+        if panel + columns >= len(conditions):
             axes.set_xlabel(f"true delta ({_UNIT})")
-    found = [f"{name} {text}" for name, text in zip(perturbations, correlations, strict=True)]
+    found = [f"{name} {text}" for name, text in zip(conditions, correlations, strict=True)]
     say(figure, f"Pearson delta: {listed(found, 12)}.")
     return figure
 
@@ -202,9 +204,9 @@ def _free_place(
     return np.array([low[best], high[best]])
 
 
-def _correlation_texts(scores: pd.DataFrame, perturbations: Sequence[str]) -> list[str]:
-    require(scores, ["perturbation", "value", "reason"], "metrics")
-    rows = scores.set_index("perturbation").loc[list(perturbations)]
+def _correlation_texts(scores: pd.DataFrame, conditions: Sequence[str]) -> list[str]:
+    require(scores, ["perturbation", "context", "value", "reason"], "metrics")
+    rows = scores.set_index(labels_of(scores)).loc[list(conditions)]
     return [
         f"r = {row.value:.2f}".replace("-", "−") if row.reason in DEFINED else "r undefined, set to 0"
         for row in rows.fillna({"reason": ""}).itertuples()
@@ -214,12 +216,13 @@ def _correlation_texts(scores: pd.DataFrame, perturbations: Sequence[str]) -> li
 @styled
 def delta_heatmap(
     delta: np.ndarray,
-    perturbations: Sequence[str],
+    conditions: Sequence[str],
     genes: Sequence[str],
     title: str,
     n_genes: int = 25,
+    noun: str = "perturbation",
 ) -> Figure:
-    """Which perturbations share a response: clustered deltas, and the correlation of each with each.
+    """Draw which conditions share a response: clustered deltas, and the correlation of each with each.
 
     Rows are ordered by hierarchical clustering (average linkage of 1 - Pearson correlation over all genes), the same
     on both sides; a response without variance correlates 0 with every other.
@@ -227,15 +230,17 @@ def delta_heatmap(
     Parameters
     ----------
     delta
-        [perturbations, genes] responses in log1p expression, usually the true ones.
-    perturbations, genes
-        Names of the rows and of the columns.
+        [conditions, genes] responses in log1p expression, usually the true ones.
+    conditions, genes
+        Names of the rows (labels) and of the columns.
     title
         Whose responses.
     n_genes
-        Columns to show: the genes with the largest absolute delta in any perturbation.
+        Columns to show: the genes with the largest absolute delta in any condition.
+    noun
+        What a row is called.
     """
-    delta = _matrix(delta, perturbations, genes)
+    delta = _matrix(delta, conditions, genes)
     shown = np.sort(np.argsort(-np.abs(delta).max(axis=0), kind="stable")[:n_genes])
     correlation = _correlation(delta)
     tree = _tree(correlation)
@@ -243,7 +248,7 @@ def delta_heatmap(
     gene_tree = _tree(_correlation(delta[:, shown].T))
     columns = shown if gene_tree is None else shown[hierarchy.leaves_list(gene_tree)]
 
-    names = [perturbations[row] for row in rows]
+    names = [conditions[row] for row in rows]
     gene_names = [genes[column] for column in columns]
     height = float(np.clip(0.15 * len(rows), 0.9, 6.5))
     row_labels = _labels(names, np.linalg.norm(delta, axis=1)[rows], height)
@@ -256,8 +261,8 @@ def delta_heatmap(
     figure = new_figure(
         WIDTH,
         height + 1.75 + text_length([*column_labels[1], *mirrored_labels[1]], _NAMES),
-        f"{title}: {count(len(rows), 'perturbation')}, {count(len(genes), 'gene')}",
-        f"Left: the {len(columns)} genes with the largest delta in any perturbation. Right: Pearson correlation of "
+        f"{title}: {count(len(rows), noun)}, {count(len(genes), 'gene')}",
+        f"Left: the {len(columns)} genes with the largest delta in any {noun}. Right: Pearson correlation of "
         f"deltas over all {len(genes):,} genes, columns in the order of the rows; tree: average linkage of "
         f"1 − correlation.{thinned}",
     )
@@ -271,11 +276,11 @@ def delta_heatmap(
     right.set_yticks([])
     _draw_tree(branches, tree, len(rows))
     sizes = np.linalg.norm(delta, axis=1)
-    found = f"Largest response: {perturbations[sizes.argmax()]}; smallest: {perturbations[sizes.argmin()]}."
+    found = f"Largest response: {conditions[sizes.argmax()]}; smallest: {conditions[sizes.argmin()]}."
     if len(rows) > 1:
         pairs = np.triu(correlation, 1)
         one, other = np.unravel_index(pairs.argmax(), pairs.shape)
-        found += f" Most alike: {perturbations[one]} and {perturbations[other]}, r = {pairs.max():.2f}."
+        found += f" Most alike: {conditions[one]} and {conditions[other]}, r = {pairs.max():.2f}."
     say(figure, found)
     return figure
 
@@ -284,13 +289,14 @@ def delta_heatmap(
 def residual_heatmap(
     predicted: np.ndarray,
     true: np.ndarray,
-    perturbations: Sequence[str],
+    conditions: Sequence[str],
     genes: Sequence[str],
     title: str,
     left_over: float,
     n_genes: int = 25,
+    noun: str = "perturbation",
 ) -> Figure:
-    """What was measured, what was predicted, and what is left: three maps with the same rows, columns and colours.
+    """Draw what was measured, what was predicted, and what is left: three maps with the same rows, columns and colours.
 
     Rows are clustered by the measured responses, as in :func:`delta_heatmap`, so that the order says nothing of the
     method.
@@ -298,23 +304,25 @@ def residual_heatmap(
     Parameters
     ----------
     predicted, true
-        [perturbations, genes] deltas from the same control, in log1p expression.
-    perturbations, genes
-        Names of the rows and of the columns.
+        [conditions, genes] deltas from the same control, in log1p expression.
+    conditions, genes
+        Names of the rows (labels) and of the columns.
     title
         Whose prediction of what.
     left_over
         Its mean squared error over all genes as a share of that of predicting no change, from ``mse`` as in the tables.
     n_genes
-        Columns to show: the genes with the largest absolute true delta in any perturbation.
+        Columns to show: the genes with the largest absolute true delta in any condition.
+    noun
+        What a row is called.
     """
-    predicted, true = _matrix(predicted, perturbations, genes), _matrix(true, perturbations, genes)
+    predicted, true = _matrix(predicted, conditions, genes), _matrix(true, conditions, genes)
     shown = np.argsort(-np.abs(true).max(axis=0), kind="stable")[:n_genes]
     gene_tree, tree = _tree(_correlation(true[:, np.sort(shown)].T)), _tree(_correlation(true))
     columns = np.sort(shown) if gene_tree is None else np.sort(shown)[hierarchy.leaves_list(gene_tree)]
     rows = np.arange(len(true)) if tree is None else hierarchy.leaves_list(tree)
     height = float(np.clip(0.15 * len(rows), 0.9, 6.5))
-    row_labels = _labels([perturbations[row] for row in rows], np.linalg.norm(true, axis=1)[rows], height)
+    row_labels = _labels([conditions[row] for row in rows], np.linalg.norm(true, axis=1)[rows], height)
     width = (WIDTH - 0.6 - text_length(row_labels[1], _NAMES)) / 3
     column_labels = _labels([genes[column] for column in columns], np.abs(true).max(axis=0)[columns], width)
     every_name = len(row_labels[1]) == len(rows) and len(column_labels[1]) == len(columns)
@@ -322,8 +330,8 @@ def residual_heatmap(
     figure = new_figure(
         WIDTH,
         height + 1.75 + text_length(column_labels[1], _NAMES),
-        f"{title}: {count(len(rows), 'perturbation')}, {count(len(columns), 'gene')} of {len(genes):,}",
-        f"The {len(columns)} genes with the largest measured delta in any perturbation. Residual: measured minus "
+        f"{title}: {count(len(rows), noun)}, {count(len(columns), 'gene')} of {len(genes):,}",
+        f"The {len(columns)} genes with the largest measured delta in any {noun}. Residual: measured minus "
         f"predicted. One scale of colours; rows and columns are clustered by what was measured.{thinned}",
     )
     limit = max(float(np.quantile(np.abs(true[:, columns]), 0.99)), 1e-6)
@@ -395,12 +403,12 @@ def _tree(correlation: np.ndarray) -> np.ndarray | None:
     return hierarchy.linkage(distance, "average", optimal_ordering=n <= _ALL_LEAVES_ORDERED)
 
 
-def _matrix(values: np.ndarray, perturbations: Sequence[str], genes: Sequence[str]) -> np.ndarray:
+def _matrix(values: np.ndarray, conditions: Sequence[str], genes: Sequence[str]) -> np.ndarray:
     values = np.asarray(values, dtype=float)
-    expected = (len(perturbations), len(genes))
+    expected = (len(conditions), len(genes))
     if values.shape != expected or 0 in expected:
-        raise InputError("deltas", "shape", str(values.shape), f"{expected}, perturbations x genes, neither empty")
+        raise InputError("deltas", "shape", str(values.shape), f"{expected}, conditions x genes, neither empty")
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
-        raise InputError("deltas", f"{perturbations[row]}, {genes[column]}", str(values[row, column]), "finite values")
+        raise InputError("deltas", f"{conditions[row]}, {genes[column]}", str(values[row, column]), "finite values")
     return values

@@ -1,8 +1,8 @@
-"""How well each method does: the ladder, the differences to the best baseline, and every perturbation."""
+"""How well each method does: the ladder, the differences to the best baseline, and every condition."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from scgpt_bench.data.conditions import CONTEXT, labels_of, noun_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.evaluation.scores import at_smallest_p_value
@@ -45,13 +46,15 @@ from scgpt_bench.methods.registry import CEILING, FLOOR, SCGPT, SIMPLE
 def method_scores(
     scores: pd.DataFrame, metric: str, kinds: Mapping[str, str] | None = None, title: str | None = None
 ) -> Figure:
-    """The ladder of methods on one metric, best on top, between floor and ceiling where they were run.
+    """Draw the ladder of methods on one metric, best on top, between floor and ceiling where they were run.
+
+    Where there are several contexts, a panel over all of them comes first, then one of each.
 
     Parameters
     ----------
     scores
-        The rows of ``scores.tsv`` of one data set and split (``dataset split method metric mean ci_low ci_high
-        n_perturbations fraction_of_ceiling``); an interval or a fraction that is missing is not drawn.
+        The rows of ``scores.tsv`` of one data set and split (``dataset split context method metric mean ci_low ci_high
+        n_conditions fraction_of_ceiling``); an interval or a fraction that is missing is not drawn.
     metric
         Identifier of the metric to draw.
     kinds
@@ -60,37 +63,56 @@ def method_scores(
         Instead of the one made from data set, split and metric.
     """
     kinds = kinds or {}
-    require(scores, ["method", "metric", "mean", "ci_low", "ci_high", "n_perturbations"], "scores")
+    require(scores, ["context", "method", "metric", "mean", "ci_low", "ci_high", "n_conditions"], "scores")
     rows = scores[scores["metric"] == metric]
     require(rows, ["dataset", "split"], f"scores of {metric}")
     rows = rows.sort_values(
         ["mean", "method"], ascending=[not metric_of(metric).higher_is_better, True], na_position="last"
     )
-    n = count_range(rows["n_perturbations"], "perturbation")
+    places = list(_contexts_apart(rows))
+    of_all, noun = places[0][1], noun_of(rows)
+    n = count_range(of_all["n_conditions"], noun)
     words = {FLOOR: "floor", CEILING: "ceiling"}
     kind_of = {method: kinds.get(method, method) for method in rows["method"]}
     bounds = {method: f"{method} ({words[kind]})" for method, kind in kind_of.items() if kind in words}
+    heights = [rows_height(place["method"].replace(bounds)) for _, place in places]
     figure = new_figure(
         WIDTH,
-        1.5 + rows_height(rows["method"].replace(bounds)),
+        1.25 + sum(heights) + 0.25 * len(places),
         title or f"{rows['dataset'].iloc[0]}, {rows['split'].iloc[0]}: {metric}, {n}",
-        f"Mean over {n}, best on top; bars: 95 % interval over perturbations. "
+        f"Mean over {n}, best on top; bars: 95 % interval over {noun}s. "
         "Dashed: floor and ceiling, where they were run.",
     )
-    axes = figure.add_subplot()
-    for row, score in enumerate(rows.itertuples()):
-        style = method_style(score.method, kind_of[score.method])
-        _interval(axes, row, score.mean, score.ci_low, score.ci_high, style)
-        if score.method in bounds:
-            axes.axvline(score.mean, color=style.colour, linestyle=style.line, linewidth=0.8, zorder=0)
-        beside_row(axes, row, _value_text(score))
-    label_rows(axes, rows["method"].replace(bounds).tolist())
-    axes.grid(axis="x")
+    panels = figure.subplots(len(places), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (context, place) in zip(panels, places, strict=True):
+        for row, score in enumerate(place.itertuples()):
+            style = method_style(score.method, kind_of[score.method])
+            _interval(axes, row, score.mean, score.ci_low, score.ci_high, style)
+            if score.method in bounds:
+                axes.axvline(score.mean, color=style.colour, linestyle=style.line, linewidth=0.8, zorder=0)
+            beside_row(axes, row, _value_text(score))
+        label_rows(axes, place["method"].replace(bounds).tolist())
+        axes.grid(axis="x")
+        if len(places) > 1:
+            in_context = count_range(place["n_conditions"], noun)
+            _head(axes, f"{'all contexts' if context == CONTEXT else context}, {in_context}")
     direction = "higher is better" if metric_of(metric).higher_is_better else "lower is better"
     axes.set_xlabel(f"{metric_label(metric)}; {direction}")
-    legend_above(axes, 4, group_handles(rows["method"], kinds))
-    say(figure, _ladder_in_words(rows, kind_of))
+    if len(places) == 1:
+        legend_above(axes, 4, group_handles(rows["method"], kinds))
+    say(figure, _ladder_in_words(of_all, kind_of))
     return figure
+
+
+def _contexts_apart(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows over all contexts, then those of each."""
+    declared = sorted(set(rows["context"]) - {CONTEXT})
+    yield from ((context, rows[rows["context"] == context]) for context in [CONTEXT, *declared])
+
+
+def _head(axes: Axes, heading: str) -> None:
+    heading = lines_within(heading, 4.0, SMALL, "bold")
+    axes.set_title(heading, loc="left", fontsize=SMALL, fontweight="bold", pad=3)
 
 
 def _ladder_in_words(rows: pd.DataFrame, kind_of: Mapping[str, str]) -> str:
@@ -115,14 +137,14 @@ def _scored(row: pd.Series) -> str:
 def paired_differences(
     verdicts: pd.DataFrame, metric: str, kinds: Mapping[str, str] | None = None, title: str | None = None
 ) -> Figure:
-    """The difference of each method to the best baseline, paired by perturbation, with its interval and verdict.
+    """Draw the difference of each method to the best baseline, paired by condition, with its interval and verdict.
 
     Parameters
     ----------
     verdicts
-        Rows of ``verdicts.tsv`` (``dataset split method metric best_baseline difference ci_low ci_high n_perturbations
-        p_value verdict``), of one or of several data sets and splits; a positive difference is better. Without a row of
-        this metric, the figure says so.
+        Rows of ``verdicts.tsv`` (``dataset split context method metric best_baseline difference ci_low ci_high
+        n_conditions p_value verdict``), of one or of several data sets, splits and contexts; a positive difference is
+        better. Without a row of this metric, the figure says so.
     metric
         Identifier of the metric to draw.
     kinds
@@ -131,26 +153,32 @@ def paired_differences(
         Instead of the one made from data set, split and metric.
     """
     kinds = kinds or {}
-    columns = ["dataset", "split", "method", "metric", "best_baseline", "difference", "ci_low", "ci_high"]
-    columns += ["n_perturbations", "p_value", "verdict"]
+    columns = ["dataset", "split", "context", "method", "metric", "best_baseline", "difference", "ci_low", "ci_high"]
+    columns += ["n_conditions", "p_value", "verdict"]
     require(verdicts, columns, "verdicts", or_empty=True)
     rows = verdicts[verdicts["metric"] == metric]
     if rows.empty:
         return new_figure(WIDTH, 0.6, title or metric, "No method was compared with a baseline on this metric.")
     rows = rows.sort_values(["dataset", "split", "difference", "method"], ascending=[True, True, False, True])
     rows = rows.assign(p_is_at_most=at_smallest_p_value(rows))
-    places = list(rows.groupby(["dataset", "split"], sort=False))
-    where = f"{len(places)} data sets and splits" if len(places) > 1 else "{}, {}".format(*places[0][0])
+    noun = noun_of(rows)
+    places = [
+        (f"{dataset}, {split}" if context == CONTEXT else f"{dataset}, {split}, {context}", place)
+        for (dataset, split), of_split in rows.groupby(["dataset", "split"], sort=False)
+        for context, place in _contexts_apart(of_split)
+    ]
+    several = "data sets, splits and contexts" if noun == "condition" else "data sets and splits"
+    where = f"{len(places)} {several}" if len(places) > 1 else places[0][0]
     heights = [rows_height(place["method"]) for _, place in places]
     figure = new_figure(
         WIDTH,
         1.4 + sum(heights) + 0.25 * len(places),
         title or f"{where}: {metric}, {count(rows['method'].nunique(), 'method')} against the best baseline",
-        "Difference paired by perturbation; bars: 95 % interval. Right: verdict, p-value and the baseline compared "
+        f"Difference paired by {noun}; bars: 95 % interval. Right: verdict, p-value and the baseline compared "
         "with. Better is to the right, for errors too. Open marker: no difference was shown.",
     )
     panels = figure.subplots(len(places), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, ((dataset, split), place) in zip(panels, places, strict=True):
+    for axes, (heading, place) in zip(panels, places, strict=True):
         axes.axvline(0, color=INK, linewidth=0.8)
         for row, verdict in enumerate(place.itertuples()):
             hollow = verdict.verdict not in ("better", "worse")
@@ -160,8 +188,7 @@ def paired_differences(
         label_rows(axes, place["method"].tolist())
         axes.grid(axis="x")
         if len(places) > 1:
-            heading = lines_within(f"{dataset}, {split}", 4.0, SMALL, "bold")
-            axes.set_title(heading, loc="left", fontsize=SMALL, fontweight="bold", pad=3)
+            _head(axes, heading)
     turned = "" if metric_of(metric).higher_is_better else ", sign flipped: more is better"
     axes.set_xlabel(f"difference to the best baseline in {metric_label(metric)}{turned}")
     if len(places) == 1:
@@ -179,6 +206,7 @@ def paired_differences(
 
 def _difference_in_words(row: pd.Series) -> str:
     where = f"{row['method']} on {row['dataset']}, {row['split']}"
+    where += "" if row["context"] == CONTEXT else f", {row['context']}"
     return f"{where}, {row['difference']:+.3g} against {row['best_baseline']}"
 
 
@@ -197,27 +225,28 @@ def perturbation_strip(
     kinds: Mapping[str, str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """The value of every perturbation under every method, one panel a method, the same order in all.
+    """Draw the value of every condition under every method, one panel a method, the same order in all.
 
     Parameters
     ----------
     values
-        ``perturbation``, ``method``, ``value``; several rows of one pair (seeds) are averaged.
+        ``perturbation``, ``context``, ``method``, ``value``; several rows (seeds) are averaged.
     metric
         Identifier of the metric that ``value`` holds.
     order
-        What to sort perturbations by, highest first, and to draw at the bottom: for instance the split-half
-        reliability or the number of cells. Indexed by perturbation; its name labels the axis. Without it, the mean
-        value over methods sorts.
+        What to sort conditions by, highest first, and to draw at the bottom: for instance the split-half reliability or
+        the number of cells. Indexed by their labels; its name is that of the axis. Without it, the mean value over
+        methods sorts.
     kinds
         The kind of each method by its name, where it is another.
     title
-        What the numbers of perturbations and methods are added to; without it, the metric.
+        What the numbers of conditions and methods are added to; without it, the metric.
     """
-    require(values, ["perturbation", "method", "value"], "metrics")
-    table = values.pivot_table(index="perturbation", columns="method", values="value", aggfunc="mean")
+    require(values, ["perturbation", "context", "method", "value"], "metrics")
+    noun, values = noun_of(values), values.assign(label=labels_of(values))
+    table = values.pivot_table(index="label", columns="method", values="value", aggfunc="mean")
     if table.empty:
-        raise InputError("metrics", f"values of {metric}", "none that is a number", "a value per perturbation")
+        raise InputError("metrics", f"values of {metric}", "none that is a number", "a value per condition")
     sorted_by = "mean over methods" if order is None else str(order.name)
     key = table.mean(axis=1) if order is None else order.reindex(table.index)
     table = table.iloc[np.lexsort([table.index.to_numpy(str), -key.fillna(-np.inf).to_numpy(float)])]
@@ -229,8 +258,8 @@ def perturbation_strip(
         1.2
         + 0.78 * panels
         + (text_length(names, SMALL - 1) if rotation else 0.12 * max(name.count("\n") + 1 for name in names)),
-        f"{title or metric}, {count(n, 'perturbation')}, {count(len(methods), 'method')}",
-        f"One dot a perturbation, the same order in every panel ({sorted_by}, highest left). "
+        f"{title or metric}, {count(n, noun)}, {count(len(methods), 'method')}",
+        f"One dot a {noun}, the same order in every panel ({sorted_by}, highest left). "
         "Line: median of the method. Grey: range of all methods.",
     )
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
@@ -250,13 +279,13 @@ def perturbation_strip(
         step = next((step for step in (10, 20, 50, 100, 200, 500, 1000) if n / step <= 8), n)
         ranks = [1, *range(step, n + 1, step)]
         axes[-1].set_xticks([rank - 1 for rank in ranks], [f"{rank:,}" for rank in ranks])
-        axes[-1].set_xlabel(f"perturbations by rank of {literal(sorted_by)}")
+        axes[-1].set_xlabel(f"{noun}s by rank of {literal(sorted_by)}")
     figure.supylabel(metric_label(metric), fontsize=8)
     typical = table.median(axis=1)
     best, worst = (typical.idxmax(), typical.idxmin())[:: 1 if metric_of(metric).higher_is_better else -1]
     say(
         figure,
-        f"{count(n, 'perturbation')} under {count(len(methods), 'method')}. Best median: {methods[0]} "
+        f"{count(n, noun)} under {count(len(methods), 'method')}. Best median: {methods[0]} "
         f"{table[methods[0]].median():.3f}; worst: {methods[-1]} {table[methods[-1]].median():.3f}. Predicted best "
         f"by the median method: {best} ({typical[best]:.3f}); worst: {worst} ({typical[worst]:.3f}).",
     )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, labels_of, noun_of
 from scgpt_bench.data.names import ALL_SPLITS, genes_of
 from scgpt_bench.evaluation.classes import CLASS, CLASS_COLUMNS, COLUMNS
 from scgpt_bench.evaluation.scores import at_smallest_p_value
@@ -65,7 +66,7 @@ class Run:
     scores_by_class
         ``scores_by_class.tsv``.
     classes
-        The class of every test perturbation (:func:`scgpt_bench.evaluation.classes.gather_classes`).
+        The class of every test condition (:func:`scgpt_bench.evaluation.classes.gather_classes`).
     """
 
     scores: pd.DataFrame
@@ -94,18 +95,19 @@ def page(run: Run) -> str:
 def places(run: Run) -> list[dict[str, Any]]:
     """For each data set: its split (``all`` where there are several), the answer in one sentence, a row per method.
 
+    Answer and rows are over all contexts; ``contexts`` of a row are the verdicts within each, where there are several.
     ``first`` are sentences that belong before the answer, since they may explain it.
 
     A measured mean is the true one with noise. Two of them correlate by the share ``R`` of the first in their variance,
     the true one with either by its square root (attenuation, Spearman 1904). ``noise_free`` is the root of the mean of
-    ``R`` over perturbations and of the ends of its interval: an estimate, which a score of these very cells may exceed.
+    ``R`` over conditions and of the ends of its interval: an estimate, which a score of these very cells may exceed.
     """
     found = []
     for dataset, scores in run.scores.groupby("dataset", sort=False):
         splits = list(scores["split"].unique())
         split = ALL_SPLITS if ALL_SPLITS in splits else splits[0]
-        here = scores[scores["split"] == split]
-        n = int(here.loc[here["metric"] == HEADLINE, "n_perturbations"].max())
+        here = scores[(scores["split"] == split) & (scores["context"] == CONTEXT)]
+        n = int(here.loc[here["metric"] == HEADLINE, "n_conditions"].max())
         unasked = _unasked(run, dataset)
         rows = _rows(run, here, dataset, split, [name for name, names in unasked.items() if len(names) >= n])
         ceiling, *ceiling_interval = _score_of_kind(run, here, CEILING)
@@ -114,7 +116,9 @@ def places(run: Run) -> list[dict[str, Any]]:
                 "dataset": dataset,
                 "split": split,
                 "splits": [name for name in splits if name != ALL_SPLITS],
-                "n_perturbations": n,
+                "contexts": [name for name in scores["context"].unique() if name != CONTEXT],
+                "noun": noun_of(scores),
+                "n_conditions": n,
                 "rows": rows,
                 "first": _said_first(run, dataset, rows),
                 "answer": _answer(run, rows, n, {name: n - len(names) for name, names in unasked.items()}),
@@ -140,11 +144,14 @@ def _unasked(run: Run, dataset: str) -> dict[str, set[str]]:
 
 
 def _rows(run: Run, scores: pd.DataFrame, dataset: str, split: str, unasked: Sequence[str]) -> list[dict[str, Any]]:
-    verdicts = run.verdicts[(run.verdicts["dataset"] == dataset) & (run.verdicts["split"] == split)]
+    judged = run.verdicts[(run.verdicts["dataset"] == dataset) & (run.verdicts["split"] == split)]
+    within = judged[(judged["metric"] == HEADLINE) & (judged["context"] != CONTEXT)].set_index(["method", "context"])
+    verdicts = judged[judged["context"] == CONTEXT]
     verdicts = verdicts.assign(p_is_at_most=at_smallest_p_value(verdicts))
     verdicts.loc[verdicts["method"].isin(unasked) & verdicts["verdict"].isin(COMPARED), "verdict"] = NOT_ASKED
     verdict_of = verdicts.set_index(["method", "metric"])["verdict"].to_dict()
     score_of = scores[scores["metric"] == HEADLINE].set_index("method")
+    contexts = within.index.unique("context")
     headline = verdicts[verdicts["metric"] == HEADLINE].sort_values("difference", ascending=False, kind="stable")
     return [
         {
@@ -152,6 +159,7 @@ def _rows(run: Run, scores: pd.DataFrame, dataset: str, split: str, unasked: Seq
             "mean": score_of.loc[row["method"], "mean"],
             "fraction": score_of.loc[row["method"], "fraction_of_ceiling"],
             "beside": [verdict_of.get((row["method"], metric), "not judged") for metric in BESIDE],
+            "contexts": {context: within.loc[(row["method"], context), "verdict"] for context in contexts},
         }
         for row in headline.to_dict("records")
     ]
@@ -175,8 +183,9 @@ def _said_first(run: Run, dataset: str, rows: Sequence[Mapping[str, Any]]) -> li
         )
     tested, poor = _unreliable(run, dataset)
     if len(poor) > len(tested) / 2:
+        noun = noun_of(pd.DataFrame(run.cards[dataset]["conditions"]))
         said.append(
-            f"Most responses are noise: those of {len(poor)} of the {len(tested)} test perturbations "
+            f"Most responses are noise: those of {len(poor)} of the {len(tested)} test {noun}s "
             f"({_listed(poor, NAMED)}) are not repeated by two halves of their own cells."
         )
     return said
@@ -199,12 +208,16 @@ def _of_noise(card: Mapping[str, Any]) -> str:
 
 
 def _unreliable(run: Run, dataset: str) -> tuple[list[str], list[str]]:
-    """The test perturbations of a data set (all of its card, where splits are unknown), and those of poor response."""
-    listed = run.cards.get(dataset, {}).get("perturbations", ())
-    tested = set(run.classes.loc[run.classes["dataset"] == dataset, "perturbation"])
-    here = [entry for entry in listed if not tested or entry["perturbation"] in tested]
-    poor = [entry["perturbation"] for entry in here if entry["reliable"] is False]  # None is unknown
-    return [entry["perturbation"] for entry in here], poor
+    """The test conditions of a data set (all of its card, where splits are unknown), and those of poor response."""
+    listed = _labelled(run.cards[dataset]) if dataset in run.cards else {}
+    tested = set(labels_of(run.classes[run.classes["dataset"] == dataset]))
+    here = {label: entry for label, entry in listed.items() if not tested or label in tested}
+    return list(here), [label for label, entry in here.items() if entry["reliable"] is False]  # None is unknown
+
+
+def _labelled(card: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The conditions of a data card by their labels."""
+    return {Condition(entry["perturbation"], entry["context"]).label: entry for entry in card["conditions"]}
 
 
 def _answer(run: Run, rows: Sequence[Mapping[str, Any]], n: int, asked: Mapping[str, int]) -> str:
@@ -362,7 +375,7 @@ def _of_weights(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
 
 
 def _of_baselines(run: Run) -> Iterable[tuple[str, str]]:
-    combined = any("+" in entry["perturbation"] for card in run.cards.values() for entry in card["perturbations"])
+    combined = any("+" in entry["perturbation"] for card in run.cards.values() for entry in card["conditions"])
     data = ("any", "combinations") if combined else ("any",)
     missing = [kind.name for kind in KINDS.values() if kind.expected in data and kind.name not in run.kinds.values()]
     if missing and any(group_of(kind) == SCGPT for kind in run.kinds.values()):
@@ -375,6 +388,7 @@ def _of_baselines(run: Run) -> Iterable[tuple[str, str]]:
 def _copies(run: Run, place: Mapping[str, Any]) -> list[list[str]]:
     """Groups of methods that no metric tells apart on a data set; benchmark controls are left out."""
     here = run.scores[(run.scores["dataset"] == place["dataset"]) & (run.scores["split"] == place["split"])]
+    here = here[here["context"] == CONTEXT]
     table = here.pivot_table(index="metric", columns="method", values="mean", sort=False)
     left = [name for name in here["method"].unique() if group_of(run.kinds[name]) != BENCHMARK_CONTROL]
     groups = []
@@ -404,10 +418,10 @@ def _of_data(run: Run) -> Iterable[tuple[str, str]]:
                 f"No ceiling: {place['dataset']}",
                 "technical-duplicate was not run, so that nothing says how good a score could be on these data.",
             )
-        if place["n_perturbations"] < FEW:
+        if place["n_conditions"] < FEW:
             yield (
-                f"Few perturbations: {place['dataset']}",
-                f"The verdict rests on {place['n_perturbations']} test perturbations. Few can show large differences "
+                f"Few {place['noun']}s: {place['dataset']}",
+                f"The verdict rests on {place['n_conditions']} test {place['noun']}s. Few can show large differences "
                 "only.",
             )
     for dataset in run.cards:
@@ -423,13 +437,13 @@ def _of_data(run: Run) -> Iterable[tuple[str, str]]:
 def _of_few_cells(run: Run) -> Iterable[tuple[str, str]]:
     """What a data card leaves unknown for want of cells or controls; it is no number that a warning could name."""
     for dataset, card in run.cards.items():
-        why = {entry["perturbation"]: entry["unknown"].get("reliability") for entry in card["perturbations"]}
+        why = {label: entry["unknown"].get("reliability") for label, entry in _labelled(card).items()}
         unknown = {name: reason for name, reason in why.items() if reason}
         if unknown:
-            reasons = "; ".join(dict.fromkeys(unknown.values()))
+            reasons, noun = "; ".join(dict.fromkeys(unknown.values())), noun_of(pd.DataFrame(card["conditions"]))
             yield (
                 f"Unknown reliability: {dataset}",
-                f"Nothing says whether the responses of {len(unknown)} of {len(why)} perturbations "
+                f"Nothing says whether the responses of {len(unknown)} of {len(why)} {noun}s "
                 f"({_listed(list(unknown), NAMED)}) are more than noise: {reasons}.",
             )
 
@@ -440,8 +454,8 @@ def _of_composition(run: Run) -> Iterable[tuple[str, str]]:
             f"{gene['gene']} has {100 * gene['share']:.0f} % of all counts" for gene in card["dominant_genes"] or ()
         ]
         differ = [
-            f"{entry['perturbation']} x {entry['counts_ratio']:.2f}"
-            for entry in card["perturbations"]
+            f"{label} x {entry['counts_ratio']:.2f}"
+            for label, entry in _labelled(card).items()
             if entry["counts_differ"]
         ]
         if differ:
@@ -469,11 +483,10 @@ def _of_control_noise(run: Run) -> Iterable[tuple[str, str]]:
 
 def _of_batches(run: Run) -> Iterable[tuple[str, str]]:
     for dataset, card in run.cards.items():
-        listed = card["perturbations"]
-        confounded = [entry for entry in listed if entry["confounded"]]
-        if confounded:
-            largest = max(entry["batch_shift"] for entry in confounded)
-            names = [entry["perturbation"] for entry in confounded]
+        listed = _labelled(card)
+        names = [label for label, entry in listed.items() if entry["confounded"]]
+        if names:
+            largest = max(listed[label]["batch_shift"] for label in names)
             yield (
                 f"Batches count as response: {dataset}",
                 f"{len(names)} of {len(listed)} ({_listed(names, NAMED)}) are spread over other batches than the "
@@ -488,7 +501,8 @@ def _of_classes(run: Run) -> Iterable[tuple[str, str]]:
 
     The last row of a class is that over all splits, or of the only one that tests the class.
     """
-    by_class = run.scores_by_class[run.scores_by_class["metric"] == HEADLINE]
+    by_class = run.scores_by_class
+    by_class = by_class[(by_class["metric"] == HEADLINE) & (by_class["context"] == CONTEXT)]
     for place in run.places:
         here = by_class[by_class["dataset"] == place["dataset"]]
         here = here.drop_duplicates([*CLASS, "method"], keep="last")
@@ -500,28 +514,28 @@ def _of_classes(run: Run) -> Iterable[tuple[str, str]]:
             if group_of(run.kinds[row["method"]]) == SCGPT and shown - {row["verdict"]}:
                 listed = [
                     f"{found.verdict} with {found.n_genes_seen} of {found.n_genes} ({found.difference:+.3f}, "
-                    f"{found.n_perturbations} perturbation{'s' if found.n_perturbations > 1 else ''})"
+                    f"{found.n_conditions} {place['noun']}{'s' if found.n_conditions > 1 else ''})"
                     for found in classes.itertuples()
                 ]
                 yield (
                     f"Unlike verdicts by class: {row['method']} on {place['dataset']}",
-                    f"Over all test perturbations {row['verdict']}; by how many of their genes were seen in training: "
-                    f"{', '.join(listed)}. A verdict over all depends on how many there are of each.",
+                    f"Over all test {place['noun']}s {row['verdict']}; by how many of their genes were seen in "
+                    f"training: {', '.join(listed)}. A verdict over all depends on how many there are of each.",
                 )
 
 
 def _of_shared_genes(run: Run) -> Iterable[tuple[str, str]]:
     for place in run.places:
         here = (run.classes["dataset"] == place["dataset"]) & run.classes["split"].isin(place["splits"])
-        tested = run.classes.loc[here, "perturbation"].unique()
-        targeting = Counter(gene for name in tested for gene in genes_of(name))
-        sharing = [name for name in tested if any(targeting[gene] > 1 for gene in genes_of(name))]
+        tested = conditions_of(run.classes[here])
+        targeting = Counter(gene for condition in tested for gene in condition.genes)
+        sharing = [condition for condition in tested if any(targeting[gene] > 1 for gene in condition.genes)]
         if sharing:
             yield (
-                f"Test perturbations share genes: {place['dataset']}",
+                f"Test {place['noun']}s share genes: {place['dataset']}",
                 f"{len(sharing)} of the {len(tested)} target a gene that another one targets as well. P-values and "
-                "intervals take perturbations as independent, so that they are too confident here: a verdict is wrong "
-                "more often than they say (docs/evaluation.md says by how much).",
+                f"intervals take {place['noun']}s as independent, so that they are too confident here: a verdict is "
+                "wrong more often than they say (docs/evaluation.md says by how much).",
             )
 
 
@@ -590,7 +604,7 @@ def _of_fallbacks(run: Run) -> Iterable[tuple[str, str]]:
         told = []
         for names, pairs in groups.items():
             parts = [f"{_listed(methods)} ({why})" for why, methods in _by_reason(pairs).items()]
-            told.append(f"{_listed(names, 3)} ({len(names)} of {place['n_perturbations']}): {'; '.join(parts)}.")
+            told.append(f"{_listed(names, 3)} ({len(names)} of {place['n_conditions']}): {'; '.join(parts)}.")
         if told:
             more = f" And {len(told) - 4} more groups." if len(told) > 4 else ""
             yield (

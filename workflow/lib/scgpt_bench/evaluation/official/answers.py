@@ -13,12 +13,12 @@ import pandas as pd
 from scgpt_bench.evaluation.metrics import corrected_for_depth, metric_of
 from scgpt_bench.files import atomic_write
 
-COLUMNS = ["perturbation", "metric", "value", "reason"]
+COLUMNS = ["perturbation", "context", "metric", "value", "reason"]
 NOT_SCORED = "not_scored.txt"
 
 
-def as_metrics(table: pd.DataFrame, scorer: str, halved: bool) -> pd.DataFrame:
-    """A scorer's values under this package's column names, to 12 digits: polars adds up in no fixed order.
+def as_metrics(table: pd.DataFrame, scorer: str, context: str, halved: bool) -> pd.DataFrame:
+    """Put a scorer's values under this package's column names, to 12 digits: polars adds up in no fixed order.
 
     Those of a technical duplicate (``halved``) are corrected for depth where the metric can be.
 
@@ -34,8 +34,17 @@ def as_metrics(table: pd.DataFrame, scorer: str, halved: bool) -> pd.DataFrame:
         rows = (metrics == metric.name).to_numpy()
         if halved:
             values[rows], reasons[rows] = corrected_for_depth(metric, values[rows], reasons[rows])
-    table = table.assign(metric=metrics, value=[float(f"{value:.12g}") for value in values], reason=reasons)
+    table = table.assign(
+        context=context, metric=metrics, value=[float(f"{value:.12g}") for value in values], reason=reasons
+    )
     return table[COLUMNS].sort_values(["metric", "perturbation"], ignore_index=True)
+
+
+def join(answers: Mapping[str, tuple[pd.DataFrame, dict[str, Any]]]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Join the answers of all contexts: one table, and the summaries by context."""
+    tables = [table for table, _ in answers.values()]
+    filled = [table for table in tables if len(table)]  # an empty one has no types of its own
+    return pd.concat(filled or tables, ignore_index=True), {name: summary for name, (_, summary) in answers.items()}
 
 
 def write_not_scored(reference: str | Path, reason: str) -> None:

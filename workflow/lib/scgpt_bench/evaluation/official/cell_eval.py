@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anndata
 import pandas as pd
 
+from scgpt_bench.data.conditions import contexts_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import HALVED
 from scgpt_bench.evaluation.official.answers import as_metrics, finite, name_and_version, not_scored, write_not_scored
@@ -36,7 +37,7 @@ def refuse_another_scale(adata: anndata.AnnData, source: str) -> None:
 
 
 def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, folder: str | Path) -> None:
-    """Write what all methods on a split share: cell-eval's own output for its baseline.
+    """Write what all methods on one context of a split share: cell-eval's own output for its baseline.
 
     The baseline is that of ``cell-eval baseline``: every predicted cell is the mean of the group means of the training
     cells, control included, as many cells of each test perturbation as were measured. Of the output, ``real_de.csv``
@@ -46,7 +47,7 @@ def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, f
     import polars as pl
     from cell_eval import build_base_mean_adata
 
-    if reason := several_cell_types(cells):
+    if reason := several_cell_types(cells, split):
         write_not_scored(folder, reason)
         return
     measured = measured_side(cells, cells.X, split)
@@ -59,7 +60,7 @@ def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, f
         control_pert=NON_TARGETING,
     )
     with atomic_write(folder) as partial:
-        evaluator = _evaluator(Sides(measured, baseline, halved=False), None, threads, partial)
+        evaluator = _evaluator(Sides(measured, baseline, contexts_of(split)[0], halved=False), None, threads, partial)
         evaluator.compute(profile="vcc", break_on_error=True)
 
 
@@ -102,9 +103,9 @@ def evaluate(
 
     Returns
     -------
-    Table with ``perturbation``, ``metric`` (``cell_eval.<its name>``), ``value``, ``reason``, and the summary of the
-    prediction: ``mean`` of every metric and ``score`` (0 the baseline, 1 the best, and ``avg_score`` their mean; no
-    score below 0). No rows, and a note in the summary, where nothing is scored against the reference.
+    Table with ``perturbation``, ``context``, ``metric`` (``cell_eval.<its name>``), ``value``, ``reason``, and the
+    summary of the prediction: ``mean`` of every metric and ``score`` (0 the baseline, 1 the best, and ``avg_score``
+    their mean; no score below 0). No rows, and a note in the summary, where nothing is scored against the reference.
     """
     import polars as pl
     from cell_eval import score_agg_metrics
@@ -120,7 +121,9 @@ def evaluate(
             real_de, predicted_de = real_de or Path(folder) / "real_de.csv", Path(folder) / "pred_de.csv"
         evaluator = _evaluator(sides, real_de, threads, folder, predicted_de)
         results, aggregated = evaluator.compute(profile="vcc", write_csv=False, break_on_error=True)
-    table = as_metrics(results.to_pandas().melt("perturbation", var_name="metric"), "cell_eval", sides.halved)
+    table = as_metrics(
+        results.to_pandas().melt("perturbation", var_name="metric"), "cell_eval", sides.context, sides.halved
+    )
     without_de = set(table["perturbation"]) - set(evaluator.de_comparison.real.filter_to_significant()["target"])
     undefined = (table["metric"] == "cell_eval.overlap_at_N") & table["perturbation"].isin(without_de)
     table.loc[undefined, "reason"] = "no significant gene in the measured cells: 0 by cell-eval's rule"

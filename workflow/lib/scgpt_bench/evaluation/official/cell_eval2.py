@@ -10,7 +10,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.splits import perturbations_of
+from scgpt_bench.data.conditions import conditions_of
 from scgpt_bench.evaluation.metrics import HALVED, METRICS
 from scgpt_bench.evaluation.official.answers import (
     as_metrics,
@@ -55,7 +55,7 @@ def preset(genes: pd.Index, perturbations: list[str], threads: int) -> EvalConfi
 
 
 def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, folder: str | Path) -> None:
-    """Write the real bundle of ``cell-eval2 prep-real-bundle``: what scores 0 and what scores 1 on these cells.
+    """Write the real bundle of ``cell-eval2 prep-real-bundle`` for one context: what scores 0 and what scores 1.
 
     0 is the scorer's generic baseline (control cells resampled and scaled to the mean response of the very test
     perturbations, as in the challenge), 1 the mean of five splits of the measured cells into halves. Where a scale
@@ -66,11 +66,12 @@ def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, f
     from cell_eval2.baseline import build_baseline_prediction, generic_response_profile
     from cell_eval2.real_bundle import build_real_bundle
 
-    if reason := several_cell_types(cells):
+    if reason := several_cell_types(cells, split):
         write_not_scored(folder, reason)
         return
     measured = measured_side(cells, raw_counts(cells), split)
-    config = preset(measured.var_names, perturbations_of(split, "test"), threads)
+    tested = [condition.perturbation for condition in conditions_of(split, "test")]
+    config = preset(measured.var_names, tested, threads)
     labels = {"pert_col": TARGET, "control": NON_TARGETING}
     profile = generic_response_profile(measured, target_gene_map=config.target_gene_map, **labels)
     baseline = build_baseline_prediction(profile, measured, **labels)
@@ -94,7 +95,7 @@ def evaluate(sides: Sides, bundle: str | Path, threads: int) -> tuple[pd.DataFra
 
     Returns
     -------
-    Table with ``perturbation``, ``metric`` (``cell_eval2.<its name>``, those of ``METRICS``), ``value``,
+    Table with ``perturbation``, ``context``, ``metric`` (``cell_eval2.<its name>``, those of ``METRICS``), ``value``,
     ``reason``, without the perturbations that the scorer does not score (a rule on the measured cells alone, which are
     other ones for a technical duplicate); and the summary: ``mean`` of all members of the preset, ``score`` (0 the
     baseline, 1 a replicate), or why there is none. No rows where nothing is scored against the bundle, or where the
@@ -123,7 +124,7 @@ def evaluate(sides: Sides, bundle: str | Path, threads: int) -> tuple[pd.DataFra
         "mean": finite(aggregated.filter(aggregated["statistic"] == "mean").drop("statistic").row(0, named=True)),
         **_score(sides, aggregated, config, Path(bundle)),
     }
-    return as_metrics(table, "cell_eval2", sides.halved), summary
+    return as_metrics(table, "cell_eval2", sides.context, sides.halved), summary
 
 
 def _score(sides: Sides, aggregated: pl.DataFrame, config: EvalConfig, bundle: Path) -> dict[str, Any]:

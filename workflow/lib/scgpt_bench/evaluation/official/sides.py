@@ -1,10 +1,10 @@
 """What the official scorers are given: measured and predicted cells with the challenge's labels.
 
-Two sides (``obs["target_gene"]``, control ``non-targeting``): the measured cells of the test perturbations and the
-predicted ones, and **the same measured control cells on both sides**. A control that a method predicted, or another
-draw of control cells, would move every change from control on one side only, and with it the score (cell-eval issue
-196). The scorers know one control, so that they are not asked about cells of several types
-(:func:`several_cell_types`).
+Two sides of one context (``obs["target_gene"]``, control ``non-targeting``): the measured cells of the test
+perturbations and the predicted ones, and **the same measured control cells on both sides**. A control that a method
+predicted, or another draw of control cells, would move every change from control on one side only, and with it the
+score (cell-eval issue 196). The scorers know one control: they are asked about one context at a time
+(:func:`contexts_apart`), and not where a context has cells of several types (:func:`several_cell_types`).
 
 What a prediction becomes on its way, since the scorers accept less than the contract of ``predictions.h5ad`` does:
 
@@ -20,7 +20,7 @@ only what is compared is read, and either log values or counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import anndata
@@ -28,11 +28,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scgpt_bench.data.conditions import conditions_of
+from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, contexts_of, labels_of, rows_of
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import rows as rows_of_cells
-from scgpt_bench.data.splits import perturbations_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.predictions import method_of
 from scgpt_bench.seeding import random_generator
@@ -47,23 +46,40 @@ class Sides:
 
     measured: anndata.AnnData
     predicted: anndata.AnnData
+    context: str
     halved: bool
 
 
-def several_cell_types(cells: anndata.AnnData) -> str:
-    """Why the scorers' values would not say how well perturbations of ``cells.h5ad`` are predicted, or nothing.
+def contexts_apart(split: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Name each context with a test condition, and select its rows of ``split.tsv``."""
+    contexts = split["context"].astype(str)
+    for context in contexts_of(split[split["role"] == "test"]):
+        yield context, split[contexts == context]
+
+
+def several_cell_types(cells: anndata.AnnData, split: pd.DataFrame) -> str:
+    """Say why the scorers' values would not tell how well the context of ``split`` is predicted; empty if they would.
 
     A prediction starts from control cells of its perturbation's own types. Beside the control cells of all types it
     would be scored on the cell type: in perturbench_devel the change that doing nothing would be given correlates with
     the measured one by 0.97 (mean of the perturbations measured in K562 alone).
     """
-    types = sorted(cells.obs["cell_type"].astype(str).unique())
+    rows = [own for condition, own in rows_of(cells.obs).items() if condition.context == _only_context(split)]
+    types = sorted(cells.obs["cell_type"].iloc[np.concatenate(rows)].astype(str).unique())
     if len(types) == 1:
         return ""
     return (
         f"not scored: cells of {len(types)} types ({types[0]}, {types[1]}, ...). Official scorers know one control, "
         "and would measure the difference between cell types, not the perturbation"
     )
+
+
+def _only_context(split: pd.DataFrame) -> str:
+    contexts = contexts_of(split)
+    if len(contexts) > 1:
+        found = f"{len(contexts)} contexts ({contexts[0]}, {contexts[1]}, ...)"
+        raise InputError("split.tsv", "context", found, "one context, as official scorers and submissions have")
+    return contexts[0]
 
 
 def nonnegative(X: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -78,7 +94,7 @@ def nonnegative(X: np.ndarray, groups: np.ndarray) -> np.ndarray:
     X
         Predicted cells [cells x genes], log1p.
     groups
-        The perturbation of each cell.
+        The condition of each cell.
 
     Returns
     -------
@@ -161,8 +177,10 @@ def log_sides(cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.Da
     Parameters
     ----------
     cells, predictions, split
-        ``cells.h5ad``, ``predictions.h5ad`` (read by ``predictions.read_predictions``), ``split.tsv``.
+        ``cells.h5ad``; ``predictions.h5ad`` (read by ``predictions.read_predictions``), of which only the rows of the
+        context are used; one context of ``split.tsv`` (:func:`contexts_apart`).
     """
+    predictions = _within(split, predictions)
     return _sides(cells, cells.X, sparse.csr_matrix(_nonnegative_cells(predictions)), predictions, split)
 
 
@@ -174,6 +192,7 @@ def log_sides_of_counts(cells: anndata.AnnData, predictions: anndata.AnnData, sp
     are significant in papalexi_2021 (fold 0 of 5, 100 cells a perturbation), and none by their counts. Not for metrics
     that compare means: sampled counts have another mean of logs.
     """
+    predictions = _within(split, predictions)
     factors = depth_factors_of(cells, predictions.obs["control_cell"].astype(str))
     scale = np.divide(1, factors, out=np.zeros_like(factors), where=factors > 0)
     predicted = sparse.csr_matrix(sparse.diags(scale) @ predicted_counts(cells, predictions)).log1p()
@@ -182,29 +201,35 @@ def log_sides_of_counts(cells: anndata.AnnData, predictions: anndata.AnnData, sp
 
 def count_sides(cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.DataFrame) -> Sides:
     """Both sides in whole counts: the measured raw counts, and :func:`predicted_counts`."""
+    predictions = _within(split, predictions)
     return _sides(cells, raw_counts(cells), predicted_counts(cells, predictions), predictions, split)
 
 
 def predicted_counts(cells: anndata.AnnData, predictions: anndata.AnnData) -> sparse.csr_matrix:
     """The counts of all predicted cells: :func:`nonnegative`, then :func:`sampled_counts` at the depth of the controls.
 
-    Cells of a perturbation that share a control cell, as imported ones may, are numbered: one name would round them all
+    Cells of a condition that share a control cell, as imported ones may, are numbered: one name would round them all
     alike.
 
     Returns
     -------
     CSR float32 [rows of ``predictions`` x genes] of whole numbers.
     """
-    names = predictions.obs["perturbation"].astype(str) + ":" + predictions.obs["control_cell"].astype(str)
+    names = labels_of(predictions.obs) + ":" + predictions.obs["control_cell"].astype(str)
     number = names.groupby(names).cumcount()
     names = names.where(number == 0, names + ":" + number.astype(str))
     factors = depth_factors_of(cells, predictions.obs["control_cell"].astype(str))
     return sampled_counts(_nonnegative_cells(predictions), factors, names)
 
 
+def _within(split: pd.DataFrame, predictions: anndata.AnnData) -> anndata.AnnData:
+    rows = codes_of(predictions.obs, conditions_of(split, "test")) >= 0
+    return predictions if rows.all() else predictions[rows].copy()
+
+
 def _nonnegative_cells(predictions: anndata.AnnData) -> np.ndarray:
     X = predictions.X.toarray() if sparse.issparse(predictions.X) else np.asarray(predictions.X)
-    return nonnegative(X, predictions.obs["perturbation"].astype(str).to_numpy())
+    return nonnegative(X, labels_of(predictions.obs).to_numpy())
 
 
 def _sides(
@@ -214,32 +239,31 @@ def _sides(
     predictions: anndata.AnnData,
     split: pd.DataFrame,
 ) -> Sides:
-    halved = method_of(predictions).get("scored_against") == "half_b"
+    halved, context = method_of(predictions).get("scored_against") == "half_b", _only_context(split)
     measured = measured_side(cells, values, split, halved)
     controls = measured[(measured.obs[TARGET] == NON_TARGETING).to_numpy()]
     labels = [*predictions.obs["perturbation"].astype(str), *controls.obs[TARGET]]
     obs = pd.DataFrame({TARGET: labels}, index=[f"predicted{number}" for number in range(len(labels))])
     X = sparse.vstack([predicted, controls.X], format="csr")
-    return Sides(measured, anndata.AnnData(X, obs=obs, var=measured.var.copy()), halved)
+    return Sides(measured, anndata.AnnData(X, obs=obs, var=measured.var.copy()), context, halved)
 
 
 def measured_side(
     cells: anndata.AnnData, values: sparse.csr_matrix, split: pd.DataFrame, halved: bool = False, role: str = "test"
 ) -> anndata.AnnData:
-    """The measured cells of the perturbations with this role (their second half, if ``halved``), then all controls.
+    """Select the measured cells of a context with this role (their second half, if ``halved``), then its controls.
 
     Parameters
     ----------
     values
         ``X`` or ``layers["counts"]`` of ``cells``.
     """
-    perturbations = perturbations_of(split, role)
-    labels = cells.obs["perturbation"].astype(str)
-    kept = labels.isin(perturbations).to_numpy()
+    conditions = conditions_of(split, role)
+    kept = codes_of(cells.obs, conditions) >= 0
     if halved:
-        kept &= ~first_half(cells.obs, conditions_of(split, role))
-    rows = np.concatenate([np.flatnonzero(kept), np.flatnonzero(labels == CONTROL)])
-    targets = labels.to_numpy().astype(object)[rows]
+        kept &= ~first_half(cells.obs, conditions)
+    rows = np.concatenate([np.flatnonzero(kept), rows_of(cells.obs)[Condition(CONTROL, _only_context(split))]])
+    targets = cells.obs["perturbation"].astype(str).to_numpy().astype(object)[rows]
     targets[targets == CONTROL] = NON_TARGETING
     obs = pd.DataFrame({TARGET: targets}, index=cells.obs_names[rows])
     return anndata.AnnData(rows_of_cells(values, rows), obs=obs, var=pd.DataFrame(index=cells.var_names))
