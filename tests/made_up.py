@@ -1,20 +1,23 @@
 """A made-up run: every file that a report shows, for any number of data sets, methods and perturbations."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from scgpt_bench.data.conditions import Condition
 from scgpt_bench.figures.cost import cost_bars, cost_table
 from scgpt_bench.figures.model import vocabulary_coverage
 from scgpt_bench.figures.responses import delta_heatmap, predicted_against_true, residual_heatmap
 from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
 from scgpt_bench.figures.style import save
 from scgpt_bench.files import write_json, write_table
+from scgpt_bench.method_record import Finetuning, LoadReport, MethodRecord, Scgpt, record_of
+from scgpt_bench.methods import registry
 from scgpt_bench.report import page, summary
 
 METHODS = {
@@ -187,24 +190,48 @@ def _verdicts(metrics: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame
 
 
 def _start(scores, verdicts, datasets, genes, methods) -> str:
-    statements = [
-        summary.Statement(dataset, SPLIT, method, len(genes), statement(methods[method]))
+    predictions = [
+        summary.Prediction(dataset, SPLIT, method, method_record(methods[method], n_genes=len(genes)))
         for dataset in datasets
         for method in methods
         if methods[method] in ("scgpt-zero-shot", "scgpt-knockout", "scgpt-finetuned")
     ]
     published = {"epochs": 15, "freeze": []}
-    run = summary.Run(scores, verdicts, methods, {"human": "catalogue"}, [], statements, published)
+    run = summary.Run(scores, verdicts, methods, {"human": "catalogue"}, [], predictions, published)
     return summary.page(run)
 
 
-def statement(kind: str) -> dict:
-    """What a method of this kind says of itself, as far as the start page reads it."""
-    random = {} if kind == "scgpt-knockout" else {"decoder.fc.weight": 3000, "pert_encoder.weight": 100}
-    report = {"checkpoint": "human", "checkpoint_pretrained": True, "random": random}
-    report |= {"n_random": sum(random.values()), "n_pretrained": 50_000}
-    said = {"load_report": report, "genes_padded": 6, "genes_renamed": 0, "targets_outside_vocabulary": []}
-    if kind == "scgpt-finetuned":
+def method_record(
+    kind: str,
+    fallbacks: Mapping[str, tuple[str, str]] | None = None,
+    load_report: Mapping[str, Any] | None = None,
+    finetuning: Mapping[str, Any] | None = None,
+    genes_padded: int = 6,
+    **entries: Any,
+) -> MethodRecord:
+    """The record of a method of this kind, asked about the perturbation A and those in ``fallbacks``."""
+    made: dict[str, Any] = {"kind": kind, "options": {}, "seed": 0, "n_genes": 300, **entries}
+    if "predict_scgpt" in registry.KINDS[kind].rules:
+        random = {} if kind == "scgpt-knockout" else {"decoder.fc.weight": 3000, "pert_encoder.weight": 100}
+        loaded = {"checkpoint": "human", "checkpoint_pretrained": True, "checkpoint_fine_tuned": False}
+        loaded |= {"stored_as": ("float32",), "seed": 0, "pretrained": {}, "random": random, "unused": {}}
+        loaded |= {"n_pretrained": 50_000, "n_random": sum(random.values()), "n_unused": 0, **(load_report or {})}
+        made["scgpt"] = Scgpt(
+            load_report=LoadReport(**loaded),
+            checkpoint_sha256="0" * 64,
+            attention="sdpa",
+            device="cpu",
+            versions={"torch": "2.13.0"},
+            targets_not_measured=(),
+            genes_padded=genes_padded,
+            genes_renamed=0,
+        )
+    if "finetune" in registry.KINDS[kind].rules:
         options = {"epochs": 7, "freeze": ["encoder"], "pair_within": ["batch", "cell_type"]}
-        said["finetuning"] = {"options": options, "deviations": DEVIATIONS}
-    return json.loads(json.dumps(said))
+        report = {"seed": 0, "options": options, "deviations": DEVIATIONS, "precision": "32-true", "device": "cpu"}
+        report |= {"processes": 1, "versions": {"torch": "2.13.0"}, "training_pairs": 9, "paired_within": {"any": 9}}
+        report |= {"flag_share": 1.0, "perturbations_without_token": (), "selected_epoch": 1, "pearson_delta": 0.5}
+        shares = {f"{role}_perturbations": {"used": 1, "of": 1} for role in ("training", "validation")}
+        made["finetuning"] = Finetuning(**{**report, **shares, **(finetuning or {})})
+    fallen_back = {Condition(name): why for name, why in (fallbacks or {}).items()}
+    return record_of([Condition("A"), *fallen_back], fallen_back, **made)

@@ -464,6 +464,16 @@ SPLIT_FILE = [
     ]
 ]  # fmt: skip
 
+RECORDS = [
+    (name, "gather_predictions", fault, "method.json", where, found, expected)
+    for name, fault, where, found, expected in [
+        ("none", removed("method.json"), "file", "FileNotFoundError", "the record of a method"),
+        ("cut short", text("method.json", '{"kind": "train-mean"'), "file", "EOF", "JSON: the record of a method"),
+        ("empty", text("method.json", "{}"), "kind", "no such key", "the record of a method"),
+        ("a list", text("method.json", "[]"), "file", "[]", "object"),
+    ]
+]  # fmt: skip
+
 PREDICTIONS = [
     (name, "import_predictions", fault, "elsewhere.h5ad", where, found, expected)
     for name, fault, where, found, expected in [
@@ -498,5 +508,6 @@ CASES = [
     *GENE_INFO,
     *CHECKPOINT,
     *SPLIT_FILE,
+    *RECORDS,
     *PREDICTIONS,
 ]

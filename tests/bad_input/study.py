@@ -71,6 +71,11 @@ _HARMONIZING = {"minimum_cells": 10, "maximum_genes": None, "minimum_guide_umis"
 _LABELS = {"perturbation_column": "perturbation", "control_label": "control"}
 _LABELS |= {"guide_prefix": None, "guide_suffix": None}
 
+
+def _predicted(folder: str) -> dict[str, str]:
+    return {"predictions": f"{folder}/predictions.h5ad", "method": f"{folder}/method.json"}
+
+
 JOBS = {
     "harmonize": Job("harmonize.py", ["drop.h5ad"], ["results/bad/drop/cells.h5ad"], {
         "dataset": _DATASET, "options": _HARMONIZING,
@@ -81,26 +86,32 @@ JOBS = {
     "sample_controls": Job("sample_controls.py", {**_CELLS, **_SPLIT}, [f"{FOLD}/controls.h5ad"], {
         "options": {"cells_per_perturbation": 5, "seed": 1}, "series": "drop",
     }, {"dataset": "drop", "split": "fold0"}),
-    "predict_baseline": Job("predict_baseline.py", {**_CELLS, **_SPLIT, **_CONTROLS}, ["predictions.h5ad"], {
+    "predict_baseline": Job("predict_baseline.py", {
+        **_CELLS, **_SPLIT, **_CONTROLS, "embeddings": [],
+    }, _predicted("."), {
         "function": "train_mean", "options": {"kind": "train-mean", "weighting": "cell"},
-    }),
+    }, {"seed": "0"}),
+    "gather_predictions": Job("gather_predictions.py", {
+        "shards": ["predictions.h5ad"], "methods": ["method.json"], **_CONTROLS,
+    }, _predicted("gathered"), {"keep_cells": True}),
     "align_vocabulary": Job("align_vocabulary.py", {
         **_CELLS, "vocabulary": "mine/vocab.json", "gene_info": "mine/gene_info.csv",
     }, ["vocabulary.tsv"]),
     "predict_scgpt": Job("predict_scgpt.py", {
         **_CONTROLS, "checkpoint": _CHECKPOINT, "vocabulary": "vocabulary.tsv", "model": [],
-    }, [f"{FOLD}/scgpt-zero-shot/0/predictions.h5ad"], {
-        "function": "zero_shot", "options": {"kind": "scgpt-zero-shot", "checkpoint": "tiny", "genes_fed": "all"},
+    }, _predicted(f"{FOLD}/scgpt-zero-shot/0"), {
+        "function": "zero_shot",
+        "options": {"kind": "scgpt-zero-shot", "checkpoint": "tiny", "genes_fed": "all"},
         "batch_size": None, "keep_cells": True,
     }, {"seed": "0"}),
     "import_predictions": Job("import_predictions.py", {
         "file": "elsewhere.h5ad", **_CELLS, **_SPLIT, **_CONTROLS,
-    }, [f"{FOLD}/elsewhere/0/predictions.h5ad"], {
+    }, _predicted(f"{FOLD}/elsewhere/0"), {
         "dataset": _DATASET,
         "labels": {**_LABELS, "combination_separator": "+", "gene_symbol_column": None},
         "missing": {"missing_perturbations": "refuse", "missing_genes": "refuse"},
         "made_by": {"kind": "imported"},
-    }),
+    }, {"seed": "0"}),
 }  # fmt: skip
 JOBS["harmonize to variable genes"] = dataclasses.replace(
     JOBS["harmonize"], params={"dataset": _DATASET, "options": {**_HARMONIZING, "maximum_genes": 10}}

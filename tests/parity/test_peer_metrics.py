@@ -1,6 +1,5 @@
 """Equality with the official scorer and with scGPT, per perturbation, on random and on real cells."""
 
-import json
 from pathlib import Path
 
 import anndata
@@ -61,9 +60,7 @@ def evaluated(cells):
     X = np.repeat(noisy, 5, axis=0) + random.normal(0, 0.1, (5 * answer.n_obs, answer.n_vars))
     columns = {"perturbation": np.repeat(answer.obs_names, 5), "weight": 1.0}
     obs = pd.DataFrame(columns, index=[str(i) for i in range(len(X))])
-    predictions = anndata.AnnData(
-        X.astype(np.float32), obs=obs, var=pd.DataFrame(index=cells.var_names), uns={"method": json.dumps({})}
-    )
+    predictions = anndata.AnnData(X.astype(np.float32), obs=obs, var=pd.DataFrame(index=cells.var_names))
     return cells, predictions, score(pseudobulk(predictions), answer)
 
 

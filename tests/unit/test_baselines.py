@@ -120,7 +120,7 @@ def test_predicted_cells_average_to_control_mean_plus_shift_and_say_what_made_th
     controls = drawn(cells)
     predicted, method = predict(cells, split, controls, train_mean, weighting="cell")
     np.testing.assert_allclose(predicted.mean(axis=0), np.linspace(1, 2, 4) + np.array([0.5, 1.5, 0, 0]), atol=1e-6)
-    assert (method["options"], method["training_cells"]) == ({"weighting": "cell"}, 6)
+    assert (method["training"].perturbations, method["training"].cells) == (2, 6)
 
 
 def planted_pairs():
@@ -135,7 +135,7 @@ def test_additive_is_exact_for_pairs_of_seen_singles():
     roles = {name: "test" if "+" in name else "train" for name in shifts}
     predicted = additive(*data(*experiment(shifts, roles)))
     np.testing.assert_allclose(predicted.values, [shifts["G0+G1"], shifts["G2+G3"]], atol=1e-6)
-    assert predicted.notes == {}
+    assert predicted.fallbacks == {}
 
 
 def test_additive_takes_the_mean_single_shift_for_an_unseen_gene_and_says_so():
@@ -144,7 +144,7 @@ def test_additive_takes_the_mean_single_shift_for_an_unseen_gene_and_says_so():
     predicted = additive(*data(*experiment(shifts, roles)))
     mean_single = np.mean([shifts["G0"], shifts["G1"], shifts["G2"]], axis=0)
     np.testing.assert_allclose(predicted.values[0], shifts["G2"] + mean_single, atol=1e-6)
-    assert predicted.notes == {"G2+G3": "G3 not perturbed alone in training: mean single shift instead"}
+    assert predicted.fallbacks == {"G2+G3": ("G3 not perturbed alone in training", "mean single shift instead")}
 
 
 def low_rank(n_perturbations, n_genes, rank, seed=0):
@@ -209,8 +209,7 @@ def test_ridge_predicts_the_mean_change_for_a_gene_without_a_vector_and_says_so(
     predicted = ridge(training, test, embeddings=embeddings.drop("G4"))
     b = training.shifts.sum(axis=0) / (len(training.perturbations) + 1)
     np.testing.assert_allclose(predicted.values[test.perturbations.index("G4")], b, atol=1e-9)
-    assert predicted.notes == {"G4": "no vector: counted as zero"}
-    assert predicted.not_asked == ["G4"]
+    assert predicted.fallbacks == {"G4": ("no vector", "counted as zero")}
 
 
 def test_knn_with_all_neighbours_equals_train_mean():
@@ -237,7 +236,7 @@ def test_knn_averages_no_perturbation_without_a_vector(with_vector, taken):
     training, test = data(*experiment(SHIFTS, {"G0": "train", "G1": "train", "G2": "train", "G3": "test"}))
     predicted = knn(training, test, embeddings=vectors, neighbours=2)
     np.testing.assert_allclose(predicted.values[0], np.mean([SHIFTS[name] for name in taken], axis=0), atol=1e-6)
-    assert predicted.notes == ({} if with_vector else {"G3": "no vector: mean of all training perturbations"})
+    assert predicted.fallbacks == ({} if with_vector else {"G3": ("no vector", "mean of all training perturbations")})
 
 
 def test_coexpression_puts_genes_that_vary_together_side_by_side():
@@ -274,7 +273,7 @@ def test_target_only_changes_nothing_for_a_target_that_is_not_measured():
     shifts = {"G0": [-0.5, 0, 0, 0], "ABSENT": [1, 1, 1, 1]}
     predicted = target_only(*data(*experiment(shifts, {"G0": "train", "ABSENT": "test"})))
     assert (predicted.values == 0).all()
-    assert predicted.notes == {"ABSENT": "not every target is measured"}
+    assert predicted.fallbacks == {"ABSENT": ("not every target is measured", "no change by the others")}
 
 
 def test_ridge_of_2000_perturbations_and_8000_genes_takes_less_than_4_gb():

@@ -1,7 +1,6 @@
 """Floor, ceiling and oracle on cells whose means are known."""
 
 import itertools
-import json
 from pathlib import Path
 
 import anndata
@@ -22,11 +21,13 @@ from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.data.planted import generate
 from scgpt_bench.data.splits import fold
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.floor import mean_over_shuffles
+from scgpt_bench.evaluation import floor
+from scgpt_bench.evaluation.floor import every_metric, mean_over_shuffles
 from scgpt_bench.evaluation.metrics import metric_of, score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.evaluation.scores import scores
-from scgpt_bench.methods import baselines
+from scgpt_bench.method_record import record_of
+from scgpt_bench.methods import baselines, registry
 from scgpt_bench.methods.benchmark_controls import Known, oracle, shuffled, shuffles, technical_duplicate
 
 NAMES = [f"P{i}" for i in range(8)]
@@ -54,14 +55,15 @@ def experiment():
 
 
 def means_of(predicted, controls):
-    predictions = anndata.AnnData(predicted, obs=controls.obs, uns={"method": "{}"})
+    predictions = anndata.AnnData(predicted, obs=controls.obs)
     return pseudobulk(predictions).X
 
 
 def test_shuffled_gives_each_perturbation_the_change_of_another_one(experiment):
     cells, controls, measured, _ = experiment
-    predicted, method = shuffled(Known(cells, controls, measured), seed=1)
-    sources = method["notes"]
+    predicted, record = shuffled(Known(cells, controls, measured), seed=1)
+    assert record == {"shuffles": 4}
+    sources = first_shuffle(NAMES, 1)
     assert all(name != source for name, source in sources.items())
     assert sorted(sources.values()) == NAMES
     expected = measured[[sources[name] for name in NAMES]].X
@@ -106,9 +108,9 @@ def test_the_floor_is_the_mean_over_all_pairs():
     measured = anndata.AnnData(control + sign * response, table_of([*map(Condition, names)]), layers=layers)
     rows = pd.DataFrame({"perturbation": np.repeat(names, 4), "weight": 1.0}).rename(index=str)
     controls = anndata.AnnData(3 + random.normal(0, 0.1, (36, 80)), rows)
-    X, method = shuffled(Known(None, controls, measured), seed=1)
-    cells = anndata.AnnData(X, rows, measured.var, uns={"method": json.dumps({**method, "seed": 1})})
-    table = mean_over_shuffles(cells, measured, lambda moved: score(pseudobulk(moved), measured))
+    X, _ = shuffled(Known(None, controls, measured), seed=1)
+    cells = anndata.AnnData(X, rows, measured.var)
+    table = mean_over_shuffles(cells, measured, lambda moved: score(pseudobulk(moved), measured), seed=1)
     pairs = np.corrcoef(sign * response)[np.triu_indices(9, k=1)]
     assert table.query("metric == 'pearson_delta'")["value"].mean() == pytest.approx(pairs.mean(), abs=1e-5)
     (once,) = score(pseudobulk(cells), measured).query("metric == 'pearson_delta'").groupby("metric")["value"].mean()
@@ -116,13 +118,16 @@ def test_the_floor_is_the_mean_over_all_pairs():
     assert list(table.columns) == ["perturbation", "context", "metric", "value", "reason"]
 
 
-def test_only_the_floor_is_scored_more_than_once(experiment):
+@pytest.mark.parametrize(("entries", "times"), [({"shuffles": 4}, 4), ({"halved": True}, 1), ({}, 1)])
+def test_only_the_floor_is_scored_more_than_once(experiment, monkeypatch, entries, times):
     cells, controls, measured, _ = experiment
-    X, method = technical_duplicate(Known(cells, controls, measured), seed=1)
-    predicted = anndata.AnnData(X, controls.obs, uns={"method": json.dumps(method)})
-    seen = []
-    mean_over_shuffles(predicted, measured, lambda given: seen.append(given) or pd.DataFrame())
-    assert seen == [predicted]
+    X, _ = technical_duplicate(Known(cells, controls, measured), seed=1)
+    predicted = anndata.AnnData(X, controls.obs, controls.var)
+    halves = []
+    monkeypatch.setattr(floor, "energy_distance", lambda cells, truth, halved: halves.append(halved))
+    record = record_of([], kind="some", options={}, seed=1, n_genes=60, **entries)
+    every_metric(predicted, measured, record)
+    assert halves == [record.halved] * times
 
 
 def test_shuffling_one_perturbation_is_refused():
@@ -133,7 +138,7 @@ def test_shuffling_one_perturbation_is_refused():
 def test_technical_duplicate_predicts_one_half_and_is_scored_against_the_other(experiment):
     cells, controls, measured, _ = experiment
     predicted, method = technical_duplicate(Known(cells, controls, measured), seed=1)
-    assert method["scored_against"] == "half_b"
+    assert method == {"halved": True}
     halves = (means_of(predicted, controls) + measured.layers["half_b"]) / 2
     np.testing.assert_allclose(halves, measured.X, atol=1e-6)
     assert np.abs(means_of(predicted, controls) - measured.layers["half_b"]).max() > 0.1
@@ -166,9 +171,10 @@ def test_no_job_reads_all_cells_and_their_counts_into_memory(experiment, tmp_pat
         return read_h5ad(path, **options)
 
     monkeypatch.setattr(files, "read_h5ad", read_all_but_cells)
-    inputs = {name: f"{name}.h5ad" for name in names} | {"split": "split.tsv", "planted": []}
+    inputs = {name: f"{name}.h5ad" for name in names} | {"split": "split.tsv", "planted": [], "embeddings": []}
     params = {"function": function, "options": {"kind": function}}
-    done = Job(f"{script}.py", inputs, ["predictions.h5ad"], params, {"seed": "1"}).run(tmp_path)
+    outputs = {"predictions": "predictions.h5ad", "method": "method.json"}
+    done = Job(f"{script}.py", inputs, outputs, params, {"seed": "1"}).run(tmp_path)
     assert done.status == 0, done.terminal + done.log
 
 
@@ -215,9 +221,11 @@ def ladder():
                 X, method = baselines.predict(cells, split, controls, SIMPLE[kind])
             else:
                 X, method = CONTROLS[kind](Known(cells, controls, measured, made.truth), seed=1)
-                method["seed"] = 1
-            predicted = anndata.AnnData(X, obs=controls.obs, var=controls.var, uns={"method": json.dumps(method)})
-            table = mean_over_shuffles(predicted, measured, lambda cells, to=measured: score(pseudobulk(cells), to))
+            predicted, halved = anndata.AnnData(X, obs=controls.obs, var=controls.var), method.get("halved", False)
+            if kind == registry.FLOOR:
+                table = mean_over_shuffles(predicted, measured, lambda it, to=measured: score(pseudobulk(it), to), 1)
+            else:
+                table = score(pseudobulk(predicted), measured, halved)
             tables.append(table.assign(dataset="planted", split=f"experiment{seed}", method=kind, seed=1))
     pooled = scores(pd.concat(tables), {kind: kind for kind in (*SIMPLE, *CONTROLS)}, bootstrap_draws=1000, seed=1)
     return {metric: table.set_index("method") for metric, table in pooled[pooled["split"] == "all"].groupby("metric")}

@@ -81,7 +81,7 @@ def experiment(seed):
     tables = []
     for method, values in shifts.items():
         means = measured.layers["control"] + values
-        predicted = anndata.AnnData(means, obs=measured.obs, var=measured.var, uns={"method": "{}"})
+        predicted = anndata.AnnData(means, obs=measured.obs, var=measured.var)
         tables.append(score(predicted, measured).query("metric in @METRICS").assign(method=method))
     table = pd.concat(tables).assign(experiment=seed, seed=0, split="test")
     return table.assign(number=table["perturbation"].map({name: i for i, name in enumerate(names[TRAINED:])}))

@@ -14,6 +14,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from made_up import method_record
 from scgpt_bench.configuration import read_schema
 from scgpt_bench.data.conditions import Condition, rows_of
 from scgpt_bench.data.on_disk import open_h5ad
@@ -512,8 +513,10 @@ def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_st
     for name in options:
         assert "reproduces the published recipe" in described[name]["description"]
         assert f'"{name}": ' in recipe_of_report
-    said = {"finetuning": {"options": asdict(OPTIONS), "deviations": recipe.deviations(OPTIONS)}}
-    ((_, why),) = summary._of_recipe({}, [summary.Statement("drop", "fold0", "tuned", 30, said)])
+    finetuning_of = method_record("scgpt-finetuned").finetuning
+    used = finetuning_of.model_copy(update={"options": asdict(OPTIONS), "deviations": recipe.deviations(OPTIONS)})
+    record = method_record("scgpt-finetuned", finetuning=used)
+    ((_, why),) = summary._of_recipe({}, [summary.Prediction("drop", "fold0", "tuned", record)])
     names = "precision; perturbations without a token; unmeasured targets"
     assert f"{names}. config/README.md says how those with a value come back; the others" in why
 

@@ -15,7 +15,7 @@ import pytest
 from scipy import sparse
 
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.conditions import conditions_of
+from scgpt_bench.data.conditions import Condition, conditions_of
 from scgpt_bench.data.controls import control_cells, control_means_of, draw_controls
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.on_disk import open_h5ad
@@ -60,7 +60,7 @@ def imported_means(experiment, path, dataset=DATASET, **missing):
     cells, split, controls, _ = experiment
     X, obs, method = import_predictions(path, dataset, controls, **missing)
     written = path.with_name("predictions.h5ad")
-    write_predictions(written, X, obs, cells.var_names, method)
+    write_predictions(written, X, obs, cells.var_names)
     return pseudobulk(read_predictions(written, cells.var_names, split)), method
 
 
@@ -72,8 +72,8 @@ def test_pseudobulks_in_any_order_of_genes_and_perturbations_are_imported_exactl
     means, method = imported_means(experiment, path)
     np.testing.assert_allclose(means.X, answer.X, atol=1e-6)
     assert (means.obs["n_cells"] == 10).all(), "the drawn control cells, moved"
-    assert method["perturbations_given_as_pseudobulk"] == answer.n_obs
-    assert len(method["sha256"]) == 64
+    assert method["imported"].perturbations_given_as_pseudobulk == answer.n_obs
+    assert len(method["imported"].sha256) == 64
 
 
 def test_predicted_cells_stay_as_they_are_however_many(experiment, tmp_path):
@@ -89,7 +89,7 @@ def test_predicted_cells_stay_as_they_are_however_many(experiment, tmp_path):
     )
     assert len(X) == tested.n_obs
     assert set(obs["control_cell"]) == set(controls.obs["control_cell"])
-    assert method["perturbations_given_as_cells"] == answer.n_obs
+    assert method["imported"].perturbations_given_as_cells == answer.n_obs
     means, _ = imported_means(experiment, tmp_path / "cells.h5ad")
     np.testing.assert_allclose(means.X, answer.X, atol=1e-6)
 
@@ -142,8 +142,8 @@ def test_other_names_controls_and_perturbations_that_are_not_tested(experiment, 
     dataset = replace(DATASET, **labels, gene_symbol_column="symbol")
     means, method = imported_means(experiment, tmp_path / "named.h5ad", dataset)
     np.testing.assert_allclose(means.X, answer.X, atol=1e-6)
-    assert method["control_rows_left_out"] == 1
-    assert method["perturbations_left_out"] == [trained]
+    assert method["imported"].control_rows_left_out == 1
+    assert method["imported"].perturbations_left_out == (trained,)
 
 
 def test_a_missing_perturbation_is_refused_or_taken_as_no_change(experiment, tmp_path):
@@ -155,7 +155,7 @@ def test_a_missing_perturbation_is_refused_or_taken_as_no_change(experiment, tmp
     means, method = imported_means(experiment, path, missing_perturbations="control-mean")
     np.testing.assert_allclose(means[absent].X[0], next(iter(control_means_of(controls).values())), atol=1e-6)
     np.testing.assert_allclose(means[given].X, answer[given].X, atol=1e-6)
-    assert method["notes"] == {absent: "not predicted: taken as no change"}
+    assert method["fallbacks"] == {Condition(absent): ("not predicted", "taken as no change")}
 
 
 @pytest.mark.parametrize("rows", ["pseudo-bulk", "cells"])
@@ -173,7 +173,7 @@ def test_a_missing_gene_is_refused_or_taken_as_unchanged(experiment, tmp_path, r
     means, method = imported_means(experiment, path, missing_genes="control-mean")
     np.testing.assert_allclose(means.X[:, 0], [mean[0] for mean in control_means_of(controls).values()], atol=1e-6)
     np.testing.assert_allclose(means.X[:, 1:], answer.X[:, 1:], atol=1e-6)
-    assert method["genes_taken_as_unchanged"] == [absent]
+    assert method["imported"].genes_taken_as_unchanged == (absent,)
 
 
 def test_what_no_rule_can_fill_is_refused(experiment, tmp_path):

@@ -64,7 +64,12 @@ LEVELS = {"train-median": 0.5, "by-cell": 0.4, "graph-model": 0.7, "technical-du
 
 
 def configured(methods):
-    given = {"datasets": ["papalexi_2021"], "checkpoints": {"untrained": {"source": "random"}}, "methods": methods}
+    given = {
+        "study": "made_up",
+        "datasets": ["papalexi_2021"],
+        "checkpoints": {"untrained": {"source": "random"}},
+        "methods": methods,
+    }
     return validate(given, "study.yaml").config["methods"]
 
 
@@ -76,7 +81,8 @@ def kinds():
 @pytest.fixture
 def metrics():
     noise = np.random.default_rng(1).normal(0, 0.05, 12)
-    columns = {"perturbation": [f"P{number}" for number in range(12)], "dataset": "d", "split": "fold0", "seed": 0}
+    columns = {"perturbation": [f"P{number}" for number in range(12)], "context": "all"}
+    columns |= {"dataset": "d", "split": "fold0", "seed": 0}
     tables = [
         pd.DataFrame({**columns, "method": name, "metric": "agreement", "value": level + noise * (1 + level)})
         for name, level in LEVELS.items()

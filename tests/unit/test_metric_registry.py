@@ -1,7 +1,5 @@
 """A metric is one entry and its function: a made-up error and a made-up score are seen everywhere that asks."""
 
-import json
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -67,10 +65,9 @@ def truth():
     return anndata.AnnData(means, obs=obs, var=var, layers=layers)
 
 
-def prediction(truth, shift, **method):
+def prediction(truth, shift):
     made = truth.copy()
     made.X = truth.X + shift
-    made.uns["method"] = json.dumps(method)
     return made
 
 
@@ -81,9 +78,10 @@ def metrics(truth):
     cells = {
         "ridge": prediction(truth, off),
         "near": prediction(truth, 0.4),
-        "technical-duplicate": prediction(truth, 0.3, scored_against="half_b"),
+        "technical-duplicate": prediction(truth, 0.3),
     }
-    tables = [score(made, truth).assign(method=name) for name, made in cells.items()]
+    halved = "technical-duplicate"
+    tables = [score(made, truth, name == halved).assign(method=name) for name, made in cells.items()]
     return pd.concat(tables, ignore_index=True).assign(dataset="made up", split="fold0", seed=0)
 
 

@@ -31,7 +31,7 @@ from scgpt_bench.evaluation.official.sides import (
 )
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.files import matrix_sha256, write_h5ad, write_table
-from scgpt_bench.methods import benchmark_controls
+from scgpt_bench.methods import benchmark_controls, registry
 from scgpt_bench.predictions import shifted_controls
 
 GENES = [f"G{i}" for i in range(60)]
@@ -79,18 +79,16 @@ def measured(cells, split):
     return truth(cells, split)
 
 
-def prediction(X, controls, **method):
-    uns = {"method": json.dumps(method)}
-    return anndata.AnnData(np.asarray(X, np.float32), obs=controls.obs.copy(), var=controls.var.copy(), uns=uns)
+def prediction(X, controls):
+    return anndata.AnnData(np.asarray(X, np.float32), obs=controls.obs.copy(), var=controls.var.copy())
 
 
 @pytest.fixture(scope="module")
 def predicted(cells, controls, measured):
     """Predictions of the benchmark controls, by kind."""
     return {
-        kind: prediction(X, controls, **method)
+        kind: prediction(CONTROLS[kind](benchmark_controls.Known(cells, controls, measured), 0)[0], controls)
         for kind in ("shuffled", "technical-duplicate")
-        for X, method in [CONTROLS[kind](benchmark_controls.Known(cells, controls, measured), 0)]
     }
 
 
@@ -126,14 +124,16 @@ def test_cells_on_disk_give_the_sides_of_cells_in_memory(cells, split, predicted
     write_h5ad(shuffled, tmp_path / "cells.h5ad")
     on_disk = open_h5ad(tmp_path / "cells.h5ad", layers=["counts"])
     assert not sparse.issparse(on_disk.X)
-    expected, found = (function(given, predicted[kind], split) for given in (shuffled, on_disk))
+    expected, found = (
+        function(given, predicted[kind], split, kind == registry.CEILING) for given in (shuffled, on_disk)
+    )
     for one, other in ((expected.measured, found.measured), (expected.predicted, found.predicted)):
         assert matrix_sha256(one.X) == matrix_sha256(other.X)
         pd.testing.assert_frame_equal(one.obs, other.obs)
 
 
 def test_a_technical_duplicate_meets_the_other_half_of_the_cells(cells, split, predicted, measured):
-    sides = log_sides(cells, predicted["technical-duplicate"], split)
+    sides = log_sides(cells, predicted["technical-duplicate"], split, halved=True)
     own = sides.measured[(sides.measured.obs[TARGET] == "G0").to_numpy()]
     assert own.n_obs == 30
     np.testing.assert_allclose(own.X.toarray().mean(axis=0), measured.layers["half_b"][0], rtol=1e-5)
@@ -268,7 +268,7 @@ def test_the_error_of_half_of_the_cells_is_corrected_as_that_of_this_package(
     cells, split, predicted, measured, cell_eval_reference
 ):
     duplicate = predicted["technical-duplicate"]
-    table, _ = cell_eval.evaluate(log_sides(cells, duplicate, split), cell_eval_reference, 1)
+    table, _ = cell_eval.evaluate(log_sides(cells, duplicate, split, halved=True), cell_eval_reference, 1)
     own = score(pseudobulk(duplicate), measured)
     np.testing.assert_allclose(values_of(table, "cell_eval.mae"), values_of(own, "mae"), atol=1e-5)
     reasons = table.groupby("metric")["reason"].first()
@@ -279,7 +279,7 @@ def test_the_error_of_half_of_the_cells_is_corrected_as_that_of_this_package(
 def test_the_score_of_2025_is_0_at_the_baseline_and_follows_the_published_formula(
     cells, split, predicted, cell_eval_reference
 ):
-    sides = log_sides(cells, predicted["technical-duplicate"], split)
+    sides = log_sides(cells, predicted["technical-duplicate"], split, halved=True)
     _, summary = cell_eval.evaluate(sides, cell_eval_reference, 1)
     table = pl.read_csv(cell_eval_reference / "agg_results.csv")
     baseline = table.filter(table["statistic"] == "mean").row(0, named=True)
@@ -312,7 +312,9 @@ def test_a_perturbation_without_significant_gene_says_why_its_overlap_is_0(cells
 
 def test_cell_eval2_tells_the_ceiling_from_the_floor(cells, split, predicted, cell_eval2_reference):
     tables = {
-        kind: cell_eval2.evaluate(count_sides(cells, predicted[kind], split), cell_eval2_reference, 1)[0]
+        kind: cell_eval2.evaluate(
+            count_sides(cells, predicted[kind], split, kind == registry.CEILING), cell_eval2_reference, 1
+        )[0]
         for kind in predicted
     }
     floor, ceiling = (tables[kind].groupby("metric")["value"].mean() for kind in ("shuffled", "technical-duplicate"))

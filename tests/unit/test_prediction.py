@@ -17,6 +17,7 @@ from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.files import write_h5ad, write_table
+from scgpt_bench.method_record import read_record
 from scgpt_bench.scgpt import checkpoint, devices, engine, finetuning, generation, prediction, recipe, vocabulary
 from scgpt_bench.scgpt.gene_embeddings import gene_embeddings
 from snakemake_checkout import ROOT
@@ -65,11 +66,11 @@ def test_a_zero_shot_prediction_says_what_is_random(experiment):
     predicted, method = prediction.zero_shot(drawn, alignment, folder, seed=0)
     assert predicted.shape == drawn.shape
     assert np.isfinite(predicted).all()
-    assert method["load_report"]["checkpoint_pretrained"] is False
-    assert "pert_encoder.weight" in method["load_report"]["random"]
-    assert (method["genes_padded"], method["genes_renamed"]) == (1, 0)
-    assert method["attention"].startswith("sdpa")
-    assert method["versions"]["scgpt"] == "0.2.4"
+    assert method["scgpt"].load_report.checkpoint_pretrained is False
+    assert "pert_encoder.weight" in method["scgpt"].load_report.random
+    assert (method["scgpt"].genes_padded, method["scgpt"].genes_renamed) == (1, 0)
+    assert method["scgpt"].attention.startswith("sdpa")
+    assert method["scgpt"].versions["scgpt"] == "0.2.4"
 
 
 def test_another_seed_is_another_random_decoder(experiment):
@@ -107,8 +108,7 @@ def test_mean_cells_are_the_means_of_the_cells(experiment):
 
 def test_only_expressed_genes_and_targets_are_predicted_where_only_they_are_fed(experiment):
     _, _, drawn, alignment, folder = experiment
-    predicted, method = prediction.zero_shot(drawn, alignment, folder, 0, prediction.Options(genes_fed="nonzero"))
-    assert method["genes_fed"] == "nonzero"
+    predicted, _ = prediction.zero_shot(drawn, alignment, folder, 0, prediction.Options(genes_fed="nonzero"))
     targets = np.array([[gene in name.split("+") for gene in drawn.var_names] for name in drawn.obs["perturbation"]])
     fed = (drawn.X.toarray() != 0) | targets
     assert (predicted[~fed] == 0).all()
@@ -131,11 +131,10 @@ def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):
     padded = (alignment["status"] == "padded").to_numpy()
     np.testing.assert_allclose(change[:, padded], 0, atol=1e-5)  # nothing can be asked about a gene without a token
     assert np.abs(change).max() > 1e-4
-    assert method["predicted_as_no_change"] == []
-    assert method["targets"] == "silenced"
-    assert method["zeros_in_pretraining"] is False
-    assert method["raised_without_expression"] == []
-    assert method["targets_already_as_prompted"] == []
+    assert method["fallbacks"] == {}
+    assert method["prompts"].targets == ("silenced",)
+    assert method["prompts"].zeros_in_pretraining is False
+    assert method["prompts"].raised_without_expression == ()
 
 
 @pytest.mark.parametrize("seen", [True, False, None])
@@ -145,7 +144,7 @@ def test_prompts_say_whether_pretraining_had_the_zeros_that_they_have(experiment
     arguments = checkpoint.read_arguments(folder) | {"include_zero_genes": seen}
     (folder / "args.json").write_text(json.dumps(arguments))
     _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0)
-    assert method["zeros_in_pretraining"] is bool(seen)
+    assert method["prompts"].zeros_in_pretraining is bool(seen)
     assert ("value 0, which this checkpoint has not seen" in caplog.text) is not seen or seen is None
 
 
@@ -164,9 +163,10 @@ def test_a_prompt_of_activations_says_how_far_targets_are_raised_and_which_no_ce
     drawn = silenced(drawn, drawn.var_names.get_loc(silent))
     drawn.obs["direction"] = "up"
     _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0)
-    assert method["targets"].startswith("raised to quantile 0.95")
-    assert silent in method["raised_without_expression"]
-    assert expressed not in method["raised_without_expression"]
+    (raised,) = method["prompts"].targets
+    assert raised.startswith("raised to quantile 0.95")
+    assert silent in method["prompts"].raised_without_expression
+    assert expressed not in method["prompts"].raised_without_expression
 
 
 def test_a_knock_down_of_a_target_that_no_cell_expresses_is_listed(experiment):
@@ -174,8 +174,9 @@ def test_a_knock_down_of_a_target_that_no_cell_expresses_is_listed(experiment):
     silent = min(set(drawn.obs["perturbation"]) & set(drawn.var_names))
     drawn = silenced(drawn, drawn.var_names.get_loc(silent))
     _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0)
-    unmeasured = method["targets_not_measured"]  # random weights predict bins around 0 for them
-    assert [name for name in method["targets_already_as_prompted"] if name not in unmeasured] == [silent]
+    unmeasured = method["scgpt"].targets_not_measured  # random weights predict bins around 0 for them
+    already = [condition.perturbation for condition in method["fallbacks"]]
+    assert [name for name in already if name not in unmeasured] == [silent]
 
 
 def test_the_job_of_a_prompted_method_takes_the_direction_of_each_condition(experiment, tmp_path):
@@ -188,11 +189,14 @@ def test_the_job_of_a_prompted_method_takes_the_direction_of_each_condition(expe
     files = {"controls": "controls.h5ad", "checkpoint": [str(folder / "best_model.pt")], "vocabulary": "vocabulary.tsv"}
     options = {"kind": "scgpt-knockout", "checkpoint": "tiny", "target_quantile": 0.8, "draws": 2}
     params = {"function": "prompted", "options": options, "batch_size": None, "keep_cells": True}
-    job = Job("predict_scgpt.py", {**files, "model": []}, ["predictions.h5ad"], params, {"seed": "0"})
+    outputs = {"predictions": "predictions.h5ad", "method": "method.json"}
+    job = Job("predict_scgpt.py", {**files, "model": []}, outputs, params, {"seed": "0"})
     done = job.run(tmp_path)
     assert done.status == 0, done.terminal + done.log
-    method = predictions.method_of(anndata.read_h5ad(tmp_path / "predictions.h5ad"))
-    assert method["targets"].startswith("silenced; raised to quantile 0.8")
+    record = read_record(tmp_path / "method.json")
+    raised, silenced_ones = record.prompts.targets
+    assert (raised[:22], silenced_ones) == ("raised to quantile 0.8", "silenced")
+    assert record.options == {"checkpoint": "tiny", "target_quantile": 0.8, "draws": 2}
 
 
 @pytest.mark.parametrize(("gpu", "at_hand", "used"), [(0, True, "cpu"), (1, False, "cpu"), (2, True, "cuda")])
@@ -210,8 +214,8 @@ def test_every_method_runs_where_its_job_may_and_states_its_own_number_type(expe
     _, of_call = prediction.zero_shot(drawn, alignment, folder, 0, prediction.Options(gpu=2))
     _, of_prompts = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, prediction.Options(gpu=2))
     assert asked == [2, 2]
-    assert of_call["attention"].endswith("bfloat16)")
-    assert of_prompts["attention"].endswith("float32)")
+    assert of_call["scgpt"].attention.endswith("bfloat16)")
+    assert of_prompts["scgpt"].attention.endswith("float32)")
 
 
 def test_expression_is_not_rounded_to_half_precision(experiment, monkeypatch):
@@ -267,8 +271,8 @@ def test_every_method_takes_weights_of_any_floating_type_for_their_cast_to_fp32(
         made.append(_predictions(experiment, tmp_path / name, tmp_path / name))
     for method in made[0]:
         np.testing.assert_array_equal(made[0][method][0], made[1][method][0], err_msg=method)
-    reported = [made[0][method][1]["load_report"]["stored_as"] for method in ("zero-shot", "knockout", "finetuned")]
-    assert reported == [[str(number_type).removeprefix("torch.")]] * 3
+    reported = [made[0][method][1]["scgpt"].load_report.stored_as for method in ("zero-shot", "knockout", "finetuned")]
+    assert reported == [(str(number_type).removeprefix("torch."),)] * 3
 
 
 def test_gene_embeddings_of_parameters_with_gradients_are_read(experiment, tmp_path):

@@ -9,11 +9,10 @@ from scipy import sparse
 from scgpt_bench.data.conditions import Condition
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.errors import InputError
-from scgpt_bench.predictions import anchored_cells, method_of, read_predictions, shifted_controls, write_predictions
+from scgpt_bench.predictions import anchored_cells, read_predictions, shifted_controls, write_predictions
 
 GENES = ["A", "B", "C"]
 SPLIT = pd.DataFrame({"perturbation": ["A", "B", "C"], "role": ["test", "train", "test"]})
-METHOD = {"kind": "control-mean", "seed": 0, "checkpoint": None, "notes": ["one", None, 2.5], "tensors": {"random": []}}
 
 
 def predicted_cells(perturbations=("A", "A", "C")):
@@ -61,15 +60,14 @@ def test_shifted_controls_refuse_a_perturbation_without_shift():
         shifted_controls(controls, [Condition("A"), Condition("D")], np.zeros((2, 3)), np.zeros((2, 3)))
 
 
-def test_predictions_and_their_method_round_trip(tmp_path):
+def test_predictions_round_trip(tmp_path):
     X, obs = predicted_cells()
-    write_predictions(tmp_path / "predictions.h5ad", X, obs, GENES, METHOD)
+    write_predictions(tmp_path / "predictions.h5ad", X, obs, GENES)
     predictions = read_predictions(tmp_path / "predictions.h5ad", GENES, SPLIT)
     np.testing.assert_array_equal(predictions.X, X)
     assert predictions.X.dtype == np.float32
     assert predictions.obs["control_cell"].tolist() == ["c1", "c2", "c1"]
     assert predictions.obs["weight"].tolist() == [0.5, 1.5, 1]
-    assert method_of(predictions) == METHOD
 
 
 @pytest.mark.parametrize(
@@ -78,7 +76,7 @@ def test_predictions_and_their_method_round_trip(tmp_path):
 )
 def test_other_genes_are_refused(tmp_path, genes, message):
     X, obs = predicted_cells()
-    write_predictions(tmp_path / "predictions.h5ad", X[:, : len(genes)], obs, genes, METHOD)
+    write_predictions(tmp_path / "predictions.h5ad", X[:, : len(genes)], obs, genes)
     with pytest.raises(InputError, match=message):
         read_predictions(tmp_path / "predictions.h5ad", GENES, SPLIT)
 
@@ -89,7 +87,7 @@ def test_other_genes_are_refused(tmp_path, genes, message):
 )
 def test_missing_and_extra_perturbations_are_refused(tmp_path, perturbations, message):
     X, obs = predicted_cells(perturbations)
-    write_predictions(tmp_path / "predictions.h5ad", X, obs, GENES, METHOD)
+    write_predictions(tmp_path / "predictions.h5ad", X, obs, GENES)
     with pytest.raises(InputError, match=message):
         read_predictions(tmp_path / "predictions.h5ad", GENES, SPLIT)
 
@@ -98,17 +96,9 @@ def test_a_prediction_that_is_not_finite_is_neither_written_nor_read(tmp_path):
     X, obs = predicted_cells()
     X[2, 1] = np.nan
     with pytest.raises(InputError, match="C, gene B: found nan"):
-        write_predictions(tmp_path / "predictions.h5ad", X, obs, GENES, METHOD)
+        write_predictions(tmp_path / "predictions.h5ad", X, obs, GENES)
     assert list(tmp_path.iterdir()) == []
     foreign = anndata.AnnData(X, obs=obs.set_index(pd.Index(list("xyz"))), var=pd.DataFrame(index=GENES))
     foreign.write_h5ad(tmp_path / "foreign.h5ad")
     with pytest.raises(InputError, match="1 NaN or infinite"):
         read_predictions(tmp_path / "foreign.h5ad", GENES, SPLIT)
-
-
-def test_predictions_that_do_not_say_what_made_them_are_refused(tmp_path):
-    X, obs = predicted_cells()
-    anonymous = anndata.AnnData(X, obs=obs.set_index(pd.Index(list("xyz"))), var=pd.DataFrame(index=GENES))
-    anonymous.write_h5ad(tmp_path / "anonymous.h5ad")
-    with pytest.raises(InputError, match="'method'"):
-        read_predictions(tmp_path / "anonymous.h5ad", GENES, SPLIT)

@@ -1,17 +1,15 @@
 """Provenance lists inputs by checksum, versions and hardware."""
 
-import json
 import subprocess
 
-import anndata
-import numpy as np
-import pandas as pd
 import pytest
 
+from made_up import method_record
 from scgpt_bench import provenance, verification
 from scgpt_bench.data.download import recorded_sha256
 from scgpt_bench.errors import InputError
-from scgpt_bench.files import remembered_sha256, sha256, write_h5ad
+from scgpt_bench.files import remembered_sha256, sha256
+from scgpt_bench.method_record import write_record
 
 
 def test_inputs_are_listed_by_checksum(tmp_path):
@@ -50,13 +48,14 @@ def document(**lists):
 
 def test_device_and_versions_are_those_that_scgpts_predictions_state(tmp_path):
     told = {"device": "NVIDIA H200", "versions": {"torch": "2.12.0"}}
-    trained = {"device": "NVIDIA A100-SXM4-80GB", "versions": {"torch": "2.11.0"}, "epochs": 15}
-    paths = [tmp_path / f"{name}.h5ad" for name in ("finetuned", "prompted")]
-    for path, more in zip(paths, ({"finetuning": trained}, {}), strict=True):
-        obs = pd.DataFrame(index=["A"])
-        write_h5ad(anndata.AnnData(np.zeros((1, 1)), obs=obs, uns={"method": json.dumps({**told, **more})}), path)
+    trained = {"device": "NVIDIA A100-SXM4-80GB", "versions": {"torch": "2.11.0"}}
+    paths = [tmp_path / f"{name}.json" for name in ("finetuned", "prompted")]
+    for path, kind in zip(paths, ("scgpt-finetuned", "scgpt-knockout"), strict=True):
+        made = method_record(kind)
+        scgpt = made.scgpt.model_copy(update=told)
+        finetuning = made.finetuning and made.finetuning.model_copy(update=trained)
+        write_record(made.model_copy(update={"scgpt": scgpt, "finetuning": finetuning}), path)
     found = provenance.computed_on(reversed(paths))
-    del trained["epochs"]
     assert found == [
         {"path": str(paths[0]), "prediction": told, "finetuning": trained},
         {"path": str(paths[1]), "prediction": told},

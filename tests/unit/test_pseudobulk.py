@@ -72,18 +72,17 @@ def test_truth_refuses_a_test_perturbation_without_cells():
         truth(cells(), split)
 
 
-def test_pseudobulk_averages_predicted_cells_and_keeps_what_made_them(tmp_path):
+def test_pseudobulk_averages_predicted_cells_by_their_weight(tmp_path):
     obs = pd.DataFrame(
         {"perturbation": ["B", "A", "B"], "context": "all", "control_cell": ["x", "x", "y"], "weight": [0.5, 1, 1.5]}
     )
     X = np.array([[1, 1], [5, 6], [3, 1]], dtype=np.float32)
-    write_predictions(tmp_path / "predictions.h5ad", X, obs, ["G1", "G2"], {"kind": "some", "seed": None})
+    write_predictions(tmp_path / "predictions.h5ad", X, obs, ["G1", "G2"])
     predictions = read_predictions(tmp_path / "predictions.h5ad", ["G1", "G2"], SPLIT)
     means = pseudobulk(predictions)
     assert means.obs_names.tolist() == ["A", "B"]
     np.testing.assert_array_equal(means.X, [[5, 6], [2.5, 1]])
     assert means.obs["n_cells"].tolist() == [1, 2]
-    assert means.uns["method"] == predictions.uns["method"]
 
 
 def test_a_prediction_that_is_right_for_every_control_cell_is_right_however_few_there_are_of_a_type():
@@ -97,7 +96,7 @@ def test_a_prediction_that_is_right_for_every_control_cell_is_right_however_few_
     draw = draw_controls(obs, SPLIT, per_perturbation=20, seed=1, dataset="small", split_name="fold0")
     controls = control_cells(measured, draw)
     predicted = controls.X.toarray() + (controls.obs["perturbation"] == "B").to_numpy()[:, None]
-    predictions = anndata.AnnData(predicted, obs=controls.obs, var=measured.var, uns={"method": "{}"})
+    predictions = anndata.AnnData(predicted, obs=controls.obs, var=measured.var)
     means = pseudobulk(predictions)
     assert means.obs["n_cells"].tolist() == [20, 13]
     np.testing.assert_allclose(means.X, truth(measured, SPLIT).X, atol=1e-6)

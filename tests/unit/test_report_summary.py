@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from made_up import DEVIATIONS, statement
+from made_up import DEVIATIONS, method_record
+from scgpt_bench.method_record import Embeddings, Imported, Prompts
 from scgpt_bench.report import summary
 
 KINDS = {
@@ -16,7 +17,7 @@ KINDS = {
 
 
 def run(
-    verdict="better", difference=0.2, splits=("fold0",), n=20, checkpoints=None, statements=(), **more
+    verdict="better", difference=0.2, splits=("fold0",), n=20, checkpoints=None, predictions=(), **more
 ) -> summary.Run:
     scores = pd.DataFrame(
         [
@@ -39,11 +40,37 @@ def run(
     ).assign(dataset="drop", context="all", best_baseline="ridge", p_value=0.01, n_conditions=n)
     verdicts = verdicts.assign(ci_low=verdicts["difference"] - 0.1, ci_high=verdicts["difference"] + 0.1)
     checkpoints = {"human": "catalogue"} if checkpoints is None else checkpoints
-    return summary.Run(scores, verdicts, KINDS, checkpoints, [], statements, {"epochs": 15, "freeze": []}, **more)
+    return summary.Run(scores, verdicts, KINDS, checkpoints, [], predictions, {"epochs": 15, "freeze": []}, **more)
 
 
-def said(method: str, **changes) -> summary.Statement:
-    return summary.Statement("drop", "fold0", method, 300, statement(KINDS[method]) | changes)
+UNKNOWN = ("neither measured nor in the vocabulary", "not told what was perturbed")
+
+
+def predicted(method: str, kind: str | None = None, split: str = "fold0", **entries) -> summary.Prediction:
+    return summary.Prediction("drop", split, method, method_record(kind or KINDS[method], **entries))
+
+
+def vectors_of(checkpoint, pretrained, padded=0):
+    return Embeddings(
+        checkpoint=checkpoint, checkpoint_pretrained=pretrained, checkpoint_sha256="0" * 64, genes_padded=padded
+    )
+
+
+def imported(*unchanged):
+    return Imported(
+        file="f.h5ad",
+        sha256="0" * 64,
+        made_by=None,
+        perturbations_given_as_cells=0,
+        perturbations_given_as_pseudobulk=1,
+        genes_taken_as_unchanged=unchanged,
+        perturbations_left_out=(),
+        control_rows_left_out=0,
+    )
+
+
+SILENCED = Prompts(targets=("silenced",), zeros_in_pretraining=True, raised_without_expression=())
+ALREADY = "control cells have the prompted value already"
 
 
 def whats(made: summary.Run) -> list[str]:
@@ -100,22 +127,20 @@ def test_a_verdict_counts_more_than_a_mean(of_the_highest, of_the_other, answer)
     assert place["answer"].startswith(answer)
 
 
-def from_random_weights(method: str) -> summary.Statement:
-    report = statement(KINDS[method])["load_report"] | {"checkpoint_pretrained": False}
-    return said(method, load_report=report)
+def from_random_weights(method: str) -> summary.Prediction:
+    return predicted(method, load_report={"checkpoint_pretrained": False})
 
 
 def test_what_was_never_pretrained_is_no_answer():
-    (place,) = summary.places(run("better", statements=[from_random_weights("tuned")]))
+    (place,) = summary.places(run("better", predictions=[from_random_weights("tuned")]))
     assert place["answer"].startswith("No: flagged is worse than the best baseline, ridge (pearson_delta -0.200")
     assert place["answer"].endswith(" Better than the best baseline without any pretraining: tuned.")
-    (place,) = summary.places(run("worse", statements=[from_random_weights("tuned"), from_random_weights("flagged")]))
+    (place,) = summary.places(run("worse", predictions=[from_random_weights("tuned"), from_random_weights("flagged")]))
     assert place["answer"] == "No pretrained scGPT model was run on these data."
 
 
 def test_a_training_from_random_weights_is_no_answer_either():
-    from_scratch = statement("scgpt-finetuned")["load_report"] | {"n_pretrained": 0}
-    (place,) = summary.places(run("better", statements=[said("tuned", load_report=from_scratch)]))
+    (place,) = summary.places(run("better", predictions=[predicted("tuned", load_report={"n_pretrained": 0})]))
     assert place["answer"].endswith(" Better than the best baseline without any pretraining: tuned.")
 
 
@@ -143,7 +168,8 @@ def test_baselines_that_were_not_run_are_named():
 
 
 def test_targets_that_a_prompt_sets_are_said_to_be_left_alone():
-    assert "Targeted genes are not predicted: flagged" in whats(run(statements=[said("flagged", targets="silenced")]))
+    prompted = predicted("flagged", prompts=SILENCED)
+    assert "Targeted genes are not predicted: flagged" in whats(run(predictions=[prompted]))
 
 
 def test_the_rows_are_those_of_the_tables_best_first():
@@ -194,7 +220,7 @@ def test_a_run_without_scgpt_says_so():
 
 
 def test_every_limit_is_named():
-    made = run(n=5, checkpoints={"own": "pretrain"}, statements=[said("flagged"), said("tuned")])
+    made = run(n=5, checkpoints={"own": "pretrain"}, predictions=[predicted("flagged"), predicted("tuned")])
     assert whats(made) == [
         "No published checkpoint",
         "Random decoder: flagged",
@@ -214,22 +240,21 @@ def test_every_limit_is_named():
 def test_an_untrained_checkpoint_is_called_so_whatever_uses_it():
     """Beside a published one: the flagged call, a fine-tuning that starts from it, gene vectors; not scgpt-scratch."""
     weights = {"checkpoint": "random", "checkpoint_pretrained": False}
-    says = {
-        name: said(name).says | {"load_report": statement(KINDS[name])["load_report"] | weights}
-        for name in ("flagged", "tuned")
-    }
-    says["vectors"] = {"kind": "scgpt-embedding-ridge", "embeddings": weights, "notes": {}}
-    says["scratch"] = {**says["tuned"], "load_report": says["tuned"]["load_report"] | {"n_pretrained": 0}}
-    says["ridge"] = {"kind": "ridge", "embeddings": None, "notes": {}}
-    made = run(statements=[summary.Statement("drop", "fold0", name, 300, text) for name, text in says.items()])
+    predictions = [
+        predicted("flagged", load_report=weights),
+        predicted("tuned", load_report=weights),
+        predicted("vectors", "scgpt-embedding-ridge", embeddings=vectors_of("random", False)),
+        predicted("scratch", "scgpt-scratch", load_report={**weights, "n_pretrained": 0}),
+        predicted("ridge"),
+    ]
+    made = run(predictions=predictions)
     made = dataclasses.replace(made, kinds={**KINDS, "vectors": "scgpt-embedding-ridge", "scratch": "scgpt-scratch"})
     named = [what for what in whats(made) if what.startswith(("Untrained", "Random"))]
     assert named == ["Untrained: flagged, tuned, vectors"], "one line for all"
 
 
 def test_a_run_without_limits_says_so():
-    quiet = statement("scgpt-knockout") | {"genes_padded": 0}
-    made = run(statements=[summary.Statement("drop", "fold0", "flagged", 300, quiet)])
+    made = run(predictions=[predicted("flagged", "scgpt-knockout", genes_padded=0)])
     assert whats(made) == []
     assert "Nothing that the workflow checks." in summary.page(made)
 
@@ -265,8 +290,8 @@ def test_batches_that_count_as_response_are_named():
 
 def test_unreliable_perturbations_and_targets_that_cannot_be_told_are_named():
     poor = card(("A", True, False, 0.0), ("B", False, False, 0.0))
-    untold = said("tuned", targets_outside_vocabulary=["LINC1"], genes_padded=0)
-    why = dict(summary.warnings(run(statements=[untold], cards={"drop": poor})))
+    untold = predicted("tuned", fallbacks={"LINC1": UNKNOWN}, genes_padded=0)
+    why = dict(summary.warnings(run(predictions=[untold], cards={"drop": poor})))
     assert why["Unreliable perturbations: drop"].startswith("1 of 2 have a response")
     assert "(B)" in why["Unreliable perturbations: drop"]
     assert why["Not asked about every test perturbation: drop"] == (
@@ -349,21 +374,17 @@ def test_test_perturbations_that_share_genes_are_counted():
 
 def test_what_a_method_does_not_learn_or_does_not_predict_is_named():
     """Once, however many splits say so; the notes of the floor name what it is made of, and are no limit."""
-    trained = {"finetuning": {**statement("scgpt-finetuned")["finetuning"], "perturbations_without_token": ["A", "B"]}}
-    trained["finetuning"]["paired_within"] = {"batch, cell_type": 48, "cell_type": 0, "any": 1200, "itself": 3}
-    says = {
-        "tuned": said("tuned", **trained).says,
-        "flagged": said("flagged", predicted_as_no_change=["C"], targets_already_as_prompted=["E"]).says,
-        "ridge": {"kind": "ridge", "notes": {"D": "no vector: counted as zero"}},
-        "theirs": {"kind": "imported", "genes_taken_as_unchanged": ["G1", "G2"], "notes": {}},
-        "floor": {"kind": "shuffled", "notes": {"A": "B"}},
+    trained = {"perturbations_without_token": ["A", "B"]}
+    trained["paired_within"] = {"batch, cell_type": 48, "cell_type": 0, "any": 1200, "itself": 3}
+    gaps = {
+        "tuned": {"finetuning": trained},
+        "flagged": {"fallbacks": {"C": ("no token", "no change"), "E": (ALREADY, "no change")}},
+        "ridge": {"fallbacks": {"D": ("no vector", "counted as zero")}},
+        "theirs": {"kind": "imported", "imported": imported("G1", "G2")},
+        "floor": {"kind": "shuffled", "shuffles": 10},
     }
-    statements = [
-        summary.Statement("drop", split, method, 300, said_there)
-        for split in ("fold0", "fold1")
-        for method, said_there in says.items()
-    ]
-    made = run(statements=statements)
+    folds = ("fold0", "fold1")
+    made = run(predictions=[predicted(name, split=fold, **entries) for fold in folds for name, entries in gaps.items()])
     made = dataclasses.replace(made, kinds={**KINDS, "theirs": "imported", "floor": "shuffled"})
     why = dict(summary.warnings(made))
     assert "no token for 2 of the perturbations (A, B)" in why["Learns from fewer perturbations: tuned on drop"]
@@ -382,19 +403,22 @@ def test_what_a_method_does_not_learn_or_does_not_predict_is_named():
 
 def test_one_missing_target_is_one_line_however_many_methods_and_splits_say_so():
     """HS2 of a panel of 72 genes filled seven of twelve lines, and MLL3 and MLL2 of two folds had a line each."""
-    says = {
-        "ridge": {"kind": "ridge", "notes": {"HS2": "no vector: counted as zero"}},
-        "average": {"kind": "knn", "notes": {"HS2": "no vector: mean of all training perturbations"}},
-        "flagged": said("flagged", targets_outside_vocabulary=["HS2"]).says,
-        "tuned": said("tuned", targets_outside_vocabulary=["HS2"]).says,
-        "prompt": {"kind": "scgpt-knockout", "predicted_as_no_change": ["HS2"], "targets_outside_vocabulary": ["HS2"]},
-        "theirs": {"kind": "imported", "notes": {"HS2": "not predicted: taken as no change"}},
+    fallbacks = {
+        "ridge": ("ridge", "no vector", "counted as zero"),
+        "average": ("knn", "no vector", "mean of all training perturbations"),
+        "flagged": ("scgpt-zero-shot", *UNKNOWN),
+        "tuned": ("scgpt-finetuned", *UNKNOWN),
+        "prompt": ("scgpt-knockout", "no token", "no change"),
+        "theirs": ("imported", "not predicted", "taken as no change"),
     }
-    statements = [summary.Statement("drop", fold, *entry) for fold in ("fold0", "fold1") for entry in
-                  ((name, 300, text) for name, text in says.items())]  # fmt: skip
-    statements.append(said("flagged", targets_outside_vocabulary=["MLL3"]))
+    predictions = [
+        predicted(name, kind, fold, fallbacks={"HS2": why})
+        for fold in ("fold0", "fold1")
+        for name, (kind, *why) in fallbacks.items()
+    ]
+    predictions.append(predicted("flagged", fallbacks={"MLL3": UNKNOWN}))
     made = dataclasses.replace(
-        run(statements=statements), kinds={**KINDS, "prompt": "scgpt-knockout", "theirs": "imported"}
+        run(predictions=predictions), kinds={**KINDS, "prompt": "scgpt-knockout", "theirs": "imported"}
     )
     found = [(what, why) for what, why in summary.warnings(made) if "HS2" in why or "MLL3" in why]
     assert [what for what, _ in found] == ["Not asked about every test perturbation: drop"]
@@ -407,10 +431,9 @@ def test_one_missing_target_is_one_line_however_many_methods_and_splits_say_so()
 def test_warnings_that_say_the_same_of_several_methods_are_one():
     """Random decoders of one size, recipes with one set of options, perturbations without a token."""
     kinds = {**KINDS, "flagged2": "scgpt-zero-shot", "tuned2": "scgpt-finetuned"}
-    says = {name: statement(kinds[name]) for name in ("flagged", "flagged2", "tuned", "tuned2")}
-    for name in ("tuned", "tuned2"):
-        says[name]["finetuning"]["perturbations_without_token"] = ["A"]
-    made = run(statements=[summary.Statement("drop", "fold0", name, 300, text) for name, text in says.items()])
+    unlearnt = {"perturbations_without_token": ("A",)}
+    names = ("flagged", "flagged2", "tuned", "tuned2")
+    made = run(predictions=[predicted(name, kinds[name], finetuning=unlearnt) for name in names])
     assert [what for what in whats(dataclasses.replace(made, kinds=kinds)) if "2" in what] == [
         "Random decoder: flagged, flagged2",
         "Learns from fewer perturbations: tuned, tuned2 on drop",
@@ -419,23 +442,19 @@ def test_warnings_that_say_the_same_of_several_methods_are_one():
 
 
 @pytest.mark.parametrize(
-    "nothing",
-    [
-        {"predicted_as_no_change": [f"P{number}" for number in range(20)]},
-        {"targets_already_as_prompted": [f"P{number}" for number in range(20)]},
-        {"targets_outside_vocabulary": [f"P{number}" for number in range(20)]},
-        {"not_asked": [f"P{number}" for number in range(20)]},
-    ],
+    "fallback",
+    [("no token", "no change"), (ALREADY, "no change"), UNKNOWN, ("no vector", "counted as zero")],
 )
-def test_a_method_that_was_asked_nothing_is_not_compared(nothing):
-    made = run("indistinguishable", 0.02, statements=[said("tuned", **nothing)])
+def test_a_method_that_was_asked_nothing_is_not_compared(fallback):
+    nothing = {"fallbacks": {f"P{number}": fallback for number in range(20)}}
+    made = run("indistinguishable", 0.02, predictions=[predicted("tuned", **nothing)])
     (place,) = summary.places(made)
     assert place["answer"].startswith("No: flagged is worse than the best baseline")
     assert place["answer"].endswith(" tuned could be asked about none of the 20 test perturbations.")
     assert "tuned cannot be told" not in place["answer"]
     assert [row["verdict"] for row in place["rows"]] == ["not asked", "worse"]
-    both = [said("tuned", **nothing), said("flagged", **nothing)]
-    (place,) = summary.places(run("better", statements=both))
+    both = [predicted("tuned", **nothing), predicted("flagged", **nothing)]
+    (place,) = summary.places(run("better", predictions=both))
     assert place["answer"] == (
         "These data cannot be asked: the pretrained scGPT methods (tuned, flagged) know none of the 20 test "
         "perturbations."
@@ -445,18 +464,18 @@ def test_a_method_that_was_asked_nothing_is_not_compared(nothing):
 def test_how_many_perturbations_a_method_was_asked_about_is_part_of_the_answer():
     unasked = [f"P{number}" for number in range(16)]
     splits = [
-        dataclasses.replace(said("tuned", not_asked=names), split=split)
+        predicted("tuned", split=split, fallbacks=dict.fromkeys(names, UNKNOWN))
         for split, names in (("fold0", unasked[:8]), ("fold1", unasked[8:]))
     ]
-    (place,) = summary.places(run("indistinguishable", 0.02, statements=splits))
+    (place,) = summary.places(run("indistinguishable", 0.02, predictions=splits))
     assert "; asked about 4 of 20 test perturbations)" in place["answer"]
     assert "asked about" not in summary.places(run("indistinguishable", 0.02))[0]["answer"]
 
 
-def test_a_combination_with_one_known_gene_counts_as_asked():
-    pairs = [f"P{number}+LINC1" for number in range(20)]
-    (place,) = summary.places(run("indistinguishable", statements=[said("tuned", targets_outside_vocabulary=pairs)]))
-    assert "tuned cannot be told from it" in place["answer"]
+def test_a_combination_with_one_unknown_gene_does_not_count_as_asked():
+    pairs = {f"P{number}+LINC1": UNKNOWN for number in range(20)}
+    (place,) = summary.places(run("indistinguishable", predictions=[predicted("tuned", fallbacks=pairs)]))
+    assert "tuned could be asked about none of the 20" in place["answer"]
 
 
 def test_a_folder_is_no_published_checkpoint():
@@ -469,9 +488,8 @@ def test_a_folder_is_no_published_checkpoint():
 
 
 def test_genes_without_a_vector_are_named_for_methods_that_use_gene_vectors_only():
-    vectors = {"checkpoint": "mine", "checkpoint_pretrained": True}
-    says = {"kind": "scgpt-embedding-ridge", "embeddings": vectors, "genes_padded": 148, "notes": {}}
-    made = run(statements=[summary.Statement("drop", "fold0", "vectors", 155, says)])
+    vectors = {"embeddings": vectors_of("mine", True, padded=148), "n_genes": 155}
+    made = run(predictions=[predicted("vectors", "scgpt-embedding-ridge", **vectors)])
     why = dict(summary.warnings(dataclasses.replace(made, kinds={**KINDS, "vectors": "scgpt-embedding-ridge"})))
     assert why["Padded genes: drop"].startswith("148 of 155 measured genes (95.5 %) are not in the vocabulary of mine.")
 
@@ -482,7 +500,7 @@ def test_methods_that_no_metric_tells_apart_are_named_together():
         made,
         scores=pd.concat([made.scores, made.scores[made.scores["method"] == "ridge"].assign(method="sum")]),
         kinds={**KINDS, "sum": "additive"},
-        statements=[summary.Statement("drop", "fold0", "sum", 300, {"notes": {"A": "not perturbed alone"}})],
+        predictions=[predicted("sum", "additive", fallbacks={"A": ("not perturbed alone", "mean")})],
     )
     why = dict(summary.warnings(made))
     assert why["The same prediction: ridge, sum on drop"] == (
@@ -528,7 +546,7 @@ def test_responses_that_are_mostly_noise_are_said_before_the_verdict():
 
 
 def test_names_are_escaped_and_a_missing_interval_is_unknown():
-    made = run(statements=[said("flagged")])
+    made = run(predictions=[predicted("flagged")])
     made.verdicts["best_baseline"] = "<script>alert(1)</script>"
     made.verdicts[["ci_low", "ci_high"]] = np.nan
     text = summary.page(made)

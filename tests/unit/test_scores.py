@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scgpt_bench.data.conditions import Condition
 from scgpt_bench.evaluation.scores import (
     SCORE_COLUMNS,
     VERDICT_COLUMNS,
@@ -14,7 +15,9 @@ from scgpt_bench.evaluation.scores import (
     holm,
     scores,
     verdicts,
+    with_asked,
 )
+from scgpt_bench.method_record import record_of, write_record
 
 
 def metrics_table(values, metric="pearson_delta", dataset="planted", split="fold0", seeds=(0,)):
@@ -293,3 +296,22 @@ def test_tables_are_gathered_with_the_names_of_their_folders(tmp_path):
         3,
         "NA",
     ]
+
+
+def test_the_conditions_that_a_method_was_asked_about_are_counted_and_its_mean_is_over_all(tmp_path):
+    """In two contexts, of four conditions: both seeds were asked about P0, one of them about P1 in K562."""
+    table = metrics_table({"scgpt": [0.0, 1.0, 2.0]}, seeds=[0, 1]).assign(context="K562")
+    table = pd.concat([table, table[table["perturbation"] == "P0"].assign(context="RPE1")])
+    fallback, paths = ("no token", "no change"), []
+    for seed, known in ((0, ["P0", "P1"]), (1, ["P0"])):
+        asked = [Condition(name, "K562") for name in known]
+        fallbacks = {Condition(name, "K562"): fallback for name in ("P1", "P2") if name not in known}
+        fallbacks[Condition("P0", "RPE1")] = fallback
+        paths.append(tmp_path / "planted" / "fold0" / "scgpt" / str(seed) / "method.json")
+        made = record_of([*asked, *fallbacks], fallbacks, kind="script", options={}, seed=seed, n_genes=5)
+        write_record(made, paths[-1])
+    rows = scores_of(with_asked(table, paths)).set_index("context")
+    assert rows.loc["all", ["n_conditions", "n_asked", "mean"]].tolist() == [4, 1, 0.75]
+    assert rows.loc["K562", ["n_conditions", "n_asked"]].tolist() == [3, 1]
+    assert rows.loc["RPE1", ["n_conditions", "n_asked"]].tolist() == [1, 0]
+    assert scores_of(table)["n_asked"].isna().all(), "no record says"

@@ -1,6 +1,5 @@
 """Submission files of the Virtual Cell Challenge keep to its published limits, or are refused with the reason."""
 
-import json
 import tarfile
 
 import anndata
@@ -47,8 +46,7 @@ def prediction(cells, perturbations=("A", "B"), number=1):
         {"perturbation": np.repeat(perturbations, number), "control_cell": cells.obs_names[rows]},
         index=[f"{name}:cell{row}" for name, row in zip(np.repeat(perturbations, number), rows, strict=True)],
     )
-    uns = {"method": json.dumps({})}
-    return anndata.AnnData(cells.X[rows].toarray(), obs=obs, var=cells.var.copy(), uns=uns)
+    return anndata.AnnData(cells.X[rows].toarray(), obs=obs, var=cells.var.copy())
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import browser
+from scgpt_bench.data.conditions import conditions_of
 from scgpt_bench.evaluation.pseudobulk import select_tested
 from scgpt_bench.files import read_table
-from scgpt_bench.predictions import method_of
+from scgpt_bench.method_record import read_record
 from scgpt_bench.report.page import CATEGORIES
 from snakemake_checkout import copy_with_demo
 
@@ -158,11 +159,26 @@ def test_every_method_predicts_the_same_control_cells(results):
 
 
 def test_what_is_random_is_written_beside_the_prediction(results):
-    path = results / "planted" / "fold0" / "scgpt-zero-shot" / "0" / "predictions.h5ad"
-    report = method_of(anndata.read_h5ad(path))["load_report"]
-    assert any(name.startswith("decoder.") for name in report["random"])
-    assert "pert_encoder.weight" in report["random"]
-    assert "transformer_encoder.layers.0.self_attn.Wqkv.weight" in report["pretrained"]
+    record = read_record(results / "planted" / "fold0" / "scgpt-zero-shot" / "0" / "method.json")
+    report = record.scgpt.load_report
+    assert any(name.startswith("decoder.") for name in report.random)
+    assert "pert_encoder.weight" in report.random
+    assert "transformer_encoder.layers.0.self_attn.Wqkv.weight" in report.pretrained
+
+
+def test_every_prediction_has_a_record_of_all_its_conditions_and_scores_count_those_that_were_asked(results):
+    folder = results / "planted" / "fold0"
+    split = read_table(folder / "split.tsv")
+    tested = conditions_of(split, "test")
+    scores = read_table(results / "scores.tsv")
+    asked = scores[scores["metric"] == "pearson_delta"].set_index("method")["n_asked"]
+    paths = sorted(folder.glob("*/*/predictions.h5ad"))
+    for path in paths:
+        record = read_record(path.with_name("method.json"))
+        assert sorted(entry.condition for entry in (*record.asked, *record.fallbacks)) == tested, path
+        assert len(record.asked) == asked[path.parts[-3]], path
+    assert asked["additive"] == 0, "no single of a test perturbation is measured"
+    assert asked["train-mean"] == len(tested)
 
 
 def test_a_target_that_was_not_measured_is_told_to_the_model_and_written_down(results):

@@ -7,8 +7,8 @@ import yaml
 
 from scgpt_bench.data.controls import matched_control_mean
 from scgpt_bench.files import read_table
+from scgpt_bench.method_record import read_record
 from scgpt_bench.methods.baselines import training_data
-from scgpt_bench.predictions import method_of
 from snakemake_checkout import copy_of_checkout
 
 FOLDER = "results/others/perturbench_devel/gears1"
@@ -46,14 +46,15 @@ def test_additive_is_the_sum_of_seen_singles_and_says_where_it_falls_back(checko
     pairs = split[(split["role"] == "test") & (split["n_genes"] == 2)]
     assert set(pairs["n_genes_seen"]) == {0, 1, 2}
     predictions = anndata.read_h5ad(checkout.path / FOLDER / "additive" / "0" / "predictions.h5ad")
-    notes = method_of(predictions)["notes"]
+    record = read_record(checkout.path / FOLDER / "additive" / "0" / "method.json")
+    fallbacks = {entry.perturbation for entry in record.fallbacks}
     cells = anndata.read_h5ad(checkout.path / "results" / "others" / "perturbench_devel" / "cells.h5ad")
     measured, control = training_data(cells, split.reset_index()), matched_control_mean(cells, list(pairs.index))
     singles = dict(zip(measured.perturbations, measured.shifts, strict=True))
     exact = 0
     for name, control_mean in zip(pairs.index, control, strict=True):
         alone = [singles[gene] for gene in name.split("+") if gene in singles]
-        assert (name in notes) == (len(alone) < 2)
+        assert (name in fallbacks) == (len(alone) < 2)
         if len(alone) == 2:
             exact += 1
             predicted = predictions[(predictions.obs["perturbation"] == name).to_numpy()].X
@@ -89,5 +90,5 @@ def test_its_prediction_joins_again_as_a_file(checkout):
     target = f"{FOLDER}/from-a-file/0/predictions.h5ad"
     checkout.snakemake(target, "--configfile", "study.yaml")
     imported = anndata.read_h5ad(checkout.path / target)
-    assert method_of(imported)["kind"] == "imported"
+    assert read_record((checkout.path / target).with_name("method.json")).kind == "imported"
     assert imported.shape == anndata.read_h5ad(made).shape

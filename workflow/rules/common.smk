@@ -136,14 +136,19 @@ def predictions(methods):
     return [(method, seed) for method in methods for seed in config["methods"][method]["seeds"]]
 
 
-def metrics_of(datasets):
-    """The metrics of every split, method and seed on these data sets."""
+def files_of(name, datasets, methods):
+    """This file of every split and seed of these methods on these data sets."""
     return [
-        f"<results>/{dataset}/{split}/{method}/{seed}/metrics.tsv"
+        f"<results>/{dataset}/{split}/{method}/{seed}/{name}"
         for dataset in datasets
         for split in SPLITS
-        for method, seed in predictions(config["methods"])
+        for method, seed in predictions(methods)
     ]
+
+
+def metrics_of(datasets):
+    """The metrics of every split, method and seed on these data sets."""
+    return files_of("metrics.tsv", datasets, config["methods"])
 
 
 def metrics_of_run():

@@ -25,6 +25,7 @@ rule truth:
 rule evaluate:
     input:
         predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
         truth="<results>/{dataset}/{split}/truth.h5ad",
         split="<results>/{dataset}/{split}/split.tsv",
     output:
@@ -65,6 +66,7 @@ def official_metrics_of_run():
 rule scores:
     input:
         metrics=[*metrics_of_run(), *official_metrics_of_run()],
+        records=files_of("method.json", config["datasets"], config["methods"]),
         splits=expand("<results>/{dataset}/{split}/split.tsv", dataset=config["datasets"], split=SPLITS),
     output:
         scores=report(

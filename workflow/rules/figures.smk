@@ -127,19 +127,15 @@ rule figure_training_history:
         "../scripts/figure_training_history.py"
 
 
-def first_pseudobulks(wildcards, methods):
-    """The pseudo-bulks of each method's first seed on one data set and split."""
-    folder = f"<results>/{wildcards.dataset}/{wildcards.split}"
-    return [f"{folder}/{method}/{config['methods'][method]['seeds'][0]}/pseudobulk.h5ad" for method in methods]
-
-
-def scgpt_pseudobulks_of_split(wildcards):
-    return first_pseudobulks(wildcards, methods_run_by("predict_scgpt"))
+def first_files(methods, name):
+    """A file of each method's first seed on one data set and split."""
+    seeds = [f"{method}/{config['methods'][method]['seeds'][0]}" for method in methods]
+    return lambda wildcards: [f"<results>/{wildcards.dataset}/{wildcards.split}/{seed}/{name}" for seed in seeds]
 
 
 rule figure_load_report:
     input:
-        pseudobulks=scgpt_pseudobulks_of_split,
+        records=first_files(methods_run_by("predict_scgpt"), "method.json"),
     output:
         report(
             "<results>/{dataset}/{split}/figures/load_report.svg",
@@ -293,19 +289,11 @@ rule perturbation_table:
         "../scripts/perturbation_table.py"
 
 
-def pseudobulks_of_split(wildcards):
-    return first_pseudobulks(wildcards, config["methods"])
-
-
-def first_metrics_of_split(wildcards):
-    """The metrics of each method's first seed on one data set and split."""
-    return [path.replace("pseudobulk.h5ad", "metrics.tsv") for path in pseudobulks_of_split(wildcards)]
-
-
 rule figure_predicted_against_true:
     input:
-        pseudobulks=pseudobulks_of_split,
-        metrics=first_metrics_of_split,
+        pseudobulks=first_files(config["methods"], "pseudobulk.h5ad"),
+        metrics=first_files(config["methods"], "metrics.tsv"),
+        records=first_files(config["methods"], "method.json"),
         truth="<results>/{dataset}/{split}/truth.h5ad",
     output:
         scatter=entries(

@@ -28,6 +28,7 @@ rule cell_eval:
         cells="<results>/{dataset}/cells.h5ad",
         split="<results>/{dataset}/{split}/split.tsv",
         predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
         reference="<results>/{dataset}/{split}/official/cell_eval",
     output:
         table="<results>/{dataset}/{split}/{method}/{seed}/official_cell_eval.tsv",
@@ -75,6 +76,7 @@ rule cell_eval2:
         cells="<results>/{dataset}/cells.h5ad",
         split="<results>/{dataset}/{split}/split.tsv",
         predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
         reference="<results>/{dataset}/{split}/official/cell_eval2",
     output:
         table="<results>/{dataset}/{split}/{method}/{seed}/official_cell_eval2.tsv",

@@ -19,7 +19,8 @@ rule predict_baseline:
         controls="<results>/{dataset}/{split}/controls.h5ad",
         embeddings=embeddings_of_method,
     output:
-        "<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
     log:
         "<logs>/predict_baseline/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
@@ -53,7 +54,8 @@ rule predict_benchmark_control:
         truth="<results>/{dataset}/{split}/truth.h5ad",
         planted=planted_truth,
     output:
-        "<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
     log:
         "<logs>/predict_benchmark_control/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
@@ -76,6 +78,12 @@ rule predict_benchmark_control:
 SHARD = ".{scatteritem}" if config["inference"]["shards"] > 1 else ""
 
 
+def of_shard(path):
+    """A file of a prediction; where there are shards, that of one, until they are gathered."""
+    folder, name = path.rsplit("/", 1)
+    return temp(f"{folder}/shards/{{scatteritem}}.{name}") if SHARD else path
+
+
 def model_of_method(wildcards):
     """The fine-tuned model of a method; nothing for an arm that uses the checkpoint as it is."""
     if wildcards.method not in methods_run_by("finetune"):
@@ -91,11 +99,8 @@ rule predict_scgpt:
         vocabulary=vocabulary_of_method,
         model=model_of_method,
     output:
-        (
-            temp("<results>/{dataset}/{split}/{method}/{seed}/shards/{scatteritem}.h5ad")
-            if SHARD
-            else "<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad"
-        ),
+        predictions=of_shard("<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad"),
+        method=of_shard("<results>/{dataset}/{split}/{method}/{seed}/method.json"),
     log:
         f"<logs>/predict_scgpt/{{dataset}}.{{split}}.{{method}}.{{seed}}{SHARD}.log",
     benchmark:
@@ -130,10 +135,14 @@ if SHARD:
 
     rule gather_predictions:
         input:
-            shards=gather.shard("<results>/{{dataset}}/{{split}}/{{method}}/{{seed}}/shards/{scatteritem}.h5ad"),
+            shards=gather.shard(
+                "<results>/{{dataset}}/{{split}}/{{method}}/{{seed}}/shards/{scatteritem}.predictions.h5ad"
+            ),
+            methods=gather.shard("<results>/{{dataset}}/{{split}}/{{method}}/{{seed}}/shards/{scatteritem}.method.json"),
             controls="<results>/{dataset}/{split}/controls.h5ad",
         output:
-            "<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+            predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+            method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
         log:
             "<logs>/gather_predictions/{dataset}.{split}.{method}.{seed}.log",
         benchmark:
@@ -225,7 +234,8 @@ rule import_predictions:
         file=file_to_import,
         controls="<results>/{dataset}/{split}/controls.h5ad",
     output:
-        "<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
     log:
         "<logs>/import_predictions/{dataset}.{split}.{method}.{seed}.log",
     benchmark:

@@ -1,10 +1,10 @@
 # What the report says in words, what the run cost, what it takes to repeat it, and the report.
 
 
-def pseudobulks_of_run():
-    """The pseudo-bulks of the first seed of every method, over data sets and splits."""
+def first_records_of_run():
+    """The record of the first seed of every method, over data sets and splits."""
     return [
-        f"<results>/{dataset}/{split}/{method}/{config['methods'][method]['seeds'][0]}/pseudobulk.h5ad"
+        f"<results>/{dataset}/{split}/{method}/{config['methods'][method]['seeds'][0]}/method.json"
         for dataset in config["datasets"]
         for split in SPLITS
         for method in config["methods"]
@@ -26,7 +26,7 @@ rule summary:
         verdicts="<results>/verdicts.tsv",
         by_class="<results>/scores_by_class.tsv",
         splits=expand("<results>/{dataset}/{split}/split.tsv", dataset=config["datasets"], split=SPLITS),
-        pseudobulks=pseudobulks_of_run(),
+        records=first_records_of_run(),
         cards=expand("<results>/{dataset}/card.json", dataset=config["datasets"]),
     output:
         "<results>/summary.html",
@@ -79,22 +79,12 @@ def own_files_of_run():
     return files + [options["genes"] for options in config["submissions"].values()]
 
 
-def scgpt_pseudobulks_of_run():
-    """The pseudo-bulks of every prediction of scGPT."""
-    return [
-        f"<results>/{dataset}/{split}/{method}/{seed}/pseudobulk.h5ad"
-        for dataset in config["datasets"]
-        for split in SPLITS
-        for method, seed in predictions(methods_run_by("predict_scgpt"))
-    ]
-
-
 rule provenance:
     input:
         own_files=own_files_of_run(),
         inputs=inputs_of_run(),
         results=["<results>/scores.tsv", "<results>/verdicts.tsv", *metrics_of_run()],
-        scgpt=scgpt_pseudobulks_of_run(),
+        scgpt=files_of("method.json", config["datasets"], methods_run_by("predict_scgpt")),
     output:
         provenance=report(
             "<results>/provenance.json",

@@ -10,6 +10,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.figures.responses import changes, left_over, predicted_against_true, residual_heatmap
     from scgpt_bench.figures.style import method_style, save
     from scgpt_bench.files import read_h5ad, read_table
+    from scgpt_bench.method_record import read_record
 
     wildcards = snakemake.wildcards
     truth = select_tested(read_h5ad(snakemake.input.truth))
@@ -17,16 +18,17 @@ with logged(snakemake.log[0]):
     size = np.linalg.norm(truth.X - truth.layers["control"], axis=1)
     largest = np.argsort(-size, kind="stable")[: snakemake.params.number]
     chosen = truth[largest]
-    for (method, kind), path, metrics, scatter, residual in zip(
+    for (method, kind), path, metrics, record, scatter, residual in zip(
         snakemake.params.kinds.items(),
         snakemake.input.pseudobulks,
         snakemake.input.metrics,
+        snakemake.input.records,
         snakemake.output.scatter,
         snakemake.output.residual,
         strict=True,
     ):
         title = f"{wildcards.dataset}, {wildcards.split}: {method}"
-        predicted, true = changes(read_h5ad(path), truth)
+        predicted, true = changes(read_h5ad(path), truth, read_record(record).halved)
         scores = read_table(metrics)
         share = left_over(scores, truth)
         save(residual_heatmap(predicted, true, truth.obs_names, truth.var_names, title, share, noun=noun), residual)

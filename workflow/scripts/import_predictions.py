@@ -4,11 +4,16 @@ from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
     from scgpt_bench.data.catalogue import Dataset
+    from scgpt_bench.data.conditions import conditions_of
     from scgpt_bench.files import read_h5ad
+    from scgpt_bench.method_record import record_of, write_record
     from scgpt_bench.methods.imported import import_predictions
     from scgpt_bench.predictions import write_predictions
 
     dataset = Dataset(**{**snakemake.params.dataset, **snakemake.params.labels})
     controls = read_h5ad(snakemake.input.controls)
-    X, obs, method = import_predictions(snakemake.input.file, dataset, controls, **snakemake.params.missing)
-    write_predictions(snakemake.output[0], X, obs, controls.var_names, {**method, **snakemake.params.made_by})
+    X, obs, found = import_predictions(snakemake.input.file, dataset, controls, **snakemake.params.missing)
+    write_predictions(snakemake.output.predictions, X, obs, controls.var_names)
+    entries = {"options": {}, "seed": int(snakemake.wildcards.seed), **snakemake.params.made_by}
+    record = record_of(conditions_of(controls.obs), n_genes=controls.n_vars, **entries, **found)
+    write_record(record, snakemake.output.method)

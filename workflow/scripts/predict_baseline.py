@@ -1,21 +1,24 @@
-"""Predict every test perturbation by a simple rule fitted on the training perturbations."""
+"""Predict every test condition by a simple rule fitted on the training conditions."""
 
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
+    from scgpt_bench.data.conditions import conditions_of
     from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.files import read_h5ad, read_table
+    from scgpt_bench.method_record import record_of, write_record
     from scgpt_bench.methods import baselines
     from scgpt_bench.predictions import write_predictions
 
-    options = dict(snakemake.params.options)
-    kind = options.pop("kind")
-    method = getattr(baselines, snakemake.params.function)
-    embeddings = None
-    if options.pop("checkpoint", None):
-        embeddings = baselines.read_embeddings(snakemake.input.embeddings[0])
+    configured = dict(snakemake.params.options)
+    entries = {"kind": configured.pop("kind"), "options": configured, "seed": int(snakemake.wildcards.seed)}
+    options = {key: value for key, value in configured.items() if key != "checkpoint"}
+    embeddings = baselines.read_embeddings(snakemake.input.embeddings[0]) if snakemake.input.embeddings else None
     cells = open_h5ad(snakemake.input.cells)
     split = read_table(snakemake.input.split)
     controls = read_h5ad(snakemake.input.controls)
-    predicted, record = baselines.predict(cells, split, controls, method, embeddings, **options)
-    write_predictions(snakemake.output[0], predicted, controls.obs, cells.var_names, {"kind": kind, **record})
+    method = getattr(baselines, snakemake.params.function)
+    predicted, found = baselines.predict(cells, split, controls, method, embeddings, **options)
+    write_predictions(snakemake.output.predictions, predicted, controls.obs, cells.var_names)
+    record = record_of(conditions_of(controls.obs), n_genes=cells.n_vars, **entries, **found)
+    write_record(record, snakemake.output.method)

@@ -3,19 +3,23 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    from scgpt_bench import __version__
+    from scgpt_bench.data.conditions import conditions_of
     from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.files import read_h5ad
+    from scgpt_bench.method_record import record_of, write_record
     from scgpt_bench.methods import benchmark_controls
     from scgpt_bench.predictions import write_predictions
 
+    configured, seed = dict(snakemake.params.options), int(snakemake.wildcards.seed)
+    entries = {"kind": configured.pop("kind"), "options": configured, "seed": seed}
+    controls = read_h5ad(snakemake.input.controls)
     known = benchmark_controls.Known(
         open_h5ad(snakemake.input.cells),
-        read_h5ad(snakemake.input.controls),
+        controls,
         read_h5ad(snakemake.input.truth),
         read_h5ad(snakemake.input.planted) if snakemake.input.planted else None,
     )
-    kind, seed = snakemake.params.options["kind"], int(snakemake.wildcards.seed)
-    predicted, record = getattr(benchmark_controls, snakemake.params.function)(known, seed)
-    record = {"kind": kind, "seed": seed, "scgpt_bench": __version__, **record}
-    write_predictions(snakemake.output[0], predicted, known.controls.obs, known.controls.var_names, record)
+    predicted, found = getattr(benchmark_controls, snakemake.params.function)(known, seed)
+    write_predictions(snakemake.output.predictions, predicted, controls.obs, controls.var_names)
+    record = record_of(conditions_of(controls.obs), n_genes=controls.n_vars, **entries, **found)
+    write_record(record, snakemake.output.method)

@@ -7,16 +7,17 @@ with logged(snakemake.log[0]):
 
     import torch
 
-    from scgpt_bench.data.conditions import codes_of
+    from scgpt_bench.data.conditions import codes_of, conditions_of
     from scgpt_bench.files import read_h5ad, read_table
+    from scgpt_bench.method_record import record_of, write_record
     from scgpt_bench.predictions import mean_cell_obs, write_predictions
     from scgpt_bench.scgpt import generation, inference, prediction
 
     torch.set_num_threads(snakemake.threads)
     seed = int(snakemake.wildcards.seed)
-    options = dict(snakemake.params.options)
-    kind, genes_fed = options.pop("kind"), options.pop("genes_fed", "all")
-    del options["checkpoint"]
+    configured = dict(snakemake.params.options)
+    entries = {"kind": configured.pop("kind"), "options": configured, "seed": seed}
+    genes_fed = configured.get("genes_fed", "all")
     how = prediction.Options(
         genes_fed, snakemake.params.batch_size, snakemake.params.keep_cells, snakemake.resources.gpu
     )
@@ -27,13 +28,14 @@ with logged(snakemake.log[0]):
     alignment = read_table(snakemake.input.vocabulary)
     checkpoint = Path(snakemake.input.checkpoint[0]).parent
     if snakemake.params.function == "prompted":
-        prompts = generation.Options(**options)
-        predicted, method = prediction.prompted(controls, alignment, checkpoint, prompts, seed, how)
+        prompts = generation.Options(**{key: value for key, value in configured.items() if key != "checkpoint"})
+        predicted, found = prediction.prompted(controls, alignment, checkpoint, prompts, seed, how)
     elif snakemake.input.model:
         folder = Path(snakemake.input.model[0]).parent
-        predicted, method = prediction.finetuned(controls, alignment, checkpoint, folder, how)
+        predicted, found = prediction.finetuned(controls, alignment, checkpoint, folder, how)
     else:
-        predicted, method = prediction.zero_shot(controls, alignment, checkpoint, seed, how)
-    method = {"kind": kind, "seed": seed, **method}
+        predicted, found = prediction.zero_shot(controls, alignment, checkpoint, seed, how)
     rows = controls.obs if how.keep_cells else mean_cell_obs(controls.obs)
-    write_predictions(snakemake.output[0], predicted, rows, controls.var_names, method)
+    write_predictions(snakemake.output.predictions, predicted, rows, controls.var_names)
+    record = record_of(conditions_of(controls.obs), n_genes=controls.n_vars, **entries, **found)
+    write_record(record, snakemake.output.method)

@@ -6,7 +6,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.evaluation import classes, scores
     from scgpt_bench.files import write_table
 
-    metrics = scores.gather(snakemake.input.metrics)
+    metrics = scores.with_asked(scores.gather(snakemake.input.metrics), snakemake.input.records)
     kinds, options = snakemake.params.kinds, snakemake.params.options
     write_table(scores.scores(metrics, kinds, **options), snakemake.output.scores)
     write_table(scores.verdicts(metrics, kinds, **options), snakemake.output.verdicts)

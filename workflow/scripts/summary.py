@@ -1,4 +1,4 @@
-"""Write the start page of the report from the run's tables and from what the methods say of themselves."""
+"""Write the start page of the report from the run's tables and from the methods' records."""
 
 from scgpt_bench.job import logged
 
@@ -6,21 +6,20 @@ with logged(snakemake.log[0]):
     from pathlib import Path
 
     from scgpt_bench.evaluation.classes import gather_classes
-    from scgpt_bench.files import atomic_write, read_h5ad, read_json, read_table
-    from scgpt_bench.predictions import method_of
+    from scgpt_bench.files import atomic_write, read_json, read_table
+    from scgpt_bench.method_record import read_record
     from scgpt_bench.report import summary
 
-    statements = []
-    for path in map(Path, snakemake.input.pseudobulks):
-        pseudobulk = read_h5ad(path)
+    predictions = []
+    for path in map(Path, snakemake.input.records):
         dataset, split, method = path.parts[-5:-2]
-        statements.append(summary.Statement(dataset, split, method, pseudobulk.n_vars, method_of(pseudobulk)))
+        predictions.append(summary.Prediction(dataset, split, method, read_record(path)))
     run = summary.Run(
         scores=read_table(snakemake.input.scores),
         verdicts=read_table(snakemake.input.verdicts),
         scores_by_class=read_table(snakemake.input.by_class),
         classes=gather_classes(snakemake.input.splits),
-        statements=statements,
+        predictions=predictions,
         cards={Path(path).parent.name: read_json(path, "a data card") for path in snakemake.input.cards},
         **{key: snakemake.params[key] for key in ("kinds", "checkpoints", "generated", "published")},
     )

@@ -355,7 +355,7 @@ def _check_splits(config: dict, source: str) -> None:
     if twice:
         raise InputError(source, "splits", f"{twice[0]!r} twice", "every split once")
     for method, options in config["methods"].items():
-        for dataset in config["datasets"] if options["kind"] == "imported" else []:
+        for dataset in config["datasets"] if "files" in options else []:
             for name in names:
                 if name not in options["files"].get(dataset, {}):
                     where = f"methods.{method}.files.{dataset}"

@@ -5,10 +5,9 @@ The contract of ``predictions.h5ad`` is written and checked here and nowhere els
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -83,9 +82,7 @@ def shifted_controls(
     return cells
 
 
-def write_predictions(
-    path: str | Path, X: np.ndarray, obs: pd.DataFrame, var_names: Sequence[str], method: Mapping[str, Any]
-) -> None:
+def write_predictions(path: str | Path, X: np.ndarray, obs: pd.DataFrame, var_names: Sequence[str]) -> None:
     """Write ``predictions.h5ad``, whole or not at all.
 
     Parameters
@@ -95,10 +92,6 @@ def write_predictions(
     obs
         One row per predicted cell with ``perturbation``, ``context``, ``control_cell`` and ``weight``, how much it
         counts in means (:func:`mean_cell`); other columns are not stored.
-    method
-        What made it, JSON-able: None, lists and nesting are kept, since it is stored as one JSON text in
-        ``uns["method"]`` (h5ad has no reliable form for None and for lists of mixed types). Read it with
-        :func:`method_of`.
     """
     import anndata
 
@@ -109,7 +102,7 @@ def write_predictions(
         raise InputError(path, where, str(X[row, gene]), "finite predictions")
     obs = obs[OBS_COLUMNS].set_axis(obs.index.astype(str))
     var = pd.DataFrame(index=pd.Index(var_names, dtype=object))
-    predictions = anndata.AnnData(X, obs=obs, var=var, uns={"method": json.dumps(method, allow_nan=False)})
+    predictions = anndata.AnnData(X, obs=obs, var=var)
     write_h5ad(predictions, path)
 
 
@@ -118,11 +111,6 @@ def mean_cell_obs(obs: pd.DataFrame) -> pd.DataFrame:
     rows = rows_of(obs)
     cells = [f"mean of {len(own)} control cells" for own in rows.values()]
     return table_of([*rows]).assign(control_cell=cells, weight=1.0)
-
-
-def method_of(adata: anndata.AnnData) -> dict[str, Any]:
-    """What made these predictions (or the pseudo-bulks or metrics computed from them)."""
-    return json.loads(adata.uns["method"])
 
 
 def read_predictions(path: str | Path, var_names: Sequence[str], split: pd.DataFrame) -> anndata.AnnData:
@@ -138,8 +126,8 @@ def read_predictions(path: str | Path, var_names: Sequence[str], split: pd.DataF
     Raises
     ------
     InputError
-        For other genes or another order, missing or extra conditions, missing columns, values that are not finite,
-        or no statement of what made it.
+        For other genes or another order, missing or extra conditions, missing columns, or values that are not
+        finite.
     """
     predictions = read_h5ad(path)
     _check_genes(path, list(predictions.var_names), list(var_names))
@@ -157,24 +145,14 @@ def read_predictions(path: str | Path, var_names: Sequence[str], split: pd.DataF
     values = predictions.X.data if sparse.issparse(predictions.X) else predictions.X
     if not np.isfinite(values).all():
         raise InputError(path, "X", f"{(~np.isfinite(values)).sum()} NaN or infinite values", "finite predictions")
-    if "method" not in predictions.uns:
-        raise InputError(path, "uns", "no key 'method'", "a statement of what made the predictions")
     return predictions
 
 
-def gather(shards: Sequence[anndata.AnnData], row_names: Sequence[str]) -> tuple[anndata.AnnData, dict[str, Any]]:
-    """One prediction from its shards, rows in the order of ``row_names``, and what made it.
-
-    Lists in the shards' statements (of targets that could not be told, for instance) are joined.
-    """
+def gather(shards: Sequence[anndata.AnnData], row_names: Sequence[str]) -> anndata.AnnData:
+    """Put the shards of a prediction together, rows in the order of ``row_names``."""
     import anndata
 
-    methods = [method_of(shard) for shard in shards]
-    method = dict(methods[0])
-    for key, value in method.items():
-        if isinstance(value, list):
-            method[key] = sorted({entry for other in methods for entry in other[key]})
-    return anndata.concat(shards)[list(row_names)], method
+    return anndata.concat(shards)[list(row_names)]
 
 
 def _check_genes(path: str | Path, found: list[str], expected: list[str]) -> None:

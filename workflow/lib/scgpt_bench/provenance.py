@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from scgpt_bench.files import content_sha256, read_h5ad
-from scgpt_bench.predictions import method_of
+from scgpt_bench.files import content_sha256
+from scgpt_bench.method_record import read_record
 
 
 def describe(
@@ -34,7 +34,7 @@ def describe(
     results
         The tables that the run is for.
     scgpt
-        The pseudo-bulks of scGPT's predictions, which hold the statements of what made them.
+        The method records of scGPT's predictions.
     """
     return {
         "configuration": configuration,
@@ -69,16 +69,16 @@ def installed_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **dict(sorted(packages.items(), key=lambda item: item[0].lower()))}
 
 
-def computed_on(pseudobulks: Iterable[str | Path]) -> list[dict[str, Any]]:
+def computed_on(records: Iterable[str | Path]) -> list[dict[str, Any]]:
     """Device and versions of packages of every scGPT prediction and, where there was one, of its fine-tuning.
 
     On a cluster these jobs run on other machines, in other environments than the job that asks.
     """
     found = []
-    for path in sorted(map(str, pseudobulks)):
-        method = method_of(read_h5ad(path, backed=True))
-        told = {"prediction": method, "finetuning": method.get("finetuning")}
-        parts = {step: {key: of[key] for key in ("device", "versions")} for step, of in told.items() if of}
+    for path in sorted(map(str, records)):
+        record = read_record(path)
+        steps = {"prediction": record.scgpt, "finetuning": record.finetuning}
+        parts = {step: {"device": by.device, "versions": by.versions} for step, by in steps.items() if by}
         found.append({"path": path, **parts})
     return found
 

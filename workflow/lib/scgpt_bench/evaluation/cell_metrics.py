@@ -13,7 +13,6 @@ from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, cont
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
-from scgpt_bench.predictions import method_of
 
 
 def add_cell_space(truth: anndata.AnnData, cells: anndata.AnnData, components: int = 50) -> None:
@@ -56,7 +55,7 @@ def _principal_axes(X: sparse.csr_matrix, components: int) -> np.ndarray:
     return sparse_linalg.svds(operator, k=k, v0=np.ones(min(X.shape)))[2][::-1].T
 
 
-def energy_distance(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
+def energy_distance(predictions: anndata.AnnData, truth: anndata.AnnData, halved: bool = False) -> pd.DataFrame:
     """Compute the energy distance between predicted and measured cells of each condition (Székely and Rizzo 2013).
 
     ``2 E|x - y| - E|x - x'| - E|y - y'|`` with Euclidean distances in the space of :func:`add_cell_space` and different
@@ -68,11 +67,10 @@ def energy_distance(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.
     Returns
     -------
     Table with ``perturbation``, ``context``, ``metric``, ``value``, ``reason``, as :func:`metrics.score`. A technical
-    duplicate is compared with the other half of the cells.
+    duplicate (``halved``) is compared with the other half of the cells.
     """
     if "components" not in truth.varm:
         raise InputError("truth.h5ad", "varm", "no 'components'", "the space of measured cells")
-    halved = method_of(predictions).get("scored_against") == "half_b"
     measured = np.asarray(truth.uns["cell_coordinates"], dtype=np.float64)
     measured_rows = np.asarray(truth.uns["cell_condition"])
     if halved:

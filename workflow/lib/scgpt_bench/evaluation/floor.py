@@ -16,44 +16,46 @@ from scgpt_bench.data.conditions import COLUMNS, codes_of, conditions_of
 from scgpt_bench.evaluation.cell_metrics import energy_distance
 from scgpt_bench.evaluation.metrics import score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk
+from scgpt_bench.method_record import MethodRecord
 from scgpt_bench.methods.benchmark_controls import shuffles
-from scgpt_bench.predictions import method_of
 
 
-def every_metric(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
+def every_metric(predictions: anndata.AnnData, truth: anndata.AnnData, record: MethodRecord) -> pd.DataFrame:
     """Compute the metrics of pseudo-bulks and of cells: the content of ``metrics.tsv``.
 
-    Parameters and table as in :func:`mean_over_shuffles`, by which the floor is scored.
+    Parameters and table as in :func:`mean_over_shuffles`, by which the floor is scored; the record of the method says
+    whether it is the floor, or a technical duplicate.
     """
 
     def of_cells(cells: anndata.AnnData) -> pd.DataFrame:
-        return pd.concat([score(pseudobulk(cells), truth), energy_distance(cells, truth)])
+        return pd.concat([score(pseudobulk(cells), truth, record.halved), energy_distance(cells, truth, record.halved)])
 
-    return mean_over_shuffles(predictions, truth, of_cells)
+    if not record.shuffles:
+        return of_cells(predictions)
+    return mean_over_shuffles(predictions, truth, of_cells, record.seed)
 
 
 def mean_over_shuffles(
-    predictions: anndata.AnnData, truth: anndata.AnnData, metrics: Callable[[anndata.AnnData], pd.DataFrame]
+    predictions: anndata.AnnData, truth: anndata.AnnData, metrics: Callable[[anndata.AnnData], pd.DataFrame], seed: int
 ) -> pd.DataFrame:
-    """Compute ``metrics``, for the floor as the mean over :func:`benchmark_controls.shuffles`.
+    """Compute ``metrics`` of the floor, as the mean over :func:`benchmark_controls.shuffles`.
 
     Parameters
     ----------
     predictions
-        Predicted cells of any method. Those of the floor say so: ``uns["method"]["shuffles"]``.
+        Predicted cells of the floor.
     truth
         The test conditions (:func:`pseudobulk.truth`).
     metrics
         Gives ``perturbation``, ``context``, ``metric``, ``value`` and ``reason`` for predicted cells.
+    seed
+        Of the floor.
 
     Returns
     -------
-    What ``metrics`` gives. For the floor ``value`` is a mean, and ``reason`` that of any shuffle that has one.
+    What ``metrics`` gives: ``value`` is a mean, and ``reason`` that of any shuffle that has one.
     """
-    method = method_of(predictions)
-    if not method.get("shuffles"):
-        return metrics(predictions)
-    tables = pd.concat([metrics(cells) for cells in _dealt(predictions, truth, method["seed"])])
+    tables = pd.concat([metrics(cells) for cells in _dealt(predictions, truth, seed)])
     means = tables.groupby(["metric", *COLUMNS], sort=False, as_index=False).agg({"value": "mean", "reason": "max"})
     return means[[*COLUMNS, "metric", "value", "reason"]]
 
@@ -70,4 +72,4 @@ def _dealt(predictions: anndata.AnnData, truth: anndata.AnnData, seed: int) -> I
     for partner in shuffles(conditions, seed):
         moved_by = changes[[row_of[partner[condition]] for condition in conditions]] - predicted
         X = np.asarray(predictions.X) + moved_by.astype(np.float32)[row]
-        yield anndata.AnnData(X, obs=predictions.obs, var=predictions.var, uns=predictions.uns)
+        yield anndata.AnnData(X, obs=predictions.obs, var=predictions.var)

@@ -19,7 +19,6 @@ from scgpt_bench.data.conditions import COLUMNS, conditions_of, contexts_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation import pseudobulk_metrics as functions
 from scgpt_bench.evaluation.pseudobulk_metrics import Means, Values
-from scgpt_bench.predictions import method_of
 
 if TYPE_CHECKING:
     import anndata
@@ -306,10 +305,10 @@ def corrected_for_depth(metric: Metric, values: np.ndarray, reasons: np.ndarray)
     return np.where(defined, metric.at_full_depth(values), values), np.where(defined, HALVED_CORRECTED, reasons)
 
 
-def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
+def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData, halved: bool = False) -> pd.DataFrame:
     """Compute all pseudo-bulk metrics of one method and seed.
 
-    A technical duplicate (``uns["method"]["scored_against"] == "half_b"``) is compared with the other half of the
+    A technical duplicate (``halved``) is compared with the other half of the
     cells. What a duplicate of full depth would score follows from it (``Metric.at_full_depth``); metrics where it does
     not are left as they are, which is less than a full duplicate scores. Its most differentially expressed genes are
     those of the half that it is scored against: genes chosen by all cells would have been chosen by the noise of its
@@ -335,7 +334,7 @@ def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
         When genes or conditions of the two differ.
     """
     pseudobulk = _aligned(pseudobulk, truth)
-    layer = method_of(pseudobulk).get("scored_against")
+    layer = "half_b" if halved else None
     targets = [_columns_of(condition.genes, truth.var_names) for condition in conditions_of(truth.obs)]
     means = Means(
         prediction=np.asarray(pseudobulk.X),
@@ -351,7 +350,7 @@ def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
         # The half that chose the genes is extreme on them, all cells less so: they give no scale for its errors.
         compared = replace(means, full_truth=means.truth) if suffix.startswith("_top") else means
         for name, values in _of_gene_set(over_sets, compared, columns_of).items():
-            tables.append(_table(truth.obs, metric_of(name + suffix), values, halved=layer is not None))
+            tables.append(_table(truth.obs, metric_of(name + suffix), values, halved=halved))
     # The others compare conditions with one another: those of one context.
     for metric in METRICS.values():
         if metric.function and not metric.over_gene_sets:
@@ -359,7 +358,7 @@ def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
             for context in contexts_of(truth.obs):
                 rows = np.flatnonzero(truth.obs["context"] == context)
                 values[0][rows], values[1][rows] = metric.function(means.of_conditions(rows))
-            tables.append(_table(truth.obs, metric, values, halved=layer is not None))
+            tables.append(_table(truth.obs, metric, values, halved=halved))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -94,7 +94,7 @@ def _mean_training_shifts(cells: anndata.AnnData, split: pd.DataFrame) -> dict[s
 
 
 def pseudobulk(predictions: anndata.AnnData) -> anndata.AnnData:
-    """Average the predicted cells of each condition; sorted, with ``obs["n_cells"]`` and ``uns["method"]``.
+    """Average the predicted cells of each condition; sorted, with ``obs["n_cells"]``.
 
     Predicted cells count in it by their ``weight`` (:func:`means.mean_cell`).
     """
@@ -102,4 +102,4 @@ def pseudobulk(predictions: anndata.AnnData) -> anndata.AnnData:
     means = [mean_cell(predictions.X[own], weights[own]) for own in rows.values()]
     obs = table_of([*rows]).assign(n_cells=[len(own) for own in rows.values()])
     var = pd.DataFrame(index=predictions.var_names)
-    return anndata.AnnData(np.stack(means), obs=obs, var=var, uns={"method": predictions.uns["method"]})
+    return anndata.AnnData(np.stack(means), obs=obs, var=var)

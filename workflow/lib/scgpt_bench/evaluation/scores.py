@@ -21,6 +21,7 @@ from scgpt_bench.data.conditions import CONTEXT
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.files import read_table
+from scgpt_bench.method_record import read_record
 from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, group_of
 from scgpt_bench.seeding import random_generator
 
@@ -30,7 +31,7 @@ EXACT_UP_TO = 13  # conditions; all 2^13 sign patterns are then enumerated
 
 SCORE_COLUMNS = [
     *("dataset", "split", "context", "method", "metric", "mean", "ci_low", "ci_high"),
-    *("n_conditions", "n_seeds", "fraction_of_ceiling"),
+    *("n_conditions", "n_asked", "n_seeds", "fraction_of_ceiling"),
 ]
 VERDICT_COLUMNS = [
     *("dataset", "split", "context", "method", "metric", "best_baseline", "difference"),
@@ -53,6 +54,17 @@ def gather(paths: Iterable[str | Path]) -> pd.DataFrame:
     return pd.concat(filled or tables, ignore_index=True)
 
 
+def with_asked(metrics: pd.DataFrame, records: Iterable[str | Path]) -> pd.DataFrame:
+    """Add the column ``asked``: whether the method was asked about the condition, as its ``method.json`` says."""
+    rows = []
+    for path in records:
+        dataset, split, method, seed = Path(path).parts[-5:-1]
+        rows += [(dataset, split, method, int(seed), *entry.condition) for entry in read_record(path).asked]
+    key = ["dataset", "split", "method", "seed", *CONDITION]
+    asked = pd.MultiIndex.from_tuples(rows, names=key)
+    return metrics.assign(asked=pd.MultiIndex.from_frame(metrics[key]).isin(asked))
+
+
 def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int, seed: int) -> pd.DataFrame:
     """Average every metric over conditions, with a 95 % interval.
 
@@ -60,6 +72,9 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
     percentiles are too narrow for few conditions. It is missing for a single condition. Rows with context ``all`` are
     over all conditions; where a data set has several contexts, others are over those of one. Where it has several
     splits, rows with split ``all`` pool the conditions of all splits, each counted once.
+
+    ``n_asked`` of the ``n_conditions`` are those that the method was asked about in every split and seed that tests
+    them; missing where ``metrics`` does not say (:func:`with_asked`). The mean includes the others.
 
     ``fraction_of_ceiling`` is mean / mean of ``technical-duplicate`` on the same split (its inverse for errors, where
     lower is better); missing where the ceiling was not run, is not above 0, is that of half of the cells only
@@ -102,11 +117,12 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
                     "ci_low": low,
                     "ci_high": high,
                     "n_conditions": len(scored),
+                    "n_asked": values.attrs["n_asked"].get(method),
                     "n_seeds": values.attrs["n_seeds"][method],
                     "fraction_of_ceiling": _fraction(mean, ceiling, known.higher_is_better),
                 }
             )
-    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
+    return pd.DataFrame(rows, columns=SCORE_COLUMNS).astype({"n_asked": "Int64"})
 
 
 def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int, seed: int) -> pd.DataFrame:
@@ -281,8 +297,15 @@ def _values(block: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
     compared = [name for name in order if group_of(kinds[name]) != BENCHMARK_CONTROL]
     values = values[order].dropna(subset=compared).groupby(level=CONDITION).mean()
     values = values.dropna(axis="columns", how="all")
+    values.attrs["n_asked"] = _n_asked(block, values) if "asked" in block else {}
     values.attrs["n_seeds"] = block.groupby("method")["seed"].nunique().to_dict()
     return values
+
+
+def _n_asked(block: pd.DataFrame, values: pd.DataFrame) -> dict[str, int]:
+    """How many of the conditions in ``values`` each method was asked about."""
+    asked = block.pivot_table(index=CONDITION, columns="method", values="asked", aggfunc="min")
+    return {method: int(asked[method].reindex(values[method].dropna().index).sum()) for method in values}
 
 
 @lru_cache(maxsize=2)  # the same for all metrics of a data set, split and context, but for what a scorer leaves out

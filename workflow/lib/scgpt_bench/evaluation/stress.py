@@ -63,7 +63,7 @@ def stress_panel(
       itself; missing where nothing does.
     """
     untouched = _scores(predictions, truth)
-    perfect = score(_as_prediction(truth, predictions), truth).groupby("metric", sort=False)["value"].mean()
+    perfect = score(_as_prediction(truth), truth).groupby("metric", sort=False)["value"].mean()
     perfect["energy_distance"] = 0.0  # its expectation for a second sample of the measured cells
     found: dict[str, list[pd.Series]] = {}
     for name, X in transformed(predictions, truth, activated, seed):
@@ -143,8 +143,8 @@ def _scores(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.Series:
 
 
 def _with(predictions: anndata.AnnData, X: np.ndarray) -> anndata.AnnData:
-    return anndata.AnnData(X, obs=predictions.obs, var=predictions.var, uns=predictions.uns)
+    return anndata.AnnData(X, obs=predictions.obs, var=predictions.var)
 
 
-def _as_prediction(truth: anndata.AnnData, predictions: anndata.AnnData) -> anndata.AnnData:
-    return anndata.AnnData(np.asarray(truth.X), obs=truth.obs, var=truth.var, uns={"method": predictions.uns["method"]})
+def _as_prediction(truth: anndata.AnnData) -> anndata.AnnData:
+    return anndata.AnnData(np.asarray(truth.X), obs=truth.obs, var=truth.var)

@@ -36,29 +36,28 @@ from scgpt_bench.figures.style import (
     styled,
     text_length,
 )
-from scgpt_bench.predictions import method_of
 
 _UNIT = "log1p expression"
 _NAMES = SMALL - 1  # points
 _ALL_LEAVES_ORDERED = 500  # optimal leaf ordering is cubic in their number
 
 
-def changes(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> tuple[np.ndarray, np.ndarray]:
+def changes(pseudobulk: anndata.AnnData, truth: anndata.AnnData, halved: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return predicted and measured changes from the matched control, as they are scored.
 
     Parameters
     ----------
     pseudobulk, truth
-        ``pseudobulk.h5ad`` of a method, whose technical duplicate is scored against half of the cells; the test
-        conditions (:func:`scgpt_bench.evaluation.pseudobulk.truth`).
+        ``pseudobulk.h5ad`` of a method; the test conditions (:func:`scgpt_bench.evaluation.pseudobulk.truth`).
+    halved
+        Whether the method predicts one half of the cells, and is scored against the other.
 
     Returns
     -------
     Two float64 matrices [conditions x genes], in the order of ``truth``.
     """
-    layer = method_of(pseudobulk).get("scored_against")
     control = truth.layers["control"]
-    return pseudobulk[truth.obs_names].X - control, (truth.layers[layer] if layer else truth.X) - control
+    return pseudobulk[truth.obs_names].X - control, (truth.layers["half_b"] if halved else truth.X) - control
 
 
 def left_over(metrics: pd.DataFrame, truth: anndata.AnnData) -> float:

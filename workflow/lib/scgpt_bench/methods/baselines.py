@@ -18,13 +18,13 @@ import pandas as pd
 from scipy import linalg, sparse
 from scipy.sparse import linalg as sparse_linalg
 
-from scgpt_bench import __version__
 from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, contexts_of
 from scgpt_bench.data.controls import control_means_of, matched_control_mean
 from scgpt_bench.data.means import FEWEST, cells_of, condition_means, group_means
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import read_h5ad
+from scgpt_bench.method_record import Embeddings, Training
 from scgpt_bench.predictions import shifted_controls
 
 
@@ -67,14 +67,14 @@ class ToPredict:
 
 @dataclass(frozen=True)
 class Shifts:
-    """Predicted change of the mean, float64 [perturbations x genes], and which perturbations needed a fall-back rule.
+    """Predicted change of the mean, float64 [perturbations x genes].
 
-    ``not_asked`` are those of which nothing was known that could set them apart.
+    ``fallbacks`` has, for each perturbation that the method could not be asked about, what it lacked of which target
+    and what it predicts instead.
     """
 
     values: np.ndarray
-    notes: dict[str, str] = field(default_factory=dict)
-    not_asked: list[str] = field(default_factory=list)
+    fallbacks: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def training_data(cells: anndata.AnnData, split: pd.DataFrame, context: str = CONTEXT) -> TrainingData:
@@ -106,7 +106,7 @@ def predict(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Fit a method in each context and predict every drawn control cell.
 
-    In a context without training conditions nothing can be learned: no change is predicted, and a note says so.
+    In a context without training conditions nothing can be learned: no change is predicted, and the record says so.
 
     Parameters
     ----------
@@ -122,41 +122,32 @@ def predict(
 
     Returns
     -------
-    Predicted cells, float32 [rows of ``controls`` x genes], and what made them, for ``uns["method"]``.
+    Predicted cells, float32 [rows of ``controls`` x genes], and entries of the method record.
     """
     given = {} if embeddings is None else {"embeddings": embeddings}
     trained = conditions_of(split, "train")
     shifts: dict[Condition, np.ndarray] = {}
-    notes: dict[str, str] = {}
-    not_asked: list[str] = []
+    fallbacks: dict[Condition, tuple[str, str]] = {}
     n_cells = 0
     for context in contexts_of(controls.obs):
         test = to_predict(controls, context)
         if trained and not any(condition.context == context for condition in trained):
-            of_context = Shifts(
-                np.zeros(test.control_means.shape),
-                dict.fromkeys(test.perturbations, "nothing to learn from in this context: no change"),
-                test.perturbations,
-            )
+            nothing = dict.fromkeys(test.perturbations, ("nothing to learn from in this context", "no change"))
+            of_context = Shifts(np.zeros(test.control_means.shape), nothing)
         else:
             training = training_data(cells, split, context)
             n_cells += int(training.n_cells.sum())
             of_context = method(training, test, **given, **options)
         tested = [Condition(name, context) for name in test.perturbations]
         shifts |= dict(zip(tested, of_context.values, strict=True))
-        notes |= {Condition(name, context).label: note for name, note in of_context.notes.items()}
-        not_asked += [Condition(name, context).label for name in of_context.not_asked]
-    record = {
-        "options": options,
-        "embeddings": None if embeddings is None else dict(embeddings.attrs),
-        "scgpt_bench": __version__,
-        "training_perturbations": len(trained),
-        "training_cells": n_cells,
-        "notes": notes,
-        "not_asked": not_asked,
+        fallbacks |= {Condition(name, context): fallback for name, fallback in of_context.fallbacks.items()}
+    record: dict[str, Any] = {
+        "fallbacks": fallbacks,
+        "training": Training(perturbations=len(trained), cells=n_cells),
     }
     if embeddings is not None:
-        record["genes_padded"] = int((~cells.var_names.isin(embeddings.index)).sum())
+        padded = int((~cells.var_names.isin(embeddings.index)).sum())
+        record["embeddings"] = Embeddings(**embeddings.attrs, genes_padded=padded)
     means = control_means_of(controls)
     moved = shifted_controls(controls, [*means], np.array([*means.values()]), np.array([shifts[c] for c in means]))
     return moved, record
@@ -180,21 +171,21 @@ def additive(training: TrainingData, test: ToPredict) -> Shifts:
     """A combination does the sum of what its genes did alone.
 
     A gene that was not perturbed alone in training counts with the mean shift of the single-gene training
-    perturbations (of all training perturbations, where there is no single one), and a note says so.
+    perturbations (of all training perturbations, where there is no single one): a fallback.
     """
     single = {
         name: shift for name, shift in zip(training.perturbations, training.shifts, strict=True) if "+" not in name
     }
     unseen = np.mean(list(single.values()) or training.shifts, axis=0)
-    values, notes = [], {}
+    values, fallbacks = [], {}
     for name in test.perturbations:
         genes = genes_of(name)
         values.append(sum(single.get(gene, unseen) for gene in genes))
         missing = [gene for gene in genes if gene not in single]
         if missing:
             which = "" if len(missing) == len(genes) else f"{', '.join(missing)} "
-            notes[name] = f"{which}not perturbed alone in training: mean single shift instead"
-    return Shifts(np.array(values), notes)
+            fallbacks[name] = (f"{which}not perturbed alone in training", "mean single shift instead")
+    return Shifts(np.array(values), fallbacks)
 
 
 def ridge(
@@ -225,7 +216,7 @@ def ridge(
     left = np.linalg.solve(_penalized(G.T @ G, penalty), ((Y - b) @ G).T @ P)
     K = np.linalg.solve(_penalized(P.T @ P, penalty), left.T)
     test_rows, missing = _perturbation_rows(test.perturbations, rows)
-    return Shifts(b + test_rows @ K @ G.T, *_without_vector(missing))
+    return Shifts(b + test_rows @ K @ G.T, _without_vector(missing))
 
 
 def _penalized(gram: np.ndarray, penalty: float) -> np.ndarray:
@@ -252,14 +243,13 @@ def _perturbation_rows(perturbations: list[str], rows: pd.DataFrame) -> tuple[np
     return np.array(values), {name: genes for name, genes in missing.items() if genes}
 
 
-def _without_vector(missing: dict[str, list[str]]) -> tuple[dict[str, str], list[str]]:
-    """What to note of perturbations with genes that have no vector, and those of which no gene has one."""
-    nothing = [name for name, genes in missing.items() if len(genes) == len(genes_of(name))]
-    notes = {
-        name: f"no vector{'' if name in nothing else ' of ' + ', '.join(genes)}: counted as zero"
-        for name, genes in missing.items()
-    }
-    return notes, nothing
+def _without_vector(missing: dict[str, list[str]]) -> dict[str, tuple[str, str]]:
+    """Fallbacks of perturbations with genes that have no vector."""
+    fallbacks = {}
+    for name, genes in missing.items():
+        which = "" if len(genes) == len(genes_of(name)) else f" of {', '.join(genes)}"
+        fallbacks[name] = (f"no vector{which}", "counted as zero")
+    return fallbacks
 
 
 def knn(
@@ -275,7 +265,7 @@ def knn(
     (:func:`coexpression`). A combination has the sum of its genes' vectors. Ties go to the name that sorts first. A
     training perturbation without any vector is nobody's neighbour: fewer than ``neighbours`` are averaged where fewer
     have one. A perturbation without any vector gets the mean of all training perturbations, as all do where none of
-    those has a vector, and a note says so: as where fewer than ``FEWEST`` control cells show any co-expression.
+    those has a vector, and the record says so: as where fewer than ``FEWEST`` control cells show any co-expression.
     """
     rows = coexpression(training.controls, components) if embeddings is None else embeddings
     train_rows, _ = _perturbation_rows(training.perturbations, rows)
@@ -288,10 +278,10 @@ def knn(
     values = training.shifts[nearest].mean(axis=1)
     unknown = ~(test_rows.any(axis=1) & known.any())
     values[unknown] = training.shifts.mean(axis=0)
-    notes, _ = _without_vector(missing)
     not_asked = [test.perturbations[i] for i in np.flatnonzero(unknown)]
     why = "no vector" if rows.shape[1] else f"no co-expression in {training.controls.n_obs} control cells"
-    return Shifts(values, notes | dict.fromkeys(not_asked, f"{why}: mean of all training perturbations"), not_asked)
+    instead = dict.fromkeys(not_asked, (why, "mean of all training perturbations"))
+    return Shifts(values, _without_vector(missing) | instead)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -348,18 +338,18 @@ def target_only(training: TrainingData, test: ToPredict) -> Shifts:
         left += np.expm1(training.means[i, targets]).sum()
         before += np.expm1(training.means[i, targets] - training.shifts[i, targets]).sum()
     remaining = left / before if before > 0 else 1.0
-    values, notes = np.zeros(test.control_means.shape), {}
+    values, fallbacks = np.zeros(test.control_means.shape), {}
     for i, name in enumerate(test.perturbations):
         targets = training.genes.get_indexer(genes_of(name))
         if (targets < 0).any():
-            notes[name] = "not every target is measured"
+            fallbacks[name] = ("not every target is measured", "no change by the others")
         targets = targets[targets >= 0]
         values[i, targets] = (
             np.log1p(remaining * np.expm1(test.control_means[i, targets])) - test.control_means[i, targets]
         )
     if before <= 0:
-        notes = dict.fromkeys(test.perturbations, "no target expressed in training: no change")
-    return Shifts(values, notes)
+        fallbacks = dict.fromkeys(test.perturbations, ("no target expressed in training", "no change"))
+    return Shifts(values, fallbacks)
 
 
 def read_embeddings(path: str | Path) -> pd.DataFrame:

@@ -5,8 +5,8 @@
 - ``technical-duplicate`` (ceiling): half of a condition's own cells predict the other half.
 - ``oracle``: the planted mean, where the data are simulated.
 
-A technical duplicate is scored against the other half of the cells (``truth.h5ad``, ``layers["half_b"]``) and says so
-in ``uns["method"]["scored_against"]``; ``metrics.score`` obeys and corrects for the halved depth.
+A technical duplicate is scored against the other half of the cells (``truth.h5ad``, ``layers["half_b"]``): its record
+says ``halved``, and ``metrics.score`` corrects for the halved depth.
 """
 
 from __future__ import annotations
@@ -67,19 +67,18 @@ def shuffled(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
 
     Returns
     -------
-    Predicted cells, float32 [rows of ``controls`` x genes], and what the method record says of them. So do
+    Predicted cells, float32 [rows of ``controls`` x genes], and entries of the method record. So do
     :func:`technical_duplicate` and :func:`oracle`.
     """
     source, *others = shuffles(known.conditions, seed)
     changes = np.asarray(known.truth.X) - np.asarray(known.truth.layers["control"])
     shifts = known.of_truth(changes, [*source.values()])
-    notes = {condition.label: other.label for condition, other in source.items()}
-    return known.shifted(shifts), {"notes": notes, "shuffles": 1 + len(others)}
+    return known.shifted(shifts), {"shuffles": 1 + len(others)}
 
 
 def technical_duplicate(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Predict half of a condition's own cells, to be scored against the other half."""
-    return duplicated_cells(known.cells, known.controls, seed), {"scored_against": "half_b"}
+    return duplicated_cells(known.cells, known.controls, seed), {"halved": True}
 
 
 def oracle(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:

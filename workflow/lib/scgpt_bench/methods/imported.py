@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scgpt_bench import __version__
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, contexts_of, controls_of, rows_of
 from scgpt_bench.data.controls import control_means_of, type_weights
@@ -30,6 +29,7 @@ from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import CellWriter, open_h5ad, row_chunks, rows
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import sha256
+from scgpt_bench.method_record import Imported
 from scgpt_bench.predictions import anchored_cells
 
 # A perturbation moves a cell's total and its profile by a few percent; another logarithm, another target sum, counts
@@ -76,7 +76,7 @@ def import_predictions(
     -------
     X : float32 [rows x genes]
     obs : ``perturbation``, ``context``, ``control_cell`` and ``weight`` of every row
-    method : what ``uns["method"]`` says, with the file's SHA-256 and everything that was filled or left out
+    record : entries of the method record, with the file's SHA-256 and everything that was filled or left out
 
     Raises
     ------
@@ -139,20 +139,18 @@ def import_predictions(
             partner = own_names
         cells.append(block)
         obs.append(pd.DataFrame({**condition._asdict(), "control_cell": partner, "weight": weights}))
-    method = {
-        "kind": "imported",
-        "file": Path(path).name,
-        "sha256": sha256(path),
-        "made_by": str(file.uns["method"]) if "method" in file.uns else None,
-        "scgpt_bench": __version__,
-        "perturbations_given_as_cells": int((n_rows > 1).sum()),
-        "perturbations_given_as_pseudobulk": int((n_rows == 1).sum()),
-        "genes_taken_as_unchanged": sorted(controls.var_names[absent]),
-        "perturbations_left_out": [c.label for c in conditions_of(of_file) if c not in control_means],
-        "control_rows_left_out": int((labels == CONTROL).sum()),
-        "notes": {condition.label: "not predicted: taken as no change" for condition in without},
-    }
-    return np.concatenate(cells), pd.concat(obs, ignore_index=True), method
+    imported = Imported(
+        file=Path(path).name,
+        sha256=sha256(path),
+        made_by=str(file.uns["method"]) if "method" in file.uns else None,
+        perturbations_given_as_cells=int((n_rows > 1).sum()),
+        perturbations_given_as_pseudobulk=int((n_rows == 1).sum()),
+        genes_taken_as_unchanged=tuple(sorted(controls.var_names[absent])),
+        perturbations_left_out=tuple(c.label for c in conditions_of(of_file) if c not in control_means),
+        control_rows_left_out=int((labels == CONTROL).sum()),
+    )
+    record = {"imported": imported, "fallbacks": dict.fromkeys(without, ("not predicted", "taken as no change"))}
+    return np.concatenate(cells), pd.concat(obs, ignore_index=True), record
 
 
 def _contexts(path: str | Path, obs: pd.DataFrame, tested: list[str]) -> np.ndarray:

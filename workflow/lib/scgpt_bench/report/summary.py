@@ -1,7 +1,7 @@
-"""The start page of the report: the verdict in words, and what limits it, from the run's own tables and statements.
+"""The start page of the report: the verdict in words, and what limits it, from the run's own tables and method records.
 
-Every number stands in ``scores.tsv``, ``verdicts.tsv``, ``scores_by_class.tsv``, a data card or the statement of a
-method (``uns["method"]``); what a prediction without noise is expected to score is the square root of the ceiling, and
+Every number stands in ``scores.tsv``, ``verdicts.tsv``, ``scores_by_class.tsv``, a data card or a method
+record; what a prediction without noise is expected to score is the square root of the ceiling, and
 how many test perturbations share genes is counted here.
 """
 
@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, labels_of, noun_of
-from scgpt_bench.data.names import ALL_SPLITS, genes_of
+from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.evaluation.classes import CLASS, CLASS_COLUMNS, COLUMNS
 from scgpt_bench.evaluation.scores import at_smallest_p_value
+from scgpt_bench.method_record import MethodRecord
 from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, KINDS, SCGPT, group_of
 from scgpt_bench.report.page import template
 
@@ -33,14 +34,13 @@ NOT_ASKED = "not asked"  # about any test perturbation
 
 
 @dataclass(frozen=True)
-class Statement:
-    """What a method says of one prediction (``uns["method"]``), and of which data set, split and number of genes."""
+class Prediction:
+    """What made one prediction, and of which data set and split it is."""
 
     dataset: str
     split: str
     method: str
-    n_genes: int
-    says: Mapping[str, Any]
+    record: MethodRecord
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Run:
         ``source`` of every checkpoint.
     generated
         Data sets that were generated here.
-    statements
+    predictions
         Of all methods, the first seed.
     published
         Options of the published fine-tuning recipe with their values.
@@ -74,7 +74,7 @@ class Run:
     kinds: Mapping[str, str]
     checkpoints: Mapping[str, str]
     generated: Sequence[str]
-    statements: Sequence[Statement]
+    predictions: Sequence[Prediction]
     published: Mapping[str, Any]
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     scores_by_class: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
@@ -130,16 +130,12 @@ def places(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def _unasked(run: Run, dataset: str) -> dict[str, set[str]]:
-    """The test perturbations about which a method was told nothing that could set them apart, by method."""
-    found: dict[str, set[str]] = {}
-    for statement in run.statements:
-        if statement.dataset == dataset:
-            keys = ("not_asked", "predicted_as_no_change", "targets_already_as_prompted")
-            names = {name for key in keys for name in statement.says.get(key, ())}
-            untold = statement.says.get("targets_outside_vocabulary", ())
-            names |= {name for name in untold if len(genes_of(name)) == 1}
-            found.setdefault(statement.method, set()).update(names)
+def _unasked(run: Run, dataset: str) -> dict[str, set[Condition]]:
+    """The test conditions that a method could not be asked about, by method."""
+    found: dict[str, set[Condition]] = {}
+    for made in run.predictions:
+        if made.dataset == dataset:
+            found.setdefault(made.method, set()).update(entry.condition for entry in made.record.fallbacks)
     return found
 
 
@@ -235,7 +231,7 @@ def _answer(run: Run, rows: Sequence[Mapping[str, Any]], n: int, asked: Mapping[
             "These data cannot tell: not even a second sample of the same cells was shown to predict the responses "
             "better than the responses of other perturbations do."
         )
-    without = _without_pretraining(run.statements)
+    without = _without_pretraining(run.predictions)
     pretrained = [row for row in scgpt if row["method"] not in without]
     judged = [row for row in pretrained if row["verdict"] != NOT_ASKED]
     silent = [row["method"] for row in pretrained if row["verdict"] == NOT_ASKED]
@@ -300,11 +296,10 @@ def _roots(mean: float, low: float, high: float) -> str | None:
 
 def warnings(run: Run) -> list[tuple[str, str]]:
     """What limits the verdicts, as (what, why it matters), the most important first."""
-    of_scgpt = [statement for statement in run.statements if "load_report" in statement.says]
-    found = [*_of_source(run), *_of_weights(run.statements), *_of_baselines(run), *_of_copies(run), *_of_data(run)]
+    found = [*_of_source(run), *_of_weights(run.predictions), *_of_baselines(run), *_of_copies(run), *_of_data(run)]
     found += [*_of_few_cells(run), *_of_composition(run)]
     found += [*_of_control_noise(run), *_of_batches(run), *_of_classes(run), *_of_shared_genes(run)]
-    found += [*_of_genes(run.statements), *_of_gaps(run), *_of_recipe(run.published, of_scgpt)]
+    found += [*_of_genes(run.predictions), *_of_gaps(run), *_of_recipe(run.published, run.predictions)]
     return list(dict.fromkeys(found))
 
 
@@ -333,32 +328,28 @@ def _of_source(run: Run) -> Iterable[tuple[str, str]]:
         )
 
 
-def _weights(statement: Statement) -> Mapping[str, Any] | None:
-    """What a method says of scGPT's weights, or of the gene vectors that it takes from them; None if it uses none."""
-    return statement.says.get("load_report") or statement.says.get("embeddings")
-
-
-def _without_pretraining(statements: Sequence[Statement]) -> set[str]:
+def _without_pretraining(predictions: Sequence[Prediction]) -> set[str]:
     """Methods that use scGPT with random weights, or trained from random weights."""
-    return {
-        statement.method
-        for statement in statements
-        if (report := _weights(statement))
-        and not (report["checkpoint_pretrained"] and report.get("n_pretrained", 1))  # gene vectors are not counted
-    }
+    found = set()
+    for made in predictions:
+        report, scgpt = made.record.weights, made.record.scgpt
+        if report and not (report.checkpoint_pretrained and (scgpt is None or scgpt.load_report.n_pretrained)):
+            found.add(made.method)
+    return found
 
 
-def _of_weights(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
+def _of_weights(predictions: Sequence[Prediction]) -> Iterable[tuple[str, str]]:
     random_decoder, untrained = [], {}
-    for statement in statements:
-        tuned, report = "finetuning" in statement.says, _weights(statement)
-        if not report or (tuned and not report["n_pretrained"]):  # scgpt-scratch takes no weights
+    for made in predictions:
+        tuned, report = made.record.finetuning, made.record.weights
+        loaded = made.record.scgpt and made.record.scgpt.load_report
+        if not report or (tuned and loaded and not loaded.n_pretrained):  # scgpt-scratch takes no weights
             continue
-        if not report["checkpoint_pretrained"]:
-            untrained[statement.method] = report["checkpoint"]
-        elif not tuned and any(name.startswith("decoder.") for name in report.get("random", ())):
-            share = 100 * report["n_random"] / (report["n_random"] + report["n_pretrained"])
-            random_decoder.append((statement.method, f"{share:.1f} %"))
+        if not report.checkpoint_pretrained:
+            untrained[made.method] = report.checkpoint
+        elif loaded and not tuned and any(name.startswith("decoder.") for name in loaded.random):
+            percent = 100 * loaded.n_random / (loaded.n_random + loaded.n_pretrained)
+            random_decoder.append((made.method, f"{percent:.1f} %"))
     for share, methods in _by_reason(random_decoder).items():
         yield (
             f"Random decoder: {_listed(methods)}",
@@ -539,13 +530,14 @@ def _of_shared_genes(run: Run) -> Iterable[tuple[str, str]]:
             )
 
 
-def _of_genes(statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
+def _of_genes(predictions: Sequence[Prediction]) -> Iterable[tuple[str, str]]:
     found: dict[tuple[str, str], tuple[int, int, int]] = {}  # by data set and checkpoint: padded, renamed, all
-    for statement in statements:
-        if (weights := _weights(statement)) and statement.says.get("genes_padded"):
-            place = (statement.dataset, weights["checkpoint"])
-            renamed = statement.says.get("genes_renamed", found.get(place, (0, 0, 0))[1])
-            found[place] = (statement.says["genes_padded"], renamed, statement.n_genes)
+    for made in predictions:
+        weights, source = made.record.weights, made.record.scgpt or made.record.embeddings
+        if weights and source and source.genes_padded:
+            place = (made.dataset, weights.checkpoint)
+            renamed = made.record.scgpt.genes_renamed if made.record.scgpt else found.get(place, (0, 0, 0))[1]
+            found[place] = (source.genes_padded, renamed, made.record.n_genes)
     numbers: dict[tuple[str, int, int, int], list[str]] = {}
     for (dataset, checkpoint), counted in found.items():
         numbers.setdefault((dataset, *counted), []).append(checkpoint)
@@ -563,7 +555,7 @@ def _of_gaps(run: Run) -> Iterable[tuple[str, str]]:
 
     Methods with the same gap are named together.
     """
-    unlearnt = _gathered(run, lambda says: says.get("finetuning", {}).get("perturbations_without_token", ()))
+    unlearnt = _gathered(run, _unlearnt)
     for (dataset, names), methods in unlearnt.items():
         yield (
             f"Learns from fewer perturbations: {_listed(methods)} on {dataset}",
@@ -573,14 +565,14 @@ def _of_gaps(run: Run) -> Iterable[tuple[str, str]]:
     for (dataset, notes), methods in _gathered(run, _controls_from_elsewhere).items():
         yield (f"Trained on controls from elsewhere: {_listed(methods)} on {dataset}", f"{'; '.join(notes)}.")
     yield from _of_fallbacks(run)
-    prompted = list(dict.fromkeys(statement.method for statement in run.statements if "targets" in statement.says))
+    prompted = list(dict.fromkeys(made.method for made in run.predictions if made.record.prompts))
     if prompted:
         yield (
             f"Targeted genes are not predicted: {_listed(prompted)}",
             "The prompt sets them, and the prediction leaves them as they are in control cells. "
             f"{HEADLINE} counts them like any gene; {HEADLINE}_no_target leaves them out.",
         )
-    for (dataset, names), methods in _gathered(run, lambda says: says.get("genes_taken_as_unchanged", ())).items():
+    for (dataset, names), methods in _gathered(run, _not_in_file).items():
         yield (
             f"Genes taken as unchanged: {_listed(methods)} on {dataset}",
             f"The file predicts nothing for {len(names):,} genes ({_listed(names, NAMED)}).",
@@ -592,12 +584,12 @@ def _of_fallbacks(run: Run) -> Iterable[tuple[str, str]]:
     for place in run.places:
         copies = {name for group in _copies(run, place) for name in group if run.kinds[name] == "additive"}
         reasons: dict[tuple[str, str], dict[str, None]] = {}  # the perturbations, by method and reason
-        for statement in run.statements:
-            if statement.dataset != place["dataset"] or statement.method in copies:  # said by :func:`_of_copies`
+        for made in run.predictions:
+            if made.dataset != place["dataset"] or made.method in copies:  # said by :func:`_of_copies`
                 continue
-            if run.kinds[statement.method] != FLOOR:  # whose notes name its partners
-                for name, why in _fallbacks(statement.says):
-                    reasons.setdefault((statement.method, why), {})[name] = None
+            for entry in made.record.fallbacks:
+                why = f"{entry.reason}: {entry.prediction}"
+                reasons.setdefault((made.method, why), {})[entry.condition.label] = None
         groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}
         for pair, of_pair in reasons.items():
             groups.setdefault(tuple(sorted(of_pair)), []).append(pair)
@@ -613,22 +605,17 @@ def _of_fallbacks(run: Run) -> Iterable[tuple[str, str]]:
             )
 
 
-def _fallbacks(says: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Each test perturbation that a method could not be asked about as it is meant to be, and what it predicts."""
-    no_change = list(says.get("predicted_as_no_change", ()))
-    for name in no_change:
-        yield name, "no token: no change"
-    for name in says.get("targets_already_as_prompted", ()):
-        yield name, "control cells have the prompted value already: no change"
-    for name in says.get("targets_outside_vocabulary", ()):
-        if name not in no_change:
-            yield name, "neither measured nor in the vocabulary: not told what was perturbed"
-    yield from says.get("notes", {}).items()
+def _unlearnt(record: MethodRecord) -> Iterable[str]:
+    return record.finetuning.perturbations_without_token if record.finetuning else ()
 
 
-def _controls_from_elsewhere(says: Mapping[str, Any]) -> Iterable[str]:
+def _not_in_file(record: MethodRecord) -> Iterable[str]:
+    return record.imported.genes_taken_as_unchanged if record.imported else ()
+
+
+def _controls_from_elsewhere(record: MethodRecord) -> Iterable[str]:
     """In how many training pairs the control cell does not share what ``pair_within`` asks for, since none does."""
-    asked, *fallbacks = says.get("finetuning", {}).get("paired_within", {"any": 0}).items()
+    asked, *fallbacks = record.finetuning.paired_within.items() if record.finetuning else [("any", 0)]
     for shared, n_pairs in fallbacks:
         if n_pairs and shared != "itself":
             instead = "any control cell" if shared == "any" else f"one that shares {shared} alone"
@@ -636,25 +623,25 @@ def _controls_from_elsewhere(says: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _gathered(
-    run: Run, names_of: Callable[[Mapping[str, Any]], Iterable[str]]
+    run: Run, names_of: Callable[[MethodRecord], Iterable[str]]
 ) -> dict[tuple[str, tuple[str, ...]], list[str]]:
-    """Methods by data set and by what their statements name there, each name once; nothing where there is none."""
+    """Methods by data set and by what their records name there, each name once; nothing where there is none."""
     named: dict[tuple[str, str], dict[str, None]] = {}
-    for statement in run.statements:
-        if names := dict.fromkeys(names_of(statement.says)):
-            named.setdefault((statement.dataset, statement.method), {}).update(names)
+    for made in run.predictions:
+        if names := dict.fromkeys(names_of(made.record)):
+            named.setdefault((made.dataset, made.method), {}).update(names)
     found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (dataset, method), names in named.items():
         found.setdefault((dataset, tuple(names)), []).append(method)
     return found
 
 
-def _of_recipe(published: Mapping[str, Any], statements: Sequence[Statement]) -> Iterable[tuple[str, str]]:
+def _of_recipe(published: Mapping[str, Any], predictions: Sequence[Prediction]) -> Iterable[tuple[str, str]]:
     recipes = []
-    for statement in statements:
-        if "finetuning" not in statement.says:
+    for made in predictions:
+        if made.record.finetuning is None:
             continue
-        used, deviations = statement.says["finetuning"]["options"], statement.says["finetuning"]["deviations"]
+        used, deviations = made.record.finetuning.options, made.record.finetuning.deviations
         changed = [
             f"{name} {_shown(used[name])} (published {_shown(value)})"
             for name, value in published.items()
@@ -666,7 +653,7 @@ def _of_recipe(published: Mapping[str, Any], statements: Sequence[Statement]) ->
             f"Different here: {'; '.join(different)}. config/README.md says how those with a value come back; the "
             f"others have no option.{chosen}"
         )
-        recipes.append((statement.method, why))
+        recipes.append((made.method, why))
     for why, methods in _by_reason(recipes).items():
         yield f"Not the published recipe to the letter: {_listed(methods)}", why
 

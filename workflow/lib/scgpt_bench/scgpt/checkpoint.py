@@ -279,7 +279,7 @@ def write(
 def load_report(
     checkpoint: Checkpoint, loaded: Mapping[str, Tensor], random: Mapping[str, Tensor], seed: int
 ) -> dict[str, Any]:
-    """Report what a model's weights are, for ``uns["method"]``.
+    """Say where a model's weights come from, for its method record.
 
     Parameters
     ----------

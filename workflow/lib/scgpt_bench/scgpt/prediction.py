@@ -19,11 +19,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from scgpt_bench import __version__
-from scgpt_bench.data.conditions import rows_of
+from scgpt_bench.data.conditions import conditions_of, rows_of
 from scgpt_bench.data.controls import control_means_of
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.files import sha256
+from scgpt_bench.method_record import Finetuning, LoadReport, Prompts, Scgpt
 from scgpt_bench.predictions import anchored_cells
 from scgpt_bench.scgpt import (
     checkpoint,
@@ -82,7 +82,7 @@ def zero_shot(
 
     Returns
     -------
-    Predicted cells, float32 [rows of ``controls`` x genes], and what made them, for ``uns["method"]``. Where cells are
+    Predicted cells, float32 [rows of ``controls`` x genes], and entries of the method record. Where cells are
     not kept, one mean cell per condition, in the order of names.
     """
     weights = checkpoint.read(checkpoint_folder)
@@ -106,8 +106,8 @@ def finetuned(
     generator = finetuned_model.load(model_folder, weights)
     encoding = Encoding.of(controls.obs["perturbation"], alignment, weights.vocabulary)
     load_report = report.pop("load_report")
-    predicted, method = _predict(generator, controls, alignment, encoding, weights, load_report, options)
-    return predicted, {**method, "finetuning": report}
+    predicted, record = _predict(generator, controls, alignment, encoding, weights, load_report, options)
+    return predicted, {**record, "finetuning": Finetuning(**report)}
 
 
 def prompted(
@@ -133,7 +133,7 @@ def prompted(
     encoding = Encoding.of(controls.obs["perturbation"], alignment, weights.vocabulary)
     prompter = generation.Prompter.of(network.to(device), weights, encoding.token_ids)
     without_token, own_rows = encoding.without_token, rows_of(controls.obs)
-    unprompted, unexpressed, already, directions = [], [], [], set()
+    fallbacks, unexpressed, directions = {}, [], set()
     cell_weights, control_means = controls.obs["weight"].to_numpy(), control_means_of(controls)
     predicted = np.empty((len(controls) if options.keep_cells else len(own_rows), controls.n_vars), dtype=np.float32)
     for number, (condition, rows) in enumerate(tqdm(own_rows.items(), unit="condition", mininterval=2)):
@@ -142,7 +142,7 @@ def prompted(
         effect, activated = np.zeros_like(cells), direction == "up"
         directions.add(direction)
         if condition.perturbation in without_token:
-            unprompted.append(condition.label)
+            fallbacks[condition] = ("no token", "no change")
         else:
             bins, edges = bin_cells(cells, prompter.n_bins)
             tokens = [*encoding.token_ids[columns], *targets.added]
@@ -150,7 +150,7 @@ def prompted(
                 prompter, bins, edges, tokens, prompts, seed, condition.drawn_for, activated
             )
             if not asked:
-                already.append(condition.label)
+                fallbacks[condition] = ("control cells have the prompted value already", "no change")
             if activated and (targets.added or not bins[:, columns].any(axis=0).all()):
                 unexpressed.append(condition.label)
         control_mean = control_means[condition]
@@ -163,16 +163,13 @@ def prompted(
     if not zeros_seen:
         log.warning("prompts have genes of value 0, which this checkpoint has not seen: pretrained on expressed genes")
     raised = f"raised to quantile {prompts.target_quantile} of their bins in the control cells that express them"
-    method = {
-        **_record(weights, report, encoding, alignment, device, torch.float32),  # nothing here runs in autocast
-        "options": dataclasses.asdict(prompts),
-        "targets": "; ".join({"down": "silenced", "up": raised}[direction] for direction in sorted(directions)),
-        "zeros_in_pretraining": zeros_seen,
-        "raised_without_expression": unexpressed,
-        "predicted_as_no_change": unprompted,
-        "targets_already_as_prompted": already,
-    }
-    return predicted, method
+    prompted_as = Prompts(
+        targets=tuple(sorted({"down": "silenced", "up": raised}[direction] for direction in sorted(directions))),
+        zeros_in_pretraining=zeros_seen,
+        raised_without_expression=tuple(unexpressed),
+    )
+    scgpt = _scgpt(weights, report, encoding, alignment, device, torch.float32)  # nothing here runs in autocast
+    return predicted, {"scgpt": scgpt, "prompts": prompted_as, "fallbacks": fallbacks}
 
 
 def _predict(generator, controls, alignment, encoding, weights, report, options) -> tuple[np.ndarray, dict[str, Any]]:
@@ -187,20 +184,28 @@ def _predict(generator, controls, alignment, encoding, weights, report, options)
     else:
         means = inference.running_means(batches, controls.obs, controls.obs["weight"].to_numpy())
         predicted = means.astype(np.float32)
-    record = _record(weights, report, encoding, alignment, device, devices.number_type(device))
-    return predicted, {**record, "genes_fed": options.genes_fed}
-
-
-def _record(weights, report: Mapping[str, Any], encoding, alignment, device, number_type) -> dict[str, Any]:
-    return {
-        "scgpt_bench": __version__,
-        "checkpoint_sha256": sha256(checkpoint.weights_file(weights.folder)),
-        "load_report": dict(report),
-        "attention": transformer.backend_name(device, number_type),
-        "device": devices.device_name(device),
-        "versions": transformer.versions(),
-        "targets_not_measured": sorted(name for name, targets in encoding.targets.items() if targets.added),
-        "targets_outside_vocabulary": sorted(name for name, targets in encoding.targets.items() if targets.unknown),
-        "genes_padded": int((alignment["status"] == "padded").sum()),
-        "genes_renamed": int((alignment["status"] == "renamed").sum()),
+    scgpt = _scgpt(weights, report, encoding, alignment, device, devices.number_type(device))
+    without_token = set(encoding.without_token)
+    flagged = {
+        condition: (
+            ("neither measured nor in the vocabulary", "not told what was perturbed")
+            if encoding.targets[condition.perturbation].unknown
+            else ("not in the vocabulary", "flagged as a padded gene")
+        )
+        for condition in conditions_of(controls.obs)
+        if condition.perturbation in without_token
     }
+    return predicted, {"scgpt": scgpt, "fallbacks": flagged}
+
+
+def _scgpt(weights, report: Mapping[str, Any], encoding, alignment, device, number_type) -> Scgpt:
+    return Scgpt(
+        load_report=LoadReport(**report),
+        checkpoint_sha256=sha256(checkpoint.weights_file(weights.folder)),
+        attention=transformer.backend_name(device, number_type),
+        device=devices.device_name(device),
+        versions=transformer.versions(),
+        targets_not_measured=tuple(sorted(name for name, targets in encoding.targets.items() if targets.added)),
+        genes_padded=int((alignment["status"] == "padded").sum()),
+        genes_renamed=int((alignment["status"] == "renamed").sum()),
+    )

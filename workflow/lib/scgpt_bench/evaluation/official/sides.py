@@ -33,7 +33,6 @@ from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import rows as rows_of_cells
 from scgpt_bench.errors import InputError
-from scgpt_bench.predictions import method_of
 from scgpt_bench.seeding import random_generator
 
 TARGET, NON_TARGETING = "target_gene", "non-targeting"
@@ -171,7 +170,7 @@ def raw_counts(cells: anndata.AnnData) -> sparse.csr_matrix:
     return cells.layers["counts"]
 
 
-def log_sides(cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.DataFrame) -> Sides:
+def log_sides(cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.DataFrame, halved: bool = False) -> Sides:
     """Both sides in log1p values, as ``cells.h5ad`` holds them.
 
     Parameters
@@ -179,12 +178,16 @@ def log_sides(cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.Da
     cells, predictions, split
         ``cells.h5ad``; ``predictions.h5ad`` (read by ``predictions.read_predictions``), of which only the rows of the
         context are used; one context of ``split.tsv`` (:func:`contexts_apart`).
+    halved
+        Whether the prediction is one half of the measured cells, to be compared with the other: a technical duplicate.
     """
     predictions = _within(split, predictions)
-    return _sides(cells, cells.X, sparse.csr_matrix(_nonnegative_cells(predictions)), predictions, split)
+    return _sides(cells, cells.X, sparse.csr_matrix(_nonnegative_cells(predictions)), predictions, split, halved)
 
 
-def log_sides_of_counts(cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.DataFrame) -> Sides:
+def log_sides_of_counts(
+    cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.DataFrame, halved: bool = False
+) -> Sides:
     """Both sides in log1p values as cells have them, with zeros: the predicted ones are those of their counts.
 
     A rank test needs the zeros. Control cells that were moved by any positive amount have none, so that each is above
@@ -196,13 +199,15 @@ def log_sides_of_counts(cells: anndata.AnnData, predictions: anndata.AnnData, sp
     factors = depth_factors_of(cells, predictions.obs["control_cell"].astype(str))
     scale = np.divide(1, factors, out=np.zeros_like(factors), where=factors > 0)
     predicted = sparse.csr_matrix(sparse.diags(scale) @ predicted_counts(cells, predictions)).log1p()
-    return _sides(cells, cells.X, predicted.astype(np.float32), predictions, split)
+    return _sides(cells, cells.X, predicted.astype(np.float32), predictions, split, halved)
 
 
-def count_sides(cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.DataFrame) -> Sides:
+def count_sides(
+    cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.DataFrame, halved: bool = False
+) -> Sides:
     """Both sides in whole counts: the measured raw counts, and :func:`predicted_counts`."""
     predictions = _within(split, predictions)
-    return _sides(cells, raw_counts(cells), predicted_counts(cells, predictions), predictions, split)
+    return _sides(cells, raw_counts(cells), predicted_counts(cells, predictions), predictions, split, halved)
 
 
 def predicted_counts(cells: anndata.AnnData, predictions: anndata.AnnData) -> sparse.csr_matrix:
@@ -238,8 +243,9 @@ def _sides(
     predicted: sparse.csr_matrix,
     predictions: anndata.AnnData,
     split: pd.DataFrame,
+    halved: bool,
 ) -> Sides:
-    halved, context = method_of(predictions).get("scored_against") == "half_b", _only_context(split)
+    context = _only_context(split)
     measured = measured_side(cells, values, split, halved)
     controls = measured[(measured.obs[TARGET] == NON_TARGETING).to_numpy()]
     labels = [*predictions.obs["perturbation"].astype(str), *controls.obs[TARGET]]
