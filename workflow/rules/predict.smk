@@ -85,7 +85,7 @@ def of_shard(path):
 
 
 def model_of_method(wildcards):
-    """The fine-tuned model of a method; nothing for an arm that uses the checkpoint as it is."""
+    """The fine-tuned model of a method; nothing for a method that uses the checkpoint as it is."""
     if wildcards.method not in methods_run_by("finetune"):
         return []
     folder = f"<results>/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{wildcards.seed}/model"

@@ -23,6 +23,7 @@ PLUMBING = {
     "__init__.py",
     "data/__init__.py",
     "data/catalogue.py",
+    "data/findings.py",
     "data/names.py",
     "errors.py",
     "files.py",
