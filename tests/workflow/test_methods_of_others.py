@@ -1,10 +1,11 @@
-"""A script of one's own and a file made elsewhere join the ladder, on real combinations in several cell types."""
+"""A script of one's own and a file made elsewhere join the ladder, on real combinations in two contexts."""
 
 import anndata
 import numpy as np
 import pytest
 import yaml
 
+from scgpt_bench.data.conditions import contexts_of, listed, rows_of
 from scgpt_bench.data.controls import matched_control_mean
 from scgpt_bench.files import read_table
 from scgpt_bench.method_record import read_record
@@ -42,22 +43,25 @@ def test_the_whole_ladder_runs_on_combinations_in_several_cell_types(checkout):
 
 def test_additive_is_the_sum_of_seen_singles_and_says_where_it_falls_back(checkout):
     """The split tests pairs of which neither, one and both genes were perturbed alone in training."""
-    split = read_table(checkout.path / FOLDER / "split.tsv").set_index("perturbation")
+    split = read_table(checkout.path / FOLDER / "split.tsv")
     pairs = split[(split["role"] == "test") & (split["n_genes"] == 2)]
     assert set(pairs["n_genes_seen"]) == {0, 1, 2}
     predictions = anndata.read_h5ad(checkout.path / FOLDER / "additive" / "0" / "predictions.h5ad")
     record = read_record(checkout.path / FOLDER / "additive" / "0" / "method.json")
-    fallbacks = {entry.perturbation for entry in record.fallbacks}
+    fallbacks = {entry.condition for entry in record.fallbacks}
     cells = anndata.read_h5ad(checkout.path / "results" / "others" / "perturbench_devel" / "cells.h5ad")
-    measured, control = training_data(cells, split.reset_index()), matched_control_mean(cells, list(pairs.index))
-    singles = dict(zip(measured.perturbations, measured.shifts, strict=True))
-    exact = 0
-    for name, control_mean in zip(pairs.index, control, strict=True):
-        alone = [singles[gene] for gene in name.split("+") if gene in singles]
-        assert (name in fallbacks) == (len(alone) < 2)
+    singles = {}
+    for context in contexts_of(split):
+        measured = training_data(cells, split, context)
+        singles |= {(name, context): shift for name, shift in zip(measured.perturbations, measured.shifts, strict=True)}
+    exact, rows = 0, rows_of(predictions.obs)
+    for condition, control_mean in zip(listed(pairs), matched_control_mean(cells, listed(pairs)), strict=True):
+        names = [(gene, condition.context) for gene in condition.genes]
+        alone = [singles[name] for name in names if name in singles]
+        assert (condition in fallbacks) == (len(alone) < 2)
         if len(alone) == 2:
             exact += 1
-            predicted = predictions[(predictions.obs["perturbation"] == name).to_numpy()].X
+            predicted = predictions[rows[condition]].X
             np.testing.assert_allclose(predicted.mean(axis=0), control_mean + sum(alone), atol=1e-5)
     assert exact
 
