@@ -39,7 +39,7 @@ def test_shell_characters_in_every_string_of_a_configuration(tmp_path):
                 **{"control_label": f"control|{SHELL}", "gene_symbol_column": None},
             },
             "own": {"kind": "script", "script": f"{SHELL}method.py", "options": {"share": 0.5, SHELL: SHELL}},
-            "ridge": {"checkpoint": "tiny"},
+            "scgpt-embedding-ridge": {"checkpoint": "tiny"},
         },
     }
     checkout.write("study.yaml", yaml.safe_dump(config))
