@@ -71,7 +71,10 @@ def make(
     for number, dataset in enumerate(datasets):
         _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods, add)
     write_table(scores, add("scores.tsv", "Scores", table="scores"))
-    write_table(pd.DataFrame({"metric": METRICS, "reference": "control"}), add("ledger.tsv", "Trust", table="ledger"))
+    write_table(
+        pd.DataFrame({"metric": METRICS, "reference": "control"}),
+        add("metric_definitions.tsv", "Trust", table="metric definitions"),
+    )
     jobs = pd.DataFrame({"rule": "finetune", "method": [*methods] * len(datasets)})
     cost = cost_table(jobs.assign(seconds=100.0, memory_mib=900.0), {"finetune": 1})
     for by in ("rule", "method"):

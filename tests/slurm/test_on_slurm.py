@@ -22,7 +22,7 @@ GROUPED = {"samples", "baselines", "evaluation", "tables", "figures"}
 LARGEST = 8000  # megabytes that any of their jobs asks for
 LONG_TRAINING = "tests/slurm/long_training.yaml"
 EPOCHS = 25  # of a fine-tuning that is still running when something happens to it
-TABLES = ("*/*/*/*/*/metrics.tsv", "*/*/*/*/*/stress.tsv", "*/*.tsv")
+TABLES = ("*/*/*/*/*/metrics.tsv", "*/*/*/*/*/metric_robustness.tsv", "*/*.tsv")
 TIMES = "cost.tsv"  # the one table that holds times
 
 

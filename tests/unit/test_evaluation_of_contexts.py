@@ -13,12 +13,12 @@ from scgpt_bench.evaluation.classes import scores_by_class
 from scgpt_bench.evaluation.data_card import data_card
 from scgpt_bench.evaluation.differential_expression import de_ranks
 from scgpt_bench.evaluation.drops import compare_cards, compare_scores
+from scgpt_bench.evaluation.metric_robustness import transformed
 from scgpt_bench.evaluation.metrics import score
 from scgpt_bench.evaluation.official.answers import join
 from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, contexts_apart, log_sides
 from scgpt_bench.evaluation.pseudobulk import add_untested, pseudobulk, responses, select_tested, truth
 from scgpt_bench.evaluation.scores import of_reliable, scores, verdicts
-from scgpt_bench.evaluation.stress import transformed
 from scgpt_bench.figures.data_card import card_table, knock_down, reliability
 from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
 

@@ -21,12 +21,12 @@ from scgpt_bench.data.means import cells_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation import cell_metrics, differential_expression, metrics, pseudobulk, scores
 from scgpt_bench.evaluation.data_card import COLUMNS, data_card, leakage_notes, reliability_of, split_notes
-from scgpt_bench.evaluation.stress import stress_panel
+from scgpt_bench.evaluation.metric_robustness import metric_robustness
 from scgpt_bench.figures import data_card as figures_of_card
 from scgpt_bench.figures.responses import delta_heatmap, predicted_against_true, residual_heatmap
 from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
 from scgpt_bench.figures.style import save
-from scgpt_bench.figures.trust import stress_heatmap
+from scgpt_bench.figures.trust import robustness_heatmap
 from scgpt_bench.methods import baselines, benchmark_controls
 from scgpt_bench.predictions import read_predictions, write_predictions
 
@@ -248,7 +248,7 @@ def evaluated(cells, split, drawn, truth, kind, folder):
         draw(
             predicted_against_true(predicted_deltas, deltas, *names, table[table["metric"] == "pearson_delta"]), folder
         )
-        draw(stress_heatmap(stress_panel(predicted, truth), kind), folder)
+        draw(robustness_heatmap(metric_robustness(predicted, truth), kind), folder)
     return table.assign(dataset="drop", split="fold0", method=kind, seed=0)
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from scgpt_bench.data.conditions import Condition, table_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.ledger import ledger
+from scgpt_bench.evaluation.metric_definitions import metric_definitions
+from scgpt_bench.evaluation.metric_robustness import metric_robustness
 from scgpt_bench.evaluation.metrics import HALVED, HALVED_CORRECTED, METRICS, Metric, metric_of, score
 from scgpt_bench.evaluation.official.answers import as_metrics
 from scgpt_bench.evaluation.scores import scores, verdicts
-from scgpt_bench.evaluation.stress import stress_panel
 from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
 from scgpt_bench.figures.style import metric_label
 
@@ -107,7 +107,7 @@ def test_scores_and_verdicts_know_which_way_is_better(metrics):
 
 
 def test_the_definitions_have_a_row_of_each():
-    table = ledger(["wasserstein", "wasserstein_no_target", "within_mae_top20"]).set_index("metric")
+    table = metric_definitions(["wasserstein", "wasserstein_no_target", "within_mae_top20"]).set_index("metric")
     assert table["denominator"].tolist() == ["genes", "genes", "all genes"]
     assert table["tie_rule"].tolist() == ["none arise", "none arise", "0.5 is outside"]
     assert table["targets"].tolist() == ["counted like any gene", "left out", "counted like any gene"]
@@ -133,10 +133,10 @@ def test_figures_draw_them_with_their_labels_best_first(metrics):
         assert "worst: ridge" in strip.get_label()
 
 
-def test_the_stress_panel_turns_the_error_round(truth):
+def test_metric_robustness_turns_the_error_round(truth):
     cells = prediction(truth, 0.3)
     cells.obs = cells.obs.assign(perturbation=list(cells.obs_names), weight=1.0)
-    panel = stress_panel(cells, truth).set_index(["transformation", "metric"])["change"]
+    panel = metric_robustness(cells, truth).set_index(["transformation", "metric"])["change"]
     assert panel["delta x 4", "wasserstein"] < 0
     assert panel["delta x 4", "within_mae"] < 0
 
@@ -150,7 +150,7 @@ def test_an_unknown_metric_is_refused_wherever_its_direction_or_meaning_is_asked
         lambda: metric_of("wasserstein_top30"),
         lambda: scores(renamed, KINDS, 10, seed=1),
         lambda: verdicts(renamed, KINDS, 10, seed=1),
-        lambda: ledger(["hausdorff"]),
+        lambda: metric_definitions(["hausdorff"]),
         lambda: metric_label("hausdorff"),
         lambda: method_scores(table, "hausdorff", KINDS),
         lambda: as_metrics(raw, "cell_eval", "all", halved=False),

@@ -269,7 +269,7 @@ def test_the_error_of_half_of_the_cells_is_corrected_as_that_of_this_package(
 ):
     duplicate = predicted["technical-duplicate"]
     table, _ = cell_eval.evaluate(log_sides(cells, duplicate, split, halved=True), cell_eval_reference, 1)
-    own = score(pseudobulk(duplicate), measured)
+    own = score(pseudobulk(duplicate), measured, halved=True)
     np.testing.assert_allclose(values_of(table, "cell_eval.mae"), values_of(own, "mae"), atol=1e-5)
     reasons = table.groupby("metric")["reason"].first()
     assert reasons["cell_eval.mae"] == HALVED_CORRECTED

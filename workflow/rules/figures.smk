@@ -334,33 +334,33 @@ rule figure_predicted_against_true:
 # Trust
 
 
-def stress_of_method(wildcards):
-    """The stress panel of a method's first seed."""
+def robustness_of_method(wildcards):
+    """The metric robustness of a method's first seed."""
     seed = config["methods"][wildcards.method]["seeds"][0]
-    return f"<results>/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{seed}/stress.tsv"
+    return f"<results>/{wildcards.dataset}/{wildcards.split}/{wildcards.method}/{seed}/metric_robustness.tsv"
 
 
-rule figure_stress:
+rule figure_metric_robustness:
     input:
-        stress_of_method,
+        robustness_of_method,
     output:
         report(
-            "<results>/{dataset}/{split}/figures/stress_{method}.svg",
+            "<results>/{dataset}/{split}/figures/metric_robustness_{method}.svg",
             category="Trust",
             subcategory="{dataset}",
-            labels={"split": "{split}", "method": "{method}", "figure": "stress panel"},
-            caption="../report/stress.rst",
+            labels={"split": "{split}", "method": "{method}", "figure": "metric robustness"},
+            caption="../report/metric_robustness.rst",
         ),
     log:
-        "<logs>/figure_stress/{dataset}.{split}.{method}.log",
+        "<logs>/figure_metric_robustness/{dataset}.{split}.{method}.log",
     benchmark:
-        "<benchmarks>/figure_stress/{dataset}.{split}.{method}.tsv"
+        "<benchmarks>/figure_metric_robustness/{dataset}.{split}.{method}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
         mem_mb=doubling(1000),
         runtime=doubling(10),
     params:
-        code=code("figure_stress.py"),
+        code=code("figure_metric_robustness.py"),
     script:
-        "../scripts/figure_stress.py"
+        "../scripts/figure_metric_robustness.py"

@@ -120,8 +120,8 @@ def verdicts_of_report():
     return [*(f"<results>/figures/differences_{metric}.svg" for metric in compared), "<results>/verdicts.tsv"]
 
 
-def stressed_method():
-    """The method whose predictions the stress panel transforms: a fine-tuned one, or the last that is no control."""
+def method_for_robustness():
+    """The method on which metric robustness is measured: a fine-tuned one, or the last that is no control."""
     finetuned = [method for method, kind in KINDS.items() if kind == registry.FINETUNED]
     others = [method for method, kind in KINDS.items() if registry.group_of(kind) != registry.BENCHMARK_CONTROL]
     return (finetuned or others)[-1]
@@ -149,13 +149,13 @@ def entries_of_datasets():
                 shown.append(f"{folder}/load_report.svg")
             for method, seed in predictions(methods_run_by("finetune")):
                 shown.append(f"{folder}/training_history_{method}_{seed}.svg")
-            shown.append(f"{folder}/stress_{stressed_method()}.svg")
+            shown.append(f"{folder}/metric_robustness_{method_for_robustness()}.svg")
     return shown
 
 
 def tables_of_run():
     """The tables that the report shows once."""
-    names = ("scores", "scores_by_class", "reliable_scores", "ledger", "calibration", "anchors")
+    names = ("scores", "scores_by_class", "reliable_scores", "metric_definitions", "calibration", "anchors")
     return [f"<results>/{name}.tsv" for name in names]
 
 

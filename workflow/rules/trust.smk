@@ -6,27 +6,27 @@ def targets_go_up(wildcards):
     return perturbation_kind_of_dataset(wildcards) == "activation"
 
 
-rule stress_panel:
+rule metric_robustness:
     input:
         predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
         truth="<results>/{dataset}/{split}/truth.h5ad",
         split="<results>/{dataset}/{split}/split.tsv",
     output:
-        "<results>/{dataset}/{split}/{method}/{seed}/stress.tsv",
+        "<results>/{dataset}/{split}/{method}/{seed}/metric_robustness.tsv",
     log:
-        "<logs>/stress_panel/{dataset}.{split}.{method}.{seed}.log",
+        "<logs>/metric_robustness/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
-        "<benchmarks>/stress_panel/{dataset}.{split}.{method}.{seed}.tsv"
+        "<benchmarks>/metric_robustness/{dataset}.{split}.{method}.{seed}.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:
         mem_mb=doubling(8000),
         runtime=doubling(60),
     params:
-        code=code("stress_panel.py"),
+        code=code("metric_robustness.py"),
         activated=targets_go_up,
     script:
-        "../scripts/stress_panel.py"
+        "../scripts/metric_robustness.py"
 
 
 rule anchors:
@@ -56,15 +56,15 @@ rule anchors:
         "../scripts/anchors.py"
 
 
-rule convention_ledger:
+rule metric_definitions:
     input:
         scores="<results>/scores.tsv",
     output:
-        ledger=report(
-            "<results>/ledger.tsv",
+        definitions=report(
+            "<results>/metric_definitions.tsv",
             category="Trust",
             labels={"table": "what every metric means"},
-            caption="../report/ledger.rst",
+            caption="../report/metric_definitions.rst",
         ),
         calibration=report(
             "<results>/calibration.tsv",
@@ -73,18 +73,18 @@ rule convention_ledger:
             caption="../report/calibration.rst",
         ),
     log:
-        "<logs>/convention_ledger.log",
+        "<logs>/metric_definitions.log",
     benchmark:
-        "<benchmarks>/convention_ledger.tsv"
+        "<benchmarks>/metric_definitions.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:
         mem_mb=doubling(1000),
         runtime=doubling(10),
     params:
-        code=code("convention_ledger.py"),
+        code=code("metric_definitions.py"),
     script:
-        "../scripts/convention_ledger.py"
+        "../scripts/metric_definitions.py"
 
 
 rule reliable_scores:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from scgpt_bench.evaluation.stress import UNTOUCHED
+from scgpt_bench.evaluation.metric_robustness import UNTOUCHED
 from scgpt_bench.figures.style import SMALL, WIDTH, count, literal, new_figure, require, say, styled, text_length
 
 ROW = 0.15  # inches
@@ -15,17 +15,17 @@ GAMED = 0.01  # share of the gap to a perfect score from which a metric counts a
 
 
 @styled
-def stress_heatmap(panel: pd.DataFrame, title: str) -> Figure:
+def robustness_heatmap(panel: pd.DataFrame, title: str) -> Figure:
     """Metrics by transformations: the share of the way to a perfect score that a transformation wins or loses.
 
     Parameters
     ----------
     panel
-        The table of :func:`scgpt_bench.evaluation.stress.stress_panel`.
+        The table of :func:`scgpt_bench.evaluation.metric_robustness.metric_robustness`.
     title
         Whose prediction of what.
     """
-    require(panel, ["transformation", "metric", "share_of_gap"], "stress panel")
+    require(panel, ["transformation", "metric", "share_of_gap"], "metric robustness")
     panel = panel[panel["transformation"] != UNTOUCHED]
     metrics, transformations = list(panel["metric"].unique()), list(panel["transformation"].unique())
     shares = panel.pivot_table(index="metric", columns="transformation", values="share_of_gap", dropna=False)

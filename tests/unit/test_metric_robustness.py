@@ -1,4 +1,4 @@
-"""The stress panel on predictions whose reaction to each trick is known."""
+"""Metric robustness of predictions whose reaction to each trick is known."""
 
 import anndata
 import numpy as np
@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from scgpt_bench.data.conditions import Condition, table_of
+from scgpt_bench.evaluation.metric_robustness import UNTOUCHED, metric_robustness, transformed
 from scgpt_bench.evaluation.metrics import score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk
-from scgpt_bench.evaluation.stress import UNTOUCHED, stress_panel, transformed
 from scgpt_bench.figures.style import save
-from scgpt_bench.figures.trust import stress_heatmap
+from scgpt_bench.figures.trust import robustness_heatmap
 
 GENES = 60
 
@@ -47,7 +47,7 @@ def cell(panel, transformation, metric, column="share_of_gap"):
 
 
 def test_scaling_moves_errors_and_not_correlations():
-    panel = stress_panel(half_of(truth_of()), truth_of())
+    panel = metric_robustness(half_of(truth_of()), truth_of())
     assert cell(panel, "delta x 2", "mse") == pytest.approx(1, abs=1e-6), "half of the truth, doubled, is the truth"
     assert cell(panel, "delta x 0.5", "mse") == pytest.approx(1 - (0.75 / 0.5) ** 2, abs=1e-5)
     assert cell(panel, "delta x 4", "mse", "change") < 0
@@ -57,7 +57,7 @@ def test_scaling_moves_errors_and_not_correlations():
 def test_an_untouched_prediction_changes_nothing_and_has_its_own_scores():
     truth = truth_of()
     predictions = half_of(truth)
-    panel = stress_panel(predictions, truth)
+    panel = metric_robustness(predictions, truth)
     untouched = panel[panel["transformation"] == UNTOUCHED]
     assert (untouched["change"] == 0).all()
     direct = score(pseudobulk(predictions), truth).groupby("metric")["value"].mean()
@@ -67,10 +67,10 @@ def test_an_untouched_prediction_changes_nothing_and_has_its_own_scores():
 def test_spiking_the_target_lifts_a_useless_prediction_where_targets_are_counted():
     truth = truth_of()
     useless = predicted_cells(truth, np.random.default_rng(3).normal(0, 0.1, truth.shape))
-    panel = stress_panel(useless, truth)
+    panel = metric_robustness(useless, truth)
     assert cell(panel, "target spiked", "pearson_delta") > 0.3
     assert cell(panel, "target spiked", "pearson_delta_no_target") == 0
-    raised = stress_panel(useless, truth, activated=True)
+    raised = metric_robustness(useless, truth, activated=True)
     assert cell(raised, "target spiked", "pearson_delta") < 0, "the targets of these data go down"
 
 
@@ -83,7 +83,7 @@ def test_an_activated_target_is_spiked_upwards():
 def test_tricks_that_destroy_a_good_prediction_are_seen_as_such():
     truth = truth_of()
     noise = np.random.default_rng(4).normal(0, 0.1, truth.shape)
-    panel = stress_panel(predicted_cells(truth, truth.X - truth.layers["control"] + noise), truth)
+    panel = metric_robustness(predicted_cells(truth, truth.X - truth.layers["control"] + noise), truth)
     for trick in ("genes shuffled", "constant", "another truth"):
         for metric in ("pearson_delta", "mse", "discrimination_l1"):
             assert cell(panel, trick, metric, "change") < 0, (trick, metric)
@@ -91,7 +91,7 @@ def test_tricks_that_destroy_a_good_prediction_are_seen_as_such():
 
 def test_a_metric_without_a_gap_to_the_truth_has_no_share():
     truth = truth_of()
-    panel = stress_panel(predicted_cells(truth, truth.X - truth.layers["control"]), truth)
+    panel = metric_robustness(predicted_cells(truth, truth.X - truth.layers["control"]), truth)
     assert np.isnan(cell(panel, "another truth", "discrimination_l1"))
     assert cell(panel, "another truth", "discrimination_l1", "change") < 0
 
@@ -117,13 +117,13 @@ def test_each_transformation_does_what_its_name_says():
 
 def test_a_single_perturbation_has_no_other_truth():
     truth = truth_of(1)
-    assert "another truth" not in set(stress_panel(half_of(truth), truth)["transformation"])
+    assert "another truth" not in set(metric_robustness(half_of(truth), truth)["transformation"])
 
 
 def test_the_figure_names_every_metric_and_writes_what_is_rewarded(tmp_path):
     truth = truth_of()
-    panel = stress_panel(half_of(truth), truth)
-    figure = stress_heatmap(panel, "planted, fold0: half of the truth")
+    panel = metric_robustness(half_of(truth), truth)
+    figure = robustness_heatmap(panel, "planted, fold0: half of the truth")
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(panel["metric"].unique())
     assert len(axes.get_xticklabels()) == panel["transformation"].nunique() - 1
@@ -131,5 +131,5 @@ def test_the_figure_names_every_metric_and_writes_what_is_rewarded(tmp_path):
     row = list(panel["metric"].unique()).index("mse")
     assert [text.get_text() for text in axes.texts if text.get_position() == (column + 0.5, row + 0.5)] == ["+100"]
     for path in (tmp_path / "a.svg", tmp_path / "b.svg"):
-        save(stress_heatmap(panel, "planted"), path)
+        save(robustness_heatmap(panel, "planted"), path)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()

@@ -3,12 +3,12 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
+    from scgpt_bench.evaluation.metric_robustness import metric_robustness
     from scgpt_bench.evaluation.pseudobulk import select_tested
-    from scgpt_bench.evaluation.stress import stress_panel
     from scgpt_bench.files import read_h5ad, read_table, write_table
     from scgpt_bench.predictions import read_predictions
 
     truth = select_tested(read_h5ad(snakemake.input.truth))
     split = read_table(snakemake.input.split)
     predictions = read_predictions(snakemake.input.predictions, truth.var_names, split)
-    write_table(stress_panel(predictions, truth, activated=snakemake.params.activated), snakemake.output[0])
+    write_table(metric_robustness(predictions, truth, activated=snakemake.params.activated), snakemake.output[0])

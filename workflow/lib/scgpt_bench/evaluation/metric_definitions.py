@@ -1,4 +1,4 @@
-"""The convention ledger: what every metric of a run means, and which tools it agrees with.
+"""What every metric of a run means, and which tools it agrees with.
 
 The same name gives different figures in different tools.
 """
@@ -15,7 +15,7 @@ COLUMNS = ["metric", "reference", "gene_set", "denominator", "tie_rule", "target
 OFFICIAL = "computed by the tool itself; docs/evaluation.md says from what"
 
 
-def ledger(metrics: Iterable[str]) -> pd.DataFrame:
+def metric_definitions(metrics: Iterable[str]) -> pd.DataFrame:
     """Write down what these metrics are, one row each, in their order; columns ``COLUMNS``.
 
     Raises

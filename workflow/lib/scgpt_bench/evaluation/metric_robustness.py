@@ -37,7 +37,7 @@ SPREAD = 2
 SMALLEST_GAP = 1e-6  # in units of the metric; closer to a perfect score, a share of the way is noise
 
 
-def stress_panel(
+def metric_robustness(
     predictions: anndata.AnnData, truth: anndata.AnnData, activated: bool = False, seed: int = 1
 ) -> pd.DataFrame:
     """Score one method's predictions before and after every transformation.

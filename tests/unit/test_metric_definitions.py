@@ -10,8 +10,9 @@ import anndata
 import numpy as np
 import pytest
 
+from scgpt_bench.data.conditions import Condition, table_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.ledger import COLUMNS, ledger
+from scgpt_bench.evaluation.metric_definitions import COLUMNS, metric_definitions
 from scgpt_bench.evaluation.metrics import METRICS, score
 
 PARITY = ast.parse((Path(__file__).parents[1] / "parity" / "test_peer_metrics.py").read_text())
@@ -19,7 +20,7 @@ PARITY = ast.parse((Path(__file__).parents[1] / "parity" / "test_peer_metrics.py
 
 def all_pseudobulk_metrics():
     """Every identifier that score can produce: all gene sets are there, DE genes included."""
-    truth = anndata.AnnData(np.random.default_rng(1).random((3, 1001)))
+    truth = anndata.AnnData(np.random.default_rng(1).random((3, 1001)), table_of([Condition(name) for name in "ABC"]))
     truth.layers["control"] = truth.layers["centroid"] = np.zeros((3, 1001))
     truth.layers["de_rank"] = np.tile(np.arange(1001), (3, 1))
     prediction = truth.copy()
@@ -28,7 +29,7 @@ def all_pseudobulk_metrics():
 
 def test_every_metric_has_a_row_in_which_nothing_is_left_open():
     metrics = [*all_pseudobulk_metrics(), "energy_distance", "cell_eval.overlap_at_N", "cell_eval2.pds_cosine"]
-    table = ledger(metrics)
+    table = metric_definitions(metrics)
     assert table["metric"].tolist() == metrics
     assert len(set(metrics)) == len(metrics) > 40
     assert (table[[column for column in COLUMNS if column != "agrees_with"]] != "").all(axis=None)
@@ -49,7 +50,7 @@ def test_an_unknown_metric_is_refused():
         "cell_eval2.pds",
     ):
         with pytest.raises(InputError, match=metric):
-            ledger([metric])
+            metric_definitions([metric])
 
 
 def function(name):
@@ -86,5 +87,5 @@ def test_the_agreements_claimed_are_those_that_the_parity_tests_test():
 
 
 def test_agreement_is_claimed_for_the_tested_gene_set_only():
-    table = ledger(["mse", "mse_top20"]).set_index("metric")["agrees_with"]
+    table = metric_definitions(["mse", "mse_top20"]).set_index("metric")["agrees_with"]
     assert table.tolist() == ["cell-eval 0.8.2 mse: 6 digits", ""]
