@@ -163,7 +163,7 @@ CONFIGURATION = [
             ("braces in " + where, changes, where, "{", "without '{' and '}'")
             for where, changes in [
                 ("checkpoints.tiny.path", {"checkpoints__tiny__path": "my{tiny}"}),
-                ("anchor_table", {"anchor_table": "{anchors}.tsv"}),
+                ("published_results_table", {"published_results_table": "{published}.tsv"}),
                 ("splits.files.mine.drop", {"splits__files": {"mine": {"drop": "{x.tsv"}}, "methods": {"train-mean": {}}}),
                 ("methods.elsewhere.files.drop.fold0", {"methods__elsewhere__files__drop__fold0": "{seed}{dataset}.h5ad"}),
                 ("methods.own.script", {"methods__own": {"kind": "script", "script": "{x}.py"}}),

@@ -6,7 +6,7 @@ import pytest
 
 from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, Dataset, read_checkpoints, read_datasets
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.anchors import read_anchors
+from scgpt_bench.evaluation.published_results import read_published
 
 CONFIG = Path(__file__).parents[2] / "config"
 SUM = "0123456789abcdef" * 4
@@ -91,7 +91,7 @@ def test_a_row_is_a_series_of_its_own_unless_it_says_otherwise(tmp_path):
 
 def test_every_published_figure_is_of_a_known_data_set_and_says_whether_it_was_tried():
     datasets = read_datasets(CONFIG / "datasets.tsv")
-    assert set(read_anchors(CONFIG / "anchors.tsv")["dataset"]) <= set(datasets)
+    assert set(read_published(CONFIG / "published_results.tsv")["dataset"]) <= set(datasets)
     for name in ("norman_gears", "norman_2019", "replogle_k562_gwps", "vcc_2025_train"):
         assert datasets[name].status == "unverified"
 

@@ -97,7 +97,7 @@ def test_it_names_contexts_and_directions(capsys):
 
 
 def test_the_next_commands_make_a_valid_configuration(folder, capsys):
-    for name in ("papalexi.yaml", "checkpoints.tsv", "anchors.tsv"):
+    for name in ("papalexi.yaml", "checkpoints.tsv", "published_results.tsv"):
         (folder / "config" / name).write_text((LIBRARY.parents[1] / "config" / name).read_text())
     subprocess.run(answer(capsys)["Next"].splitlines()[0], shell=True, check=True)
     configuration.validate(configuration.read("config/drop.yaml"), "config/drop.yaml")
@@ -111,7 +111,7 @@ def test_without_a_configuration_it_judges_by_the_one_that_the_next_step_makes(f
         said["verdicts"]
         == "not enough: the folds that are run (0, 1, 2, 3, 4) test 7; verdicts on 4 methods take 8 or more"
     )
-    for name in ("papalexi.yaml", "checkpoints.tsv", "anchors.tsv"):
+    for name in ("papalexi.yaml", "checkpoints.tsv", "published_results.tsv"):
         (folder / "config" / name).write_text((LIBRARY.parents[1] / "config" / name).read_text())
     subprocess.run(said["Next"].splitlines()[0], shell=True, check=True)
     after = answer(capsys)
@@ -158,7 +158,7 @@ def test_enough_is_judged_by_the_options_of_a_study(capsys, options, line, expec
         "methods": {"train-mean": {}, "mine": {"kind": "script"}},
     }
     study["methods"]["mine"]["script"] = "mine.py"
-    for name in ("checkpoints.tsv", "anchors.tsv"):
+    for name in ("checkpoints.tsv", "published_results.tsv"):
         Path("config", name).write_text((LIBRARY.parents[1] / "config" / name).read_text())
     Path("study.yaml").write_text(yaml.safe_dump(study))
     said = answer(capsys, "drop", "--configfile", "study.yaml")
@@ -333,7 +333,7 @@ def test_a_generated_data_set_is_made_in_memory(folder, capsys):
         "generated": {"drop": {**planted, "truth_draws": 2}},
         "methods": {"train-mean": {}},
     }
-    for name in ("checkpoints.tsv", "anchors.tsv"):
+    for name in ("checkpoints.tsv", "published_results.tsv"):
         Path("config", name).write_text((LIBRARY.parents[1] / "config" / name).read_text())
     Path("study.yaml").write_text(yaml.safe_dump(study))
     assert answer(capsys, "drop", "--configfile", "study.yaml")["file"] == "generated just now, and not kept"

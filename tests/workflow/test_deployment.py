@@ -116,9 +116,9 @@ def test_a_study_in_a_folder_of_its_own_runs_to_the_report(tmp_path, clone):
     assert report_shows(tmp_path, "mine")
     provenance = yaml.safe_load((tmp_path / "results" / "tiny" / "provenance.json").read_text())
     # The table of data sets and the drop are the user's, the other tables come with the workflow.
-    shipped = [f"{clone}/config/anchors.tsv", f"{clone}/config/checkpoints.tsv"]
+    shipped = [f"{clone}/config/checkpoints.tsv", f"{clone}/config/published_results.tsv"]
     assert [entry["path"] for entry in provenance["own_files"]] == [*shipped, "cells/drop.h5ad", "config/datasets.tsv"]
-    assert provenance["configuration"]["anchor_table"] == "config/anchors.tsv"
+    assert provenance["configuration"]["published_results_table"] == "config/published_results.tsv"
     assert not (clone / ".snakemake").exists()
     assert [path.name for path in (clone / "results").iterdir()] == ["README.md"]
 
@@ -187,13 +187,13 @@ def test_an_installed_library_has_every_module_and_reads_configurations(installe
         assert scgpt_bench.__file__.startswith({str(installed)!r})
         study = {{"study": "mine", "datasets": ["papalexi_2021"], "methods": {{"train-mean": {{}}}}}}
         run = configuration.validate(study, "here")
-        print(run.config["splits"]["folds"], run.datasets["papalexi_2021"].format, run.tables["anchor_table"])
+        print(run.config["splits"]["folds"], run.datasets["papalexi_2021"].format, run.tables["dataset_table"])
     """
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.stdout == f"5 sceptre_rda {installed}/scgpt_bench/config/anchors.tsv\n", done.stderr
+    assert done.stdout == f"5 sceptre_rda {installed}/scgpt_bench/config/datasets.tsv\n", done.stderr
 
 
 def test_the_package_depends_on_what_its_modules_import():

@@ -43,7 +43,7 @@ OF_A_SPLIT = {"split", "sample_controls", "truth", "predict_baseline", "finetune
 
 # The user's own files and the rules that read them, those first of which no other depends on the results.
 OF_THE_USER = [
-    (["genes.txt", "anchors.tsv"], {"vcc_submission", "anchors", "provenance"}),
+    (["genes.txt", "published_results.tsv"], {"vcc_submission", "published_results", "provenance"}),
     (["elsewhere.h5ad"], {"import_predictions"}),
     (["method.py"], {"predict_by_script"}),
     (["split.tsv"], {"split"}),
@@ -52,7 +52,7 @@ OF_THE_USER = [
 STUDY_OF_FILES = {
     "dataset_table": "drops.tsv",
     "checkpoint_table": "checkpoints.tsv",
-    "anchor_table": "anchors.tsv",
+    "published_results_table": "published_results.tsv",
     "study": "plans",
     "datasets": ["drop"],
     "splits": {"run": [], "files": {"given": {"drop": "split.tsv"}}},

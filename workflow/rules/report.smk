@@ -155,7 +155,7 @@ def entries_of_datasets():
 
 def tables_of_run():
     """The tables that the report shows once."""
-    names = ("scores", "scores_by_class", "reliable_scores", "metric_definitions", "calibration", "anchors")
+    names = ("scores", "scores_by_class", "reliable_scores", "metric_definitions", "calibration", "published_results")
     return [f"<results>/{name}.tsv" for name in names]
 
 

@@ -29,31 +29,31 @@ rule metric_robustness:
         "../scripts/metric_robustness.py"
 
 
-rule anchors:
+rule published_results:
     input:
         scores="<results>/scores.tsv",
-        anchors=config["anchor_table"],
+        published=config["published_results_table"],
     output:
         report(
-            "<results>/anchors.tsv",
+            "<results>/published_results.tsv",
             category="Trust",
             labels={"table": "published figures beside those of this run"},
-            caption="../report/anchors.rst",
+            caption="../report/published_results.rst",
         ),
     log:
-        "<logs>/anchors.log",
+        "<logs>/published_results.log",
     benchmark:
-        "<benchmarks>/anchors.tsv"
+        "<benchmarks>/published_results.tsv"
     conda:
         "../../envs/evaluation.yaml"
     resources:
         mem_mb=doubling(1000),
         runtime=doubling(10),
     params:
-        code=code("anchors.py"),
-        content=lambda wildcards: content_of_file(config["anchor_table"]),
+        code=code("published_results.py"),
+        content=lambda wildcards: content_of_file(config["published_results_table"]),
     script:
-        "../scripts/anchors.py"
+        "../scripts/published_results.py"
 
 
 rule metric_definitions:

@@ -32,7 +32,7 @@ _VALIDATOR = jsonschema.validators.extend(
 )
 SCHEMA = shipped("schemas/config.schema.yaml")
 FOLDERS = ("generated", "checkpoints", "logs", "benchmarks", "predicted", "figures", "submissions")
-TABLES = ("dataset_table", "checkpoint_table", "anchor_table")
+TABLES = ("dataset_table", "checkpoint_table", "published_results_table")
 
 
 @functools.cache

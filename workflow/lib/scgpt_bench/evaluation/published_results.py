@@ -14,15 +14,15 @@ from scgpt_bench.data.conditions import CONTEXT
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import read_table
 
-ANCHOR_COLUMNS = ["dataset", "split", "method", "metric", "value", "tolerance", "source", "mark"]
-COLUMNS = [*ANCHOR_COLUMNS, "mean", "ci_low", "ci_high", "agrees"]
+PUBLISHED_COLUMNS = ["dataset", "split", "method", "metric", "value", "tolerance", "source", "mark"]
+COLUMNS = [*PUBLISHED_COLUMNS, "mean", "ci_low", "ci_high", "agrees"]
 GEARS = "gears"
 MARKS = {"read": "in the publication's text, tables or logs", "unverified": "reported by others"}
 _KEY = ["dataset", "split", "method", "metric"]
 
 
-def read_anchors(path: str | Path) -> pd.DataFrame:
-    """The table of published figures, columns ``ANCHOR_COLUMNS``.
+def read_published(path: str | Path) -> pd.DataFrame:
+    """Read the table of published figures, columns ``PUBLISHED_COLUMNS``.
 
     Raises
     ------
@@ -30,11 +30,11 @@ def read_anchors(path: str | Path) -> pd.DataFrame:
         For another column, an empty cell, an unknown mark, a split that is not GEARS', or one figure twice.
     """
     table = read_table(path)
-    if list(table.columns) != ANCHOR_COLUMNS:
-        raise InputError(path, "columns", ", ".join(table.columns), ", ".join(ANCHOR_COLUMNS))
+    if list(table.columns) != PUBLISHED_COLUMNS:
+        raise InputError(path, "columns", ", ".join(table.columns), ", ".join(PUBLISHED_COLUMNS))
     for position, row in enumerate(table.to_dict("records")):
         where = f"line {position + 2}"
-        for column in ANCHOR_COLUMNS:
+        for column in PUBLISHED_COLUMNS:
             if pd.isna(row[column]):
                 raise InputError(path, f"{where}, {column}", "nothing", "a value")
         if row["mark"] not in MARKS:
@@ -48,15 +48,15 @@ def read_anchors(path: str | Path) -> pd.DataFrame:
     return table
 
 
-def beside_anchors(scores: pd.DataFrame, anchors: pd.DataFrame) -> pd.DataFrame:
-    """Every published figure for a data set, split and metric that was run, with this run's beside it.
+def beside_published(scores: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Set every published figure for a data set, split and metric that was run beside this run's.
 
     Parameters
     ----------
     scores
         ``scores.tsv``, of which the rows over all contexts are compared.
-    anchors
-        The table of :func:`read_anchors`.
+    published
+        The table of :func:`read_published`.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def beside_anchors(scores: pd.DataFrame, anchors: pd.DataFrame) -> pd.DataFrame:
     """
     scores = scores[scores["context"] == CONTEXT]
     run = scores[["dataset", "split", "metric"]].drop_duplicates()
-    table = anchors.merge(run, on=["dataset", "split", "metric"])
+    table = published.merge(run, on=["dataset", "split", "metric"])
     table = table.merge(scores[[*_KEY, "mean", "ci_low", "ci_high"]], on=_KEY, how="left")
     near = (table["mean"] - table["value"]).abs() <= table["tolerance"]
     table["agrees"] = near.map({True: "yes", False: "no"}).where(table["mean"].notna(), "")

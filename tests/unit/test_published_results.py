@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.anchors import ANCHOR_COLUMNS, COLUMNS, beside_anchors, read_anchors
 from scgpt_bench.evaluation.metric_definitions import metric_definitions
+from scgpt_bench.evaluation.published_results import COLUMNS, PUBLISHED_COLUMNS, beside_published, read_published
 from scgpt_bench.files import write_table
 
-TABLE = Path(__file__).parents[2] / "config" / "anchors.tsv"
+TABLE = Path(__file__).parents[2] / "config" / "published_results.tsv"
 
 
 def scores(*rows):
@@ -19,11 +19,11 @@ def scores(*rows):
 
 
 def test_the_projects_table_holds_the_published_figures():
-    table = read_anchors(TABLE).set_index(["dataset", "method"])["value"]
+    table = read_published(TABLE).set_index(["dataset", "method"])["value"]
     assert table["norman_gears", "scgpt-finetuned"] == 0.554
     assert table["replogle_rpe1_gears", "train-mean"] == 0.628
     assert table["adamson_gears", "random-forest-go"] == 0.739
-    metric_definitions(read_anchors(TABLE)["metric"])  # every metric is one of ours
+    metric_definitions(read_published(TABLE)["metric"])  # every metric is one of ours
 
 
 def test_a_run_is_compared_within_the_tolerance_and_only_where_it_was_run():
@@ -32,7 +32,7 @@ def test_a_run_is_compared_within_the_tolerance_and_only_where_it_was_run():
         ("norman_gears", "gears1", "train-mean", "pearson_delta", 0.40),
         ("norman_gears", "gears1", "ridge", "pearson_delta", 0.60),
     )
-    table = beside_anchors(run, read_anchors(TABLE))
+    table = beside_published(run, read_published(TABLE))
     assert table.columns.tolist() == COLUMNS
     agrees = table.set_index("method")["agrees"].to_dict()
     assert agrees["scgpt-finetuned"] == "yes"
@@ -43,9 +43,9 @@ def test_a_run_is_compared_within_the_tolerance_and_only_where_it_was_run():
 
 
 @pytest.mark.parametrize("key", [("norman_gears", "fold0"), ("norman_gears", "gears2"), ("planted", "gears1")])
-def test_other_splits_and_data_have_no_anchor(key):
+def test_other_splits_and_data_have_no_published_result(key):
     run = scores((*key, "scgpt-finetuned", "pearson_delta", 0.55))
-    assert beside_anchors(run, read_anchors(TABLE)).empty
+    assert beside_published(run, read_published(TABLE)).empty
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_other_splits_and_data_have_no_anchor(key):
     ],
 )
 def test_a_figure_without_source_or_split_is_refused(tmp_path, change, message):
-    row = dict(zip(ANCHOR_COLUMNS, ["a", "gears1", "train-mean", "mse", 0.1, 0.01, "a paper", "read"], strict=True))
-    write_table(pd.DataFrame([{**row, **change}]), tmp_path / "anchors.tsv")
+    row = dict(zip(PUBLISHED_COLUMNS, ["a", "gears1", "train-mean", "mse", 0.1, 0.01, "a paper", "read"], strict=True))
+    write_table(pd.DataFrame([{**row, **change}]), tmp_path / "published_results.tsv")
     with pytest.raises(InputError, match=message):
-        read_anchors(tmp_path / "anchors.tsv")
+        read_published(tmp_path / "published_results.tsv")
 
 
 def test_a_figure_twice_is_refused(tmp_path):
-    table = read_anchors(TABLE)
-    write_table(pd.concat([table, table.tail(1)]), tmp_path / "anchors.tsv")
+    table = read_published(TABLE)
+    write_table(pd.concat([table, table.tail(1)]), tmp_path / "published_results.tsv")
     with pytest.raises(InputError, match="gears pearson_delta a second time"):
-        read_anchors(tmp_path / "anchors.tsv")
+        read_published(tmp_path / "published_results.tsv")
