@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -279,7 +279,7 @@ def remembered_sha256(
     if found and known.get("stamp") != stamp:
         known = {"path": str(path), "stamp": stamp, "sha256": _sum_of(found)}
         record.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=record.parent, delete=False) as handle:
-            json.dump(known, handle, indent=2)
-        os.replace(handle.name, record)
+        partial = record.with_name(f"{record.name}.{uuid.uuid4().hex}")  # of this process alone
+        partial.write_text(json.dumps(known, indent=2) + "\n")
+        os.replace(partial, record)
     return known.get("sha256")
