@@ -24,7 +24,7 @@ test: $(INSTALLED)  ## The library alone, in minutes: what to run after every ch
 test-workflow: $(INSTALLED)  ## The demo, real cells and plans through Snakemake, and the report in a browser.
 	$(PYTEST) -m "not long" tests/workflow tests/report
 
-test-all: test test-workflow test-faults test-slurm test-long  ## All tests: more than an hour.
+test-all: lint test test-workflow test-faults test-slurm test-long  ## All tests: more than an hour.
 
 test-faults: $(INSTALLED)  ## A full disk, read-only results, downloads and installations that are killed.
 	$(PYTEST) -m "not long" tests/faults
@@ -91,4 +91,5 @@ lock:  ## Resolves requirements.in afresh into requirements.lock.
 # would be kept whatever its options became. One that was pretrained on measured cells is pretrained again with them.
 clean:  ## study=NAME (default: demo): removes its results and logs; keeps its checkpoints, downloads, .snakemake and .venv.
 	@echo "$$study" | grep -qx '[a-z0-9_-]*[a-z0-9_-]' || { echo "error: study: found '$$study'; expected the name of a study"; exit 2; }
+	@test -d "results/$$study" || { echo "error: study: found '$$study'; expected a folder of results/"; exit 2; }
 	find "results/$$study" -mindepth 1 -maxdepth 1 ! -name checkpoints ! -name generated -exec rm -r {} +

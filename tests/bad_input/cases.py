@@ -147,6 +147,7 @@ CONFIGURATION = [
         ),
         ("share of all", {"splits__validation_share": 1}, "splits.validation_share", "1", "less than 1"),
         ("share that is no number", {"splits__validation_share": float("nan")}, "splits.validation_share", "nan", "a finite number"),
+        ("a data set named like a table of the study", {"datasets": ["scores.tsv"]}, "datasets", "'scores.tsv'", "another name"),
         ("no split", {"splits__run": []}, "splits", "no split to run", "an entry in run"),
         ("split twice", {"splits__files": {"fold0": {"drop": "x.tsv"}}}, "splits", "'fold0' twice", "every split once"),
         ("split named all", {"splits__files": {"all": {"drop": "x.tsv"}}}, "splits.files.all", "pooled", "another name"),

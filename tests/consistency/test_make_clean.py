@@ -49,3 +49,9 @@ def test_make_clean_of_what_is_no_study_removes_nothing(folder, study):
     assert done.returncode == 2
     assert "expected the name of a study" in done.stdout
     assert files(folder) == before
+
+
+def test_make_clean_of_an_unknown_study_is_one_clear_line(folder):
+    done = subprocess.run(["make", "clean", "study=other_one"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == "error: study: found 'other_one'; expected a folder of results/\n"

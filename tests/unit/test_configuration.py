@@ -116,7 +116,7 @@ def test_a_configuration_without_a_study_is_told_what_to_write():
         validate(given, "mine.yaml")
 
 
-@pytest.mark.parametrize("study", ["Mine", "a/b", "", "..", "a.b"])
+@pytest.mark.parametrize("study", ["Mine", "a/b", "", "..", "a.b", "mine\n"])
 def test_the_name_of_a_study_is_one_of_a_folder(study):
     with pytest.raises(InputError, match=r"study: found .* expected text that matches"):
         validate({**VALID, "study": study}, "mine.yaml")

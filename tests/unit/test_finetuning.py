@@ -513,8 +513,7 @@ def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_st
     for name in options:
         assert "reproduces the published recipe" in described[name]["description"]
         assert f'"{name}": ' in recipe_of_report
-    finetuning_of = method_record("scgpt-finetuned").finetuning
-    used = finetuning_of.model_copy(update={"options": asdict(OPTIONS), "deviations": recipe.deviations(OPTIONS)})
+    used = {"options": asdict(OPTIONS), "deviations": recipe.deviations(OPTIONS)}
     record = method_record("scgpt-finetuned", finetuning=used)
     ((_, why),) = summary._of_recipe({}, [summary.Prediction("drop", "fold0", "tuned", record)])
     names = "precision; perturbations without a token; unmeasured targets"

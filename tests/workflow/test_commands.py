@@ -57,10 +57,8 @@ PAPALEXI, CENSUS = "config/papalexi.yaml", "config/pretrain_census.yaml"
 PLAN = {"prints": r"This was a dry-run|Nothing to be done", "append": "-n"}
 NORMAN = {"<it>": "config/norman.yaml"}
 STUDY = {"config/<study>.yaml": PAPALEXI}
-ONE_FILE = {
-    "PYTEST_ADDOPTS": "tests/unit/test_seeding.py",
-    "PYTEST_XDIST_AUTO_NUM_WORKERS": "1",
-}  # in place of all tests
+# The Makefile names folders, which a file here would only add to: -k chooses among their tests.
+ONE_FILE = {"PYTEST_ADDOPTS": "-k test_seeding", "PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}
 PARITY = {
     "prints": r"tests? collected",
     "put": {"tests/parity": "tests/parity/test_on_gpu.py"},
@@ -81,7 +79,7 @@ COMMANDS = {
     "make test": Elsewhere(".ci/run", IN_CI.format("test")),
     "make test-workflow": Elsewhere(".ci/run", IN_CI.format("test-workflow")),
     "make test-faults": Elsewhere(".ci/run", IN_CI.format("test-faults")),
-    "make test-all": Elsewhere("Makefile", "test-all: test test-workflow test-faults test-slurm test-long"),
+    "make test-all": Elsewhere("Makefile", "test-all: lint test test-workflow test-faults test-slurm test-long"),
     "make lint": Elsewhere(".ci/run", IN_CI.format("lint")),
     "make test-slurm": Elsewhere(".ci/run", r"make test-slurm > "),
     "make test-long": Called(r"<Function test_", environment=LONG_ONES),

@@ -1,4 +1,4 @@
-# From whatever comes in to one contract, results/<dataset>/cells.h5ad, and what every method starts from.
+# From whatever comes in to one contract, results/<study>/<dataset>/cells.h5ad, and what every method starts from.
 
 
 def drop_of_dataset(wildcards):

@@ -254,8 +254,8 @@ def _fill_defaults(instance: Any, schema: dict, root: dict) -> None:
 def _check_references(run: Run, source: str) -> None:
     config = run.config
     for name in config["datasets"]:
-        if name in FOLDERS:
-            expected = f"another name: results/{config['study']}/{name} is a folder of the study itself"
+        if name in FOLDERS or Path(name).suffix in (".html", ".json", ".tsv", ".yaml"):
+            expected = f"another name: results/{config['study']}/{name} may be a file or folder of the study itself"
             raise InputError(source, "datasets", repr(name), expected)
         if name not in run.datasets:
             known = ", ".join(run.datasets)
