@@ -171,7 +171,7 @@ def _scores(metrics: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame:
     keys = ["dataset", "split", "context", "method", "metric"]
     table = metrics.groupby(keys, sort=False)["value"].agg(["mean", "size"]).reset_index()
     table = table.assign(ci_low=table["mean"] - 0.05, ci_high=table["mean"] + 0.05, n_seeds=1)
-    return table.assign(fraction_of_ceiling=table["mean"] / 0.8, n_conditions=table.pop("size"))
+    return table.assign(fraction_of_ceiling=table["mean"] / 0.8, n_conditions=table.pop("size"), n_asked=pd.NA)
 
 
 def _verdicts(metrics: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame:

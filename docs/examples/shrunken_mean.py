@@ -38,5 +38,6 @@ for name, where in zip(trained["perturbation"], trained["context"], strict=True)
 # the control cells drawn for each test condition, and the mean that each is compared with.
 controls = anndata.read_h5ad(arguments.controls)
 tested, control_means = controls.uns["control_mean_of"], controls.varm["control_mean"].T
-shift = np.stack([np.mean(shifts[where], axis=0) for where in tested["context"]])
+nothing = [np.zeros(training.n_vars)]  # in a context without training perturbations
+shift = np.stack([np.mean(shifts.get(where, nothing), axis=0) for where in tested["context"]])
 anndata.AnnData(control_means + share * shift, obs=tested, var=training.var[[]]).write_h5ad(arguments.output)

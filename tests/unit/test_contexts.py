@@ -159,7 +159,8 @@ def test_floor_ceiling_and_oracle_know_the_condition(made, cells, split, drawn):
         np.testing.assert_allclose(found, made.truth.X[row_of[condition]], atol=1e-5)
     assert technical_duplicate(known, 1)[0].shape == drawn.shape
     with pytest.raises(InputError, match="'A@x' alone in its context"):
-        next(shuffles([Condition("A", "x"), Condition("A", "y"), Condition("B", "y")], 1))
+        next(shuffles([Condition("A", "x"), Condition("A", "y")], 1))
+    assert Condition("A", "x") not in next(shuffles([Condition("A", "x"), Condition("A", "y"), Condition("B", "y")], 1))
 
 
 def test_an_imported_file_says_the_context_where_there_are_several(cells, split, drawn, tmp_path):
@@ -181,6 +182,39 @@ def test_an_imported_file_says_the_context_where_there_are_several(cells, split,
     anndata.AnnData(means, obs=obs[["perturbation"]], var=cells.var[[]]).write_h5ad(path)
     with pytest.raises(InputError, match="expected the column 'context', with 'line1'"):
         imported.import_predictions(path, row, drawn)
+
+
+def test_an_imported_cell_starts_from_a_control_cell_of_its_own_context(cells, split, drawn, tmp_path):
+    labels = {"perturbation_column": "perturbation", "control_label": "control", "context_column": None}
+    obs = drawn.obs[["perturbation", "context", "control_cell"]].copy()
+    elsewhere = obs.groupby("context", observed=True)["control_cell"].first().to_dict()
+    obs["control_cell"] = [elsewhere["line2" if context == "line1" else "line1"] for context in obs["context"]]
+    anndata.AnnData(drawn.X, obs=obs, var=cells.var[[]]).write_h5ad(tmp_path / "file.h5ad")
+    _, rows, _ = imported.import_predictions(tmp_path / "file.h5ad", replace(ROW, **labels), drawn)
+    context_of_cell = cells.obs["context"].astype(str)
+    assert (context_of_cell[rows["control_cell"]].to_numpy() == rows["context"].to_numpy()).all()
+
+
+def test_where_nothing_can_be_learned_only_methods_that_learn_fall_back(cells, split, drawn):
+    split = split[(split["context"] == "line1") | (split["role"] == "test")]
+    for kind, falls_back in (("control-mean", False), ("train-mean", True)):
+        _, record = baselines.predict(cells, split, drawn, SIMPLE[kind])
+        assert {condition.context for condition in record["fallbacks"]} == ({"line2"} if falls_back else set()), kind
+        learned = split[(split["role"] == "train") & (split["context"] == "line1")]
+        assert record["training"].perturbations == learned["perturbation"].nunique()
+
+
+def test_a_condition_alone_in_its_context_has_no_floor_and_the_record_says_so(made, cells, split):
+    tested = split[split["role"] == "test"]
+    alone = tested[tested["context"] == "line2"].index[1:]
+    split = split.drop(alone)
+    drawn = controls.control_cells(cells, controls.draw_controls(cells.obs, split, **DRAWING))
+    X, record = shuffled(Known(cells, drawn, truth(cells, split)), 1)
+    ((condition, why),) = record["fallbacks"].items()
+    assert (condition.context, why) == ("line2", ("the only test condition of its context", "no change"))
+    rows = rows_of(drawn.obs)[condition]
+    mean = np.average(X[rows], axis=0, weights=drawn.obs["weight"].to_numpy()[rows])
+    np.testing.assert_allclose(mean, controls.control_means_of(drawn)[condition], atol=1e-5)
 
 
 def test_what_a_script_may_learn_from_is_chosen_by_condition(cells, split, tmp_path):

@@ -186,7 +186,11 @@ def test_a_perturbation_is_reliable_and_of_a_class_by_context():
         for i in range(10)
         for context in CONTEXTS
     ]
-    assert set(of_reliable(table, [{"dataset": "drop", "conditions": entries}])["context"]) == {"K562"}
+    reliable = of_reliable(table, [{"dataset": "drop", "conditions": entries}])
+    assert set(reliable["context"]) == {"K562"}
+    # Its own row is there, though of two contexts only one is left.
+    assert scores(reliable, KINDS, **OPTIONS, whole=table)["context"].unique().tolist() == [CONTEXT, "K562"]
+    assert verdicts(reliable, KINDS, **OPTIONS, whole=table)["context"].unique().tolist() == [CONTEXT, "K562"]
     classes = table[["dataset", "split", "perturbation", "context"]].drop_duplicates().assign(n_genes=1)
     classes["n_genes_seen"] = (classes["context"] == "RPE1").astype(int)  # seen in training of the other line
     by_class = scores_by_class(table, classes, KINDS, **OPTIONS).query("method == 'mine'")

@@ -26,7 +26,7 @@ def run(
             for method, mean in (("ridge", 0.3), ("tuned", 0.5), ("flagged", 0.1), ("second", 0.8))
         ],
         columns=["split", "method", "mean", "n_conditions"],
-    ).assign(dataset="drop", context="all", metric="pearson_delta")
+    ).assign(dataset="drop", context="all", n_asked=pd.NA, metric="pearson_delta")
     scores["fraction_of_ceiling"] = scores["mean"] / 0.8
     scores = scores.assign(ci_low=scores["mean"] - 0.09, ci_high=scores["mean"] + 0.09)
     verdicts = pd.DataFrame(

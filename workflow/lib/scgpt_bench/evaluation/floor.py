@@ -70,6 +70,9 @@ def _dealt(predictions: anndata.AnnData, truth: anndata.AnnData, seed: int) -> I
         {condition: number for number, condition in enumerate(conditions)},
     )
     for partner in shuffles(conditions, seed):
-        moved_by = changes[[row_of[partner[condition]] for condition in conditions]] - predicted
+        dealt = np.zeros_like(changes)  # of a condition alone in its context
+        for condition, other in partner.items():
+            dealt[row_of[condition]] = changes[row_of[other]]
+        moved_by = dealt - predicted
         X = np.asarray(predictions.X) + moved_by.astype(np.float32)[row]
         yield anndata.AnnData(X, obs=predictions.obs, var=predictions.var)

@@ -127,10 +127,11 @@ def _spiked(
     cells: np.ndarray, row: np.ndarray, control: np.ndarray, truth: anndata.AnnData, activated: bool
 ) -> np.ndarray:
     spiked = cells.copy()
-    for number, condition in enumerate(conditions_of(truth.obs)):
+    directions = truth.obs.get("direction", pd.Series("up" if activated else "down", index=truth.obs_names))
+    for number, (condition, direction) in enumerate(zip(conditions_of(truth.obs), directions, strict=True)):
         columns = truth.var_names.get_indexer(list(condition.genes))
         columns = columns[columns >= 0]
-        spiked[np.ix_(row == number, columns)] = control[number, columns] + 1 if activated else 0
+        spiked[np.ix_(row == number, columns)] = control[number, columns] + 1 if direction == "up" else 0
     return spiked
 
 

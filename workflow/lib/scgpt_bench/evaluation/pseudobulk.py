@@ -81,6 +81,9 @@ def _measured(cells: anndata.AnnData, conditions: list[Condition]) -> anndata.An
     means, n_cells = condition_means(cells, conditions)
     control = np.asarray(matched_control_mean(cells, conditions), dtype=np.float64)
     obs = table_of(conditions).assign(n_cells=n_cells)
+    if "direction" in cells.obs:
+        rows, directions = rows_of(cells.obs), cells.obs["direction"].astype(str).to_numpy()
+        obs["direction"] = [directions[rows[condition][0]] for condition in conditions]
     return anndata.AnnData(means, obs=obs, var=pd.DataFrame(index=cells.var_names), layers={"control": control})
 
 

@@ -65,7 +65,13 @@ def with_asked(metrics: pd.DataFrame, records: Iterable[str | Path]) -> pd.DataF
     return metrics.assign(asked=pd.MultiIndex.from_frame(metrics[key]).isin(asked))
 
 
-def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int, seed: int) -> pd.DataFrame:
+def scores(
+    metrics: pd.DataFrame,
+    kinds: Mapping[str, str],
+    bootstrap_draws: int,
+    seed: int,
+    whole: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Average every metric over conditions, with a 95 % interval.
 
     The interval is the expanded percentile bootstrap (Hesterberg 2015, The American Statistician 69:371): plain
@@ -92,13 +98,15 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
     seed
         Seed of the resamples, which depend on data set, split, context and number of conditions only, so that all
         methods and metrics see the same ones.
+    whole
+        The table of which ``metrics`` are a part, if they are: what splits and contexts there are is read there.
 
     Returns
     -------
     Table with the columns ``SCORE_COLUMNS``, in the order of the input's names.
     """
     rows = []
-    for (dataset, split, context, metric), values in _blocks(metrics, kinds):
+    for (dataset, split, context, metric), values in _blocks(metrics, kinds, whole):
         known, ceiling = metric_of(metric), np.nan
         if known.at_full_depth is not None and known.fraction_of_ceiling:
             ceiling = values[_of_kind(values, kinds, CEILING)].mean().mean()
@@ -125,7 +133,13 @@ def scores(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int
     return pd.DataFrame(rows, columns=SCORE_COLUMNS).astype({"n_asked": "Int64"})
 
 
-def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int, seed: int) -> pd.DataFrame:
+def verdicts(
+    metrics: pd.DataFrame,
+    kinds: Mapping[str, str],
+    bootstrap_draws: int,
+    seed: int,
+    whole: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Whether each method beats the best of the baselines.
 
     ``difference`` is the method's mean minus that of the baseline with the best mean on the same conditions, turned
@@ -152,13 +166,13 @@ def verdicts(metrics: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: i
 
     Parameters
     ----------
-    metrics, bootstrap_draws, seed
+    metrics, bootstrap_draws, seed, whole
         As in :func:`scores`.
     kinds
         The kind of every method, by its name; the registry of methods says which judge and which are judged.
     """
     rows = []
-    for (dataset, split, context, metric), values in _blocks(metrics, kinds):
+    for (dataset, split, context, metric), values in _blocks(metrics, kinds, whole):
         drawn_for = dataset, split, context
         judges = [name for name in values if group_of(kinds[name]).judges]
         judged = [name for name in values if group_of(kinds[name]).is_judged]
@@ -268,7 +282,7 @@ def _verdict(difference: float, p_value: float) -> str:
 
 
 def _blocks(
-    metrics: pd.DataFrame, kinds: Mapping[str, str]
+    metrics: pd.DataFrame, kinds: Mapping[str, str], whole: pd.DataFrame | None = None
 ) -> Iterator[tuple[tuple[str, str, str, str], pd.DataFrame]]:
     """Each (data set, split, context, metric) with its table [conditions x methods], averaged over seeds and splits.
 
@@ -277,11 +291,14 @@ def _blocks(
     a metric without any that all methods have gives no table. Benchmark controls are not compared: values that they
     lack are missing, since a scorer may have none for the ceiling, whose reference is half of the cells.
     """
+    whole = metrics if whole is None else whole
     for dataset, table in metrics.groupby("dataset", sort=False):
+        known = whole[whole["dataset"] == dataset]
         splits = list(table.groupby("split", sort=False))
-        for split, of_split in [*splits, (ALL_SPLITS, table)] if len(splits) > 1 else splits:
-            contexts = list(of_split.groupby("context", sort=False))
-            for context, part in [(CONTEXT, of_split), *(contexts if len(contexts) > 1 else ())]:
+        for split, of_split in [*splits, (ALL_SPLITS, table)] if len(known["split"].unique()) > 1 else splits:
+            several = len(known.loc[(known["split"] == split) | (split == ALL_SPLITS), "context"].unique()) > 1
+            contexts = list(of_split.groupby("context", sort=False)) if several else []
+            for context, part in [(CONTEXT, of_split), *contexts]:
                 for metric, block in part.groupby("metric", sort=False):
                     values = _values(block, kinds)
                     if not values.empty:

@@ -128,14 +128,16 @@ def predict(
     trained = conditions_of(split, "train")
     shifts: dict[Condition, np.ndarray] = {}
     fallbacks: dict[Condition, tuple[str, str]] = {}
-    n_cells = 0
+    learned, n_cells = set(), 0
     for context in contexts_of(controls.obs):
         test = to_predict(controls, context)
         if trained and not any(condition.context == context for condition in trained):
-            nothing = dict.fromkeys(test.perturbations, ("nothing to learn from in this context", "no change"))
+            asked = test.perturbations if method is not control_mean else []  # it has nothing to learn
+            nothing = dict.fromkeys(asked, ("nothing to learn from in this context", "no change"))
             of_context = Shifts(np.zeros(test.control_means.shape), nothing)
         else:
             training = training_data(cells, split, context)
+            learned.update(training.perturbations)
             n_cells += int(training.n_cells.sum())
             of_context = method(training, test, **given, **options)
         tested = [Condition(name, context) for name in test.perturbations]
@@ -143,7 +145,7 @@ def predict(
         fallbacks |= {Condition(name, context): fallback for name, fallback in of_context.fallbacks.items()}
     record: dict[str, Any] = {
         "fallbacks": fallbacks,
-        "training": Training(perturbations=len(trained), cells=n_cells),
+        "training": Training(perturbations=len(learned), cells=n_cells),
     }
     if embeddings is not None:
         padded = int((~cells.var_names.isin(embeddings.index)).sum())

@@ -63,7 +63,7 @@ class Known:
 
 
 def shuffled(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """Predict the measured change of another test condition of the same context.
+    """Predict the measured change of another test condition of the same context; no change where there is no other.
 
     Returns
     -------
@@ -72,8 +72,11 @@ def shuffled(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     """
     source, *others = shuffles(known.conditions, seed)
     changes = np.asarray(known.truth.X) - np.asarray(known.truth.layers["control"])
-    shifts = known.of_truth(changes, [*source.values()])
-    return known.shifted(shifts), {"shuffles": 1 + len(others)}
+    shifts = np.zeros((len(known.conditions), known.truth.n_vars))
+    shifts[[condition in source for condition in known.conditions]] = known.of_truth(changes, [*source.values()])
+    alone = [condition for condition in known.conditions if condition not in source]
+    fallbacks = {"fallbacks": dict.fromkeys(alone, ("the only test condition of its context", "no change"))}
+    return known.shifted(shifts), {"shuffles": 1 + len(others), **(fallbacks if alone else {})}
 
 
 def technical_duplicate(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -93,21 +96,22 @@ def shuffles(conditions: Sequence[Condition], seed: int) -> Iterator[dict[Condit
 
     First its successor in a circle ordered by seeded hashes of the names, then the one after that, and so on: up to
     half of the circle, beyond which the same pairs come again, and ``SHUFFLES`` at most; smaller contexts begin again.
-    No condition gets itself, each is used once, and one more condition changes the successor of one other only.
+    No condition gets itself, each is used once, and one more condition changes the successor of one other only. A
+    condition alone in its context gets none.
     """
     circles: dict[str, list[Condition]] = {}
     for condition in sorted(conditions, key=lambda condition: stream_seed(seed, "shuffled", *condition.drawn_for)):
         circles.setdefault(condition.context, []).append(condition)
-    for circle in circles.values():
-        if len(circle) < 2:
-            found = f"the test condition {circle[0].label!r} alone in its context"
-            raise InputError("split.tsv", "role", found, "two or more to shuffle")
+    circles = {context: circle for context, circle in circles.items() if len(circle) > 1}
+    if not circles:
+        found = f"the test condition {conditions[0].label!r} alone in its context"
+        raise InputError("split.tsv", "role", found, "two or more to shuffle")
     for step in range(min(max(len(circle) // 2 for circle in circles.values()), SHUFFLES)):
         partner: dict[Condition, Condition] = {}
         for circle in circles.values():
             shift = 1 + step % (len(circle) // 2)
             partner |= dict(zip(circle, [*circle[shift:], *circle[:shift]], strict=True))
-        yield {condition: partner[condition] for condition in conditions}
+        yield {condition: partner[condition] for condition in conditions if condition in partner}
 
 
 def duplicated_cells(cells: anndata.AnnData, controls: anndata.AnnData, seed: int) -> np.ndarray:

@@ -21,7 +21,16 @@ import pandas as pd
 from scipy import sparse
 
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, contexts_of, controls_of, rows_of
+from scgpt_bench.data.conditions import (
+    CONTEXT,
+    Condition,
+    codes_of,
+    conditions_of,
+    context_of,
+    contexts_of,
+    controls_of,
+    rows_of,
+)
 from scgpt_bench.data.controls import control_means_of, type_weights
 from scgpt_bench.data.labels import perturbation_names
 from scgpt_bench.data.means import group_means
@@ -113,7 +122,7 @@ def import_predictions(
     _check_scale(path, means, expected_near, dataset.target_sum, predicted)
 
     drawn_of = rows_of(controls.obs)
-    control_names = controls.obs["control_cell"].astype(str).to_numpy()
+    control_names, contexts = controls.obs["control_cell"].astype(str).to_numpy(), context_of(controls.obs).to_numpy()
     partners = file.obs.get("control_cell", pd.Series("", index=file.obs_names)).astype(str).to_numpy()
     starts = dict(zip(predicted, np.cumsum(n_rows) - n_rows, strict=True))
     cells, obs = [], []
@@ -125,7 +134,8 @@ def import_predictions(
             block = np.tile(control_mean.astype(np.float32), (n, 1))
             block[:, ~absent] = _dense(given[starts[condition] : starts[condition] + n])
             named = partners[own_rows[condition]]
-            partner = np.where(np.isin(named, control_names), named, np.resize(own_names, n))
+            here = control_names[contexts == condition.context]  # a cell of another context has the depth of that one
+            partner = np.where(np.isin(named, here), named, np.resize(own_names, n))
             type_of = drawn.set_index(drawn["control_cell"].astype(str))["cell_type"].astype(str)
             weights = np.ones(n)
             if np.isin(named, type_of.index).all():
@@ -154,8 +164,11 @@ def import_predictions(
 
 
 def _contexts(path: str | Path, obs: pd.DataFrame, tested: list[str]) -> np.ndarray:
-    """The context of each row; that of the data set where it has one only and the file says nothing."""
-    if "context" in obs:
+    """The context of each row; that of the data set where it has one only and the file says nothing.
+
+    Where the data set declares none, a column of this name means something else.
+    """
+    if "context" in obs and tested != [CONTEXT]:
         return obs["context"].astype(str).to_numpy(dtype=object)
     if len(tested) > 1:
         found = ", ".join(map(str, obs.columns)) or "no column"

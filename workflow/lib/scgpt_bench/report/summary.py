@@ -142,6 +142,9 @@ def _unasked(run: Run, dataset: str) -> dict[str, set[Condition]]:
 def _rows(run: Run, scores: pd.DataFrame, dataset: str, split: str, unasked: Sequence[str]) -> list[dict[str, Any]]:
     judged = run.verdicts[(run.verdicts["dataset"] == dataset) & (run.verdicts["split"] == split)]
     within = judged[(judged["metric"] == HEADLINE) & (judged["context"] != CONTEXT)].set_index(["method", "context"])
+    here = run.scores[(run.scores["dataset"] == dataset) & (run.scores["split"] == split)]
+    silent = here[(here["metric"] == HEADLINE) & (here["n_asked"] == 0)].set_index(["method", "context"]).index
+    within.loc[within.index.isin(silent) & within["verdict"].isin(COMPARED), "verdict"] = NOT_ASKED
     verdicts = judged[judged["context"] == CONTEXT]
     verdicts = verdicts.assign(p_is_at_most=at_smallest_p_value(verdicts))
     verdicts.loc[verdicts["method"].isin(unasked) & verdicts["verdict"].isin(COMPARED), "verdict"] = NOT_ASKED

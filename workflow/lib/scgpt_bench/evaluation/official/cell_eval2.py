@@ -73,10 +73,10 @@ def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, f
     tested = [condition.perturbation for condition in conditions_of(split, "test")]
     config = preset(measured.var_names, tested, threads)
     labels = {"pert_col": TARGET, "control": NON_TARGETING}
-    profile = generic_response_profile(measured, target_gene_map=config.target_gene_map, **labels)
-    baseline = build_baseline_prediction(profile, measured, **labels)
     with atomic_write(folder) as partial:
         try:
+            profile = generic_response_profile(measured, target_gene_map=config.target_gene_map, **labels)
+            baseline = build_baseline_prediction(profile, measured, **labels)
             build_real_bundle(measured, baseline, config=config, outdir=str(partial), bundle_id="measured cells")
         except ValueError as error:
             partial.mkdir(exist_ok=True)
