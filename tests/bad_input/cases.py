@@ -120,7 +120,7 @@ CONFIGURATION = [
         ("data set twice", {"datasets": ["drop", "drop"]}, "datasets", "['drop', 'drop']", "no entry twice"),
         ("methods not a table", {"methods": ["train-mean"]}, "methods", "['train-mean']", "object"),
         ("study that is a path", {"study": "../x"}, "study", "'../x'", "text that matches"),
-        ("data set named as a folder", {"datasets": ["figures"]}, "datasets", "'figures'", "another name: results/bad/figures is"),
+        ("data set named as a folder", {"datasets": ["figures"]}, "datasets", "'figures'", "another name: results/bad/figures may be"),
         ("no such data set", {"datasets": ["other"]}, "datasets", "'other'", "a name in drops.tsv: drop"),
         ("slash in a name", {"datasets": ["a/b"]}, "datasets.0", "'a/b'", "text that matches"),
         ("dots in a name", {"datasets": ["a..b"]}, "datasets.0", "'a..b'", "text that matches"),
