@@ -372,6 +372,14 @@ def test_test_perturbations_that_share_genes_are_counted():
     assert why[warning].startswith("2 of the 5 target a gene that another one targets as well.")
 
 
+def test_a_perturbation_in_several_contexts_is_no_independent_evidence():
+    tested = [("A", "K562"), ("A", "RPE1"), ("B", "K562")]
+    classes = pd.DataFrame(tested, columns=["perturbation", "context"]).assign(dataset="drop", split="fold0")
+    ((what, why),) = summary._of_shared_genes(run(classes=classes))
+    assert what.endswith("share genes: drop")
+    assert "2 of the 3 target a gene that another one targets as well, the same perturbation in another context" in why
+
+
 def test_what_a_method_does_not_learn_or_does_not_predict_is_named():
     """Once, however many splits say so; the notes of the floor name what it is made of, and are no limit."""
     trained = {"perturbations_without_token": ["A", "B"]}

@@ -525,11 +525,13 @@ def _of_shared_genes(run: Run) -> Iterable[tuple[str, str]]:
         targeting = Counter(gene for condition in tested for gene in condition.genes)
         sharing = [condition for condition in tested if any(targeting[gene] > 1 for gene in condition.genes)]
         if sharing:
+            copies = len(tested) > len({condition.perturbation for condition in tested})
+            included = ", the same perturbation in another context included" if copies else ""
             yield (
                 f"Test {place['noun']}s share genes: {place['dataset']}",
-                f"{len(sharing)} of the {len(tested)} target a gene that another one targets as well. P-values and "
-                f"intervals take {place['noun']}s as independent, so that they are too confident here: a verdict is "
-                "wrong more often than they say (docs/evaluation.md says by how much).",
+                f"{len(sharing)} of the {len(tested)} target a gene that another one targets as well{included}. "
+                f"P-values and intervals take {place['noun']}s as independent, so that they are too confident here: a "
+                "verdict is wrong more often than they say (docs/evaluation.md says by how much).",
             )
 
 
