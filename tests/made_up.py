@@ -19,6 +19,7 @@ from scgpt_bench.files import write_json, write_table
 from scgpt_bench.method_record import Finetuning, LoadReport, MethodRecord, Scgpt, record_of
 from scgpt_bench.methods import registry
 from scgpt_bench.report import page, summary
+from scgpt_bench.report.run import Prediction, Run
 
 METHODS = {
     name: name
@@ -194,13 +195,13 @@ def _verdicts(metrics: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame
 
 def _start(scores, verdicts, datasets, genes, methods) -> str:
     predictions = [
-        summary.Prediction(dataset, SPLIT, method, method_record(methods[method], n_genes=len(genes)))
+        Prediction(dataset, SPLIT, method, method_record(methods[method], n_genes=len(genes)))
         for dataset in datasets
         for method in methods
         if methods[method] in ("scgpt-zero-shot", "scgpt-knockout", "scgpt-finetuned")
     ]
     published = {"epochs": 15, "freeze": []}
-    run = summary.Run(scores, verdicts, methods, {"human": "catalogue"}, [], predictions, published)
+    run = Run(scores, verdicts, methods, {"human": "catalogue"}, [], predictions, published)
     return summary.page(run)
 
 

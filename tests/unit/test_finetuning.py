@@ -20,7 +20,8 @@ from scgpt_bench.data.conditions import Condition, rows_of
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import write_h5ad
-from scgpt_bench.report import summary
+from scgpt_bench.report.run import Prediction, Run
+from scgpt_bench.report.warnings import warnings
 from scgpt_bench.scgpt import (
     checkpoint,
     finetuned_model,
@@ -515,9 +516,11 @@ def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_st
         assert f'"{name}": ' in recipe_of_report
     used = {"options": asdict(OPTIONS), "deviations": recipe.deviations(OPTIONS)}
     record = method_record("scgpt-finetuned", finetuning=used)
-    ((_, why),) = summary._of_recipe({}, [summary.Prediction("drop", "fold0", "tuned", record)])
-    names = "precision; perturbations without a token; unmeasured targets"
-    assert f"{names}. config/README.md says how those with a value come back; the others" in why
+    made = Run(pd.DataFrame(), pd.DataFrame(), {"tuned": "scgpt-finetuned"}, {}, [],
+               [Prediction("drop", "fold0", "tuned", record)], {})  # fmt: skip
+    (warning,) = (found for found in warnings(made, []) if found.name == "recipe")
+    without = [name for name, value in warning.values["different"] if not value]
+    assert without == ["precision", "perturbations without a token", "unmeasured targets"]
 
 
 def test_training_without_a_perturbed_gene_in_the_vocabulary_is_refused(cells, folder, vocabulary, tmp_path):

@@ -1,6 +1,9 @@
 """The start page says what the tables say: the verdict in words, and every limit that the run knows of."""
 
 import dataclasses
+import html
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,7 +11,10 @@ import pytest
 
 from made_up import DEVIATIONS, method_record
 from scgpt_bench.method_record import Embeddings, Imported, Prompts
-from scgpt_bench.report import summary
+from scgpt_bench.report import page, summary
+from scgpt_bench.report.page import template
+from scgpt_bench.report.run import Prediction, Run, Sentence
+from scgpt_bench.report.warnings import warnings
 
 KINDS = {
     **{"ridge": "ridge", "average": "train-mean", "tuned": "scgpt-finetuned", "flagged": "scgpt-zero-shot"},
@@ -16,9 +22,7 @@ KINDS = {
 }
 
 
-def run(
-    verdict="better", difference=0.2, splits=("fold0",), n=20, checkpoints=None, predictions=(), **more
-) -> summary.Run:
+def run(verdict="better", difference=0.2, splits=("fold0",), n=20, checkpoints=None, predictions=(), **more) -> Run:
     scores = pd.DataFrame(
         [
             (split, method, mean, n)
@@ -40,14 +44,14 @@ def run(
     ).assign(dataset="drop", context="all", best_baseline="ridge", p_value=0.01, n_conditions=n)
     verdicts = verdicts.assign(ci_low=verdicts["difference"] - 0.1, ci_high=verdicts["difference"] + 0.1)
     checkpoints = {"human": "catalogue"} if checkpoints is None else checkpoints
-    return summary.Run(scores, verdicts, KINDS, checkpoints, [], predictions, {"epochs": 15, "freeze": []}, **more)
+    return Run(scores, verdicts, KINDS, checkpoints, [], predictions, {"epochs": 15, "freeze": []}, **more)
 
 
 UNKNOWN = ("neither measured nor in the vocabulary", "not told what was perturbed")
 
 
-def predicted(method: str, kind: str | None = None, split: str = "fold0", **entries) -> summary.Prediction:
-    return summary.Prediction("drop", split, method, method_record(kind or KINDS[method], **entries))
+def predicted(method: str, kind: str | None = None, split: str = "fold0", **entries) -> Prediction:
+    return Prediction("drop", split, method, method_record(kind or KINDS[method], **entries))
 
 
 def vectors_of(checkpoint, pretrained, padded=0):
@@ -73,8 +77,37 @@ SILENCED = Prompts(targets=("silenced",), zeros_in_pretraining=True, raised_with
 ALREADY = "control cells have the prompted value already"
 
 
-def whats(made: summary.Run) -> list[str]:
-    return [what for what, _ in summary.warnings(made)]
+def written(sentence: Sentence) -> str:
+    macro = getattr(template("sentences.html").module, sentence.name)
+    return " ".join(html.unescape(str(macro(**sentence.values))).split())
+
+
+def warned(made: Run) -> list[tuple[str, str]]:
+    """Titles and texts of the warnings."""
+    texts = map(written, warnings(made, summary.places(made)))
+    return [tuple(text.removeprefix("<strong>").split(".</strong> ")) for text in texts]
+
+
+def test_every_sentence_that_code_chooses_is_written_and_every_written_one_is_chosen():
+    folder = Path(page.__file__).parent
+    code = (folder / "summary.py").read_text() + (folder / "warnings.py").read_text()
+    chosen = set(re.findall(r'Sentence\(\s*"(\w+)"', code)) | {"some_not_asked", "none_asked"}
+    chosen |= {f"scgpt_is_{verdict}" for verdict in ("better", "worse", "indistinguishable")}
+    macros = re.findall(r"{% macro ([a-z]\w*)\(", (folder / "sentences.html").read_text())
+    assert set(macros) - {"listed", "interval"} == chosen
+
+
+def whats(made: Run) -> list[str]:
+    return [what for what, _ in warned(made)]
+
+
+def answer_of(place) -> str:
+    return " ".join(map(written, place["answer"]))
+
+
+def before_the_answer(made: Run) -> list[str]:
+    (place,) = summary.places(made)
+    return list(map(written, place["first"]))
 
 
 @pytest.mark.parametrize(
@@ -88,20 +121,20 @@ def whats(made: summary.Run) -> list[str]:
         (
             "indistinguishable",
             0.02,
-            "No pretrained scGPT method was shown to be better than the best baseline, ridge; tuned cannot",
+            "No pretrained scGPT method was shown to be better than the best baseline, ridge. The closest is tuned (",
         ),
         (
             "worse",
             -0.2,
             "No: every pretrained scGPT method is worse than the best baseline, ridge; the closest is tuned (",
         ),
-        ("data cannot tell", 0.2, "These data cannot tell: not even a second sample of the same cells was"),
+        ("data cannot tell", 0.2, "These data cannot tell: even a second sample of the same cells does not"),
         ("too few perturbations", 0.2, "Too few test perturbations for a verdict on 2 methods"),
     ],
 )
 def test_the_answer_is_that_of_the_best_scgpt_method(verdict, difference, answer):
     (place,) = summary.places(run(verdict, difference))
-    assert place["answer"].startswith(answer)
+    assert answer_of(place).startswith(answer)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +148,7 @@ def test_the_answer_is_that_of_the_best_scgpt_method(verdict, difference, answer
         (
             "worse",
             "indistinguishable",
-            "No pretrained scGPT method was shown to be better than the best baseline, ridge; flagged",
+            "No pretrained scGPT method was shown to be better than the best baseline, ridge. The closest is flagged (",
         ),
     ],
 )
@@ -124,24 +157,24 @@ def test_a_verdict_counts_more_than_a_mean(of_the_highest, of_the_other, answer)
     verdict_of = {"tuned": of_the_highest, "flagged": of_the_other}
     made.verdicts["verdict"] = made.verdicts["method"].map(verdict_of)
     (place,) = summary.places(made)
-    assert place["answer"].startswith(answer)
+    assert answer_of(place).startswith(answer)
 
 
-def from_random_weights(method: str) -> summary.Prediction:
+def from_random_weights(method: str) -> Prediction:
     return predicted(method, load_report={"checkpoint_pretrained": False})
 
 
 def test_what_was_never_pretrained_is_no_answer():
     (place,) = summary.places(run("better", predictions=[from_random_weights("tuned")]))
-    assert place["answer"].startswith("No: flagged is worse than the best baseline, ridge (pearson_delta -0.200")
-    assert place["answer"].endswith(" Better than the best baseline without any pretraining: tuned.")
+    assert answer_of(place).startswith("No: flagged is worse than the best baseline, ridge (pearson_delta -0.200")
+    assert answer_of(place).endswith(" Better than the best baseline without any pretraining: tuned.")
     (place,) = summary.places(run("worse", predictions=[from_random_weights("tuned"), from_random_weights("flagged")]))
-    assert place["answer"] == "No pretrained scGPT model was run on these data."
+    assert answer_of(place) == "No pretrained scGPT model was run on these data."
 
 
 def test_a_training_from_random_weights_is_no_answer_either():
     (place,) = summary.places(run("better", predictions=[predicted("tuned", load_report={"n_pretrained": 0})]))
-    assert place["answer"].endswith(" Better than the best baseline without any pretraining: tuned.")
+    assert answer_of(place).endswith(" Better than the best baseline without any pretraining: tuned.")
 
 
 @pytest.mark.parametrize(
@@ -157,8 +190,8 @@ def test_another_verdict_by_the_error_is_part_of_the_answer(headline, by_mse, se
     of_error = (made.verdicts["metric"] == "mse") & (made.verdicts["method"] == "tuned")
     made.verdicts.loc[of_error, "verdict"] = by_mse
     (place,) = summary.places(made)
-    assert ("But by" in place["answer"]) == bool(sentence)
-    assert sentence in place["answer"]
+    assert ("But by" in answer_of(place)) == bool(sentence)
+    assert sentence in answer_of(place)
 
 
 def test_baselines_that_were_not_run_are_named():
@@ -213,9 +246,9 @@ def test_where_there_are_several_splits_they_are_judged_together():
 
 def test_a_run_without_scgpt_says_so():
     made = run()
-    made = summary.Run(made.scores, made.verdicts.iloc[:0], KINDS, {}, [], [], {})
+    made = Run(made.scores, made.verdicts.iloc[:0], KINDS, {}, [], [], {})
     (place,) = summary.places(made)
-    assert place["answer"] == "No scGPT method was run on these data."
+    assert answer_of(place) == "No scGPT method was run on these data."
     assert "No published checkpoint" not in whats(made)
 
 
@@ -228,7 +261,7 @@ def test_every_limit_is_named():
         "Padded genes: drop",
         "Not the published recipe to the letter: tuned",
     ]
-    why = dict(summary.warnings(made))
+    why = dict(warned(made))
     assert "6 of 300 measured genes (2.0 %)" in why["Padded genes: drop"]
     assert why["Random decoder: flagged"].startswith("5.8 % of the parameters")
     recipe = why["Not the published recipe to the letter: tuned"]
@@ -271,29 +304,30 @@ def card(*perturbations, same=0.2, disjoint=0.2):
 
 
 def test_noise_of_the_control_mean_is_named_where_it_is_as_large_as_a_difference():
-    why = dict(summary.warnings(run(cards={"drop": card(same=0.28, disjoint=0.19), "clean": card(same=0.24)})))
+    why = dict(warned(run(cards={"drop": card(same=0.28, disjoint=0.19), "clean": card(same=0.24)})))
     assert "Noise of the control mean: clean" not in why
-    assert summary.warnings(run(cards={"single": card(same=None, disjoint=None)})) == []
+    assert warned(run(cards={"single": card(same=None, disjoint=None)})) == []
     said_of_noise = why["Noise of the control mean: drop"]
-    assert said_of_noise.startswith("The mean response of all other perturbations scores 0.28 here in pearson_delta")
-    assert "would score 0.19 if it had other control cells" in said_of_noise
+    assert said_of_noise.startswith("The mean response of all other perturbations scores 0.28 in pearson_delta")
+    assert "and 0.19 with other control cells" in said_of_noise
     assert "prompted methods cannot" in said_of_noise
 
 
 def test_batches_that_count_as_response_are_named():
     confounded = card(("A", True, False, 0.1), ("B", True, True, 0.33), ("C", True, False, None))
-    why = dict(summary.warnings(run(cards={"drop": confounded, "clean": card(("A", True, False, 0.1))})))
+    why = dict(warned(run(cards={"drop": confounded, "clean": card(("A", True, False, 0.1))})))
     assert "Batches count as response: clean" not in why
-    assert why["Batches count as response: drop"].startswith("1 of 3 (B) are spread over other batches")
+    assert why["Batches count as response: drop"].startswith("1 of 3 (B) are in other batches")
     assert "up to 33 % of the length" in why["Batches count as response: drop"]
 
 
 def test_unreliable_perturbations_and_targets_that_cannot_be_told_are_named():
     poor = card(("A", True, False, 0.0), ("B", False, False, 0.0))
     untold = predicted("tuned", fallbacks={"LINC1": UNKNOWN}, genes_padded=0)
-    why = dict(summary.warnings(run(predictions=[untold], cards={"drop": poor})))
-    assert why["Unreliable perturbations: drop"].startswith("1 of 2 have a response")
-    assert "(B)" in why["Unreliable perturbations: drop"]
+    why = dict(warned(run(predictions=[untold], cards={"drop": poor})))
+    assert why["Unreliable perturbations: drop"].startswith(
+        "Two halves of the cells disagree about the response of 1 of 2 (B)"
+    )
     assert why["Not asked about every test perturbation: drop"] == (
         "These methods fell back on a rule. "
         "LINC1 (1 of 20): tuned (neither measured nor in the vocabulary: not told what was perturbed)."
@@ -303,7 +337,7 @@ def test_unreliable_perturbations_and_targets_that_cannot_be_told_are_named():
 def test_unknown_reliability_is_not_called_unreliable():
     few = card(("A", True, False, 0.0), ("B", None, None, None))
     few["conditions"][1]["unknown"] = {"reliability": "2 cells, of 3 at least"}
-    why = dict(summary.warnings(run(cards={"drop": few, "clean": card(("A", True, False, 0.1))})))
+    why = dict(warned(run(cards={"drop": few, "clean": card(("A", True, False, 0.1))})))
     assert [what for what in why if "drop" in what or "clean" in what] == ["Unknown reliability: drop"]
     assert "1 of 2 perturbations (B)" in why["Unknown reliability: drop"]
     assert why["Unknown reliability: drop"].endswith("2 cells, of 3 at least.")
@@ -313,9 +347,9 @@ def test_counts_that_change_the_shares_of_other_genes_are_named():
     shifted = card(("HS2", True, False, 0.0), ("A", True, False, 0.0))
     shifted["conditions"][0] |= {"counts_ratio": 0.637, "counts_differ": True}
     shifted["dominant_genes"] = [{"gene": "HBE1", "share": 0.44}]
-    why = dict(summary.warnings(run(cards={"drop": shifted, "unknown": {**card(), "dominant_genes": None}})))
+    why = dict(warned(run(cards={"drop": shifted, "unknown": {**card(), "dominant_genes": None}})))
     assert "Composition: unknown" not in why
-    said_of_counts = "HBE1 has 44 % of all counts; counts per cell differ from the controls' (HS2 x 0.64)."
+    said_of_counts = "HBE1 has 44 % of all counts. Counts per cell differ from those of the controls (HS2 x 0.64)."
     assert why["Composition: drop"].startswith(said_of_counts)
 
 
@@ -332,7 +366,7 @@ def by_class(verdicts, split="fold0"):
 
 
 @pytest.mark.parametrize(
-    ("pooled", "of_classes", "warned"),
+    ("pooled", "of_classes", "is_named"),
     [
         ("indistinguishable", ("better", "worse"), True),
         ("indistinguishable", ("indistinguishable", "worse"), True),
@@ -342,14 +376,14 @@ def by_class(verdicts, split="fold0"):
         ("better", ("too few perturbations", "indistinguishable"), False),
     ],
 )
-def test_a_verdict_that_a_class_contradicts_is_named_with_those_of_all_classes(pooled, of_classes, warned):
+def test_a_verdict_that_a_class_contradicts_is_named_with_those_of_all_classes(pooled, of_classes, is_named):
     what = "Unlike verdicts by class: tuned on drop"
     made = run(pooled, scores_by_class=by_class(of_classes))
-    assert (what in whats(made)) == warned
+    assert (what in whats(made)) == is_named
     assert what not in whats(dataclasses.replace(made, kinds={**KINDS, "tuned": "imported"}))
-    if warned:
-        assert dict(summary.warnings(made))[what].startswith(
-            f"Over all test perturbations {pooled}; by how many of their genes were seen in training: {of_classes[0]} "
+    if is_named:
+        assert dict(warned(made))[what].startswith(
+            f"Over all test perturbations {pooled}. By how many of their genes were seen in training: {of_classes[0]} "
             f"with 0 of 1 (+0.100, 27 perturbations), {of_classes[1]} with 2 of 2 (-0.040, 1 perturbation)."
         )
 
@@ -359,7 +393,7 @@ def test_a_class_is_judged_over_all_splits_or_by_the_only_one_that_tests_it():
     made = run("better", splits=("fold0", "fold1", "all"), scores_by_class=pd.concat([fold, pooled]))
     assert "Unlike verdicts by class: tuned on drop" not in whats(made)
     alone = dataclasses.replace(made, scores_by_class=pd.concat([fold, pooled[pooled["n_genes"] == 1]]))
-    assert "worse with 2 of 2" in dict(summary.warnings(alone))["Unlike verdicts by class: tuned on drop"]
+    assert "worse with 2 of 2" in dict(warned(alone))["Unlike verdicts by class: tuned on drop"]
 
 
 def test_test_perturbations_that_share_genes_are_counted():
@@ -368,14 +402,14 @@ def test_test_perturbations_that_share_genes_are_counted():
     classes = pd.DataFrame(tested, columns=["split", "perturbation"]).assign(dataset="drop", context="all")
     warning = "Test perturbations share genes: drop"
     assert warning not in whats(run(classes=classes))
-    why = dict(summary.warnings(run(splits=("fold0", "fold1", "all"), classes=classes)))
+    why = dict(warned(run(splits=("fold0", "fold1", "all"), classes=classes)))
     assert why[warning].startswith("2 of the 5 target a gene that another one targets as well.")
 
 
 def test_a_perturbation_in_several_contexts_is_no_independent_evidence():
     tested = [("A", "K562"), ("A", "RPE1"), ("B", "K562")]
     classes = pd.DataFrame(tested, columns=["perturbation", "context"]).assign(dataset="drop", split="fold0")
-    ((what, why),) = summary._of_shared_genes(run(classes=classes))
+    ((what, why),) = warned(run(classes=classes))
     assert what.endswith("share genes: drop")
     assert "2 of the 3 target a gene that another one targets as well, the same perturbation in another context" in why
 
@@ -394,10 +428,11 @@ def test_what_a_method_does_not_learn_or_does_not_predict_is_named():
     folds = ("fold0", "fold1")
     made = run(predictions=[predicted(name, split=fold, **entries) for fold in folds for name, entries in gaps.items()])
     made = dataclasses.replace(made, kinds={**KINDS, "theirs": "imported", "floor": "shuffled"})
-    why = dict(summary.warnings(made))
+    why = dict(warned(made))
     assert "no token for 2 of the perturbations (A, B)" in why["Learns from fewer perturbations: tuned on drop"]
     assert why["Trained on controls from elsewhere: tuned on drop"] == (
-        "no control cell shares batch, cell_type in 1,200 training pairs, which have any control cell."
+        "In 1,200 training pairs no control cell has the same batch, cell_type as the perturbed cell; any control cell "
+        "is used."
     )
     assert "2 genes (G1, G2)" in why["Genes taken as unchanged: theirs on drop"]
     assert why["Not asked about every test perturbation: drop"] == (
@@ -406,7 +441,7 @@ def test_what_a_method_does_not_learn_or_does_not_predict_is_named():
         "D (1 of 20): ridge (no vector: counted as zero)."
     )
     assert not [what for what in why if "floor" in what]
-    assert len(summary.warnings(made)) == len(why)
+    assert len(warned(made)) == len(why)
 
 
 def test_one_missing_target_is_one_line_however_many_methods_and_splits_say_so():
@@ -428,7 +463,7 @@ def test_one_missing_target_is_one_line_however_many_methods_and_splits_say_so()
     made = dataclasses.replace(
         run(predictions=predictions), kinds={**KINDS, "prompt": "scgpt-knockout", "theirs": "imported"}
     )
-    found = [(what, why) for what, why in summary.warnings(made) if "HS2" in why or "MLL3" in why]
+    found = [(what, why) for what, why in warned(made) if "HS2" in why or "MLL3" in why]
     assert [what for what, _ in found] == ["Not asked about every test perturbation: drop"]
     assert found[0][1].count("HS2 (1 of 20)") == 1
     assert "ridge (no vector: counted as zero)" in found[0][1]
@@ -457,15 +492,14 @@ def test_a_method_that_was_asked_nothing_is_not_compared(fallback):
     nothing = {"fallbacks": {f"P{number}": fallback for number in range(20)}}
     made = run("indistinguishable", 0.02, predictions=[predicted("tuned", **nothing)])
     (place,) = summary.places(made)
-    assert place["answer"].startswith("No: flagged is worse than the best baseline")
-    assert place["answer"].endswith(" tuned could be asked about none of the 20 test perturbations.")
-    assert "tuned cannot be told" not in place["answer"]
+    assert answer_of(place).startswith("No: flagged is worse than the best baseline")
+    assert answer_of(place).endswith(" tuned could be asked about none of the 20 test perturbations.")
+    assert "The closest is tuned" not in answer_of(place)
     assert [row["verdict"] for row in place["rows"]] == ["not asked", "worse"]
     both = [predicted("tuned", **nothing), predicted("flagged", **nothing)]
     (place,) = summary.places(run("better", predictions=both))
-    assert place["answer"] == (
-        "These data cannot be asked: the pretrained scGPT methods (tuned, flagged) know none of the 20 test "
-        "perturbations."
+    assert answer_of(place) == (
+        "No answer: the pretrained scGPT methods (tuned, flagged) know none of the 20 test perturbations."
     )
 
 
@@ -476,21 +510,21 @@ def test_how_many_perturbations_a_method_was_asked_about_is_part_of_the_answer()
         for split, names in (("fold0", unasked[:8]), ("fold1", unasked[8:]))
     ]
     (place,) = summary.places(run("indistinguishable", 0.02, predictions=splits))
-    assert "; asked about 4 of 20 test perturbations)" in place["answer"]
+    assert "; asked about 4 of 20 test perturbations)" in answer_of(place)
     assert "asked about" not in summary.places(run("indistinguishable", 0.02))[0]["answer"]
 
 
 def test_a_combination_with_one_unknown_gene_does_not_count_as_asked():
     pairs = {f"P{number}+LINC1": UNKNOWN for number in range(20)}
     (place,) = summary.places(run("indistinguishable", predictions=[predicted("tuned", fallbacks=pairs)]))
-    assert "tuned could be asked about none of the 20" in place["answer"]
+    assert "tuned could be asked about none of the 20" in answer_of(place)
 
 
 def test_a_folder_is_no_published_checkpoint():
-    (published,) = [why for what, why in summary.warnings(run(checkpoints={"mine": "folder", "own": "pretrain"}))
+    (published,) = [why for what, why in warned(run(checkpoints={"mine": "folder", "own": "pretrain"}))
                     if what == "No published checkpoint"]  # fmt: skip
     assert "came from a folder (mine)" in published
-    assert "Nothing here says what a folder holds." in published
+    assert "The workflow does not know what a folder contains." in published
     assert "No published checkpoint" not in whats(run(checkpoints={"mine": "folder", "human": "catalogue"}))
     assert "No published checkpoint" not in whats(run(checkpoints={}))
 
@@ -498,7 +532,7 @@ def test_a_folder_is_no_published_checkpoint():
 def test_genes_without_a_vector_are_named_for_methods_that_use_gene_vectors_only():
     vectors = {"embeddings": vectors_of("mine", True, padded=148), "n_genes": 155}
     made = run(predictions=[predicted("vectors", "scgpt-embedding-ridge", **vectors)])
-    why = dict(summary.warnings(dataclasses.replace(made, kinds={**KINDS, "vectors": "scgpt-embedding-ridge"})))
+    why = dict(warned(dataclasses.replace(made, kinds={**KINDS, "vectors": "scgpt-embedding-ridge"})))
     assert why["Padded genes: drop"].startswith("148 of 155 measured genes (95.5 %) are not in the vocabulary of mine.")
 
 
@@ -510,9 +544,10 @@ def test_methods_that_no_metric_tells_apart_are_named_together():
         kinds={**KINDS, "sum": "additive"},
         predictions=[predicted("sum", "additive", fallbacks={"A": ("not perturbed alone", "mean")})],
     )
-    why = dict(summary.warnings(made))
+    why = dict(warned(made))
     assert why["The same prediction: ridge, sum on drop"] == (
-        "They are equal in every metric: count them as one. Without combinations, additive is the mean of training."
+        "They are equal in every metric: count them as one. Without combinations, additive is the mean of the training "
+        "perturbations."
     )
     assert not [what for what in why if what.startswith("Not asked")], "said once"
     made.scores.loc[made.scores["method"] == "sum", "mean"] += 1e-4
@@ -524,16 +559,16 @@ def test_noise_that_may_explain_a_verdict_is_said_before_it():
     noisy = {"drop": card(("A", True, False, 0.0), same=0.43, disjoint=0.05)}
     made = run("worse", -0.14, cards=noisy)
     (place,) = summary.places(made)
-    (first,) = place["first"]
+    (first,) = map(written, place["first"])
     assert first.startswith("Noise may explain what follows. The mean response of all other perturbations scores 0.43")
-    assert "would score 0.05 if it had other control cells" in first
-    assert first.endswith("Differences of up to 0.38 may be nothing else: tuned differs by no more from the best "
+    assert "and 0.05 with other control cells" in first
+    assert first.endswith("It can cause differences of up to 0.38, and tuned differs by no more from the best "
                           "baseline.")  # fmt: skip
     text = summary.page(made)
     assert text.index("Read this first") < text.index('class="answer"')
-    assert text.count("would score 0.05") == 1, "not said a second time below"
-    (told,) = summary.places(run("data cannot tell", -0.14, cards=noisy))[0]["first"]
-    assert told.endswith("noise of the one control mean that every response subtracts."), "mostly noise, no verdict"
+    assert text.count("The mean response of all other") == 1, "not said a second time below"
+    (alone,) = before_the_answer(run("data cannot tell", -0.14, cards=noisy))
+    assert alone.endswith("noise of the one control mean that every response subtracts."), "mostly noise, no verdict"
     some = {"drop": card(same=0.43, disjoint=0.33)}
     for difference, cards in ((-0.6, some), (-0.14, {}), (-0.14, {"drop": card(same=None, disjoint=None)}),
                               (-0.03, {"drop": card(same=0.24, disjoint=0.20)})):  # fmt: skip
@@ -543,8 +578,10 @@ def test_noise_that_may_explain_a_verdict_is_said_before_it():
 def test_responses_that_are_mostly_noise_are_said_before_the_verdict():
     of_28 = [(f"P{number}", number == 0, False, 0.0) for number in range(29)]
     (place,) = summary.places(run(cards={"drop": card(*of_28)}))
-    (first,) = place["first"]
-    assert first.startswith("Most responses are noise: those of 28 of the 29 test perturbations (P1, P2, ")
+    (first,) = map(written, place["first"])
+    assert first.startswith(
+        "Most responses are noise: two halves of the cells disagree for 28 of the 29 test perturbations (P1, P2, "
+    )
     assert "Unreliable perturbations: drop" not in whats(run(cards={"drop": card(*of_28)})), "said once"
     tested = pd.DataFrame({"dataset": "drop", "split": "fold0", "perturbation": ["P0", "P1"], "context": "all"})
     (place,) = summary.places(run(cards={"drop": card(*of_28)}, classes=tested))

@@ -9,12 +9,13 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import atomic_write, read_json, read_table
     from scgpt_bench.method_record import read_record
     from scgpt_bench.report import summary
+    from scgpt_bench.report.run import Prediction, Run
 
     predictions = []
     for path in map(Path, snakemake.input.records):
         dataset, split, method = path.parts[-5:-2]
-        predictions.append(summary.Prediction(dataset, split, method, read_record(path)))
-    run = summary.Run(
+        predictions.append(Prediction(dataset, split, method, read_record(path)))
+    run = Run(
         scores=read_table(snakemake.input.scores),
         verdicts=read_table(snakemake.input.verdicts),
         scores_by_class=read_table(snakemake.input.by_class),

@@ -1,0 +1,238 @@
+"""Which warnings apply to a run: their names, which are those of macros in ``sentences.html``, and their numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from scgpt_bench.data.conditions import CONTEXT, conditions_of, noun_of
+from scgpt_bench.evaluation.classes import CLASS
+from scgpt_bench.method_record import MethodRecord
+from scgpt_bench.methods.registry import KINDS, SCGPT
+from scgpt_bench.report.run import HEADLINE, NOT_ASKED, Run, Sentence, grouped, labelled, methods_by_names
+
+FEW = 10  # test conditions, below which there is a warning
+CONTROL_NOISE = 0.05  # of a Pearson delta, above which there is a warning: smaller differences are rarely found
+
+Places = Sequence[Mapping[str, Any]]
+
+
+def warnings(run: Run, places: Places) -> list[Sentence]:
+    """List what limits the answers in ``places`` (:func:`scgpt_bench.report.summary.places`), most important first."""
+    checks = [_of_source, _of_weights, _of_baselines, _of_copies, _of_data, _of_few_cells, _of_composition]
+    checks += [_of_control_noise, _of_batches, _of_classes, _of_shared_genes, _of_genes, _of_training, _of_fallbacks]
+    checks += [_of_prompts, _of_files, _of_recipe]
+    return [warning for check in checks for warning in check(run, places)]
+
+
+def _of_source(run: Run, places: Places) -> Iterable[Sentence]:
+    for dataset in run.generated:
+        yield Sentence("generated_data", {"dataset": dataset})
+    if run.checkpoints and "catalogue" not in run.checkpoints.values():
+        folders = [name for name, source in run.checkpoints.items() if source == "folder"]
+        yield Sentence("no_published_checkpoint", {"folders": folders})
+
+
+def _of_weights(run: Run, places: Places) -> Iterable[Sentence]:
+    random_decoder, untrained = [], {}
+    for made in run.predictions:
+        tuned, weights = made.record.finetuning, made.record.weights
+        loaded = made.record.scgpt and made.record.scgpt.load_report
+        if not weights or (tuned and loaded and not loaded.n_pretrained):  # scgpt-scratch takes no weights
+            continue
+        if not weights.checkpoint_pretrained:
+            untrained[made.method] = weights.checkpoint
+        elif loaded and not tuned and any(name.startswith("decoder.") for name in loaded.random):
+            share = 100 * loaded.n_random / (loaded.n_random + loaded.n_pretrained)
+            random_decoder.append((round(share, 1), made.method))
+    for share, methods in grouped(random_decoder).items():
+        yield Sentence("random_decoder", {"methods": methods, "percent": share})
+    if untrained:
+        yield Sentence(
+            "untrained", {"methods": list(untrained), "checkpoints": list(dict.fromkeys(untrained.values()))}
+        )
+
+
+def _of_baselines(run: Run, places: Places) -> Iterable[Sentence]:
+    combined = any("+" in entry["perturbation"] for card in run.cards.values() for entry in card["conditions"])
+    data = ("any", "combinations") if combined else ("any",)
+    missing = [kind.name for kind in KINDS.values() if kind.expected in data and kind.name not in run.kinds.values()]
+    if missing and SCGPT in map(run.group, run.kinds):
+        yield Sentence("baselines_not_run", {"kinds": missing})
+
+
+def _of_copies(run: Run, places: Places) -> Iterable[Sentence]:
+    for place in places:
+        for methods in run.copies(place["dataset"], place["split"]):
+            additive = "additive" in map(run.kinds.get, methods)
+            yield Sentence("same_prediction", {"dataset": place["dataset"], "methods": methods, "additive": additive})
+
+
+def _of_data(run: Run, places: Places) -> Iterable[Sentence]:
+    for place in places:
+        if place["ceiling"] is None:
+            yield Sentence("no_ceiling", {"dataset": place["dataset"]})
+        if place["n_conditions"] < FEW:
+            yield Sentence("few_conditions", {key: place[key] for key in ("dataset", "noun", "n_conditions")})
+    for dataset in run.cards:
+        tested, poor = run.unreliable(dataset)
+        if 0 < len(poor) <= len(tested) / 2:  # where there are more, a sentence before the answer names them
+            yield Sentence("unreliable_responses", {"dataset": dataset, "labels": poor, "n": len(tested)})
+
+
+def _of_few_cells(run: Run, places: Places) -> Iterable[Sentence]:
+    """Conditions whose reliability a data card leaves unknown, for want of cells or controls."""
+    for dataset, card in run.cards.items():
+        why = {label: entry["unknown"].get("reliability") for label, entry in labelled(card).items()}
+        unknown = {label: reason for label, reason in why.items() if reason}
+        if unknown:
+            values = {
+                "reasons": list(dict.fromkeys(unknown.values())),
+                "noun": noun_of(pd.DataFrame(card["conditions"])),
+            }
+            yield Sentence(
+                "unknown_reliability", {"dataset": dataset, "labels": list(unknown), "n": len(why), **values}
+            )
+
+
+def _of_composition(run: Run, places: Places) -> Iterable[Sentence]:
+    for dataset, card in run.cards.items():
+        ratios = {label: entry["counts_ratio"] for label, entry in labelled(card).items() if entry["counts_differ"]}
+        dominant = card["dominant_genes"] or []
+        if dominant or ratios:
+            yield Sentence("composition", {"dataset": dataset, "dominant_genes": dominant, "ratios": ratios})
+
+
+def _of_control_noise(run: Run, places: Places) -> Iterable[Sentence]:
+    said_first = [place["dataset"] for place in places if any(name == "noise_first" for name, _ in place["first"])]
+    for dataset in run.cards:
+        same, disjoint = run.control_noise(dataset) or (0.0, 0.0)
+        if same - disjoint > CONTROL_NOISE:
+            values = {"same": same, "disjoint": disjoint, "said_first": dataset in said_first}
+            yield Sentence("control_noise", {"dataset": dataset, **values})
+
+
+def _of_batches(run: Run, places: Places) -> Iterable[Sentence]:
+    for dataset, card in run.cards.items():
+        shifts = {label: entry["batch_shift"] for label, entry in labelled(card).items() if entry["confounded"]}
+        if shifts:
+            values = {"labels": list(shifts), "n": len(card["conditions"]), "percent": 100 * max(shifts.values())}
+            yield Sentence("batches", {"dataset": dataset, **values})
+
+
+def _of_classes(run: Run, places: Places) -> Iterable[Sentence]:
+    """Methods that are better or worse in a class of test conditions, but not over all of them.
+
+    The last row of a class is that over all splits, or of the only one that tests the class.
+    """
+    by_class = run.scores_by_class
+    by_class = by_class[(by_class["metric"] == HEADLINE) & (by_class["context"] == CONTEXT)]
+    by_class = by_class.drop_duplicates(["dataset", *CLASS, "method"], keep="last")
+    for place in places:
+        for row in place["rows"]:
+            of_method = (by_class["dataset"] == place["dataset"]) & (by_class["method"] == row["method"])
+            shown = set(by_class.loc[of_method, "verdict"]) & {"better", "worse"}
+            if row["verdict"] != NOT_ASKED and run.group(row["method"]) == SCGPT and shown - {row["verdict"]}:
+                values = {"classes": by_class[of_method].to_dict("records"), "verdict": row["verdict"]}
+                where = {"method": row["method"], "dataset": place["dataset"], "noun": place["noun"]}
+                yield Sentence("unlike_classes", values | where)
+
+
+def _of_shared_genes(run: Run, places: Places) -> Iterable[Sentence]:
+    for place in places:
+        here = (run.classes["dataset"] == place["dataset"]) & run.classes["split"].isin(place["splits"])
+        tested = conditions_of(run.classes[here])
+        targeting = Counter(gene for condition in tested for gene in condition.genes)
+        sharing = sum(any(targeting[gene] > 1 for gene in condition.genes) for condition in tested)
+        if sharing:
+            copies = len(tested) > len({condition.perturbation for condition in tested})
+            values = {"n_sharing": sharing, "n": len(tested), "copies": copies}
+            yield Sentence("shared_genes", {"dataset": place["dataset"], "noun": place["noun"], **values})
+
+
+def _of_genes(run: Run, places: Places) -> Iterable[Sentence]:
+    found: dict[tuple[str, str], tuple[int, int, int]] = {}  # padded, renamed and all, by data set and checkpoint
+    for made in run.predictions:
+        weights, source = made.record.weights, made.record.scgpt or made.record.embeddings
+        if weights and source and source.genes_padded:
+            key = (made.dataset, weights.checkpoint)
+            renamed = made.record.scgpt.genes_renamed if made.record.scgpt else found.get(key, (0, 0, 0))[1]
+            found[key] = (source.genes_padded, renamed, made.record.n_genes)
+    alike = grouped(((dataset, *numbers), checkpoint) for (dataset, checkpoint), numbers in found.items())
+    for (dataset, padded, renamed, n_genes), checkpoints in alike.items():
+        values = {"padded": padded, "renamed": renamed, "n_genes": n_genes, "checkpoints": checkpoints}
+        yield Sentence("padded_genes", {"dataset": dataset, **values})
+
+
+def _of_training(run: Run, places: Places) -> Iterable[Sentence]:
+    """Training data that differ from those of other methods; methods with the same gap are named together."""
+    for (dataset, labels), methods in methods_by_names(run, _without_token).items():
+        yield Sentence("fewer_perturbations", {"dataset": dataset, "methods": methods, "labels": labels})
+    for (dataset, pairs), methods in methods_by_names(run, _other_controls).items():
+        yield Sentence("other_controls", {"dataset": dataset, "methods": methods, "pairs": pairs})
+
+
+def _without_token(record: MethodRecord) -> Iterable[str]:
+    return record.finetuning.perturbations_without_token if record.finetuning else ()
+
+
+def _other_controls(record: MethodRecord) -> Iterable[tuple[str, str, int]]:
+    """What pairs should share, what they share instead (``any``: nothing), and in how many training pairs."""
+    asked, *fallbacks = record.finetuning.paired_within.items() if record.finetuning else [("any", 0)]
+    return ((asked[0], shared, n_pairs) for shared, n_pairs in fallbacks if n_pairs and shared != "itself")
+
+
+def _of_fallbacks(run: Run, places: Places) -> Iterable[Sentence]:
+    """One sentence a data set: the test conditions for which methods fell back on a rule, and the rule."""
+    for place in places:
+        of_copies = run.copies(place["dataset"], place["split"])  # another warning says why these equal others
+        copies = {name for names in of_copies for name in names if run.kinds[name] == "additive"}
+        conditions = grouped(
+            ((made.method, entry.reason, entry.prediction), entry.condition.label)
+            for made in run.predictions
+            if made.dataset == place["dataset"] and made.method not in copies
+            for entry in made.record.fallbacks
+        )
+        groups: dict[tuple[str, ...], list[tuple[tuple[str, str], str]]] = {}
+        for (method, *why), labels in conditions.items():
+            groups.setdefault(tuple(sorted(labels)), []).append((tuple(why), method))
+        if groups:
+            by_rule = [(labels, grouped(pairs)) for labels, pairs in groups.items()]
+            values = {"groups": by_rule, "n_conditions": place["n_conditions"]}
+            yield Sentence("not_asked", {"dataset": place["dataset"], **values})
+
+
+def _of_prompts(run: Run, places: Places) -> Iterable[Sentence]:
+    prompted = list(dict.fromkeys(made.method for made in run.predictions if made.record.prompts))
+    if prompted:
+        yield Sentence("targets_not_predicted", {"methods": prompted, "metric": HEADLINE})
+
+
+def _of_files(run: Run, places: Places) -> Iterable[Sentence]:
+    def unchanged(record: MethodRecord) -> Iterable[str]:
+        return record.imported.genes_taken_as_unchanged if record.imported else ()
+
+    for (dataset, genes), methods in methods_by_names(run, unchanged).items():
+        yield Sentence("unchanged_genes", {"dataset": dataset, "methods": methods, "genes": genes})
+
+
+def _of_recipe(run: Run, places: Places) -> Iterable[Sentence]:
+    def shown(value: Any) -> str:
+        return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+    recipes = []
+    for made in run.predictions:
+        if made.record.finetuning:
+            used, deviations = made.record.finetuning.options, made.record.finetuning.deviations
+            changed = tuple(
+                (name, shown(used[name]), shown(value))
+                for name, value in run.published.items()
+                if name in used and name not in deviations and used[name] != value
+            )
+            different = tuple((name, shown(used.get(name, ""))) for name in deviations)
+            recipes.append(((different, changed), made.method))
+    for (different, changed), methods in grouped(recipes).items():
+        yield Sentence("recipe", {"methods": methods, "different": different, "changed": changed})
