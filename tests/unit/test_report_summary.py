@@ -97,6 +97,16 @@ def test_every_sentence_that_code_chooses_is_written_and_every_written_one_is_ch
     assert set(macros) - {"listed", "interval"} == chosen
 
 
+def test_names_are_escaped_once_in_every_list():
+    names = ["a<b", "c&d"]
+    better = Sentence("scgpt_is_better", {
+        "method": "tuned", "others": names, "best_baseline": "ridge", "metric": "mse", "difference": 0.1, "ci_low": 0.0,
+        "ci_high": 0.2, "n_asked": 2, "n": 2, "n_methods": 3, "opposite": "worse", "opposite_by": [],
+    })  # fmt: skip
+    for sentence in (better, Sentence("no_published_checkpoint", {"folders": names})):
+        assert "a<b, c&d" in written(sentence), "unescaped once, as a browser does"
+
+
 def whats(made: Run) -> list[str]:
     return [what for what, _ in warned(made)]
 
