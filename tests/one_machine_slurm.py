@@ -115,7 +115,7 @@ class Cluster:
 
     def jobs(self) -> list[dict[str, str]]:
         """Every job that the accounting knows, in the order of submission."""
-        columns = ["JobIDRaw", "State", "Partition", "ReqTRES", "AllocTRES", "Comment", "Start", "End", "Elapsed"]
+        columns = ["JobIDRaw", "State", "Partition", "ReqTRES", "AllocTRES", "Comment", "Start", "Timelimit"]
         options = ["-X", "--parsable2", "--noheader", "--duplicates", "--starttime=now-1days"]
         listed = self.run("sacct", *options, f"--format={','.join(columns)}", check=True).stdout
         jobs = [dict(zip(columns, line.split("|"), strict=True)) for line in listed.splitlines()]
