@@ -1,5 +1,6 @@
 """Rules, scripts, environments, captions, schema and documents agree with each other."""
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -41,6 +42,18 @@ def test_a_test_that_must_run_fails_instead_of_being_skipped(monkeypatch):
     monkeypatch.setenv(needs.MUST_RUN, "1")
     with pytest.raises(pytest.fail.Exception, match="no browser"):
         needs.missing("no browser")
+
+
+def test_real_data_come_from_a_mirror_or_their_address_and_are_missing_only_without_both(tmp_path, monkeypatch):
+    monkeypatch.delenv(needs.MUST_RUN, raising=False)
+    address, content = "http://127.0.0.1:9/drop.h5ad", b"cells"  # nobody answers there
+    checksum = hashlib.sha256(content).hexdigest()
+    with pytest.raises(pytest.skip.Exception, match=r"127\.0\.0\.1"):
+        needs.fetched(address, checksum, tmp_path / "absent", tmp_path / "no mirror")
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "another name").write_bytes(content)
+    assert needs.fetched(address, checksum, tmp_path / "drop", mirror).read_bytes() == content
 
 
 def test_snakemake_lint_objects_to_nothing_but_functions_beside_their_rules():

@@ -32,8 +32,8 @@ def test_predictions_are_those_of_upstream(seed, device, tolerance):
     assert (found.cpu() - expected).abs().max() < tolerance
 
 
-def test_the_human_checkpoint_loads_in_full_and_1581059_parameters_are_random(tmp_path, mirror):
-    arguments = checkpoint.read_arguments(mirror / "scGPT_human")
+def test_the_human_checkpoint_loads_in_full_and_1581059_parameters_are_random(tmp_path, human_arguments):
+    arguments = checkpoint.read_arguments(human_arguments)
     checkpoint.initialize(tmp_path, arguments, human_vocabulary(), seed=0)
     read = checkpoint.read(tmp_path)
     assert len(read.tensors) == 163

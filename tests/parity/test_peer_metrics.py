@@ -36,9 +36,8 @@ def random_cells(genes=40, perturbations=12):
     return anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=names))
 
 
-def papalexi_cells(mirror):
+def papalexi_cells(path):
     dataset = read_datasets(Path(__file__).parents[2] / "config" / "datasets.tsv")["papalexi_2021"]
-    path = mirror / "papalexi_2021" / "lowmoi_example_data.rda"
     return harmonize(read(path, dataset), dataset, minimum_cells=10, source=path)
 
 
@@ -46,7 +45,7 @@ def papalexi_cells(mirror):
 def cells(request):
     if request.param == "random":
         return random_cells()
-    return papalexi_cells(request.getfixturevalue("mirror"))
+    return papalexi_cells(request.getfixturevalue("papalexi_file"))
 
 
 @pytest.fixture

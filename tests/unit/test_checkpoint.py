@@ -31,8 +31,8 @@ def change_arguments(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_twelve_layers_have_the_163_tensors_of_the_published_checkpoint(mirror):
-    shapes = checkpoint.shapes(checkpoint.read_arguments(mirror / "scGPT_human"), 60_697)
+def test_twelve_layers_have_the_163_tensors_of_the_published_checkpoint(human_arguments):
+    shapes = checkpoint.shapes(checkpoint.read_arguments(human_arguments), 60_697)
     assert len(shapes) == 163
     assert sum(shape.numel() for shape in shapes.values()) == 51_330_049
     assert shapes["transformer_encoder.layers.11.self_attn.Wqkv.weight"] == (1536, 512)

@@ -73,9 +73,9 @@ def test_upstreams_defaults_are_fine():
                 assert parameter.default in SETTINGS[key].fine
 
 
-def test_the_published_arguments_are_fine_for_every_method_and_known(mirror, caplog):
+def test_the_published_arguments_are_fine_for_every_method_and_known(human_arguments, caplog):
     with caplog.at_level(logging.WARNING):
-        assert read_arguments(mirror / "scGPT_human", PROMPTS)["nheads"] == 8
+        assert read_arguments(human_arguments, PROMPTS)["nheads"] == 8
     assert not caplog.records
 
 

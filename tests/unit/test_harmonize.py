@@ -205,9 +205,9 @@ def test_duplicate_cell_names_are_made_unique(drop):
     assert len(result.uns["harmonized"]["repairs"]) == 1
 
 
-def test_variable_genes_are_chosen_without_a_look_at_perturbed_cells(mirror):
+def test_variable_genes_are_chosen_without_a_look_at_perturbed_cells(papalexi_file):
     row = DATASETS["papalexi_2021"]
-    adata = read(mirror / "papalexi_2021" / "lowmoi_example_data.rda", row)
+    adata = read(papalexi_file, row)
     chosen = run(adata, row, maximum_genes=50)
     perturbed = (adata.obs["perturbation"] != "non-targeting").to_numpy()
     shuffled = adata.copy()
@@ -223,9 +223,9 @@ def test_variable_genes_are_chosen_without_a_look_at_perturbed_cells(mirror):
     assert (kept.X != chosen.X).nnz == 0
 
 
-def test_the_real_papalexi_cells_share_the_interferon_response(mirror):
+def test_the_real_papalexi_cells_share_the_interferon_response(papalexi_file):
     row = DATASETS["papalexi_2021"]
-    cells = run(read(mirror / "papalexi_2021" / "lowmoi_example_data.rda", row), row)
+    cells = run(read(papalexi_file, row), row)
     assert cells.shape == (16192, 299)
     assert cells.uns["harmonized"]["read"]["n_cells_without_guide"] == 20729 - 16192
     names = cells.obs["perturbation"].astype(str)
@@ -237,9 +237,9 @@ def test_the_real_papalexi_cells_share_the_interferon_response(mirror):
     assert (deltas.loc[["PSMB9", "STAT1", "UBE2L6"]] < -0.1).all().all()
 
 
-def test_the_real_perturbench_file_keeps_its_log_values_and_sorts_its_pairs(mirror):
+def test_the_real_perturbench_file_keeps_its_log_values_and_sorts_its_pairs(perturbench_file):
     row = DATASETS["perturbench_devel"]
-    adata = read(mirror / "perturbench_devel" / "devel.h5ad", row)
+    adata = read(perturbench_file, row)
     cells = run(adata, row)
     np.testing.assert_array_equal(cells.X.toarray(), adata.X.to_memory().toarray().astype(np.float32))
     assert "KLF1+SET" in cells.obs["perturbation"].cat.categories
@@ -597,8 +597,8 @@ def test_too_few_cells_are_those_of_a_condition(drop):
     assert result.obs["perturbation"].value_counts()["STAT1"] == 3
 
 
-def test_the_real_perturbench_file_has_a_context_for_each_of_its_data_sets(mirror):
+def test_the_real_perturbench_file_has_a_context_for_each_of_its_data_sets(perturbench_file):
     row = DATASETS["perturbench_devel"]
-    obs = harmonize(read(mirror / "perturbench_devel" / "devel.h5ad", row), row, minimum_cells=10).obs
+    obs = harmonize(read(perturbench_file, row), row, minimum_cells=10).obs
     found = set(zip(obs["context"], obs["direction"], strict=True))
     assert found == {("norman19", "up"), ("norman19", "none"), ("mcfaline23", "down"), ("mcfaline23", "none")}

@@ -23,11 +23,6 @@ DATASETS = read_datasets(Path(__file__).parents[2] / "config" / "datasets.tsv")
 PAPALEXI = DATASETS["papalexi_2021"]
 
 
-@pytest.fixture(scope="module")
-def papalexi_file(mirror):
-    return mirror / "papalexi_2021" / "lowmoi_example_data.rda"
-
-
 def test_every_format_of_the_catalogue_has_a_reader():
     assert set(READERS) == set(FORMATS)
 
@@ -67,8 +62,8 @@ def test_options_that_call_no_single_guide_or_do_not_exist_are_refused(option):
         read("absent.rda", PAPALEXI, **option)
 
 
-def test_an_h5ad_is_read_as_it_is(mirror):
-    adata = read(mirror / "perturbench_devel" / "devel.h5ad", DATASETS["perturbench_devel"])
+def test_an_h5ad_is_read_as_it_is(perturbench_file):
+    adata = read(perturbench_file, DATASETS["perturbench_devel"])
     assert adata.shape == (5961, 500)
     assert (adata.obs["condition"] == "control").sum() == 400
 

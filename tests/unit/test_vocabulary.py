@@ -100,9 +100,8 @@ def test_the_human_vocabulary_is_that_of_the_published_checkpoint():
     assert table.loc[table["status"] != "in_vocabulary", "gene"].tolist() == ["<pad>", "<cls>", "<eoc>"]
 
 
-def test_the_papalexi_genes_that_scgpt_knows(mirror):
-    file = mirror / "papalexi_2021" / "lowmoi_example_data.rda"
-    (data,) = rdata.read_rda(file, default_encoding="utf8").values()
+def test_the_papalexi_genes_that_scgpt_knows(papalexi_file):
+    (data,) = rdata.read_rda(papalexi_file, default_encoding="utf8").values()
     genes = list(data["response_matrix"].Dimnames[0])
     assert (align(genes, human_vocabulary())["status"] != "padded").sum() == 274
 

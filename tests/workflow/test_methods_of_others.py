@@ -27,9 +27,9 @@ STUDY = {
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory, mirror):
+def checkout(tmp_path_factory, perturbench_file):
     checkout = copy_of_checkout(tmp_path_factory.mktemp("others"))
-    checkout.write("study.yaml", yaml.safe_dump({**STUDY, "mirrors": [str(mirror)]}))
+    checkout.write("study.yaml", yaml.safe_dump({**STUDY, "mirrors": [str(perturbench_file.parent)]}))
     checkout.snakemake("--configfile", "study.yaml")
     return checkout
 

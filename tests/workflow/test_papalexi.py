@@ -1,4 +1,4 @@
-"""Real cells, from the mirror to the report."""
+"""Real cells, from the download to the report."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from snakemake_checkout import copy_of_checkout
 
 
 @pytest.fixture(scope="module")
-def papalexi(tmp_path_factory, mirror):
+def papalexi(tmp_path_factory, papalexi_file):
     """The run of some folds; called again, of more."""
     checkout = copy_of_checkout(tmp_path_factory.mktemp("papalexi"))
 
     def run(*folds: int, **others: dict) -> Path:
-        here = {"mirrors": [str(mirror)], "splits": {"run": list(folds)}, **others}
+        here = {"mirrors": [str(papalexi_file.parent)], "splits": {"run": list(folds)}, **others}
         checkout.write("here.yaml", yaml.safe_dump(here))
         checkout.snakemake("--configfile", "config/papalexi.yaml", "here.yaml")
         return checkout.path / "results" / "papalexi_2021"

@@ -39,9 +39,10 @@ STUDY = {
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory, mirror):
+def results(tmp_path_factory, papalexi_file):
     checkout = copy_of_checkout(tmp_path_factory.mktemp("official"))
-    study = ["--configfile", checkout.write("study.yaml", yaml.safe_dump({**STUDY, "mirrors": [str(mirror)]}))]
+    options = {**STUDY, "mirrors": [str(papalexi_file.parent)]}
+    study = ["--configfile", checkout.write("study.yaml", yaml.safe_dump(options))]
     checkout.snakemake("results/challenge/papalexi_2021/cells.h5ad", *study)
     cells = anndata.read_h5ad(checkout.path / "results" / "challenge" / "papalexi_2021" / "cells.h5ad", backed="r")
     checkout.write("genes.csv", "\n".join(sorted(cells.var_names)) + "\n")
