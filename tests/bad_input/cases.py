@@ -134,6 +134,7 @@ CONFIGURATION = [
         ("unknown source", {"checkpoints__tiny__source": "web"}, "checkpoints.tiny.source", "'web'", "catalogue"),
         ("not in the table", {"checkpoints__x": {"source": "catalogue"}}, "checkpoints.x", "no such checkpoint", "checkpoints.tsv"),
         ("checkpoint without path", {"checkpoints__tiny": {"source": "folder"}}, "checkpoints.tiny", "no such key", "'path'"),
+        ("a folder of downloads", {"checkpoints__tiny": {"source": "folder", "path": "resources/checkpoints/tiny"}}, "checkpoints.tiny.path", "'resources/checkpoints/tiny'", "source: catalogue, or a folder outside resources/checkpoints"),
         ("nothing to pretrain on", {"checkpoints__tiny": {"source": "pretrain", "dataset": "x"}}, "tiny.dataset", "'x'", "drop"),
         ("moving Census", {"checkpoints__tiny": {"source": "census", "census_version": "stable"}}, "census_version", "'stable'", "matches"),
         ("no such fold", {"splits__run": [0, 2]}, "splits.run", "2", "from 0 to 1"),

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from scgpt_bench.data.catalogue import read_checkpoints
 from snakemake_checkout import copy_of_checkout
 
 CHECKPOINT = {
@@ -62,9 +63,10 @@ def test_prefetch_downloads_and_computes_nothing(server, tmp_path):
     checkout.write("study.yaml", yaml.safe_dump(study))
     checkout.snakemake("prefetch", "--configfile", "study.yaml")
     files = {str(path.relative_to(checkout.path)) for path in (checkout.path / "resources").rglob("*.*")}
-    fetched = {"resources/datasets/drop/source.h5ad", *(f"resources/checkpoints/served/{name}" for name in CHECKPOINT)}
-    assert files - {"resources/README.md"} == fetched
-    for name, content in CHECKPOINT.items():
-        assert (checkout.path / "resources" / "checkpoints" / "served" / name).read_bytes() == content
+    served = read_checkpoints(checkout.path / "checkpoints.tsv")["served"]
+    fetched = {f"{served.folder_of(name)}/{name}": content for name, content in CHECKPOINT.items()}
+    assert files - {"resources/README.md"} == {f"resources/datasets/drop/{checksum}/source.h5ad", *fetched}
+    for path, content in fetched.items():
+        assert (checkout.path / path).read_bytes() == content
     planned = checkout.snakemake("--dry-run", "--configfile", "study.yaml").stdout
     assert "rule fetch_" not in planned

@@ -276,10 +276,11 @@ def test_a_download_goes_where_a_run_looks_and_is_checked_again(folder, capsys):
     write_row(**remote, bytes=str(len(content)))
     assert check.main(["drop", "--mirror", "mirror"]) == 0
     said = capsys.readouterr()
-    assert "Fetching https://example.org/drop.h5ad (0.1 MB) to resources/datasets/drop/source.h5ad" in said.err
-    assert (folder / "resources" / "datasets" / "drop" / "source.h5ad").read_bytes() == content
+    stored = folder / "resources" / "datasets" / "drop" / remote["sha256"] / "source.h5ad"
+    assert f"Fetching https://example.org/drop.h5ad (0.1 MB) to {stored.relative_to(folder)}" in said.err
+    assert stored.read_bytes() == content
     assert "example.org" in answer(capsys)["file"]  # there now, without the mirror
-    write_row(**{**remote, "sha256": "0" * 64})
+    stored.write_bytes(content[:-1])
     assert "delete the file, and it is fetched again" in refusal(capsys)
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import anndata
 import h5py
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 
 from scgpt_bench.data import containers
-from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO
-from scgpt_bench.data.download import fetch, recorded_sha256
+from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, Checkpoint, CheckpointFile, Dataset
+from scgpt_bench.data.download import fetch, record, recorded_sha256, stored_file
 from scgpt_bench.errors import InputError
 
 CONTENT = bytes(range(256)) * 400
@@ -175,13 +176,48 @@ def test_the_first_download_of_an_unverified_address_is_recorded_and_holds_for_e
     assert not destination.exists()
 
 
-def test_another_md5_of_the_source_ends_what_the_first_download_recorded(server, tmp_path):
-    address, _ = server(WHOLE, SHORT)
-    destination = tmp_path / "drop.h5ad"
-    before, after = (hashlib.md5(content).hexdigest() for content in (CONTENT, CONTENT[:-1]))
-    assert fetch(address, None, destination, md5=before) == SUM == recorded_sha256(destination, before)
-    assert fetch(address, None, destination, md5=after, retries=0) == recorded_sha256(destination, after)
-    assert destination.read_bytes() == CONTENT[:-1]
+def row(**cells):
+    columns = {"name": "drop", "address": "https://a/b", "format": "h5ad", "values": "counts", "target_sum": 1e4}
+    columns |= {"perturbation_column": "gene", "control_label": "NT", "perturbation_kind": "knock-out"}
+    return Dataset(**{**columns, **cells})
+
+
+@pytest.mark.parametrize(
+    ("cells", "content", "checksum"),
+    [
+        ({"sha256": SUM, "md5": "0" * 32}, None, SUM),
+        ({"md5": "0" * 32}, None, "0" * 32),
+        ({}, None, "unverified"),
+        ({"address": "drop.h5ad", "sha256": SUM}, "0" * 64, SUM),
+        ({"address": "drop.h5ad"}, "0" * 64, "0" * 64),
+        ({"address": "gone.h5ad"}, None, "unknown"),
+    ],
+)
+def test_a_file_is_kept_by_the_checksum_that_is_known(cells, content, checksum):
+    assert stored_file(row(**cells), content) == f"resources/datasets/drop/{checksum}/source.h5ad"
+
+
+def test_the_checksum_of_the_first_download_written_down_later_is_no_other_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = stored_file(row())
+    Path(before).parent.mkdir(parents=True)
+    record(before, SUM)
+    assert stored_file(row(sha256=SUM)) == before
+    assert stored_file(row(sha256="0" * 64)) != before
+
+
+def test_a_checkpoint_with_another_file_is_another_folder_and_its_genes_identifiers_are_a_file_of_their_own():
+    def checkpoint(**sums):
+        files = (*CHECKPOINT_FILES, GENE_INFO)
+        return Checkpoint("human", {x: CheckpointFile("human", x, "https://a/b", sums.get(x, SUM), 1) for x in files})
+
+    assert len({checkpoint().folder_of(file) for file in CHECKPOINT_FILES}) == 1
+    assert Path(checkpoint().folder_of("args.json")).name == "human"
+    for file in CHECKPOINT_FILES:
+        assert checkpoint(**{file: "0" * 64}).folder_of("best_model.pt") != checkpoint().folder_of("best_model.pt")
+    other = checkpoint(**{GENE_INFO: "0" * 64})
+    assert other.folder_of("best_model.pt") == checkpoint().folder_of("best_model.pt")
+    assert other.folder_of(GENE_INFO) == f"resources/checkpoints/{'0' * 64}/human"
 
 
 def test_the_md5_of_the_source_is_checked_where_no_sha256_is_known(server, tmp_path):
@@ -256,7 +292,7 @@ def test_nothing_is_recorded_of_another_kind_of_file_and_it_is_fetched_again(ser
     fetch(address, None, destination, form=form)
     assert destination.read_bytes() == content
     assert len(requests) == 2
-    assert recorded_sha256(destination, None) == hashlib.sha256(content).hexdigest()
+    assert recorded_sha256(destination) == hashlib.sha256(content).hexdigest()
 
 
 def test_every_file_of_a_checkpoint_has_a_format():

@@ -77,9 +77,9 @@ def test_a_folder_of_the_users_has_the_checksum_that_its_fetching_follows(run):
 
 
 def test_a_repeated_run_accepts_no_other_bytes_than_those_that_were_downloaded(run):
-    inputs = [{"path": "resources/datasets/drop/source.h5ad", "sha256": "a" * 64}]
+    inputs = [{"path": "resources/datasets/drop/unverified/source.h5ad", "sha256": "a" * 64}]
     verification.repeat(document(inputs=inputs), run, run / "scratch")
-    fetched = run / "scratch" / "resources" / "datasets" / "drop" / "source.h5ad"
-    assert recorded_sha256(fetched, "0" * 32) == "a" * 64
+    fetched = run / "scratch" / "resources" / "datasets" / "drop" / "unverified" / "source.h5ad"
+    assert recorded_sha256(fetched) == "a" * 64
     with pytest.raises(InputError, match="below the folder of the run"):
         verification.repeat(document(inputs=[{**inputs[0], "path": "../source.h5ad"}]), run, run / "scratch")

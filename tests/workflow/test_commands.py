@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 import stand_in_conda
+from scgpt_bench.data.catalogue import read_datasets
+from scgpt_bench.data.download import stored_file
 from snakemake_checkout import ROOT, copy_of_checkout
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])
@@ -127,8 +129,7 @@ COMMANDS = {
     ),
     f"{LOCAL} results/my_study/perturbench_devel/gears1/split.tsv --configfile study.yaml": Called(**PLAN),
     f"{LOCAL} --configfile {PAPALEXI} --until fetch_dataset": Called(**PLAN),
-    f"{LOCAL} resources/checkpoints/scGPT_human/best_model.pt --configfile <it>": Called(**PLAN, put=NORMAN),
-    f"{LOCAL} resources/checkpoints/scGPT_human/gene_info.csv --configfile <it>": Called(**PLAN, put=NORMAN),
+    f"{LOCAL} prefetch --configfile <it>": Called(**PLAN, put=NORMAN),
     f"{LOCAL} --sdm conda --conda-create-envs-only --configfile config/<study>.yaml": ENVIRONMENTS,
     f"{LOCAL} --report snakemake.html --configfile config/<study>.yaml": Elsewhere(
         "tests/workflow/test_demo.py", r'"--report"'
@@ -176,19 +177,18 @@ def test_what_calls_a_command_elsewhere_does_call_it(command):
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory, mirror):
+def checkout(tmp_path_factory, papalexi_file, perturbench_file):
     """A copy with an environment that is set up, downloads that are there, and the profile of `make slurm-profile`."""
     copy = copy_of_checkout(tmp_path_factory.mktemp("printed") / "checkout").path
     (copy / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (copy / ".venv" / name).symlink_to(Path(sys.prefix) / name)
     (copy / ".venv" / "installed").touch()
-    for name, file, source in (
-        ("papalexi_2021", "lowmoi_example_data.rda", "source.rda"),
-        ("perturbench_devel", "devel.h5ad", "source.h5ad"),
-    ):
-        (copy / "resources" / "datasets" / name).mkdir(parents=True)
-        shutil.copy(mirror / name / file, copy / "resources" / "datasets" / name / source)
+    datasets = read_datasets(copy / "config" / "datasets.tsv")
+    for name, file in (("papalexi_2021", papalexi_file), ("perturbench_devel", perturbench_file)):
+        stored = copy / stored_file(datasets[name])
+        stored.parent.mkdir(parents=True)
+        shutil.copy(file, stored)
     stand_in_conda.install(copy.parent / "conda")
     srun = copy.parent / "conda" / "bin" / "srun"
     srun.write_text('#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n')

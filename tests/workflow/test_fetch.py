@@ -1,4 +1,4 @@
-"""A published checkpoint is fetched file by file from its addresses, and only with the right checksums."""
+"""Drops and published checkpoints are fetched from their addresses, with the right checksums, and kept by them."""
 
 import functools
 import hashlib
@@ -6,8 +6,13 @@ import http.server
 import threading
 from typing import ClassVar
 
+import anndata
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
+
+from scgpt_bench.data.catalogue import read_checkpoints
 
 FILES = {"best_model.pt": b"\x80\x02weights", "args.json": b"{}", "vocab.json": b'{"<pad>": 0}'}
 GENE_INFO = b"feature_id,feature_name\n"
@@ -24,17 +29,47 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path_factory):
+def served(tmp_path_factory):
+    """The folder whose files the local server serves."""
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture
+def server(served):
     """The address of a local server of the three files."""
-    folder = tmp_path_factory.mktemp("served")
     for name, content in FILES.items():
-        (folder / name).write_bytes(content)
+        (served / name).write_bytes(content)
     Handler.asked.clear()
-    handler = functools.partial(Handler, directory=folder)
+    handler = functools.partial(Handler, directory=served)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{httpd.server_port}"
         httpd.shutdown()
+
+
+def test_two_studies_that_give_one_name_to_two_files_have_both(checkout, server, served):
+    obs = pd.DataFrame({"gene": ["NT", "G0"]}, index=["a", "b"])
+    columns = ("name", "format", "values", "target_sum", "perturbation_column", "control_label", "perturbation_kind")
+    row = dict(zip(columns, ("drop", "h5ad", "counts", "10000", "gene", "NT", "interference"), strict=True))
+    kept = {}
+
+    def prefetched(study, *arguments):
+        return checkout.snakemake("prefetch", *arguments, "--configfile", f"{study}.yaml").stdout
+
+    for number, study in enumerate(("one", "two")):
+        anndata.AnnData(np.full((2, 3), 1.0 + number), obs=obs).write_h5ad(served / f"{study}.h5ad")
+        content = (served / f"{study}.h5ad").read_bytes()
+        checksum = hashlib.sha256(content).hexdigest()
+        table = row | {"address": f"{server}/{study}.h5ad", "sha256": checksum}
+        checkout.write(f"{study}.tsv", "\t".join(table) + "\n" + "\t".join(table.values()) + "\n")
+        options = {"study": study, "dataset_table": f"{study}.tsv", "datasets": ["drop"], "methods": {"train-mean": {}}}
+        checkout.write(f"{study}.yaml", yaml.safe_dump(options))
+        prefetched(study)
+        kept[checkout.path / "resources" / "datasets" / "drop" / checksum / "source.h5ad"] = content
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert Handler.asked == ["/one.h5ad", "/two.h5ad"]
+    for study in ("one", "two"):
+        assert "Nothing to be done" in prefetched(study, "--dry-run")
 
 
 def write_study(checkout, server, wrong=()):
@@ -54,17 +89,21 @@ def write_study(checkout, server, wrong=()):
     checkout.write("study.yaml", yaml.safe_dump(study))
 
 
+def stored(checkout, name):
+    """Where the workflow keeps a file of the served checkpoint."""
+    return f"{read_checkpoints(checkout.path / 'checkpoints.tsv')['served'].folder_of(name)}/{name}"
+
+
 def test_all_three_files_arrive(checkout, server):
     write_study(checkout, server)
-    targets = [f"resources/checkpoints/served/{name}" for name in FILES]
-    checkout.snakemake(*targets, "--configfile", "study.yaml")
+    checkout.snakemake("prefetch", "--configfile", "study.yaml")
     for name, content in FILES.items():
-        assert (checkout.path / "resources" / "checkpoints" / "served" / name).read_bytes() == content
+        assert (checkout.path / stored(checkout, name)).read_bytes() == content
 
 
 def test_other_bytes_than_the_published_ones_are_refused_after_one_download(checkout, server):
     write_study(checkout, server, wrong=["best_model.pt"])
-    target = "resources/checkpoints/served/best_model.pt"
+    target = stored(checkout, "best_model.pt")
     done = checkout.snakemake(target, "--configfile", "study.yaml", "--retries", "2", check=False)
     assert done.returncode != 0
     assert f"{server}/best_model.pt" in done.stdout
@@ -107,10 +146,10 @@ def test_the_identifiers_of_a_checkpoints_genes_are_used_where_it_comes_with_the
     with open(checkout.path / "checkpoints.tsv", "a") as table:
         table.write("\t".join(["served", "gene_info.csv", *row]) + "\n")
     planned = plan()
-    for folder in ("resources/checkpoints/served", "results/fetched/checkpoints/own"):
-        assert f"vocab.json, {folder}/gene_info.csv" in planned
-    checkout.snakemake("resources/checkpoints/served/gene_info.csv", "--configfile", "study.yaml")
-    assert (checkout.path / "resources" / "checkpoints" / "served" / "gene_info.csv").read_bytes() == GENE_INFO
+    for path in (stored(checkout, "gene_info.csv"), "results/fetched/checkpoints/own/gene_info.csv"):
+        assert f"vocab.json, {path}" in planned
+    checkout.snakemake(stored(checkout, "gene_info.csv"), "--configfile", "study.yaml")
+    assert (checkout.path / stored(checkout, "gene_info.csv")).read_bytes() == GENE_INFO
 
 
 def test_safetensors_of_ones_own_are_taken_and_other_names_refused(checkout, server, tmp_path_factory):

@@ -24,6 +24,8 @@ sys.path.insert(0, str(LIBRARY))
 
 from scgpt_bench import cluster, configuration, folders, sources
 from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, GENERATED
+from scgpt_bench.data.download import stored_file
+from scgpt_bench.data.tenx_files import read_of_folder
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import remembered_sha256
 from scgpt_bench.methods import registry
@@ -95,6 +97,7 @@ wildcard_constraints:
     submission=names_pattern(config["submissions"]),
     scatteritem=rf"\d+-of-{config['inference']['shards']}",
     suffix="vcc|h5ad|h5mu|h5|rda|zip",
+    checksum="[0-9a-f]+|unverified|unknown",
 
 
 # Resources and parameters: what a job depends on beside its inputs, and no more than that
@@ -159,7 +162,13 @@ def metrics_of_run():
 def drop_file(name):
     """The cells of a data set as they come in: downloaded, copied or generated."""
     dataset = RUN.datasets[name]
-    return f"<results>/generated/{name}/cells.h5ad" if dataset.address == GENERATED else dataset.file
+    if dataset.address == GENERATED:
+        return f"<results>/generated/{name}/cells.h5ad"
+    content = None
+    if dataset.is_local and not dataset.sha256:
+        of_folder = dataset.format == "10x_mtx" and Path(dataset.address).is_dir()
+        content = content_of_file(dataset.address, read_of_folder if of_folder else None)
+    return stored_file(dataset, content)
 
 
 def files_of_checkpoint(name):
@@ -170,8 +179,7 @@ def files_of_checkpoint(name):
         names = RUN.checkpoints[name].files
     elif options["source"] == "folder" and Path(options["path"], GENE_INFO).is_file():
         names.append(GENE_INFO)
-    folder = configuration.folder_of_checkpoint(config, name, "<results>")
-    return {file: f"{folder}/{file}" for file in names}
+    return {file: configuration.file_of_checkpoint(RUN, name, file, "<results>") for file in names}
 
 
 def checkpoint_to_read(name):

@@ -1,27 +1,14 @@
 # What comes in: data drops, downloaded or generated with a known truth, and checkpoints, downloaded or copied.
-from scgpt_bench.data.catalogue import UNVERIFIED, is_remote
-from scgpt_bench.data.download import recorded_sha256
-from scgpt_bench.data.tenx_files import read_of_folder
 from scgpt_bench.scgpt.checkpoint_folder import own_file
-
-
-def content_of_dataset(wildcards):
-    """The checksum of a drop. Another address, or a SHA-256 written down later, is no other content."""
-    dataset = RUN.datasets[wildcards.dataset]
-    if is_remote(dataset.address):
-        recorded = recorded_sha256(dataset.file, dataset.md5)
-        return (dataset.md5 or UNVERIFIED) if dataset.sha256 in (None, recorded) else dataset.sha256
-    only = read_of_folder if dataset.format == "10x_mtx" and Path(dataset.address).is_dir() else None
-    return dataset.sha256 or content_of_file(dataset.address, only)
 
 
 rule fetch_dataset:
     output:
-        "resources/datasets/{dataset}/source.{suffix}",
+        "resources/datasets/{dataset}/{checksum}/source.{suffix}",
     log:
-        "<logs>/fetch_dataset/{dataset}.{suffix}.log",
+        "<logs>/fetch_dataset/{dataset}.{checksum}.{suffix}.log",
     benchmark:
-        "<benchmarks>/fetch_dataset/{dataset}.{suffix}.tsv"
+        "<benchmarks>/fetch_dataset/{dataset}.{checksum}.{suffix}.tsv"
     retries: 0  # the download tries again by itself, where that can help
     localrule: True
     conda:
@@ -31,7 +18,6 @@ rule fetch_dataset:
         runtime=doubling(240),
     params:
         code=code_without_plumbing("fetch_dataset.py"),
-        content=content_of_dataset,
     script:
         "../scripts/fetch_dataset.py"
 
@@ -62,18 +48,13 @@ rule generate_dataset:
         "../scripts/generate_dataset.py"
 
 
-def content_of_checkpoint_file(wildcards):
-    """The checksum of a file. Another address or mirror is no other content."""
-    return RUN.checkpoints[wildcards.checkpoint].files[wildcards.file].sha256
-
-
 rule fetch_checkpoint:
     output:
-        "resources/checkpoints/{checkpoint}/{file}",
+        "resources/checkpoints/{checksum}/{checkpoint}/{file}",
     log:
-        "<logs>/fetch_checkpoint/{checkpoint}.{file}.log",
+        "<logs>/fetch_checkpoint/{checkpoint}.{checksum}.{file}.log",
     benchmark:
-        "<benchmarks>/fetch_checkpoint/{checkpoint}.{file}.tsv"
+        "<benchmarks>/fetch_checkpoint/{checkpoint}.{checksum}.{file}.tsv"
     wildcard_constraints:
         checkpoint=names_pattern(checkpoints_from("catalogue")),
     retries: 0  # the download tries again by itself, where that can help
@@ -85,7 +66,6 @@ rule fetch_checkpoint:
         runtime=doubling(60),
     params:
         code=code_without_plumbing("fetch_checkpoint.py"),
-        content=content_of_checkpoint_file,
     script:
         "../scripts/fetch_checkpoint.py"
 
@@ -121,7 +101,7 @@ rule copy_checkpoint:
 
 def downloads_of_run():
     """The files that the workflow downloads."""
-    datasets = [RUN.datasets[name].file for name in config["datasets"] if RUN.datasets[name].address != GENERATED]
+    datasets = [drop_file(name) for name in config["datasets"] if RUN.datasets[name].address != GENERATED]
     checkpoints = map(files_of_checkpoint, checkpoints_from("catalogue"))
     return datasets + [path for files in checkpoints for path in files.values()]
 

@@ -56,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[str]) -> str:
-    dataset, config, configfile, options = _row_and_options(name, table, configfile)
+    dataset, run, configfile, options = _row_and_options(name, table, configfile)
+    config = run.config
     path, source = _file(dataset, [*mirrors, *config["mirrors"]])
     # Only now, since they take a second: a wrong name is answered at once.
     from scgpt_bench.data import readers
@@ -66,8 +67,7 @@ def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[
     # Those of a template are another study's.
     names = config["checkpoints"] if configfile else ()
     results = f"results/{config['study']}"
-    folders = {name: configuration.folder_of_checkpoint(config, name, results) for name in names}
-    checkpoints = {name: f"{folder}/vocab.json" for name, folder in folders.items()}
+    checkpoints = {name: configuration.file_of_checkpoint(run, name, "vocab.json", results) for name in names}
     with name_in_errors(path or source, source):
         adata = _generated(dataset, config) if path is None else readers.read(path, dataset, **guide_calling)
         text = describe(adata, dataset, config, source=source, options=options, checkpoints=checkpoints)
@@ -76,8 +76,8 @@ def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[
 
 def _row_and_options(
     name: str, table: str | None, configfile: str | None
-) -> tuple[Dataset, dict[str, Any], str | None, str]:
-    """Find the row, the options, their configuration (None: only the template's), and that in words."""
+) -> tuple[Dataset, configuration.Run, str | None, str]:
+    """Find the row, the run with its options, their configuration (None: only the template's), and that in words."""
     given = configuration.read(configfile) if configfile else {}
     table = table or configuration.table_path(given, "dataset_table")
     rows = catalogue.read_datasets(table)
@@ -93,10 +93,10 @@ def _row_and_options(
         else:
             given, configfile = configuration.read(own_or_shipped(TEMPLATE), _renamed(name)), None
     source = configfile or TEMPLATE
-    config = configuration.validate({**given, "dataset_table": table}, source).config
-    if dataset.address == GENERATED and name not in config["generated"]:
+    run = configuration.validate({**given, "dataset_table": table}, source)
+    if dataset.address == GENERATED and name not in run.config["generated"]:
         raise InputError(source, "generated", f"no options for {name!r}", "an entry for it")
-    return dataset, config, configfile, f"of {source}" + ("" if configfile else ", which the next step copies")
+    return dataset, run, configfile, f"of {source}" + ("" if configfile else ", which the next step copies")
 
 
 def _renamed(name: str) -> dict[str, str]:
@@ -124,7 +124,7 @@ def _file(dataset: Dataset, mirrors: list[str]) -> tuple[Path | None, str]:
         return path, dataset.name_of(path)
     if dataset.address == GENERATED:
         return None, "generated just now, and not kept"
-    path = Path(dataset.file)
+    path = Path(download.stored_file(dataset))
     if path.is_file():
         download.verify(path, dataset)
     else:

@@ -106,9 +106,11 @@ def table_path(config: Mapping[str, Any], key: str) -> str:
     return own_or_shipped(default) if config.get(key, default) == default else config[key]
 
 
-def folder_of_checkpoint(config: Mapping[str, Any], name: str, results: str) -> str:
-    """Return where a checkpoint is: shared where it is downloaded, else below the folder ``results`` of the study."""
-    return f"{'resources' if config['checkpoints'][name]['source'] == 'catalogue' else results}/checkpoints/{name}"
+def file_of_checkpoint(run: Run, name: str, file: str, results: str) -> str:
+    """Return where a checkpoint's file is: shared if it is downloaded, else below the study's folder ``results``."""
+    if run.config["checkpoints"][name]["source"] == "catalogue":
+        return f"{run.checkpoints[name].folder_of(file)}/{file}"
+    return f"{results}/checkpoints/{name}/{file}"
 
 
 def validate(given: Mapping[str, Any], source: str) -> Run:
@@ -272,6 +274,9 @@ def _check_references(run: Run, source: str) -> None:
             found = f"a folder to be downloaded by hand: {run.checkpoints[name].folder}"
             raise InputError(source, f"checkpoints.{name}", found, "source: folder, with the path of the download")
         if options["source"] == "folder":
+            if Path(options["path"]).resolve().is_relative_to(Path(catalogue.CHECKPOINTS).resolve()):
+                expected = f"source: catalogue, or a folder outside {catalogue.CHECKPOINTS}, where downloads are kept"
+                raise InputError(source, f"checkpoints.{name}.path", repr(options["path"]), expected)
             checkpoint_folder.check_names(options["path"])
         if options["source"] == "pretrain" and options["dataset"] not in config["datasets"]:
             known = ", ".join(config["datasets"])

@@ -78,7 +78,7 @@ def repeat(document: Mapping[str, Any], run: Path, scratch: Path) -> None:
                 target.symlink_to(source.resolve())
     for entry in document["inputs"]:
         # Read where the table knows no checksum (data.download.fetch), and nowhere else.
-        record(_below(scratch, entry["path"]), entry["sha256"], None)
+        record(_below(scratch, entry["path"]), entry["sha256"])
     configuration = dict(document["configuration"])
     configuration["mirrors"] = [*configuration["mirrors"], str((run / "resources").resolve())]
     configuration_file = scratch / "configuration.yaml"

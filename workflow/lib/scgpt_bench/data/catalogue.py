@@ -7,6 +7,7 @@ Lines that are too short or too long are errors, which pandas would fill up or s
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 import re
 from collections.abc import Collection, Iterator
@@ -41,6 +42,7 @@ DIRECTIONS = {
 CHECKPOINT_FILES = ("best_model.pt", "args.json", "vocab.json")
 GENE_INFO = "gene_info.csv"  # the Ensembl identifiers of the symbols; a checkpoint may come without
 FOLDER = "folder"
+CHECKPOINTS = "resources/checkpoints"  # where runs keep downloaded ones, relative to their folder
 
 _SHA256 = r"[0-9a-f]{64}"
 _NAMES = r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.-]*"
@@ -156,10 +158,12 @@ class Dataset:
         """Return how the name of a file of this format ends, without the dot."""
         return FORMATS[self.format]
 
-    @property
-    def file(self) -> str:
-        """Return where runs keep the download or copy, relative to their folder; all studies share it."""
-        return f"resources/datasets/{self.name}/source.{self.suffix}"
+    def file(self, checksum: str) -> str:
+        """Return where runs keep the download or copy with this checksum, relative to their folder.
+
+        All studies share it: a row of the same name with another checksum is another file.
+        """
+        return f"resources/datasets/{self.name}/{checksum}/source.{self.suffix}"
 
     def name_of(self, path: str | Path) -> str:
         """Name the file at ``path`` as its user knows it: a local path, or where a download came from."""
@@ -212,6 +216,18 @@ class Checkpoint:
     name: str
     files: dict[str, CheckpointFile]
     folder: str | None = None
+
+    def folder_of(self, file: str) -> str:
+        """Return where runs keep this file, relative to their folder; all studies share it.
+
+        The three files that are read as one checkpoint lie together, by the checksum of their checksums. The folder
+        itself has the checkpoint's name, by which results call it.
+        """
+        checksum = self.files[file].sha256
+        if file in CHECKPOINT_FILES:
+            together = "".join(self.files[name].sha256 for name in CHECKPOINT_FILES)
+            checksum = hashlib.sha256(together.encode()).hexdigest()
+        return f"{CHECKPOINTS}/{checksum}/{self.name}"
 
 
 def read_datasets(path: str | Path) -> dict[str, Dataset]:

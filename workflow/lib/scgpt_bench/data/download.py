@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlparse
 
 from scgpt_bench import files
 from scgpt_bench.data import containers, tenx_files
-from scgpt_bench.data.catalogue import Dataset, is_remote
+from scgpt_bench.data.catalogue import UNKNOWN, UNVERIFIED, Dataset, is_remote
 from scgpt_bench.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ def fetch(
     A failure leaves no file behind. An interrupted download starts again from the beginning. A local 10x folder becomes
     a zip of the files that are read.
 
-    A download without a known SHA-256 is recorded in ``<destination>.sha256``. As long as that file exists and the
-    source publishes the same md5, only the same bytes are accepted again.
+    A download without a known SHA-256 is recorded in ``<destination>.sha256``. As long as that file exists, only the
+    same bytes are accepted again.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def fetch(
     """
     unknown = sha256 is None and is_remote(address)
     if unknown:
-        sha256 = recorded_sha256(destination, md5)
+        sha256 = recorded_sha256(destination)
     digests = {name: value for name, value in (("sha256", sha256), ("md5", md5)) if value}
     try:
         found = _fetch(address, digests, Path(destination), mirrors, size, form, retries)
@@ -80,7 +80,7 @@ def fetch(
             raise InputError(address, "sha256", error.found, expected) from None
         raise
     if unknown and sha256 is None:
-        logger.warning("%s: no SHA-256 was known; recorded %s in %s", address, found, record(destination, found, md5))
+        logger.warning("%s: no SHA-256 was known; recorded %s in %s", address, found, record(destination, found))
     return found
 
 
@@ -106,6 +106,23 @@ def _fetch(
     raise InputError(address, "file", "no such file", "the data set's local path, or a URL")
 
 
+def stored_file(dataset: Dataset, content: str | None = None) -> str:
+    """Return where runs keep the download of a data set, or the copy of a local one: by its checksum.
+
+    A download without a known SHA-256 goes by the md5 that its source publishes, or is ``unverified``. It stays there
+    when the row gets the SHA-256 of the recorded first download, since that is no other content.
+
+    Parameters
+    ----------
+    content
+        The checksum of a local path; ``sha256`` of the row, if it has one, is taken before it.
+    """
+    if dataset.is_local:
+        return dataset.file(dataset.sha256 or content or UNKNOWN)
+    first = dataset.file(dataset.md5 or UNVERIFIED)
+    return first if dataset.sha256 in (None, recorded_sha256(first)) else dataset.file(dataset.sha256)
+
+
 def verify(path: str | Path, dataset: Dataset) -> None:
     """Refuse a file that differs from what its row says now, or from the recorded first download.
 
@@ -114,7 +131,7 @@ def verify(path: str | Path, dataset: Dataset) -> None:
     InputError
         With both checksums. Where none is stated or on record, any file will do.
     """
-    known = dataset.sha256 or recorded_sha256(path, dataset.md5)
+    known = dataset.sha256 or recorded_sha256(path)
     digests = {"sha256": known} if known else {"md5": dataset.md5} if dataset.md5 else {}
     for name, expected in digests.items():
         found = files.digest(path, name)
@@ -123,18 +140,17 @@ def verify(path: str | Path, dataset: Dataset) -> None:
             raise InputError(path, name, found, f"{expected}, as the data-set table or the first download says{advice}")
 
 
-def record(destination: str | Path, sha256: str, md5: str | None) -> Path:
-    """Record the SHA-256 of a download without a known one, with the md5 that its source published then."""
+def record(destination: str | Path, sha256: str) -> Path:
+    """Record the SHA-256 of a download without a known one."""
     path = _record_of(destination)
-    path.write_text(f"{sha256} {md5 or ''}".rstrip() + "\n")
+    path.write_text(f"{sha256}\n")
     return path
 
 
-def recorded_sha256(destination: str | Path, md5: str | None) -> str | None:
-    """Read the record of a download; None without one, or if the source has published another md5 since."""
+def recorded_sha256(destination: str | Path) -> str | None:
+    """Read the record of a download; None without one."""
     path = _record_of(destination)
-    sha256, *published = path.read_text().split() if path.is_file() else [None]
-    return sha256 if published in ([], [md5]) else None
+    return path.read_text().strip() if path.is_file() else None
 
 
 def _record_of(destination: str | Path) -> Path:
