@@ -84,7 +84,7 @@ def read(path: str | Path, renamed: Mapping[str, str] | None = None) -> dict[str
 
 
 def defaults() -> dict[str, Any]:
-    """The value of every key of a configuration that has a default, as where nothing is configured."""
+    """Return the value of every key of a configuration that has a default, as where nothing is configured."""
     config: dict[str, Any] = {}
     _fill_defaults(config, read_schema(), read_schema())
     return config

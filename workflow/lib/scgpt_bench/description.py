@@ -120,7 +120,7 @@ def _some(names: Iterable[str], shown: int = 5) -> str:
 
 
 def _reader_notes(notes: dict[str, Any], n_read: int) -> dict[str, str]:
-    """What the reader decided about guides, in words; what it says beside that under its own key."""
+    """Say in words what the reader decided about guides; what it says beside that under its own key."""
     lines = {}
     total, without = notes.pop("n_cells_in_file", None), notes.pop("n_cells_without_guide", None)
     umis, share = notes.pop("minimum_guide_umis", None), notes.pop("minimum_guide_share", None)
@@ -233,7 +233,7 @@ def _verdicts(tested: int, testable: int, config: Mapping[str, Any]) -> str:
 
 
 def _reliability(obs: pd.DataFrame, cells: pd.Series, unit: str) -> str:
-    """What has a cell in every block that halves are made of, and cell types with as many controls."""
+    """Say what has a cell in every block that halves are made of, and which cell types have as many controls."""
     types = _controls_of_types(obs)
     text = f"{(cells >= BLOCKS).sum():,} of {len(cells):,} {unit} have the {BLOCKS} cells that it takes"
     short = types.index[types < BLOCKS]
@@ -243,7 +243,7 @@ def _reliability(obs: pd.DataFrame, cells: pd.Series, unit: str) -> str:
 
 
 def _controls_of_types(obs: pd.DataFrame) -> pd.Series:
-    """The control cells of each cell type, of each context where there are several."""
+    """Count the control cells of each cell type, of each context where there are several."""
     groups = obs["cell_type"].astype(str)
     if len(contexts_of(obs)) > 1:
         groups = groups + " in " + obs["context"].astype(str)
@@ -251,14 +251,14 @@ def _controls_of_types(obs: pd.DataFrame) -> pd.Series:
 
 
 def _among(chosen: pd.Index, controls: pd.Series) -> str:
-    """Some of the cell types, or the number of controls where the row names no column of types or contexts."""
+    """Name some of the cell types, or the number of controls where the row names no column of types or contexts."""
     if list(controls.index) == [UNSTATED]:
         return f"{controls.iloc[0]:,}"
     return f"in {len(chosen):,} of {len(controls):,} cell types ({_some(chosen)})"
 
 
 def _types_without_controls(obs: pd.DataFrame) -> list[str]:
-    """What a run will say of cell types with too few controls: sentences."""
+    """Say in sentences what a run will say of cell types with too few controls."""
     controls = _controls_of_types(obs)
     none, few = controls.index[controls == 0], controls.index[(controls > 0) & (controls < FEWEST_CONTROLS)]
     problems = []
@@ -274,7 +274,7 @@ def _types_without_controls(obs: pd.DataFrame) -> list[str]:
 
 
 def _control_noise(controls: int, cells: pd.Series, config: Mapping[str, Any]) -> str:
-    """The share of the controls in the noise of a measured change, which all perturbations have in common."""
+    """Say the share of the controls in the noise of a measured change, which all perturbations have in common."""
     share = float(np.median(cells)) / (float(np.median(cells)) + controls)
     text = f"{share:.0%} of the noise of a change is that of the {controls:,} controls, shared by all perturbations"
     drawn = config["controls"]["cells_per_perturbation"]

@@ -21,7 +21,7 @@ def describe(
     results: Iterable[str | Path],
     scgpt: Iterable[str | Path],
 ) -> dict[str, Any]:
-    """The provenance of a run, ready for JSON; :mod:`scgpt_bench.verification` repeats the run from it.
+    """Describe the provenance of a run, ready for JSON; :mod:`scgpt_bench.verification` repeats the run from it.
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ def describe(
 
 
 def checksums(paths: Iterable[str | Path]) -> list[dict[str, str]]:
-    """``path`` and ``sha256`` of every file or folder, sorted."""
+    """List ``path`` and ``sha256`` of every file or folder, sorted."""
     return [{"path": path, "sha256": content_sha256(path)} for path in sorted(set(map(str, paths)))]
 
 
 def revision() -> str | None:
-    """The commit of the workflow, with ``-dirty`` when files differ from it; None outside a git checkout."""
+    """Return the commit of the workflow, with ``-dirty`` when files differ from it; None outside a git checkout."""
     folder = Path(__file__).parent
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
     try:
@@ -64,13 +64,13 @@ def revision() -> str | None:
 
 
 def installed_versions() -> dict[str, str]:
-    """Python and every distribution in the environment that asks, by name."""
+    """Return the versions of Python and of every distribution in the environment that asks, by name."""
     packages = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
     return {"python": platform.python_version(), **dict(sorted(packages.items(), key=lambda item: item[0].lower()))}
 
 
 def computed_on(records: Iterable[str | Path]) -> list[dict[str, Any]]:
-    """Device and versions of packages of every scGPT prediction and, where there was one, of its fine-tuning.
+    """List device and versions of packages of every scGPT prediction and, where there was one, of its fine-tuning.
 
     On a cluster these jobs run on other machines, in other environments than the job that asks.
     """
@@ -84,7 +84,7 @@ def computed_on(records: Iterable[str | Path]) -> list[dict[str, Any]]:
 
 
 def hardware() -> dict[str, Any]:
-    """Operating system, processor, cores, memory (GiB) and NVIDIA GPUs of the machine that asks.
+    """Describe operating system, processor, cores, memory (GiB) and NVIDIA GPUs of the machine that asks.
 
     On a cluster other machines may have predicted and trained: see :func:`computed_on`.
     """
@@ -108,7 +108,7 @@ def _processor() -> str:
 
 
 def _gpus(driver: Path) -> list[str]:
-    """The models of the GPUs, as their driver lists them; the environment that asks has no PyTorch."""
+    """List the models of the GPUs, as their driver names them; the environment that asks has no PyTorch."""
     files = sorted(driver.glob("*/information"))
     lines = [line for file in files for line in file.read_text().splitlines() if line.startswith("Model:")]
     return [line.split(":", 1)[1].strip() for line in lines]

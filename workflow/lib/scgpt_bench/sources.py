@@ -34,7 +34,7 @@ PLUMBING = {
 
 
 def modules_used(script: str | Path) -> list[Path]:
-    """The modules of this package that ``script`` imports, directly or through each other, sorted."""
+    """List the modules of this package that ``script`` imports, directly or through each other, sorted."""
     found: set[Path] = set()
     waiting = [Path(script)]
     while waiting:
@@ -46,7 +46,7 @@ def modules_used(script: str | Path) -> list[Path]:
 
 @functools.cache  # many scripts use the same modules, and every job reads the workflow again
 def _imports(code: str, package: Path) -> frozenset[Path]:
-    """The modules of ``package`` that ``code`` imports directly."""
+    """Find the modules of ``package`` that ``code`` imports directly."""
     names = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
@@ -98,7 +98,7 @@ def _hash_of_code(text: str) -> str:
 
 
 def folder_hash(folder: str | Path) -> str:
-    """A hash (16 hexadecimal digits) of the names and bytes of all files below ``folder``, without compiled modules."""
+    """Hash names and bytes of all files below ``folder``, without compiled modules, to 16 hexadecimal digits."""
     digest = hashlib.sha256()
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.parent.name != "__pycache__")
     for path in files:

@@ -37,7 +37,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
 
 
 def surroundings(document: Mapping[str, Any]) -> list[str]:
-    """How this machine, its packages and this code differ from those of the run: one line each."""
+    """List how this machine, its packages and this code differ from those of the run: one line each."""
     lines = []
     for name, then, now in (
         ("code", document["revision"], provenance.revision()),
@@ -91,7 +91,7 @@ def repeat(document: Mapping[str, Any], run: Path, scratch: Path) -> None:
 
 
 def _below(scratch: Path, path: str) -> Path:
-    """Where a file of the run goes in ``scratch``; its folder exists then."""
+    """Return where a file of the run goes in ``scratch``, and make its folder."""
     target = Path(os.path.normpath(scratch / path))
     if not target.is_relative_to(scratch):
         raise InputError("provenance.json", "path", path, "a path below the folder of the run, or an absolute one")
@@ -100,7 +100,7 @@ def _below(scratch: Path, path: str) -> Path:
 
 
 def differences(document: Mapping[str, Any], run: Path, scratch: Path) -> list[str]:
-    """The tables of results whose bytes differ from those of the run, and by how much: one line each."""
+    """List the tables of results whose bytes differ from those of the run, and by how much: one line each."""
     lines = []
     for entry in document["results"]:
         path = entry["path"]

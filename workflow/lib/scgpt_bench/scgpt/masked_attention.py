@@ -95,7 +95,7 @@ class _KnownAndSelf(torch.autograd.Function):
 
 
 def _rows_of_heads(tensor: Tensor) -> Tensor:
-    """The same (batch, heads, length, head_width), stored as (batch, length, heads, head_width); a view where it is so.
+    """Store (batch, heads, length, head_width) as (batch, length, heads, head_width); a view where it is so already.
 
     The CUDA kernels write their output in this order, and in 16-bit types the backward kernel reads it again without
     looking at the strides between queries. The sum of two tensors takes the order of the first one.

@@ -29,7 +29,7 @@ def backend(device: torch.device, dtype: torch.dtype) -> str:
 
 
 def backend_name(device: torch.device, dtype: torch.dtype) -> str:
-    """The backend with its version and number type, as recorded beside every prediction; on a GPU, why no other one."""
+    """Name the backend with its version and number type, for the record of a prediction; on a GPU, why no other one."""
     name = backend(device, dtype)
     package = {"flash_attn": "flash-attn", "sdpa": "torch"}[name]
     told = [f"{package} {version(package)}, {str(dtype).removeprefix('torch.')}"]
@@ -39,7 +39,7 @@ def backend_name(device: torch.device, dtype: torch.dtype) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that compute scGPT, by name: flash-attn where it can be used at all."""
+    """Return the versions of the packages that compute scGPT, by name: flash-attn where it can be used at all."""
     names = ["torch", "numpy", "scgpt", *(["flash-attn"] if flash_attn_varlen_qkvpacked_func else [])]
     return {name: version(name) for name in names}
 
