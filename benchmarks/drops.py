@@ -106,10 +106,10 @@ def controls(folder: str) -> None:
 
 def pseudobulk(folder: str) -> None:
     from scgpt_bench.data.on_disk import open_h5ad
-    from scgpt_bench.evaluation.pseudobulk import truth
+    from scgpt_bench.evaluation.pseudobulk import measured, truth
 
     cells = open_h5ad(Path(folder, "cells.h5ad"))
-    truth(cells, _split(cells))
+    truth(measured(cells), _split(cells))
 
 
 def _split(cells):

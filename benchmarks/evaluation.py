@@ -103,7 +103,8 @@ def ours(read: Callable[[str], AnnData]) -> list[list[float]]:
     truth, prediction = means["measured"][1:], means["predicted"][1:]
     control = np.broadcast_to(means["measured"][0], truth.shape)
     targets = [genes.get_indexer([name]) for name in perturbations]
-    compared = metrics.Means(prediction, truth, control, control, truth, targets)
+    references = dict.fromkeys(("control", "centroid", "predicted_from", "measured_from", "variance"), control)
+    compared = metrics.Means(prediction=prediction, truth=truth, full_truth=truth, targets=targets, **references)
     return [getattr(metrics, name)(compared)[0].tolist() for name in METRICS]
 
 

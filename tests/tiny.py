@@ -36,9 +36,11 @@ STUDY = {
         "train-mean": {},
         "technical-duplicate": {},
         "scgpt-zero-shot": {"checkpoint": "pretrained"},
-        "scgpt-finetuned": {"checkpoint": "pretrained", "epochs": 2, "batch_size": 32, "validation_cells": 8},
+        "scgpt-finetuned": {
+            **{"checkpoint": "pretrained", "seeds": [0], "epochs": 2},
+            **{"batch_size": 32, "validation_cells": 8},
+        },
     },
-    "scores": {"bootstrap_draws": 100},
 }
 TARGETS = ["results/tiny/scores.tsv", "results/tiny/verdicts.tsv"]
 

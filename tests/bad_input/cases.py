@@ -158,7 +158,9 @@ CONFIGURATION = [
         ("no control cells", {"controls__cells_per_perturbation": 0}, "controls.cells_per_perturbation", "0", "at least 1"),
         ("scorers without cells", {"inference__keep_cells": False, "official_scorers": ["cell_eval"]}, "inference.keep_cells", "false, with official_scorers", "every predicted cell"),
         ("a number for a key", {"splits__files": {1: {}}}, "splits.files", "the key 1", "text"),
-        ("negative seed", {"scores__seed": -1}, "scores.seed", "-1", "at least 0"),
+        ("negative seed", {"splits__seed": -1}, "splits.seed", "-1", "at least 0"),
+        ("no margin", {"scores__margin": 0}, "scores.margin", "0", "more than 0"),
+        ("resamples of the bootstrap of before", {"scores__bootstrap_draws": 100}, "scores", "unknown key 'bootstrap_draws'", "margin"),
         ("seed in quotes", {"methods__train-mean": {"seeds": ["0"]}}, "methods.train-mean.seeds.0", "'0'", "integer"),
         ("no quantile", {"methods__scgpt-knockout": {"checkpoint": "tiny", "target_quantile": None}}, "knockout.target_quantile", "None", "number"),
         *(
@@ -234,7 +236,7 @@ CONTEXTS = [
         ("a context that is a path", contexts("line", ["../x", "RPE1"]), "obs['line']", "the context '../x'", "without '@' and '/'"),
         ("a context with the sign of labels", contexts("line", ["a@b", "RPE1"]), "obs['line']", "the context 'a@b'", "without '@' and '/'"),
         ("two spellings of a context", contexts("line", ["K562", "k562"]), "obs['line']", "the contexts 'K562' and 'k562'", "one spelling"),
-        ("a context without controls", contexts("line", "HAP1", slice(30, 60)), "obs['line']", "30 cells of 'HAP1', but no control cell", "control cells in every context"),
+        ("a context without controls", contexts("line", "HAP1", slice(30, 60)), "obs['line']", "30 cells of 'HAP1', but no control cell", "control cells or more in every context"),
         ("a cell without a direction", contexts("way", "", slice(40, 42)), "obs['way'] of cell 'cell40'", "no value (2 such cells)", "a value for every cell"),
         ("an unknown direction", contexts("way", "prime editing"), "obs['way'] of cell 'cell30'", "'prime editing' (180 such cells)", "down or CRISPRi"),
         ("two directions of one condition", contexts("way", "up", slice(30, 40)),
@@ -300,13 +302,15 @@ CELLS = [
         ("nothing but zeros", matrix("drop.h5ad", lambda X: X * 0), "X", "nothing but zeros", "expression"),
         ("no cells", h5ad("drop.h5ad", lambda cells: cells[:0].copy()), "X", "0 cells x 12 genes", "values"),
         ("few cells", h5ad("drop.h5ad", lambda cells: cells[:39].copy()), "obs['gene']", "at most 9 cells", "at least 10"),
+        ("one control", h5ad("drop.h5ad", lambda cells: cells[29:].copy()), "obs['gene']", "but one control cell",
+         "two control cells or more in every context"),
         ("two genes", h5ad("drop.h5ad", lambda cells: cells[:, :2].copy()), "genes", "2", "at least 3"),
     ]
 ]  # fmt: skip
 CELLS += [
     (name, "harmonize to variable genes", h5ad("drop.h5ad", fault), "drop.h5ad", "control cells", found, expected)
     for name, fault, found, expected in [
-        ("one control cell", lambda cells: cells[29:].copy(), "1", "at least 3 to choose genes by dispersion"),
+        ("two control cells", lambda cells: cells[28:].copy(), "2", "at least 3 to choose genes by dispersion"),
         ("controls that are alike", lambda cells: cells[np.r_[[0] * 30, 30:210]].copy(), "no gene that varies", "that differ"),
     ]
 ]  # fmt: skip
@@ -493,7 +497,7 @@ PREDICTIONS = [
         ("text for X", matrix("elsewhere.h5ad", as_text), "X", "values of type object", "numbers"),
         ("no X", hdf5("elsewhere.h5ad", lambda file: file.pop("X")), "X", "nothing", "a matrix"),
         ("counts", matrix("elsewhere.h5ad", lambda X: np.rint(np.expm1(X))), "X", "whole numbers", "log1p of counts"),
-        ("another logarithm", matrix("elsewhere.h5ad", lambda X: X / np.log(10)), "X", "0.428 times", "log1p of counts"),
+        ("another logarithm", matrix("elsewhere.h5ad", lambda X: X / np.log(10)), "X", "0.425 times", "log1p of counts"),
         ("another logarithm of one", rows_of_one(lambda X: X / np.log(10)), "X, perturbation 'G", "times those", "near 1"),
         ("nothing for one", rows_of_one(np.zeros_like), "X, perturbation 'G", "values 0 times", "near 1"),
         ("one absurd value", h5ad("elsewhere.h5ad", lambda file: file.X.__setitem__((0, 0), -1e30)), "X", "-1e+30, below", "log1p of counts"),

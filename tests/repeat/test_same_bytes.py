@@ -160,11 +160,11 @@ def test_another_batch_size_and_more_threads_move_a_prediction_by_rounding_only(
     before, after = (anndata.read_h5ad(checkout.path / PREDICTED) for checkout in (first, other))
     assert list(after.obs_names) == list(before.obs_names)
     np.testing.assert_allclose(after.X, before.X, atol=1e-5)
-    judged = ["dataset", "split", "method", "metric", "best_baseline", "verdict"]
+    judged = ["dataset", "split", "method", "metric", "opponent", "verdict"]
     before, after = (read_table(checkout.path / "results" / "tiny" / "verdicts.tsv") for checkout in (first, other))
     assert len(after) > 0
     assert after[judged].equals(before[judged])
-    # Every verdict of so small a study is that the data cannot tell: what they are made of says more.
+    # So small a study has too few conditions for any verdict: what they are made of says more.
     numbers = ["difference", "ci_low", "ci_high", "p_value"]
     np.testing.assert_allclose(after[numbers], before[numbers], atol=1e-4)
 

@@ -119,7 +119,8 @@ def test_an_environment_holds_what_it_declares_and_nothing_of_snakemakes_own(sit
 def with_long_training(site, name):
     """The demo and one more method, with a fine-tuning that takes a while; its configuration and its folder."""
     study = yaml.safe_load((site.checkout.path / LONG_TRAINING).read_text())
-    options = {"kind": "scgpt-finetuned", "checkpoint": "small", "max_seq_len": 60, "epochs": EPOCHS, "patience": None}
+    options = {"kind": "scgpt-finetuned", "checkpoint": "small", "seeds": [0], "max_seq_len": 60, "epochs": EPOCHS}
+    options["patience"] = None
     study["methods"] = {name: options}
     text = yaml.safe_dump(study, sort_keys=False)
     return [*site.demo, site.checkout.write(f"{name}.yaml", text)], f"results/demo/planted/fold0/{name}/0"

@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from made_up import halved
 from registered import SIMPLE
 from scgpt_bench.data.conditions import Condition, conditions_of, table_of
-from scgpt_bench.data.controls import matched_control_mean
+from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.on_disk import open_h5ad
+from scgpt_bench.data.references import references
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.baselines import (
     ToPredict,
@@ -40,22 +42,27 @@ def experiment(shifts, roles, cells_each=None):
         blocks.append(np.tile(profile + np.asarray(shift, dtype=float), (n, 1)))
         labels += [name] * n
     obs = pd.DataFrame({"perturbation": labels, "cell_type": "T"}, index=[f"cell{i}" for i in range(len(labels))])
-    X = sparse.csr_matrix(np.concatenate(blocks).astype(np.float32))
+    X = np.concatenate(blocks).astype(np.float32)
+    cells = halved(anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=genes)))
+    for half in ("input", "truth"):  # both have the profile as their mean
+        own = (cells.obs["half"] == half).to_numpy()
+        X[own] += (profile - X[own].mean(axis=0)).astype(np.float32)
+    cells.X = sparse.csr_matrix(X)
     split = pd.DataFrame({"perturbation": list(roles), "role": list(roles.values())})
-    return anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=genes)), split
+    return cells, split
 
 
 def data(cells, split):
     tested = conditions_of(split, "test")
     names = [condition.perturbation for condition in tested]
-    return training_data(cells, split), ToPredict(names, matched_control_mean(cells, tested))
+    return training_data(halved(cells), split), ToPredict(names, references(halved(cells), tested, INPUT))
 
 
 def drawn(cells, perturbation="G3"):
     """Four control cells for one perturbation, in the form of controls.h5ad."""
-    controls = cells[:4].copy()
+    controls = cells[np.flatnonzero(cells.obs["half"] == "input")[:4]].copy()
     controls.obs["perturbation"], controls.obs["weight"] = perturbation, 1.0
-    controls.varm["control_mean"] = matched_control_mean(cells, [Condition(perturbation)]).T
+    controls.varm["control_mean"] = references(halved(cells), [Condition(perturbation)], INPUT).T
     controls.uns["control_mean_of"] = table_of([Condition(perturbation)])
     return controls
 
@@ -112,7 +119,7 @@ def test_cells_on_disk_give_the_same_prediction_to_the_bit(method, tmp_path, mon
 def test_nothing_to_learn_from_is_refused():
     cells, split = experiment(SHIFTS, dict.fromkeys(SHIFTS, "test"))
     with pytest.raises(InputError, match="'train'"):
-        training_data(cells, split)
+        training_data(halved(cells), split)
 
 
 def test_predicted_cells_average_to_control_mean_plus_shift_and_say_what_made_them():

@@ -10,15 +10,18 @@ import pytest
 from scipy import sparse
 
 from jobs import Job
+from made_up import halved, measure, measured_without_noise
 from registered import CONTROLS, SIMPLE
 from scgpt_bench import files
 from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.conditions import Condition, table_of
-from scgpt_bench.data.controls import control_cells, draw_controls, matched_control_mean
+from scgpt_bench.data.controls import control_cells, draw_controls
+from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.data.planted import generate
+from scgpt_bench.data.references import references
 from scgpt_bench.data.splits import fold
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation import floor
@@ -29,6 +32,7 @@ from scgpt_bench.evaluation.scores import scores
 from scgpt_bench.method_record import record_of
 from scgpt_bench.methods import baselines, registry
 from scgpt_bench.methods.benchmark_controls import Known, oracle, shuffled, shuffles, technical_duplicate
+from scored import study
 
 NAMES = [f"P{i}" for i in range(8)]
 CONDITIONS = [*map(Condition, NAMES)]
@@ -40,18 +44,19 @@ def experiment():
     """Noisy cells around planted means, their truth, and 10 drawn controls for each perturbation."""
     random = np.random.default_rng(3)
     genes = pd.DataFrame(index=[f"G{i}" for i in range(60)])
-    planted = anndata.AnnData(random.exponential(size=(8, 60)), obs=table_of(CONDITIONS), var=genes)
+    of_planted = table_of([Condition("control"), *CONDITIONS])
+    planted = anndata.AnnData(np.vstack([np.ones(60), random.exponential(size=(8, 60))]), obs=of_planted, var=genes)
     labels = np.repeat(["control", *NAMES, "trained"], 40)
-    means = np.vstack([np.ones(60), planted.X, np.ones(60)])[np.repeat(np.arange(10), 40)]
+    means = np.vstack([planted.X, np.ones(60)])[np.repeat(np.arange(10), 40)]
     X = sparse.csr_matrix(np.maximum(means + random.normal(0, 0.5, means.shape), 0).astype(np.float32))
     obs = pd.DataFrame({"perturbation": labels, "cell_type": "T"}, index=[f"cell{i}" for i in range(len(labels))])
     cells = anndata.AnnData(X, obs=obs, var=genes)
     columns = {"perturbation": np.repeat(NAMES, 10), "weight": np.tile(np.linspace(0.1, 1.9, 10), 8)}
     drawn = pd.DataFrame({**columns, "context": "all"}, index=[f"drawn{i}" for i in range(80)])
     controls = anndata.AnnData(cells.X[np.tile(np.arange(10), 8)], obs=drawn, var=genes)
-    controls.varm["control_mean"] = matched_control_mean(cells, CONDITIONS).T
+    controls.varm["control_mean"] = references(halved(cells), CONDITIONS, INPUT).T
     controls.uns["control_mean_of"] = table_of(CONDITIONS)
-    return cells, controls, truth(cells, SPLIT), planted
+    return cells, controls, truth(measure(cells), SPLIT), planted
 
 
 def means_of(predicted, controls):
@@ -66,7 +71,9 @@ def test_shuffled_gives_each_perturbation_the_change_of_another_one(experiment):
     sources = first_shuffle(NAMES, 1)
     assert all(name != source for name, source in sources.items())
     assert sorted(sources.values()) == NAMES
-    expected = measured[[sources[name] for name in NAMES]].X
+    changes = measured.X - measured.layers["reference_truth"]
+    row_of = {name: row for row, name in enumerate(measured.obs_names)}
+    expected = measured.layers["reference_input"] + changes[[row_of[sources[name]] for name in NAMES]]
     np.testing.assert_allclose(means_of(predicted, controls), expected, atol=1e-6)
 
 
@@ -104,8 +111,9 @@ def test_the_floor_is_the_mean_over_all_pairs():
     response, names = random.normal(size=80), [f"P{number}" for number in range(9)]
     sign = np.resize([1, -1], 9)[:, None]
     control = np.full((9, 80), 3.0)
-    layers = {"control": control, "centroid": control}
+    layers = {"reference_input": control, "centroid": control}
     measured = anndata.AnnData(control + sign * response, table_of([*map(Condition, names)]), layers=layers)
+    measured_without_noise(measured)
     rows = pd.DataFrame({"perturbation": np.repeat(names, 4), "weight": 1.0}).rename(index=str)
     controls = anndata.AnnData(3 + random.normal(0, 0.1, (36, 80)), rows)
     X, _ = shuffled(Known(None, controls, measured), seed=1)
@@ -124,7 +132,7 @@ def test_only_the_floor_is_scored_more_than_once(experiment, monkeypatch, entrie
     X, _ = technical_duplicate(Known(cells, controls, measured), seed=1)
     predicted = anndata.AnnData(X, controls.obs, controls.var)
     halves = []
-    monkeypatch.setattr(floor, "energy_distance", lambda cells, truth, halved: halves.append(halved))
+    monkeypatch.setattr(floor, "score_cells", lambda cells, truth, halved: halves.append(halved))
     record = record_of([], kind="some", options={}, seed=1, n_genes=60, **entries)
     every_metric(predicted, measured, record)
     assert halves == [record.halved] * times
@@ -186,10 +194,11 @@ def test_halves_do_not_depend_on_the_order_of_cells(experiment):
     assert mask.sum() == 8 * 20
 
 
-def test_oracle_predicts_the_planted_mean(experiment):
+def test_oracle_predicts_the_planted_change(experiment):
     cells, controls, measured, planted = experiment
     predicted, _ = oracle(Known(cells, controls, measured, planted[::-1, ::-1]), seed=1)
-    np.testing.assert_allclose(means_of(predicted, controls), planted.X, atol=1e-6)
+    expected = measured.layers["reference_input"] + planted.X[1:] - planted.X[0]
+    np.testing.assert_allclose(means_of(predicted, controls), expected, atol=1e-6)
 
 
 def test_oracle_needs_every_planted_mean(experiment):
@@ -214,21 +223,22 @@ def ladder():
         made = generate({"seed": seed, "atlas_cells": 1, "atlas_states": 1, "truth_draws": 500})
         cells = harmonize(made.cells, dataset, minimum_cells=10)
         split = fold(cells.obs, **dealing)
-        controls = control_cells(cells, draw_controls(cells.obs, split, **draw))
-        measured = truth(cells, split)
+        controls = control_cells(cells, draw_controls(halved(cells).obs, split, **draw))
+        measured = truth(measure(cells), split)
         for kind in (*SIMPLE, *CONTROLS):
             if kind in SIMPLE:
                 X, method = baselines.predict(cells, split, controls, SIMPLE[kind])
             else:
                 X, method = CONTROLS[kind](Known(cells, controls, measured, made.truth), seed=1)
-            predicted, halved = anndata.AnnData(X, obs=controls.obs, var=controls.var), method.get("halved", False)
+            predicted, of_half = anndata.AnnData(X, obs=controls.obs, var=controls.var), method.get("halved", False)
             if kind == registry.FLOOR:
                 table = mean_over_shuffles(predicted, measured, lambda it, to=measured: score(pseudobulk(it), to), 1)
             else:
-                table = score(pseudobulk(predicted), measured, halved)
+                table = score(pseudobulk(predicted), measured, of_half)
             tables.append(table.assign(dataset="planted", split=f"experiment{seed}", method=kind, seed=1))
-    pooled = scores(pd.concat(tables), {kind: kind for kind in (*SIMPLE, *CONTROLS)}, bootstrap_draws=1000, seed=1)
-    return {metric: table.set_index("method") for metric, table in pooled[pooled["split"] == "all"].groupby("metric")}
+    pooled = pd.concat(tables, ignore_index=True)
+    means = scores(study(pooled, folds=[*pooled["split"].unique()]))
+    return {metric: table.set_index("method") for metric, table in means[means["split"] == "all"].groupby("metric")}
 
 
 @pytest.mark.parametrize("metric", ["pearson_delta", "mse", "discrimination_l1"])

@@ -1,4 +1,4 @@
-"""Energy distance on cells whose distributions are known."""
+"""Metrics of cells on cells whose distributions are known."""
 
 import anndata
 import numpy as np
@@ -7,7 +7,16 @@ import pytest
 from scipy import sparse
 from scipy.spatial import distance
 
-from scgpt_bench.evaluation.cell_metrics import add_cell_space, energy_distance
+from made_up import measure
+from scgpt_bench.evaluation.cell_metrics import (
+    add_cell_space,
+    add_significant_genes,
+    de_overlap,
+    energy_distance,
+    energy_distance_of_means,
+    score_cells,
+    spread_ratio,
+)
 from scgpt_bench.evaluation.pseudobulk import truth
 
 SPLIT = pd.DataFrame({"perturbation": ["P", "Q", "trained"], "role": ["test", "test", "train"]})
@@ -21,9 +30,15 @@ def measured():
     X = random.normal(np.repeat([0.0, 0, 1, 2], 200)[:, None], 0.5, (800, 8)).astype(np.float32)
     obs = pd.DataFrame({"perturbation": labels, "cell_type": "T"}, index=[f"cell{i}" for i in range(800)])
     cells = anndata.AnnData(sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(8)]))
-    answer = truth(cells, SPLIT)
-    add_cell_space(answer, cells, components=7)
+    answer = truth(measure(cells), SPLIT)
+    add_cell_space(answer, cells, drawn(cells, 100), components=7)
     return cells, answer
+
+
+def drawn(cells, n):
+    """The first control cells, for each of the two test perturbations."""
+    obs = pd.DataFrame({"perturbation": np.repeat(["P", "Q"], n), "weight": 1.0}).rename(index=str)
+    return anndata.AnnData(cells.X[np.tile(np.arange(n), 2)], obs=obs, var=cells.var)
 
 
 def predicted(X, perturbations):
@@ -50,12 +65,12 @@ def test_distance_grows_with_the_distance_of_the_means(measured):
 
 def test_distance_equals_its_definition_in_the_full_space():
     """With as many components as the data have dimensions (two genes, one of them constant) the space is lossless."""
-    X = np.array([[0, 5], [1, 5], [3, 5], [7, 5], [2, 5]], dtype=np.float32)
-    labels = ["control", "trained", "P", "P", "Q"]
-    obs = pd.DataFrame({"perturbation": labels, "cell_type": "T"}, index=[f"cell{i}" for i in range(5)])
+    X = np.array([[0, 5], [0, 5], [1, 5], [3, 5], [7, 5], [2, 5]], dtype=np.float32)
+    labels = ["control", "control", "trained", "P", "P", "Q"]
+    obs = pd.DataFrame({"perturbation": labels, "cell_type": "T"}, index=[f"cell{i}" for i in range(6)])
     cells = anndata.AnnData(sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=["G0", "G1"]))
-    answer = truth(cells, SPLIT)
-    add_cell_space(answer, cells)
+    answer = truth(measure(cells), SPLIT)
+    add_cell_space(answer, cells, drawn(cells, 1))
     table = energy_distance(predicted([[1, 5], [2, 5], [2, 5]], ["P", "P", "Q"]), answer).set_index("perturbation")
     # P: predicted 1, 2; measured 3, 7. 2 x mean(2, 6, 1, 5) - 1 - 4
     assert table.loc["P", ["value", "reason"]].tolist() == [pytest.approx(2.0, abs=1e-5), ""]
@@ -79,8 +94,122 @@ def test_predicted_cells_count_in_the_distance_by_their_weight(measured):
     assert energy_distance(few, answer)["value"][0] != pytest.approx(expected, abs=1e-3)
 
 
-def test_mean_cells_have_no_distribution_to_compare(measured):
-    assert energy_distance(predicted([[1.0] * 8, [2.0] * 8], ["P", "Q"]), measured[1]).empty
+def test_mean_cells_have_no_distribution_to_compare(screen):
+    _, answer, controls = screen
+    means = predicted(np.tile(controls.X.toarray().mean(axis=0), (2, 1)), ["P", "Q"])
+    assert set(score_cells(means, answer)["metric"]) == {"energy_distance_of_means"}
+
+
+def test_one_cell_many_times_has_the_distance_of_its_mean_and_no_spread(measured):
+    right_mean = predicted(np.repeat([[1.0] * 8, [2.0] * 8], 25, axis=0), np.repeat(["P", "Q"], 25))
+    assert energy_distance(right_mean, measured[1])["value"].min() > 0.5
+    assert energy_distance_of_means(right_mean, measured[1])["value"].abs().max() < 0.15
+    assert spread_ratio(right_mean, measured[1])["value"].max() < 1e-6
+    wrong_mean = predicted(right_mean.X + 1, right_mean.obs["perturbation"].to_numpy())
+    assert energy_distance_of_means(wrong_mean, measured[1])["value"].min() > 1
+
+
+def test_the_distance_of_means_does_not_see_how_cells_were_made(measured):
+    cells, answer = sample([1, 2], 30), measured[1]
+    of_means = energy_distance_of_means(cells, answer)
+    copies = predicted(
+        np.repeat(cells.X.reshape(2, 30, 8).mean(axis=1), 30, axis=0), cells.obs["perturbation"].to_numpy()
+    )
+    np.testing.assert_allclose(energy_distance_of_means(copies, answer)["value"], of_means["value"], atol=1e-5)
+    of_p = cells[:30].X.mean(axis=0)
+    controls = measured[0].X[:100].toarray().astype(np.float64)
+    moved = predicted(controls + of_p - controls.mean(axis=0), ["P"] * 100)
+    assert energy_distance(moved, answer)["value"][0] == pytest.approx(of_means["value"][0], abs=1e-4)
+
+
+@pytest.mark.parametrize(("spread", "ratio"), [(0.5, 1.0), (0.25, 0.25), (1.0, 4.0)])
+def test_the_spread_of_predicted_cells_is_a_share_of_the_measured_variance(measured, spread, ratio):
+    random = np.random.default_rng(3)
+    cells = predicted(random.normal(5, spread, (1000, 8)), np.repeat(["P", "Q"], 500))
+    assert spread_ratio(cells, measured[1])["value"].to_numpy() == pytest.approx(ratio, rel=0.1)
+
+
+def test_the_spread_counts_cells_by_their_weight_and_does_not_depend_on_their_number(measured):
+    copies = [spread_ratio(sample([1, 2], 5, seed=s), measured[1])["value"].mean() for s in range(200)]
+    assert np.mean(copies) == pytest.approx(1, abs=0.05)
+    half = sample([1, 2], 1000, seed=4)
+    half.X[::2] += 100
+    half.obs["weight"] = np.tile([1e-9, 1], 1000)
+    assert spread_ratio(half, measured[1])["value"].mean() == pytest.approx(1, abs=0.1)
+
+
+def screen_of(changed, n=80):
+    """Counts of 400 genes; P doubles 40 of them in each of its cells if ``changed``; ``n`` drawn control cells."""
+    random = np.random.default_rng(5)
+    labels, names = np.repeat(["control", "trained", "P", "Q"], [400, 40, 160, 160]), [f"G{i}" for i in range(400)]
+    level = np.tile(random.gamma(1, 1, 400), (len(labels), 1))
+    level[np.ix_(labels == "P", np.arange(40))] *= 4 if changed else 1
+    X = np.log1p(random.poisson(level)).astype(np.float32)
+    obs = pd.DataFrame({"perturbation": labels, "cell_type": "T"}, index=[f"cell{i}" for i in range(len(labels))])
+    cells = anndata.AnnData(sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=names))
+    answer, controls = truth(measure(cells), SPLIT), drawn(cells, n)
+    add_cell_space(answer, cells, controls)
+    add_significant_genes(answer, cells, controls)
+    return cells, answer, controls
+
+
+@pytest.fixture(scope="module")
+def screen():
+    return screen_of(changed=True)
+
+
+def changed_by(controls, shift):
+    return predicted(controls.X.toarray() + shift, controls.obs["perturbation"].to_numpy())
+
+
+def test_no_gene_is_significant_where_nothing_changes():
+    assert screen_of(changed=False)[1].layers["significant"].mean() < 0.01
+
+
+def test_the_own_target_is_no_finding():
+    cells = screen_of(changed=True)[0]
+    cells.var_names = ["P", *cells.var_names[1:]]
+    answer, controls = truth(measure(cells), SPLIT), drawn(cells, 80)
+    add_significant_genes(answer, cells, controls)
+    assert answer.layers["significant"][0, 0] == 0
+    assert answer.layers["significant"][0, 1:40].sum() > 25
+
+
+def test_genes_that_change_are_significant_and_genes_that_do_not_are_not(screen):
+    significant = screen[1].layers["significant"]
+    assert significant[0, :40].sum() > 25
+    assert significant[0, 40:].sum() <= 0.15 * significant[0].sum()
+    assert significant[1].mean() < 0.01
+    assert (screen[1].obs["n_cells_tested"] == 80).all()
+
+
+def test_the_right_change_of_control_cells_finds_the_genes_and_doing_nothing_finds_none(screen):
+    _, answer, controls = screen
+    change = np.repeat(answer.X - answer.layers["reference_truth"], 80, axis=0)
+    assert de_overlap(changed_by(controls, change), answer)["value"][0] > 0.8
+    for nothing in (0.0, 1e-4 * np.random.default_rng(1).normal(size=400)):
+        assert de_overlap(changed_by(controls, nothing), answer)["value"][0] < 0.05
+
+
+def test_more_predicted_cells_find_no_more_genes(screen):
+    """A change too small to be found with 80 cells is not found with ten times as many copies of them either."""
+    _, answer, controls = screen
+    change = 0.12 * np.repeat(answer.X - answer.layers["reference_truth"], 80, axis=0)
+    few = changed_by(controls, change)
+    many = predicted(np.concatenate([few.X] * 10), np.tile(few.obs["perturbation"].to_numpy(), 10))
+    assert abs(de_overlap(many, answer)["value"][0] - de_overlap(few, answer)["value"][0]) < 0.15
+
+
+def test_fewer_predicted_cells_than_measured_ones_are_said(screen):
+    table = de_overlap(changed_by(drawn(screen[0], 20), 0.0), screen[1])
+    assert table["reason"].tolist()[0] == "20 predicted cells against 80 measured"
+
+
+def test_where_no_gene_changes_no_overlap_is_defined():
+    _, answer, controls = screen_of(changed=False)
+    answer.layers["significant"][:] = 0
+    table = de_overlap(changed_by(controls, 1.0), answer)
+    assert table[["value", "reason"]].to_numpy().tolist() == [[0, "no measured gene is significant"]] * 2
 
 
 def test_a_technical_duplicate_is_compared_with_the_other_half(measured):

@@ -6,11 +6,12 @@ import pytest
 
 from scgpt_bench.data.splits import fold
 from scgpt_bench.evaluation.classes import COLUMNS, gather_classes, scores_by_class
-from scgpt_bench.evaluation.scores import gather, scores, verdicts
+from scgpt_bench.evaluation.scores import gather, scores
+from scgpt_bench.evaluation.verdicts import verdicts
 from scgpt_bench.files import read_table, write_table
+from scored import study
 
 KINDS = {"additive": "additive", "tuned": "scgpt-finetuned", "shuffled": "shuffled"}
-OPTIONS = {"bootstrap_draws": 50, "seed": 1}
 SINGLES = [f"S{i}" for i in range(8)]
 PAIRS = [f"A{i}+B{i}" for i in range(12)]
 
@@ -22,7 +23,7 @@ def metrics(advantages, split="gears1", dataset="pairs"):
     for name, advantage in advantages.items():
         easy = random.normal(0.5, 0.1)
         for method, value in (("additive", easy), ("tuned", easy + advantage), ("shuffled", 0.0)):
-            rows.append((dataset, split, method, 0, name, "pearson_delta", value))
+            rows.append((dataset, split, method, 0, name, "specific_pearson", value))
     columns = ["dataset", "split", "method", "seed", "perturbation", "metric", "value"]
     return pd.DataFrame(rows, columns=columns).assign(context="all")
 
@@ -30,7 +31,7 @@ def metrics(advantages, split="gears1", dataset="pairs"):
 def classes(class_of, split="gears1", dataset="pairs"):
     rows = [(dataset, split, name, *of) for name, of in class_of.items()]
     columns = ["dataset", "split", "perturbation", "n_genes", "n_genes_seen"]
-    return pd.DataFrame(rows, columns=columns).assign(context="all")
+    return pd.DataFrame(rows, columns=columns).assign(context="all", role="test")
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ CLASS_OF = dict.fromkeys(SINGLES, (1, 0)) | dict.fromkeys(PAIRS, (2, 2))
 
 def test_classes_have_the_verdicts_that_a_pooled_one_hides(opposite):
     data = metrics(opposite)
-    assert verdicts(data, KINDS, **OPTIONS)["verdict"].tolist() == ["indistinguishable"]
-    table = scores_by_class(data, classes(CLASS_OF), KINDS, **OPTIONS)
+    assert verdicts(study(data, KINDS))["verdict"].tolist() == ["inconclusive"]
+    table = scores_by_class(study(data, KINDS, splits=classes(CLASS_OF)))
     assert list(table.columns) == COLUMNS
     judged = table[table["method"] == "tuned"].set_index(["n_genes", "n_genes_seen"])
     assert judged["verdict"].to_dict() == {(1, 0): "better", (2, 2): "worse"}
@@ -57,41 +58,39 @@ def test_classes_have_the_verdicts_that_a_pooled_one_hides(opposite):
 
 def test_a_class_is_scored_as_if_it_were_alone(opposite):
     data = metrics(opposite)
-    table = scores_by_class(data, classes(CLASS_OF), KINDS, **OPTIONS)
+    table = scores_by_class(study(data, KINDS, splits=classes(CLASS_OF)))
     alone = data[data["perturbation"].isin(PAIRS)]
     for expected in (
-        scores(alone, KINDS, **OPTIONS),
-        verdicts(alone, KINDS, **OPTIONS).drop(columns=["ci_low", "ci_high"]),
+        scores(study(alone, KINDS)),
+        verdicts(study(alone, KINDS)).drop(columns=["ci_low", "ci_high", "reason"]),
     ):
         shared = [name for name in expected if name in COLUMNS]
         found = table[(table["n_genes"] == 2) & table["method"].isin(expected["method"])]
         pd.testing.assert_frame_equal(found[shared].reset_index(drop=True), expected[shared], check_dtype=False)
 
 
-def test_over_several_splits_a_perturbation_is_of_the_class_that_it_has_where_it_is_tested():
+def test_a_perturbation_is_of_the_class_that_it_has_where_it_is_tested():
     """A+B has one gene seen in one split and two in the other; the singles of the second are of no other split."""
     pooled = pd.concat(
         [metrics(dict.fromkeys(["A+B", "C+D"], 0.1)), metrics(dict.fromkeys(["A+B", "E"], 0.3), "gears2")]
     )
     class_of = [classes({"A+B": (2, 1), "C+D": (2, 2)}), classes({"A+B": (2, 2), "E": (1, 0)}, "gears2")]
-    table = scores_by_class(pooled, pd.concat(class_of), KINDS, **OPTIONS)
+    table = scores_by_class(study(pooled, KINDS, splits=pd.concat(class_of)))
     tuned = table[table["method"] == "tuned"].set_index(["n_genes", "n_genes_seen", "split"])
     assert tuned["n_conditions"].to_dict() == {
         (1, 0, "gears2"): 1,
         (2, 1, "gears1"): 1,
         (2, 2, "gears1"): 1,
         (2, 2, "gears2"): 1,
-        (2, 2, "all"): 2,
     }
-    assert tuned.loc[(2, 2, "all"), "difference"] == pytest.approx(0.2)
 
 
 def test_data_of_one_class_have_no_rows_and_can_be_read_again(opposite, tmp_path):
     both = pd.concat([metrics(opposite), metrics(dict.fromkeys(SINGLES, 0.1), dataset="singles")])
     of_both = [classes(CLASS_OF), classes(dict.fromkeys(SINGLES, (1, 0)), dataset="singles")]
-    assert set(scores_by_class(both, pd.concat(of_both), KINDS, **OPTIONS)["dataset"]) == {"pairs"}
+    assert set(scores_by_class(study(both, KINDS, splits=pd.concat(of_both)))["dataset"]) == {"pairs"}
     singles = both[both["dataset"] == "singles"]
-    write_table(scores_by_class(singles, of_both[1], KINDS, **OPTIONS), tmp_path / "scores_by_class.tsv")
+    write_table(scores_by_class(study(singles, KINDS, splits=of_both[1])), tmp_path / "scores_by_class.tsv")
     assert list(read_table(tmp_path / "scores_by_class.tsv").columns) == COLUMNS
 
 

@@ -8,12 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from made_up import halved, measure
 from registered import SIMPLE
 from scgpt_bench.data import controls, planted, splits
 from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.conditions import Condition, conditions_of, listed, rows_of
+from scgpt_bench.data.halves import INPUT, is_control_of
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.means import condition_means
+from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.references import references
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.pseudobulk import truth
 from scgpt_bench.methods import baselines, imported
@@ -52,7 +56,7 @@ def split(cells):
 
 @pytest.fixture(scope="module")
 def drawn(cells, split):
-    return controls.control_cells(cells, controls.draw_controls(cells.obs, split, **DRAWING))
+    return controls.control_cells(cells, controls.draw_controls(halved(cells).obs, split, **DRAWING))
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +114,13 @@ def test_controls_are_drawn_within_the_context_and_compared_within_it(cells, dra
     means = controls.control_means_of(drawn)
     for line in LINES:
         here = only(cells, line)
-        expected = np.asarray(here[here.obs["perturbation"] == "control"].X.mean(axis=0)).ravel()
+        controls_here = here[is_control_of(here.obs, INPUT)]
+        expected = np.asarray(controls_here.X.mean(axis=0)).ravel()
         for condition, mean in means.items():
             if condition.context == line:
-                np.testing.assert_allclose(mean, expected, rtol=1e-5)
+                alone = references(here, [condition], INPUT)
+                np.testing.assert_allclose(mean, alone[0], rtol=1e-12)
+                np.testing.assert_allclose(mean, expected, atol=0.2)  # batches differ by little
 
 
 def test_a_context_without_a_control_cell_of_a_type_is_refused(cells, split):
@@ -128,7 +135,7 @@ def test_a_simple_method_predicts_in_each_context_what_it_would_alone(kind, cell
     for line in LINES:
         own = split[split["context"] == line]
         here = only(cells, line)
-        alone = controls.control_cells(here, controls.draw_controls(here.obs, own, **DRAWING))
+        alone = controls.control_cells(here, controls.draw_controls(halved(here).obs, own, **DRAWING))
         expected, _ = baselines.predict(here, own, alone, SIMPLE[kind])
         np.testing.assert_allclose(together[(drawn.obs["context"] == line).to_numpy()], expected, atol=1e-6)
 
@@ -146,17 +153,19 @@ def test_a_context_without_training_is_predicted_as_no_change_and_says_so(cells,
 
 
 def test_floor_ceiling_and_oracle_know_the_condition(made, cells, split, drawn):
-    known = Known(cells, drawn, truth(cells, split), made.truth)
+    known = Known(cells, drawn, truth(measure(cells), split), made.truth)
     assert shuffled(known, 1)[0].shape == drawn.shape
     for partner in shuffles(known.conditions, 1):
         assert all(one.context == other.context and one != other for one, other in partner.items())
         assert sorted(partner.values()) == sorted(partner)
     X, _ = oracle(known, 1)
+    reference = known.truth.layers["reference_input"]
     row_of = {condition: row for row, condition in enumerate(listed(made.truth.obs))}
     weights = drawn.obs["weight"].to_numpy()
     for condition, rows in rows_of(drawn.obs).items():
         found = np.average(X[rows], axis=0, weights=weights[rows])
-        np.testing.assert_allclose(found, made.truth.X[row_of[condition]], atol=1e-5)
+        planted = made.truth.X[row_of[condition]] - made.truth.X[row_of[Condition(CONTROL, condition.context)]]
+        np.testing.assert_allclose(found, known.of_truth(reference, [condition])[0] + planted, atol=1e-5)
     assert technical_duplicate(known, 1)[0].shape == drawn.shape
     with pytest.raises(InputError, match="'A@x' alone in its context"):
         next(shuffles([Condition("A", "x"), Condition("A", "y")], 1))
@@ -208,8 +217,8 @@ def test_a_condition_alone_in_its_context_has_no_floor_and_the_record_says_so(ma
     tested = split[split["role"] == "test"]
     alone = tested[tested["context"] == "line2"].index[1:]
     split = split.drop(alone)
-    drawn = controls.control_cells(cells, controls.draw_controls(cells.obs, split, **DRAWING))
-    X, record = shuffled(Known(cells, drawn, truth(cells, split)), 1)
+    drawn = controls.control_cells(cells, controls.draw_controls(halved(cells).obs, split, **DRAWING))
+    X, record = shuffled(Known(cells, drawn, truth(measure(cells), split)), 1)
     ((condition, why),) = record["fallbacks"].items()
     assert (condition.context, why) == ("line2", ("the only test condition of its context", "no change"))
     rows = rows_of(drawn.obs)[condition]

@@ -7,7 +7,9 @@ import pytest
 from scipy import sparse
 
 from scgpt_bench.data.conditions import Condition
-from scgpt_bench.data.controls import control_cells, draw_controls, matched_control_mean, type_weights
+from scgpt_bench.data.controls import control_cells, draw_controls, type_weights
+from scgpt_bench.data.halves import INPUT, deal_halves
+from scgpt_bench.data.references import references
 from scgpt_bench.errors import InputError
 
 SPLIT = pd.DataFrame({"perturbation": ["A", "B", "C"], "role": ["test", "test", "train"]})
@@ -18,7 +20,8 @@ def observations(*groups):
     """A table of cells from (perturbation, batch, cell type, number of cells)."""
     rows = [group[:3] for group in groups for _ in range(group[3])]
     obs = pd.DataFrame(rows, columns=["perturbation", "batch", "cell_type"]).assign(context="all", direction="down")
-    return obs.set_axis([f"cell{number}" for number in range(len(obs))])
+    obs = obs.set_axis([f"cell{number}" for number in range(len(obs))])
+    return obs.assign(half=deal_halves(obs))
 
 
 OBS = observations(
@@ -50,19 +53,37 @@ def test_cell_types_follow_the_perturbation():
     assert counted == {("A", "B"): 10, ("A", "T"): 30, ("B", "T"): 40}
 
 
-def test_batches_follow_the_controls_of_the_cell_type():
-    assert of(drawn(), "B").groupby("batch").size().to_dict() == {"b1": 30, "b2": 10}
-    shares = of(drawn(), "A").query("cell_type == 'T'").groupby("batch").size()  # 22.5 and 7.5 of 30 cells
-    assert sorted(shares) in ([7, 23], [8, 22])
+def test_batches_follow_the_perturbation():
+    assert of(drawn(), "B").groupby("batch").size().to_dict() == {"b1": 40}
+    two = observations(
+        ("control", "b1", "T", 300), ("control", "b2", "T", 300), ("B", "b1", "T", 15), ("B", "b2", "T", 6)
+    )
+    shares = of(drawn(two, SPLIT[SPLIT["perturbation"] == "B"]), "B").groupby("batch").size()  # 28.6 and 11.4 of 40
+    assert shares.to_dict() in ({"b1": 28, "b2": 12}, {"b1": 29, "b2": 11})
+
+
+def test_a_batch_with_too_few_controls_gives_all_and_others_of_the_cell_type_stand_in():
+    obs = observations(
+        ("control", "b1", "T", 300), ("control", "b2", "T", 10), ("control", "b3", "T", 100), ("B", "b2", "T", 20)
+    )
+    shares = of(drawn(obs, SPLIT[SPLIT["perturbation"] == "B"]), "B").groupby("batch").size()
+    assert shares["b2"] == 5  # those of the half ``input``
+    assert shares["b1"] / shares["b3"] == pytest.approx(3, abs=0.6)
 
 
 def test_batches_smaller_than_one_part_of_the_draw_get_their_share_over_many_draws():
-    obs = observations(*[("control", f"b{k}", "T", 10 + k % 2) for k in range(40)], ("B", "b1", "T", 20))
+    own = [("B", f"b{k}", "T", 10 + 5 * (k % 2)) for k in range(40)]
+    obs = observations(*[("control", f"b{k}", "T", 30) for k in range(40)], *own)
     split = SPLIT[SPLIT["perturbation"] == "B"]
     batches = pd.concat([drawn(obs, split, per_perturbation=10, seed=seed)["batch"] for seed in range(200)])
     by_size = batches.value_counts().groupby(lambda name: int(name[1:]) % 2).sum()
     assert batches.nunique() == 40
-    assert by_size[1] / len(batches) == pytest.approx(11 / 21, abs=0.03)
+    assert by_size[1] / len(batches) == pytest.approx(15 / 25, abs=0.03)
+
+
+def test_only_controls_that_methods_may_see_are_drawn():
+    table = drawn(per_perturbation=1000)
+    assert set(OBS.loc[table["control_cell"], "half"]) == {"input"}
 
 
 def test_cells_are_controls_named_with_their_own_batch_and_type_and_never_drawn_twice():
@@ -76,11 +97,11 @@ def test_cells_are_controls_named_with_their_own_batch_and_type_and_never_drawn_
 def test_a_cell_type_with_too_few_controls_gives_each_of_them_once():
     table = of(drawn(per_perturbation=1000), "A")
     assert table["control_cell"].is_unique
-    assert table.groupby("cell_type").size().to_dict() == {"B": 50, "T": 400}
+    assert table.groupby("cell_type").size().to_dict() == {"B": 25, "T": 200}  # of the half ``input``
 
 
 def test_weights_give_every_cell_type_its_share_of_the_perturbation():
-    few = of(drawn(per_perturbation=1000), "A")  # 50 of type B and 400 of type T, for 10 and 30 measured cells
+    few = of(drawn(per_perturbation=1000), "A")  # 25 of type B and 200 of type T, for 10 and 30 measured cells
     shares = few.groupby("cell_type")["weight"].sum() / few["weight"].sum()
     assert shares.to_dict() == pytest.approx({"B": 0.25, "T": 0.75})
     assert few["weight"].mean() == pytest.approx(1)
@@ -145,18 +166,19 @@ def test_a_drawn_cell_that_does_not_exist_is_refused():
 
 def test_matched_control_mean_weights_the_mean_of_each_type_by_the_perturbations_cells():
     adata = cells()
-    X, control = adata.X.toarray().astype(np.float64), (OBS["perturbation"] == "control").to_numpy()
+    adata.obs["batch"] = "b"
+    X, control = adata.X.toarray().astype(np.float64), (OBS["half"] == "input").to_numpy()
     t_cells, b_cells = (X[control & (OBS["cell_type"] == name).to_numpy()].mean(axis=0) for name in "TB")
     expected = [0.75 * t_cells + 0.25 * b_cells, b_cells, t_cells]
     for form in (adata, anndata.AnnData(adata.X.toarray(), obs=adata.obs, var=adata.var)):
-        means = matched_control_mean(form, [*map(Condition, "ACB")])
+        means = references(form, [*map(Condition, "ACB")], INPUT)
         assert means.dtype == np.float64
         np.testing.assert_allclose(means, expected, rtol=1e-12)
 
 
 def test_matched_control_mean_of_a_perturbation_does_not_depend_on_the_others_by_one_bit():
-    together = matched_control_mean(cells(), [*map(Condition, "ABC")])
-    alone = [matched_control_mean(cells(), [Condition(name)])[0] for name in "ABC"]
+    together = references(cells(), [*map(Condition, "ABC")], INPUT)
+    alone = [references(cells(), [Condition(name)], INPUT)[0] for name in "ABC"]
     assert (together == np.stack(alone)).all()
 
 
@@ -166,13 +188,13 @@ def test_a_cell_type_without_controls_is_refused():
     with pytest.raises(InputError, match=message):
         drawn(obs)
     with pytest.raises(InputError, match=message):
-        matched_control_mean(cells(obs), [*map(Condition, "AB")])
+        references(cells(obs), [*map(Condition, "AB")], INPUT)
     assert len(drawn(obs, SPLIT[:1])) == 40  # what is not asked for is not refused
 
 
 def test_a_perturbation_without_cells_is_refused():
     with pytest.raises(InputError, match="no cell of 'Z'"):
-        matched_control_mean(cells(), [Condition("Z")])
+        references(cells(), [Condition("Z")], INPUT)
 
 
 def test_a_split_without_test_perturbations_is_refused():

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
+from made_up import measure
 from scgpt_bench.data.conditions import Condition
 from scgpt_bench.data.means import first_half
 from scgpt_bench.evaluation.differential_expression import de_ranks
@@ -28,7 +29,7 @@ def experiment():
 
 def test_ranks_are_those_of_a_wilcoxon_test_against_controls_of_the_same_cell_types():
     cells, split = experiment()
-    ranks = de_ranks(cells, truth(cells, split))
+    ranks = de_ranks(cells, truth(measure(cells), split))
     assert (ranks[0, 3], ranks[0, 7], ranks[1, 5]) == (0, 1, 0)
     assert (np.sort(ranks, axis=1) == np.arange(20)).all()
     dense, obs = cells.X.toarray(), cells.obs
@@ -47,7 +48,7 @@ def test_cell_types_are_tested_apart_and_combined_by_signed_z_values():
         test = stats.mannwhitneyu(perturbed, control, method="asymptotic")
         z_values.append(stats.norm.isf(test.pvalue / 2) * np.sign(test.statistic - 60 * 60 / 2))
     expected = np.argsort(-np.abs(np.sum(z_values, axis=0)))  # as many cells of both types: the same weights
-    assert np.argsort(de_ranks(cells, truth(cells, split))[1]).tolist() == expected.tolist()
+    assert np.argsort(de_ranks(cells, truth(measure(cells), split))[1]).tolist() == expected.tolist()
 
 
 def test_a_marker_of_cell_types_is_no_effect_where_types_are_mixed_unlike_the_controls():
@@ -61,13 +62,13 @@ def test_a_marker_of_cell_types_is_no_effect_where_types_are_mixed_unlike_the_co
     obs = pd.DataFrame({"perturbation": labels, "cell_type": types}, index=[f"cell{i}" for i in range(500)])
     cells = anndata.AnnData(sparse.csr_matrix(X.astype(np.float32)), obs=obs)
     split = pd.DataFrame({"perturbation": ["P", "P"], "role": ["test", "train"]})
-    assert np.argsort(de_ranks(cells, truth(cells, split))[0])[0] == 1
+    assert np.argsort(de_ranks(cells, truth(measure(cells), split))[0])[0] == 1
 
 
 def test_ranks_of_the_second_half_are_those_of_its_cells_alone():
     cells, split = experiment()
-    measured = truth(cells, split)
+    measured = truth(measure(cells), split)
     second = cells[~first_half(cells.obs, [Condition("P"), Condition("Q")])].copy()
     ranks = de_ranks(cells, measured, halved=True)
-    assert (ranks == de_ranks(second, truth(second, split))).all()
+    assert (ranks == de_ranks(second, truth(measure(second), split))).all()
     assert (ranks != de_ranks(cells, measured)).any()

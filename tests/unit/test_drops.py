@@ -6,10 +6,12 @@ import pytest
 
 from scgpt_bench.evaluation.data_card import THRESHOLDS
 from scgpt_bench.evaluation.drops import compare_cards, compare_scores
-from scgpt_bench.evaluation.scores import of_reliable, scores, verdicts, with_and_without
+from scgpt_bench.evaluation.scores import of_reliable, scores, with_and_without
+from scgpt_bench.evaluation.verdicts import verdicts
 from scgpt_bench.figures.data_card import card_text, facts_table, knock_down, reliability
 from scgpt_bench.figures.drops import drop_comparison
 from scgpt_bench.figures.style import save
+from scored import study
 
 KINDS = {"train-mean": "train-mean", "mine": "imported"}
 
@@ -51,7 +53,7 @@ def metrics(dataset, values):
     return pd.DataFrame(
         [
             {"dataset": dataset, "split": "fold0", "method": method, "seed": 0, "perturbation": name, "context": "all",
-             "metric": "pearson_delta", "value": value + shift}
+             "metric": "effect_pearson", "value": value + shift}
             for method, shift in (("train-mean", 0.0), ("mine", 0.1))
             for name, value in values.items()
         ]
@@ -61,9 +63,10 @@ def metrics(dataset, values):
 @pytest.fixture
 def table():
     """Now, A scores higher than before, and an easy perturbation joined the test set."""
-    both = pd.concat([metrics("v1", {"A": 0.2, "B": 0.4}), metrics("v2", {"A": 0.3, "B": 0.4, "E": 0.9})])
-    options = {"bootstrap_draws": 50, "seed": 1}
-    return compare_scores("v1", "v2", scores(both, KINDS, **options), verdicts(both, KINDS, **options), both)
+    both = pd.concat(
+        [metrics("v1", {"A": 0.2, "B": 0.4}), metrics("v2", {"A": 0.3, "B": 0.4, "E": 0.9})], ignore_index=True
+    )
+    return compare_scores("v1", "v2", scores(study(both, KINDS)), verdicts(study(both, KINDS)), both)
 
 
 def test_a_change_of_the_test_set_is_no_change_of_the_score(table):
@@ -89,13 +92,12 @@ def test_scores_without_unreliable_perturbations_stand_beside_those_with_all():
     data = metrics("v1", {"A": 0.2, "B": 0.4, "C": 0.9})
     kept = of_reliable(data, [card("v1", ["A", "B", "C"], unreliable=["C"]), card("v2", ["C"])])
     assert set(kept["perturbation"]) == {"A", "B"}
-    options = {"bootstrap_draws": 50, "seed": 1}
-    sides = [function(part, KINDS, **options) for part in (data, kept) for function in (scores, verdicts)]
+    sides = [function(study(part, KINDS)) for part in (data, kept) for function in (scores, verdicts)]
     row = with_and_without(*sides).set_index("method").loc["train-mean"]
     assert (row["n_conditions"], row["reliable_n_conditions"]) == (3, 2)
     assert (row["mean"], row["reliable_mean"]) == (pytest.approx(0.5), pytest.approx(0.3))
     none = of_reliable(data, [card("v1", ["A", "B", "C"], unreliable=["A", "B", "C"])])
-    alone = with_and_without(*sides[:2], scores(none, KINDS, **options), verdicts(none, KINDS, **options))
+    alone = with_and_without(*sides[:2], scores(study(none, KINDS)), verdicts(study(none, KINDS)))
     assert alone["reliable_mean"].isna().all()
 
 
@@ -114,10 +116,30 @@ def test_pages_and_figures_show_names_as_they_are(table, tmp_path):
         "knock_down": knock_down(pd.DataFrame(now["conditions"]), "interference", "v2"),
         "many": reliability(pd.DataFrame(card("v3", [f"G{i}" for i in range(300)])["conditions"]), 0.3, "v3"),
         "none": knock_down(pd.DataFrame(card("v4", ["B"])["conditions"]), "activation", "v4"),
-        "comparison": drop_comparison(before, now, table, "pearson_delta", "fold0"),
+        "comparison": drop_comparison(before, now, table, "effect_pearson", "fold0"),
     }
     for name, figure in figures.items():
         save(figure, tmp_path / f"{name}.svg")
         assert np.isfinite(figure.get_size_inches()).all()
     assert "v2 against v1" in (tmp_path / "comparison.svg").read_text()
     assert "no change of a target is known" in (tmp_path / "none.svg").read_text()
+
+
+def test_only_folds_are_pooled():
+    """The same perturbations in a GEARS split are a question of their own."""
+    names = [f"P{number}" for number in range(4)]
+    parts = {"fold0": names[:2], "fold1": names[2:], "gears1": names}
+    both = pd.concat(
+        [
+            metrics(dataset, dict.fromkeys(tested, value)).assign(split=split)
+            for dataset, value in (("v1", 0.2), ("v2", 0.3))
+            for split, tested in parts.items()
+        ],
+        ignore_index=True,
+    )
+    folds = ("fold0", "fold1")
+    made = study(both, KINDS, folds=folds)
+    found = compare_scores("v1", "v2", scores(made), verdicts(made), both, folds)
+    assert found[found["method"] == "mine"].set_index("split")["n_shared"].to_dict() == {
+        **{"fold0": 2, "fold1": 2, "gears1": 4, "all": 4}
+    }

@@ -6,9 +6,12 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scgpt_bench.data.conditions import CONTEXT, Condition, labels_of
+from made_up import measure
+from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, labels_of, rows_of, table_of
+from scgpt_bench.data.halves import INPUT, is_control_of
+from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.cell_metrics import add_cell_space, energy_distance
+from scgpt_bench.evaluation.cell_metrics import add_cell_space, add_significant_genes, score_cells
 from scgpt_bench.evaluation.classes import scores_by_class
 from scgpt_bench.evaluation.data_card import data_card
 from scgpt_bench.evaluation.differential_expression import de_ranks
@@ -18,14 +21,15 @@ from scgpt_bench.evaluation.metrics import score
 from scgpt_bench.evaluation.official.answers import join
 from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, contexts_apart, log_sides
 from scgpt_bench.evaluation.pseudobulk import add_untested, pseudobulk, responses, select_tested, truth
-from scgpt_bench.evaluation.scores import of_reliable, scores, verdicts
+from scgpt_bench.evaluation.scores import of_reliable, scores
+from scgpt_bench.evaluation.verdicts import verdicts
 from scgpt_bench.figures.data_card import card_table, knock_down, reliability
 from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
+from scored import study
 
 CONTEXTS = ("K562", "RPE1")
 NAMES = ("G0", "G1", "G2", "G3+G4", "G5")
 OF_TESTS = {"G0": "test", "G1": "test", "G3+G4": "test", "G2": "train", "G5": "train"}
-OPTIONS = {"bootstrap_draws": 100, "seed": 1}
 KINDS = {"mine": "imported", "train-mean": "train-mean"}
 
 
@@ -71,9 +75,14 @@ def predictions(cells):
 
 
 def measured(cells, split):
-    answer = truth(cells, split)
+    answer = truth(measure(cells), split)
     answer.layers["de_rank"] = de_ranks(cells, answer)
-    add_cell_space(answer, cells)
+    tests, controls = conditions_of(split, "test"), rows_of(cells.obs)
+    drawn = {name: controls[Condition(CONTROL, name.context)][:10] for name in tests}
+    rows = table_of([name for name in tests for _ in range(10)]).assign(weight=1.0).reset_index(drop=True)
+    drawn = anndata.AnnData(cells.X[np.concatenate([*drawn.values()])], obs=rows.rename(index=str), var=cells.var)
+    add_cell_space(answer, cells, drawn)
+    add_significant_genes(answer, cells, drawn)
     return answer
 
 
@@ -86,29 +95,31 @@ def of(adata, context):
 
 
 def test_truth_has_the_controls_and_the_training_shift_of_each_context():
-    rows = [("control", 1), ("control", 3), ("A", 5), ("B", 2), ("C", 6)]
+    rows = [("control", 2), ("control", 2), ("A", 5), ("B", 2), ("C", 6)]
     values = {"k": [value for _, value in rows], "r": [100 + 2 * value for _, value in rows]}
     obs = pd.DataFrame([(name, context) for context in values for name, _ in rows], columns=["perturbation", "context"])
     obs = obs.assign(cell_type="T").rename(index=str)
     X = np.array([*values["k"], *values["r"]], dtype=np.float32)[:, None]
     small = anndata.AnnData(sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=["G"]))
     roles = pd.DataFrame({"perturbation": [*"ABC"] * 2, "context": [*"kkkrrr"], "role": ["test", "train", "train"] * 2})
-    answer = truth(small, roles)
+    answer = truth(measure(small), roles)
     assert answer.obs_names.tolist() == ["A@k", "A@r"]
     assert answer.X.ravel().tolist() == [5, 110]
-    assert answer.layers["control"].ravel().tolist() == [2, 104]
+    assert answer.layers["reference_input"].ravel().tolist() == [2, 104]
     assert answer.layers["centroid"].ravel().tolist() == [2 + (0 + 4) / 2, 104 + (0 + 8) / 2]
     assert responses(small).loc["C@r"].tolist() == [8]
 
 
 def test_the_file_of_truth_has_all_conditions_and_gives_back_the_tested_ones(cells, split):
     answer = measured(cells, split)
-    whole = add_untested(answer, cells)
+    whole = add_untested(answer, measure(cells))
     assert set(whole.obs_names) == {Condition(name, context).label for name in NAMES for context in CONTEXTS}
     untested = whole[~whole.obs["tested"].to_numpy()]
     assert set(untested.obs["perturbation"]) == {"G2", "G5"}
-    np.testing.assert_allclose(untested.X - untested.layers["control"], responses(cells).loc[untested.obs_names])
-    assert np.isnan(untested.layers["half_b"]).all()
+    np.testing.assert_allclose(
+        untested.X - untested.layers["reference_truth"], responses(cells).loc[untested.obs_names]
+    )
+    assert np.isnan(untested.layers["centroid"]).all()
     again = select_tested(whole)
     pd.testing.assert_frame_equal(again.obs, answer.obs)
     for name, layer in answer.layers.items():
@@ -119,7 +130,7 @@ def test_the_file_of_truth_has_all_conditions_and_gives_back_the_tested_ones(cel
 def test_metrics_of_two_contexts_are_those_of_each_alone(cells, split, predictions, context):
     both, alone = measured(cells, split), measured(of(cells, context), within(split, context))
     assert (of(both, context).layers["de_rank"] == alone.layers["de_rank"]).all()
-    for metric in (lambda made, answer: score(pseudobulk(made), answer), energy_distance):
+    for metric in (lambda made, answer: score(pseudobulk(made), answer), score_cells):
         pooled = within(metric(predictions, both), context).reset_index(drop=True)
         single = metric(of(predictions, context), alone)
         assert list(pooled.columns) == ["perturbation", "context", "metric", "value", "reason"]
@@ -154,7 +165,7 @@ def metrics_of(better):
     """Ten perturbations in two contexts; ``mine`` is better than the baseline by ``better[context]``."""
     return pd.DataFrame(
         [
-            ("drop", "fold0", method, 0, f"P{i}", context, "pearson_delta", 0.01 * i + advantage)
+            ("drop", "fold0", method, 0, f"P{i}", context, "specific_pearson", 0.01 * i + advantage)
             for context, own in better.items()
             for i in range(10)
             for method, advantage in (("train-mean", 0.0), ("mine", own + 0.001 * i))
@@ -165,18 +176,18 @@ def metrics_of(better):
 
 def test_opposite_verdicts_of_two_contexts_stand_beside_that_over_all_conditions():
     table = metrics_of({"K562": 0.3, "RPE1": -0.3})
-    found = scores(table, KINDS, **OPTIONS).set_index(["method", "context"])
+    found = scores(study(table, KINDS)).set_index(["method", "context"])
     assert found.index.get_level_values("context").tolist() == [name for name in ("all", *CONTEXTS) for _ in KINDS]
     assert found["n_conditions"].loc["mine"].to_dict() == {"all": 20, "K562": 10, "RPE1": 10}
     expected = {"all": 0.045 + 0.0045, "K562": 0.345 + 0.0045, "RPE1": -0.255 + 0.0045}
     assert found["mean"].loc["mine"].to_dict() == pytest.approx(expected)
-    judged = verdicts(table, KINDS, **OPTIONS).set_index("context")["verdict"].to_dict()
-    assert judged == {"all": "indistinguishable", "K562": "better", "RPE1": "worse"}
+    judged = verdicts(study(table, KINDS)).set_index("context")["verdict"].to_dict()
+    assert judged == {"all": "inconclusive", "K562": "better", "RPE1": "worse"}
 
 
 def test_a_single_context_is_scored_under_the_name_all():
     table = metrics_of({"K562": 0.3})
-    assert set(scores(table, KINDS, **OPTIONS)["context"]) == {CONTEXT}
+    assert set(scores(study(table, KINDS))["context"]) == {CONTEXT}
 
 
 def test_a_perturbation_is_reliable_and_of_a_class_by_context():
@@ -189,11 +200,12 @@ def test_a_perturbation_is_reliable_and_of_a_class_by_context():
     reliable = of_reliable(table, [{"dataset": "drop", "conditions": entries}])
     assert set(reliable["context"]) == {"K562"}
     # Its own row is there, though of two contexts only one is left.
-    assert scores(reliable, KINDS, **OPTIONS, whole=table)["context"].unique().tolist() == [CONTEXT, "K562"]
-    assert verdicts(reliable, KINDS, **OPTIONS, whole=table)["context"].unique().tolist() == [CONTEXT, "K562"]
+    assert scores(study(reliable, KINDS), whole=table)["context"].unique().tolist() == [CONTEXT, "K562"]
+    assert verdicts(study(reliable, KINDS), whole=table)["context"].unique().tolist() == [CONTEXT, "K562"]
     classes = table[["dataset", "split", "perturbation", "context"]].drop_duplicates().assign(n_genes=1)
+    classes["role"] = "test"
     classes["n_genes_seen"] = (classes["context"] == "RPE1").astype(int)  # seen in training of the other line
-    by_class = scores_by_class(table, classes, KINDS, **OPTIONS).query("method == 'mine'")
+    by_class = scores_by_class(study(table, KINDS, splits=classes)).query("method == 'mine'")
     assert by_class.set_index("n_genes_seen")["verdict"].to_dict() == {0: "better", 1: "worse"}
 
 
@@ -201,7 +213,7 @@ def test_drops_are_compared_over_all_conditions_and_by_context():
     both = pd.concat(
         [metrics_of({"K562": 0.3, "RPE1": -0.3}), metrics_of({"K562": 0.4, "RPE1": -0.3}).assign(dataset="now")]
     )
-    table = compare_scores("drop", "now", scores(both, KINDS, **OPTIONS), verdicts(both, KINDS, **OPTIONS), both)
+    table = compare_scores("drop", "now", scores(study(both, KINDS)), verdicts(study(both, KINDS)), both)
     changes = table[table["method"] == "mine"].set_index("context")
     assert changes["n_shared"].to_dict() == {"all": 20, "K562": 10, "RPE1": 10}
     assert changes["change_on_shared"].to_dict() == pytest.approx({"all": 0.05, "K562": 0.1, "RPE1": 0})
@@ -209,15 +221,15 @@ def test_drops_are_compared_over_all_conditions_and_by_context():
 
 def test_figures_show_contexts_where_there_are_several():
     table = metrics_of({"K562": 0.3, "RPE1": -0.3})
-    ladder = method_scores(scores(table, KINDS, **OPTIONS), "pearson_delta", KINDS)
+    ladder = method_scores(scores(study(table, KINDS)), "specific_pearson", KINDS)
     assert [axes.get_title(loc="left") for axes in ladder.axes] == [
         "all contexts, 20 conditions", "K562, 10 conditions", "RPE1, 10 conditions"
     ]  # fmt: skip
-    differences = paired_differences(verdicts(table, KINDS, **OPTIONS), "pearson_delta", KINDS)
+    differences = paired_differences(verdicts(study(table, KINDS)), "specific_pearson", KINDS)
     assert [axes.get_title(loc="left") for axes in differences.axes] == [
         "drop, fold0", "drop, fold0, K562", "drop, fold0, RPE1"
     ]  # fmt: skip
-    strip = perturbation_strip(table, "pearson_delta", None, KINDS)
+    strip = perturbation_strip(table, "specific_pearson", None, KINDS)
     assert "20 conditions" in strip.get_suptitle()
     assert labels_of(table).iloc[0] == "P0@K562"
 
@@ -228,7 +240,7 @@ def test_official_scorers_are_given_one_context_with_its_own_controls(cells, spl
     for context, own in apart.items():
         sides = log_sides(cells, predictions, own)
         assert sides.context == context
-        controls = of(cells[(cells.obs["perturbation"] == "control").to_numpy()], context).obs_names
+        controls = of(cells[is_control_of(cells.obs, INPUT)], context).obs_names
         for side in (sides.measured, sides.predicted):
             assert set(side.obs[TARGET]) == {NON_TARGETING, "G0", "G1", "G3+G4"}
             assert (side.obs[TARGET] == NON_TARGETING).sum() == len(controls)

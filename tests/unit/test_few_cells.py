@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from made_up import halved, measure
 from registered import CONTROLS, SIMPLE
 from scgpt_bench.data import controls, splits
 from scgpt_bench.data.catalogue import Dataset
@@ -19,7 +20,7 @@ from scgpt_bench.data.conditions import controls_of, listed
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.means import cells_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation import cell_metrics, differential_expression, metrics, pseudobulk, scores
+from scgpt_bench.evaluation import cell_metrics, differential_expression, metrics, pseudobulk, scores, verdicts
 from scgpt_bench.evaluation.data_card import COLUMNS, data_card, leakage_notes, reliability_of, split_notes
 from scgpt_bench.evaluation.metric_robustness import metric_robustness
 from scgpt_bench.figures import data_card as figures_of_card
@@ -29,6 +30,7 @@ from scgpt_bench.figures.style import save
 from scgpt_bench.figures.trust import robustness_heatmap
 from scgpt_bench.methods import baselines, benchmark_controls
 from scgpt_bench.predictions import read_predictions, write_predictions
+from scored import study
 
 GENES = ["STAT1", "JAK2", "IRF1", "GATA1", "SPI1", "CEBPA", "KLF1", "TP53", "CDKN1A", "MYC", "FOS", "JUN"]
 ROW = Dataset("drop", "drop.h5ad", "h5ad", "counts", 200.0, "gene", "NT", "interference")
@@ -72,12 +74,13 @@ def alike(rows):
 
 
 TYPES, BATCHES = {"cell_type_column": "cell_type"}, {"batch_column": "batch"}
+ONE_CONTROL = dict.fromkeys(("responses", "truth"), "two at least: one for each half")
 OF_SPLIT = {"gears": "no train perturbation", "split": "expected at least"}
 # The drop, more of its row, why the first perturbation cannot be compared with the controls (empty where it can), and
 # which stages refuse it with what.
 CASES = {
     "as it should be": (drop(), {}, "", {}),
-    "one control": (drop(n_control=1), {}, "1 control cell, of 10 at least", {}),
+    "one control": (drop(n_control=1), {}, "", {"harmonize": "but one control cell; expected two control cells"}),
     "two controls": (drop(n_control=2), {}, "2 control cells, of 10 at least", {}),
     "three controls": (drop(n_control=3), {}, "3 control cells, of 10 at least", {}),
     "one cell each": (drop(per=1), {}, "1 cell, of 3 at least", {"technical-duplicate": "found a single cell"}),
@@ -95,13 +98,14 @@ CASES = {
             TYPES,
             "0 control cells of type 'RPE1', of 10 at least",
         ),
-        dict.fromkeys(("responses", "truth"), "but no control"),
+        ONE_CONTROL,
     ),
     "a type with one control": (
         *(drop(change=put("cell_type", [0, *range(61, 140, 2)], "RPE1")), TYPES),
-        *("1 control cell of type 'RPE1', of 10 at least", {}),
+        *("1 control cell of type 'RPE1', of 10 at least", ONE_CONTROL),
     ),
-    "a rare type with one control": (drop(per=40, change=put("cell_type", [0, 61], "RPE1")), TYPES, "", {}),
+    "a rare type with one control": (drop(per=40, change=put("cell_type", [0, 61], "RPE1")), TYPES, "", ONE_CONTROL),
+    "a rare type with two controls": (drop(per=40, change=put("cell_type", [0, 2, 61], "RPE1")), TYPES, "", {}),
     "a target in no cell": (drop(change=lambda cells: cells.X.__setitem__((slice(None), 0), 0)), {}, "", {}),
     "perturbed cells alike": (drop(change=alike(slice(60, None))), {}, "all its cells are alike", {}),
     "controls alike": (drop(change=alike(slice(0, 60))), {}, "all control cells are alike", {}),
@@ -142,6 +146,8 @@ def test_what_is_unknown_of_three_controls_is_a_problem_and_no_number():
     assert card["median_shared_response"] is None
     assert card["shared_control_noise"] == {"same_controls": None, "disjoint_controls": None}
     assert card["problems"] == [
+        "3 control cells: measured changes and methods get half of them each, fewer than 25, so that their noise may "
+        "hide the responses",
         "4 of 4 perturbations (GATA1, IRF1, JAK2, STAT1) of unknown response: 3 control cells, of 10 at least",
         "response that all share, and noise of the control mean, unknown: 0 perturbations to compare with one another, "
         "of 3 at least",
@@ -164,7 +170,7 @@ def test_counts_of_cells_that_are_all_alike_have_no_interval():
 
 
 def test_neighbours_by_one_control_are_nobody():
-    cells = harmonize(drop(n_control=1), ROW, minimum_cells=1)
+    cells = harmonize(drop(n_control=2), ROW, minimum_cells=1)
     split = dealt(cells)
     X, method = baselines.predict(cells, split, sampled(cells, split), baselines.knn)
     expected, _ = baselines.predict(cells, split, sampled(cells, split), baselines.train_mean)
@@ -198,7 +204,7 @@ def run(adata, row, folder):
     stages.run("gears", lambda cells: splits.gears_simulation(cells.obs, **OF_SPLITS), cells)
     split = stages.run("split", dealt, cells)
     drawn = stages.run("controls", sampled, cells, split)
-    truth = stages.run("truth", measured, cells, split)
+    truth = stages.run("truth", measured, cells, split, drawn)
     kinds = [*SIMPLE, "shuffled", "technical-duplicate"]
     tables = [
         stages.run(kind, partial(evaluated, kind=kind, folder=folder), cells, split, drawn, truth) for kind in kinds
@@ -217,16 +223,19 @@ def dealt(cells):
 
 
 def sampled(cells, split):
-    table = controls.draw_controls(cells.obs, split, per_perturbation=5, seed=1, dataset="drop", split_name="fold0")
+    table = controls.draw_controls(
+        halved(cells).obs, split, per_perturbation=5, seed=1, dataset="drop", split_name="fold0"
+    )
     return controls.control_cells(cells, table)
 
 
-def measured(cells, split):
-    truth = pseudobulk.truth(cells, split)
-    cells = cells_of(cells, [*controls_of(cells.obs), *listed(truth.obs)])
+def measured(cells, split, drawn):
+    truth = pseudobulk.truth(measure(cells), split)
+    cells = cells_of(cells, [*controls_of(cells.obs), *listed(truth.obs)], "truth")
     truth.layers["de_rank"] = differential_expression.de_ranks(cells, truth)
     truth.layers["de_rank_half_b"] = differential_expression.de_ranks(cells, truth, halved=True)
-    cell_metrics.add_cell_space(truth, cells)
+    cell_metrics.add_cell_space(truth, cells, drawn)
+    cell_metrics.add_significant_genes(truth, cells, drawn)
     return truth
 
 
@@ -239,10 +248,12 @@ def evaluated(cells, split, drawn, truth, kind, folder):
     halved = method.get("halved", False)
     predicted = read_predictions(folder / "p.h5ad", cells.var_names, split)
     means = pseudobulk.pseudobulk(predicted)
-    table = pd.concat([metrics.score(means, truth, halved), cell_metrics.energy_distance(predicted, truth, halved)])
+    table = pd.concat([metrics.score(means, truth, halved), cell_metrics.score_cells(predicted, truth, halved)])
     assert np.isfinite(table["value"]).all(), table[~np.isfinite(table["value"])]
     if kind == "train-mean":
-        predicted_deltas, deltas = (values - truth.layers["control"] for values in (means[truth.obs_names].X, truth.X))
+        predicted_deltas, deltas = (
+            values - truth.layers["reference_input"] for values in (means[truth.obs_names].X, truth.X)
+        )
         names = truth.obs_names, truth.var_names, kind
         draw(residual_heatmap(predicted_deltas, deltas, *names, left_over=1), folder)
         draw(
@@ -254,16 +265,14 @@ def evaluated(cells, split, drawn, truth, kind, folder):
 
 def scored(tables, card, folder):
     judged = tables[0].assign(method="judged")
-    table, options = pd.concat([*tables, judged]), {"bootstrap_draws": 50, "seed": 1}
-    means, verdicts = scores.scores(table, KINDS, **options), scores.verdicts(table, KINDS, **options)
+    table = pd.concat([*tables, judged], ignore_index=True)
+    means, answers = (function(study(table, KINDS)) for function in (scores.scores, verdicts.verdicts))
     draw(method_scores(means, "pearson_delta", KINDS), folder)
-    draw(paired_differences(verdicts, "pearson_delta", KINDS), folder)
+    draw(paired_differences(answers, "pearson_delta", KINDS), folder)
     strip = table[table["metric"] == "pearson_delta"]
     draw(perturbation_strip(strip, "pearson_delta", reliability_of(card), KINDS), folder)
-    reliable = scores.of_reliable(table, [card])
-    scores.with_and_without(
-        means, verdicts, scores.scores(reliable, KINDS, **options), scores.verdicts(reliable, KINDS, **options)
-    )
+    reliable = study(scores.of_reliable(table, [card]), KINDS)
+    scores.with_and_without(means, answers, scores.scores(reliable), verdicts.verdicts(reliable))
 
 
 def draw_responses(cells, folder):

@@ -19,6 +19,7 @@ from scgpt_bench.configuration import read_schema
 from scgpt_bench.data.conditions import Condition, rows_of
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.scores import SCORE_COLUMNS
 from scgpt_bench.files import write_h5ad
 from scgpt_bench.report.run import Prediction, Run
 from scgpt_bench.report.warnings import warnings
@@ -72,7 +73,7 @@ def experiment(n_cells=12, n_controls=40):
             values[row, 20:] += 1.5
             values[row, [GENES.index(gene) for gene in name.split("+") if gene in MEASURED]] = 0
     obs = pd.DataFrame(
-        {"perturbation": names, "batch": batch.astype(str), "cell_type": "any"},
+        {"perturbation": names, "batch": batch.astype(str), "cell_type": "any", "half": "input"},
         index=[f"cell{i}" for i in range(len(names))],
     )
     return anndata.AnnData(sp.csr_matrix(values), obs=obs, var=pd.DataFrame(index=MEASURED))
@@ -516,7 +517,7 @@ def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_st
         assert f'"{name}": ' in recipe_of_report
     used = {"options": asdict(OPTIONS), "deviations": recipe.deviations(OPTIONS)}
     record = method_record("scgpt-finetuned", finetuning=used)
-    made = Run(pd.DataFrame(), pd.DataFrame(), {"tuned": "scgpt-finetuned"}, {}, [],
+    made = Run(pd.DataFrame(columns=SCORE_COLUMNS), pd.DataFrame(), {"tuned": "scgpt-finetuned"}, {}, [],
                [Prediction("drop", "fold0", "tuned", record)], {})  # fmt: skip
     (warning,) = (found for found in warnings(made, []) if found.name == "recipe")
     without = [name for name, value in warning.values["different"] if not value]

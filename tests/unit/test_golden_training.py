@@ -44,7 +44,7 @@ def experiment():
     values = np.log1p(counts(len(names))[:, : len(MEASURED)])
     values[names != "control", 20:] += 1
     number = np.arange(len(names))
-    obs = {"perturbation": names, "context": "all", "batch": number % 2, "cell_type": number // 2 % 2}
+    obs = {"perturbation": names, "context": "all", "batch": number % 2, "cell_type": number // 2 % 2, "half": "input"}
     obs = pd.DataFrame(obs, index=[f"cell{row}" for row in number]).astype(str)
     return anndata.AnnData(sp.csr_matrix(values), obs=obs, var=pd.DataFrame(index=MEASURED))
 

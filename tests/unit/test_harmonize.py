@@ -94,7 +94,7 @@ def test_annotations_have_the_contracts_names(drop):
     assert result.obs["perturbation"].value_counts().to_dict() == {"control": 8, "STAT1": 4, "FOS+JUN": 4, "MYC": 4}
     assert list(result.obs["batch"][:2]) == ["l1", "l2"]
     assert set(result.obs["cell_type"]) == {"K562"}
-    assert list(result.obs) == ["perturbation", "direction", "context", "batch", "cell_type", "n_counts"]
+    assert list(result.obs) == ["perturbation", "direction", "context", "batch", "cell_type", "half", "n_counts"]
 
 
 @pytest.mark.parametrize("maximum_genes", [None, 2])
@@ -117,12 +117,25 @@ def test_log_values_have_shares_of_their_scale_and_no_counts_per_cell(drop):
     np.testing.assert_allclose(share[0], scaled[:, 3].mean() / 100)
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_too_few_controls_or_genes_are_named(drop, number):
-    few = drop[8 - number :].copy()
-    with pytest.raises(InputError, match=rf"control cells: found {number}; expected at least 3 to choose genes"):
+def test_a_single_control_is_refused_since_there_are_two_halves(drop):
+    with pytest.raises(InputError, match="one control cell; expected two control cells or more in every context"):
+        run(drop[7:].copy())
+
+
+def test_few_controls_are_a_problem_to_know_of(drop):
+    (problem,) = run(drop).uns["harmonized"]["problems"]
+    assert problem.startswith("8 control cells: measured changes and methods get half of them each")
+
+
+def test_too_few_controls_to_choose_genes_are_named(drop):
+    few = drop[6:].copy()
+    with pytest.raises(InputError, match=r"control cells: found 2; expected at least 3 to choose genes"):
         run(few, maximum_genes=2)
     assert run(few).n_vars == 6
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_too_few_genes_are_named(drop, number):
     with pytest.raises(InputError, match=rf"genes: found {number}; expected at least 3"):
         run(drop[:, :number].copy())
 
@@ -290,7 +303,10 @@ def test_variable_genes_are_those_of_scanpy():
 
 
 def understood(drop, **change):
-    return run(drop, replace(ROW, **change)).uns["harmonized"]
+    """What is said of the drop, but for its few control cells."""
+    said = run(drop, replace(ROW, **change)).uns["harmonized"]
+    few = "control cells: measured changes and methods get half of them each, fewer than 25"
+    return {**said, "problems": [problem for problem in said["problems"] if few not in problem]}
 
 
 def test_targets_get_the_spelling_of_the_measured_genes(drop):

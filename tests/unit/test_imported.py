@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from made_up import halved, measure
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.conditions import Condition, conditions_of
 from scgpt_bench.data.controls import control_cells, control_means_of, draw_controls
@@ -41,8 +42,8 @@ def experiment():
     drop = generate({**SIZE, "combinations": 3, "unmeasured_targets": 0, "truth_draws": 2}).cells
     cells = harmonize(drop, DATASET, minimum_cells=5)
     split = fold(cells.obs, dataset="planted", fold=0, folds=3, seed=1, validation_share=0.2, minimum_cells=5)
-    draw = draw_controls(cells.obs, split, per_perturbation=10, seed=1, dataset="planted", split_name="fold0")
-    return cells, split, control_cells(cells, draw), truth(cells, split)
+    draw = draw_controls(halved(cells).obs, split, per_perturbation=10, seed=1, dataset="planted", split_name="fold0")
+    return cells, split, control_cells(cells, draw), truth(measure(cells), split)
 
 
 def answer_as_file(experiment, path, perturbations=None, genes=None, transform=lambda X: X):
@@ -232,7 +233,7 @@ def test_raw_counts_of_cells_are_refused_in_either_storage(experiment, tmp_path)
 
 def test_a_weak_or_a_strong_prediction_is_in_scale(experiment, tmp_path):
     answer = experiment[-1]
-    control = answer.layers["control"]
+    control = answer.layers["reference_input"]
     for factor in (0, 0.25, 2):
         expected = control + factor * (answer.X - control)
         path = answer_as_file(experiment, tmp_path / "file.h5ad", transform=lambda X, expected=expected: expected)
@@ -278,7 +279,8 @@ def test_a_script_learns_from_everything_but_test_cells(experiment, tmp_path):
     )
     training = read_h5ad(tmp_path / "training.h5ad")
     visible = {"control", *split.loc[split["role"] != "test", "perturbation"]}
-    expected = cells[cells.obs["perturbation"].isin(visible).to_numpy()].copy()
+    seen = cells.obs["perturbation"].isin(visible) & (cells.obs["half"] != "truth")
+    expected = cells[seen.to_numpy()].copy()
     assert set(training.obs["perturbation"].cat.categories) == visible
     np.testing.assert_array_equal(training.X.toarray(), expected.X.toarray())
     np.testing.assert_array_equal(training.layers["counts"].toarray(), expected.layers["counts"].toarray())
@@ -295,5 +297,5 @@ def test_the_worked_example_predicts_a_share_of_the_mean_shift(experiment, tmp_p
     words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
     subprocess.run([sys.executable, EXAMPLES / "shrunken_mean.py", *words], check=True)
     means, _ = imported_means(experiment, tmp_path / "output.h5ad")
-    shift = training_data(cells, split).shifts.mean(axis=0)
+    shift = training_data(halved(cells), split).shifts.mean(axis=0)
     np.testing.assert_allclose(means.X, [*control_means_of(controls).values()] + 0.5 * shift, atol=1e-6)

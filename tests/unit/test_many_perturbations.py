@@ -6,14 +6,17 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from made_up import measure
 from scgpt_bench import predictions
 from scgpt_bench.data import controls, splits
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.conditions import Condition, controls_of, listed
+from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.harmonize import write_harmonized
 from scgpt_bench.data.means import cells_of
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.data.readers import read
+from scgpt_bench.data.references import references
 from scgpt_bench.evaluation import cell_metrics, metrics, pseudobulk
 from scgpt_bench.files import read_h5ad, write_h5ad, write_table
 from scgpt_bench.methods import baselines, benchmark_controls, imported
@@ -57,11 +60,11 @@ def measured(files):
     """truth.h5ad"""
     folder, split = files
     cells = open_h5ad(folder / "cells.h5ad")
-    truth = pseudobulk.truth(cells, split)
-    of_truth = cells_of(cells, [*controls_of(cells.obs), *listed(truth.obs)])
+    truth = pseudobulk.truth(measure(cells), split)
+    of_truth = cells_of(cells, [*controls_of(cells.obs), *listed(truth.obs)], "truth")
     for layer in ("de_rank", "de_rank_half_b"):  # ranking takes a minute, and gives an array of this form
         truth.layers[layer] = np.tile(np.arange(12, dtype=np.int32), (N, 1))
-    cell_metrics.add_cell_space(truth, of_truth)
+    cell_metrics.add_cell_space(truth, of_truth, read_h5ad(folder / "controls.h5ad"))
     write_h5ad(truth, folder / "truth.h5ad")
     return read_h5ad(folder / "truth.h5ad")
 
@@ -72,7 +75,7 @@ def test_controls_keep_the_mean_that_each_is_compared_with(files):
     assert drawn.n_obs == 2 * N
     means = controls.control_means_of(drawn)
     assert [condition.perturbation for condition in means] == sorted(NAMES)
-    expected = controls.matched_control_mean(open_h5ad(folder / "cells.h5ad"), [*means])
+    expected = references(open_h5ad(folder / "cells.h5ad"), [*means], INPUT)
     np.testing.assert_array_equal([*means.values()], expected)
 
 

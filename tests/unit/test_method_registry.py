@@ -9,10 +9,12 @@ import pytest
 
 from scgpt_bench.configuration import validate
 from scgpt_bench.evaluation.metrics import METRICS, Metric
-from scgpt_bench.evaluation.scores import scores, verdicts
+from scgpt_bench.evaluation.scores import scores
+from scgpt_bench.evaluation.verdicts import verdicts
 from scgpt_bench.figures.scores import method_scores, paired_differences
 from scgpt_bench.figures.style import method_style
 from scgpt_bench.methods import registry
+from scored import study
 
 ROOT = Path(__file__).parents[2]
 COLOUR, MODEL_COLOUR = "#123456", "#654321"
@@ -49,6 +51,7 @@ def two_methods_and_a_metric_more(monkeypatch):
         denominator="all genes",
         source="this test",
         label="agreement (fraction)",
+        judges=True,
     )
     monkeypatch.setitem(METRICS, agreement.name, agreement)
 
@@ -98,23 +101,23 @@ def test_a_configuration_takes_its_options_and_fills_in_their_defaults(kinds):
 
 
 def test_a_simple_method_judges_a_model_is_judged_and_benchmark_controls_do_neither(metrics, kinds):
-    judged = verdicts(metrics, kinds, bootstrap_draws=100, seed=1).set_index("method")
+    judged = verdicts(study(metrics, kinds)).set_index("method")
     assert list(judged.index) == ["graph-model"]
-    assert judged.loc["graph-model", "best_baseline"] == "train-median"
+    assert judged.loc["graph-model", "opponent"] == "train-median"
     assert judged.loc["graph-model", "verdict"] == "better"
-    assert set(scores(metrics, kinds, bootstrap_draws=100, seed=1)["method"]) == set(METHODS)
+    assert set(scores(study(metrics, kinds))["method"]) == set(METHODS)
 
 
 def test_figures_draw_it_in_its_colour_and_a_variant_in_one_of_its_group(metrics, kinds):
     assert method_style("train-median").colour == COLOUR
     assert method_style("by-cell", "train-median").colour in registry.SIMPLE.spare_colours
-    table = scores(metrics, kinds, bootstrap_draws=100, seed=1)
+    table = scores(study(metrics, kinds))
     ladder = method_scores(table, "agreement", kinds)
     drawn = {line.get_color() for line in ladder.axes[0].lines}
     assert {COLOUR, MODEL_COLOUR} <= drawn
     legend = [text.get_text() for text in ladder.axes[0].get_legend().get_texts()]
     assert legend == ["simple method", "benchmark control", "other model"]
-    differences = paired_differences(verdicts(metrics, kinds, bootstrap_draws=100, seed=1), "agreement", kinds)
+    differences = paired_differences(verdicts(study(metrics, kinds)), "agreement", kinds)
     assert MODEL_COLOUR in {line.get_color() for line in differences.axes[0].lines}
 
 

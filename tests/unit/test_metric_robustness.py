@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from made_up import measured_without_noise
 from scgpt_bench.data.conditions import Condition, table_of
 from scgpt_bench.evaluation.metric_robustness import UNTOUCHED, metric_robustness, transformed
 from scgpt_bench.evaluation.metrics import score
@@ -20,17 +21,19 @@ def truth_of(n=6):
     random = np.random.default_rng(1)
     names = [f"G{i}" for i in range(n)]
     control = np.broadcast_to(random.uniform(2, 4, GENES), (n, GENES)).copy()
-    layers = {"control": control, "centroid": control + 0.01}
+    layers = {"reference_input": control, "reference_truth": control, "centroid": control + 0.01}
     truth = control + random.normal(0, 0.2, (n, GENES))
     truth[np.arange(n), np.arange(n)] = 0.2  # the targets go down
     var = pd.DataFrame(index=[f"G{i}" for i in range(GENES)])
-    return anndata.AnnData(truth, obs=table_of([*map(Condition, names)]), var=var, layers=layers)
+    return measured_without_noise(
+        anndata.AnnData(truth, obs=table_of([*map(Condition, names)]), var=var, layers=layers)
+    )
 
 
 def predicted_cells(truth, delta, cells=4):
     """Cells of spread 0.1 whose mean is the control plus ``delta``."""
     spread = np.random.default_rng(2).normal(0, 0.1, (cells, truth.n_vars))
-    X = (truth.layers["control"] + delta)[:, None, :] + spread - spread.mean(axis=0)
+    X = (truth.layers["reference_input"] + delta)[:, None, :] + spread - spread.mean(axis=0)
     obs = pd.DataFrame({"perturbation": np.repeat(truth.obs_names, cells), "weight": 1.0})
     obs.index = obs.index.astype(str)
     X = X.reshape(-1, truth.n_vars).astype(np.float32)
@@ -38,7 +41,7 @@ def predicted_cells(truth, delta, cells=4):
 
 
 def half_of(truth):
-    return predicted_cells(truth, 0.5 * (truth.X - truth.layers["control"]))
+    return predicted_cells(truth, 0.5 * (truth.X - truth.layers["reference_input"]))
 
 
 def cell(panel, transformation, metric, column="share_of_gap"):
@@ -77,13 +80,13 @@ def test_spiking_the_target_lifts_a_useless_prediction_where_targets_are_counted
 def test_an_activated_target_is_spiked_upwards():
     truth = truth_of()
     X = dict(transformed(half_of(truth), truth, activated=True))["target spiked"]
-    np.testing.assert_allclose(X[0, 0], truth.layers["control"][0, 0] + 1, rtol=1e-6)
+    np.testing.assert_allclose(X[0, 0], truth.layers["reference_input"][0, 0] + 1, rtol=1e-6)
 
 
 def test_tricks_that_destroy_a_good_prediction_are_seen_as_such():
     truth = truth_of()
     noise = np.random.default_rng(4).normal(0, 0.1, truth.shape)
-    panel = metric_robustness(predicted_cells(truth, truth.X - truth.layers["control"] + noise), truth)
+    panel = metric_robustness(predicted_cells(truth, truth.X - truth.layers["reference_input"] + noise), truth)
     for trick in ("genes shuffled", "constant", "another truth"):
         for metric in ("pearson_delta", "mse", "discrimination_l1"):
             assert cell(panel, trick, metric, "change") < 0, (trick, metric)
@@ -91,7 +94,7 @@ def test_tricks_that_destroy_a_good_prediction_are_seen_as_such():
 
 def test_a_metric_without_a_gap_to_the_truth_has_no_share():
     truth = truth_of()
-    panel = metric_robustness(predicted_cells(truth, truth.X - truth.layers["control"]), truth)
+    panel = metric_robustness(predicted_cells(truth, truth.X - truth.layers["reference_input"]), truth)
     assert np.isnan(cell(panel, "another truth", "discrimination_l1"))
     assert cell(panel, "another truth", "discrimination_l1", "change") < 0
 
@@ -99,7 +102,7 @@ def test_a_metric_without_a_gap_to_the_truth_has_no_share():
 def test_each_transformation_does_what_its_name_says():
     truth = truth_of()
     predictions = half_of(truth)
-    control, delta = truth.layers["control"], 0.5 * (truth.X - truth.layers["control"])
+    control, delta = truth.layers["reference_input"], 0.5 * (truth.X - truth.layers["reference_input"])
     cells = dict(transformed(predictions, truth))
     means = {name: X.reshape(truth.n_obs, -1, GENES).mean(axis=1, dtype=np.float64) for name, X in cells.items()}
     np.testing.assert_allclose(means["delta x 0.25"] - control, 0.25 * delta, atol=1e-6)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from made_up import measured_without_noise
 from scgpt_bench.data.conditions import Condition, table_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import METRICS, metric_of, score
@@ -15,12 +16,13 @@ from scgpt_bench.predictions import shifted_controls
 def truth_of(means, control, names=None, **layers):
     names = names or [f"P{i}" for i in range(len(means))]
     means = np.asarray(means, dtype=np.float64)
-    layers = {"control": control, "centroid": np.zeros_like(means), **layers}
+    layers = {"reference_input": control, "centroid": np.zeros_like(means), **layers}
     layers = {
         key: np.broadcast_to(np.asarray(value, dtype=np.float64), means.shape).copy() for key, value in layers.items()
     }
     var = pd.DataFrame(index=[f"G{i}" for i in range(means.shape[1])])
-    return anndata.AnnData(means, obs=table_of(list(map(Condition, names))), var=var, layers=layers)
+    truth = anndata.AnnData(means, obs=table_of(list(map(Condition, names))), var=var, layers=layers)
+    return measured_without_noise(truth)
 
 
 def predicted(means, truth):
@@ -112,7 +114,7 @@ def test_gene_sets_hold_the_stated_genes(suffix, columns):
 def test_a_gene_set_of_all_genes_is_not_scored_a_second_time(n, sets):
     truth = truth_of(np.random.default_rng(1).random((2, n)), np.ones(n), de_rank=np.tile(np.arange(n), (2, 1)))
     metrics = score(predicted(truth.X, truth), truth)["metric"]
-    found = metrics[metrics.str.startswith("mse")].str.removeprefix("mse").unique()
+    found = metrics[metrics.str.startswith("mae")].str.removeprefix("mae").unique()
     assert set(found) == {"", "_no_target", *sets}
 
 
@@ -188,7 +190,7 @@ def test_correlations_equal_scipy_per_perturbation():
     truth = truth_of(random.random((6, 50)), random.random(50))
     prediction = random.random((6, 50))
     table = score(predicted(prediction, truth), truth)
-    control = truth.layers["control"]
+    control = truth.layers["reference_input"]
     for i, name in enumerate(truth.obs_names):
         expected = stats.pearsonr(prediction[i] - control[i], truth.X[i] - control[i]).statistic
         assert value(table, "pearson_delta", name)[0] == pytest.approx(expected, abs=1e-12)

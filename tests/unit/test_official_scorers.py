@@ -10,9 +10,11 @@ import pytest
 from cell_eval import MetricsEvaluator
 from scipy import sparse
 
+from made_up import halved, measure
 from registered import CONTROLS
 from scgpt_bench.data.conditions import listed
 from scgpt_bench.data.controls import control_cells, draw_controls
+from scgpt_bench.data.halves import INPUT, is_control_of
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
@@ -33,6 +35,7 @@ from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.files import matrix_sha256, write_h5ad, write_table
 from scgpt_bench.methods import benchmark_controls, registry
 from scgpt_bench.predictions import shifted_controls
+from scored import study
 
 GENES = [f"G{i}" for i in range(60)]
 TARGETS = GENES[:12]
@@ -70,13 +73,13 @@ def split():
 @pytest.fixture(scope="module")
 def controls(cells, split):
     return control_cells(
-        cells, draw_controls(cells.obs, split, per_perturbation=50, seed=1, dataset="d", split_name="s")
+        cells, draw_controls(halved(cells).obs, split, per_perturbation=50, seed=1, dataset="d", split_name="s")
     )
 
 
 @pytest.fixture(scope="module")
 def measured(cells, split):
-    return truth(cells, split)
+    return truth(measure(cells), split)
 
 
 def prediction(X, controls):
@@ -106,14 +109,15 @@ def cell_eval2_reference(cells, split, tmp_path_factory):
     return folder
 
 
-def test_both_sides_have_the_same_measured_control_cells(cells, split, predicted):
+def test_both_sides_have_the_control_cells_that_methods_see(cells, split, predicted):
+    seen = is_control_of(cells.obs, INPUT)
     for sides, values in (
         (log_sides(cells, predicted["shuffled"], split), cells.X),
         (count_sides(cells, predicted["shuffled"], split), cells.layers["counts"]),
     ):
         for side in (sides.measured, sides.predicted):
             controls = side[(side.obs[TARGET] == NON_TARGETING).to_numpy()]
-            np.testing.assert_array_equal(controls.X.toarray(), values[:200].toarray())
+            np.testing.assert_array_equal(controls.X.toarray(), values[seen].toarray())
             assert set(side.obs[TARGET]) == {NON_TARGETING, *TARGETS[:6]}
 
 
@@ -245,7 +249,7 @@ def test_genes_are_differentially_expressed_by_their_counts(
     cells, split, controls, measured, predicted, cell_eval_reference, kind
 ):
     """Control cells moved to the mean of all of them have no zeros where that is upwards, and are not changed."""
-    means = np.asarray(measured.layers["control"])
+    means = np.asarray(measured.layers["reference_input"])
     nothing = prediction(shifted_controls(controls, listed(measured.obs), means, np.zeros_like(means)), controls)
     given = predicted.get(kind, nothing)
     sides, of_counts = (function(cells, given, split) for function in (log_sides, log_sides_of_counts))
@@ -376,7 +380,7 @@ def test_cells_of_several_types_are_not_scored_and_say_why(
     path, other = (tmp_path / "d" / f"fold{fold}" / "shuffled" / "0" / "official.tsv" for fold in (0, 1))
     write_table(table, path)
     write_table(cell_eval.evaluate(sides, cell_eval_reference, 1)[0], other)
-    result = scores.scores(scores.gather([path, other]), {"shuffled": "shuffled"}, bootstrap_draws=100, seed=1)
+    result = scores.scores(study(scores.gather([path, other])))
     assert set(result["split"]) == {"fold1"}
 
 
@@ -392,7 +396,7 @@ def test_official_tables_join_the_scores(cells, split, predicted, cell_eval_refe
     table, _ = cell_eval.evaluate(log_sides(cells, predicted["shuffled"], split), cell_eval_reference, 1)
     path = tmp_path / "d" / "fold0" / "shuffled" / "0" / "official_cell_eval.tsv"
     write_table(table, path)
-    result = scores.scores(scores.gather([path]), {"shuffled": "shuffled"}, bootstrap_draws=100, seed=1)
+    result = scores.scores(study(scores.gather([path])))
     assert set(result["metric"]) == {
         "cell_eval.overlap_at_N",
         "cell_eval.discrimination_score_l1",

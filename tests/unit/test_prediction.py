@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 
 from jobs import Job
+from made_up import halved
 from scgpt_bench import predictions
 from scgpt_bench.data import controls, planted, splits
 from scgpt_bench.data.catalogue import read_datasets
@@ -48,7 +49,9 @@ def experiment(tmp_path_factory):
     cells = harmonize(planted.generate(SMALL).cells, dataset, minimum_cells=5)
     dealing = {"dataset": "small", "fold": 0, "folds": 3, "seed": 1, "validation_share": 0.2, "minimum_cells": 5}
     split = splits.fold(cells.obs, **dealing)
-    draw = controls.draw_controls(cells.obs, split, per_perturbation=5, seed=1, dataset="small", split_name="fold0")
+    draw = controls.draw_controls(
+        halved(cells).obs, split, per_perturbation=5, seed=1, dataset="small", split_name="fold0"
+    )
     symbols = {gene: number for number, gene in enumerate(_symbols(cells))}
     checkpoint.initialize(folder, SIZES, symbols, seed=1)
     alignment = vocabulary.align(cells.var_names, symbols)

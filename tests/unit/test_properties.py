@@ -15,7 +15,9 @@ from scgpt_bench.evaluation.metrics import METRICS as REGISTRY
 from scgpt_bench.evaluation.pseudobulk_metrics import Means, discrimination_l1
 
 ROOT = Path(__file__).parents[2]
-METRICS = {name: metric.function for name, metric in REGISTRY.items() if metric.over_gene_sets}
+METRICS = {
+    name: metric.function for name, metric in REGISTRY.items() if metric.over_gene_sets or metric.without_targets
+}
 KEYS = [
     *read_schema()["properties"],
     *read_schema()["$defs"]["methods"],
@@ -61,14 +63,24 @@ def matrices(n, low=0.0):
 def means(draw):
     """Means of 1 to 4 perturbations over 3 to 12 genes, in the range of log1p values."""
     shape = draw(st.tuples(st.integers(1, 4), st.integers(3, 12)))
-    prediction, truth, control, centroid = (draw(matrices(shape)) for _ in range(4))
-    return Means(prediction, truth, control, centroid, truth, targets=())
+    prediction, truth, control, centroid, other_control, variance = (draw(matrices(shape)) for _ in range(6))
+    return Means(
+        prediction=prediction,
+        truth=truth,
+        control=control,
+        centroid=centroid,
+        predicted_from=control,
+        measured_from=other_control,
+        variance=variance,
+        full_truth=truth,
+    )
 
 
 @given(means())
 @settings(deadline=None)
 def test_every_metric_is_finite_and_in_its_range(given_means):
     ranges = {"mse": (0, np.inf), "mae": (0, np.inf), "r2_delta": (-np.inf, 1), "sign_agreement": (0, 1)}
+    ranges["mse_unbiased"] = (-np.inf, np.inf)
     for name, metric in METRICS.items():
         values, reasons = metric(given_means)
         assert len(values) == len(reasons) == len(given_means.truth)
@@ -91,8 +103,10 @@ def test_the_order_of_genes_changes_no_metric(given_means, random):
 @given(means())
 @settings(deadline=None)
 def test_nothing_is_better_than_the_truth_itself(given_means):
-    perfect = replace(given_means, prediction=given_means.truth, full_truth=given_means.truth)
+    copied = replace(given_means, prediction=given_means.truth, full_truth=given_means.truth)
+    changed = replace(given_means, prediction=given_means.control + given_means.measured_change)
     for name, metric in METRICS.items():
+        perfect = changed if REGISTRY[name].judges else copied
         best, given_values = metric(perfect)[0], metric(given_means)[0]
         worse = given_values <= best + 1e-9 if REGISTRY[name].higher_is_better else given_values >= best
         assert worse.all(), name

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from made_up import halved, measure
 from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.means import group_means
 from scgpt_bench.errors import InputError
@@ -16,7 +17,7 @@ SPLIT = pd.DataFrame({"perturbation": ["B", "A", "C"], "role": ["test", "test", 
 
 
 def cells():
-    X = np.array([[0, 2], [4, 2], [1, 0], [3, 0], [8, 8], [5, 5]], dtype=np.float32)
+    X = np.array([[2, 2], [2, 2], [1, 0], [3, 0], [8, 8], [5, 5]], dtype=np.float32)
     obs = pd.DataFrame({"perturbation": ["control", "control", "B", "B", "A", "C"], "cell_type": "T"})
     obs.index = [f"cell{i}" for i in range(6)]
     return anndata.AnnData(sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=["G1", "G2"]))
@@ -48,28 +49,28 @@ def test_a_group_without_cells_has_no_mean():
 
 
 def test_truth_holds_means_controls_and_numbers_of_cells_of_test_perturbations():
-    answer = truth(cells(), SPLIT)
+    answer = truth(measure(cells()), SPLIT)
     assert answer.obs_names.tolist() == ["A", "B"]
     np.testing.assert_array_equal(answer.X, [[8, 8], [2, 0]])
-    np.testing.assert_array_equal(answer.layers["control"], [[2, 2], [2, 2]])
+    np.testing.assert_array_equal(answer.layers["reference_input"], [[2, 2], [2, 2]])
     assert answer.obs["n_cells"].tolist() == [1, 2]
     assert answer.X.dtype == np.float64
 
 
 def test_truth_holds_the_mean_of_the_second_half_of_the_cells():
-    answer = truth(cells(), SPLIT)
+    answer = truth(measure(cells()), SPLIT)
     assert answer["A"].layers["half_b"].tolist() == [[8, 8]], "the first half of one cell is empty"
     assert answer["B"].layers["half_b"].tolist() in ([[1, 0]], [[3, 0]])
 
 
 def test_truth_holds_the_centroid_of_the_training_perturbations():
-    np.testing.assert_array_equal(truth(cells(), SPLIT).layers["centroid"], [[5, 5], [5, 5]])
+    np.testing.assert_array_equal(truth(measure(cells()), SPLIT).layers["centroid"], [[5, 5], [5, 5]])
 
 
 def test_truth_refuses_a_test_perturbation_without_cells():
     split = pd.DataFrame({"perturbation": ["A", "Z"], "role": "test"})
     with pytest.raises(InputError, match="'Z' without a cell"):
-        truth(cells(), split)
+        truth(measure(cells()), split)
 
 
 def test_pseudobulk_averages_predicted_cells_by_their_weight(tmp_path):
@@ -87,16 +88,16 @@ def test_pseudobulk_averages_predicted_cells_by_their_weight(tmp_path):
 
 def test_a_prediction_that_is_right_for_every_control_cell_is_right_however_few_there_are_of_a_type():
     """B is measured half in type T and half in type R, and 3 of its 13 drawn control cells are of type R."""
-    labels = np.repeat(["control", "control", "B", "B", "A", "C"], [40, 3, 10, 10, 10, 10])
-    types = np.repeat(["T", "R", "T", "R", "T", "T"], [40, 3, 10, 10, 10, 10])
+    labels = np.repeat(["control", "control", "B", "B", "A", "C"], [80, 6, 10, 10, 10, 10])
+    types = np.repeat(["T", "R", "T", "R", "T", "T"], [80, 6, 10, 10, 10, 10])
     X = np.array([[2, 0] if name == "T" else [0, 6] for name in types]) + np.where(labels == "B", 1, 0)[:, None]
     obs = pd.DataFrame({"perturbation": labels, "batch": "b", "cell_type": types, "context": "all", "direction": "up"})
     obs.index = [f"cell{i}" for i in range(len(obs))]
     measured = anndata.AnnData(sparse.csr_matrix(X.astype(np.float32)), obs=obs, var=pd.DataFrame(index=["G1", "G2"]))
-    draw = draw_controls(obs, SPLIT, per_perturbation=20, seed=1, dataset="small", split_name="fold0")
+    draw = draw_controls(halved(measured).obs, SPLIT, per_perturbation=20, seed=1, dataset="small", split_name="fold0")
     controls = control_cells(measured, draw)
     predicted = controls.X.toarray() + (controls.obs["perturbation"] == "B").to_numpy()[:, None]
     predictions = anndata.AnnData(predicted, obs=controls.obs, var=measured.var)
     means = pseudobulk(predictions)
     assert means.obs["n_cells"].tolist() == [20, 13]
-    np.testing.assert_allclose(means.X, truth(measured, SPLIT).X, atol=1e-6)
+    np.testing.assert_allclose(means.X, truth(measure(measured), SPLIT).X, atol=1e-6)

@@ -33,7 +33,8 @@ def measured_cells():
     counts = np.random.default_rng(1).poisson(3, (20, 4)).astype(np.float32) + 1
     X = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
     obs = pd.DataFrame(
-        {"perturbation": ["control"] * 10 + ["A"] * 5 + ["B"] * 5}, index=[f"cell{i}" for i in range(20)]
+        {"perturbation": ["control"] * 10 + ["A"] * 5 + ["B"] * 5, "half": "input"},
+        index=[f"cell{i}" for i in range(20)],
     )
     layers = {"counts": sparse.csr_matrix(counts)}
     var = pd.DataFrame(index=["B", "A", "C", "D"])

@@ -27,7 +27,7 @@ ROW = {
 }
 TARGETS = ["results/drops/second/drop_comparison.tsv", "results/drops/reliable_scores.tsv"]
 OF_A_DROP = ["harmonize", "card", "split", "sample_controls", "truth", "predict_baseline", "predict_by_script"]
-OF_A_DROP += ["import_predictions", "evaluate"]
+OF_A_DROP += ["import_predictions", "evaluate", "reference_scores"]
 
 
 def drop(cells, seed, silent=()):

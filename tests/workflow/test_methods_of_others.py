@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import yaml
 
+from made_up import halved
 from scgpt_bench.data.conditions import contexts_of, listed, rows_of
-from scgpt_bench.data.controls import matched_control_mean
+from scgpt_bench.data.halves import INPUT
+from scgpt_bench.data.references import references
 from scgpt_bench.files import read_table
 from scgpt_bench.method_record import read_record
 from scgpt_bench.methods.baselines import training_data
@@ -57,10 +59,10 @@ def test_additive_is_the_sum_of_seen_singles_and_says_where_it_falls_back(checko
     cells = anndata.read_h5ad(checkout.path / "results" / "others" / "perturbench_devel" / "cells.h5ad")
     singles = {}
     for context in contexts_of(split):
-        measured = training_data(cells, split, context)
+        measured = training_data(halved(cells), split, context)
         singles |= {(name, context): shift for name, shift in zip(measured.perturbations, measured.shifts, strict=True)}
     exact, rows = 0, rows_of(predictions.obs)
-    for condition, control_mean in zip(listed(pairs), matched_control_mean(cells, listed(pairs)), strict=True):
+    for condition, control_mean in zip(listed(pairs), references(halved(cells), listed(pairs), INPUT), strict=True):
         names = [(gene, condition.context) for gene in condition.genes]
         alone = [singles[name] for name in names if name in singles]
         assert (condition in fallbacks) == (len(alone) < 2)

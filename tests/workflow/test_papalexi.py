@@ -29,7 +29,9 @@ def papalexi(tmp_path_factory, papalexi_file):
 @pytest.fixture(scope="module")
 def results(papalexi):
     """One fold of five, trained for a short time: the chain, not what it scores. The long tests run it in full."""
-    return papalexi(0, checkpoints={"pretrained": {"epochs": 2}}, methods={"scgpt-finetuned": {"epochs": 1}})
+    return papalexi(
+        0, checkpoints={"pretrained": {"epochs": 2}}, methods={"scgpt-finetuned": {"seeds": [0], "epochs": 1}}
+    )
 
 
 @pytest.fixture(scope="module")

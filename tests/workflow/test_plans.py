@@ -38,7 +38,8 @@ STUDY = {
 }
 TARGET = "results/plans/scores.tsv"
 REPORT = "results/plans/report.html"
-OF_A_SPLIT = {"split", "sample_controls", "truth", "predict_baseline", "finetune", "predict_scgpt", "evaluate"}
+OF_A_SPLIT = {"split", "sample_controls", "truth", "reference_scores", "evaluate"}
+OF_A_SPLIT |= {"predict_baseline", "finetune", "predict_scgpt"}
 
 
 # The user's own files and the rules that read them, those first of which no other depends on the results.

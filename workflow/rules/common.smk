@@ -62,12 +62,14 @@ pathvars:
     benchmarks="<results>/benchmarks",
 
 
+FOLDS = [f"fold{fold}" for fold in config["splits"]["run"]]
 SPLITS = [
-    *(f"fold{fold}" for fold in config["splits"]["run"]),
+    *FOLDS,
     *(f"gears{seed}" for seed in config["splits"]["gears_seeds"]),
     *config["splits"]["files"],
 ]
-METRICS = ["pearson_delta", "mse", "mae", "pearson"]  # that have figures of their own
+JUDGING = ["effect_pearson", "specific_pearson", "discrimination", "mse_unbiased"]  # give verdicts; headline first
+METRICS = [*JUDGING, "pearson_delta", "mse", "pearson"]  # that have figures of their own
 
 KINDS = {method: options["kind"] for method, options in config["methods"].items()}
 

@@ -5,6 +5,7 @@ rule truth:
     input:
         cells="<results>/{dataset}/cells.h5ad",
         split="<results>/{dataset}/{split}/split.tsv",
+        controls="<results>/{dataset}/{split}/controls.h5ad",
     output:
         "<results>/{dataset}/{split}/truth.h5ad",
     log:
@@ -20,6 +21,26 @@ rule truth:
         code=code("truth.py"),
     script:
         "../scripts/truth.py"
+
+
+rule reference_scores:
+    input:
+        truth="<results>/{dataset}/{split}/truth.h5ad",
+    output:
+        "<results>/{dataset}/{split}/reference_scores.tsv",
+    log:
+        "<logs>/reference_scores/{dataset}.{split}.log",
+    benchmark:
+        "<benchmarks>/reference_scores/{dataset}.{split}.tsv"
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=doubling(8000),
+        runtime=doubling(30),
+    params:
+        code=code("reference_scores.py"),
+    script:
+        "../scripts/reference_scores.py"
 
 
 rule evaluate:
@@ -39,7 +60,7 @@ rule evaluate:
         "../../envs/evaluation.yaml"
     resources:
         mem_mb=doubling(8000),
-        runtime=doubling(10),
+        runtime=doubling(30),
     params:
         code=code("evaluate.py"),
     script:
@@ -63,11 +84,27 @@ def official_metrics_of_run():
     ]
 
 
+def of_splits(name):
+    """This file of every data set and split."""
+    return [f"<results>/{dataset}/{split}/{name}" for dataset in config["datasets"] for split in SPLITS]
+
+
+def study():
+    """What scores and verdicts are told about the run, beside its tables."""
+    return {
+        "kinds": KINDS,
+        "folds": FOLDS,
+        "untrained": registry.untrained(config["methods"], checkpoints_from("random")),
+        "margin": config["scores"]["margin"],
+    }
+
+
 rule scores:
     input:
         metrics=[*metrics_of_run(), *official_metrics_of_run()],
         records=files_of("method.json", config["datasets"], config["methods"]),
-        splits=expand("<results>/{dataset}/{split}/split.tsv", dataset=config["datasets"], split=SPLITS),
+        references=of_splits("reference_scores.tsv"),
+        splits=of_splits("split.tsv"),
     output:
         scores=report(
             "<results>/scores.tsv",
@@ -78,8 +115,14 @@ rule scores:
         verdicts=report(
             "<results>/verdicts.tsv",
             category="Verdict",
-            labels={"table": "every method against the best baseline"},
+            labels={"table": "every method against the best simple method"},
             caption="../report/verdict_table.rst",
+        ),
+        contrasts=report(
+            "<results>/contrasts.tsv",
+            category="Verdict",
+            labels={"table": "what pretraining is worth"},
+            caption="../report/contrasts.rst",
         ),
         by_class=report(
             "<results>/scores_by_class.tsv",
@@ -98,7 +141,7 @@ rule scores:
         runtime=doubling(30),
     params:
         code=code("scores.py"),
-        options=config["scores"],
-        kinds=KINDS,
+        study=study(),
+        pairs=registry.contrasts(config["methods"], checkpoints_from("random")),
     script:
         "../scripts/scores.py"

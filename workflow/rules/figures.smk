@@ -199,9 +199,9 @@ rule figure_differences:
     output:
         entries(
             "<results>/figures/differences_NAME.svg",
-            METRICS,
+            JUDGING,
             label="metric",
-            labels={"figure": "difference to the best baseline"},
+            labels={"figure": "difference from the best simple method"},
             category="Verdict",
             caption="differences.rst",
         ),
@@ -216,7 +216,7 @@ rule figure_differences:
         runtime=doubling(10),
     params:
         code=code("figure_differences.py"),
-        metrics=METRICS,
+        metrics=JUDGING,
         kinds=KINDS,
     script:
         "../scripts/figure_differences.py"
@@ -240,7 +240,7 @@ rule figure_perturbations:
             "<results>/{dataset}/{split}/figures/perturbations.svg",
             category="Perturbations",
             subcategory="{dataset}",
-            labels={"split": "{split}", "metric": "pearson_delta", "figure": "every perturbation"},
+            labels={"split": "{split}", "metric": JUDGING[0], "figure": "every perturbation"},
             caption="../report/perturbations.rst",
         ),
     log:
@@ -254,7 +254,7 @@ rule figure_perturbations:
         runtime=doubling(10),
     params:
         code=code("figure_perturbations.py"),
-        metric="pearson_delta",
+        metric=JUDGING[0],
         kinds=KINDS,
     script:
         "../scripts/figure_perturbations.py"
@@ -270,7 +270,7 @@ rule perturbation_table:
             "<results>/{dataset}/{split}/perturbations.tsv",
             category="Perturbations",
             subcategory="{dataset}",
-            labels={"split": "{split}", "metric": "pearson_delta", "table": "every perturbation, number by number"},
+            labels={"split": "{split}", "metric": JUDGING[0], "table": "every perturbation, number by number"},
             caption="../report/perturbation_table.rst",
         ),
     log:
@@ -284,7 +284,7 @@ rule perturbation_table:
         runtime=doubling(10),
     params:
         code=code("perturbation_table.py"),
-        metric="pearson_delta",
+        metric=JUDGING[0],
     script:
         "../scripts/perturbation_table.py"
 

@@ -24,6 +24,7 @@ rule summary:
     input:
         scores="<results>/scores.tsv",
         verdicts="<results>/verdicts.tsv",
+        contrasts="<results>/contrasts.tsv",
         by_class="<results>/scores_by_class.tsv",
         splits=expand("<results>/{dataset}/{split}/split.tsv", dataset=config["datasets"], split=SPLITS),
         records=first_records_of_run(),
@@ -46,6 +47,7 @@ rule summary:
         checkpoints={name: options["source"] for name, options in config["checkpoints"].items()},
         generated=[name for name in config["datasets"] if RUN.datasets[name].address == GENERATED],
         published=published_recipe(),
+        folds=FOLDS,
     script:
         "../scripts/summary.py"
 
@@ -116,8 +118,12 @@ rule provenance:
 
 
 def verdicts_of_report():
-    compared = METRICS if any(registry.group_of(kind).is_judged for kind in KINDS.values()) else []
-    return [*(f"<results>/figures/differences_{metric}.svg" for metric in compared), "<results>/verdicts.tsv"]
+    compared = JUDGING if any(registry.group_of(kind).is_judged for kind in KINDS.values()) else []
+    return [
+        *(f"<results>/figures/differences_{metric}.svg" for metric in compared),
+        "<results>/verdicts.tsv",
+        "<results>/contrasts.tsv",
+    ]
 
 
 def method_for_robustness():

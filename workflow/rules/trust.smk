@@ -90,6 +90,9 @@ rule metric_definitions:
 rule reliable_scores:
     input:
         metrics=[*metrics_of_run(), *official_metrics_of_run()],
+        records=files_of("method.json", config["datasets"], config["methods"]),
+        references=of_splits("reference_scores.tsv"),
+        splits=of_splits("split.tsv"),
         cards=expand("<results>/{dataset}/card.json", dataset=config["datasets"]),
         scores="<results>/scores.tsv",
         verdicts="<results>/verdicts.tsv",
@@ -111,8 +114,7 @@ rule reliable_scores:
         runtime=doubling(30),
     params:
         code=code("reliable_scores.py"),
-        options=config["scores"],
-        kinds=KINDS,
+        study=study(),
     script:
         "../scripts/reliable_scores.py"
 
@@ -155,6 +157,7 @@ rule drop_comparison:
         runtime=doubling(10),
     params:
         code=code("drop_comparison.py"),
-        metric="pearson_delta",
+        folds=FOLDS,
+        metric=JUDGING[0],
     script:
         "../scripts/drop_comparison.py"

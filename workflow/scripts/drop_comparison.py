@@ -16,9 +16,10 @@ with logged(snakemake.log[0]):
     before, now = (json.loads(Path(path).read_text()) for path in files.cards)
     names = before["dataset"], now["dataset"]
     metrics = scores.gather(files.metrics)
-    table = drops.compare_scores(*names, read_table(files.scores), read_table(files.verdicts), metrics)
+    tables = read_table(files.scores), read_table(files.verdicts), metrics
+    table = drops.compare_scores(*names, *tables, snakemake.params.folds)
     write_table(table, output.table)
     with atomic_write(output.text) as partial:
         partial.write_text(facts_table("{} against {}".format(*names[::-1]), drops.compare_cards(before, now)))
-    split = table["split"].iloc[-1]  # of all splits together, where there are several
+    split = table["split"].iloc[-1]  # of the folds together, where there are several
     save(drop_comparison(before, now, table, snakemake.params.metric, split), output.figure)

@@ -4,12 +4,12 @@ from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
     from scgpt_bench.evaluation.floor import every_metric
-    from scgpt_bench.evaluation.pseudobulk import pseudobulk, select_tested
+    from scgpt_bench.evaluation.pseudobulk import pseudobulk
     from scgpt_bench.files import read_h5ad, read_table, write_h5ad, write_table
     from scgpt_bench.method_record import read_record
     from scgpt_bench.predictions import read_predictions
 
-    truth = select_tested(read_h5ad(snakemake.input.truth))
+    truth = read_h5ad(snakemake.input.truth)
     split = read_table(snakemake.input.split)
     predicted = read_predictions(snakemake.input.predictions, truth.var_names, split)
     write_h5ad(pseudobulk(predicted), snakemake.output.pseudobulk)

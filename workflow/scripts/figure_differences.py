@@ -1,4 +1,4 @@
-"""Draw how far every method is from the best baseline, over all data sets; one figure per metric."""
+"""Draw how far every method is from the best simple method, over all data sets; one figure per metric."""
 
 from scgpt_bench.job import logged
 

@@ -15,7 +15,7 @@ with logged(snakemake.log[0]):
     wildcards = snakemake.wildcards
     truth = select_tested(read_h5ad(snakemake.input.truth))
     noun = noun_of(truth.obs)
-    size = np.linalg.norm(truth.X - truth.layers["control"], axis=1)
+    size = np.linalg.norm(truth.X - truth.layers["reference_input"], axis=1)
     largest = np.argsort(-size, kind="stable")[: snakemake.params.number]
     chosen = truth[largest]
     for (method, kind), path, metrics, record, scatter, residual in zip(

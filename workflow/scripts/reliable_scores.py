@@ -6,12 +6,16 @@ with logged(snakemake.log[0]):
     import json
     from pathlib import Path
 
-    from scgpt_bench.evaluation import scores
+    from scgpt_bench.evaluation import scores, verdicts
     from scgpt_bench.files import read_table, write_table
 
-    whole = scores.gather(snakemake.input.metrics)
-    metrics = scores.of_reliable(whole, [json.loads(Path(card).read_text()) for card in snakemake.input.cards])
-    given = {"kinds": snakemake.params.kinds, "whole": whole, **snakemake.params.options}
-    without = scores.scores(metrics, **given), scores.verdicts(metrics, **given)
+    whole = scores.with_asked(scores.gather(snakemake.input.metrics), snakemake.input.records)
+    study = scores.Study(
+        metrics=scores.of_reliable(whole, [json.loads(Path(card).read_text()) for card in snakemake.input.cards]),
+        references=scores.gather_by_split(snakemake.input.references),
+        splits=scores.gather_by_split(snakemake.input.splits),
+        **snakemake.params.study,
+    )
+    without = scores.scores(study, whole), verdicts.verdicts(study, whole)
     all_of_them = read_table(snakemake.input.scores), read_table(snakemake.input.verdicts)
     write_table(scores.with_and_without(*all_of_them, *without), snakemake.output[0])

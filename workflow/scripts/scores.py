@@ -1,14 +1,19 @@
-"""Gather the metrics of the whole run: means with intervals, and a verdict for every method; both by class as well."""
+"""Score the run: means with intervals, a verdict for every method, what pretraining is worth; by class as well."""
 
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    from scgpt_bench.evaluation import classes, scores
+    from scgpt_bench.evaluation import classes, contrasts, scores, verdicts
     from scgpt_bench.files import write_table
 
-    metrics = scores.with_asked(scores.gather(snakemake.input.metrics), snakemake.input.records)
-    kinds, options = snakemake.params.kinds, snakemake.params.options
-    write_table(scores.scores(metrics, kinds, **options), snakemake.output.scores)
-    write_table(scores.verdicts(metrics, kinds, **options), snakemake.output.verdicts)
-    by_class = classes.scores_by_class(metrics, classes.gather_classes(snakemake.input.splits), kinds, **options)
-    write_table(by_class, snakemake.output.by_class)
+    pairs = snakemake.params.pairs
+    study = scores.Study(
+        metrics=scores.with_asked(scores.gather(snakemake.input.metrics), snakemake.input.records),
+        references=scores.gather_by_split(snakemake.input.references),
+        splits=scores.gather_by_split(snakemake.input.splits),
+        **snakemake.params.study,
+    )
+    write_table(scores.scores(study), snakemake.output.scores)
+    write_table(verdicts.verdicts(study), snakemake.output.verdicts)
+    write_table(contrasts.contrasts(study, pairs), snakemake.output.contrasts)
+    write_table(classes.scores_by_class(study), snakemake.output.by_class)

@@ -18,11 +18,12 @@ with logged(snakemake.log[0]):
     run = Run(
         scores=read_table(snakemake.input.scores),
         verdicts=read_table(snakemake.input.verdicts),
+        contrasts=read_table(snakemake.input.contrasts),
         scores_by_class=read_table(snakemake.input.by_class),
         classes=gather_classes(snakemake.input.splits),
         predictions=predictions,
         cards={Path(path).parent.name: read_json(path, "a data card") for path in snakemake.input.cards},
-        **{key: snakemake.params[key] for key in ("kinds", "checkpoints", "generated", "published")},
+        **{key: snakemake.params[key] for key in ("kinds", "checkpoints", "generated", "published", "folds")},
     )
     with atomic_write(snakemake.output[0]) as partial:
         partial.write_text(summary.page(run), encoding="utf-8")

@@ -21,8 +21,7 @@ from scgpt_bench.data.tenx import READER_NOTES
 from scgpt_bench.data.values import sample_values
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.data_card import BLOCKS, FEWEST_CONTROLS, RARE_TYPE
-from scgpt_bench.evaluation.scores import fewest_conditions
-from scgpt_bench.methods.registry import group_of
+from scgpt_bench.evaluation.paired_inference import design
 from scgpt_bench.scgpt.vocabulary import align, human_vocabulary, read_vocabulary
 
 SAMPLE = 2000  # cells whose values are looked at; harmonize looks at all
@@ -212,24 +211,19 @@ def _enough(obs: pd.DataFrame, dataset: Dataset, config: Mapping[str, Any]) -> d
             f"{options['minimum_cells']} cells or more, {' or '.join(map(str, size))} tested by each fold"
         )
         tested = set().union(*(names for fold, names in enumerate(of_folds) if fold in options["run"]))
-        lines["verdicts"] = _verdicts(len(tested), testable, config)
+        lines["verdicts"] = _verdicts(tested, set().union(*of_folds), options["run"])
     lines["reliability"] = _reliability(obs, cells, unit)
     lines["controls' noise"] = _control_noise(controls, cells, config)
     return lines
 
 
-def _verdicts(tested: int, testable: int, config: Mapping[str, Any]) -> str:
-    """Whether the folds that are run test enough perturbations for a p-value that is low enough."""
-    judged = sum(group_of(options["kind"]).is_judged for options in config.get("methods", {}).values()) or 1
-    needed = fewest_conditions(judged)
-    methods = "1 method" if judged == 1 else f"{judged} methods"
-    if needed is None:
-        return f"not enough, whatever is tested: {methods} are too many to compare at once"
-    runs = ", ".join(map(str, config["splits"]["run"])) or "none"
-    text = f"the folds that are run ({runs}) test {tested:,}; verdicts on {methods} take {needed} or more"
-    if tested >= needed:
-        return f"enough: {text}"
-    return f"not enough: {text}" + (f"; all folds test {testable:,} (splits.run)" if testable >= needed else "")
+def _verdicts(tested: set[Condition], testable: set[Condition], run: Collection[int]) -> str:
+    """Say whether the folds that are run test enough perturbations for a p-value."""
+    refusal, of_all = (design(tuple(c.perturbation for c in sorted(every))).refusal for every in (tested, testable))
+    text = f"the folds that are run ({', '.join(map(str, run)) or 'none'}) test "
+    if not refusal:
+        return f"enough: {text}{len(tested):,}"
+    return f"not enough: {text}{refusal}" + ("" if of_all else f"; all folds test {len(testable):,} (splits.run)")
 
 
 def _reliability(obs: pd.DataFrame, cells: pd.Series, unit: str) -> str:

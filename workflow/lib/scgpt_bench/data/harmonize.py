@@ -22,6 +22,7 @@ from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, contexts_of, rows_of
 from scgpt_bench.data.findings import Findings
 from scgpt_bench.data.genes import choose_genes
+from scgpt_bench.data.halves import deal_halves, few_controls
 from scgpt_bench.data.names import CONTROL, JOINED_BY, genes_of
 from scgpt_bench.data.on_disk import CellWriter
 from scgpt_bench.data.tenx import READER_NOTES
@@ -36,8 +37,8 @@ def harmonize(adata: anndata.AnnData, dataset: Dataset, **options: Any) -> annda
     cells x genes. X: CSR float32, log1p of counts scaled to ``dataset.target_sum`` per cell over all genes of the
     file. layers["counts"]: CSR float32, where the file has counts. var_names: unique gene symbols; var["gene_id"]:
     their Ensembl identifiers, where the file has them. obs: categorical ``perturbation``, ``direction``, ``context``,
-    ``batch``, ``cell_type`` and, where known, ``guide``; ``n_counts``, the sum over all genes of the file, where it
-    has counts. uns["harmonized"]: what was understood, kept, dropped and repaired.
+    ``batch``, ``cell_type``, ``half`` (:mod:`halves`) and, where known, ``guide``; ``n_counts``, the sum over all
+    genes of the file, where it has counts. uns["harmonized"]: what was understood, kept, dropped and repaired.
     """
     prepared = prepare(adata, dataset, **options)
     X, counts = zip(*prepared.chunks, strict=True)
@@ -108,7 +109,8 @@ def prepare(
     cells = annotations.kept & values.filled & (codes_of(annotations.obs, few) < 0)
     obs = annotations.obs[cells]
     check_groups(obs, number, minimum_cells, dataset, findings)
-    findings.problems.extend(batches_without_controls(obs))
+    findings.problems.extend([*batches_without_controls(obs), *few_controls(obs)])
+    obs = obs.assign(half=deal_halves(obs))
 
     symbols = annotations.genes.symbols
     perturbations = sorted({condition.perturbation for condition in conditions_of(obs)})
@@ -165,7 +167,7 @@ def list_too_few(number: Mapping[Condition, int], minimum_cells: int) -> list[Co
 def check_groups(
     obs: pd.DataFrame, number: Mapping[Condition, int], minimum_cells: int, dataset: Dataset, findings: Findings
 ) -> None:
-    """Refuse a drop without a perturbation left, or without a control cell in one of its contexts.
+    """Refuse a drop without a perturbation left, or with less than two control cells in one of its contexts.
 
     Parameters
     ----------
@@ -188,10 +190,12 @@ def check_groups(
         expected = f"a perturbation with at least {minimum_cells} cells (minimum_cells)"
         found = f"{n_perturbations} perturbations of at most {max(n_cells, default=0)} cells"
         raise findings.error(f"obs[{dataset.perturbation_column!r}]", found, expected)
-    without = sorted(set(obs["context"]) - set(obs["context"][is_control]))
-    if without:
-        found = f"{(obs['context'] == without[0]).sum()} cells of {without[0]!r}, but no control cell"
-        raise findings.error(f"obs[{dataset.context_column!r}]", found, "control cells in every context")
+    for context, n_controls in is_control.groupby(obs["context"].astype(str)).sum().items():
+        if n_controls < 2:
+            n_cells = (obs["context"] == context).sum()
+            found = f"{n_cells} cells of {context!r}, but {['no', 'one'][n_controls]} control cell"
+            where = f"obs[{dataset.context_column or dataset.perturbation_column!r}]"
+            raise findings.error(where, found, "two control cells or more in every context: one for each half")
 
 
 def batches_without_controls(obs: pd.DataFrame) -> list[str]:

@@ -11,6 +11,8 @@ import pandas as pd
 from scipy import sparse
 
 from scgpt_bench.data.conditions import Condition, codes_of, rows_of
+from scgpt_bench.data.halves import is_control_of
+from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import add_rows, row_chunks, rows
 from scgpt_bench.errors import InputError
 from scgpt_bench.seeding import random_generator
@@ -95,9 +97,13 @@ def condition_means(cells: anndata.AnnData, conditions: Sequence[Condition]) -> 
     return means, n_cells
 
 
-def cells_of(cells: anndata.AnnData, conditions: Sequence[Condition]) -> anndata.AnnData:
-    """Read the cells of some conditions, controls among them if listed, in their order; ``cells`` may be on disk."""
-    wanted = np.flatnonzero(codes_of(cells.obs, conditions) >= 0)
+def cells_of(cells: anndata.AnnData, conditions: Sequence[Condition], half: str) -> anndata.AnnData:
+    """Read the cells of some conditions, in their order; of control cells those of ``half``, if they are listed.
+
+    ``cells`` may be on disk.
+    """
+    others = (cells.obs["perturbation"] == CONTROL).to_numpy() & ~is_control_of(cells.obs, half)
+    wanted = np.flatnonzero((codes_of(cells.obs, conditions) >= 0) & ~others)
     return anndata.AnnData(rows(cells.X, wanted), obs=cells.obs.iloc[wanted], var=cells.var)
 
 

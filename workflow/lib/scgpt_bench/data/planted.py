@@ -24,6 +24,7 @@ import pandas as pd
 from scipy import sparse
 
 from scgpt_bench.data.conditions import CONTEXT, Condition, table_of
+from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.names import CONTROL, JOINED_BY, genes_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.seeding import random_generator
@@ -85,7 +86,7 @@ class Planted:
         ``cell_type`` and, where there are several, ``context``. Batches are balanced over perturbations.
     atlas
         Unperturbed cells of other states: raw counts [cells x all genes], CSR float32; the same obs, ``perturbation``
-        being ``control`` and ``cell_type`` the state.
+        being ``control``, ``cell_type`` the state, and ``half`` that which methods may see.
     truth
         Expected log1p(counts scaled to ``target_sum``), float64 [control and perturbations x measured genes], over
         cells, library sizes and batches in equal parts. A Monte-Carlo mean: obs ``n_draws`` and ``standard_error``
@@ -342,6 +343,7 @@ def _atlas(options: Options, genes: _Genes) -> anndata.AnnData:
     n_cells = options.atlas_cells
     cell_names = [f"atlas-{number}" for number in range(1, n_cells + 1)]
     obs = _observations(cell_names, [CONTROL] * n_cells, ["atlas"] * n_cells, [names[i] for i in state_of_cell])
+    obs["half"] = INPUT  # no measured change is compared with them
     return _raw(counts, obs, genes.names)
 
 

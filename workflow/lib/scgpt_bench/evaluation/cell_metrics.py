@@ -1,27 +1,48 @@
-"""How close the distribution of predicted cells is to that of measured cells."""
+"""What predicted cells are worth: their distribution, their spread and the genes that they show to change.
+
+:func:`score_cells` computes all of it. The mean and the spread of a prediction are told apart: ``energy_distance`` and
+``spread_ratio`` compare cells as they are given, ``energy_distance_of_means`` the drawn control cells, moved to the
+predicted mean.
+"""
 
 from __future__ import annotations
 
 import anndata
 import numpy as np
 import pandas as pd
-from scipy import sparse
+from scipy import sparse, stats
 from scipy.sparse import linalg as sparse_linalg
 from scipy.spatial import distance
 
-from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, contexts_of, rows_of, table_of
-from scgpt_bench.data.means import first_half
+from scgpt_bench.data.conditions import (
+    Condition,
+    codes_of,
+    conditions_of,
+    context_of,
+    contexts_of,
+    rows_of,
+    table_of,
+)
+from scgpt_bench.data.means import first_half, mean_cell
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
+from scgpt_bench.seeding import random_generator
+
+FALSE_DISCOVERIES = 0.05  # among the genes called significant (Benjamini-Hochberg)
+PERFECT = {"energy_distance": 0.0, "energy_distance_of_means": 0.0, "de_overlap": 1.0}  # of the truth itself
+HALVED = "one half of the cells against the other"
 
 
-def add_cell_space(truth: anndata.AnnData, cells: anndata.AnnData, components: int = 50) -> None:
-    """Store in ``truth`` the space in which cells are compared, and the measured cells in it.
+def add_cell_space(
+    truth: anndata.AnnData, cells: anndata.AnnData, controls: anndata.AnnData, components: int = 50
+) -> None:
+    """Store in ``truth`` the space in which cells are compared, and the measured and the drawn control cells in it.
 
     The space of a context is that of the leading principal components of its measured test and control cells: the same
     for every method. Writes ``varm["components"]`` [genes x components x contexts, sorted; 0 beyond the components of a
     context], ``uns["cell_coordinates"]`` float32 [cells x components], ``uns["cell_condition"]`` (row of ``truth``) and
-    ``uns["cell_half_b"]`` of the test cells.
+    ``uns["cell_half_b"]`` of the test cells. Also ``obs["cell_variance"]``: the variance of each condition's
+    cells, summed over genes.
     """
     conditions, contexts, rows = conditions_of(truth.obs), contexts_of(truth.obs), rows_of(cells.obs)
     axes = np.zeros((cells.n_vars, components, len(contexts)))
@@ -39,10 +60,24 @@ def add_cell_space(truth: anndata.AnnData, cells: anndata.AnnData, components: i
     truth.uns["cell_coordinates"] = coordinates[np.ix_(test, used)]
     truth.uns["cell_condition"] = codes[test]
     truth.uns["cell_half_b"] = ~first_half(cells.obs, conditions)[test]
+    truth.obs["cell_variance"] = [_total_variance(cells.X[rows[condition]]) for condition in conditions]
+    truth.uns["control_condition"] = codes_of(controls.obs, conditions)
+    truth.uns["control_weight"] = controls.obs["weight"].to_numpy(dtype=np.float64)
+    truth.uns["control_coordinates"] = np.zeros((controls.n_obs, used.sum()), dtype=np.float32)
+    for number, context in enumerate(contexts):
+        own = (context_of(controls.obs) == context).to_numpy()
+        truth.uns["control_coordinates"][own] = controls.X[own] @ axes[:, used, number]
+
+
+def _total_variance(X: sparse.csr_matrix) -> float:
+    """Sum the variance of cells over genes; 0 of a single cell."""
+    X = sparse.csr_matrix(X, dtype=np.float64)
+    variance = X.multiply(X).mean(axis=0).sum() - np.square(X.mean(axis=0)).sum()
+    return float(max(variance, 0) * X.shape[0] / max(X.shape[0] - 1, 1))
 
 
 def _principal_axes(X: sparse.csr_matrix, components: int) -> np.ndarray:
-    """The leading principal axes of cells [genes x components, or one less than there are cells or genes]."""
+    """Find the leading principal axes of cells [genes x components, or one less than there are cells or genes]."""
     mean = np.asarray(X.mean(axis=0)).ravel()
     operator = sparse_linalg.LinearOperator(
         X.shape,
@@ -55,39 +90,187 @@ def _principal_axes(X: sparse.csr_matrix, components: int) -> np.ndarray:
     return sparse_linalg.svds(operator, k=k, v0=np.ones(min(X.shape)))[2][::-1].T
 
 
+def add_significant_genes(truth: anndata.AnnData, cells: anndata.AnnData, controls: anndata.AnnData) -> None:
+    """Store in ``truth`` which genes a number of measured cells shows to change, for :func:`de_overlap`.
+
+    The number is that of the second half of a condition's cells (all but :func:`means.first_half`, which the technical
+    duplicate predicts with), or that of its drawn control cells where it is smaller: then cells are drawn by name.
+    Writes ``obs["n_cells_tested"]`` and ``layers["significant"]``, int8 [conditions x genes].
+    """
+    conditions, rows, drawn = conditions_of(truth.obs), rows_of(cells.obs), rows_of(controls.obs)
+    second_half = ~first_half(cells.obs, conditions)
+    numbers, significant = [], np.zeros(truth.shape, dtype=np.int8)
+    for row, condition in enumerate(conditions):
+        own = rows[condition][second_half[rows[condition]]]
+        own = own[_drawn(cells.obs_names[own], len(drawn[condition]), condition)]
+        numbers.append(len(own))
+        p_values, _ = _welch(cells.X[own], np.ones(len(own)), truth, "reference_truth", row, condition)
+        significant[row, p_values <= FALSE_DISCOVERIES] = 1
+    truth.obs["n_cells_tested"] = np.array(numbers, dtype=np.float64)  # untested conditions have none: NaN
+    truth.layers["significant"] = significant
+
+
+def score_cells(predictions: anndata.AnnData, truth: anndata.AnnData, halved: bool = False) -> pd.DataFrame:
+    """Compute every metric of predicted cells; a technical duplicate (``halved``) is compared with the other half.
+
+    Predictions of one cell per condition (means: ``inference.keep_cells: false``) have no distribution: only
+    ``energy_distance_of_means`` has rows then.
+
+    Returns
+    -------
+    Table with ``perturbation``, ``context``, ``metric``, ``value``, ``reason``, as :func:`metrics.score`.
+    """
+    tables = [energy_distance(predictions, truth, halved), energy_distance_of_means(predictions, truth, halved)]
+    return pd.concat([*tables, spread_ratio(predictions, truth), de_overlap(predictions, truth)], ignore_index=True)
+
+
 def energy_distance(predictions: anndata.AnnData, truth: anndata.AnnData, halved: bool = False) -> pd.DataFrame:
     """Compute the energy distance between predicted and measured cells of each condition (Székely and Rizzo 2013).
 
     ``2 E|x - y| - E|x - x'| - E|y - y'|`` with Euclidean distances in the space of :func:`add_cell_space` and different
     cells x, x' (so that it does not depend on the number of cells, and can fall slightly below 0). Predicted cells
     count by their ``weight``, as in their mean; those that are identical count once. With a single cell on a side,
-    ``E`` of that side is 0, and ``reason`` says so. Predictions of one cell per condition (means:
-    ``inference.keep_cells: false``) have no distribution, and get no row.
-
-    Returns
-    -------
-    Table with ``perturbation``, ``context``, ``metric``, ``value``, ``reason``, as :func:`metrics.score`. A technical
-    duplicate (``halved``) is compared with the other half of the cells.
+    ``E`` of that side is 0, and ``reason`` says so.
     """
+    measured, axes_of = _measured_cells(truth, halved), _axes_of(truth)
+    values, reasons = [], []
+    for condition, own in _with_cells(predictions).items():
+        weights = predictions.obs["weight"].to_numpy()[own]
+        predicted, first = np.unique(predictions.X[own] @ axes_of[condition.context], axis=0, return_index=True)
+        value, reason = _energy_distance(predicted, weights[first], measured[condition])
+        values.append(value)
+        reasons.append(reason or (HALVED if halved else ""))
+    return _table([*_with_cells(predictions)], "energy_distance", values, reasons)
+
+
+def energy_distance_of_means(
+    predictions: anndata.AnnData, truth: anndata.AnnData, halved: bool = False
+) -> pd.DataFrame:
+    """Compute the energy distance of the drawn control cells, moved to each predicted mean, from the measured cells.
+
+    What :func:`energy_distance` would be if the method predicted means only: the same for all ways to make cells.
+    """
+    measured, axes_of = _measured_cells(truth, halved), _axes_of(truth)
+    coordinates, weights = np.asarray(truth.uns["control_coordinates"]), np.asarray(truth.uns["control_weight"])
+    row_of = {condition: row for row, condition in enumerate(conditions_of(truth.obs))}
+    values, reasons = [], []
+    for condition, own in rows_of(predictions.obs).items():
+        drawn = np.asarray(truth.uns["control_condition"]) == row_of[condition]
+        controls = coordinates[drawn].astype(np.float64)
+        mean = mean_cell(predictions.X[own], predictions.obs["weight"].to_numpy()[own]) @ axes_of[condition.context]
+        moved = controls + (mean - mean_cell(controls, weights[drawn]))
+        value, reason = _energy_distance(moved, weights[drawn], measured[condition])
+        values.append(value)
+        reasons.append(reason or (HALVED if halved else ""))
+    return _table([*rows_of(predictions.obs)], "energy_distance_of_means", values, reasons)
+
+
+def spread_ratio(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
+    """Divide the variance of the predicted cells of each condition by that of its measured ones, both over all genes.
+
+    A sum of variances: 1 is right, 0 is one cell many times. Predicted cells count by their ``weight``.
+    """
+    measured = truth.obs["cell_variance"].to_numpy()
+    row_of = {condition: row for row, condition in enumerate(conditions_of(truth.obs))}
+    values, reasons = [], []
+    for condition, own in _with_cells(predictions).items():
+        _, of_mean, n = _mean_and_its_variance(predictions.X[own], predictions.obs["weight"].to_numpy()[own])
+        known = measured[row_of[condition]] > 0  # neither a single cell nor cells that are all alike
+        values.append(of_mean.sum() * n / measured[row_of[condition]] if known else 0.0)
+        reasons.append("" if known else "measured cells have no variance")
+    return _table([*_with_cells(predictions)], "spread_ratio", values, reasons)
+
+
+def de_overlap(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
+    """Count the differentially expressed genes that as many predicted as measured cells show.
+
+    Welch's t-test of predicted cells against ``reference_input`` and of measured ones against ``reference_truth``;
+    genes with a false discovery rate of at most 5 %, without the targets and genes that no control cell expresses. Of N
+    measured genes, the share that is among the N most significant predicted ones. Not a rank test: a shift of next to
+    nothing lifts every zero above those of the control, which a rank test takes for a change.
+    """
+    values, reasons = [], []
+    row_of = {condition: row for row, condition in enumerate(conditions_of(truth.obs))}
+    for condition, own in _with_cells(predictions).items():
+        row, n = row_of[condition], int(truth.obs["n_cells_tested"].iloc[row_of[condition]])
+        own = own[_drawn(predictions.obs_names[own], n, condition)]
+        weights = predictions.obs["weight"].to_numpy()[own]
+        p_values, t = _welch(predictions.X[own], weights, truth, "reference_input", row, condition)
+        found = np.lexsort((-np.abs(t), p_values))[: np.count_nonzero(p_values <= FALSE_DISCOVERIES)]
+        measured = np.asarray(truth.layers["significant"])[row] == 1
+        values.append(measured[found[: measured.sum()]].sum() / max(measured.sum(), 1))
+        few = f"{len(own)} predicted cells against {n} measured" if len(own) < n else ""
+        reasons.append(few if measured.any() else "no measured gene is significant")
+    return _table([*_with_cells(predictions)], "de_overlap", values, reasons)
+
+
+def _welch(
+    cells: sparse.csr_matrix | np.ndarray,
+    weights: np.ndarray,
+    truth: anndata.AnnData,
+    reference: str,
+    row: int,
+    condition: Condition,
+) -> tuple[np.ndarray, np.ndarray]:
+    """p-values, adjusted over the genes that are tested, and t of cells against a reference of a condition.
+
+    Both references are means of half of the control cells: the sampling variance of one is taken for either.
+    """
+    mean, of_mean, n = _mean_and_its_variance(cells, weights)
+    of_reference = np.asarray(truth.layers["variance_of_reference"])[row]
+    tested = of_reference > 0
+    tested[truth.var_names.isin(condition.genes)] = False
+    p_values, t = np.ones(len(mean)), np.zeros(len(mean))
+    if n > 1 and tested.any():
+        of_mean, of_change = of_mean[tested], (of_mean + of_reference)[tested]
+        t[tested] = (mean - np.asarray(truth.layers[reference])[row])[tested] / np.sqrt(of_change)
+        # Control cells are many: their variance is taken as known. Predicted cells may have none.
+        df = (n - 1) * np.square(of_change / np.maximum(of_mean, 1e-3 * of_change))
+        p_values[tested] = stats.false_discovery_control(2 * stats.t.sf(np.abs(t[tested]), df))
+    return p_values, t
+
+
+def _mean_and_its_variance(
+    cells: sparse.csr_matrix | np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Weighted mean of cells, its sampling variance (without bias; both [genes]) and how many cells that counts as."""
+    X = np.asarray(cells.toarray() if sparse.issparse(cells) else cells, dtype=np.float64)
+    mean, share = mean_cell(X, weights), weights / weights.sum()
+    n = 1 / np.square(share).sum()
+    # A single cell has no spread, and says nothing of its variance; alike cells have none but for rounding.
+    variance = share @ np.square(X - mean) * n / (n - 1) if len(X) > 1 else np.zeros_like(mean)
+    return mean, variance / n, n
+
+
+def _drawn(names: pd.Index, number: int, condition: Condition) -> np.ndarray:
+    """Draw so many cells by their names: ascending positions in ``names``, all of them where there are no more."""
+    order = random_generator(0, "differential expression", *condition.drawn_for).permutation(len(names))
+    return np.sort(np.argsort(names)[order[:number]])
+
+
+def _with_cells(predictions: anndata.AnnData) -> dict[Condition, np.ndarray]:
+    """List the rows of each condition; none where every condition has one row, a mean."""
+    rows = rows_of(predictions.obs)
+    return {} if len(rows) == predictions.n_obs else rows
+
+
+def _axes_of(truth: anndata.AnnData) -> dict[str, np.ndarray]:
+    """Give the axes of each context's space [genes x components]."""
     if "components" not in truth.varm:
         raise InputError("truth.h5ad", "varm", "no 'components'", "the space of measured cells")
-    measured = np.asarray(truth.uns["cell_coordinates"], dtype=np.float64)
-    measured_rows = np.asarray(truth.uns["cell_condition"])
-    if halved:
-        kept = np.asarray(truth.uns["cell_half_b"])
-        measured, measured_rows = measured[kept], measured_rows[kept]
-    rows, weights = rows_of(predictions.obs), predictions.obs["weight"].to_numpy()
     components = np.moveaxis(np.asarray(truth.varm["components"]), 2, 0)
-    axes_of = dict(zip(contexts_of(truth.obs), map(np.ascontiguousarray, components), strict=True))
-    values, reasons = [], []
-    compared = [] if len(rows) == predictions.n_obs else conditions_of(truth.obs)
-    for number, condition in enumerate(compared):
-        own = rows[condition]
-        predicted, first = np.unique(predictions.X[own] @ axes_of[condition.context], axis=0, return_index=True)
-        value, reason = _energy_distance(predicted, weights[own[first]], measured[measured_rows == number])
-        values.append(value)
-        reasons.append(reason or ("one half of the cells against the other" if halved else ""))
-    return table_of(compared).reset_index(drop=True).assign(metric="energy_distance", value=values, reason=reasons)
+    return dict(zip(contexts_of(truth.obs), map(np.ascontiguousarray, components), strict=True))
+
+
+def _measured_cells(truth: anndata.AnnData, halved: bool) -> dict[Condition, np.ndarray]:
+    """Coordinates of the measured cells of each test condition, float64 [cells x components]."""
+    cells, rows = np.asarray(truth.uns["cell_coordinates"], dtype=np.float64), np.asarray(truth.uns["cell_condition"])
+    kept = np.asarray(truth.uns["cell_half_b"]) if halved else np.ones(len(rows), dtype=bool)
+    return {condition: cells[kept & (rows == row)] for row, condition in enumerate(conditions_of(truth.obs))}
+
+
+def _table(conditions: list[Condition], metric: str, values: list[float], reasons: list[str]) -> pd.DataFrame:
+    return table_of(conditions).reset_index(drop=True).assign(metric=metric, value=values, reason=reasons)
 
 
 def _energy_distance(predicted: np.ndarray, weights: np.ndarray, measured: np.ndarray) -> tuple[float, str]:

@@ -6,19 +6,19 @@ genes seen. They ask for different things, so that a mean over all of them can h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from scgpt_bench.data.conditions import COLUMNS as CONDITION
-from scgpt_bench.evaluation.scores import KEY, scores, verdicts
-from scgpt_bench.files import read_table
+from scgpt_bench.evaluation.scores import KEY, Study, gather_by_split, scores
+from scgpt_bench.evaluation.verdicts import verdicts
 
 CLASS = ["n_genes", "n_genes_seen"]
 CLASS_COLUMNS = ["dataset", "split", *CONDITION, *CLASS]
-_OF_SCORES = ["n_conditions", "mean", "ci_low", "ci_high"]
-_OF_VERDICTS = ["best_baseline", "difference", "p_value", "verdict"]
+_OF_SCORES = ["n_conditions", "n_asked", "mean", "ci_low", "ci_high", "skill"]
+_OF_VERDICTS = ["opponent", "difference", "p_value", "verdict"]
 COLUMNS = ["dataset", "split", "context", *CLASS, "method", "metric", *_OF_SCORES, *_OF_VERDICTS]
 
 
@@ -29,29 +29,20 @@ def gather_classes(paths: Iterable[str | Path]) -> pd.DataFrame:
     -------
     Columns ``CLASS_COLUMNS``.
     """
-    tables = []
-    for path in paths:
-        dataset, split = Path(path).parts[-3:-1]
-        table = read_table(path, dtype=dict.fromkeys(CONDITION, str))
-        tables.append(table[table["role"] == "test"].assign(dataset=dataset, split=split))
-    return pd.concat(tables, ignore_index=True)[CLASS_COLUMNS]
+    return classes_of(gather_by_split(paths))
 
 
-def scores_by_class(
-    metrics: pd.DataFrame, classes: pd.DataFrame, kinds: Mapping[str, str], bootstrap_draws: int, seed: int
-) -> pd.DataFrame:
+def classes_of(splits: pd.DataFrame) -> pd.DataFrame:
+    """Keep the class of every test condition of ``Study.splits``."""
+    return splits.loc[splits["role"] == "test", CLASS_COLUMNS].reset_index(drop=True)
+
+
+def scores_by_class(study: Study) -> pd.DataFrame:
     """Score and judge within each class, for data sets that have test conditions of more than one.
 
     A condition may be of another class in another split: it is of the class that it has where it is tested, and rows
-    with split ``all`` pool the splits that test the class; there are none where a single one does. Likewise there are
+    with split ``all`` pool the folds that test the class; there are none where a single one does. Likewise there are
     rows of single contexts where several have conditions of the class.
-
-    Parameters
-    ----------
-    metrics, kinds, bootstrap_draws, seed
-        As in :func:`scgpt_bench.evaluation.scores.scores`.
-    classes
-        The table of :func:`gather_classes`.
 
     Returns
     -------
@@ -59,11 +50,12 @@ def scores_by_class(
     missing where a method is not judged. P-values are not corrected for the number of classes.
     """
     tables = []
-    for _, of_dataset in metrics.merge(classes, on=["dataset", "split", *CONDITION]).groupby("dataset", sort=False):
+    metrics = study.metrics.merge(classes_of(study.splits), on=["dataset", "split", *CONDITION])
+    for _, of_dataset in metrics.groupby("dataset", sort=False):
         parts = of_dataset.groupby(CLASS)
         for (n_genes, n_genes_seen), part in parts if parts.ngroups > 1 else ():
-            means = scores(part, kinds, bootstrap_draws, seed)[[*KEY, *_OF_SCORES]]
-            judged = verdicts(part, kinds, bootstrap_draws, seed)[[*KEY, *_OF_VERDICTS]]
+            means = scores(study.of(part))[[*KEY, *_OF_SCORES]]
+            judged = verdicts(study.of(part))[[*KEY, *_OF_VERDICTS]]
             table = means.merge(judged, on=KEY, how="left")
             tables.append(table.assign(n_genes=n_genes, n_genes_seen=n_genes_seen))
     return pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)

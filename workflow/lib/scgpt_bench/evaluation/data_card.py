@@ -191,7 +191,7 @@ class _Context:
         self.batches = cells.obs["batch"].astype(str).to_numpy()
 
     def strata(self) -> tuple[np.ndarray, pd.MultiIndex]:
-        """The cell type and batch of each cell: its position (-1 of other contexts), and all pairs."""
+        """Find the cell type and batch of each cell: its position (-1 of other contexts), and all pairs."""
         here = self.condition_of > -2
         stratum = np.full(len(here), -1)
         stratum[here], pairs = pd.factorize(pd.MultiIndex.from_arrays([self.types[here], self.batches[here]]))
@@ -263,7 +263,7 @@ def _sentences(texts: Iterable[str]) -> list[str]:
 
 
 def blocks_of_cells(names: Sequence[str], *draw: str) -> np.ndarray:
-    """The block of each cell, dealt at random by the names of the cells: neither order nor other cells matter."""
+    """Give the block of each cell, dealt at random by the names of the cells: neither order nor other cells matter."""
     order = np.argsort(np.asarray(names, dtype=str))
     block = np.empty(len(order), dtype=np.int64)
     block[order[random_generator(0, "blocks", *draw).permutation(len(order))]] = np.arange(len(order)) % BLOCKS
@@ -657,7 +657,7 @@ def _problems(
     perturbation_kind: str,
     n_targets: int,
 ) -> tuple[list[str], list[str]]:
-    """What is wrong, and what need not be: sentences."""
+    """Say what is wrong, and what need not be: sentences."""
     table = pd.DataFrame(records)
     labels, noun = labels_of(table), noun_of(table)
     problems, notes = _of_few(table, unknown), []
@@ -700,7 +700,7 @@ def _problems(
 
 
 def _of_few(table: pd.DataFrame, unknown: Mapping[str, str]) -> list[str]:
-    """What too few cells, controls or conditions leave unknown: sentences, one for each reason."""
+    """Say what too few cells, controls or conditions leave unknown: sentences, one for each reason."""
     problems = []
     no_response = table["unknown"].map(lambda why: why.get("n_de_genes", ""))
     not_halved = table["unknown"].map(lambda why: why.get("reliability", "")).where(no_response == "", "")
@@ -737,7 +737,9 @@ def leakage_notes(splits: dict[str, pd.DataFrame], checkpoints: dict[str, str]) 
     checkpoints
         What each checkpoint was pretrained on, as declared, by its name.
     """
-    notes = ["Truth and input share the control cells: a delta subtracts what every method is given."]
+    notes = [
+        "Truth and input have different control cells; published metrics subtract those of the input on both sides."
+    ]
     for split, table in splits.items():
         train, test = (conditions_of(table, role) for role in ("train", "test"))
         trained = {gene for condition in train for gene in condition.genes}
@@ -786,7 +788,7 @@ def split_notes(card: Mapping[str, Any], splits: Mapping[str, pd.DataFrame], min
 
 
 def family(gene: str) -> str:
-    """The stem of a symbol that paralogs by name share: CEBPA and CEBPB, STAT1 and STAT5A, FOXA1 and FOXA3."""
+    """Find the stem of a symbol that paralogs by name share: CEBPA and CEBPB, STAT1 and STAT5A, FOXA1 and FOXA3."""
     stem = gene.upper().rstrip("0123456789")
     if len(stem) == len(gene) or (stem and stem[-1].isdigit()):
         stem = stem[:-1].rstrip("0123456789") if len(stem) > 3 else stem

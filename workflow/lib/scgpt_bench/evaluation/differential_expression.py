@@ -63,6 +63,6 @@ def de_ranks(cells: anndata.AnnData, truth: anndata.AnnData, threads: int = 1, h
             squared_weights[place] += squared_weight
     several = n_types > 1  # a single type keeps its p-values to the bit
     p_values[several] = 2 * stats.norm.sf(np.abs(z_values[several]) / np.sqrt(squared_weights[several]))
-    change = np.abs((truth.layers["half_b"] if halved else truth.X) - truth.layers["control"])
+    change = np.abs((truth.layers["half_b"] if halved else truth.X) - truth.layers["reference_truth"])
     order = np.lexsort((-change, p_values), axis=1)
     return np.argsort(order, axis=1).astype(np.int32)

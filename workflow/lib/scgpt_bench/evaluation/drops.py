@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -20,7 +20,12 @@ COLUMNS = [
 
 
 def compare_scores(
-    before: str, now: str, scores: pd.DataFrame, verdicts: pd.DataFrame, metrics: pd.DataFrame
+    before: str,
+    now: str,
+    scores: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    metrics: pd.DataFrame,
+    folds: Collection[str] = (),
 ) -> pd.DataFrame:
     """Set scores and verdicts of two drops side by side.
 
@@ -35,6 +40,8 @@ def compare_scores(
         ``scores.tsv``, ``verdicts.tsv``.
     metrics
         The metrics of both, as :func:`scgpt_bench.evaluation.scores.gather` reads them.
+    folds
+        The splits that are pooled as ``all``.
 
     Returns
     -------
@@ -47,7 +54,7 @@ def compare_scores(
         sides.append(own.merge(judged, on=KEYS, how="left"))
     table = sides[0].merge(sides[1], on=KEYS, how="outer", suffixes=("_before", ""), sort=False)
     table["change"] = table["mean"] - table["mean_before"]
-    table = table.merge(_changes_on_shared(before, now, metrics), on=KEYS, how="left")
+    table = table.merge(_changes_on_shared(before, now, metrics, folds), on=KEYS, how="left")
     both = table["verdict"].notna() & table["verdict_before"].notna()
     differs = (table["verdict"] != table["verdict_before"]).map({True: "yes", False: "no"})
     table["verdict_changed"] = differs.where(both)
@@ -55,12 +62,13 @@ def compare_scores(
     return table[COLUMNS].astype(counts)
 
 
-def _changes_on_shared(before: str, now: str, metrics: pd.DataFrame) -> pd.DataFrame:
-    """``n_shared`` and ``change_on_shared`` by ``KEYS``, over all splits and contexts together too."""
+def _changes_on_shared(before: str, now: str, metrics: pd.DataFrame, folds: Collection[str]) -> pd.DataFrame:
+    """``n_shared`` and ``change_on_shared`` by ``KEYS``, over all folds and over all contexts together too."""
     metrics = metrics.assign(condition=[*zip(*(metrics[name] for name in CONDITION), strict=True)])
-    for column, every in (("split", ALL_SPLITS), ("context", CONTEXT)):
-        parts = metrics[metrics[column] != every]  # where no context is declared, it has this name already
-        metrics = pd.concat([metrics, parts.assign(**{column: every})])
+    pooled = metrics[metrics["split"].isin(folds)]
+    metrics = pd.concat([metrics, pooled.assign(split=ALL_SPLITS)])
+    parts = metrics[metrics["context"] != CONTEXT]  # where no context is declared, it has this name already
+    metrics = pd.concat([metrics, parts.assign(context=CONTEXT)])
     values = metrics.pivot_table(index=[*KEYS, "condition"], columns="dataset", values="value")
     values = values.reindex(columns=[before, now]).dropna()
     changes = (values[now] - values[before]).groupby(level=KEYS)

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.data.conditions import COLUMNS, codes_of, conditions_of
-from scgpt_bench.evaluation.cell_metrics import energy_distance
+from scgpt_bench.evaluation.cell_metrics import score_cells
 from scgpt_bench.evaluation.metrics import score
-from scgpt_bench.evaluation.pseudobulk import pseudobulk
+from scgpt_bench.evaluation.pseudobulk import pseudobulk, select_tested
 from scgpt_bench.method_record import MethodRecord
 from scgpt_bench.methods.benchmark_controls import shuffles
 
@@ -24,15 +24,17 @@ def every_metric(predictions: anndata.AnnData, truth: anndata.AnnData, record: M
     """Compute the metrics of pseudo-bulks and of cells: the content of ``metrics.tsv``.
 
     Parameters and table as in :func:`mean_over_shuffles`, by which the floor is scored; the record of the method says
-    whether it is the floor, or a technical duplicate.
+    whether it is the floor, or a technical duplicate. ``truth`` has all conditions: ``truth.h5ad``.
     """
+    tested = select_tested(truth)
 
     def of_cells(cells: anndata.AnnData) -> pd.DataFrame:
-        return pd.concat([score(pseudobulk(cells), truth, record.halved), energy_distance(cells, truth, record.halved)])
+        of_means = score(pseudobulk(cells), truth, record.halved)
+        return pd.concat([of_means, score_cells(cells, tested, record.halved)])
 
     if not record.shuffles:
         return of_cells(predictions)
-    return mean_over_shuffles(predictions, truth, of_cells, record.seed)
+    return mean_over_shuffles(predictions, tested, of_cells, record.seed)
 
 
 def mean_over_shuffles(
@@ -61,10 +63,10 @@ def mean_over_shuffles(
 
 
 def _dealt(predictions: anndata.AnnData, truth: anndata.AnnData, seed: int) -> Iterator[anndata.AnnData]:
-    """The same cells, moved as a whole to the mean that each shuffle predicts."""
+    """Yield the same cells, moved as a whole to the mean that each shuffle predicts."""
     conditions = conditions_of(truth.obs)
-    changes = np.asarray(truth.X) - np.asarray(truth.layers["control"])
-    predicted = np.asarray(pseudobulk(predictions)[truth.obs_names].X) - np.asarray(truth.layers["control"])
+    changes = np.asarray(truth.X) - np.asarray(truth.layers["reference_truth"])
+    predicted = np.asarray(pseudobulk(predictions)[truth.obs_names].X) - np.asarray(truth.layers["reference_input"])
     row, row_of = (
         codes_of(predictions.obs, conditions),
         {condition: number for number, condition in enumerate(conditions)},

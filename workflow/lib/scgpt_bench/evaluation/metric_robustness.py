@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.data.conditions import Condition, codes_of, conditions_of
-from scgpt_bench.evaluation.cell_metrics import energy_distance
+from scgpt_bench.evaluation.cell_metrics import PERFECT, score_cells
 from scgpt_bench.evaluation.metrics import metric_of, score
-from scgpt_bench.evaluation.pseudobulk import pseudobulk
+from scgpt_bench.evaluation.pseudobulk import pseudobulk, select_tested
 from scgpt_bench.methods.benchmark_controls import shuffles
 from scgpt_bench.seeding import random_generator
 
@@ -45,8 +45,7 @@ def metric_robustness(
     Parameters
     ----------
     predictions, truth
-        ``predictions.h5ad`` and the test conditions (:func:`pseudobulk.truth`). Energy distance is there if ``truth``
-        has its space of cells.
+        ``predictions.h5ad`` and ``truth.h5ad``. Metrics of cells are there if ``truth`` has their space.
     activated
         Whether perturbations raise their targets.
     seed
@@ -62,16 +61,20 @@ def metric_robustness(
     - ``share_of_gap``: ``change`` divided by what separates the untouched prediction from the score of the truth
       itself; missing where nothing does.
     """
-    untouched = _scores(predictions, truth)
-    perfect = score(_as_prediction(truth), truth).groupby("metric", sort=False)["value"].mean()
-    perfect["energy_distance"] = 0.0  # its expectation for a second sample of the measured cells
+    tested = select_tested(truth)
+    untouched = _scores(predictions, truth, tested)
+    perfect = score(_as_prediction(tested), truth).groupby("metric", sort=False)["value"].mean()
+    for metric, value in PERFECT.items():
+        perfect[metric] = value
     found: dict[str, list[pd.Series]] = {}
-    for name, X in transformed(predictions, truth, activated, seed):
-        values = untouched if name == UNTOUCHED else _scores(_with(predictions, X), truth)
+    for name, X in transformed(predictions, tested, activated, seed):
+        values = untouched if name == UNTOUCHED else _scores(_with(predictions, X), truth, tested)
         found.setdefault(name, []).append(values)
     rows = []
     for name, several in found.items():
         for metric, value in (sum(several) / len(several)).items():
+            if metric not in perfect:  # describes cells, and has no right direction
+                continue
             direction = 1 if metric_of(metric).higher_is_better else -1
             change = direction * (value - untouched[metric])
             gap = direction * (perfect[metric] - untouched[metric])
@@ -83,7 +86,9 @@ def metric_robustness(
 def transformed(
     predictions: anndata.AnnData, truth: anndata.AnnData, activated: bool = False, seed: int = 1
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """The name of each transformation and the cells that it makes of ``predictions``, float32 [rows x genes].
+    """Yield the name of each transformation and the cells that it makes of ``predictions``, float32 [rows x genes].
+
+    ``truth`` has the test conditions only (:func:`pseudobulk.select_tested`).
 
     ``another truth`` comes several times. All but ``log again``, ``spread x 2`` and ``target spiked`` move the cells of
     a condition together.
@@ -91,7 +96,7 @@ def transformed(
     cells = np.asarray(predictions.X, dtype=np.float32)
     conditions = conditions_of(truth.obs)
     row = codes_of(predictions.obs, conditions)
-    control = np.asarray(truth.layers["control"])
+    control = np.asarray(truth.layers["reference_input"])
     mean = np.asarray(pseudobulk(predictions)[truth.obs_names].X)
     delta = mean - control
 
@@ -110,7 +115,7 @@ def transformed(
         row_of = {condition: number for number, condition in enumerate(conditions)}
         for partner in shuffles(conditions, seed):
             source = [row_of[partner[condition]] for condition in conditions]
-            yield "another truth", moved((np.asarray(truth.X) - control)[source])
+            yield "another truth", moved((np.asarray(truth.X) - np.asarray(truth.layers["reference_truth"]))[source])
 
 
 def _means_of_contexts(delta: np.ndarray, conditions: list[Condition]) -> np.ndarray:
@@ -135,11 +140,11 @@ def _spiked(
     return spiked
 
 
-def _scores(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.Series:
+def _scores(predictions: anndata.AnnData, truth: anndata.AnnData, tested: anndata.AnnData) -> pd.Series:
     """Mean of every metric over the conditions."""
     table = score(pseudobulk(predictions), truth)
     if "components" in truth.varm:
-        table = pd.concat([table, energy_distance(predictions, truth)])
+        table = pd.concat([table, score_cells(predictions, tested)])
     return table.groupby("metric", sort=False)["value"].mean()
 
 

@@ -8,17 +8,17 @@ Official scorers' metrics carry the scorer's name: ``cell_eval.mae``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.conditions import COLUMNS, conditions_of, contexts_of
+from scgpt_bench.data.conditions import COLUMNS, contexts_of, listed
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation import pseudobulk_metrics as functions
-from scgpt_bench.evaluation.pseudobulk_metrics import Means, Values
+from scgpt_bench.evaluation.pseudobulk_metrics import Candidates, Means, Values
 
 if TYPE_CHECKING:
     import anndata
@@ -29,9 +29,14 @@ DEFINED = ("", HALVED, HALVED_CORRECTED)  # reasons of values that are no conven
 
 TOP_GENES = (20, 50, 100)
 HIGH_GENES = 1000
+NO_TARGET = "_no_target"
 
 NO_REFERENCE = "none: the mean vectors themselves"
-MATCHED_CONTROL = "all control cells of the same cell types, the same on both sides"
+MATCHED_CONTROL = "control cells that methods are given, of the same cell types and batches, the same on both sides"
+DISJOINT_CONTROL = (
+    "control cells of the same cell types and batches: those that methods are given for the prediction, "
+    "others for the truth"
+)
 NORMS_AROUND_MEANS = "product of the norms around each side's mean over genes"
 COUNTED = "counted like any gene"
 
@@ -52,9 +57,11 @@ class Metric:
         In words and with its unit, for figures.
     function
         Computes it from mean vectors; None where it is computed from cells
-        (:func:`scgpt_bench.evaluation.cell_metrics.energy_distance`) or by an official scorer.
+        (:func:`scgpt_bench.evaluation.cell_metrics.score_cells`) or by an official scorer.
     over_gene_sets
         Whether it is computed over each of ``GENE_SETS`` as well as over all genes.
+    without_targets
+        Whether it is computed over all genes but the perturbation's own targets, and no other gene set.
     gene_set, targets
         The genes it is computed over, and what happens to the perturbation's own among them.
     at_full_depth
@@ -62,8 +69,10 @@ class Metric:
         all cells would score. None where this is not known: the score is that of half of the cells, a worse one.
     top_genes_at_full_depth
         Whether the same holds on the most differentially expressed genes.
-    fraction_of_ceiling
-        Whether a share of the ceiling has a meaning.
+    judges
+        Whether it gives verdicts.
+    has_skill
+        Whether the way from no change to noise-free truth is one that a method goes.
     agrees_with
         (tool with version and name there, decimal digits); only what ``tests/parity`` tests.
     official
@@ -79,11 +88,13 @@ class Metric:
     tie_rule: str = "none arise"
     function: Callable[[Means], Values] | None = None
     over_gene_sets: bool = False
+    without_targets: bool = False
     gene_set: str = "all genes"
     targets: str = COUNTED
     at_full_depth: Callable[[np.ndarray], np.ndarray] | None = None
     top_genes_at_full_depth: bool = True
-    fraction_of_ceiling: bool = True
+    judges: bool = False
+    has_skill: bool = True
     agrees_with: tuple[tuple[str, int], ...] = ()
     official: bool = False
 
@@ -123,7 +134,7 @@ GENE_SETS = {
         f"the {HIGH_GENES:,} genes with the highest mean in the matched control",
         f"{HIGH_GENES:,} genes highest in control",
     ),
-    "_no_target": GeneSet("all genes but the perturbation's own targets", "without the target gene", "left out"),
+    NO_TARGET: GeneSet("all genes but the perturbation's own targets", "without the target gene", "left out"),
 }
 
 
@@ -145,7 +156,55 @@ def _official(name: str, package: str, higher_is_better: bool, at_full_depth: Ca
     )
 
 
+def _judging(**fields: Any) -> Metric:
+    """Describe a metric that gives verdicts: disjoint control cells, without targets."""
+    no_target = GENE_SETS[NO_TARGET]
+    common = {"reference": DISJOINT_CONTROL, "gene_set": no_target.genes, "targets": no_target.targets, "judges": True}
+    return Metric(**{"source": "this workflow", **common, **fields})
+
+
 _REGISTERED = (
+    _judging(
+        name="effect_pearson",
+        higher_is_better=True,
+        denominator=NORMS_AROUND_MEANS,
+        source="this workflow: pearson_delta on disjoint control cells, without targets",
+        label="correlation of predicted and measured change",
+        function=functions.effect_pearson,
+        without_targets=True,
+        at_full_depth=functions.correlation_at_full_depth,
+    ),
+    _judging(
+        name="specific_pearson",
+        higher_is_better=True,
+        denominator="product of the norms, the mean over genes and the mean shift of the training perturbations "
+        "projected out of both sides",
+        source="this workflow, after Systema (Viñas Torné et al. 2025)",
+        label="correlation of what is specific in predicted and measured change",
+        function=functions.specific_pearson,
+        without_targets=True,
+        at_full_depth=functions.correlation_at_full_depth,
+    ),
+    _judging(
+        name="discrimination",
+        targets="those of both conditions of a pair are left out",
+        higher_is_better=True,
+        denominator="n - 1, the number of other conditions of the data set in the context",
+        source="this workflow, after PDS of the Virtual Cell Challenge 2026",
+        label="other perturbations further off than the own one (fraction)",
+        tie_rule="ties count as halves",
+        function=functions.discrimination,
+    ),
+    _judging(
+        name="mse_unbiased",
+        higher_is_better=False,
+        denominator="number of genes; the sampling variance of the measured change is subtracted",
+        source="this workflow, after cell-eval2's expr_mse_unbiased",
+        label="mean squared error of the change, without the noise of the truth (squared log1p expression)",
+        function=functions.mse_unbiased,
+        without_targets=True,
+        at_full_depth=functions.squared_error_at_full_depth,
+    ),
     Metric(
         name="pearson",
         higher_is_better=True,
@@ -156,6 +215,7 @@ _REGISTERED = (
         function=functions.pearson,
         over_gene_sets=True,
         at_full_depth=functions.correlation_at_full_depth,
+        has_skill=False,
         agrees_with=(("scgpt 0.2.4 compute_perturbation_metrics", 6),),
     ),
     Metric(
@@ -263,7 +323,37 @@ _REGISTERED = (
         tie_rule="identical predicted cells count once",
         targets="counted, as far as the principal components show them",
         at_full_depth=lambda values: values,  # it does not depend on the number of cells
-        fraction_of_ceiling=False,  # a second sample's is expected to be 0: what it comes out as is noise
+    ),
+    Metric(
+        name="energy_distance_of_means",
+        higher_is_better=False,
+        reference="as energy_distance, for the drawn control cells moved to the predicted mean",
+        denominator="pairs of different cells",
+        source="this workflow; energy distance as above",
+        label="energy distance of control cells at the predicted mean from true cells (log1p expression)",
+        targets="counted, as far as the principal components show them",
+        at_full_depth=lambda values: values,
+    ),
+    Metric(
+        name="spread_ratio",
+        higher_is_better=True,  # up to 1, the measured spread
+        reference="the mean of the predicted, and of the measured cells",
+        denominator="variance of the measured cells, summed over genes",
+        source="this workflow",
+        label="variance of predicted cells (fraction of the measured; 1 is right)",
+        at_full_depth=lambda values: values,  # it does not depend on the number of cells
+        has_skill=False,
+    ),
+    Metric(
+        name="de_overlap",
+        higher_is_better=True,
+        reference=DISJOINT_CONTROL,
+        denominator="N, the number of significant measured genes",
+        source="this workflow; after overlap_at_N of cell-eval, with Welch's t-test and equal numbers of cells",
+        label="overlap of differentially expressed genes, equal numbers of cells (fraction)",
+        gene_set="all genes that a control cell expresses, but the perturbation's own targets",
+        targets="left out",
+        at_full_depth=lambda values: values,  # the number of cells is the same for all
     ),
     _official("cell_eval.overlap_at_N", "cell-eval", higher_is_better=True),
     _official("cell_eval.discrimination_score_l1", "cell-eval", higher_is_better=True),
@@ -308,58 +398,72 @@ def corrected_for_depth(metric: Metric, values: np.ndarray, reasons: np.ndarray)
 def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData, halved: bool = False) -> pd.DataFrame:
     """Compute all pseudo-bulk metrics of one method and seed.
 
-    A technical duplicate (``halved``) is compared with the other half of the
-    cells. What a duplicate of full depth would score follows from it (``Metric.at_full_depth``); metrics where it does
-    not are left as they are, which is less than a full duplicate scores. Its most differentially expressed genes are
-    those of the half that it is scored against: genes chosen by all cells would have been chosen by the noise of its
-    own half too. On them ``r2_delta`` is left as it is, and what is corrected stays somewhat below a full duplicate,
-    since half of the cells find fewer of the genes that respond. The column ``reason`` says which.
+    A technical duplicate (``halved``) is compared with the other half of the cells; where the references are disjoint,
+    each half of the cells has its own quarter of the control cells. What a duplicate of full depth would score follows
+    from it (``Metric.at_full_depth``); metrics where it does not are left as they are, which is less than a full
+    duplicate scores. Its most differentially expressed genes are those of the half that it is scored against: genes
+    chosen by all cells would have been chosen by the noise of its own half too. On them ``r2_delta`` is left as it is,
+    and what is corrected stays somewhat below a full duplicate, since half of the cells find fewer of the genes that
+    respond. The column ``reason`` says which.
 
     Parameters
     ----------
     pseudobulk
         Predicted means: ``pseudobulk.h5ad``.
     truth
-        Measured means and their references of the test conditions (:func:`pseudobulk.truth`). Gene sets of DE genes
-        only where it has ``layers["de_rank"]`` (for a technical duplicate ``layers["de_rank_half_b"]``).
+        Measured means and their references: ``truth.h5ad``. Only the test conditions are scored; ``discrimination``
+        compares them with all. Gene sets of DE genes only where it has ``layers["de_rank"]`` (for a technical duplicate
+        ``layers["de_rank_half_b"]``).
 
     Returns
     -------
     Table with ``perturbation``, ``context``, ``metric``, ``value`` and ``reason``: empty, or why a value is given by
-    convention. No value is ever missing: what is undefined is 0, with the reason.
+    convention. Metrics that judge come first. No value is ever missing: what is undefined is 0 (``discrimination``:
+    0.5), with the reason.
 
     Raises
     ------
     InputError
         When genes or conditions of the two differ.
     """
-    pseudobulk = _aligned(pseudobulk, truth)
-    layer = "half_b" if halved else None
-    targets = [_columns_of(condition.genes, truth.var_names) for condition in conditions_of(truth.obs)]
+    is_tested = truth.obs["tested"].to_numpy(dtype=bool)
+    tested = truth if is_tested.all() else truth[is_tested]
+    pseudobulk = _aligned(pseudobulk, tested)
+    layer, predicted_from, measured_from = ("half_b", "truth_a", "truth_b") if halved else ("X", "input", "truth")
+    targets_of_all = [_columns_of(condition.genes, truth.var_names) for condition in listed(truth.obs)]
+    targets = [targets_of_all[row] for row in np.flatnonzero(is_tested)]
+    variance = _matrix(tested, "variance_of_mean") + _matrix(tested, "variance_of_reference")
     means = Means(
         prediction=np.asarray(pseudobulk.X),
-        truth=np.asarray(truth.layers[layer] if layer else truth.X),
-        control=np.asarray(truth.layers["control"]),
-        centroid=np.asarray(truth.layers["centroid"]),
-        full_truth=np.asarray(truth.X),
+        truth=_matrix(tested, layer),
+        control=_matrix(tested, "reference_input"),
+        centroid=_matrix(tested, "centroid"),
+        predicted_from=_matrix(tested, f"reference_{predicted_from}"),
+        measured_from=_matrix(tested, f"reference_{measured_from}"),
+        variance=2 * variance if halved else variance,  # that of half of the cells
+        full_truth=np.asarray(tested.X),
         targets=targets,
     )
-    tables = []
-    over_sets = [metric for metric in METRICS.values() if metric.function and metric.over_gene_sets]
-    for suffix, columns_of in _gene_sets(truth, targets, ranks="de_rank" + (f"_{layer}" if layer else "")):
+    found: dict[str, Values] = {}
+    computed = [metric for metric in METRICS.values() if metric.function]
+    over_sets = [metric for metric in computed if metric.over_gene_sets]
+    without_targets = [metric for metric in computed if metric.without_targets]
+    for suffix, columns_of in _gene_sets(tested, targets, ranks="de_rank" + ("_half_b" if halved else "")):
         # The half that chose the genes is extreme on them, all cells less so: they give no scale for its errors.
         compared = replace(means, full_truth=means.truth) if suffix.startswith("_top") else means
-        for name, values in _of_gene_set(over_sets, compared, columns_of).items():
-            tables.append(_table(truth.obs, metric_of(name + suffix), values, halved=halved))
-    # The others compare conditions with one another: those of one context.
-    for metric in METRICS.values():
-        if metric.function and not metric.over_gene_sets:
-            values = np.zeros(truth.n_obs), np.zeros(truth.n_obs, dtype=object)
-            for context in contexts_of(truth.obs):
-                rows = np.flatnonzero(truth.obs["context"] == context)
-                values[0][rows], values[1][rows] = metric.function(means.of_conditions(rows))
-            tables.append(_table(truth.obs, metric, values, halved=halved))
+        own = {metric.name: metric for metric in (without_targets if suffix == NO_TARGET else ())}
+        own |= {metric.name + suffix: metric for metric in over_sets}
+        found |= _of_gene_set(own, compared, columns_of)
+    comparing = [metric for metric in computed if not metric.over_gene_sets and not metric.without_targets]
+    changes = _matrix(truth, layer) - _matrix(truth, f"reference_{measured_from}")
+    found |= _within_contexts(comparing, means, changes, targets_of_all, truth.obs)
+    described = sorted(map(metric_of, found), key=lambda metric: not metric.judges)
+    tables = [_table(tested.obs, metric, found[metric.name], halved=halved) for metric in described]
     return pd.concat(tables, ignore_index=True)
+
+
+def _matrix(truth: anndata.AnnData, layer: str) -> np.ndarray:
+    return np.asarray(truth.X if layer == "X" else truth.layers[layer])
 
 
 def _aligned(pseudobulk: anndata.AnnData, truth: anndata.AnnData) -> anndata.AnnData:
@@ -390,15 +494,15 @@ def _gene_sets(
             if number < truth.n_vars:
                 yield f"_top{number}", list(order[:, :number])
     if truth.n_vars > HIGH_GENES:
-        highest = np.argsort(-np.asarray(truth.layers["control"]), axis=1, kind="stable")[:, :HIGH_GENES]
+        highest = np.argsort(-np.asarray(truth.layers["reference_input"]), axis=1, kind="stable")[:, :HIGH_GENES]
         yield f"_high{HIGH_GENES}", list(highest)
-    yield "_no_target", [np.delete(np.arange(truth.n_vars), columns) for columns in targets]
+    yield NO_TARGET, [np.delete(np.arange(truth.n_vars), columns) for columns in targets]
 
 
-def _of_gene_set(metrics: Iterable[Metric], means: Means, columns_of: list[np.ndarray] | None) -> dict[str, Values]:
-    """Every metric over one gene set: at once for all conditions whose sets have the same size."""
+def _of_gene_set(metrics: Mapping[str, Metric], means: Means, columns_of: list[np.ndarray] | None) -> dict[str, Values]:
+    """Every metric, by its identifier, over one gene set: at once for all conditions whose sets have the same size."""
     n = len(means.prediction)
-    computed = {metric.name: metric.function for metric in metrics if metric.function}
+    computed = {name: metric.function for name, metric in metrics.items() if metric.function}
     if columns_of is None:
         return {name: function(means) for name, function in computed.items()}
     results = {name: (np.zeros(n), np.full(n, "no gene left", dtype=object)) for name in computed}
@@ -408,6 +512,31 @@ def _of_gene_set(metrics: Iterable[Metric], means: Means, columns_of: list[np.nd
         part = means.of_genes(rows, np.stack([columns_of[row] for row in rows]))
         for name, function in computed.items():
             results[name][0][rows], results[name][1][rows] = function(part)
+    return results
+
+
+def _within_contexts(
+    metrics: Iterable[Metric],
+    means: Means,
+    changes: np.ndarray,
+    targets: list[np.ndarray],
+    conditions: pd.DataFrame,
+) -> dict[str, Values]:
+    """Every metric that compares conditions with one another: with the measured ``changes`` of all of their context."""
+    n, contexts, is_tested = len(means.prediction), conditions["context"].to_numpy(), conditions["tested"].to_numpy()
+    results = {metric.name: (np.zeros(n), np.zeros(n, dtype=object)) for metric in metrics}
+    for context in contexts_of(conditions[is_tested]):
+        everywhere = np.flatnonzero(contexts == context)
+        candidates = Candidates(
+            changes=changes[everywhere],
+            targets=[targets[row] for row in everywhere],
+            own=np.flatnonzero(is_tested[everywhere]),
+        )
+        rows = np.flatnonzero(contexts[is_tested] == context)
+        part = means.of_conditions(rows, candidates)
+        for metric in metrics:
+            assert metric.function is not None
+            results[metric.name][0][rows], results[metric.name][1][rows] = metric.function(part)
     return results
 
 

@@ -5,57 +5,117 @@ from __future__ import annotations
 import anndata
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
-from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, contexts_of, rows_of, table_of
-from scgpt_bench.data.controls import matched_control_mean
-from scgpt_bench.data.means import condition_means, first_half, group_means, mean_cell
+from scgpt_bench.data.conditions import codes_of, conditions_of, listed, rows_of, table_of
+from scgpt_bench.data.halves import TRUTH
+from scgpt_bench.data.means import condition_means, first_half, mean_cell
+from scgpt_bench.data.on_disk import Matrix, add_rows, row_chunks
+from scgpt_bench.data.references import References, references
+from scgpt_bench.errors import InputError
+
+REFERENCES = ("input", "truth", "truth_a", "truth_b")
 
 
 def responses(cells: anndata.AnnData) -> pd.DataFrame:
-    """Measure what every condition of a data set did: its pseudo-bulk minus the matched control mean.
+    """Measure what every condition of a data set did: its pseudo-bulk minus its reference of the half ``truth``.
 
     Returns
     -------
     float64 [conditions x genes], conditions sorted, indexed by their labels.
     """
     conditions = conditions_of(cells.obs)
-    deltas = condition_means(cells, conditions)[0] - matched_control_mean(cells, conditions)
+    deltas = condition_means(cells, conditions)[0] - references(cells, conditions, TRUTH)
     return pd.DataFrame(deltas, index=table_of(conditions).index, columns=cells.var_names)
 
 
-def truth(cells: anndata.AnnData, split: pd.DataFrame) -> anndata.AnnData:
-    """Measure the test conditions: the answer [conditions x genes].
+def measured(cells: anndata.AnnData) -> anndata.AnnData:
+    """Measure every condition of a data set, with two passes over the cells.
 
     Returns
     -------
-    AnnData, conditions sorted, with
+    AnnData [conditions x genes], float64, conditions sorted, with
 
-    - ``X``: the pseudo-bulk means (float64);
-    - ``layers["control"]``: the mean of all control cells that each condition is compared with;
-    - ``layers["centroid"]``: the same plus the mean shift of the training conditions of the context (of all contexts,
-      where training has none of its own), the reference of ``pearson_delta_centroid``;
-    - ``layers["half_b"]``: the mean of the second half of its cells (all but :func:`means.first_half`), against which a
-      technical duplicate is scored;
-    - ``obs``: ``perturbation``, ``context``, ``tested`` and ``n_cells``.
+    - ``X``: the pseudo-bulk means;
+    - ``layers["reference_input"]``, ``["reference_truth"]``, ``["reference_truth_a"]``, ``["reference_truth_b"]``: what
+      they are compared with (:mod:`references`);
+    - ``layers["half_a"]``, ``["half_b"]``: means of the first half of a condition's cells (:func:`means.first_half`;
+      NaN of a single cell) and of the others, against which a technical duplicate is scored;
+    - ``layers["variance_of_mean"]``: sampling variance of X: the variance of the condition's cells about the control
+      means of their own cell types and batches, divided by their number; NaN of a single cell;
+    - ``layers["variance_of_reference"]``: sampling variance of ``reference_truth``;
+    - ``obs``: ``perturbation``, ``context``, ``n_cells`` and, where known, ``direction``.
     """
-    conditions = conditions_of(split, "test")
-    answer = _measured(cells, conditions)
-    second_half = codes_of(cells.obs, conditions)
-    second_half[first_half(cells.obs, conditions)] = -1
-    shifts = _mean_training_shifts(cells, split)
-    answer.layers["centroid"] = answer.layers["control"] + np.array([shifts[name] for name in answer.obs["context"]])
-    answer.layers["half_b"] = group_means(cells.X, second_half, range(len(conditions)))[0]
+    conditions, of_controls = conditions_of(cells.obs), References(cells)
+    layers = {f"reference_{part}": of_controls.mean(conditions, part) for part in REFERENCES}
+    code = codes_of(cells.obs, conditions)
+    half = 2 * code + ~first_half(cells.obs, conditions)
+    half[code < 0] = -1
+    strata, expected = of_controls.stratum_of_cells, of_controls.stratum_means(TRUTH)
+    sums, squares = np.zeros((2 * len(conditions), cells.n_vars)), np.zeros((len(conditions), cells.n_vars))
+    for start, chunk in row_chunks(cells.X, read=code >= 0):
+        here = slice(start, start + chunk.shape[0])
+        add_rows(sums, chunk, half[here])
+        own = code[here] >= 0
+        add_rows(squares, _squared_about(chunk[own], expected, strata[here][own]), code[here][own])
+    n_halves = np.bincount(half[half >= 0], minlength=len(sums)).reshape(-1, 2)
+    n_cells, sums = n_halves.sum(axis=1), sums.reshape(len(conditions), 2, -1)
+    means = sums.sum(axis=1) / n_cells[:, None]
+    squares -= n_cells[:, None] * (means - layers["reference_truth"]) ** 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        layers["half_a"], layers["half_b"] = (sums[:, number] / n_halves[:, number, None] for number in (0, 1))
+        freedom = np.where(n_cells > 1, n_cells * (n_cells - 1.0), np.nan)
+        layers["variance_of_mean"] = np.maximum(squares, 0) / freedom[:, None]
+    layers["variance_of_reference"] = of_controls.variance(conditions, TRUTH)
+    obs = table_of(conditions).assign(n_cells=n_cells)
+    if "direction" in cells.obs:
+        rows, directions = rows_of(cells.obs), cells.obs["direction"].astype(str).to_numpy()
+        obs["direction"] = [directions[rows[condition][0]] for condition in conditions]
+    return anndata.AnnData(means, obs=obs, var=pd.DataFrame(index=cells.var_names), layers=layers)
+
+
+def _squared_about(chunk: Matrix, expected: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """Squares of the differences between cells and the mean control cells of their strata, float64 [cells x genes]."""
+    dense = chunk.toarray() if sparse.issparse(chunk) else np.asarray(chunk)
+    return (dense - expected[strata]) ** 2
+
+
+def truth(measured: anndata.AnnData, split: pd.DataFrame) -> anndata.AnnData:
+    """Select the test conditions of :func:`measured`: the answer [conditions x genes].
+
+    Returns
+    -------
+    AnnData, conditions sorted, with what they have in ``measured`` and
+
+    - ``layers["centroid"]``: ``reference_input`` plus the mean shift of the training conditions of the context (of all
+      contexts, where training has none of its own) from theirs, the reference of ``pearson_delta_centroid``;
+    - ``obs["tested"]``: true.
+    """
+    row_of = {condition: row for row, condition in enumerate(listed(measured.obs))}
+
+    def of_role(role: str) -> anndata.AnnData:
+        conditions = conditions_of(split, role)
+        for condition in conditions:
+            if condition not in row_of:
+                found = f"{condition.label!r} without a cell in cells.h5ad"
+                raise InputError("split.tsv", "perturbation", found, "measured conditions")
+        return measured[[row_of[condition] for condition in conditions]]
+
+    answer, train = of_role("test").copy(), of_role("train")
+    shifts, contexts = train.X - train.layers["reference_input"], train.obs["context"].to_numpy()
+    own = {name: contexts == name for name in answer.obs["context"].unique()}
+    mean = {name: shifts[rows if rows.any() else slice(None)].mean(axis=0) for name, rows in own.items()}
+    answer.layers["centroid"] = answer.layers["reference_input"] + np.array([mean[c] for c in answer.obs["context"]])
     answer.obs["tested"] = True
     return answer
 
 
-def add_untested(truth: anndata.AnnData, cells: anndata.AnnData) -> anndata.AnnData:
-    """Append all other conditions of the data set to :func:`truth`, means and controls: the content of ``truth.h5ad``.
+def add_untested(truth: anndata.AnnData, measured: anndata.AnnData) -> anndata.AnnData:
+    """Append all other conditions of the data set to :func:`truth`: the content of ``truth.h5ad``.
 
     What only a tested condition has is NaN in their rows, and -1 where it is a rank. :func:`select_tested` undoes it.
     """
-    tested = set(conditions_of(truth.obs))
-    others = _measured(cells, [condition for condition in conditions_of(cells.obs) if condition not in tested])
+    others = measured[~measured.obs_names.isin(truth.obs_names)].copy()
     others.obs["tested"] = False
     layers = {}
     for name, layer in truth.layers.items():
@@ -74,26 +134,6 @@ def add_untested(truth: anndata.AnnData, cells: anndata.AnnData) -> anndata.AnnD
 def select_tested(truth: anndata.AnnData) -> anndata.AnnData:
     """Select the test conditions of ``truth.h5ad``."""
     return truth[truth.obs["tested"].to_numpy()].copy()
-
-
-def _measured(cells: anndata.AnnData, conditions: list[Condition]) -> anndata.AnnData:
-    """Means, controls and numbers of cells of some conditions."""
-    means, n_cells = condition_means(cells, conditions)
-    control = np.asarray(matched_control_mean(cells, conditions), dtype=np.float64)
-    obs = table_of(conditions).assign(n_cells=n_cells)
-    if "direction" in cells.obs:
-        rows, directions = rows_of(cells.obs), cells.obs["direction"].astype(str).to_numpy()
-        obs["direction"] = [directions[rows[condition][0]] for condition in conditions]
-    return anndata.AnnData(means, obs=obs, var=pd.DataFrame(index=cells.var_names), layers={"control": control})
-
-
-def _mean_training_shifts(cells: anndata.AnnData, split: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The mean shift of the training conditions, by context."""
-    conditions = conditions_of(split, "train")
-    shifts = condition_means(cells, conditions)[0] - matched_control_mean(cells, conditions)
-    contexts = np.array([condition.context for condition in conditions])
-    own = {name: contexts == name for name in contexts_of(split)}
-    return {name: shifts[rows if rows.any() else slice(None)].mean(axis=0) for name, rows in own.items()}
 
 
 def pseudobulk(predictions: anndata.AnnData) -> anndata.AnnData:

@@ -15,36 +15,176 @@ from scipy.spatial import distance
 # root mean square is below this share of that of the means it was computed from is taken for zero.
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
+SUM_ROUNDING = 1e-11  # of sums over genes in float64, as a share of what is summed
+
 Values = tuple[np.ndarray, np.ndarray]  # one value per condition, and why it is a convention (empty where it is not)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Measured changes of all conditions of a context, among which a predicted change is to find its own.
+
+    Attributes
+    ----------
+    changes
+        float64 [candidates x genes], from the reference of the half ``truth``.
+    targets
+        Columns of each candidate's own genes.
+    own
+        The candidate that each predicted condition is.
+    """
+
+    changes: np.ndarray
+    targets: Sequence[np.ndarray]
+    own: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
 class Means:
     """What metrics compare: float64 [conditions x genes] each.
 
-    ``full_truth`` differs from ``truth`` only for a technical duplicate, which is scored against half of the cells, and
-    not on the genes that this half has chosen. ``targets`` are the columns of each condition's own genes; a gene set
-    has other columns, and none are given there.
+    Attributes
+    ----------
+    prediction, truth
+        Predicted and measured means.
+    control, centroid
+        References that published metrics subtract from both sides.
+    predicted_from, measured_from
+        What the predicted and the measured change are counted from: means of disjoint control cells.
+    variance
+        Sampling variance of the measured change; NaN where it is not known.
+    full_truth
+        Differs from ``truth`` only for a technical duplicate, which is scored against half of the cells, and not on the
+        genes that this half has chosen.
+    targets
+        Columns of each condition's own genes; a gene set has other columns, and none are given there.
+    candidates
+        Given to metrics that compare conditions with one another.
     """
 
     prediction: np.ndarray
     truth: np.ndarray
     control: np.ndarray
     centroid: np.ndarray
+    predicted_from: np.ndarray
+    measured_from: np.ndarray
+    variance: np.ndarray
     full_truth: np.ndarray
-    targets: Sequence[np.ndarray]
+    targets: Sequence[np.ndarray] = ()
+    candidates: Candidates | None = None
+
+    @property
+    def predicted_change(self) -> np.ndarray:
+        """Count the predicted change from the control cells that methods are given."""
+        return self.prediction - self.predicted_from
+
+    @property
+    def measured_change(self) -> np.ndarray:
+        """Count the measured change from other control cells than the predicted one."""
+        return self.truth - self.measured_from
 
     def of_genes(self, rows: np.ndarray, columns: np.ndarray) -> Means:
         """Select conditions [rows] and their gene sets [rows x genes of the set]."""
-        return Means(**{name: matrix[rows[:, None], columns] for name, matrix in self._matrices()}, targets=())
+        return Means(**{name: matrix[rows[:, None], columns] for name, matrix in self._matrices()})
 
-    def of_conditions(self, rows: np.ndarray) -> Means:
-        """Select conditions [rows], with all genes."""
+    def of_conditions(self, rows: np.ndarray, candidates: Candidates) -> Means:
+        """Select conditions [rows], with all genes, and say among which others they are."""
         targets = [self.targets[row] for row in rows]
-        return Means(**{name: matrix[rows] for name, matrix in self._matrices()}, targets=targets)
+        matrices = {name: matrix[rows] for name, matrix in self._matrices()}
+        return Means(**matrices, targets=targets, candidates=candidates)
 
     def _matrices(self) -> list[tuple[str, np.ndarray]]:
-        return [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "targets"]
+        names = [field.name for field in fields(self) if field.name not in ("targets", "candidates")]
+        return [(name, getattr(self, name)) for name in names]
+
+
+def effect_pearson(means: Means) -> Values:
+    """Correlate the predicted with the measured change, each from control cells of its own."""
+    return _correlation(means.predicted_change, means.measured_change, means, "variance", centre=True)
+
+
+def specific_pearson(means: Means) -> Values:
+    """Correlate what of both changes is specific: what the mean change in training, times any number, leaves.
+
+    Predicting no change, or any multiple of that mean, gives 0.
+    """
+    common = common_directions(means.centroid - means.control, means.control)
+    predicted = without_directions(means.predicted_change, common)
+    measured = without_directions(means.measured_change, common)
+    return _correlation(predicted, measured, means, "specific change", centre=False)
+
+
+def common_directions(shift: np.ndarray, computed_from: np.ndarray) -> np.ndarray:
+    """Give orthonormal directions that no condition has to itself: all genes alike, and the common shift.
+
+    Parameters
+    ----------
+    shift
+        float64 [conditions x genes].
+    computed_from
+        Means that it was computed from, which tell it from rounding.
+
+    Returns
+    -------
+    float64 [conditions x 2 x genes]; the second is 0 where there is no common shift.
+    """
+    centred = shift - shift.mean(axis=1, keepdims=True)
+    centred[_is_zero(centred, computed_from)] = 0
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    alike = np.full(shift.shape, 1 / np.sqrt(max(shift.shape[1], 1)))
+    return np.stack([alike, centred / np.where(norms == 0, 1.0, norms)], axis=1)
+
+
+def without_directions(changes: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Project orthonormal ``directions`` [conditions x directions x genes] out of ``changes`` [conditions x genes].
+
+    A change along them leaves exactly 0.
+    """
+    left = changes - np.einsum("cd,cdg->cg", np.einsum("cg,cdg->cd", changes, directions), directions)
+    left[_root_mean_square(left) <= SUM_ROUNDING * _root_mean_square(changes)] = 0
+    return left
+
+
+def mse_unbiased(means: Means) -> Values:
+    """Average the squared error of the change over genes, without the part that the noise of the truth has in it.
+
+    The sampling variance of the measured change is subtracted: the expectation is the squared distance from the true
+    change, and a value can be negative. Where it is not known, of a single cell, nothing is subtracted.
+    """
+    errors = np.square(means.predicted_change - means.measured_change).mean(axis=1)
+    noise = means.variance.mean(axis=1)
+    known = np.isfinite(noise)
+    reasons = np.where(known, "", "sampling variance of the truth not known, not subtracted")
+    return errors - np.where(known, noise, 0.0), reasons
+
+
+def discrimination(means: Means) -> Values:
+    """Say which share of the other conditions of the context has a measured change further off than the own one.
+
+    Distances are L1, from the predicted change. A pair of conditions is compared over the genes that are targets of
+    neither, so that two conditions with the same prediction share one point between them. Ties count as halves.
+    """
+    candidates = means.candidates
+    assert candidates is not None  # score gives them
+    predicted, changes, own = means.predicted_change, candidates.changes, candidates.own
+    n, n_others = len(predicted), len(changes) - 1
+    if n_others == 0:
+        return np.full(n, 0.5), np.full(n, "a single condition in its context")
+    others = distance.cdist(predicted, changes, "cityblock")
+    rounding = SUM_ROUNDING * others
+    errors = np.abs(predicted - changes[own])
+    is_target = np.zeros(predicted.shape, dtype=bool)
+    for row, columns in enumerate(means.targets):
+        others[row] -= np.abs(predicted[row, columns] - changes[:, columns]).sum(axis=1)
+        errors[row, columns], is_target[row, columns] = 0, True
+    owns = np.repeat(errors.sum(axis=1)[:, None], len(changes), axis=1)
+    for row, columns in enumerate(candidates.targets):
+        left_out = np.abs(predicted[:, columns] - changes[row, columns])
+        others[:, row] -= np.where(is_target[:, columns], 0.0, left_out).sum(axis=1)
+        owns[:, row] -= errors[:, columns].sum(axis=1)
+    further = np.where(np.abs(others - owns) <= rounding, 0.5, others > owns)
+    further[np.arange(n), own] = 0
+    return further.sum(axis=1) / n_others, np.full(n, "")
 
 
 def pearson(means: Means) -> Values:

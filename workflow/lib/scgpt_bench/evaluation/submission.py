@@ -48,7 +48,7 @@ class Limits2026:
 
 
 def read_genes(path: str | Path, number: int) -> list[str]:
-    """The challenge's list of genes: one per line, no header."""
+    """Read the challenge's list of genes: one per line, no header."""
     genes = pd.read_csv(path, header=None, keep_default_na=False, dtype=str)[0].tolist()
     if len(genes) != number:
         raise InputError(path, "rows", f"{len(genes)} genes", f"{number}")
@@ -59,7 +59,7 @@ def read_genes(path: str | Path, number: int) -> list[str]:
 
 
 def in_order(adata: anndata.AnnData, genes: Sequence[str], source: str) -> anndata.AnnData:
-    """The challenge's genes in its order; others are left out.
+    """Select the challenge's genes in its order; others are left out.
 
     Raises
     ------

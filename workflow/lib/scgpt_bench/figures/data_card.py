@@ -141,7 +141,7 @@ def knock_down(conditions: pd.DataFrame, perturbation_kind: str, title: str) -> 
 
 
 def _legend(axes: Axes, marks: Sequence[tuple[str, str, str]]) -> None:
-    """A legend of (label, colour, marker)."""
+    """Draw a legend of (label, colour, marker)."""
     handles = [axes.scatter([], [], s=14, color=colour, marker=marker, label=label) for label, colour, marker in marks]
     legend_above(axes, len(marks), handles)
 
@@ -241,6 +241,6 @@ def _fewest(thresholds: Mapping[str, float], noun: str) -> str:
 
 
 def facts_table(heading: str, facts: Mapping[str, str]) -> str:
-    """A heading and a table of two columns, as a piece of HTML."""
+    """Write a heading and a table of two columns, as a piece of HTML."""
     rows = "".join(f'<tr><th scope="row">{html.escape(k)}</th><td>{html.escape(v)}</td></tr>' for k, v in facts.items())
     return f"<h4>{html.escape(heading)}</h4><table>{rows}</table>"

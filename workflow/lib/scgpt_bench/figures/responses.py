@@ -56,13 +56,13 @@ def changes(pseudobulk: anndata.AnnData, truth: anndata.AnnData, halved: bool) -
     -------
     Two float64 matrices [conditions x genes], in the order of ``truth``.
     """
-    control = truth.layers["control"]
+    control = truth.layers["reference_input"]
     return pseudobulk[truth.obs_names].X - control, (truth.layers["half_b"] if halved else truth.X) - control
 
 
 def left_over(metrics: pd.DataFrame, truth: anndata.AnnData) -> float:
     """Divide a method's mean squared error (``metrics.tsv``) by that of predicting no change."""
-    no_change = np.square(truth.X - truth.layers["control"]).mean()
+    no_change = np.square(truth.X - truth.layers["reference_input"]).mean()
     return float(metrics.loc[metrics["metric"] == "mse", "value"].mean() / max(no_change, 1e-12))
 
 
@@ -183,7 +183,7 @@ def _free_place(
     size: np.ndarray,
     pixel: float,
 ) -> np.ndarray | None:
-    """The box of ``size`` near ``point`` that touches no ``taken`` box and hides few ``drawn`` points.
+    """Find the box of ``size`` near ``point`` that touches no ``taken`` box and hides few ``drawn`` points.
 
     A box is [lower left and upper right corner, x and y]. Four points of distance weigh as much as one hidden dot; ties
     go to the nearest box, and of those to the one that lies outwards. ``None`` where ``frame`` has no room.

@@ -1,4 +1,4 @@
-"""How well each method does: the ladder, the differences to the best baseline, and every condition."""
+"""How well each method does: the ladder, the differences from the best simple method, and every condition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from scgpt_bench.data.conditions import CONTEXT, labels_of, noun_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import metric_of
-from scgpt_bench.evaluation.scores import at_smallest_p_value
 from scgpt_bench.figures.style import (
     FAINT,
     INK,
@@ -54,7 +53,7 @@ def method_scores(
     ----------
     scores
         The rows of ``scores.tsv`` of one data set and split (``dataset split context method metric mean ci_low ci_high
-        n_conditions fraction_of_ceiling``); an interval or a fraction that is missing is not drawn.
+        n_conditions skill``); an interval or a skill that is missing is not drawn.
     metric
         Identifier of the metric to draw.
     kinds
@@ -63,7 +62,7 @@ def method_scores(
         Instead of the one made from data set, split and metric.
     """
     kinds = kinds or {}
-    require(scores, ["context", "method", "metric", "mean", "ci_low", "ci_high", "n_conditions"], "scores")
+    require(scores, ["context", "method", "metric", "mean", "ci_low", "ci_high", "n_conditions", "skill"], "scores")
     rows = scores[scores["metric"] == metric]
     require(rows, ["dataset", "split"], f"scores of {metric}")
     rows = rows.sort_values(
@@ -105,7 +104,7 @@ def method_scores(
 
 
 def _contexts_apart(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The rows over all contexts, then those of each."""
+    """Give the rows over all contexts, then those of each."""
     declared = sorted(set(rows["context"]) - {CONTEXT})
     yield from ((context, rows[rows["context"] == context]) for context in [CONTEXT, *declared])
 
@@ -116,10 +115,10 @@ def _head(axes: Axes, heading: str) -> None:
 
 
 def _ladder_in_words(rows: pd.DataFrame, kind_of: Mapping[str, str]) -> str:
-    """The ends of the ladder, floor and ceiling, and the first of the others; ``rows`` best first."""
+    """Choose the ends of the ladder, floor and ceiling, and the first of the others; ``rows`` best first."""
     group_of = {method: method_style(method, kind).group for method, kind in kind_of.items()}
     found = [f"{len(rows)} methods, from {_scored(rows.iloc[0])} (best) to {_scored(rows.iloc[-1])}."]
-    for group, words in ((SIMPLE, "Best baseline"), (SCGPT, "Best scGPT method")):
+    for group, words in ((SIMPLE, "Best simple method"), (SCGPT, "Best scGPT method")):
         members = rows[rows["method"].map(group_of) == group.name]
         if len(members):
             found.append(f"{words}: {_scored(members.iloc[0])}.")
@@ -137,14 +136,14 @@ def _scored(row: pd.Series) -> str:
 def paired_differences(
     verdicts: pd.DataFrame, metric: str, kinds: Mapping[str, str] | None = None, title: str | None = None
 ) -> Figure:
-    """Draw the difference of each method to the best baseline, paired by condition, with its interval and verdict.
+    """Draw the difference of each method from the best simple method, paired by condition, with interval and verdict.
 
     Parameters
     ----------
     verdicts
-        Rows of ``verdicts.tsv`` (``dataset split context method metric best_baseline difference ci_low ci_high
-        n_conditions p_value verdict``), of one or of several data sets, splits and contexts; a positive difference is
-        better. Without a row of this metric, the figure says so.
+        Rows of ``verdicts.tsv`` (``dataset split context method metric opponent difference ci_low ci_high p_value
+        verdict``), of one or of several data sets, splits and contexts; a positive difference is better. Without a row
+        of this metric, the figure says so.
     metric
         Identifier of the metric to draw.
     kinds
@@ -153,14 +152,13 @@ def paired_differences(
         Instead of the one made from data set, split and metric.
     """
     kinds = kinds or {}
-    columns = ["dataset", "split", "context", "method", "metric", "best_baseline", "difference", "ci_low", "ci_high"]
-    columns += ["n_conditions", "p_value", "verdict"]
+    columns = ["dataset", "split", "context", "method", "metric", "opponent", "difference", "ci_low", "ci_high"]
+    columns += ["p_value", "verdict"]
     require(verdicts, columns, "verdicts", or_empty=True)
     rows = verdicts[verdicts["metric"] == metric]
     if rows.empty:
-        return new_figure(WIDTH, 0.6, title or metric, "No method was compared with a baseline on this metric.")
+        return new_figure(WIDTH, 0.6, title or metric, "No method was compared with a simple one on this metric.")
     rows = rows.sort_values(["dataset", "split", "difference", "method"], ascending=[True, True, False, True])
-    rows = rows.assign(p_is_at_most=at_smallest_p_value(rows))
     noun = noun_of(rows)
     places = [
         (f"{dataset}, {split}" if context == CONTEXT else f"{dataset}, {split}, {context}", place)
@@ -173,9 +171,9 @@ def paired_differences(
     figure = new_figure(
         WIDTH,
         1.4 + sum(heights) + 0.25 * len(places),
-        title or f"{where}: {metric}, {count(rows['method'].nunique(), 'method')} against the best baseline",
-        f"Difference paired by {noun}; bars: 95 % interval. Right: verdict, p-value and the baseline compared "
-        "with. Better is to the right, for errors too. Open marker: no difference was shown.",
+        title or f"{where}: {metric}, {count(rows['method'].nunique(), 'method')} against the best simple method",
+        f"Difference paired by {noun}; bars: 95 % interval. Right: verdict, p-value and the simple method that is "
+        "hardest to beat. Better is to the right, for errors too. Open marker: neither better nor worse.",
     )
     panels = figure.subplots(len(places), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (heading, place) in zip(panels, places, strict=True):
@@ -190,7 +188,7 @@ def paired_differences(
         if len(places) > 1:
             _head(axes, heading)
     turned = "" if metric_of(metric).higher_is_better else ", sign flipped: more is better"
-    axes.set_xlabel(f"difference to the best baseline in {metric_label(metric)}{turned}")
+    axes.set_xlabel(f"difference from the best simple method in {metric_label(metric)}{turned}")
     if len(places) == 1:
         legend_above(axes, 4, group_handles(rows["method"], kinds))
     tally = rows["verdict"].value_counts()
@@ -207,14 +205,14 @@ def paired_differences(
 def _difference_in_words(row: pd.Series) -> str:
     where = f"{row['method']} on {row['dataset']}, {row['split']}"
     where += "" if row["context"] == CONTEXT else f", {row['context']}"
-    return f"{where}, {row['difference']:+.3g} against {row['best_baseline']}"
+    return f"{where}, {row['difference']:+.3g} against {row['opponent']}"
 
 
 def _verdict_text(verdict: Any) -> str:
     p = ""
     if np.isfinite(verdict.p_value):
-        p = f", p {'≤' if verdict.p_is_at_most else '='} {verdict.p_value:.2g}"
-    return f"{literal(verdict.verdict)}{p} (vs {literal(elided(verdict.best_baseline))})"
+        p = f", p = {verdict.p_value:.2g}"
+    return f"{literal(verdict.verdict)}{p} (vs {literal(elided(verdict.opponent))})"
 
 
 @styled
@@ -331,5 +329,4 @@ def _value_text(score: Any) -> str:
     text = f"{score.mean:.3f}"
     if np.isfinite(score.ci_low) and np.isfinite(score.ci_high):
         text += f" [{score.ci_low:.3f}, {score.ci_high:.3f}]"
-    fraction = getattr(score, "fraction_of_ceiling", np.nan)  # below 0 it is no share of anything
-    return f"{text}, {round(100 * fraction)} % of ceiling" if fraction >= 0 else text
+    return f"{text}, skill {score.skill:.2f}" if np.isfinite(score.skill) else text

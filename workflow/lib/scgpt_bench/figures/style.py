@@ -73,7 +73,7 @@ class MethodStyle(NamedTuple):
 
 
 def method_style(method: str, kind: str | None = None) -> MethodStyle:
-    """The style of a method: a function of its name and its kind.
+    """Give the style of a method: a function of its name and its kind.
 
     A method that is called like its kind has the colour of its entry in the registry; any other takes one of the spare
     colours of its kind's group, chosen by a hash of its name.
@@ -182,7 +182,7 @@ def label_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def legend_above(axes: Axes, columns: int, handles: Sequence[Artist] | None = None) -> None:
-    """A legend between the title of the figure and the left end of the axes."""
+    """Draw a legend between the title of the figure and the left end of the axes."""
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0.2, "handletextpad": 0.4}
     axes.legend(**({} if handles is None else {"handles": handles}), ncols=columns, **place)
 
@@ -193,7 +193,7 @@ def beside_row(axes: Axes, row: float, text: str, **properties: object) -> None:
 
 
 def new_figure(width: float, height: float, title: str, note: str, constrained: bool = True) -> Figure:
-    """A figure of ``width`` x ``height`` inches with its title above and, below, what one must know to read it."""
+    """Make a figure of ``width`` x ``height`` inches with its title above and, below, what one must know to read it."""
     figure = Figure(figsize=(width, height), layout="constrained" if constrained else None)
     if constrained:
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
@@ -213,7 +213,7 @@ def say(figure: Figure, findings: str) -> None:
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:
-    """``a, b, c and 4 more``."""
+    """Write ``a, b, c and 4 more``."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more
 

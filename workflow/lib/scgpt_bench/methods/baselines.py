@@ -19,9 +19,11 @@ from scipy import linalg, sparse
 from scipy.sparse import linalg as sparse_linalg
 
 from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, contexts_of
-from scgpt_bench.data.controls import control_means_of, matched_control_mean
+from scgpt_bench.data.controls import control_means_of
+from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.means import FEWEST, cells_of, condition_means, group_means
 from scgpt_bench.data.names import CONTROL, genes_of
+from scgpt_bench.data.references import references
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import read_h5ad
 from scgpt_bench.method_record import Embeddings, Training
@@ -84,14 +86,14 @@ def training_data(cells: anndata.AnnData, split: pd.DataFrame, context: str = CO
         found = "no perturbation with role 'train'" + ("" if context == CONTEXT else f" in context {context!r}")
         raise InputError("split.tsv", "role", found, "at least one to learn from")
     means, n_cells = condition_means(cells, conditions)
-    shifts = means - matched_control_mean(cells, conditions)
-    controls = cells_of(cells, [Condition(CONTROL, context)])
+    shifts = means - references(cells, conditions, INPUT)
+    controls = cells_of(cells, [Condition(CONTROL, context)], INPUT)
     names = [condition.perturbation for condition in conditions]
     return TrainingData(cells.var_names, controls, names, means, shifts, n_cells)
 
 
 def to_predict(controls: anndata.AnnData, context: str = CONTEXT) -> ToPredict:
-    """The test perturbations of a context, sorted, with their control means: those of ``controls.h5ad``."""
+    """List the test perturbations of a context, sorted, with their control means: those of ``controls.h5ad``."""
     means = {c.perturbation: mean for c, mean in control_means_of(controls).items() if c.context == context}
     return ToPredict([*means], np.array([*means.values()]))
 
@@ -170,7 +172,7 @@ def train_mean(
 
 
 def additive(training: TrainingData, test: ToPredict) -> Shifts:
-    """A combination does the sum of what its genes did alone.
+    """Predict that a combination does the sum of what its genes did alone.
 
     A gene that was not perturbed alone in training counts with the mean shift of the single-gene training
     perturbations (of all training perturbations, where there is no single one): a fallback.
@@ -197,7 +199,7 @@ def ridge(
     penalty: float = 0.1,
     components: int = 10,
 ) -> Shifts:
-    """The bilinear model Y - b ~ G K P' of Ahlmann-Eltze, Huber and Anders (2025, Nature Methods).
+    """Fit the bilinear model Y - b ~ G K P' of Ahlmann-Eltze, Huber and Anders (2025, Nature Methods).
 
     ``Y`` [genes x conditions] are the changes of the training perturbations and of the control, which is 0; ``b`` their
     mean; ``G`` [genes x components] the principal component scores of the genes over the pseudo-bulks of the same
@@ -261,7 +263,7 @@ def knn(
     neighbours: int = 5,
     components: int = 10,
 ) -> Shifts:
-    """The mean shift of the training perturbations whose genes are most similar to the perturbed genes.
+    """Predict the mean shift of the training perturbations whose genes are most similar to the perturbed genes.
 
     Similarity is the cosine of gene vectors: ``embeddings``, or co-expression among the control cells
     (:func:`coexpression`). A combination has the sum of its genes' vectors. Ties go to the name that sorts first. A

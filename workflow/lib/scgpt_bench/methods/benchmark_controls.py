@@ -21,6 +21,7 @@ import pandas as pd
 
 from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, listed, rows_of
 from scgpt_bench.data.means import first_half, group_means
+from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import rows as rows_of_cells
 from scgpt_bench.errors import InputError
 from scgpt_bench.predictions import anchored_cells, shifted_controls
@@ -58,7 +59,7 @@ class Known:
 
     def shifted(self, shifts: np.ndarray) -> np.ndarray:
         """Move the drawn control cells by one shift per tested condition [conditions x genes]."""
-        control_means = self.of_truth(self.truth.layers["control"], self.conditions)
+        control_means = self.of_truth(self.truth.layers["reference_input"], self.conditions)
         return shifted_controls(self.controls, self.conditions, control_means, shifts)
 
 
@@ -71,7 +72,7 @@ def shuffled(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     :func:`technical_duplicate` and :func:`oracle`.
     """
     source, *others = shuffles(known.conditions, seed)
-    changes = np.asarray(known.truth.X) - np.asarray(known.truth.layers["control"])
+    changes = np.asarray(known.truth.X) - np.asarray(known.truth.layers["reference_truth"])
     shifts = np.zeros((len(known.conditions), known.truth.n_vars))
     shifts[[condition in source for condition in known.conditions]] = known.of_truth(changes, [*source.values()])
     alone = [condition for condition in known.conditions if condition not in source]
@@ -85,10 +86,13 @@ def technical_duplicate(known: Known, seed: int) -> tuple[np.ndarray, dict[str, 
 
 
 def oracle(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """Predict the planted mean, which draws nothing by ``seed``."""
+    """Predict the planted change, free of the noise of any control cell; it draws nothing by ``seed``."""
     assert known.planted is not None  # the configuration has no oracle for measured data
-    planted = planted_means(known.planted, known.conditions, known.truth.var_names)
-    return known.shifted(planted - known.of_truth(known.truth.layers["control"], known.conditions)), {}
+    controls = [Condition(CONTROL, condition.context) for condition in known.conditions]
+    of_conditions, of_controls = (
+        planted_means(known.planted, chosen, known.truth.var_names) for chosen in (known.conditions, controls)
+    )
+    return known.shifted(of_conditions - of_controls), {}
 
 
 def shuffles(conditions: Sequence[Condition], seed: int) -> Iterator[dict[Condition, Condition]]:
@@ -115,7 +119,7 @@ def shuffles(conditions: Sequence[Condition], seed: int) -> Iterator[dict[Condit
 
 
 def duplicated_cells(cells: anndata.AnnData, controls: anndata.AnnData, seed: int) -> np.ndarray:
-    """The first half of each condition's own cells, as many as control cells were drawn.
+    """Give the first half of each condition's own cells, as many as control cells were drawn.
 
     Cells are drawn from that half in turn, each once before any twice, and moved so that their mean is the mean of the
     whole half. The second half is the truth that they are scored against. A duplicate has the ``weight`` of its row of
@@ -142,7 +146,7 @@ def duplicated_cells(cells: anndata.AnnData, controls: anndata.AnnData, seed: in
 
 
 def planted_means(planted: anndata.AnnData, conditions: Sequence[Condition], genes: pd.Index) -> np.ndarray:
-    """The planted mean of each condition [conditions x genes]."""
+    """Give the planted mean of each condition [conditions x genes]."""
     row_of = {condition: row for row, condition in enumerate(listed(planted.obs.reset_index()))}
     missing = [condition.label for condition in conditions if condition not in row_of]
     missing += [*genes.difference(planted.var_names)]

@@ -28,10 +28,10 @@ from scgpt_bench.data.conditions import (
     conditions_of,
     context_of,
     contexts_of,
-    controls_of,
     rows_of,
 )
 from scgpt_bench.data.controls import control_means_of, type_weights
+from scgpt_bench.data.halves import INPUT, is_control_of
 from scgpt_bench.data.labels import perturbation_names
 from scgpt_bench.data.means import group_means
 from scgpt_bench.data.names import CONTROL
@@ -164,7 +164,7 @@ def import_predictions(
 
 
 def _contexts(path: str | Path, obs: pd.DataFrame, tested: list[str]) -> np.ndarray:
-    """The context of each row; that of the data set where it has one only and the file says nothing.
+    """Find the context of each row; that of the data set where it has one only and the file says nothing.
 
     Where the data set declares none, a column of this name means something else.
     """
@@ -177,12 +177,12 @@ def _contexts(path: str | Path, obs: pd.DataFrame, tested: list[str]) -> np.ndar
 
 
 def write_without_test_cells(cells: anndata.AnnData, split: pd.DataFrame, path: str | Path) -> None:
-    """Write all that a method may learn from: control cells and those of training and validation conditions.
+    """Write all that a method may learn from: cells of training and validation conditions and input controls.
 
-    By chunks, with the layers of ``cells``, which may be on disk.
+    These are the control cells of the half ``input``. By chunks, with the layers of ``cells``, which may be on disk.
     """
-    visible = [*controls_of(cells.obs), *conditions_of(split, "train"), *conditions_of(split, "validation")]
-    kept = codes_of(cells.obs, visible) >= 0
+    visible = [*conditions_of(split, "train"), *conditions_of(split, "validation")]
+    kept = (codes_of(cells.obs, visible) >= 0) | is_control_of(cells.obs, INPUT)
     matrices = {"X": cells.X, **cells.layers}
     with CellWriter(path, cells.n_vars) as writer:
         for parts in zip(*(row_chunks(matrix, read=kept) for matrix in matrices.values()), strict=True):

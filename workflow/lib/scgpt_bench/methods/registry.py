@@ -6,8 +6,10 @@ rule runs. Snakemake reads this module at every start, and no prediction depends
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,8 @@ class Kind:
         Of the method that is called like its kind.
     expected
         On which data a run without it says so, since it is hard to beat: ``any``, or those with ``combinations``.
+    depends_on_seed
+        Whether another seed gives another prediction; assumed of what was made elsewhere.
     """
 
     name: str
@@ -102,17 +106,23 @@ class Kind:
     options: tuple[str, ...] = ()
     colour: str = ""
     expected: str = ""
+    depends_on_seed: bool = False
+
+    @property
+    def is_trained(self) -> bool:
+        """Say whether scGPT's weights are trained on perturbed cells."""
+        return "finetune" in self.rules
 
 
 FLOOR, CEILING, ORACLE = "shuffled", "technical-duplicate", "oracle"
-FINETUNED = "scgpt-finetuned"  # as published, which a configuration may deviate from
+FINETUNED, SCRATCH = "scgpt-finetuned", "scgpt-scratch"  # as published, which a configuration may deviate from
 
 _simple = partial(Kind, group=SIMPLE, rules=("predict_baseline",), environment="evaluation")
 _on_embeddings = partial(Kind, group=SCGPT, rules=("predict_baseline",), environment="evaluation")
-_scgpt = partial(Kind, group=SCGPT, rules=("predict_scgpt",), environment="scgpt")
-_trained_scgpt = partial(Kind, group=SCGPT, rules=("finetune", "predict_scgpt"), environment="scgpt")
+_scgpt = partial(Kind, group=SCGPT, rules=("predict_scgpt",), environment="scgpt", depends_on_seed=True)
+_trained_scgpt = partial(_scgpt, rules=("finetune", "predict_scgpt"))
 _control = partial(Kind, group=BENCHMARK_CONTROL, rules=("predict_benchmark_control",), environment="evaluation")
-_other = partial(Kind, group=OTHER_MODEL, environment="evaluation")
+_other = partial(Kind, group=OTHER_MODEL, environment="evaluation", depends_on_seed=True)
 
 _REGISTERED = (
     _simple(
@@ -212,7 +222,7 @@ _REGISTERED = (
         colour="#d55e00",
     ),
     _trained_scgpt(
-        name="scgpt-scratch",
+        name=SCRATCH,
         description="The same training with all weights random at the start; the checkpoint gives sizes and "
         "vocabulary only.",
         function="finetuned",
@@ -250,8 +260,48 @@ _REGISTERED = (
     ),
 )
 KINDS = {kind.name: kind for kind in _REGISTERED}
+_OF_TWINS = ("kind", "checkpoint", "seeds")  # options in which twins may differ
 
 
 def group_of(kind: str) -> Group:
-    """The group of a kind; what is not registered was made by another program."""
+    """Give the group of a kind; what is not registered was made by another program."""
     return KINDS[kind].group if kind in KINDS else OTHER_MODEL
+
+
+def untrained(methods: Mapping[str, Mapping[str, Any]], random_checkpoints: Collection[str]) -> list[str]:
+    """List the methods, by name, whose answers are those of random weights.
+
+    Parameters
+    ----------
+    methods
+        ``methods`` of the configuration, defaults filled in.
+    random_checkpoints
+        Its checkpoints with ``source: random``.
+    """
+    return [
+        name
+        for name, options in methods.items()
+        if options.get("checkpoint") in random_checkpoints and not KINDS[options["kind"]].is_trained
+    ]
+
+
+def contrasts(methods: Mapping[str, Mapping[str, Any]], random_checkpoints: Collection[str]) -> list[tuple[str, str]]:
+    """Pair methods with what differs from them in pretraining: fine-tuned and from scratch, and untrained twins.
+
+    A twin is of the same kind and, where there is such a one, has the same other options. Parameters are those of
+    :func:`untrained`.
+    """
+    twins = untrained(methods, random_checkpoints)
+    found = []
+    for name, options in methods.items():
+        if options["kind"] == FINETUNED:
+            found += [(name, other) for other, its in methods.items() if its["kind"] == SCRATCH]
+        if "checkpoint" in options and not KINDS[options["kind"]].is_trained and name not in twins:
+            own = [twin for twin in twins if methods[twin]["kind"] == options["kind"]]
+            alike = [twin for twin in own if _others(methods[twin]) == _others(options)]
+            found += [(name, twin) for twin in alike or own]
+    return found
+
+
+def _others(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in _OF_TWINS}

@@ -127,7 +127,7 @@ def write(items: Sequence[Item], start: str, path: str | Path, made: datetime.da
 
 
 def template(name: str) -> Template:
-    """A template beside this module, which escapes everything that is put into it."""
+    """Load a template beside this module, which escapes everything that is put into it."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -148,7 +148,7 @@ def data_tables() -> tuple[bytes, str]:
 
 
 def _shown(item: Item) -> dict[str, object]:
-    """What the template needs of an item."""
+    """Give what the template needs of an item."""
     kinds = {".svg": _figure, ".tsv": _table, ".json": _text, ".yaml": _text, ".html": _piece}
     if item.path.suffix not in kinds:
         raise InputError(item.path, "suffix", repr(item.path.suffix), f"one of {', '.join(kinds)}")

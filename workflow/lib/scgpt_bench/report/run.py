@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.data.conditions import CONTEXT, Condition, labels_of
+from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.evaluation.classes import CLASS_COLUMNS, COLUMNS
+from scgpt_bench.evaluation.verdicts import VERDICT_COLUMNS
 from scgpt_bench.method_record import MethodRecord
 from scgpt_bench.methods.registry import BENCHMARK_CONTROL, Group, group_of
-
-HEADLINE = "pearson_delta"
-NOT_ASKED = "not asked"  # about any test condition
 
 
 class Sentence(NamedTuple):
@@ -41,8 +40,8 @@ class Run:
 
     Attributes
     ----------
-    scores, verdicts
-        ``scores.tsv`` and ``verdicts.tsv``.
+    scores, verdicts, contrasts
+        ``scores.tsv``, ``verdicts.tsv`` and ``contrasts.tsv``.
     kinds
         The kind of every method.
     checkpoints
@@ -59,6 +58,8 @@ class Run:
         ``scores_by_class.tsv``.
     classes
         The class of every test condition (:func:`scgpt_bench.evaluation.classes.gather_classes`).
+    folds
+        The splits that are folds of one dealing.
     """
 
     scores: pd.DataFrame
@@ -71,10 +72,20 @@ class Run:
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     scores_by_class: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
     classes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CLASS_COLUMNS))
+    contrasts: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=VERDICT_COLUMNS))
+    folds: Sequence[str] = ()
 
     def group(self, method: str) -> Group:
         """Return the group of a method."""
         return group_of(self.kinds[method])
+
+    def questions(self, dataset: str) -> dict[str, list[str]]:
+        """List the splits that have an answer each, with those that they pool: folds together, any other alone."""
+        splits = self.scores.loc[self.scores["dataset"] == dataset, "split"].unique()
+        if ALL_SPLITS not in splits:
+            return {split: [split] for split in splits}
+        pooled = {ALL_SPLITS: [split for split in splits if split in self.folds]}
+        return pooled | {split: [split] for split in splits if split != ALL_SPLITS and split not in self.folds}
 
     def without_pretraining(self) -> set[str]:
         """List the methods that use scGPT with random weights, or train it from random weights."""
@@ -104,12 +115,6 @@ class Run:
         tested = set(labels_of(self.classes[self.classes["dataset"] == dataset]))
         here = {label: entry for label, entry in card.items() if not tested or label in tested}
         return list(here), [label for label, entry in here.items() if entry["reliable"] is False]  # None is unknown
-
-    def control_noise(self, dataset: str) -> tuple[float, float] | None:
-        """Return what the mean of all other responses scores with the same and with other control cells, if known."""
-        noise = self.cards.get(dataset, {}).get("shared_control_noise", {})
-        same, disjoint = noise.get("same_controls"), noise.get("disjoint_controls")
-        return None if same is None or disjoint is None else (same, disjoint)  # one perturbation has no others
 
 
 def labelled(card: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from scgpt_bench.data.conditions import CONTEXT, conditions_of, noun_of
+from scgpt_bench.data.conditions import CONTEXT, noun_of
 from scgpt_bench.evaluation.classes import CLASS
+from scgpt_bench.evaluation.scores import HEADLINE, LEAK
 from scgpt_bench.method_record import MethodRecord
-from scgpt_bench.methods.registry import KINDS, SCGPT
-from scgpt_bench.report.run import HEADLINE, NOT_ASKED, Run, Sentence, grouped, labelled, methods_by_names
+from scgpt_bench.methods.registry import CEILING, FLOOR, KINDS, SCGPT
+from scgpt_bench.report.run import Run, Sentence, grouped, labelled, methods_by_names
 
 FEW = 10  # test conditions, below which there is a warning
-CONTROL_NOISE = 0.05  # of a Pearson delta, above which there is a warning: smaller differences are rarely found
 
 Places = Sequence[Mapping[str, Any]]
 
 
 def warnings(run: Run, places: Places) -> list[Sentence]:
     """List what limits the answers in ``places`` (:func:`scgpt_bench.report.summary.places`), most important first."""
-    checks = [_of_source, _of_weights, _of_baselines, _of_copies, _of_data, _of_few_cells, _of_composition]
-    checks += [_of_control_noise, _of_batches, _of_classes, _of_shared_genes, _of_genes, _of_training, _of_fallbacks]
+    checks = [_of_source, _of_leaks, _of_weights, _of_simple_methods, _of_copies, _of_data, _of_few_cells]
+    checks += [_of_composition, _of_batches, _of_classes, _of_genes, _of_training, _of_fallbacks]
     checks += [_of_prompts, _of_files, _of_recipe]
     return [warning for check in checks for warning in check(run, places)]
 
@@ -34,6 +33,12 @@ def _of_source(run: Run, places: Places) -> Iterable[Sentence]:
     if run.checkpoints and "catalogue" not in run.checkpoints.values():
         folders = [name for name, source in run.checkpoints.items() if source == "folder"]
         yield Sentence("no_published_checkpoint", {"folders": folders})
+
+
+def _of_leaks(run: Run, places: Places) -> Iterable[Sentence]:
+    flagged = run.scores[run.scores["reason"].astype(str).str.contains(LEAK, regex=False)]
+    for dataset, methods in grouped(zip(flagged["dataset"], flagged["method"], strict=True)).items():
+        yield Sentence("possible_leak", {"dataset": dataset, "methods": methods})
 
 
 def _of_weights(run: Run, places: Places) -> Iterable[Sentence]:
@@ -56,27 +61,29 @@ def _of_weights(run: Run, places: Places) -> Iterable[Sentence]:
         )
 
 
-def _of_baselines(run: Run, places: Places) -> Iterable[Sentence]:
+def _of_simple_methods(run: Run, places: Places) -> Iterable[Sentence]:
     combined = any("+" in entry["perturbation"] for card in run.cards.values() for entry in card["conditions"])
     data = ("any", "combinations") if combined else ("any",)
     missing = [kind.name for kind in KINDS.values() if kind.expected in data and kind.name not in run.kinds.values()]
     if missing and SCGPT in map(run.group, run.kinds):
-        yield Sentence("baselines_not_run", {"kinds": missing})
+        yield Sentence("simple_methods_not_run", {"kinds": missing})
 
 
 def _of_copies(run: Run, places: Places) -> Iterable[Sentence]:
     for place in places:
         for methods in run.copies(place["dataset"], place["split"]):
             additive = "additive" in map(run.kinds.get, methods)
-            yield Sentence("same_prediction", {"dataset": place["dataset"], "methods": methods, "additive": additive})
+            yield Sentence("same_prediction", {"dataset": place["name"], "methods": methods, "additive": additive})
 
 
 def _of_data(run: Run, places: Places) -> Iterable[Sentence]:
     for place in places:
-        if place["ceiling"] is None:
-            yield Sentence("no_ceiling", {"dataset": place["dataset"]})
+        lacking = [kind for kind, key in ((CEILING, "ceiling"), (FLOOR, "floor")) if place[key] is None]
+        if lacking:
+            yield Sentence("no_check_of_data", {"dataset": place["name"], "kinds": lacking})
         if place["n_conditions"] < FEW:
-            yield Sentence("few_conditions", {key: place[key] for key in ("dataset", "noun", "n_conditions")})
+            values = {key: place[key] for key in ("noun", "n_conditions")}
+            yield Sentence("few_conditions", {"dataset": place["name"], **values})
     for dataset in run.cards:
         tested, poor = run.unreliable(dataset)
         if 0 < len(poor) <= len(tested) / 2:  # where there are more, a sentence before the answer names them
@@ -106,15 +113,6 @@ def _of_composition(run: Run, places: Places) -> Iterable[Sentence]:
             yield Sentence("composition", {"dataset": dataset, "dominant_genes": dominant, "ratios": ratios})
 
 
-def _of_control_noise(run: Run, places: Places) -> Iterable[Sentence]:
-    said_first = [place["dataset"] for place in places if any(name == "noise_first" for name, _ in place["first"])]
-    for dataset in run.cards:
-        same, disjoint = run.control_noise(dataset) or (0.0, 0.0)
-        if same - disjoint > CONTROL_NOISE:
-            values = {"same": same, "disjoint": disjoint, "said_first": dataset in said_first}
-            yield Sentence("control_noise", {"dataset": dataset, **values})
-
-
 def _of_batches(run: Run, places: Places) -> Iterable[Sentence]:
     for dataset, card in run.cards.items():
         shifts = {label: entry["batch_shift"] for label, entry in labelled(card).items() if entry["confounded"]}
@@ -126,31 +124,20 @@ def _of_batches(run: Run, places: Places) -> Iterable[Sentence]:
 def _of_classes(run: Run, places: Places) -> Iterable[Sentence]:
     """Methods that are better or worse in a class of test conditions, but not over all of them.
 
-    The last row of a class is that over all splits, or of the only one that tests the class.
+    The last row of a class is that over all folds, or of the only one that tests the class.
     """
     by_class = run.scores_by_class
     by_class = by_class[(by_class["metric"] == HEADLINE) & (by_class["context"] == CONTEXT)]
-    by_class = by_class.drop_duplicates(["dataset", *CLASS, "method"], keep="last")
     for place in places:
+        here = by_class["split"].isin([place["split"], *place["splits"]]) & (by_class["dataset"] == place["dataset"])
+        last = by_class[here].drop_duplicates([*CLASS, "method"], keep="last")
         for row in place["rows"]:
-            of_method = (by_class["dataset"] == place["dataset"]) & (by_class["method"] == row["method"])
-            shown = set(by_class.loc[of_method, "verdict"]) & {"better", "worse"}
-            if row["verdict"] != NOT_ASKED and run.group(row["method"]) == SCGPT and shown - {row["verdict"]}:
-                values = {"classes": by_class[of_method].to_dict("records"), "verdict": row["verdict"]}
-                where = {"method": row["method"], "dataset": place["dataset"], "noun": place["noun"]}
+            classes = last[last["method"] == row["method"]]
+            shown = set(classes["verdict"]) & {"better", "worse"}
+            if row["verdict"] != "not asked" and run.group(row["method"]) == SCGPT and shown - {row["verdict"]}:
+                values = {"classes": classes.to_dict("records"), "verdict": row["verdict"]}
+                where = {"method": row["method"], "dataset": place["name"], "noun": place["noun"]}
                 yield Sentence("unlike_classes", values | where)
-
-
-def _of_shared_genes(run: Run, places: Places) -> Iterable[Sentence]:
-    for place in places:
-        here = (run.classes["dataset"] == place["dataset"]) & run.classes["split"].isin(place["splits"])
-        tested = conditions_of(run.classes[here])
-        targeting = Counter(gene for condition in tested for gene in condition.genes)
-        sharing = sum(any(targeting[gene] > 1 for gene in condition.genes) for condition in tested)
-        if sharing:
-            copies = len(tested) > len({condition.perturbation for condition in tested})
-            values = {"n_sharing": sharing, "n": len(tested), "copies": copies}
-            yield Sentence("shared_genes", {"dataset": place["dataset"], "noun": place["noun"], **values})
 
 
 def _of_genes(run: Run, places: Places) -> Iterable[Sentence]:
@@ -180,7 +167,7 @@ def _without_token(record: MethodRecord) -> Iterable[str]:
 
 
 def _other_controls(record: MethodRecord) -> Iterable[tuple[str, str, int]]:
-    """What pairs should share, what they share instead (``any``: nothing), and in how many training pairs."""
+    """List what pairs should share, what they share instead (``any``: nothing), and in how many training pairs."""
     asked, *fallbacks = record.finetuning.paired_within.items() if record.finetuning else [("any", 0)]
     return ((asked[0], shared, n_pairs) for shared, n_pairs in fallbacks if n_pairs and shared != "itself")
 
@@ -193,7 +180,7 @@ def _of_fallbacks(run: Run, places: Places) -> Iterable[Sentence]:
         conditions = grouped(
             ((made.method, entry.reason, entry.prediction), entry.condition.label)
             for made in run.predictions
-            if made.dataset == place["dataset"] and made.method not in copies
+            if made.dataset == place["dataset"] and made.split in place["splits"] and made.method not in copies
             for entry in made.record.fallbacks
         )
         groups: dict[tuple[str, ...], list[tuple[tuple[str, str], str]]] = {}
@@ -202,7 +189,7 @@ def _of_fallbacks(run: Run, places: Places) -> Iterable[Sentence]:
         if groups:
             by_rule = [(labels, grouped(pairs)) for labels, pairs in groups.items()]
             values = {"groups": by_rule, "n_conditions": place["n_conditions"]}
-            yield Sentence("not_asked", {"dataset": place["dataset"], **values})
+            yield Sentence("not_asked", {"dataset": place["name"], **values})
 
 
 def _of_prompts(run: Run, places: Places) -> Iterable[Sentence]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from scgpt_bench import files
 from scgpt_bench.data.conditions import Condition, conditions_of, context_of, controls_of
+from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.means import cells_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt.checkpoint import Checkpoint
@@ -49,7 +50,7 @@ class TrainingSet:
         """
         encoding = Encoding.of(split["perturbation"], alignment, weights.vocabulary)
         training, validation = (_with_tokens(split, role, encoding) for role in ("train", "validation"))
-        read = cells_of(cells, [*controls_of(cells.obs), *training, *validation])
+        read = cells_of(cells, [*controls_of(cells.obs), *training, *validation], INPUT)
         return cls(read, encoding, training, validation)
 
     def checksums(self) -> dict[str, Any]:

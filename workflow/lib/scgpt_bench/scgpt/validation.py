@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from scgpt_bench.data.conditions import Condition, rows_of
-from scgpt_bench.data.controls import matched_control_mean, type_weights
+from scgpt_bench.data.controls import type_weights
+from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.references import references
 from scgpt_bench.scgpt import model
 from scgpt_bench.scgpt.recipe import Options
 from scgpt_bench.scgpt.training_set import TrainingSet
@@ -34,7 +36,7 @@ class Validation:
             condition: _matched_controls(rows, self.cell_type, condition, options.validation_cells, seed)
             for condition in self.conditions
         }
-        self.control_mean = dict(zip(self.conditions, matched_control_mean(cells, self.conditions), strict=True))
+        self.control_mean = dict(zip(self.conditions, references(cells, self.conditions, INPUT), strict=True))
         self.truth = {c: np.asarray(cells.X[rows[c]].mean(axis=0)).ravel() for c in self.conditions}
 
     def __call__(self, generator: nn.Module) -> dict[str, float]:

@@ -48,20 +48,20 @@ def join(answers: Mapping[str, tuple[pd.DataFrame, dict[str, Any]]]) -> tuple[pd
 
 
 def write_not_scored(reference: str | Path, reason: str) -> None:
-    """A reference that says why no prediction is scored against it."""
+    """Write a reference that says why no prediction is scored against it."""
     with atomic_write(reference) as partial:
         partial.mkdir()
         (partial / NOT_SCORED).write_text(f"{reason}\n")
 
 
 def not_scored(reference: str | Path, package: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
-    """A table without rows and a summary with the reason, if :func:`write_not_scored` made the reference."""
+    """Give a table without rows and a summary with the reason, if :func:`write_not_scored` made the reference."""
     path = Path(reference) / NOT_SCORED
     return without_rows(package, path.read_text().strip()) if path.exists() else None
 
 
 def without_rows(package: str, note: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """What stands in place of a scorer's answer where there is none: no rows, and a summary that says why."""
+    """Write what stands in place of a scorer's answer where there is none: no rows, and a summary that says why."""
     return pd.DataFrame(columns=COLUMNS), {
         "scorer": name_and_version(package),
         "mean": {},

@@ -39,7 +39,7 @@ NO_EFFECT = "no measurable aggregate effect"  # of cells that do not respond it 
 
 
 def preset(genes: pd.Index, perturbations: list[str], threads: int) -> EvalConfig:
-    """The preset ``vcc2026``, on this CPU. Where no perturbation is a measured gene, none is excluded as a target."""
+    """Choose the preset ``vcc2026``, on this CPU; without excluded targets where no perturbation is a measured gene."""
     from cell_eval2 import EvalConfig
 
     config = EvalConfig.from_preset("vcc2026")

@@ -29,6 +29,7 @@ import pandas as pd
 from scipy import sparse
 
 from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, contexts_of, labels_of, rows_of
+from scgpt_bench.data.halves import INPUT, is_control_of
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import rows as rows_of_cells
@@ -145,7 +146,7 @@ def sampled_counts(X: np.ndarray, depth_factors: np.ndarray, names: Sequence[str
 
 
 def depth_factors_of(cells: anndata.AnnData, names: pd.Series) -> np.ndarray:
-    """Counts per unit of ``expm1(X)`` of the named cells of ``cells.h5ad``, from their own counts.
+    """Give the counts per unit of ``expm1(X)`` of the named cells of ``cells.h5ad``, from their own counts.
 
     Raises
     ------
@@ -164,7 +165,7 @@ def depth_factors_of(cells: anndata.AnnData, names: pd.Series) -> np.ndarray:
 
 
 def raw_counts(cells: anndata.AnnData) -> sparse.csr_matrix:
-    """The counts of ``cells.h5ad``; an :class:`InputError` where there are none."""
+    """Read the counts of ``cells.h5ad``; an :class:`InputError` where there are none."""
     if "counts" not in cells.layers:
         raise InputError("cells.h5ad", "layers", "no 'counts'", "raw counts, which cell-eval2 compares")
     return cells.layers["counts"]
@@ -211,7 +212,7 @@ def count_sides(
 
 
 def predicted_counts(cells: anndata.AnnData, predictions: anndata.AnnData) -> sparse.csr_matrix:
-    """The counts of all predicted cells: :func:`nonnegative`, then :func:`sampled_counts` at the depth of the controls.
+    """Count all predicted cells: :func:`nonnegative`, then :func:`sampled_counts` at the depth of the controls.
 
     Cells of a condition that share a control cell, as imported ones may, are numbered: one name would round them all
     alike.
@@ -259,6 +260,8 @@ def measured_side(
 ) -> anndata.AnnData:
     """Select the measured cells of a context with this role (their second half, if ``halved``), then its controls.
 
+    Controls are those of the half ``input``, on both sides: scorers are defined with one set of controls.
+
     Parameters
     ----------
     values
@@ -268,7 +271,8 @@ def measured_side(
     kept = codes_of(cells.obs, conditions) >= 0
     if halved:
         kept &= ~first_half(cells.obs, conditions)
-    rows = np.concatenate([np.flatnonzero(kept), rows_of(cells.obs)[Condition(CONTROL, _only_context(split))]])
+    controls = rows_of(cells.obs)[Condition(CONTROL, _only_context(split))]
+    rows = np.concatenate([np.flatnonzero(kept), controls[is_control_of(cells.obs, INPUT)[controls]]])
     targets = cells.obs["perturbation"].astype(str).to_numpy().astype(object)[rows]
     targets[targets == CONTROL] = NON_TARGETING
     obs = pd.DataFrame({TARGET: targets}, index=cells.obs_names[rows])

@@ -1,0 +1,33 @@
+"""What pretraining is worth: methods that differ in it alone, each pair compared like a verdict with one opponent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from scgpt_bench.evaluation.scores import Study, blocks
+from scgpt_bench.evaluation.verdicts import VERDICT_COLUMNS, beside, decide, is_reliable, of_one_seed
+
+
+def contrasts(study: Study, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Compare each pair (:func:`scgpt_bench.methods.registry.contrasts`) by each metric that judges.
+
+    Returns
+    -------
+    The columns of ``verdicts.tsv``: ``verdict`` is that of ``method`` against ``opponent``. Each pair is a question of
+    its own: p-values are not corrected.
+    """
+    rows = []
+    for block in blocks(study.judging):
+        reliable = is_reliable(block, study.kinds)
+        for method, opponent in pairs:
+            if method not in block.values or opponent not in block.values:
+                continue
+            one = beside(block, method, [opponent], study.margin)
+            verdict, reasons = decide(one, block, one.p_value, reliable)
+            limits = dict.fromkeys(of_one_seed(name, block, study.kinds) for name in (method, opponent))
+            p_value = np.nan if verdict == "not asked" else one.p_value
+            rows.append(one.row(block, p_value, verdict, [*reasons, *limits]))
+    return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
