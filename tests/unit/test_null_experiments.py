@@ -75,8 +75,7 @@ def predictions(cells, split, answer, seed):
     means = {name: start + SIMPLE[name](training, test).values for name in LEARNED}
     row_of = {condition: row for row, condition in enumerate(listed(answer.obs))}
     partner = next(shuffles(tested, seed))
-    changes = answer.X - answer.layers["reference_truth"]
-    means["shuffled"] = start + changes[[row_of[partner[condition]] for condition in tested]]
+    means["shuffled"] = start + (answer.X - start)[[row_of[partner[condition]] for condition in tested]]
     labels = np.where(first_half(cells.obs, tested), cells.obs["perturbation"].astype(str), "")
     means["technical-duplicate"] = group_means(cells.X, labels, [c.perturbation for c in tested])[0]
     means["made-up"] = start + random_generator(seed, "made up").normal(0, 0.01, start.shape)

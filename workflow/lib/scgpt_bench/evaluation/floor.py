@@ -65,8 +65,9 @@ def mean_over_shuffles(
 def _dealt(predictions: anndata.AnnData, truth: anndata.AnnData, seed: int) -> Iterator[anndata.AnnData]:
     """Yield the same cells, moved as a whole to the mean that each shuffle predicts."""
     conditions = conditions_of(truth.obs)
-    changes = np.asarray(truth.X) - np.asarray(truth.layers["reference_truth"])
-    predicted = np.asarray(pseudobulk(predictions)[truth.obs_names].X) - np.asarray(truth.layers["reference_input"])
+    control = np.asarray(truth.layers["reference_input"])
+    changes = np.asarray(truth.X) - control  # as in benchmark_controls.shuffled
+    predicted = np.asarray(pseudobulk(predictions)[truth.obs_names].X) - control
     row, row_of = (
         codes_of(predictions.obs, conditions),
         {condition: number for number, condition in enumerate(conditions)},

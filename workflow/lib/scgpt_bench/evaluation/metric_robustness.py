@@ -115,7 +115,7 @@ def transformed(
         row_of = {condition: number for number, condition in enumerate(conditions)}
         for partner in shuffles(conditions, seed):
             source = [row_of[partner[condition]] for condition in conditions]
-            yield "another truth", moved((np.asarray(truth.X) - np.asarray(truth.layers["reference_truth"]))[source])
+            yield "another truth", moved((np.asarray(truth.X) - control)[source])
 
 
 def _means_of_contexts(delta: np.ndarray, conditions: list[Condition]) -> np.ndarray:

@@ -66,13 +66,16 @@ class Known:
 def shuffled(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Predict the measured change of another test condition of the same context; no change where there is no other.
 
+    Measured from the control cells that methods see: from those of the truth, it would share their noise with the
+    changes that it is compared with.
+
     Returns
     -------
     Predicted cells, float32 [rows of ``controls`` x genes], and entries of the method record. So do
     :func:`technical_duplicate` and :func:`oracle`.
     """
     source, *others = shuffles(known.conditions, seed)
-    changes = np.asarray(known.truth.X) - np.asarray(known.truth.layers["reference_truth"])
+    changes = np.asarray(known.truth.X) - np.asarray(known.truth.layers["reference_input"])
     shifts = np.zeros((len(known.conditions), known.truth.n_vars))
     shifts[[condition in source for condition in known.conditions]] = known.of_truth(changes, [*source.values()])
     alone = [condition for condition in known.conditions if condition not in source]
