@@ -356,16 +356,21 @@ def test_a_figure_says_what_it_shows(tmp_path):
     )
 
 
+PARTS = {"truth": 0.75, "truth_a": 0.5, "truth_b": 0.5}
+
+
 @pytest.mark.parametrize("halved", [False, True])
 def test_changes_are_those_that_are_scored(halved):
     """A technical duplicate is drawn against the half that it is scored against, and not against itself."""
     genes, names = pd.DataFrame(index=["A", "B", "C"]), ["P", "Q"]
     layers = {"reference_input": np.ones((2, 3)), "half_b": np.full((2, 3), 7.0)}
+    layers |= {f"reference_{part}": np.full((2, 3), value) for part, value in PARTS.items()}
     truth = anndata.AnnData(np.array([[1.0, 2, 3], [4, 5, 6]]), pd.DataFrame(index=names), genes, layers=layers)
     pseudobulk = anndata.AnnData(np.array([[3.0, 3, 3], [2, 2, 2]]), pd.DataFrame(index=names[::-1]), genes)
     predicted, true = changes(pseudobulk, truth, halved)
-    assert predicted.tolist() == [[1, 1, 1], [2, 2, 2]]  # in the order of the truth
-    assert true.tolist() == ([[6, 6, 6], [6, 6, 6]] if halved else [[0, 1, 2], [3, 4, 5]])
+    # In the order of the truth.
+    assert predicted.tolist() == ([[1.5, 1.5, 1.5], [2.5, 2.5, 2.5]] if halved else [[1, 1, 1], [2, 2, 2]])
+    assert true.tolist() == ([[6.5, 6.5, 6.5]] * 2 if halved else [[0.25, 1.25, 2.25], [3.25, 4.25, 5.25]])
     metrics = pd.DataFrame({"metric": ["mse", "mse", "mae"], "value": [5.0, 6.0, 99.0]})
     assert left_over(metrics, truth) == pytest.approx(5.5 / (55 / 6))
 
@@ -428,7 +433,7 @@ def test_the_prediction_is_on_the_vertical_axis_with_its_score_of_the_tables():
     flat = correlations(["STAT1"], 0.0, "prediction has no variance")
     figure = predicted_against_true(0 * true, true, ["STAT1"], genes, "control-mean", flat)
     assert figure.axes[0].get_title() == "STAT1\nr undefined, set to 0"
-    assert figure.get_label() == "Pearson delta: STAT1 r undefined, set to 0."
+    assert figure.get_label() == "effect_pearson: STAT1 r undefined, set to 0."
 
 
 def test_the_strongest_genes_are_named():

@@ -117,7 +117,7 @@ def test_figures_show_the_numbers_of_the_tables(results):
     table = read_table(results / "planted" / "fold0" / "perturbations.tsv").set_index("perturbation")
     for method in ("technical-duplicate", "shuffled", "control-mean", "knn"):
         text = (results / "planted" / "fold0" / "figures" / f"predicted_against_true_{method}.svg").read_text()
-        told = re.findall(r"(\S+) r (?:= (−?[\d.]+\d)|undefined, set to (0))", text.split("Pearson delta: ")[1])
+        told = re.findall(r"(\S+) r (?:= (−?[\d.]+\d)|undefined, set to (0))", text.split("effect_pearson: ")[1])
         assert len(told) == 6, method
         for name, value, undefined in told:
             assert float((value or undefined).replace("−", "-")) == pytest.approx(table.loc[name, method], abs=0.0051)

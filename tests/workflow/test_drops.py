@@ -137,7 +137,7 @@ def test_an_edited_metric_plans_evaluation_and_nothing_before_it_and_says_why(fi
     module.write_text(text.replace("_energy_distance(predicted", "_energy_distance( predicted"))
     jobs, output = plan(finished)
     module.write_text(text)
-    of_both = {(rule, name) for rule in ("truth", "evaluate") for name in ("first", "second")}
+    of_both = {(rule, name) for rule in ("truth", "reference_scores", "evaluate") for name in ("first", "second")}
     assert jobs == of_both | summaries()
     assert "evaluation/cell_metrics.py" in output
     assert "Params have changed since last execution" in output

@@ -7,6 +7,7 @@ with logged(snakemake.log[0]):
 
     from scgpt_bench.data.conditions import noun_of
     from scgpt_bench.evaluation.pseudobulk import select_tested
+    from scgpt_bench.evaluation.scores import HEADLINE
     from scgpt_bench.figures.responses import changes, left_over, predicted_against_true, residual_heatmap
     from scgpt_bench.figures.style import method_style, save
     from scgpt_bench.files import read_h5ad, read_table
@@ -15,7 +16,7 @@ with logged(snakemake.log[0]):
     wildcards = snakemake.wildcards
     truth = select_tested(read_h5ad(snakemake.input.truth))
     noun = noun_of(truth.obs)
-    size = np.linalg.norm(truth.X - truth.layers["reference_input"], axis=1)
+    size = np.linalg.norm(truth.X - truth.layers["reference_truth"], axis=1)
     largest = np.argsort(-size, kind="stable")[: snakemake.params.number]
     chosen = truth[largest]
     for (method, kind), path, metrics, record, scatter, residual in zip(
@@ -38,7 +39,7 @@ with logged(snakemake.log[0]):
             chosen.obs_names,
             chosen.var_names,
             title=title,
-            scores=scores[scores["metric"] == "pearson_delta"],
+            scores=scores[scores["metric"] == HEADLINE],
             n_cells=chosen.obs["n_cells"].to_list(),
             colour=method_style(method, kind).colour,
         )

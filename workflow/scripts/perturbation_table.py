@@ -17,7 +17,7 @@ with logged(snakemake.log[0]):
     shown = truth.obs[["perturbation", "context"] if contexts_of(truth.obs) != [CONTEXT] else ["perturbation"]]
     shown = shown.assign(
         measured_cells=truth.obs["n_cells"],
-        measured_change=np.linalg.norm(truth.X - truth.layers["reference_input"], axis=1),
+        measured_change=np.linalg.norm(truth.X - truth.layers["reference_truth"], axis=1),
         reliability=reliability_of(read_json(snakemake.input.card, "a data card")),
     )
     scores = values.assign(condition=labels_of(values)).pivot_table(

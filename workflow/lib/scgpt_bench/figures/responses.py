@@ -43,7 +43,7 @@ _ALL_LEAVES_ORDERED = 500  # optimal leaf ordering is cubic in their number
 
 
 def changes(pseudobulk: anndata.AnnData, truth: anndata.AnnData, halved: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return predicted and measured changes from the matched control, as they are scored.
+    """Return predicted and measured changes, each from control cells of its own, as ``effect_pearson`` scores them.
 
     Parameters
     ----------
@@ -56,8 +56,10 @@ def changes(pseudobulk: anndata.AnnData, truth: anndata.AnnData, halved: bool) -
     -------
     Two float64 matrices [conditions x genes], in the order of ``truth``.
     """
-    control = truth.layers["reference_input"]
-    return pseudobulk[truth.obs_names].X - control, (truth.layers["half_b"] if halved else truth.X) - control
+    predicted, layers = pseudobulk[truth.obs_names].X, truth.layers
+    if halved:
+        return predicted - layers["reference_truth_a"], layers["half_b"] - layers["reference_truth_b"]
+    return predicted - layers["reference_input"], truth.X - layers["reference_truth"]
 
 
 def left_over(metrics: pd.DataFrame, truth: anndata.AnnData) -> float:
@@ -83,13 +85,13 @@ def predicted_against_true(
     Parameters
     ----------
     predicted, true
-        [conditions, genes] deltas from the same control, in log1p expression.
+        [conditions, genes] deltas, in log1p expression.
     conditions, genes
         Names of the rows (labels) and of the columns.
     title
         Whose prediction of what.
     scores
-        Its rows of ``metrics.tsv`` for ``pearson_delta`` (``perturbation``, ``context``, ``value``, ``reason``), so
+        Its rows of ``metrics.tsv`` for ``effect_pearson`` (``perturbation``, ``context``, ``value``, ``reason``), so
         that figure and tables say the same.
     n_cells
         [conditions] measured cells behind each true delta.
@@ -111,8 +113,8 @@ def predicted_against_true(
         height,
         f"{title}: {count(len(conditions), noun)}, {count(len(genes), 'gene')}",
         f"One dot a gene; diagonal: a perfect prediction; horizontal line: no predicted response. "
-        f"Named: the {n_named} genes with the largest true delta, as far as there is room. r: Pearson delta, as in "
-        "the tables; undefined, it is set to 0.",
+        f"Named: the {n_named} genes with the largest true delta, as far as there is room. r: effect_pearson, as in "
+        "the tables, without the target; undefined, it is set to 0.",
         constrained=False,
     )
     for panel, name in enumerate(names):
@@ -131,7 +133,7 @@ def predicted_against_true(
         if panel + columns >= len(conditions):
             axes.set_xlabel(f"true delta ({_UNIT})")
     found = [f"{name} {text}" for name, text in zip(conditions, correlations, strict=True)]
-    say(figure, f"Pearson delta: {listed(found, 12)}.")
+    say(figure, f"effect_pearson: {listed(found, 12)}.")
     return figure
 
 
@@ -303,7 +305,7 @@ def residual_heatmap(
     Parameters
     ----------
     predicted, true
-        [conditions, genes] deltas from the same control, in log1p expression.
+        [conditions, genes] deltas, in log1p expression.
     conditions, genes
         Names of the rows (labels) and of the columns.
     title
