@@ -14,7 +14,8 @@ from scgpt_bench.evaluation.verdicts import HEADLINE, verdicts
 from scored import study
 
 TRAINED, TESTED, GENES, CELLS = 60, 40, 2000, 100
-CONTROLS = (50, 200, 2000)
+CONTROLS = [50, 200, 2000, *(pytest.param(number, marks=pytest.mark.long) for number in (100, 500, 1000))]
+EXPERIMENTS = 3  # with each number of controls
 STRESSES = ("weaker", "stronger", "spiked", "constant", "of another gene")
 SIMPLE = ("control-mean", "train-mean")
 
@@ -75,9 +76,9 @@ def judged(seed, n_controls):
 
 @pytest.fixture(scope="module", params=CONTROLS)
 def experiments(request):
-    """Scores and verdicts of two experiments with so many control cells."""
-    made = [judged(seed, request.param) for seed in range(2)]
-    return [pd.concat(tables, keys=range(2), names=["experiment"]) for tables in zip(*made, strict=True)]
+    """Scores and verdicts of experiments with so many control cells."""
+    made = [judged(seed, request.param) for seed in range(EXPERIMENTS)]
+    return [pd.concat(tables, keys=range(EXPERIMENTS), names=["experiment"]) for tables in zip(*made, strict=True)]
 
 
 def decisions(table, *methods):
@@ -85,7 +86,7 @@ def decisions(table, *methods):
 
 
 def test_the_true_effects_are_better_however_few_the_controls(experiments):
-    assert decisions(experiments[1], "truth")["verdict"].tolist() == ["better"] * 2
+    assert decisions(experiments[1], "truth")["verdict"].tolist() == ["better"] * EXPERIMENTS
 
 
 def test_part_of_the_truth_is_better(experiments):
@@ -94,7 +95,7 @@ def test_part_of_the_truth_is_better(experiments):
 
 def test_what_adds_no_knowledge_is_never_better(experiments):
     found = decisions(experiments[1], *STRESSES)
-    assert len(found) == 2 * len(STRESSES)
+    assert len(found) == EXPERIMENTS * len(STRESSES)
     assert "better" not in set(found["verdict"])
 
 
