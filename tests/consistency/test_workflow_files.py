@@ -19,10 +19,21 @@ import parsed_workflow
 from parsed_workflow import is_local, parameters, resources, script
 from scgpt_bench import sources
 from scgpt_bench.configuration import read_schema
+from scgpt_bench.evaluation.metrics import METRICS
+from scgpt_bench.evaluation.scores import HEADLINE
 
 ROOT = Path(__file__).parents[2]
 RULES = parsed_workflow.rules()
 PROFILE = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+
+
+def test_rules_and_library_name_the_same_metrics_that_judge():
+    """Rules do not import the registry, whose packages every start of Snakemake would load."""
+    (listed,) = re.findall(
+        r"^JUDGING = (\[.*?\])", (ROOT / "workflow" / "rules" / "common.smk").read_text(), re.MULTILINE
+    )
+    assert yaml.safe_load(listed) == [metric.name for metric in METRICS.values() if metric.judges]
+    assert yaml.safe_load(listed)[0] == HEADLINE
 
 
 def test_a_test_is_skipped_for_want_of_a_gpu_alone_where_all_must_run():

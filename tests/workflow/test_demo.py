@@ -108,7 +108,7 @@ def test_the_ladder_stands_between_floor_and_ceiling(pearson_delta):
     assert pearson_delta["oracle"] > 0.95
     assert pearson_delta["technical-duplicate"] > 0.9
     assert pearson_delta["train-mean"] < 0.25
-    assert abs(pearson_delta["shuffled"]) < 0.03, "a mean over all pairs of test perturbations; one shuffle has -0.13"
+    assert abs(pearson_delta["shuffled"]) < 0.03, "a mean over all pairs of test perturbations; one shuffle has -0.12"
     assert pearson_delta.drop(["oracle", "technical-duplicate"]).max() < pearson_delta["technical-duplicate"]
 
 

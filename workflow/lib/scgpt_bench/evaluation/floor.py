@@ -1,7 +1,7 @@
 """The floor is a mean over many ways to deal out the responses of other conditions.
 
-A single one depends on who happens to get whose response: in the demo one scores -0.13 in ``pearson_delta``, the mean
-over all pairs of test perturbations +0.01.
+A single one depends on who happens to get whose response: in the demo one scores -0.13 in ``effect_pearson``, the mean
+over all pairs of test perturbations 0.00.
 """
 
 from __future__ import annotations
