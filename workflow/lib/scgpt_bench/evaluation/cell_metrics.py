@@ -28,7 +28,7 @@ from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
 from scgpt_bench.seeding import random_generator
 
-FALSE_DISCOVERIES = 0.05  # among the genes called significant (Benjamini-Hochberg)
+FALSE_DISCOVERIES = 0.05  # nominal, among the genes called significant (Benjamini-Hochberg)
 PERFECT = {"energy_distance": 0.0, "energy_distance_of_means": 0.0, "de_overlap": 1.0}  # of the truth itself
 HALVED = "one half of the cells against the other"
 
@@ -185,9 +185,10 @@ def de_overlap(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.DataF
     """Count the differentially expressed genes that as many predicted as measured cells show.
 
     Welch's t-test of predicted cells against ``reference_input`` and of measured ones against ``reference_truth``;
-    genes with a false discovery rate of at most 5 %, without the targets and genes that no control cell expresses. Of N
-    measured genes, the share that is among the N most significant predicted ones. Not a rank test: a shift of next to
-    nothing lifts every zero above those of the control, which a rank test takes for a change.
+    genes at a nominal false discovery rate of 5 % (true with many cells only: docs/evaluation.md), without the targets
+    and genes that no control cell expresses. Of N measured genes, the share that is among the N most significant
+    predicted ones. Not a rank test: a shift of next to nothing lifts every zero above those of the control, which a
+    rank test takes for a change.
     """
     values, reasons = [], []
     row_of = {condition: row for row, condition in enumerate(conditions_of(truth.obs))}
