@@ -138,10 +138,14 @@ def test_the_spread_counts_cells_by_their_weight_and_does_not_depend_on_their_nu
     assert spread_ratio(half, measured[1])["value"].mean() == pytest.approx(1, abs=0.1)
 
 
-def screen_of(changed, n=80):
-    """Counts of 400 genes; P doubles 40 of them in each of its cells if ``changed``; ``n`` drawn control cells."""
-    random = np.random.default_rng(5)
-    labels, names = np.repeat(["control", "trained", "P", "Q"], [400, 40, 160, 160]), [f"G{i}" for i in range(400)]
+def screen_of(changed, n=80, controls=400, seed=5):
+    """Counts of 400 genes, ``2 n`` cells of P and of Q, of which ``n`` are tested and ``n`` control cells drawn for each.
+
+    P changes 40 genes four-fold if ``changed``.
+    """
+    random = np.random.default_rng(seed)
+    labels = np.repeat(["control", "trained", "P", "Q"], [controls, 40, 2 * n, 2 * n])
+    names = [f"G{i}" for i in range(400)]
     level = np.tile(random.gamma(1, 1, 400), (len(labels), 1))
     level[np.ix_(labels == "P", np.arange(40))] *= 4 if changed else 1
     X = np.log1p(random.poisson(level)).astype(np.float32)
@@ -164,6 +168,17 @@ def changed_by(controls, shift):
 
 def test_no_gene_is_significant_where_nothing_changes():
     assert screen_of(changed=False)[1].layers["significant"].mean() < 0.01
+
+
+@pytest.mark.parametrize(("n", "controls", "found_at_least"), [(10, 100, 0.5), (25, 100, 0.7), (80, 1000, 0.85)])
+def test_few_cells_are_not_too_sure_of_a_gene(n, controls, found_at_least):
+    """40 draws: at most 5 % of the findings are false, and most of the genes that change four-fold are found."""
+    significant = np.array(
+        [screen_of(True, n, controls, seed)[1].layers["significant"][0] for seed in range(40)], dtype=float
+    )
+    false = significant[:, 40:].sum(axis=1) / np.maximum(significant.sum(axis=1), 1)
+    assert false.mean() <= 0.05
+    assert significant[:, :40].mean() >= found_at_least
 
 
 def test_the_own_target_is_no_finding():

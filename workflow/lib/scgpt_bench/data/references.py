@@ -140,6 +140,18 @@ class References:
                 result[row] += factor * self._within[half][cell_type]
         return result
 
+    def variance_of_cells(self, conditions: Sequence[Condition], half: str) -> np.ndarray:
+        """Average the variance of control cells within batches over each condition's cell types.
+
+        Returns
+        -------
+        float64 [conditions x genes]; NaN of a type of one control cell.
+        """
+        result = np.zeros((len(conditions), self._within[half].shape[1]))
+        for row, (strata, shares) in enumerate(self._shares(conditions, half)):
+            result[row] = shares @ self._within[half][self._type[strata]]
+        return result
+
     def _shares(self, conditions: Sequence[Condition], part: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """List the strata of each condition and its shares of cells in them."""
         own_rows, n_of_type = rows_of(self._obs), self._parts[part][3]

@@ -44,6 +44,7 @@ def measured(cells: anndata.AnnData) -> anndata.AnnData:
     - ``layers["variance_of_mean"]``: sampling variance of X: the variance of the condition's cells about the control
       means of their own cell types and batches, divided by their number; NaN of a single cell;
     - ``layers["variance_of_reference"]``: sampling variance of ``reference_truth``;
+    - ``layers["variance_of_control_cells"]``: of single control cells of the same cell types, within batches;
     - ``obs``: ``perturbation``, ``context``, ``n_cells`` and, where known, ``direction``.
     """
     conditions, of_controls = conditions_of(cells.obs), References(cells)
@@ -67,6 +68,7 @@ def measured(cells: anndata.AnnData) -> anndata.AnnData:
         freedom = np.where(n_cells > 1, n_cells * (n_cells - 1.0), np.nan)
         layers["variance_of_mean"] = np.maximum(squares, 0) / freedom[:, None]
     layers["variance_of_reference"] = of_controls.variance(conditions, TRUTH)
+    layers["variance_of_control_cells"] = of_controls.variance_of_cells(conditions, TRUTH)
     obs = table_of(conditions).assign(n_cells=n_cells)
     if "direction" in cells.obs:
         rows, directions = rows_of(cells.obs), cells.obs["direction"].astype(str).to_numpy()
