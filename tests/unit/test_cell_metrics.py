@@ -139,7 +139,7 @@ def test_the_spread_counts_cells_by_their_weight_and_does_not_depend_on_their_nu
 
 
 def screen_of(changed, n=80, controls=400, seed=5):
-    """Counts of 400 genes, ``2 n`` cells of P and of Q, of which ``n`` are tested and ``n`` control cells drawn for each.
+    """Counts of 400 genes, 2 n cells of P and of Q, of which n are tested and n control cells drawn for each.
 
     P changes 40 genes four-fold if ``changed``.
     """

@@ -184,6 +184,21 @@ def test_p_values_are_corrected_for_the_methods_that_compete():
     assert "does not compete" in rows.loc["twin", "reason"]
 
 
+def test_the_family_may_be_listed():
+    """The one that is asked about is not corrected; what is not listed says so; a listed twin competes."""
+    values = beside(0.03)
+    values = {**values, "scgpt-generate": values["scgpt-knockout"], "twin": values["scgpt-knockout"]}
+    kinds = {**kinds_of(metrics_table(values)), "scgpt-generate": "scgpt-generate", "twin": "scgpt-knockout"}
+    table = metrics_table(values)
+    alone = judged(metrics_table(beside(0.03))).iloc[0]["p_value"]
+    rows = judged(table, kinds=kinds, untrained=["twin"], family=["scgpt-knockout"]).droplevel("metric")
+    assert rows["p_value"].to_numpy() == pytest.approx(alone)
+    assert "not in scores.family" in rows.loc["scgpt-generate", "reason"]
+    assert "compete" not in rows.loc["scgpt-knockout", "reason"]
+    rows = judged(table, kinds=kinds, untrained=["twin"], family=["scgpt-knockout", "twin"]).droplevel("metric")
+    assert rows.loc["twin", "p_value"] == pytest.approx(2 * alone)
+
+
 def test_what_only_the_correction_takes_away_is_said():
     difference = 0.4 + NOISE[1] - NOISE[1].mean() + 0.033
     values = {"train-mean": np.full(N, 0.4), **{f"scgpt{i}": difference for i in range(4)}}

@@ -96,6 +96,7 @@ def study():
         "folds": FOLDS,
         "untrained": registry.untrained(config["methods"], checkpoints_from("random")),
         "margin": config["scores"]["margin"],
+        "family": config["scores"]["family"],
     }
 
 

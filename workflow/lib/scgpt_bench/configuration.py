@@ -21,7 +21,7 @@ import yaml
 from scgpt_bench.data import catalogue
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.errors import InputError
-from scgpt_bench.methods.registry import KINDS, ORACLE
+from scgpt_bench.methods.registry import KINDS, ORACLE, group_of
 from scgpt_bench.scgpt import checkpoint_folder
 from scgpt_bench.shipped import own_or_shipped, shipped
 
@@ -295,6 +295,10 @@ def _check_references(run: Run, source: str) -> None:
             known = ", ".join(sorted(config["checkpoints"])) or "none is configured"
             expected = f"a key of 'checkpoints': {known}"
             raise InputError(source, f"methods.{name}.checkpoint", repr(checkpoint), expected)
+    is_judged = [name for name, options in config["methods"].items() if group_of(options["kind"]).is_judged]
+    for unknown in sorted(set(config["scores"]["family"] or ()) - set(is_judged)):
+        expected = f"methods that are judged: {', '.join(is_judged) or 'none is configured'}"
+        raise InputError(source, "scores.family", repr(unknown), expected)
     for name, options in config["submissions"].items():
         for key, names, known in (
             ("contexts", options["contexts"].values(), config["datasets"]),

@@ -185,9 +185,9 @@ def de_overlap(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.DataF
     """Count the differentially expressed genes that as many predicted as measured cells show.
 
     Welch's t-test of predicted cells against ``reference_input`` and of measured ones against ``reference_truth``;
-    genes at a false discovery rate of 5 %, without the targets and genes that no control cell expresses. Of N measured genes, the share that is among the N most significant
-    predicted ones. Not a rank test: a shift of next to nothing lifts every zero above those of the control, which a
-    rank test takes for a change.
+    genes at a false discovery rate of 5 %, without the targets and genes that no control cell expresses. Of N measured
+    genes, the share that is among the N most significant predicted ones. Not a rank test: a shift of next to nothing
+    lifts every zero above those of the control, which a rank test takes for a change.
     """
     values, reasons = [], []
     row_of = {condition: row for row, condition in enumerate(conditions_of(truth.obs))}

@@ -64,6 +64,8 @@ class Study:
         Methods on a checkpoint of random weights: contrasts, no competitors.
     margin
         The difference in skill that counts as none.
+    family
+        The methods whose p-values are corrected together; None for all but ``untrained``.
     """
 
     metrics: pd.DataFrame
@@ -73,6 +75,11 @@ class Study:
     folds: Sequence[str] = ()
     untrained: Sequence[str] = ()
     margin: float = 0.05
+    family: Sequence[str] | None = None
+
+    def corrects(self, method: str) -> bool:
+        """Say whether a method competes, so that its p-value is corrected for how many do."""
+        return method not in self.untrained if self.family is None else method in self.family
 
     def of(self, metrics: pd.DataFrame) -> Study:
         """Keep the rest with other metrics, such as a part of them."""

@@ -96,7 +96,7 @@ def verdicts(study: Study, whole: pd.DataFrame | None = None) -> pd.DataFrame:
 
     ``difference`` is the mean from the hardest simple method, ``opponent``, positive where the method is better, errors
     included; its interval and p-value hold against whichever is the best. P-values are corrected by Holm over the
-    methods that compete on the same data set, split, context and metric. Untrained twins do not compete.
+    family of the study (:attr:`Study.family`) on the same data set, split, context and metric.
 
     ``verdict``, the first that applies:
 
@@ -125,7 +125,7 @@ def _of_place(found: Mapping[str, Block], study: Study) -> list[dict[str, Any]]:
     for name, block in found.items():
         reliable = is_reliable(block, study.kinds)
         known = {method: one.p_value for method, one in judged[name].items() if block.n_asked.get(method) != 0}
-        family = [method for method, p in known.items() if method not in study.untrained and np.isfinite(p)]
+        family = [method for method, p in known.items() if study.corrects(method) and np.isfinite(p)]
         corrected = known | dict(zip(family, holm([known[method] for method in family]), strict=True))
         for method, one in judged[name].items():
             p_value = corrected.get(method, np.nan)
@@ -137,8 +137,9 @@ def _of_place(found: Mapping[str, Block], study: Study) -> list[dict[str, Any]]:
                 if failed:
                     verdict = "equivalent" if one.within_margin else "inconclusive"
                     reasons.append("its direction is better, but " + ", ".join(failed))
-            if method in study.untrained:
-                reasons.append("an untrained twin does not compete: p-value not corrected")
+            if not study.corrects(method):
+                which = "an untrained twin" if study.family is None else "what is not in scores.family"
+                reasons.append(f"{which} does not compete: p-value not corrected")
             reasons.append(of_one_seed(method, block, study.kinds))
             rows.append(one.row(block, p_value, verdict, reasons))
     return rows
