@@ -56,7 +56,7 @@ def sections():
     definitions = SCHEMA["$defs"]
     yield "top", table(SCHEMA)
     yield "generated", table(definitions["planted"])
-    for group in ("checkpoints", "methods"):
+    for group in ("checkpoints", "gene_vectors", "methods"):
         text = []
         for kind, part in definitions[group].items():
             text += [f"### `{kind}`", "", part["description"], ""]

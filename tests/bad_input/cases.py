@@ -131,6 +131,12 @@ CONFIGURATION = [
         ("unknown option", {"methods__train-mean": {"w": 1}}, "methods.train-mean", "'w'", "weighting"),
         ("option without meaning", {"methods__train-mean": {"weighting": "gene"}}, "weighting", "'gene'", "cell"),
         ("no such checkpoint", {"methods__scgpt-zero-shot__checkpoint": "human"}, "zero-shot.checkpoint", "'human'", "tiny"),
+        ("no such vectors", {"methods__knn": {"vectors": "go"}}, "methods.knn.vectors", "'go'", "a key of 'vectors': none is configured"),
+        ("vectors of no known kind", {"vectors__go": {"source": "file", "path": "go.pickle"}}, "vectors.go.path", "'go.pickle'", "a file that ends in .tsv"),
+        ("vectors without a file", {"vectors__go": {"source": "file"}}, "vectors.go", "no such key", "'path'"),
+        ("vectors not in the table", {"vectors__go": {"source": "catalogue"}}, "vectors.go", "no such gene vectors", "vectors.tsv: gene2vec"),
+        ("vectors of no other screen", {"vectors__other": {"source": "dataset", "datasets": {}}}, "vectors.other.datasets", "no entry for 'drop'", "another of drop"),
+        ("vectors of the same screen", {"vectors__other": {"source": "dataset", "datasets": {"drop": "drop"}}}, "vectors.other.datasets.drop", "'drop', the same data set", "another screen"),
         ("unknown source", {"checkpoints__tiny__source": "web"}, "checkpoints.tiny.source", "'web'", "catalogue"),
         ("not in the table", {"checkpoints__x": {"source": "catalogue"}}, "checkpoints.x", "no such checkpoint", "checkpoints.tsv"),
         ("checkpoint without path", {"checkpoints__tiny": {"source": "folder"}}, "checkpoints.tiny", "no such key", "'path'"),
@@ -168,6 +174,7 @@ CONFIGURATION = [
             ("braces in " + where, changes, where, "{", "without '{' and '}'")
             for where, changes in [
                 ("checkpoints.tiny.path", {"checkpoints__tiny__path": "my{tiny}"}),
+                ("vectors.go.path", {"vectors__go": {"source": "file", "path": "{go}.tsv"}}),
                 ("published_results_table", {"published_results_table": "{published}.tsv"}),
                 ("splits.files.mine.drop", {"splits__files": {"mine": {"drop": "{x.tsv"}}, "methods": {"train-mean": {}}}),
                 ("methods.elsewhere.files.drop.fold0", {"methods__elsewhere__files__drop__fold0": "{seed}{dataset}.h5ad"}),
@@ -226,6 +233,19 @@ TABLES = [
             ("above resources", {"name": "../x"}, "column 'name'", "'../x'", "letters, digits"),
         ]
     ),
+]  # fmt: skip
+
+VECTORS = [
+    (name, "gene_vectors", fault, "vectors.tsv", where, found, expected)
+    for name, fault, where, found, expected in [
+        ("no such file", removed("vectors.tsv"), "table", "No such file", "with a header"),
+        ("a gene twice", text("vectors.tsv", "gene\tx\nG0\t1\nG0\t2\n"), "row 2", "'G0' a second time", "every gene once"),
+        ("a missing value", text("vectors.tsv", "gene\tx\nG0\t1\nG1\t\n"), "gene 'G1', column 'x'", "nan", "a finite number"),
+        ("text for a number", text("vectors.tsv", "gene\tx\nG0\tNA\n"), "gene 'G0', column 'x'", "'NA'", "a number"),
+        ("another number of columns", text("vectors.tsv", "gene\tx\nG0\t1\nG1\t2\t3\n"), "table", "Expected 2 fields", "a table"),
+        ("no gene", text("vectors.tsv", "gene\tx\n"), "table", "0 genes, 1 dimensions", "a vector for every gene"),
+        ("other names", text("vectors.tsv", "gene\tx\nQ1\t1\n"), "genes", "none of the 6 perturbed genes (G0, G1, G2, ...), but Q1", "gene symbols"),
+    ]
 ]  # fmt: skip
 
 CONTEXTS = [
@@ -508,6 +528,7 @@ PREDICTIONS = [
 CASES = [
     *CONFIGURATION,
     *TABLES,
+    *VECTORS,
     *CELLS,
     *CONTEXTS,
     *OWN_FILES,

@@ -91,6 +91,9 @@ JOBS = {
     }, _predicted("."), {
         "function": "train_mean", "options": {"kind": "train-mean", "weighting": "cell"},
     }, {"seed": "0"}),
+    "gene_vectors": Job("gene_vectors.py", {**_CELLS, "file": "vectors.tsv"}, ["results/bad/drop/vectors/mine.h5ad"], {
+        "options": {"source": "file", "path": "vectors.tsv"},
+    }, {"vectors": "mine"}),
     "gather_predictions": Job("gather_predictions.py", {
         "shards": ["predictions.h5ad"], "methods": ["method.json"], **_CONTROLS,
     }, _predicted("gathered"), {"keep_cells": True}),
@@ -113,6 +116,11 @@ JOBS = {
         "made_by": {"kind": "imported"},
     }, {"seed": "0"}),
 }  # fmt: skip
+JOBS["predict_baseline on vectors"] = dataclasses.replace(
+    JOBS["predict_baseline"],
+    input={**JOBS["predict_baseline"].input, "embeddings": ["results/bad/drop/vectors/mine.h5ad"]},
+    params={"function": "knn", "options": {"kind": "knn", "neighbours": 2, "components": 10, "vectors": "mine"}},
+)
 JOBS["harmonize to variable genes"] = dataclasses.replace(
     JOBS["harmonize"], params={"dataset": _DATASET, "options": {**_HARMONIZING, "maximum_genes": 10}}
 )
@@ -151,7 +159,8 @@ def write(folder: Path) -> None:
     checkpoint.initialize(folder / "mine", {"embsize": 8, "nlayers": 2, "nheads": 2, "d_hid": 6}, tokens, seed=1)
     ids = [f"{number},ENSG{number:011d},{gene}" for number, gene in enumerate(GENES)]
     (folder / "mine" / "gene_info.csv").write_text("\n".join([",feature_id,feature_name", *ids, ""]))
-    for name in ("harmonize", "split", "sample_controls", "align_vocabulary", "predict_baseline"):
+    (folder / "vectors.tsv").write_text("gene\tx\ty\n" + "".join(f"{gene}\t{i}\t0.5\n" for i, gene in enumerate(GENES)))
+    for name in ("harmonize", "split", "sample_controls", "align_vocabulary", "gene_vectors", "predict_baseline"):
         done = JOBS[name].run(folder)
         assert done.status == 0, done.terminal + done.log
     (folder / "elsewhere.h5ad").write_bytes((folder / "predictions.h5ad").read_bytes())

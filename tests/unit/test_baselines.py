@@ -182,11 +182,11 @@ def test_ridge_recovers_a_planted_low_rank_response():
 
 def test_gene_vectors_are_read_with_what_they_say_of_their_checkpoint(tmp_path):
     vectors = anndata.AnnData(np.eye(2, dtype=np.float32), obs=pd.DataFrame(index=["A", "B"]))
-    vectors.uns = {"checkpoint": "untrained", "checkpoint_pretrained": False}
+    vectors.uns = {"source": "checkpoint", "name": "untrained", "checkpoint_pretrained": False}
     vectors.write_h5ad(tmp_path / "vectors.h5ad")
     table = read_embeddings(tmp_path / "vectors.h5ad")
     assert table.loc["B"].tolist() == [0, 1]
-    assert table.attrs == {"checkpoint": "untrained", "checkpoint_pretrained": False}
+    assert table.attrs == {"source": "checkpoint", "name": "untrained", "checkpoint_pretrained": False}
 
 
 @pytest.mark.parametrize("own_embeddings", [True, False])

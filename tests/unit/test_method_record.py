@@ -51,7 +51,12 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
 
 def test_the_weights_of_a_record_are_those_of_the_model_or_of_the_gene_vectors():
     vectors = Embeddings(
-        checkpoint="untrained", checkpoint_pretrained=False, checkpoint_sha256="0" * 64, genes_padded=2
+        source="checkpoint",
+        name="untrained",
+        sha256="0" * 64,
+        dimensions=8,
+        genes_without_vector=2,
+        checkpoint_pretrained=False,
     )
     assert record().weights == LOAD_REPORT
     assert record_of([KNOWN], kind="knn", options={}, seed=0, n_genes=5, embeddings=vectors).weights == vectors

@@ -56,7 +56,12 @@ def predicted(method: str, kind: str | None = None, split: str = "fold0", **entr
 
 def vectors_of(checkpoint, pretrained, padded=0):
     return Embeddings(
-        checkpoint=checkpoint, checkpoint_pretrained=pretrained, checkpoint_sha256="0" * 64, genes_padded=padded
+        source="checkpoint",
+        name=checkpoint,
+        sha256="0" * 64,
+        dimensions=8,
+        genes_without_vector=padded,
+        checkpoint_pretrained=pretrained,
     )
 
 

@@ -116,7 +116,7 @@ def test_a_study_in_a_folder_of_its_own_runs_to_the_report(tmp_path, clone):
     assert report_shows(tmp_path, "mine")
     provenance = yaml.safe_load((tmp_path / "results" / "tiny" / "provenance.json").read_text())
     # The table of data sets and the drop are the user's, the other tables come with the workflow.
-    shipped = [f"{clone}/config/checkpoints.tsv", f"{clone}/config/published_results.tsv"]
+    shipped = [f"{clone}/config/{name}.tsv" for name in ("checkpoints", "published_results", "vectors")]
     assert [entry["path"] for entry in provenance["own_files"]] == [*shipped, "cells/drop.h5ad", "config/datasets.tsv"]
     assert provenance["configuration"]["published_results_table"] == "config/published_results.tsv"
     assert not (clone / ".snakemake").exists()

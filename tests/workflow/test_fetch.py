@@ -101,6 +101,28 @@ def test_all_three_files_arrive(checkout, server):
         assert (checkout.path / stored(checkout, name)).read_bytes() == content
 
 
+def test_public_gene_vectors_are_fetched_and_their_first_download_recorded(checkout, server, served):
+    write_study(checkout, server)
+    (served / "vectors.txt").write_text("1 2\nG0 0.5 1.5\n")
+    (served / "page.txt").write_text("<html>log in</html>")
+    row = {"sha256": "unverified", "licence": "MIT", "source": "a test"}
+    lines = [["name", "address", *row]]
+    lines += [[name, f"{server}/{name}.txt", *row.values()] for name in ("vectors", "page")]
+    checkout.write("vectors.tsv", "".join("\t".join(line) + "\n" for line in lines))
+    study = yaml.safe_load((checkout.path / "study.yaml").read_text())
+    entries = {"vectors": {"source": "catalogue"}, "page": {"source": "catalogue"}}
+    study |= {"vector_table": "vectors.tsv", "vectors": entries, "checkpoints": {}}
+    checkout.write("study.yaml", yaml.safe_dump(study))
+    done = checkout.snakemake("prefetch", "--keep-going", "--configfile", "study.yaml", check=False)
+    assert "found a web page (HTML); expected a text file" in done.stdout
+    kept = checkout.path / "resources" / "vectors"
+    content = (kept / "vectors" / "unverified" / "vectors.txt").read_bytes()
+    assert content == (served / "vectors.txt").read_bytes()
+    recorded = (kept / "vectors" / "unverified" / "vectors.txt.sha256").read_text().strip()
+    assert recorded == hashlib.sha256(content).hexdigest()
+    assert [path.name for path in (kept / "page").rglob("*") if path.is_file()] == []
+
+
 def test_other_bytes_than_the_published_ones_are_refused_after_one_download(checkout, server):
     write_study(checkout, server, wrong=["best_model.pt"])
     target = stored(checkout, "best_model.pt")

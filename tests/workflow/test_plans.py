@@ -49,6 +49,7 @@ OF_THE_USER = [
     (["elsewhere.h5ad"], {"import_predictions"}),
     (["method.py"], {"predict_by_script"}),
     (["split.tsv"], {"split"}),
+    (["vectors.tsv"], {"gene_vectors"}),
     (["calls.csv", *(f"mine/{name}" for name in CHECKPOINT_FILES)], {"harmonize", "copy_checkpoint"}),
 ]
 STUDY_OF_FILES = {
@@ -59,7 +60,9 @@ STUDY_OF_FILES = {
     "datasets": ["drop"],
     "splits": {"run": [], "files": {"given": {"drop": "split.tsv"}}},
     "checkpoints": {"own": {"source": "folder", "path": "mine"}},
+    "vectors": {"own": {"source": "file", "path": "vectors.tsv"}},
     "methods": {
+        "knn": {"vectors": "own"},
         "scgpt-zero-shot": {"checkpoint": "own"},
         "elsewhere": {"kind": "imported", "files": {"drop": {"given": "elsewhere.h5ad"}}},
         "method": {"kind": "script", "script": "method.py"},

@@ -89,11 +89,17 @@ def checkpoints_from(source):
     return [name for name, options in config["checkpoints"].items() if options["source"] == source]
 
 
+def vectors_from(source):
+    """The configured gene vectors that come from this source."""
+    return [name for name, options in config["vectors"].items() if options["source"] == source]
+
+
 wildcard_constraints:
     dataset=names_pattern(config["datasets"]),
     checkpoint=names_pattern(config["checkpoints"]),
     split=names_pattern(SPLITS),
     method=names_pattern(config["methods"]),
+    vectors=names_pattern(config["vectors"]),
     metric=names_pattern(METRICS),
     seed=r"\d+",
     submission=names_pattern(config["submissions"]),
@@ -188,6 +194,14 @@ def checkpoint_to_read(name):
     """The three files without which no checkpoint can be read."""
     files = files_of_checkpoint(name)
     return [files[file] for file in CHECKPOINT_FILES]
+
+
+def file_of_vectors(name, dataset=None):
+    """What gene vectors are made from: the user's file, a download or, for a data set, the cells of another one."""
+    options = config["vectors"][name]
+    if options["source"] == "catalogue":
+        return stored_file(RUN.vectors[name])
+    return options["path"] if options["source"] == "file" else f"<results>/{options['datasets'][dataset]}/cells.h5ad"
 
 
 # Entries of the report

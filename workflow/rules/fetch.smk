@@ -1,4 +1,4 @@
-# What comes in: data drops, downloaded or generated with a known truth, and checkpoints, downloaded or copied.
+# What comes in: data drops, downloaded or generated with a known truth, checkpoints, and gene vectors.
 from scgpt_bench.scgpt.checkpoint_folder import own_file
 
 
@@ -99,11 +99,32 @@ rule copy_checkpoint:
         "../scripts/copy_checkpoint.py"
 
 
+rule fetch_vectors:
+    output:
+        "resources/vectors/{vectors}/{checksum}/{file}",
+    log:
+        "<logs>/fetch_vectors/{vectors}.{checksum}.{file}.log",
+    benchmark:
+        "<benchmarks>/fetch_vectors/{vectors}.{checksum}.{file}.tsv"
+    retries: 0  # the download tries again by itself, where that can help
+    localrule: True
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(60),
+    params:
+        code=code_without_plumbing("fetch_vectors.py"),
+    script:
+        "../scripts/fetch_vectors.py"
+
+
 def downloads_of_run():
     """The files that the workflow downloads."""
     datasets = [drop_file(name) for name in config["datasets"] if RUN.datasets[name].address != GENERATED]
     checkpoints = map(files_of_checkpoint, checkpoints_from("catalogue"))
-    return datasets + [path for files in checkpoints for path in files.values()]
+    vectors = map(file_of_vectors, vectors_from("catalogue"))
+    return [*datasets, *(path for files in checkpoints for path in files.values()), *vectors]
 
 
 # Everything that comes over the network, for a login node; afterwards no other job needs one.

@@ -7,9 +7,11 @@ def function_of_method(wildcards):
 
 
 def embeddings_of_method(wildcards):
-    """The gene embeddings that a baseline takes from a checkpoint, if it does."""
-    name = config["methods"][wildcards.method].get("checkpoint")
-    return [f"<results>/{wildcards.dataset}/vocabulary/{name}.embeddings.h5ad"] if name else []
+    """The gene vectors that a baseline takes, if it does: those of a checkpoint, or an entry of `vectors`."""
+    options, folder = config["methods"][wildcards.method], f"<results>/{wildcards.dataset}"
+    if options.get("checkpoint"):
+        return [f"{folder}/vocabulary/{options['checkpoint']}.embeddings.h5ad"]
+    return [f"{folder}/vectors/{options['vectors']}.h5ad"] if options.get("vectors") else []
 
 
 rule predict_baseline:

@@ -106,6 +106,34 @@ rule gene_embeddings:
         "../scripts/gene_embeddings.py"
 
 
+def own_file_of_vectors(wildcards):
+    """The user's file; nothing for gene vectors that the workflow fetches or makes."""
+    return config["vectors"][wildcards.vectors].get("path")
+
+
+rule gene_vectors:
+    input:
+        cells="<results>/{dataset}/cells.h5ad",
+        file=lambda wildcards: file_of_vectors(wildcards.vectors, wildcards.dataset),
+    output:
+        "<results>/{dataset}/vectors/{vectors}.h5ad",
+    log:
+        "<logs>/gene_vectors/{dataset}.{vectors}.log",
+    benchmark:
+        "<benchmarks>/gene_vectors/{dataset}.{vectors}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(8000),
+        runtime=doubling(30),
+    params:
+        code=code_without_plumbing("gene_vectors.py"),
+        content=lambda wildcards: content_of_file(own_file_of_vectors(wildcards)),
+        options=lambda wildcards: config["vectors"][wildcards.vectors],
+    script:
+        "../scripts/gene_vectors.py"
+
+
 def split_file(wildcards):
     """The file of a fixed split; nothing for a split that is dealt here."""
     return config["splits"]["files"].get(wildcards.split, {}).get(wildcards.dataset, [])

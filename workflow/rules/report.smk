@@ -55,7 +55,12 @@ rule summary:
 def inputs_of_run():
     """The files that came from outside the workflow, or in their place the generated ones."""
     checkpoints = map(files_of_checkpoint, config["checkpoints"])
-    return [*map(drop_file, config["datasets"]), *(path for files in checkpoints for path in files.values())]
+    vectors = map(file_of_vectors, vectors_from("catalogue"))
+    return [
+        *map(drop_file, config["datasets"]),
+        *(path for files in checkpoints for path in files.values()),
+        *vectors,
+    ]
 
 
 def own_files_of_run():
@@ -69,6 +74,7 @@ def own_files_of_run():
         for name in checkpoints_from("folder")
         for file in files_of_checkpoint(name)
     ]
+    files += [file_of_vectors(name) for name in vectors_from("file")]
     files += [file for split in config["splits"]["files"].values() for file in split.values()]
     files += [config["methods"][name]["script"] for name in methods_run_by("predict_by_script")]
     files += [

@@ -12,7 +12,7 @@ with logged(snakemake.log[0]):
 
     configured = dict(snakemake.params.options)
     entries = {"kind": configured.pop("kind"), "options": configured, "seed": int(snakemake.wildcards.seed)}
-    options = {key: value for key, value in configured.items() if key != "checkpoint"}
+    options = {key: value for key, value in configured.items() if key not in ("checkpoint", "vectors")}
     embeddings = baselines.read_embeddings(snakemake.input.embeddings[0]) if snakemake.input.embeddings else None
     cells = open_h5ad(snakemake.input.cells)
     split = read_table(snakemake.input.split)

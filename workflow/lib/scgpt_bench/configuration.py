@@ -32,7 +32,7 @@ _VALIDATOR = jsonschema.validators.extend(
 )
 SCHEMA = shipped("schemas/config.schema.yaml")
 FOLDERS = ("generated", "checkpoints", "logs", "benchmarks", "predicted", "figures", "submissions")
-TABLES = ("dataset_table", "checkpoint_table", "published_results_table")
+TABLES = ("dataset_table", "checkpoint_table", "published_results_table", "vector_table")
 
 
 @functools.cache
@@ -92,12 +92,13 @@ def defaults() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """A valid configuration, where its tables are, and the rows of the two that it refers to."""
+    """A valid configuration, where its tables are, and the rows of those that it refers to."""
 
     config: dict[str, Any]
     tables: dict[str, str]
     datasets: dict[str, catalogue.Dataset]
     checkpoints: dict[str, catalogue.Checkpoint]
+    vectors: dict[str, catalogue.VectorFile]
 
 
 def table_path(config: Mapping[str, Any], key: str) -> str:
@@ -140,16 +141,17 @@ def validate(given: Mapping[str, Any], source: str) -> Run:
                 source, f"methods.{name}.kind", repr(options["kind"]), "one of " + ", ".join(sorted(kinds))
             )
         _fill_and_check(options, kinds[options["kind"]], schema, source, f"methods.{name}")
-    for name, options in config["checkpoints"].items():
-        _fill_and_check(
-            options, schema["$defs"]["checkpoints"][options["source"]], schema, source, f"checkpoints.{name}"
-        )
+    for section, sources in (("checkpoints", "checkpoints"), ("vectors", "gene_vectors")):
+        for name, options in config[section].items():
+            definition = schema["$defs"][sources][options["source"]]
+            _fill_and_check(options, definition, schema, source, f"{section}.{name}")
     tables = {key: table_path(config, key) for key in TABLES}
     run = Run(
         config,
         tables,
         catalogue.read_datasets(tables["dataset_table"]),
         catalogue.read_checkpoints(tables["checkpoint_table"]),
+        catalogue.read_vector_files(tables["vector_table"]),
     )
     _check_references(run, source)
     return run
@@ -295,6 +297,10 @@ def _check_references(run: Run, source: str) -> None:
             known = ", ".join(sorted(config["checkpoints"])) or "none is configured"
             expected = f"a key of 'checkpoints': {known}"
             raise InputError(source, f"methods.{name}.checkpoint", repr(checkpoint), expected)
+        vectors = options.get("vectors")
+        if vectors is not None and vectors not in config["vectors"]:
+            known = ", ".join(sorted(config["vectors"])) or "none is configured"
+            raise InputError(source, f"methods.{name}.vectors", repr(vectors), f"a key of 'vectors': {known}")
     is_judged = [name for name, options in config["methods"].items() if group_of(options["kind"]).is_judged]
     for unknown in sorted(set(config["scores"]["family"] or ()) - set(is_judged)):
         expected = f"methods that are judged: {', '.join(is_judged) or 'none is configured'}"
@@ -313,8 +319,28 @@ def _check_references(run: Run, source: str) -> None:
             if config[key]:
                 expected = f"inference.keep_cells: true, or no {key}: they need every predicted cell"
                 raise InputError(source, "inference.keep_cells", f"false, with {key}", expected)
+    _check_vectors(run, source)
     _check_splits(config, source)
     _check_paths(run, source)
+
+
+def _check_vectors(run: Run, source: str) -> None:
+    for name, options in run.config["vectors"].items():
+        where = f"vectors.{name}"
+        if options["source"] == "catalogue" and name not in run.vectors:
+            known = ", ".join(sorted(run.vectors))
+            raise InputError(source, where, "no such gene vectors", f"a name in {run.tables['vector_table']}: {known}")
+        if options["source"] == "file" and not options["path"].endswith(catalogue.VECTOR_SUFFIXES):
+            expected = "a file that ends in " + ", ".join(catalogue.VECTOR_SUFFIXES)
+            raise InputError(source, f"{where}.path", repr(options["path"]), expected)
+        for dataset in run.config["datasets"] if options["source"] == "dataset" else []:
+            other, known = options["datasets"].get(dataset), run.config["datasets"]
+            if other not in known:
+                found = f"no entry for {dataset!r}" if other is None else repr(other)
+                raise InputError(source, f"{where}.datasets", found, "another of " + ", ".join(known))
+            if run.datasets[other].series == run.datasets[dataset].series:
+                expected = "another screen: the changes of its own test perturbations are what methods predict"
+                raise InputError(source, f"{where}.datasets.{dataset}", f"{other!r}, the same data set", expected)
 
 
 def _check_paths(run: Run, source: str) -> None:
@@ -322,6 +348,7 @@ def _check_paths(run: Run, source: str) -> None:
     config = run.config
     paths: dict[str, str | None] = dict(run.tables)
     paths |= {f"checkpoints.{name}.path": entry.get("path") for name, entry in config["checkpoints"].items()}
+    paths |= {f"vectors.{name}.path": entry.get("path") for name, entry in config["vectors"].items()}
     paths |= {f"methods.{name}.script": entry.get("script") for name, entry in config["methods"].items()}
     paths |= {f"submissions.{name}.genes": entry["genes"] for name, entry in config["submissions"].items()}
     for split, files in config["splits"]["files"].items():

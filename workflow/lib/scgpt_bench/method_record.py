@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
@@ -101,12 +101,19 @@ class Finetuning(_Part):
 
 
 class Embeddings(_Part):
-    """The gene vectors of a checkpoint that a method took."""
+    """The gene vectors that a method took: of a checkpoint, a file (its own or public), or another data set."""
 
-    checkpoint: str
-    checkpoint_pretrained: bool
-    checkpoint_sha256: str
-    genes_padded: int
+    source: Literal["checkpoint", "file", "catalogue", "dataset"]
+    name: str  # of the checkpoint, or of the entry in ``vectors``
+    sha256: str
+    dimensions: int
+    genes_without_vector: int  # of those measured; perturbed genes without one are fallbacks
+    checkpoint_pretrained: bool | None = None
+
+    @property
+    def checkpoint(self) -> str:
+        """Name the checkpoint, where it is one."""
+        return self.name
 
 
 class Training(_Part):
@@ -169,7 +176,9 @@ class MethodRecord(_Part):
     @property
     def weights(self) -> LoadReport | Embeddings | None:
         """What is known of the checkpoint that it takes weights or gene vectors from; None if it uses none."""
-        return self.scgpt.load_report if self.scgpt else self.embeddings
+        if self.scgpt:
+            return self.scgpt.load_report
+        return self.embeddings if self.embeddings and self.embeddings.source == "checkpoint" else None
 
 
 def record_of(

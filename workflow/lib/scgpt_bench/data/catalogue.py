@@ -1,6 +1,6 @@
-"""Which data sets and checkpoints are known: one row per data drop, one row per file of a checkpoint.
+"""Which data sets, checkpoints and gene vectors are known: one row per data drop, or per file of the others.
 
-Both tables are tab-separated, without quotes; an empty cell or a missing column means that the thing does not exist.
+The tables are tab-separated, without quotes; an empty cell or a missing column means that the thing does not exist.
 Lines that are too short or too long are errors, which pandas would fill up or skip.
 """
 
@@ -12,8 +12,9 @@ import math
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlparse
 
 from scgpt_bench.errors import InputError
 
@@ -42,6 +43,7 @@ DIRECTIONS = {
 CHECKPOINT_FILES = ("best_model.pt", "args.json", "vocab.json")
 GENE_INFO = "gene_info.csv"  # the Ensembl identifiers of the symbols; a checkpoint may come without
 FOLDER = "folder"
+VECTOR_SUFFIXES = (".tsv", ".tsv.gz", ".csv", ".csv.gz", ".parquet", ".h5ad", ".txt")  # of files of gene vectors
 CHECKPOINTS = "resources/checkpoints"  # where runs keep downloaded ones, relative to their folder
 
 _SHA256 = r"[0-9a-f]{64}"
@@ -230,6 +232,38 @@ class Checkpoint:
         return f"{CHECKPOINTS}/{checksum}/{self.name}"
 
 
+@dataclass(frozen=True)
+class VectorFile:
+    """A public file of gene vectors: one vector per gene, as :mod:`data.gene_vectors` reads it.
+
+    Attributes
+    ----------
+    sha256
+        64 hexadecimal digits; None for ``unverified``: the first download is recorded, and no later one may differ.
+    md5
+        The checksum that the source publishes, where it publishes no SHA-256.
+    source
+        What was learned from what, and where that is published.
+    """
+
+    name: str
+    address: str
+    sha256: str | None
+    licence: str
+    source: str
+    md5: str | None = None
+    bytes: int | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether the address is a file of this machine; no row of the table has one."""
+        return not is_remote(self.address)
+
+    def file(self, checksum: str) -> str:
+        """Return where runs keep the download with this checksum, relative to their folder; all studies share it."""
+        return f"resources/vectors/{self.name}/{checksum}/{PurePosixPath(urlparse(self.address).path).name}"
+
+
 def read_datasets(path: str | Path) -> dict[str, Dataset]:
     """Read the data sets of a table, by name, in the order of its rows.
 
@@ -297,6 +331,28 @@ def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
         if missing and checkpoint.folder is None:
             raise InputError(path, f"checkpoint {name!r}", "no row for " + ", ".join(missing), "a row per file")
     return checkpoints
+
+
+def read_vector_files(path: str | Path) -> dict[str, VectorFile]:
+    """Read the public gene vectors of a table, by name, in the order of its rows.
+
+    Raises
+    ------
+    InputError
+        At the first cell that is wrong, naming its line and column.
+    """
+    vectors: dict[str, VectorFile] = {}
+    for row in _rows(path, VectorFile):
+        name, address = row.text("name"), row.text("address")
+        if name in vectors:
+            raise row.error("name", repr(name) + " a second time", "every name once")
+        file = PurePosixPath(urlparse(address).path).name
+        if not (is_remote(address) and file.endswith(VECTOR_SUFFIXES) and re.fullmatch(_NAMES, file)):
+            expected = "a URL of a file that ends in " + ", ".join(VECTOR_SUFFIXES)
+            raise row.error("address", repr(address), expected)
+        entry: dict[str, Any] = {**row.cells, "bytes": row.number("bytes"), "sha256": _sha256_or(row, UNVERIFIED)}
+        vectors[name] = VectorFile(**entry)
+    return vectors
 
 
 @dataclass(frozen=True)
@@ -390,7 +446,12 @@ def _dataset_sha256(row: _Row) -> str | None:
         if found is not None:
             raise row.error("sha256", repr(found), "an empty cell: generated data have no fixed checksum")
         return None
-    instead = UNVERIFIED if is_remote(address) else UNKNOWN
+    return _sha256_or(row, UNVERIFIED if is_remote(address) else UNKNOWN)
+
+
+def _sha256_or(row: _Row, instead: str) -> str | None:
+    """Return the checksum of a row; None where it says ``instead``."""
+    found = row.cells["sha256"]
     if found == instead:
         return None
     if found is None or not re.fullmatch(_SHA256, found):

@@ -26,7 +26,11 @@ EXPECTED = {
     "torch": "a checkpoint of PyTorch",
     "json": "JSON",
     "csv": "a comma-separated table",
+    "text": "a text file",
+    "parquet": "a Parquet table",
 }
+# By suffix.
+FORMATS_OF_VECTORS = {".tsv": "text", ".txt": "text", ".csv": "csv", ".parquet": "parquet", ".h5ad": "h5ad"}
 FORMATS_OF_CHECKPOINT = {"best_model.pt": "torch", "args.json": "json", "vocab.json": "json", GENE_INFO: "csv"}
 SAFETENSORS = "a safetensors file"
 _HEAD = 4096
@@ -48,7 +52,7 @@ def check(path: str | Path, form: str, source: str | Path | None = None) -> None
     Parameters
     ----------
     form
-        One of the data-set table, or ``torch``, ``json`` or ``csv`` of checkpoints.
+        One of the data-set table, or one of those of checkpoints and gene vectors.
     source
         What the error calls the file; ``path`` unless given.
 
@@ -128,7 +132,8 @@ def _content(head: bytes) -> _Kind:
         return _Kind("a tar archive", advice="unpack it and give a file or folder of it")
     for magic, words in {b"PAR1": "a Parquet table", b"\x93NUMPY": "a NumPy array", b"ARROW1": "an Arrow file"}.items():
         if head.startswith(magic):
-            return _Kind(words, advice="AnnData can be made of it in Python, and written as h5ad")
+            form = "parquet" if magic == b"PAR1" else None
+            return _Kind(words, form, advice="AnnData can be made of it in Python, and written as h5ad")
     if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         return _Kind("a Python pickle", "torch")
     if head.lower().startswith(b"%%matrixmarket"):
@@ -149,10 +154,10 @@ def _text(head: bytes) -> _Kind:
         if separator in first:
             return _Kind(
                 f"a {words} table",
-                "csv" if separator == "," else None,
+                "csv" if separator == "," else "text",
                 advice="AnnData can be made of it in Python, and written as h5ad",
             )
-    return _Kind(f"text that begins with {first[:40]!r}")
+    return _Kind(f"text that begins with {first[:40]!r}", "text")
 
 
 def _hdf5(path: Path) -> _Kind:

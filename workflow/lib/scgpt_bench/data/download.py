@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlparse
 
 from scgpt_bench import files
 from scgpt_bench.data import containers, tenx_files
-from scgpt_bench.data.catalogue import UNKNOWN, UNVERIFIED, Dataset, is_remote
+from scgpt_bench.data.catalogue import UNKNOWN, UNVERIFIED, Dataset, VectorFile, is_remote
 from scgpt_bench.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -106,8 +106,8 @@ def _fetch(
     raise InputError(address, "file", "no such file", "the data set's local path, or a URL")
 
 
-def stored_file(dataset: Dataset, content: str | None = None) -> str:
-    """Return where runs keep the download of a data set, or the copy of a local one: by its checksum.
+def stored_file(dataset: Dataset | VectorFile, content: str | None = None) -> str:
+    """Return where runs keep a download, or the copy of a local data set: by its checksum.
 
     A download without a known SHA-256 goes by the md5 that its source publishes, or is ``unverified``. It stays there
     when the row gets the SHA-256 of the recorded first download, since that is no other content.

@@ -150,8 +150,9 @@ def predict(
         "training": Training(perturbations=len(learned), cells=n_cells),
     }
     if embeddings is not None:
-        padded = int((~cells.var_names.isin(embeddings.index)).sum())
-        record["embeddings"] = Embeddings(**embeddings.attrs, genes_padded=padded)
+        without = int((~cells.var_names.isin(embeddings.index)).sum())
+        found = {"dimensions": embeddings.shape[1], "genes_without_vector": without}
+        record["embeddings"] = Embeddings(**embeddings.attrs, **found)
     means = control_means_of(controls)
     moved = shifted_controls(controls, [*means], np.array([*means.values()]), np.array([shifts[c] for c in means]))
     return moved, record

@@ -150,18 +150,18 @@ _REGISTERED = (
     _simple(
         name="ridge",
         description="The bilinear model of Ahlmann-Eltze, Huber and Anders (2025) on principal components of the "
-        "training pseudo-bulks.",
+        "training pseudo-bulks, or with `vectors` for the perturbed genes.",
         function="ridge",
-        options=("ridge",),
+        options=("ridge", "vectors"),
         colour="#2f8fd0",
         expected="any",
     ),
     _simple(
         name="knn",
         description="The mean shift of the training perturbations whose genes are most similar, by co-expression among "
-        "control cells.",
+        "control cells or by `vectors`.",
         function="knn",
-        options=("neighbours", "coexpression"),
+        options=("neighbours", "coexpression", "vectors"),
         colour="#0072b2",
     ),
     _simple(

@@ -143,11 +143,11 @@ def _of_classes(run: Run, places: Places) -> Iterable[Sentence]:
 def _of_genes(run: Run, places: Places) -> Iterable[Sentence]:
     found: dict[tuple[str, str], tuple[int, int, int]] = {}  # padded, renamed and all, by data set and checkpoint
     for made in run.predictions:
-        weights, source = made.record.weights, made.record.scgpt or made.record.embeddings
-        if weights and source and source.genes_padded:
+        weights, scgpt, vectors = made.record.weights, made.record.scgpt, made.record.embeddings
+        padded = scgpt.genes_padded if scgpt else vectors.genes_without_vector if vectors else 0
+        if weights and padded:
             key = (made.dataset, weights.checkpoint)
-            renamed = made.record.scgpt.genes_renamed if made.record.scgpt else found.get(key, (0, 0, 0))[1]
-            found[key] = (source.genes_padded, renamed, made.record.n_genes)
+            found[key] = (padded, scgpt.genes_renamed if scgpt else found.get(key, (0, 0, 0))[1], made.record.n_genes)
     alike = grouped(((dataset, *numbers), checkpoint) for (dataset, checkpoint), numbers in found.items())
     for (dataset, padded, renamed, n_genes), checkpoints in alike.items():
         values = {"padded": padded, "renamed": renamed, "n_genes": n_genes, "checkpoints": checkpoints}

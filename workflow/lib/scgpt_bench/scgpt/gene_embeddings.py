@@ -8,7 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.names import CONTROL, genes_of
+from scgpt_bench.data.gene_vectors import perturbed_genes
 from scgpt_bench.files import sha256
 from scgpt_bench.scgpt import checkpoint, vocabulary
 
@@ -24,14 +24,14 @@ def gene_embeddings(cells: anndata.AnnData, checkpoint_folder: str | Path, align
         The measured genes: ``vocabulary/<checkpoint>.tsv``.
     """
     weights = checkpoint.read(checkpoint_folder, ["encoder"])
-    targets = {gene for name in cells.obs["perturbation"].unique() if name != CONTROL for gene in genes_of(name)}
+    targets = set(perturbed_genes(cells.obs))
     not_measured = vocabulary.align(sorted(targets - set(cells.var_names)), weights.vocabulary)
     known = pd.concat([alignment, not_measured])
     known = known[known["status"] != "padded"]
     tokens = known["token_id"].to_numpy(dtype=np.int64)  # a table without rows has no type: every target is measured
     vectors = weights.tensors["encoder.embedding.weight"][tokens].numpy()
     embeddings = anndata.AnnData(vectors, obs=pd.DataFrame(index=known["gene"].to_numpy(dtype=str)))
-    embeddings.uns["checkpoint"] = weights.folder.name
-    embeddings.uns["checkpoint_sha256"] = sha256(checkpoint.weights_file(weights.folder))
+    embeddings.uns["source"], embeddings.uns["name"] = "checkpoint", weights.folder.name
+    embeddings.uns["sha256"] = sha256(checkpoint.weights_file(weights.folder))
     embeddings.uns["checkpoint_pretrained"] = weights.pretrained
     return embeddings
