@@ -1,8 +1,8 @@
 """Published figures beside those of this run, where both mean the same.
 
 Only GEARS' splits are compared (names beginning with ``gears``): the published figures were measured on those. A split
-that this project draws has the rules of GEARS, not its draws; a table's tolerance has to cover that. Several sources may
-give a figure, each with a row of its own.
+that this project draws has the rules of GEARS, not its draws; a table's tolerance has to cover that. Several sources
+of a figure have a row each.
 """
 
 from __future__ import annotations
