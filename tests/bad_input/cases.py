@@ -166,6 +166,8 @@ CONFIGURATION = [
         ("a number for a key", {"splits__files": {1: {}}}, "splits.files", "the key 1", "text"),
         ("negative seed", {"splits__seed": -1}, "splits.seed", "-1", "at least 0"),
         ("no margin", {"scores__margin": 0}, "scores.margin", "0", "more than 0"),
+        ("a training size of one", {"splits__training_sizes": [1]}, "splits.training_sizes.0", "1", ""),
+        ("a split called like a subset", {"splits__files": {"fold0-train5": {"drop": "mine.tsv"}}, "splits__training_sizes": [5]}, "splits.files.fold0-train5", "fold0 with 5 perturbations", "another name"),
         ("a family with a simple method", {"scores__family": ["train-mean"]}, "scores.family", "'train-mean'", "methods that are judged"),
         ("resamples of the bootstrap of before", {"scores__bootstrap_draws": 100}, "scores", "unknown key 'bootstrap_draws'", "margin"),
         ("seed in quotes", {"methods__train-mean": {"seeds": ["0"]}}, "methods.train-mean.seeds.0", "'0'", "integer"),

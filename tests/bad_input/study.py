@@ -84,7 +84,7 @@ JOBS = {
         "options": _DEALING, "series": "drop",
     }, {"dataset": "drop", "split": "fold0"}),
     "sample_controls": Job("sample_controls.py", {**_CELLS, **_SPLIT}, [f"{FOLD}/controls.h5ad"], {
-        "options": {"cells_per_perturbation": 5, "seed": 1}, "series": "drop",
+        "options": {"cells_per_perturbation": 5, "seed": 1}, "split": "fold0", "series": "drop",
     }, {"dataset": "drop", "split": "fold0"}),
     "predict_baseline": Job("predict_baseline.py", {
         **_CELLS, **_SPLIT, **_CONTROLS, "embeddings": [],

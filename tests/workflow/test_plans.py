@@ -86,7 +86,7 @@ def plan(checkout, target=TARGET, *options):
     """What a dry run would do: (rule, split) of each job, and its output."""
     text = checkout.snakemake(target, *options, "--dry-run", "--configfile", "study.yaml").stdout
     jobs = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", text, re.MULTILINE)
-    splits = [re.search(r"wildcards: .*split=(\w+)", details) for _, details in jobs]
+    splits = [re.search(r"wildcards: .*split=([\w-]+)", details) for _, details in jobs]
     return {(rule, split[1] if split else "") for (rule, _), split in zip(jobs, splits, strict=True)}, text
 
 
@@ -125,6 +125,14 @@ def test_what_changes_no_result_plans_nothing(finished):
 def test_another_fold_plans_itself_and_the_scores(finished):
     write(finished, study={**STUDY, "splits": {"run": [0, 1], "gears_seeds": [1]}})
     assert plan(finished)[0] == {*((rule, "fold1") for rule in OF_A_SPLIT), ("scores", "")}
+
+
+def test_learning_curves_plan_their_subsets_and_leave_scores_and_verdicts_alone(finished):
+    write(finished, study={**STUDY, "splits": {**STUDY["splits"], "training_sizes": [5, "full"]}})
+    assert plan(finished)[0] == set()
+    subsets = {(rule, f"{split}-train5") for rule in OF_A_SPLIT - {"split"} for split in ("fold0", "gears1")}
+    subsets |= {("subset_split", f"{split}-train5") for split in ("fold0", "gears1")}
+    assert plan(finished, "results/plans/crossings.tsv")[0] == {*subsets, ("learning_curves", "")}
 
 
 def test_a_seed_of_the_folds_leaves_gears_splits_alone(finished):

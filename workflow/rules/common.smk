@@ -68,6 +68,13 @@ SPLITS = [
     *(f"gears{seed}" for seed in config["splits"]["gears_seeds"]),
     *config["splits"]["files"],
 ]
+# Points of learning curves: name -> (split, perturbations to learn from). They have scores, but no verdicts.
+SUBSETS = {
+    f"{split}-train{size}": (split, size)
+    for split in SPLITS
+    for size in config["splits"]["training_sizes"]
+    if size != "full"
+}
 JUDGING = ["effect_pearson", "specific_pearson", "discrimination", "mse_unbiased"]  # give verdicts; headline first
 METRICS = [*JUDGING, "pearson_delta", "mse", "pearson"]  # that have figures of their own
 
@@ -97,7 +104,7 @@ def vectors_from(source):
 wildcard_constraints:
     dataset=names_pattern(config["datasets"]),
     checkpoint=names_pattern(config["checkpoints"]),
-    split=names_pattern(SPLITS),
+    split=names_pattern([*SPLITS, *SUBSETS]),
     method=names_pattern(config["methods"]),
     vectors=names_pattern(config["vectors"]),
     metric=names_pattern(METRICS),
@@ -147,12 +154,12 @@ def predictions(methods):
     return [(method, seed) for method in methods for seed in config["methods"][method]["seeds"]]
 
 
-def files_of(name, datasets, methods):
+def files_of(name, datasets, methods, splits=SPLITS):
     """This file of every split and seed of these methods on these data sets."""
     return [
         f"<results>/{dataset}/{split}/{method}/{seed}/{name}"
         for dataset in datasets
-        for split in SPLITS
+        for split in splits
         for method, seed in predictions(methods)
     ]
 

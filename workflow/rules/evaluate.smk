@@ -84,9 +84,9 @@ def official_metrics_of_run():
     ]
 
 
-def of_splits(name):
+def of_splits(name, splits=SPLITS):
     """This file of every data set and split."""
-    return [f"<results>/{dataset}/{split}/{name}" for dataset in config["datasets"] for split in SPLITS]
+    return [f"<results>/{dataset}/{split}/{name}" for dataset in config["datasets"] for split in splits]
 
 
 def study():
@@ -146,3 +146,45 @@ rule scores:
         pairs=registry.contrasts(config["methods"], checkpoints_from("random")),
     script:
         "../scripts/scores.py"
+
+
+def methods_with_curves():
+    """The methods that have learning curves: neither benchmark controls nor predictions that are given as files."""
+    given = methods_run_by("import_predictions")
+    own = [method for method in config["methods"] if method not in given or "script" in config["methods"][method]]
+    return [method for method in own if registry.group_of(KINDS[method]) != registry.BENCHMARK_CONTROL]
+
+
+rule learning_curves:
+    input:
+        metrics=files_of("metrics.tsv", config["datasets"], methods_with_curves(), [*SPLITS, *SUBSETS]),
+        references=of_splits("reference_scores.tsv", [*SPLITS, *SUBSETS]),
+        splits=of_splits("split.tsv", [*SPLITS, *SUBSETS]),
+    output:
+        curves=report(
+            "<results>/learning_curves.tsv",
+            category="Learning curves",
+            labels={"table": "scores by number of perturbations"},
+            caption="../report/learning_curve_table.rst",
+        ),
+        crossings=report(
+            "<results>/crossings.tsv",
+            category="Learning curves",
+            labels={"table": "when each method overtakes the best simple one"},
+            caption="../report/crossings.rst",
+        ),
+    log:
+        "<logs>/learning_curves.log",
+    benchmark:
+        "<benchmarks>/learning_curves.tsv"
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=doubling(4000),
+        runtime=doubling(30),
+    params:
+        code=code("learning_curves.py"),
+        study=study(),
+        subsets=SUBSETS,
+    script:
+        "../scripts/learning_curves.py"

@@ -222,6 +222,37 @@ rule figure_differences:
         "../scripts/figure_differences.py"
 
 
+rule figure_learning_curves:
+    input:
+        "<results>/learning_curves.tsv",
+        "<results>/crossings.tsv",
+    output:
+        entries(
+            "<results>/{dataset}/figures/learning_curves_NAME.svg",
+            JUDGING,
+            label="metric",
+            labels={"data set": "{dataset}", "figure": "score by number of perturbations"},
+            category="Learning curves",
+            caption="learning_curves.rst",
+        ),
+    log:
+        "<logs>/figure_learning_curves/{dataset}.log",
+    benchmark:
+        "<benchmarks>/figure_learning_curves/{dataset}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
+    params:
+        code=code("figure_learning_curves.py"),
+        metrics=JUDGING,
+        kinds=KINDS,
+        folds=FOLDS,
+    script:
+        "../scripts/figure_learning_curves.py"
+
+
 # Perturbations
 
 

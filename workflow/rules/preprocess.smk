@@ -165,6 +165,8 @@ rule split:
         "<logs>/split/{dataset}.{split}.log",
     benchmark:
         "<benchmarks>/split/{dataset}.{split}.tsv"
+    wildcard_constraints:
+        split=names_pattern(SPLITS),
     conda:
         "../../envs/data.yaml"
     resources:
@@ -177,6 +179,35 @@ rule split:
         series=series_of_dataset,
     script:
         "../scripts/split.py"
+
+
+rule subset_split:
+    input:
+        lambda wildcards: f"<results>/{wildcards.dataset}/{SUBSETS[wildcards.split][0]}/split.tsv",
+    output:
+        "<results>/{dataset}/{split}/split.tsv",
+    log:
+        "<logs>/subset_split/{dataset}.{split}.log",
+    benchmark:
+        "<benchmarks>/subset_split/{dataset}.{split}.tsv"
+    wildcard_constraints:
+        split=names_pattern(SUBSETS),
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
+    params:
+        code=code_without_plumbing("subset_split.py"),
+        size=lambda wildcards: SUBSETS[wildcards.split][1],
+        series=series_of_dataset,
+    script:
+        "../scripts/subset_split.py"
+
+
+def whole_split(wildcards):
+    """The split that control cells are drawn for: every point of a learning curve starts from the same ones."""
+    return SUBSETS.get(wildcards.split, [wildcards.split])[0]
 
 
 rule sample_controls:
@@ -198,5 +229,6 @@ rule sample_controls:
         code=code_without_plumbing("sample_controls.py"),
         options=config["controls"],
         series=series_of_dataset,
+        split=whole_split,
     script:
         "../scripts/sample_controls.py"

@@ -162,13 +162,16 @@ def entries_of_datasets():
             for method, seed in predictions(methods_run_by("finetune")):
                 shown.append(f"{folder}/training_history_{method}_{seed}.svg")
             shown.append(f"{folder}/metric_robustness_{method_for_robustness()}.svg")
+        if SUBSETS:
+            shown += [f"<results>/{dataset}/figures/learning_curves_{metric}.svg" for metric in JUDGING]
     return shown
 
 
 def tables_of_run():
     """The tables that the report shows once."""
     names = ("scores", "scores_by_class", "reliable_scores", "metric_definitions", "calibration", "published_results")
-    return [f"<results>/{name}.tsv" for name in names]
+    curves = ("learning_curves", "crossings") if SUBSETS else ()
+    return [f"<results>/{name}.tsv" for name in (*names, *curves)]
 
 
 def submissions_of_run():

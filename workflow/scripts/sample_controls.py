@@ -14,6 +14,6 @@ with logged(snakemake.log[0]):
         per_perturbation=snakemake.params.options["cells_per_perturbation"],
         seed=snakemake.params.options["seed"],
         dataset=snakemake.params.series,
-        split_name=snakemake.wildcards.split,
+        split_name=snakemake.params.split,
     )
     write_h5ad(controls.control_cells(cells, draw), snakemake.output[0])

@@ -383,6 +383,11 @@ def _check_splits(config: dict, source: str) -> None:
             if dataset not in files:
                 raise InputError(source, f"splits.files.{name}", f"no file for {dataset!r}", "one for every data set")
     names += splits["files"]
+    for name in splits["files"]:
+        for size in splits["training_sizes"]:
+            if name.removesuffix(f"-train{size}") in {*names} - {name}:
+                found = f"the name of {name.removesuffix(f'-train{size}')} with {size} perturbations to learn from"
+                raise InputError(source, f"splits.files.{name}", found, "another name, or no such training size")
     if ALL_SPLITS in names:
         raise InputError(source, f"splits.files.{ALL_SPLITS}", "the name under which splits are pooled", "another name")
     if not names:

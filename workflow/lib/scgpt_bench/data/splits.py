@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from scgpt_bench.data.catalogue import Dataset
-from scgpt_bench.data.conditions import Condition, conditions_of, rows_of
+from scgpt_bench.data.conditions import Condition, conditions_of, listed, rows_of
 from scgpt_bench.data.labels import perturbation_name
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.errors import InputError
@@ -212,6 +212,37 @@ def gears_simulation(
     roles = _with_enough_cells(role_of, n_cells, minimum_cells)
     _check_roles(roles, f"data set {dataset}", f"split by GEARS' simulation of {len(names)} perturbations")
     return _table(roles)
+
+
+def subset(split: pd.DataFrame, size: int, *, dataset: str) -> pd.DataFrame:
+    """Keep ``size`` perturbations to learn from; the test conditions stay: one point of a learning curve.
+
+    What a laboratory measures is trained on and validated on, so both count: validation keeps its share, at least one
+    perturbation. The order in which perturbations come depends on their names: a smaller subset is part of a larger
+    one.
+
+    Parameters
+    ----------
+    split
+        Of :func:`fold`, :func:`gears_simulation` or :func:`read_split_file`.
+    size
+        Perturbations in training and validation together, at least 2; all are kept where there are no more.
+    dataset
+        Its name, which enters the random draw.
+
+    Returns
+    -------
+    As :func:`fold`.
+    """
+    roles = dict(zip(listed(split), split["role"], strict=True))
+    names = {role: {c.perturbation for c, own in roles.items() if own == role} for role in ROLES}
+    names["train"] -= names["validation"]  # of a file with roles by context
+    validation, train = (_by_hash(sorted(names[role]), 0, "subset", dataset) for role in ("validation", "train"))
+    measured = len(validation) + len(train)
+    size = min(size, measured)
+    n_validation = min(max(1, round(size * len(validation) / measured)), size - 1)
+    kept = {*validation[:n_validation], *train[: size - n_validation]}
+    return _table({c: role for c, role in roles.items() if role == "test" or c.perturbation in kept})
 
 
 def _simulated(

@@ -121,7 +121,7 @@ def verdicts(study: Study, whole: pd.DataFrame | None = None) -> pd.DataFrame:
 
 def _of_place(found: Mapping[str, Block], study: Study) -> list[dict[str, Any]]:
     rows = []
-    judged = {name: _judged(block, study) for name, block in found.items()}
+    judged = {name: against_simple(block, study) for name, block in found.items()}
     for name, block in found.items():
         reliable = is_reliable(block, study.kinds)
         known = {method: one.p_value for method, one in judged[name].items() if block.n_asked.get(method) != 0}
@@ -145,8 +145,8 @@ def _of_place(found: Mapping[str, Block], study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def _judged(block: Block, study: Study) -> dict[str, Judged]:
-    """Each judged method beside all simple methods; none where there is no simple method."""
+def against_simple(block: Block, study: Study) -> dict[str, Judged]:
+    """Compare each judged method with all simple methods; none where there is no simple method."""
     simple = [method for method in block.values if group_of(study.kinds[method]).judges]
     methods = [method for method in block.values if group_of(study.kinds[method]).is_judged]
     return {method: beside(block, method, simple, study.margin) for method in methods if simple}
