@@ -56,7 +56,7 @@ def experiment(genes: int):
     generator = np.random.default_rng(SEED)
     counts = generator.poisson(generator.gamma(0.3, 1.0, (len(labels), genes)))
     obs = pd.DataFrame(
-        {"perturbation": labels, "batch": "1", "cell_type": "T", "half": "input"},
+        {"perturbation": labels, "direction": "down", "batch": "1", "cell_type": "T", "half": "input"},
         index=[f"cell{i}" for i in range(len(labels))],
     )
     X = sparse.csr_matrix(np.log1p(2 * counts).astype(np.float32))

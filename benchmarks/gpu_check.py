@@ -543,7 +543,7 @@ def planted_experiment(genes: int, controls: int = 64, each: int = 24, targets: 
         values[labels == name] += shifts[column]
         values[labels == name, column] = 0
     obs = pd.DataFrame(
-        {"perturbation": labels, "batch": "1", "cell_type": "T", "half": "input"},
+        {"perturbation": labels, "direction": "down", "batch": "1", "cell_type": "T", "half": "input"},
         index=[f"cell{i}" for i in range(len(labels))],
     )
     X = sparse.csr_matrix(values.astype(np.float32))

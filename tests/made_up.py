@@ -241,7 +241,8 @@ def method_record(
         options = {"epochs": 7, "freeze": ["encoder"], "pair_within": ["batch", "cell_type"]}
         report = {"seed": 0, "options": options, "deviations": DEVIATIONS, "precision": "32-true", "device": "cpu"}
         report |= {"processes": 1, "versions": {"torch": "2.13.0"}, "training_pairs": 9, "paired_within": {"any": 9}}
-        report |= {"flag_share": 1.0, "perturbations_without_token": (), "selected_epoch": 1, "pearson_delta": 0.5}
+        report |= {"flag_share": 1.0, "perturbations_without_token": (), "training_directions": {"down": 9}}
+        report |= {"selected_epoch": 1, "pearson_delta": 0.5}
         shares = {f"{role}_perturbations": {"used": 1, "of": 1} for role in ("training", "validation")}
         made["finetuning"] = Finetuning(**{**report, **shares, **(finetuning or {})})
     fallen_back = {Condition(name): why for name, why in (fallbacks or {}).items()}

@@ -68,7 +68,8 @@ def test_a_thousand_batches_of_inference(folder, alignment, record_property):
 
 def test_fifty_epochs_of_fine_tuning(folder, alignment, tmp_path, record_property):
     names = ["control", "G0", "G1", "G2", "G3"]
-    obs = pd.DataFrame({"perturbation": np.repeat(names, 40), "batch": "batch", "cell_type": "cell"}, dtype=str)
+    obs = {"perturbation": np.repeat(names, 40), "direction": "down", "batch": "batch", "cell_type": "cell"}
+    obs = pd.DataFrame(obs, dtype=str)
     X = np.random.default_rng(0).gamma(2.0, size=(len(obs), len(GENES))).astype(np.float32)
     obs.index = [f"cell{i}" for i in range(len(obs))]
     cells = anndata.AnnData(sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=GENES))

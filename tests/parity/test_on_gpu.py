@@ -79,7 +79,7 @@ def experiment():
     values[names != "control", 18:] += 1
     for row, name in enumerate(names):
         values[row, np.isin(MEASURED, name.split("+"))] = 0
-    labels = {"perturbation": names, "batch": "1", "cell_type": "T", "half": "input"}
+    labels = {"perturbation": names, "direction": "down", "batch": "1", "cell_type": "T", "half": "input"}
     obs = pd.DataFrame(labels, index=[f"cell{i}" for i in range(len(names))])
     return anndata.AnnData(sp.csr_matrix(values), obs=obs, var=pd.DataFrame(index=MEASURED))
 

@@ -28,6 +28,7 @@ from scgpt_bench.scgpt import (
     finetuned_model,
     finetuning,
     model,
+    prediction,
     recipe,
     recipe_version,
     training,
@@ -73,7 +74,7 @@ def experiment(n_cells=12, n_controls=40):
             values[row, 20:] += 1.5
             values[row, [GENES.index(gene) for gene in name.split("+") if gene in MEASURED]] = 0
     obs = pd.DataFrame(
-        {"perturbation": names, "batch": batch.astype(str), "cell_type": "any", "half": "input"},
+        {"perturbation": names, "direction": "down", "batch": batch.astype(str), "cell_type": "any", "half": "input"},
         index=[f"cell{i}" for i in range(len(names))],
     )
     return anndata.AnnData(sp.csr_matrix(values), obs=obs, var=pd.DataFrame(index=MEASURED))
@@ -147,6 +148,76 @@ def test_combinations_carry_two_flags_and_unmeasured_targets_a_token_outside_the
         assert [GENES[token] for token in flagged] == name.split("+")
         assert bool(batch["padding"][row, 30]) == (name != "GENE30")
         assert batch["values"][row, 30] == 0
+
+
+def directed(up):
+    """The experiment, in which the perturbations ``up`` raise their targets and lower the ten last genes."""
+    cells = experiment()
+    cells.obs["direction"] = np.where(cells.obs["perturbation"].isin(up), "up", "down")
+    X = cells.X.toarray()
+    for row in np.flatnonzero(cells.obs["direction"] == "up"):
+        targets = [GENES.index(gene) for gene in cells.obs["perturbation"].iloc[row].split("+") if gene in MEASURED]
+        X[row, 20:] = np.maximum(X[row, 20:] - 3.0, 0)
+        X[row, targets] = 4.0
+    cells.X = sp.csr_matrix(X)
+    return cells
+
+
+@pytest.mark.parametrize("own_flag", [True, False])
+def test_activated_genes_have_a_flag_of_their_own_unless_the_published_one_is_asked_for(folder, vocabulary, own_flag):
+    raised = ["GENE2", "GENE30", "GENE3+GENE4"]
+    pairs = pairs_of(directed(raised), folder, vocabulary, replace(OPTIONS, flag_direction=own_flag))
+    seen = {}
+    for index in range(pairs.batches):
+        batch = pairs.batch(0, index)
+        for name, flags in zip(pairs.perturbation[pairs._rows(0, index)], batch["flags"], strict=True):
+            seen.setdefault(name, set()).update(flags.unique().tolist())
+    of = {True: {0, model.RAISED}, False: {0, model.PERTURBED}}
+    assert seen == {name: of[own_flag and name in raised] for name, role in PERTURBATIONS.items() if role == "train"}
+
+
+def test_where_all_perturbations_lower_their_targets_the_flag_of_direction_changes_no_bit(
+    cells, folder, vocabulary, finetuned, tmp_path
+):
+    run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, flag_direction=False))
+    assert_same_weights(tmp_path, finetuned[0])
+
+
+def test_a_model_of_both_directions_learns_which_is_which_by_their_flags(folder, vocabulary, tmp_path):
+    names = [f"GENE{number}" for number in range(1, 13)]
+    raised = names[::2]
+    split = pd.DataFrame({"perturbation": names, "role": ["train"] * 8 + ["validation"] * 4})
+    generator = np.random.default_rng(0)
+    labels = np.array(["control"] * 40 + [name for name in names for _ in range(12)])
+    X = generator.gamma(4.0, 0.5, size=(len(labels), 30)).astype(np.float32) + 2
+    X[np.isin(labels, raised), 20:] -= 1.5
+    X[np.isin(labels, names) & ~np.isin(labels, raised), 20:] += 1.5
+    obs = {"perturbation": labels, "direction": np.where(np.isin(labels, raised), "up", "down")}
+    obs |= {"batch": "b", "cell_type": "T", "half": "input"}
+    obs = pd.DataFrame(obs, index=[f"cell{row}" for row in range(len(labels))])
+    cells = anndata.AnnData(sp.csr_matrix(np.maximum(X, 0)), obs=obs, var=pd.DataFrame(index=MEASURED))
+    scores = {}
+    for own_flag in (True, False):
+        options = replace(OPTIONS, learning_rate=1e-2, epochs=12, flag_direction=own_flag)
+        report = run(cells, folder, vocabulary, tmp_path / str(own_flag), options, split=split)
+        assert report["training_directions"] == {"down": 4, "up": 4}
+        scores[own_flag] = report["pearson_delta"]
+    assert scores[True] > 0.8
+    assert scores[False] < 0.5
+
+
+def test_a_condition_of_a_direction_that_was_not_trained_is_listed(cells, folder, vocabulary, finetuned, tmp_path):
+    drawn = cells[cells.obs["perturbation"] == "control"][:4].copy()
+    drawn.obs["perturbation"], drawn.obs["weight"] = ["GENE5", "GENE5", "GENE6", "GENE6"], 1.0
+    drawn.obs["direction"] = ["down", "down", "up", "up"]
+    predicted, record = prediction.finetuned(drawn, vocabulary, folder, finetuned[0])
+    untrained = ("no training perturbation goes up", "a flag with random weights")
+    assert record["fallbacks"] == {Condition("GENE6"): untrained}
+    run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, flag_direction=False))
+    with_one, record = prediction.finetuned(drawn, vocabulary, folder, tmp_path)
+    assert record["fallbacks"] == {}
+    assert (with_one[:2] == predicted[:2]).all()
+    assert not np.allclose(with_one[2:], predicted[2:])
 
 
 def test_the_token_of_an_unmeasured_target_does_not_reach_other_cells_of_the_batch(cells, folder, vocabulary):
@@ -499,7 +570,7 @@ def test_the_report_lists_the_deviations_from_the_published_recipe_that_are_in_f
     cells, folder, vocabulary, finetuned, tmp_path
 ):
     published = {"keep_targets": False, "select": "pearson", "pair_within": []}
-    published |= {"redraw_controls": False, "control_pairs": True}
+    published |= {"redraw_controls": False, "control_pairs": True, "flag_direction": False}
     always = {"precision", "perturbations without a token", "unmeasured targets"}
     assert set(finetuned[1]["deviations"]) == always | set(published)
     report = run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, epochs=1, **published))

@@ -39,12 +39,20 @@ def counts(n_cells):
 
 
 def experiment():
-    """Control cells and cells whose last genes rise, of two batches and two cell types."""
+    """Control cells and cells whose last genes rise, of two batches and two cell types; one gene is activated."""
     names = np.repeat(["control", *PERTURBATIONS], [40, *[12] * len(PERTURBATIONS)])
     values = np.log1p(counts(len(names))[:, : len(MEASURED)])
     values[names != "control", 20:] += 1
     number = np.arange(len(names))
-    obs = {"perturbation": names, "context": "all", "batch": number % 2, "cell_type": number // 2 % 2, "half": "input"}
+    direction = np.where(names == "GENE2", "up", "down")
+    obs = {
+        "perturbation": names,
+        "direction": direction,
+        "context": "all",
+        "batch": number % 2,
+        "cell_type": number // 2 % 2,
+        "half": "input",
+    }
     obs = pd.DataFrame(obs, index=[f"cell{row}" for row in number]).astype(str)
     return anndata.AnnData(sp.csr_matrix(values), obs=obs, var=pd.DataFrame(index=MEASURED))
 
@@ -82,6 +90,7 @@ def finetune(folder):
     tensors = torch.load(model / finetuned_model.MODEL, weights_only=True)
     controls = cells[:6].copy()
     controls.obs["perturbation"], controls.obs["weight"] = np.repeat(["GENE3+GENE4", "GENE6", "GENE29"], 2), 1.0
+    controls.obs["direction"] = np.repeat(["down", "up", "down"], 2)
     predicted, _ = prediction.finetuned(controls, alignment, weights, model)
     columns = ["loss", "pearson", "pearson_delta", "validation_mse"]
     return history(model, columns) | sizes(tensors) | {"prediction": predicted[:, ::7].ravel().tolist()}

@@ -17,7 +17,7 @@ def published_recipe():
     properties = {**schema["finetuning"]["properties"], **schema["start"]["properties"]}
     defaults = {name: entry["default"] for name, entry in properties.items() if name != "pretrained"}
     published = {"keep_targets": False, "select": "pearson", "pair_within": []}
-    return defaults | published | {"redraw_controls": False, "control_pairs": True}
+    return defaults | published | {"redraw_controls": False, "control_pairs": True, "flag_direction": False}
 
 
 rule summary:

@@ -93,6 +93,7 @@ class Finetuning(_Part):
     paired_within: dict[str, int]
     flag_share: float
     perturbations_without_token: tuple[str, ...]
+    training_directions: dict[str, int]
     training_perturbations: dict[str, int]
     validation_perturbations: dict[str, int]
     selected_epoch: int

@@ -1,7 +1,8 @@
 """Published figures beside those of this run, where both mean the same.
 
 Only GEARS' splits are compared (names beginning with ``gears``): the published figures were measured on those. A split
-that this project draws has the rules of GEARS, not its draws; a table's tolerance has to cover that.
+that this project draws has the rules of GEARS, not its draws; a table's tolerance has to cover that. Several sources
+of a figure have a row each.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def read_published(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        For another column, an empty cell, an unknown mark, a split that is not GEARS', or one figure twice.
+        For another column, an empty cell, an unknown mark, a split that is not GEARS', or a figure twice of one source.
     """
     table = read_table(path)
     if list(table.columns) != PUBLISHED_COLUMNS:
@@ -41,10 +42,10 @@ def read_published(path: str | Path) -> pd.DataFrame:
             raise InputError(path, f"{where}, mark", repr(row["mark"]), "one of " + ", ".join(MARKS))
         if not str(row["split"]).startswith(GEARS):
             raise InputError(path, f"{where}, split", repr(row["split"]), f"a split of GEARS, {GEARS}<seed>")
-    twice = table[table.duplicated(_KEY)]
+    twice = table[table.duplicated([*_KEY, "source"])]
     if len(twice):
         found = " ".join(map(str, twice.iloc[0][_KEY]))
-        raise InputError(path, f"line {twice.index[0] + 2}", f"{found} a second time", "one figure each")
+        raise InputError(path, f"line {twice.index[0] + 2}", f"{found} a second time", "one figure of each source")
     return table
 
 

@@ -11,8 +11,13 @@ import torch
 from torch import Tensor
 
 from scgpt_bench.data.names import CONTROL, genes_of
-from scgpt_bench.scgpt.model import NOT_PERTURBED, PERTURBED
+from scgpt_bench.scgpt.model import NOT_PERTURBED, PERTURBED, RAISED
 from scgpt_bench.scgpt.vocabulary import PAD, align
+
+
+def flags_of(obs: pd.DataFrame, by_direction: bool) -> np.ndarray:
+    """Choose the flag of each cell's targets, int64 [cells], by ``obs["direction"]`` or the same for all."""
+    return np.where(by_direction & (obs["direction"].astype(str) == "up"), RAISED, PERTURBED)
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,9 @@ class Encoding:
         """List the ids of every token that these genes and targets have, for :func:`model.restrict_vocabulary`."""
         return sorted({*map(int, self.token_ids), *(token for own in self.targets.values() for token in own.added)})
 
-    def inputs(self, values: np.ndarray, perturbations: Sequence[str], columns: np.ndarray) -> dict[str, Tensor]:
+    def inputs(
+        self, values: np.ndarray, perturbations: Sequence[str], columns: np.ndarray, flags: np.ndarray | None = None
+    ) -> dict[str, Tensor]:
         """Make tensors of cells in the layout of ``TransformerGenerator``: sampled genes, then unmeasured targets.
 
         Parameters
@@ -106,6 +113,8 @@ class Encoding:
             That of each cell.
         columns
             The sampled genes.
+        flags
+            (n_cells,) of each cell's targets (:func:`flags_of`); ``PERTURBED`` unless given.
 
         Returns
         -------
@@ -113,18 +122,19 @@ class Encoding:
         """
         n_cells, n_genes = values.shape
         targets = [self.targets[name] for name in perturbations]
-        flags = np.zeros((n_cells, n_genes), dtype=np.int64)
+        own_flag = np.full(n_cells, PERTURBED) if flags is None else flags
+        of_genes = np.full((n_cells, n_genes), NOT_PERTURBED, dtype=np.int64)
         n_extra = max(len(own.added) for own in targets)
         extra = np.full((n_cells, n_extra), self.pad_id, dtype=np.int64)
         for row, own in enumerate(targets):
-            flags[row, list(own.columns)] = PERTURBED
+            of_genes[row, list(own.columns)] = own_flag[row]
             extra[row, : len(own.added)] = own.added
         absent = extra == self.pad_id
-        extra_flags = np.where(absent, NOT_PERTURBED, PERTURBED)
+        of_extra = np.where(absent, NOT_PERTURBED, own_flag[:, None])
         tensors = {
             "genes": np.hstack([np.broadcast_to(self.token_ids[columns], (n_cells, len(columns))), extra]),
             "values": np.hstack([values[:, columns], np.zeros(extra.shape)]).astype(np.float32),
-            "flags": np.hstack([flags[:, columns], extra_flags]),
+            "flags": np.hstack([of_genes[:, columns], of_extra]),
             "padding": np.hstack([np.zeros((n_cells, len(columns)), dtype=bool), absent]),
         }
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}

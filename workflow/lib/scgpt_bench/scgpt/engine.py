@@ -82,21 +82,21 @@ class Engine:
             free = psutil.virtual_memory().available
         return free // 2 // (_BUFFERS * self.identity.shape[1] * 4)
 
-    def predict(self, cells: np.ndarray, targets: Targets) -> np.ndarray:
-        """Predict [cells x genes] from values; halves of the cells one after the other when memory runs out."""
+    def predict(self, cells: np.ndarray, targets: Targets, flag: int = PERTURBED) -> np.ndarray:
+        """Predict [cells x genes]; ``flag`` is that of the targets. Halves of the cells when memory runs out."""
         if self.most_cells is None or len(cells) <= self.most_cells:
             try:
-                return self._predict(cells, targets)
+                return self._predict(cells, targets, flag)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if len(cells) == 1 or not _out_of_memory(error):
                     raise
                 self.most_cells = len(cells) // 2
                 log.warning("out of memory: going on with %d cells per batch", self.most_cells)
         half = len(cells) // 2
-        return np.concatenate([self.predict(part, targets) for part in (cells[:half], cells[half:])])
+        return np.concatenate([self.predict(part, targets, flag) for part in (cells[:half], cells[half:])])
 
     @torch.inference_mode()
-    def _predict(self, cells: np.ndarray, targets: Targets) -> np.ndarray:
+    def _predict(self, cells: np.ndarray, targets: Targets, flag: int) -> np.ndarray:
         n_cells, n_genes = cells.shape
         n_added = len(targets.added)
         values = np.hstack([cells, np.zeros((n_cells, n_added), dtype=np.float32)])  # added tokens come last
@@ -107,13 +107,14 @@ class Engine:
         if not fed.any():  # cells without an expressed gene, and no target
             return result[:, :n_genes]
         with self._autocast():
-            predicted = self._forward(values[fed], np.nonzero(fed)[1], flagged, fed.sum(axis=1), targets.added)
+            predicted = self._forward(values[fed], np.nonzero(fed)[1], flagged, flag, fed.sum(axis=1), targets.added)
         result[fed] = predicted.cpu().numpy()
         return result[:, :n_genes]
 
     def _forward(
-        self, values: np.ndarray, columns: np.ndarray, flagged: np.ndarray, lengths: np.ndarray, added: Sequence[int]
-    ) -> Tensor:
+        self, values: np.ndarray, columns: np.ndarray, flagged: np.ndarray, flag: int, lengths: np.ndarray,
+        added: Sequence[int],
+    ) -> Tensor:  # fmt: skip
         """Predict [tokens] for the tokens of several cells, one cell after the other."""
         identity = torch.cat([self.identity, self._identity(added)]) if added else self.identity
         own = self._rows((values != 0) | flagged[columns])  # tokens that are not the same in every cell
@@ -121,7 +122,7 @@ class Engine:
         columns, flagged = (torch.from_numpy(array).to(self.device) for array in (columns, flagged))
         values = torch.from_numpy(values).to(self.device)
         x = identity[columns].add_(self.unexpressed)  # tokens x width
-        flags = torch.where(flagged[columns[own], None], self.flags[PERTURBED], self.flags[NOT_PERTURBED])
+        flags = torch.where(flagged[columns[own], None], self.flags[flag], self.flags[NOT_PERTURBED])
         x[own] = (identity[columns[own]] + self.model.value_encoder(values[own]) + flags).to(x.dtype)
         if self.first_projection is not None:
             hidden = self.encoder(x, lengths.tolist(), lambda: self._first_projection(x, columns, own))

@@ -129,6 +129,7 @@ def finetune(
         "paired_within": pairs.paired_within,
         "flag_share": pairs.flag_share(0),
         "perturbations_without_token": encoding.without_token,
+        "training_directions": training_set.directions,
         "training_perturbations": {"used": len(training_set.training), "of": len(conditions_of(split, "train"))},
         "validation_perturbations": {
             "used": len(training_set.validation),

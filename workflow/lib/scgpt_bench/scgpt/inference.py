@@ -16,7 +16,7 @@ from tqdm import tqdm
 from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, rows_of
 from scgpt_bench.scgpt.encoding import Encoding, Targets
 from scgpt_bench.scgpt.engine import Engine, GenesFed
-from scgpt_bench.scgpt.model import TransformerGenerator
+from scgpt_bench.scgpt.model import PERTURBED, TransformerGenerator
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,6 +34,7 @@ def predict(
     encoding: Encoding,
     genes_fed: GenesFed = "all",
     batch_size: int | None = None,
+    flags: np.ndarray | None = None,
     progress: bool = True,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Predict every pair of a control cell and a condition, condition by condition in the order of names.
@@ -56,6 +57,9 @@ def predict(
         Cells per batch at most; None chooses it from a fixed number of tokens and from the free memory. Halved when
         memory runs out. Another batch size moves a prediction by less than 1e-5 in fp32, and by more in bf16 or fp16.
         On a CPU, batches are computed side by side on as many cores as torch has threads.
+    flags
+        [pairs] flag of the targets, the same in all pairs of a condition (:func:`encoding.flags_of`); ``PERTURBED``
+        unless given.
 
     Yields
     ------
@@ -66,7 +70,8 @@ def predict(
 
     def predicted(batch: tuple[np.ndarray, Targets]) -> tuple[np.ndarray, np.ndarray]:
         rows, targets = batch
-        return rows, engine.predict(_dense(controls[rows]), targets)
+        flag = PERTURBED if flags is None else int(flags[rows[0]])
+        return rows, engine.predict(_dense(controls[rows]), targets, flag)
 
     with tqdm(total=len(obs), unit="cell", disable=not progress, mininterval=2) as bar:
         for rows, values in _in_order(predicted, batches, engine.workers(len(encoding.token_ids))):

@@ -20,7 +20,8 @@ from scgpt_bench.scgpt.upstream import TransformerGenerator
 from scgpt_bench.scgpt.vocabulary import PAD
 from scgpt_bench.seeding import stream_seed
 
-PERTURBED = 1  # flag of a perturbed gene
+PERTURBED = 1  # flag of a perturbed gene; of a lowered one, where raised ones have a flag of their own
+RAISED = 2  # flag of an activated gene: the third row of upstream's embedding, which its own recipe never uses
 NOT_PERTURBED = 0  # flag of every other gene; its embedding is fixed at 0, as in upstream's tutorial
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from scgpt_bench.data.conditions import codes_of, context_of
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
+from scgpt_bench.scgpt.encoding import flags_of
 from scgpt_bench.scgpt.recipe import Options
 from scgpt_bench.scgpt.training import share_of
 from scgpt_bench.scgpt.training_set import TrainingSet
@@ -44,6 +45,7 @@ class Pairs:
         cells = training_set.cells
         self.values, self.names = cells.X, cells.obs_names
         self.perturbation = cells.obs["perturbation"].astype(str).to_numpy()
+        self.flags = flags_of(cells.obs, options.flag_direction)
         self.rows = np.flatnonzero(codes_of(cells.obs, training_set.training) >= 0)
         if len(self.rows) < options.batch_size:
             raise InputError(
@@ -75,7 +77,9 @@ class Pairs:
         size = len(rows) * len(columns)
         rows = rows[share_of(rank, world_size, len(rows))]
         controls = [self._control(epoch, row) for row in rows]
-        inputs = self.encoding.inputs(self.values[controls].toarray(), self.perturbation[rows], columns)
+        inputs = self.encoding.inputs(
+            self.values[controls].toarray(), self.perturbation[rows], columns, self.flags[rows]
+        )
         truth = torch.from_numpy(self.values[rows].toarray()[:, columns])
         return inputs | {"truth": truth, "weight": torch.tensor(world_size / size)}
 

@@ -36,7 +36,7 @@ from scgpt_bench.scgpt import (
     transformer,
 )
 from scgpt_bench.scgpt.binning import bin_cells
-from scgpt_bench.scgpt.encoding import Encoding
+from scgpt_bench.scgpt.encoding import Encoding, flags_of
 from scgpt_bench.scgpt.engine import GenesFed
 
 log = logging.getLogger(__name__)
@@ -100,13 +100,25 @@ def finetuned(
     model_folder: str | Path,
     options: Options = Options(),
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Predict as :func:`zero_shot` does, with the weights of the fine-tuned model of a folder."""
+    """Predict as :func:`zero_shot` does, with the weights of the fine-tuned model of a folder.
+
+    A condition of a direction that no training condition has is listed, where directions have flags of their own: its
+    flag was not trained.
+    """
     report = json.loads(Path(model_folder, finetuned_model.REPORT).read_text())
     weights = checkpoint.read(checkpoint_folder, report["options"]["pretrained"])
     generator = finetuned_model.load(model_folder, weights)
     encoding = Encoding.of(controls.obs["perturbation"], alignment, weights.vocabulary)
     load_report = report.pop("load_report")
-    predicted, record = _predict(generator, controls, alignment, encoding, weights, load_report, options)
+    by_direction = report["options"]["flag_direction"]
+    flags = flags_of(controls.obs, by_direction)
+    predicted, record = _predict(generator, controls, alignment, encoding, weights, load_report, options, flags)
+    if by_direction:
+        direction = controls.obs["direction"].astype(str).to_numpy()
+        for condition, rows in rows_of(controls.obs).items():
+            if (own := direction[rows[0]]) not in report["training_directions"]:
+                untrained = (f"no training perturbation goes {own}", "a flag with random weights")
+                record["fallbacks"].setdefault(condition, untrained)
     return predicted, {**record, "finetuning": Finetuning(**report)}
 
 
@@ -172,10 +184,12 @@ def prompted(
     return predicted, {"scgpt": scgpt, "prompts": prompted_as, "fallbacks": fallbacks}
 
 
-def _predict(generator, controls, alignment, encoding, weights, report, options) -> tuple[np.ndarray, dict[str, Any]]:
+def _predict(
+    generator, controls, alignment, encoding, weights, report, options, flags=None
+) -> tuple[np.ndarray, dict[str, Any]]:
     device = devices.device_of(options.gpu)
     batches = inference.predict(
-        generator.to(device), controls.X, controls.obs, encoding, options.genes_fed, options.batch_size
+        generator.to(device), controls.X, controls.obs, encoding, options.genes_fed, options.batch_size, flags
     )
     if options.keep_cells:
         predicted = np.empty(controls.shape, dtype=np.float32)

@@ -16,6 +16,7 @@ DEVIATIONS = {
     "pair_within": "the control cell is of the same batch and cell type, where there is one; []: any, as published",
     "redraw_controls": "the control cell of a pair is drawn anew in every epoch; false: drawn once, as published",
     "control_pairs": "every pair has a perturbed cell; true: each control cell is paired with itself too, as published",
+    "flag_direction": "activated genes have a flag of their own; false: one flag for perturbed genes, as published",
     "precision": "bf16 without loss scaling on GPUs that have it, fp32 elsewhere; published: fp16 with loss scaling",
     "perturbations without a token": "are left out of training and validation; published: trained as flagged <pad>",
     "unmeasured targets": "enter as tokens with value 0 and the flag, outside the loss; published: IndexError",
@@ -39,6 +40,7 @@ class Options:
     pair_within: tuple[str, ...] = ("batch", "cell_type")
     redraw_controls: bool = True
     control_pairs: bool = False
+    flag_direction: bool = True
     pretrained: tuple[str, ...] = PRETRAINED_PREFIXES  # () starts from random weights
     freeze: tuple[str, ...] = ()
     genes_in_use_only: bool = True
@@ -53,5 +55,6 @@ def deviations(options: Options) -> dict[str, str]:
         "pair_within": not options.pair_within,
         "redraw_controls": not options.redraw_controls,
         "control_pairs": options.control_pairs,
+        "flag_direction": not options.flag_direction,
     }
     return {name: text for name, text in DEVIATIONS.items() if not published.get(name)}

@@ -6,4 +6,4 @@ tests/unit/test_golden_training.py fails where that was forgotten.
 """
 
 PRETRAINING = 1
-FINETUNING = 1
+FINETUNING = 2

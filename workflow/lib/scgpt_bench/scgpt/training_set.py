@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import anndata
 import pandas as pd
 
 from scgpt_bench import files
-from scgpt_bench.data.conditions import Condition, conditions_of, context_of, controls_of
+from scgpt_bench.data.conditions import Condition, conditions_of, context_of, controls_of, rows_of
 from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.means import cells_of
 from scgpt_bench.errors import InputError
@@ -53,9 +54,16 @@ class TrainingSet:
         read = cells_of(cells, [*controls_of(cells.obs), *training, *validation], INPUT)
         return cls(read, encoding, training, validation)
 
+    @property
+    def directions(self) -> dict[str, int]:
+        """Count the training conditions of each direction: ``down``, ``up``."""
+        rows, direction = rows_of(self.cells.obs), self.cells.obs["direction"].astype(str).to_numpy()
+        return dict(sorted(Counter(direction[rows[condition][0]] for condition in self.training).items()))
+
     def checksums(self) -> dict[str, Any]:
         """Hash what is read: the state of a training must not be resumed on other data, wherever both are."""
-        table = self.cells.obs[["perturbation", "batch", "cell_type"]].assign(context=context_of(self.cells.obs))
+        columns = ["perturbation", "direction", "batch", "cell_type"]
+        table = self.cells.obs[columns].assign(context=context_of(self.cells.obs))
         return {
             "values": files.matrix_sha256(self.cells.X),
             "obs": hashlib.sha256(table.to_csv().encode()).hexdigest(),

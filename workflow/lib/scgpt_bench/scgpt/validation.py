@@ -16,6 +16,7 @@ from scgpt_bench.data.means import mean_cell
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.references import references
 from scgpt_bench.scgpt import model
+from scgpt_bench.scgpt.encoding import flags_of
 from scgpt_bench.scgpt.recipe import Options
 from scgpt_bench.scgpt.training_set import TrainingSet
 from scgpt_bench.seeding import random_generator
@@ -37,6 +38,8 @@ class Validation:
             for condition in self.conditions
         }
         self.control_mean = dict(zip(self.conditions, references(cells, self.conditions, INPUT), strict=True))
+        flags = flags_of(cells.obs, options.flag_direction)
+        self.flags = {condition: flags[rows[condition]] for condition in self.conditions}
         self.truth = {c: np.asarray(cells.X[rows[c]].mean(axis=0)).ravel() for c in self.conditions}
 
     def __call__(self, generator: nn.Module) -> dict[str, float]:
@@ -62,7 +65,8 @@ class Validation:
         columns, batches = np.arange(values.shape[1]), []
         for start in range(0, len(values), self.batch_size):
             part = values[start : start + self.batch_size]
-            inputs = self.encoding.inputs(part, [condition.perturbation] * len(part), columns)
+            flags = np.repeat(self.flags[condition][:1], len(part))
+            inputs = self.encoding.inputs(part, [condition.perturbation] * len(part), columns, flags)
             inputs = {key: tensor.to(device) for key, tensor in inputs.items()}
             batches.append(model.expression(generator, inputs)[:, : len(columns)].cpu())
         return mean_cell(torch.cat(batches).numpy(), type_weights(self.cell_type[rows], shares))
