@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from scgpt.preprocess import binning
 
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.scgpt import devices, inference, model
@@ -68,6 +69,29 @@ def predicted(ours, cells, perturbations, genes, **options):
     for rows, values in inference.predict(ours, cells, pairs(perturbations), encoding, progress=False, **options):
         result[rows] = values
     return result
+
+
+def test_binned_values_reach_the_value_encoder_of_upstream_and_log_values_its_decoder(ours, upstream, tolerance):
+    """What upstream's ``n_input_bins`` is meant for: its own bins are integers, which its encoder refuses."""
+    genes = gene_names(60)
+    values = np.random.default_rng(0).gamma(2.0, size=(4, 60)).astype(np.float32)
+    values[:, ::3] = 0
+    encoding = Encoding.of([genes[1]], align(genes, VOCABULARY), VOCABULARY, n_bins=51)
+    flags = np.tile(flags_of(genes, [genes[1]]), (4, 1))
+    binned = np.stack([binning(row, n_bins=51) for row in values]).astype(np.float32)  # without ties, none is drawn
+    tokens = torch.from_numpy(np.tile(encoding.token_ids, (4, 1)))
+    with torch.no_grad():
+        hidden = upstream._encode(tokens, torch.from_numpy(binned), torch.from_numpy(flags).long(), None)
+        expected = upstream.decoder(hidden, torch.from_numpy(values))["pred"].numpy()
+    ((_, found),) = inference.predict(ours, values, pairs([genes[1]] * 4), encoding, batch_size=4, progress=False)
+    inputs = encoding.inputs(values, [genes[1]] * 4, np.arange(60))
+    with torch.no_grad():
+        trained = model.expression(
+            ours, {key: tensor.to(ours.pert_encoder.weight.device) for key, tensor in inputs.items()}
+        )
+    assert np.abs(found - expected).max() < tolerance
+    assert np.abs(trained.cpu().numpy() - expected).max() < tolerance
+    assert np.abs(found - predicted(ours, values, [genes[1]] * 4, genes)).max() > 1e-3
 
 
 def flags_of(genes, targets):

@@ -36,6 +36,7 @@ from scgpt_bench.scgpt import (
 )
 from scgpt_bench.scgpt import pairs as pairs_module
 from scgpt_bench.scgpt import vocabulary as vocabularies
+from scgpt_bench.scgpt.binning import bin_cells
 from scgpt_bench.scgpt.pairs import Pairs
 from scgpt_bench.scgpt.training_set import TrainingSet
 from scgpt_bench.seeding import random_generator
@@ -204,6 +205,25 @@ def test_a_model_of_both_directions_learns_which_is_which_by_their_flags(folder,
         scores[own_flag] = report["pearson_delta"]
     assert scores[True] > 0.8
     assert scores[False] < 0.5
+
+
+def test_binned_values_are_those_of_the_whole_cell_in_training_and_in_prediction(cells, folder, vocabulary, tmp_path):
+    options = replace(OPTIONS, max_seq_len=12, value_input="bins")
+    made = TrainingSet.of(cells, SPLIT, vocabulary, checkpoint.read(folder), options.value_input)
+    pairs = Pairs(made, options, 0)
+    batch, columns = pairs.batch(0, 0), pairs._columns(0, 0, pairs._rows(0, 0))
+    controls = [pairs._control(0, row) for row in pairs._rows(0, 0)]
+    np.testing.assert_array_equal(batch["encoded"][:, :12], bin_cells(cells.X[controls], 51)[0][:, columns])
+    np.testing.assert_allclose(batch["values"][:, :12], cells.X[controls].toarray()[:, columns], rtol=1e-6)
+    report = run(cells, folder, vocabulary, tmp_path, options)
+    assert report["options"]["value_input"] == "bins"
+    drawn = cells[cells.obs["perturbation"] == "control"][:4].copy()
+    drawn.obs["perturbation"], drawn.obs["weight"] = "GENE5", 1.0
+    as_trained, _ = prediction.finetuned(drawn, vocabulary, folder, tmp_path)
+    stated = json.loads((tmp_path / "report.json").read_text())
+    stated["options"]["value_input"] = "log1p"
+    (tmp_path / "report.json").write_text(json.dumps(stated))
+    assert np.abs(prediction.finetuned(drawn, vocabulary, folder, tmp_path)[0] - as_trained).max() > 1e-3
 
 
 def test_a_condition_of_a_direction_that_was_not_trained_is_listed(cells, folder, vocabulary, finetuned, tmp_path):

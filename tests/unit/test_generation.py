@@ -117,6 +117,33 @@ def test_the_seed_fixes_every_byte_and_the_batch_size_moves_nothing(prompter, ce
     assert np.abs(effects(prompter, cells, seed=1, **options) - change).max() > 1e-5
 
 
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_silenced_target_that_is_left_out_is_neither_prompted_nor_generated(prompter, cells, rounds, monkeypatch):
+    asked = []
+    predict = generation.Prompter._predict
+
+    def spy(self, tokens, values, known, unknown, compared):
+        asked.append((10 in tokens[known[0]], 10 in tokens[unknown[0]]))
+        return predict(self, tokens, values, known, unknown, compared)
+
+    monkeypatch.setattr(generation.Prompter, "_predict", spy)
+    change = effects(prompter, cells, rounds=rounds, draws=2, silenced_targets="left_out")
+    assert asked == ([(False, False)] * rounds + [(True, False)] * rounds) * 2
+    assert not change[:, 10].any()
+    assert np.abs(change - effects(prompter, cells, rounds=rounds, draws=2)).max() > 1e-5
+    raised = [
+        effects(prompter, cells, rounds=rounds, activated=True, silenced_targets=how) for how in ("zero", "left_out")
+    ]
+    np.testing.assert_array_equal(*raised)
+
+
+def test_a_target_that_no_cell_expresses_is_not_asked_about_by_leaving_it_out(prompter, cells):
+    options = generation.Options(silenced_targets="left_out")
+    change, asked = generation.effects(prompter, *cells, [7], options, 0, ("GENE7",), activated=False)
+    assert not asked
+    assert not change.any()
+
+
 def test_a_target_that_is_already_at_its_prompted_value_has_no_effect(prompter, cells):
     bins, edges = cells
     silent = bins.copy()

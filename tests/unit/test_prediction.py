@@ -118,6 +118,18 @@ def test_only_expressed_genes_and_targets_are_predicted_where_only_they_are_fed(
     assert (predicted[fed] != 0).all()
 
 
+def test_a_flagged_call_may_be_given_bins_and_prompts_may_leave_the_target_out(experiment):
+    _, _, drawn, alignment, folder = experiment
+    of_values, of_bins = (
+        prediction.zero_shot(drawn, alignment, folder, 0, prediction.Options(value_input=value_input))[0]
+        for value_input in ("log1p", "bins")
+    )
+    assert np.abs(of_bins - of_values).max() > 1e-2
+    left_out = replace(TWO_DRAWS, silenced_targets="left_out")
+    _, record = prediction.prompted(drawn, alignment, folder, left_out, 0)
+    assert record["prompts"].targets == ("left out",)
+
+
 def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):
     _, _, drawn, alignment, folder = experiment
     drawn = unlike(drawn)

@@ -14,7 +14,8 @@ def first_records_of_run():
 def published_recipe():
     """The options of fine-tuning with the values of the published recipe: the schema's defaults, but for deviations."""
     schema = configuration.read_schema()["$defs"]
-    properties = {**schema["finetuning"]["properties"], **schema["start"]["properties"]}
+    parts = ("finetuning", "flagged", "start")
+    properties = {name: entry for part in parts for name, entry in schema[part]["properties"].items()}
     defaults = {name: entry["default"] for name, entry in properties.items() if name != "pretrained"}
     published = {"keep_targets": False, "select": "pearson", "pair_within": []}
     return defaults | published | {"redraw_controls": False, "control_pairs": True, "flag_direction": False}

@@ -17,9 +17,11 @@ with logged(snakemake.log[0]):
     seed = int(snakemake.wildcards.seed)
     configured = dict(snakemake.params.options)
     entries = {"kind": configured.pop("kind"), "options": configured, "seed": seed}
-    genes_fed = configured.get("genes_fed", "all")
     how = prediction.Options(
-        genes_fed, snakemake.params.batch_size, snakemake.params.keep_cells, snakemake.resources.gpu
+        **{key: configured[key] for key in ("genes_fed", "value_input") if key in configured},
+        batch_size=snakemake.params.batch_size,
+        keep_cells=snakemake.params.keep_cells,
+        gpu=snakemake.resources.gpu,
     )
     index, number = map(int, snakemake.wildcards.get("scatteritem", "1-of-1").split("-of-"))
     controls = read_h5ad(snakemake.input.controls)

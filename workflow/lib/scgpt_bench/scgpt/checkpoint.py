@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -54,6 +54,9 @@ _INSTEAD_OF_DOWNLOADED = {  # what scGPT_human's args.json says beside the sizes
 }
 
 
+ValueInput = Literal["log1p", "bins"]  # what the value encoder is given of a cell
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint whose files agree with each other.
@@ -86,6 +89,15 @@ class Checkpoint:
     def pretrained(self) -> bool:
         """Tell whether the weights were trained: not those that :func:`initialize` drew, which say so."""
         return bool((self.arguments.get("scgpt_bench") or {}).get("pretrained", True))
+
+    @property
+    def n_bins(self) -> int:
+        """Return the number of value bins, the zero bin included, in which its encoder was pretrained."""
+        return int(self.arguments.get("n_bins", 51))
+
+    def bins_of(self, value_input: ValueInput) -> int | None:
+        """Return the bins in which its value encoder is given values; None for values as they are."""
+        return self.n_bins if value_input == "bins" else None
 
 
 def read(folder: str | Path, prefixes: Iterable[str] = PRETRAINED_PREFIXES) -> Checkpoint:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scgpt_bench.data.names import CONTROL, genes_of
+from scgpt_bench.scgpt.binning import bin_cells
 from scgpt_bench.scgpt.model import NOT_PERTURBED, PERTURBED, RAISED
 from scgpt_bench.scgpt.vocabulary import PAD, align
 
@@ -52,14 +53,21 @@ class Encoding:
         Token id of genes outside the vocabulary.
     targets
         By perturbation; ``control`` has none.
+    n_bins
+        Bins of a cell (:func:`binning.bin_cells`) in which the value encoder is given its values, as it was pretrained;
+        None: values as they are, as in upstream's perturbation path.
     """
 
     token_ids: np.ndarray
     pad_id: int
     targets: Mapping[str, Targets]
+    n_bins: int | None = None
 
     @classmethod
-    def of(cls, perturbations: Iterable[str], alignment: pd.DataFrame, vocabulary: Mapping[str, int]) -> Encoding:
+    def of(
+        cls, perturbations: Iterable[str], alignment: pd.DataFrame, vocabulary: Mapping[str, int],
+        n_bins: int | None = None,
+    ) -> Encoding:  # fmt: skip
         """Encode the genes of a data set and these perturbations of it (``STAT1``, ``FOS+JUN``).
 
         Parameters
@@ -87,7 +95,7 @@ class Encoding:
                 else:
                     added.append(int(token))
             targets[perturbation] = Targets(tuple(columns), tuple(added), tuple(unknown))
-        return cls(token_ids, pad_id, targets)
+        return cls(token_ids, pad_id, targets, n_bins)
 
     @property
     def without_token(self) -> list[str]:
@@ -118,7 +126,8 @@ class Encoding:
 
         Returns
         -------
-        ``genes``, ``values``, ``flags`` and ``padding`` (n_cells, n_columns + most unmeasured targets of a cell).
+        ``genes``, ``values``, ``flags`` and ``padding`` (n_cells, n_columns + most unmeasured targets of a cell); where
+        values are binned, ``encoded`` too.
         """
         n_cells, n_genes = values.shape
         targets = [self.targets[name] for name in perturbations]
@@ -137,4 +146,7 @@ class Encoding:
             "flags": np.hstack([of_genes[:, columns], of_extra]),
             "padding": np.hstack([np.zeros((n_cells, len(columns)), dtype=bool), absent]),
         }
+        if self.n_bins is not None:
+            encoded = bin_cells(values, self.n_bins)[0]
+            tensors["encoded"] = np.hstack([encoded[:, columns], np.zeros(extra.shape)]).astype(np.float32)
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}

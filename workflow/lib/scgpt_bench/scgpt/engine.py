@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from scgpt_bench.scgpt import devices
+from scgpt_bench.scgpt.binning import bin_cells
 from scgpt_bench.scgpt.encoding import Targets
 from scgpt_bench.scgpt.model import NOT_PERTURBED, PERTURBED, TransformerGenerator, check_tokens
 from scgpt_bench.scgpt.transformer import CpuEncoder, Projection
@@ -33,9 +34,11 @@ class Engine:
     """A model made ready for one set of genes: what all cells share is computed once."""
 
     @torch.inference_mode()
-    def __init__(self, model: TransformerGenerator, token_ids: np.ndarray, genes_fed: GenesFed):
+    def __init__(
+        self, model: TransformerGenerator, token_ids: np.ndarray, genes_fed: GenesFed, n_bins: int | None = None
+    ):
         self.model = model.eval()
-        self.genes_fed = genes_fed
+        self.genes_fed, self.n_bins = genes_fed, n_bins
         self.most_cells: int | None = None  # less than what once ran out of memory
         self.device = model.pert_encoder.weight.device
         self.number_type = devices.number_type(self.device)
@@ -99,7 +102,9 @@ class Engine:
     def _predict(self, cells: np.ndarray, targets: Targets, flag: int) -> np.ndarray:
         n_cells, n_genes = cells.shape
         n_added = len(targets.added)
-        values = np.hstack([cells, np.zeros((n_cells, n_added), dtype=np.float32)])  # added tokens come last
+        added = np.zeros((n_cells, n_added), dtype=np.float32)
+        values = np.hstack([cells, added])  # added tokens come last
+        encoded = values if self.n_bins is None else np.hstack([bin_cells(cells, self.n_bins)[0], added])
         flagged = np.zeros(n_genes + n_added, dtype=bool)
         flagged[[*targets.columns, *range(n_genes, n_genes + n_added)]] = True
         fed = (values != 0) | flagged if self.genes_fed == "nonzero" else np.ones(values.shape, dtype=bool)
@@ -107,23 +112,25 @@ class Engine:
         if not fed.any():  # cells without an expressed gene, and no target
             return result[:, :n_genes]
         with self._autocast():
-            predicted = self._forward(values[fed], np.nonzero(fed)[1], flagged, flag, fed.sum(axis=1), targets.added)
+            predicted = self._forward(
+                values[fed], encoded[fed], np.nonzero(fed)[1], flagged, flag, fed.sum(axis=1), targets.added
+            )
         result[fed] = predicted.cpu().numpy()
         return result[:, :n_genes]
 
     def _forward(
-        self, values: np.ndarray, columns: np.ndarray, flagged: np.ndarray, flag: int, lengths: np.ndarray,
-        added: Sequence[int],
+        self, values: np.ndarray, encoded: np.ndarray, columns: np.ndarray, flagged: np.ndarray, flag: int,
+        lengths: np.ndarray, added: Sequence[int],
     ) -> Tensor:  # fmt: skip
         """Predict [tokens] for the tokens of several cells, one cell after the other."""
         identity = torch.cat([self.identity, self._identity(added)]) if added else self.identity
         own = self._rows((values != 0) | flagged[columns])  # tokens that are not the same in every cell
         expressed = self._rows(values != 0)
         columns, flagged = (torch.from_numpy(array).to(self.device) for array in (columns, flagged))
-        values = torch.from_numpy(values).to(self.device)
+        values, encoded = (torch.from_numpy(array).to(self.device) for array in (values, encoded))
         x = identity[columns].add_(self.unexpressed)  # tokens x width
         flags = torch.where(flagged[columns[own], None], self.flags[flag], self.flags[NOT_PERTURBED])
-        x[own] = (identity[columns[own]] + self.model.value_encoder(values[own]) + flags).to(x.dtype)
+        x[own] = (identity[columns[own]] + self.model.value_encoder(encoded[own]) + flags).to(x.dtype)
         if self.first_projection is not None:
             hidden = self.encoder(x, lengths.tolist(), lambda: self._first_projection(x, columns, own))
         else:

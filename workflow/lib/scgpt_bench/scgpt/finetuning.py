@@ -73,7 +73,7 @@ def finetune(
     """
     machine = machine or training.Machine()
     weights = checkpoint.read(checkpoint_folder, options.pretrained)
-    training_set = TrainingSet.of(cells, split, vocabulary, weights)
+    training_set = TrainingSet.of(cells, split, vocabulary, weights, options.value_input)
     pairs = Pairs(training_set, options, seed)
     fabric = machine.fabric()
     if options.batch_size < fabric.world_size:

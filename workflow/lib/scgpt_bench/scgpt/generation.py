@@ -8,7 +8,8 @@ expression through the cell's own bins. With one round this is ``scgpt-knockout`
 rounds the unknown genes are generated iteratively, each round making the most confident 1/K known.
 
 A checkpoint that was pretrained on expressed genes alone, as the published one, has never seen the value 0 that
-silenced targets and unexpressed known genes are prompted with; :func:`prediction.prompted` reports it.
+silenced targets and unexpressed known genes are prompted with; :func:`prediction.prompted` reports it. Silenced targets
+may be left out of the prompt instead.
 
 The paper (Cui et al. 2024) adds unknown genes "by prediction confidence" and does not define it; the released code has
 no iterative generation. Confidence here is one of :data:`CONFIDENCE`: ``agreement`` (small distance between the
@@ -45,6 +46,7 @@ class Options:
     draws: int = 4
     rounds: int = 1
     confidence: str = "agreement"
+    silenced_targets: str = "zero"  # or left_out
     target_quantile: float = 0.95  # of activated targets only: see raised_bins
     batch_size: int = 64  # cells per pass, fewer where many genes become known: see _passes
 
@@ -87,13 +89,14 @@ class Prompter:
         if "<cls>" not in weights.vocabulary:
             raise InputError(weights.folder, "vocab.json", "no '<cls>'", "the token that stands first in every cell")
         cls_id, pad_id = weights.vocabulary["<cls>"], weights.vocabulary["<pad>"]
-        pad_value, n_bins = weights.arguments.get("pad_value", -2), weights.arguments.get("n_bins", 51)
-        return cls(model, np.asarray(token_ids), cls_id, pad_id, float(pad_value), int(n_bins))
+        pad_value = float(weights.arguments.get("pad_value", -2))
+        return cls(model, np.asarray(token_ids), cls_id, pad_id, pad_value, weights.n_bins)
 
     @torch.no_grad()
     def generate(
-        self, bins: np.ndarray, known: np.ndarray, rounds: int = 1, confidence: str = "agreement", seed: int = 0
-    ) -> np.ndarray:
+        self, bins: np.ndarray, known: np.ndarray, rounds: int = 1, confidence: str = "agreement", seed: int = 0,
+        left_out: Sequence[int] = (),
+    ) -> np.ndarray:  # fmt: skip
         """Generate the unknown genes of cells, in ``rounds`` rounds.
 
         Parameters
@@ -104,6 +107,8 @@ class Prompter:
             (n_cells, n_genes) bool, the same number in every cell.
         seed
             Of the draws of ``confidence="random"``.
+        left_out
+            Columns that are neither prompted nor generated.
 
         Returns
         -------
@@ -112,6 +117,7 @@ class Prompter:
         """
         device = self.model.flag_encoder.weight.device
         has_token = self.token_ids != self.pad_id
+        has_token[list(left_out)] = False
         tokens = torch.from_numpy(self.token_ids).to(device)
         generated = torch.from_numpy(np.where(known, bins, 0).astype(np.float32)).to(device)
         prompted = generated.clone()
@@ -186,9 +192,12 @@ def effects(
     measured, n_genes = bins, bins.shape[1]
     prompter, bins = _with_unmeasured(prompter, bins, targets, options)
     columns = np.flatnonzero(np.isin(prompter.token_ids, targets))
+    left_out = columns if options.silenced_targets == "left_out" and not activated else ()
     perturbed, unchanged = bins.copy(), bins.copy()
     perturbed[:, columns] = raised_bins(measured, columns, options.target_quantile) if activated else 0
     unchanged[:, columns] = bins[:, columns].mean(axis=0)
+    if (perturbed == unchanged).all():
+        return np.zeros(measured.shape, dtype=np.float32), False
     total, read = np.zeros(bins.shape, dtype=np.float32), np.zeros(bins.shape[1], dtype=np.float32)
     for draw, known in enumerate(_known_genes(prompter, columns, options, seed, drawn_for)):
         for rows in _passes(len(bins), options, _known_in_last_round(prompter, known, options.rounds)):
@@ -196,13 +205,14 @@ def effects(
             round_seed = stream_seed(seed, "generation", *drawn_for, draw)
             after, before = (
                 expression_of_bins(
-                    prompter.generate(values[rows], mask, options.rounds, options.confidence, round_seed), edges[rows]
+                    prompter.generate(values[rows], mask, options.rounds, options.confidence, round_seed, without),
+                    edges[rows],
                 )
-                for values in (perturbed, unchanged)
+                for values, without in ((perturbed, left_out), (unchanged, ()))
             )
             total[rows] += np.where(known, 0, after - before)
         read += ~known
-    return (total / np.maximum(read, 1))[:, :n_genes], bool((perturbed != unchanged).any())
+    return (total / np.maximum(read, 1))[:, :n_genes], True
 
 
 def raised_bins(bins: np.ndarray, columns: Sequence[int], quantile: float) -> np.ndarray:

@@ -65,7 +65,7 @@ def predict(
     ------
     Rows of the pairs, and their predictions [rows x genes] float32.
     """
-    engine = Engine(model, encoding.token_ids, genes_fed)
+    engine = Engine(model, encoding.token_ids, genes_fed, encoding.n_bins)
     batches = _batches(obs, encoding, engine, batch_size)
 
     def predicted(batch: tuple[np.ndarray, Targets]) -> tuple[np.ndarray, np.ndarray]:

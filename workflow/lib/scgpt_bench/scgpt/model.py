@@ -25,6 +25,23 @@ RAISED = 2  # flag of an activated gene: the third row of upstream's embedding, 
 NOT_PERTURBED = 0  # flag of every other gene; its embedding is fixed at 0, as in upstream's tutorial
 
 
+class Generator(TransformerGenerator):
+    """Upstream's model, whose value encoder may be given other values than those that the decoder multiplies.
+
+    Upstream's ``n_input_bins`` is meant for this, with bins over the sampled genes alone; its integers fail (0.2.4).
+    """
+
+    def forward(
+        self, src: Tensor, values: Tensor, input_pert_flags: Tensor, src_key_padding_mask: Tensor,
+        encoded: Tensor | None = None, **options: Any,
+    ) -> Mapping[str, Tensor]:  # fmt: skip
+        """Predict as upstream does; the value encoder is given ``encoded`` (n_cells, n_tokens), or else ``values``."""
+        if encoded is None:
+            return super().forward(src, values, input_pert_flags, src_key_padding_mask, **options)
+        hidden = self._encode(src, encoded, input_pert_flags, src_key_padding_mask)
+        return {"mlm_output": self.decoder(hidden, values)["pred"]}
+
+
 def build(arguments: Mapping[str, Any], vocabulary: Mapping[str, int], dropout: float = 0.0) -> TransformerGenerator:
     """Build upstream's model with this package's attention; every weight is NaN until :func:`load` fills it.
 
@@ -39,7 +56,7 @@ def build(arguments: Mapping[str, Any], vocabulary: Mapping[str, int], dropout: 
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="enable_nested_tensor is True")
-        model = TransformerGenerator(
+        model = Generator(
             ntoken=len(vocabulary),
             d_model=arguments["embsize"],
             nhead=arguments["nheads"],
@@ -152,5 +169,6 @@ def restrict_vocabulary(model: TransformerGenerator, token_ids: Iterable[int]) -
 
 def expression(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """Predict expression (n_cells, n_tokens) from :meth:`encoding.Encoding.inputs`, in fp32."""
-    output = model(inputs["genes"], inputs["values"], inputs["flags"], src_key_padding_mask=inputs["padding"])
+    binned = {"encoded": inputs["encoded"]} if "encoded" in inputs else {}
+    output = model(inputs["genes"], inputs["values"], inputs["flags"], src_key_padding_mask=inputs["padding"], **binned)
     return output["mlm_output"].float()

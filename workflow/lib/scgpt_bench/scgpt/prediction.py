@@ -50,6 +50,8 @@ class Options:
     ----------
     genes_fed, batch_size
         As in :func:`inference.predict`; prompts have their own.
+    value_input
+        What the value encoder of a flagged call is given; a fine-tuned model gets what it was trained on.
     keep_cells
         False keeps the mean predicted cell of each condition and no other, as batches are computed.
     gpu
@@ -57,6 +59,7 @@ class Options:
     """
 
     genes_fed: GenesFed = "all"
+    value_input: checkpoint.ValueInput = "log1p"
     batch_size: int | None = None
     keep_cells: bool = True
     gpu: int = 0
@@ -88,7 +91,8 @@ def zero_shot(
     weights = checkpoint.read(checkpoint_folder)
     generator = model.build(weights.arguments, weights.vocabulary)
     report = model.load(generator, weights, seed=seed)
-    encoding = Encoding.of(controls.obs["perturbation"], alignment, weights.vocabulary)
+    n_bins = weights.bins_of(options.value_input)
+    encoding = Encoding.of(controls.obs["perturbation"], alignment, weights.vocabulary, n_bins)
     model.restrict_vocabulary(generator, encoding.tokens_in_use)
     return _predict(generator, controls, alignment, encoding, weights, report, options)
 
@@ -108,7 +112,8 @@ def finetuned(
     report = json.loads(Path(model_folder, finetuned_model.REPORT).read_text())
     weights = checkpoint.read(checkpoint_folder, report["options"]["pretrained"])
     generator = finetuned_model.load(model_folder, weights)
-    encoding = Encoding.of(controls.obs["perturbation"], alignment, weights.vocabulary)
+    n_bins = weights.bins_of(report["options"]["value_input"])
+    encoding = Encoding.of(controls.obs["perturbation"], alignment, weights.vocabulary, n_bins)
     load_report = report.pop("load_report")
     by_direction = report["options"]["flag_direction"]
     flags = flags_of(controls.obs, by_direction)
@@ -175,8 +180,9 @@ def prompted(
     if not zeros_seen:
         log.warning("prompts have genes of value 0, which this checkpoint has not seen: pretrained on expressed genes")
     raised = f"raised to quantile {prompts.target_quantile} of their bins in the control cells that express them"
+    lowered = "left out" if prompts.silenced_targets == "left_out" else "silenced"
     prompted_as = Prompts(
-        targets=tuple(sorted({"down": "silenced", "up": raised}[direction] for direction in sorted(directions))),
+        targets=tuple(sorted({"down": lowered, "up": raised}[direction] for direction in sorted(directions))),
         zeros_in_pretraining=zeros_seen,
         raised_without_expression=tuple(unexpressed),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scgpt_bench.scgpt.checkpoint import PRETRAINED_PREFIXES
+from scgpt_bench.scgpt.checkpoint import PRETRAINED_PREFIXES, ValueInput
 
 DEVIATIONS = {
     "keep_targets": "perturbed genes are always among the sampled genes; false: dropped at random, as published",
@@ -41,6 +41,7 @@ class Options:
     redraw_controls: bool = True
     control_pairs: bool = False
     flag_direction: bool = True
+    value_input: ValueInput = "log1p"
     pretrained: tuple[str, ...] = PRETRAINED_PREFIXES  # () starts from random weights
     freeze: tuple[str, ...] = ()
     genes_in_use_only: bool = True

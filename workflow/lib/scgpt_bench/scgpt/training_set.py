@@ -15,7 +15,7 @@ from scgpt_bench.data.conditions import Condition, conditions_of, context_of, co
 from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.means import cells_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.scgpt.checkpoint import Checkpoint
+from scgpt_bench.scgpt.checkpoint import Checkpoint, ValueInput
 from scgpt_bench.scgpt.encoding import Encoding
 
 
@@ -40,8 +40,9 @@ class TrainingSet:
 
     @classmethod
     def of(
-        cls, cells: anndata.AnnData, split: pd.DataFrame, alignment: pd.DataFrame, weights: Checkpoint
-    ) -> TrainingSet:
+        cls, cells: anndata.AnnData, split: pd.DataFrame, alignment: pd.DataFrame, weights: Checkpoint,
+        value_input: ValueInput = "log1p",
+    ) -> TrainingSet:  # fmt: skip
         """Read the cells of a split; see :func:`scgpt_bench.scgpt.finetuning.finetune` for the parameters.
 
         Raises
@@ -49,7 +50,7 @@ class TrainingSet:
         InputError
             If no training perturbation, or no validation perturbation, has all its genes in the vocabulary.
         """
-        encoding = Encoding.of(split["perturbation"], alignment, weights.vocabulary)
+        encoding = Encoding.of(split["perturbation"], alignment, weights.vocabulary, weights.bins_of(value_input))
         training, validation = (_with_tokens(split, role, encoding) for role in ("train", "validation"))
         read = cells_of(cells, [*controls_of(cells.obs), *training, *validation], INPUT)
         return cls(read, encoding, training, validation)
