@@ -13,7 +13,6 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import inference as flagged_prediction
@@ -77,7 +76,7 @@ def pairs_of(genes: int, cells: int, unmeasured: bool = False, most_genes: int =
     if unmeasured:
         targets[names[0]] = Targets(added=(genes,))
     encoding = Encoding(np.arange(genes), vocabulary.human_vocabulary()["<pad>"], targets)
-    options = recipe.Options(batch_size=cells, pretrained=(), max_seq_len=most_genes)
+    options = recipe.Options(batch_size=cells, pretrained=[], max_seq_len=most_genes)
     training = [Condition(name, CONTEXT) for name in names]
     return Pairs(TrainingSet(cells_of_all, encoding, training, []), options, SEED)
 
@@ -131,7 +130,7 @@ def tutorial_step(pairs, device: str = "cpu", arguments=ARGUMENTS) -> Callable[[
     symbols, amp = vocabulary.human_vocabulary(), device == "cuda"
     model = flagged_prediction.upstream_model(arguments, symbols)
     weights = checkpoint.Checkpoint(Path("random"), arguments, symbols, {})
-    start, _ = finetuning.start(weights, (), recipe.Options(pretrained=(), genes_in_use_only=False), SEED)
+    start, _ = finetuning.start(weights, (), recipe.Options(pretrained=[], genes_in_use_only=False), SEED)
     model.load_state_dict(start.state_dict())
     del start
     model.to(device).train()
@@ -176,7 +175,7 @@ def _tutorial_pairs(pairs) -> list:
     import torch
 
     whole, ready = copy.copy(pairs), []
-    whole.options = replace(pairs.options, max_seq_len=len(pairs.encoding.token_ids))
+    whole.options = pairs.options.model_copy(update={"max_seq_len": len(pairs.encoding.token_ids)})
     for index in range(pairs.batches):
         batch = whole.batch(0, index)
         for values, flags, truth in zip(batch["values"], batch["flags"], batch["truth"], strict=True):

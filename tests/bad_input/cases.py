@@ -4,6 +4,7 @@ A case is (name, job, fault, file, where, found, expected); the last four are pa
 """
 
 import argparse
+import datetime
 import gzip
 import pickle
 
@@ -116,9 +117,9 @@ CONFIGURATION = [
         ("missing key", {"methods": {"scgpt-zero-shot": {}}}, "methods.scgpt-zero-shot", "no such key", "'checkpoint'"),
         ("no methods", {"methods": {}}, "methods", "{}", "at least 1"),
         ("no data sets", {"datasets": []}, "datasets", "[]", "at least 1"),
-        ("data sets not a list", {"datasets": "drop"}, "datasets", "'drop'", "array"),
+        ("data sets not a list", {"datasets": "drop"}, "datasets", "'drop'", "list"),
         ("data set twice", {"datasets": ["drop", "drop"]}, "datasets", "['drop', 'drop']", "no entry twice"),
-        ("methods not a table", {"methods": ["train-mean"]}, "methods", "['train-mean']", "object"),
+        ("methods not a table", {"methods": ["train-mean"]}, "methods", "['train-mean']", "keys with values"),
         ("study that is a path", {"study": "../x"}, "study", "'../x'", "text that matches"),
         ("data set named as a folder", {"datasets": ["figures"]}, "datasets", "'figures'", "another name: results/bad/figures may be"),
         ("no such data set", {"datasets": ["other"]}, "datasets", "'other'", "a name in drops.tsv: drop"),
@@ -143,11 +144,15 @@ CONFIGURATION = [
         ("a folder of downloads", {"checkpoints__tiny": {"source": "folder", "path": "resources/checkpoints/tiny"}}, "checkpoints.tiny.path", "'resources/checkpoints/tiny'", "source: catalogue, or a folder outside resources/checkpoints"),
         ("nothing to pretrain on", {"checkpoints__tiny": {"source": "pretrain", "dataset": "x"}}, "tiny.dataset", "'x'", "drop"),
         ("moving Census", {"checkpoints__tiny": {"source": "census", "census_version": "stable"}}, "census_version", "'stable'", "matches"),
+        ("a date without quotes", {"checkpoints__tiny": {"source": "census", "census_version": datetime.date(2024, 7, 1)}}, "tiny.census_version", "date(2024, 7, 1)", "text; quotes make it one"),
+        ("more pairs than there are", {"generated": {"x": {"combinations": 1771}}}, "generated.x.combinations", "1771", "at most 1770"),
+        ("genes that are never asked for", {"methods__scgpt-knockout": {"checkpoint": "tiny", "draws": 2, "known_share": 0.6}}, "methods.scgpt-knockout.known_share", "0.6", "0 to 0.5 with 2 draws"),
+        ("options of a script that JSON has not", {"methods__own": {"kind": "script", "script": "x.py", "options": {"since": datetime.date(2024, 7, 1)}}}, "methods.own.options.since", "date(2024, 7, 1)", "JSON"),
         ("no such fold", {"splits__run": [0, 2]}, "splits.run", "2", "from 0 to 1"),
         ("folds in words", {"splits__folds": "two"}, "splits.folds", "'two'", "integer"),
-        ("folds with a point", {"splits__folds": 2.0}, "splits.folds", "2.0", "type integer, such as 2"),
-        ("a fold with a point", {"splits__run": [0.0]}, "splits.run.0", "0.0", "type integer, such as 0"),
-        ("genes with a point", {"harmonize__maximum_genes": 1e3}, "harmonize.maximum_genes", "1000.0", "integer or null, such as 1000"),
+        ("folds with a point", {"splits__folds": 2.0}, "splits.folds", "2.0", "integer, such as 2"),
+        ("a fold with a point", {"splits__run": [0.0]}, "splits.run.0", "0.0", "integer, such as 0"),
+        ("genes with a point", {"harmonize__maximum_genes": 1e3}, "harmonize.maximum_genes", "1000.0", "integer, such as 1000"),
         *(
             (f"heads of {source}", {"checkpoints__tiny": {"source": source, "nheads": 7, **options}}, "checkpoints.tiny.nheads", "7", "a divisor of embsize, 512")
             for source, options in [("random", {}), ("pretrain", {"dataset": "drop"}), ("census", {"census_version": "2024-07-01"})]
@@ -165,8 +170,8 @@ CONFIGURATION = [
         ("scorers without cells", {"inference__keep_cells": False, "official_scorers": ["cell_eval"]}, "inference.keep_cells", "false, with official_scorers", "every predicted cell"),
         ("a number for a key", {"splits__files": {1: {}}}, "splits.files", "the key 1", "text"),
         ("negative seed", {"splits__seed": -1}, "splits.seed", "-1", "at least 0"),
-        ("no margin", {"scores__margin": 0}, "scores.margin", "0", "more than 0"),
-        ("a training size of one", {"splits__training_sizes": [1]}, "splits.training_sizes.0", "1", ""),
+        ("no margin", {"scores__margin": 0}, "scores.margin", "0", "greater than 0"),
+        ("a training size of one", {"splits__training_sizes": [1]}, "splits.training_sizes.0", "1", "a whole number of at least 2, or full"),
         ("a split called like a subset", {"splits__files": {"fold0-train5": {"drop": "mine.tsv"}}, "splits__training_sizes": [5]}, "splits.files.fold0-train5", "fold0 with 5 perturbations", "another name"),
         ("a family with a simple method", {"scores__family": ["train-mean"]}, "scores.family", "'train-mean'", "methods that are judged"),
         ("resamples of the bootstrap of before", {"scores__bootstrap_draws": 100}, "scores", "unknown key 'bootstrap_draws'", "margin"),

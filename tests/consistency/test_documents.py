@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -12,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])  # not those of .venv and of tools' caches
 CAPTIONS = sorted((ROOT / "workflow" / "report").glob("*.rst"))
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
 FOLDERS = "config|docs|envs|profiles|tests|benchmarks|workflow"
 
 
@@ -46,8 +48,10 @@ def test_every_file_of_a_run_that_a_document_names_is_known_to_the_code(document
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *CAPTIONS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_prose_is_wrapped(document):
-    """Tables, code and what is written from the schema are not."""
-    prose = re.sub(r"```.*?```|<!-- \w+: from the schema -->.*?<!-- end -->", "", document.read_text(), flags=re.DOTALL)
+    """Tables, code and what is written from the options are not."""
+    prose = re.sub(
+        r"```.*?```|<!-- \w+: from the options -->.*?<!-- end -->", "", document.read_text(), flags=re.DOTALL
+    )
     assert [line for line in prose.splitlines() if len(line) > 120 and not line.startswith("|")] == []
 
 
@@ -65,7 +69,22 @@ def test_whole_configurations_are_valid_and_files_to_make_stand_before_them(docu
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_configuration_of_the_project_is_valid(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    validate(yaml.safe_load(path.read_text()), path.name)
+    configuration = yaml.safe_load(path.read_text())
+    validate(configuration, path.name)
+    jsonschema.validate(configuration, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "place", [(), ("splits",), ("methods", "ridge"), ("checkpoints", "pretrained"), ("generated", "planted")]
+)
+def test_an_editor_marks_a_key_that_no_study_has(place):
+    configuration = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    part = configuration
+    for key in place:
+        part = part.setdefault(key, {})
+    part["learning_speed"] = 1
+    with pytest.raises(jsonschema.ValidationError, match="learning_speed"):
+        jsonschema.validate(configuration, SCHEMA)
 
 
 def test_the_make_targets_are_explained_and_declared():

@@ -2,7 +2,6 @@
 
 import sys
 import types
-from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -58,7 +57,7 @@ def written(cells, folder, layer="raw"):
 
 
 def opened(address, symbols, **options):
-    return census.open_source(census.Options(VERSION, address=address, **options), symbols)
+    return census.open_source(census.CensusCells(census_version=VERSION, address=address, **options), symbols)
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +86,7 @@ def test_the_default_selection_is_normal_primary_cells_of_all_tissues(address, s
 
 def test_tissues_and_a_further_filter_narrow_the_selection(address, symbols, atlas):
     source = opened(
-        address, symbols, **EVERY_CELL, tissues=("st. peter's organ", "lung"),
+        address, symbols, **EVERY_CELL, tissues=["st. peter's organ", "lung"],
         obs_filter="suspension_type == 'cell' or suspension_type == 'na'",
     )  # fmt: skip
     expected = atlas.obs["tissue_general"].isin(["st. peter's organ", "lung"]) & (
@@ -172,7 +171,8 @@ def test_pretraining_on_census_equals_pretraining_on_the_matrix_bit_for_bit(addr
         "census": opened(address, symbols, **EVERY_CELL),
         "matrix": pretraining.MatrixSource(atlas.X.tocsr()),
     }
-    options = replace(TINY, batch_size=38, epochs=2)  # 192 cells to train on: 5 steps in each of 2 epochs
+    # 192 cells to train on: 5 steps in each of 2 epochs
+    options = TINY.model_copy(update={"batch_size": 38, "epochs": 2})
     tensors = {}
     for name, source in sources.items():
         pretraining.pretrain(source, symbols, tmp_path / name, options, 1, training.Machine("cpu"))
@@ -183,7 +183,7 @@ def test_pretraining_on_census_equals_pretraining_on_the_matrix_bit_for_bit(addr
 
 def test_a_filter_that_selects_no_cell_shows_itself_and_the_values_that_exist(address, symbols):
     with pytest.raises(InputError, match="no cell") as raised:
-        opened(address, symbols, tissues=("spleen",))
+        opened(address, symbols, tissues=["spleen"])
     message = str(raised.value)
     assert "tissue_general in ['spleen'] and disease == 'normal' and is_primary_data == True" in message
     assert "tissue_general: blood, lung, st. peter's organ" in message
@@ -254,4 +254,4 @@ def test_the_public_census_is_opened_at_the_pinned_release(atlas, symbols, tmp_p
     assert source.name == "CELLxGENE Census 2023-05-15"
     assert (source.rows(np.arange(240)) != atlas.X).nnz == 0
     with pytest.raises(InputError, match=r"census_version: found The \"1999-01-01\" Census version is not valid"):
-        census.open_source(census.Options("1999-01-01"), symbols)
+        census.open_source(census.CensusCells(census_version="1999-01-01"), symbols)

@@ -1,6 +1,5 @@
 """args.json may say what the model here is, and nothing else; every key that upstream writes is classified."""
 
-import dataclasses
 import inspect
 import json
 import logging
@@ -57,7 +56,7 @@ def test_every_option_of_upstreams_models_is_classified(network):
 
 
 def test_every_key_that_pretraining_here_writes_is_classified():
-    assert {field.name for field in dataclasses.fields(pretraining.Options)} - KNOWN_KEYS == set()
+    assert set(pretraining.Options.model_fields) - KNOWN_KEYS == set()
 
 
 def test_no_key_is_both_refused_and_irrelevant():

@@ -5,11 +5,14 @@ import copy
 import pytest
 import yaml
 
-from scgpt_bench.configuration import read_schema, validate
+from scgpt_bench.configuration import validate
 from scgpt_bench.errors import InputError
+from scgpt_bench.options import Pretraining, Start
+from scgpt_bench.scgpt.checkpoint import PRETRAINED_PREFIXES
 from scgpt_bench.scgpt.checkpoint_folder import MOST_BINS
 from snakemake_checkout import ROOT
 
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 VALID = {
     "study": "mine",
     "datasets": ["planted"],
@@ -52,7 +55,7 @@ def names_of(schema, kind):
     """The keys in a schema whose value, or entries, may be of a kind."""
     for key, part in schema.items() if isinstance(schema, dict) else ():
         if isinstance(part, dict):
-            if any(kind in entry.get("type", ()) for entry in (part, part.get("items", {}))):
+            if any(entry.get("type") == kind for entry in (part, part.get("items", {}), *part.get("anyOf", ()))):
                 yield key
             yield from names_of(part, kind)
 
@@ -63,7 +66,7 @@ def test_a_whole_number_with_a_decimal_point_is_refused_wherever_an_integer_is_w
     checkpoints = {"demo": {"source": "random"}, "own": {"source": "pretrain", "dataset": "planted"}}
     config = {**VALID, "methods": methods, "checkpoints": checkpoints, "harmonize": {"maximum_genes": 100}}
     config = validate(config, "study.yaml").config
-    integers = set(names_of(read_schema(), "integer"))
+    integers = set(names_of(yaml.safe_load(SCHEMA.read_text()), "integer"))
     places = [place for place in whole_numbers(config) if {*place[-2:]} & integers]
     assert len(places) > 60
     for place in places:
@@ -79,7 +82,11 @@ def test_a_whole_number_with_a_decimal_point_is_refused_wherever_an_integer_is_w
 
 
 def test_no_checkpoint_is_pretrained_with_more_bins_than_are_read_again():
-    assert read_schema()["$defs"]["pretraining"]["properties"]["n_bins"]["maximum"] == MOST_BINS
+    assert Pretraining.model_json_schema()["properties"]["n_bins"]["maximum"] == MOST_BINS
+
+
+def test_fine_tuning_starts_from_the_modules_that_are_pretrained():
+    assert tuple(Start().pretrained) == PRETRAINED_PREFIXES
 
 
 def backwards(value):

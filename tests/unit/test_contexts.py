@@ -268,7 +268,7 @@ def test_fine_tuning_pairs_and_validates_within_a_context(cells, split, weights)
     folder, alignment = weights
     training_set = TrainingSet.of(cells, split, alignment, checkpoint.read(folder))
     lines = training_set.cells.obs["context"].astype(str).to_numpy()
-    pairs = Pairs(training_set, replace(OPTIONS, pair_within=()), seed=0)
+    pairs = Pairs(training_set, OPTIONS.model_copy(update={"pair_within": []}), seed=0)
     assert all((lines[pool] == lines[row]).all() for row, pool in pairs.pools.items())
     validation = Validation(training_set, OPTIONS, seed=0)
     assert {condition.context for condition in validation.conditions} == set(LINES)

@@ -2,9 +2,9 @@
 
 import json
 import os
+import re
 import shutil
 import signal
-from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import anndata
@@ -15,7 +15,6 @@ import scipy.sparse as sp
 import torch
 
 from made_up import method_record
-from scgpt_bench.configuration import read_schema
 from scgpt_bench.data.conditions import Condition, rows_of
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
@@ -45,9 +44,7 @@ from snakemake_checkout import ROOT
 GENES = [f"GENE{i}" for i in range(32)]
 MEASURED = GENES[:30]  # GENE30 and GENE31 have tokens, but are not measured
 PERTURBATIONS = {"GENE1": "train", "GENE2": "train", "GENE3+GENE4": "train", "GENE30": "train", "GENE5": "validation"}
-OPTIONS = recipe.Options(
-    learning_rate=3e-3, batch_size=8, epochs=2, validation_cells=8, pretrained=checkpoint.PRETRAINED_PREFIXES
-)
+OPTIONS = recipe.Options(learning_rate=3e-3, batch_size=8, epochs=2, validation_cells=8)
 MACHINE = training.Machine(accelerator="cpu")
 
 
@@ -112,13 +109,13 @@ def finetuned(cells, folder, vocabulary, tmp_path_factory):
 
 
 def test_it_learns_what_the_perturbations_share(cells, folder, vocabulary, tmp_path):
-    report = run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, learning_rate=1e-2, epochs=12))
+    report = run(cells, folder, vocabulary, tmp_path, OPTIONS.model_copy(update={"learning_rate": 1e-2, "epochs": 12}))
     assert report["pearson_delta"] > 0.8
 
 
 @pytest.mark.parametrize("max_seq_len", [12, 1536])
 def test_every_flag_reaches_the_model_by_default(cells, folder, vocabulary, max_seq_len):
-    pairs = pairs_of(cells, folder, vocabulary, replace(OPTIONS, max_seq_len=max_seq_len))
+    pairs = pairs_of(cells, folder, vocabulary, OPTIONS.model_copy(update={"max_seq_len": max_seq_len}))
     assert pairs.flag_share(0) == 1.0
     for index in range(pairs.batches):
         batch = pairs.batch(0, index)
@@ -131,7 +128,7 @@ def test_every_flag_reaches_the_model_by_default(cells, folder, vocabulary, max_
 def test_without_keeping_targets_flags_are_dropped_as_often_as_published(folder, vocabulary, control_pairs):
     cells = experiment(n_cells=200)
     cells = cells[cells.obs["perturbation"].isin(["control", "GENE1", "GENE2"])].copy()
-    options = replace(OPTIONS, max_seq_len=10, keep_targets=False, control_pairs=control_pairs)
+    options = OPTIONS.model_copy(update={"max_seq_len": 10, "keep_targets": False, "control_pairs": control_pairs})
     pairs = pairs_of(cells, folder, vocabulary, options)
     share = np.mean([pairs.flag_share(epoch) for epoch in range(40)])
     assert abs(share - 10 / 30) < 0.03
@@ -167,7 +164,7 @@ def directed(up):
 @pytest.mark.parametrize("own_flag", [True, False])
 def test_activated_genes_have_a_flag_of_their_own_unless_the_published_one_is_asked_for(folder, vocabulary, own_flag):
     raised = ["GENE2", "GENE30", "GENE3+GENE4"]
-    pairs = pairs_of(directed(raised), folder, vocabulary, replace(OPTIONS, flag_direction=own_flag))
+    pairs = pairs_of(directed(raised), folder, vocabulary, OPTIONS.model_copy(update={"flag_direction": own_flag}))
     seen = {}
     for index in range(pairs.batches):
         batch = pairs.batch(0, index)
@@ -180,7 +177,7 @@ def test_activated_genes_have_a_flag_of_their_own_unless_the_published_one_is_as
 def test_where_all_perturbations_lower_their_targets_the_flag_of_direction_changes_no_bit(
     cells, folder, vocabulary, finetuned, tmp_path
 ):
-    run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, flag_direction=False))
+    run(cells, folder, vocabulary, tmp_path, OPTIONS.model_copy(update={"flag_direction": False}))
     assert_same_weights(tmp_path, finetuned[0])
 
 
@@ -199,7 +196,7 @@ def test_a_model_of_both_directions_learns_which_is_which_by_their_flags(folder,
     cells = anndata.AnnData(sp.csr_matrix(np.maximum(X, 0)), obs=obs, var=pd.DataFrame(index=MEASURED))
     scores = {}
     for own_flag in (True, False):
-        options = replace(OPTIONS, learning_rate=1e-2, epochs=12, flag_direction=own_flag)
+        options = OPTIONS.model_copy(update={"learning_rate": 1e-2, "epochs": 12, "flag_direction": own_flag})
         report = run(cells, folder, vocabulary, tmp_path / str(own_flag), options, split=split)
         assert report["training_directions"] == {"down": 4, "up": 4}
         scores[own_flag] = report["pearson_delta"]
@@ -208,7 +205,7 @@ def test_a_model_of_both_directions_learns_which_is_which_by_their_flags(folder,
 
 
 def test_binned_values_are_those_of_the_whole_cell_in_training_and_in_prediction(cells, folder, vocabulary, tmp_path):
-    options = replace(OPTIONS, max_seq_len=12, value_input="bins")
+    options = OPTIONS.model_copy(update={"max_seq_len": 12, "value_input": "bins"})
     made = TrainingSet.of(cells, SPLIT, vocabulary, checkpoint.read(folder), options.value_input)
     pairs = Pairs(made, options, 0)
     batch, columns = pairs.batch(0, 0), pairs._columns(0, 0, pairs._rows(0, 0))
@@ -233,7 +230,7 @@ def test_a_condition_of_a_direction_that_was_not_trained_is_listed(cells, folder
     predicted, record = prediction.finetuned(drawn, vocabulary, folder, finetuned[0])
     untrained = ("no training perturbation goes up", "a flag with random weights")
     assert record["fallbacks"] == {Condition("GENE6"): untrained}
-    run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, flag_direction=False))
+    run(cells, folder, vocabulary, tmp_path, OPTIONS.model_copy(update={"flag_direction": False}))
     with_one, record = prediction.finetuned(drawn, vocabulary, folder, tmp_path)
     assert record["fallbacks"] == {}
     assert (with_one[:2] == predicted[:2]).all()
@@ -273,7 +270,8 @@ def test_the_control_of_a_pair_is_of_its_batch_and_depends_on_names_only(cells, 
 
 def test_a_control_is_drawn_once_where_the_published_pairing_is_asked_for(cells, folder, vocabulary):
     redrawn, once = (
-        pairs_of(cells, folder, vocabulary, replace(OPTIONS, redraw_controls=redraw)) for redraw in (True, False)
+        pairs_of(cells, folder, vocabulary, OPTIONS.model_copy(update={"redraw_controls": redraw}))
+        for redraw in (True, False)
     )
     assert any(redrawn._control(0, row) != redrawn._control(1, row) for row in redrawn.rows)
     assert all(once._control(0, row) == once._control(1, row) for row in once.rows)
@@ -296,12 +294,12 @@ def test_where_no_control_is_of_the_batch_one_of_the_cell_type_is_taken_and_then
         else:
             assert len(chosen) == (20 if perturbation[row] == "GENE1" else 10)
             assert set(cell_type[chosen]) == {cell_type[row]}
-    anything = pairs_of(cells, folder, vocabulary, replace(OPTIONS, pair_within=()))
+    anything = pairs_of(cells, folder, vocabulary, OPTIONS.model_copy(update={"pair_within": []}))
     assert anything.paired_within == {"any": 48}
 
 
 def test_a_control_pair_is_a_control_cell_with_itself_and_without_a_flag(cells, folder, vocabulary):
-    pairs = pairs_of(cells, folder, vocabulary, replace(OPTIONS, control_pairs=True))
+    pairs = pairs_of(cells, folder, vocabulary, OPTIONS.model_copy(update={"control_pairs": True}))
     names = cells.obs["perturbation"].to_numpy()
     np.testing.assert_array_equal(pairs.rows, np.flatnonzero(names != "GENE5"))
     assert pairs.paired_within["itself"] == (names == "control").sum()
@@ -321,7 +319,7 @@ def test_an_epoch_is_put_in_order_once(cells, folder, vocabulary, monkeypatch):
         return random_generator(seed, *names)
 
     monkeypatch.setattr(pairs_module, "random_generator", counted)
-    pairs = pairs_of(cells, folder, vocabulary, replace(OPTIONS, max_seq_len=12))
+    pairs = pairs_of(cells, folder, vocabulary, OPTIONS.model_copy(update={"max_seq_len": 12}))
     for epoch in (0, 1, 0):
         order = random_generator(0, "fine-tuning", "order", epoch).permutation(pairs.rows)
         for index in range(pairs.batches):
@@ -343,7 +341,7 @@ class Shifted(torch.nn.Module):
 
 def assert_half_of_the_change_is_found(cells, folder, vocabulary, change):
     """A model that predicts half of GENE5's change, the matched one, has its direction and lacks its other half."""
-    options = replace(OPTIONS, validation_cells=100)
+    options = OPTIONS.model_copy(update={"validation_cells": 100})
     validate = validation.Validation(training_set(cells, folder, vocabulary), options, seed=0)
     with torch.no_grad():
         found = validate(Shifted(change / 2))
@@ -402,7 +400,7 @@ def test_validation_draws_a_control_of_every_cell_type(cells):
 
 
 def test_two_ranks_share_the_batch_and_their_mean_loss_is_its_loss(cells, folder, vocabulary):
-    pairs = pairs_of(cells, folder, vocabulary, replace(OPTIONS, batch_size=7))
+    pairs = pairs_of(cells, folder, vocabulary, OPTIONS.model_copy(update={"batch_size": 7}))
     generator, _ = finetuning.start(checkpoint.read(folder), range(32), OPTIONS, 0)
     whole = finetuning.loss(generator, pairs.batch(0, 1))
     shares = [finetuning.loss(generator, pairs.batch(0, 1, rank, 2)) for rank in range(2)]
@@ -417,14 +415,14 @@ def test_weights_start_where_the_load_report_says(folder):
     assert report["n_pretrained"] > 0
     assert torch.equal(generator.encoder.embedding.weight[:32], weights.tensors["encoder.embedding.weight"][:32])
     assert any(name.startswith("pert_encoder") for name in report["random"])
-    scratch, report = finetuning.start(weights, range(32), replace(OPTIONS, pretrained=()), 0)
+    scratch, report = finetuning.start(weights, range(32), OPTIONS.model_copy(update={"pretrained": []}), 0)
     assert report["n_pretrained"] == 0
     assert not torch.equal(scratch.encoder.embedding.weight[:32], weights.tensors["encoder.embedding.weight"][:32])
     assert torch.equal(scratch.decoder.coeff_decoder.fc[0].weight, generator.decoder.coeff_decoder.fc[0].weight)
 
 
 def test_frozen_modules_keep_the_checkpoint_and_the_others_move(cells, folder, vocabulary, tmp_path):
-    run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, freeze=("transformer_encoder",)))
+    run(cells, folder, vocabulary, tmp_path, OPTIONS.model_copy(update={"freeze": ["transformer_encoder"]}))
     weights = checkpoint.read(folder)
     trained = finetuned_model.load(tmp_path, weights)
     start, _ = finetuning.start(weights, weights_of(tmp_path)["token_ids"].tolist(), OPTIONS, 0)
@@ -443,7 +441,7 @@ def test_a_damaged_model_is_refused(folder, finetuned, tmp_path):
 
 
 def test_training_only_the_rows_in_use_equals_training_all_rows(cells, folder, vocabulary, finetuned, tmp_path):
-    run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, genes_in_use_only=False))
+    run(cells, folder, vocabulary, tmp_path, OPTIONS.model_copy(update={"genes_in_use_only": False}))
     few, all_rows = weights_of(finetuned[0]), weights_of(tmp_path)
     used = few.pop("token_ids")
     embedding = all_rows["encoder.embedding.weight"]
@@ -589,24 +587,22 @@ def test_the_model_folder_holds_the_model_a_report_and_the_history(finetuned):
 def test_the_report_lists_the_deviations_from_the_published_recipe_that_are_in_force(
     cells, folder, vocabulary, finetuned, tmp_path
 ):
-    published = {"keep_targets": False, "select": "pearson", "pair_within": []}
-    published |= {"redraw_controls": False, "control_pairs": True, "flag_direction": False}
+    published = recipe.PUBLISHED
+    assert recipe.published_options().items() >= published.items()
     always = {"precision", "perturbations without a token", "unmeasured targets"}
     assert set(finetuned[1]["deviations"]) == always | set(published)
-    report = run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, epochs=1, **published))
+    report = run(cells, folder, vocabulary, tmp_path, OPTIONS.model_copy(update={"epochs": 1, **published}))
     assert set(report["deviations"]) == always
     for name, value in published.items():
-        assert name not in recipe.deviations(replace(OPTIONS, **{name: value}))
+        assert name not in recipe.deviations(OPTIONS.model_copy(update={name: value}))
 
 
 def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_states_and_the_others_claim_none():
-    described = read_schema()["$defs"]["finetuning"]["properties"]
-    options = [name for name in recipe.DEVIATIONS if name in asdict(OPTIONS)]
-    recipe_of_report = (ROOT / "workflow" / "rules" / "report.smk").read_text()
-    for name in options:
-        assert "reproduces the published recipe" in described[name]["description"]
-        assert f'"{name}": ' in recipe_of_report
-    used = {"options": asdict(OPTIONS), "deviations": recipe.deviations(OPTIONS)}
+    document = (ROOT / "config" / "README.md").read_text()
+    assert [name for name in recipe.DEVIATIONS if name in OPTIONS.model_dump()] == [*recipe.PUBLISHED]
+    for name in recipe.PUBLISHED:
+        assert re.search(rf"\| `{name}` .* reproduces the published recipe", document)
+    used = {"options": OPTIONS.model_dump(), "deviations": recipe.deviations(OPTIONS)}
     record = method_record("scgpt-finetuned", finetuning=used)
     made = Run(pd.DataFrame(columns=SCORE_COLUMNS), pd.DataFrame(), {"tuned": "scgpt-finetuned"}, {}, [],
                [Prediction("drop", "fold0", "tuned", record)], {})  # fmt: skip
@@ -626,7 +622,7 @@ def test_training_without_a_perturbed_gene_in_the_vocabulary_is_refused(cells, f
 def test_perturbations_without_a_token_are_left_out_and_reported(cells, folder, vocabulary, tmp_path):
     renamed = vocabulary.copy()
     renamed.loc[1, ["token_id", "status"]] = [checkpoint.read(folder).vocabulary["<pad>"], "padded"]
-    report = run(cells, folder, renamed, tmp_path, replace(OPTIONS, epochs=1))
+    report = run(cells, folder, renamed, tmp_path, OPTIONS.model_copy(update={"epochs": 1}))
     assert report["perturbations_without_token"] == ["GENE1"]
     assert report["training_pairs"] == 36
     assert report["training_perturbations"] == {"used": 3, "of": 4}
@@ -640,7 +636,7 @@ def test_an_empty_validation_fold_is_refused(cells, folder, vocabulary, tmp_path
 
 def test_a_batch_larger_than_the_data_is_refused(cells, folder, vocabulary, tmp_path):
     with pytest.raises(InputError, match="batch_size: found 64; expected at most 48"):
-        run(cells, folder, vocabulary, tmp_path, replace(OPTIONS, batch_size=64))
+        run(cells, folder, vocabulary, tmp_path, OPTIONS.model_copy(update={"batch_size": 64}))
 
 
 def test_a_batch_without_a_pair_for_each_device_is_refused(cells, folder, vocabulary, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scgpt_bench import options
 from scgpt_bench.configuration import validate
 from scgpt_bench.evaluation.metrics import METRICS, Metric
 from scgpt_bench.evaluation.scores import scores
@@ -29,7 +30,7 @@ def two_methods_and_a_metric_more(monkeypatch):
         rules=("predict_baseline",),
         environment="evaluation",
         function="train_median",
-        options=("weighting",),
+        options=(options.Weighting,),
         colour=COLOUR,
         expected="any",
     )
@@ -39,7 +40,7 @@ def two_methods_and_a_metric_more(monkeypatch):
         group=registry.OTHER_MODEL,
         rules=("predict_graph_model",),
         environment="graph",
-        options=("scgpt",),
+        options=(options.FromCheckpoint,),
         colour=MODEL_COLOUR,
     )
     for kind in (median, model):
@@ -122,7 +123,7 @@ def test_figures_draw_it_in_its_colour_and_a_variant_in_one_of_its_group(metrics
 
 
 def test_the_configuration_document_has_a_table_of_it():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "write_configuration_tables.py")
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "write_configuration.py")
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
     text = dict(tables.sections())["methods"]

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -125,7 +124,7 @@ def test_a_flagged_call_may_be_given_bins_and_prompts_may_leave_the_target_out(e
         for value_input in ("log1p", "bins")
     )
     assert np.abs(of_bins - of_values).max() > 1e-2
-    left_out = replace(TWO_DRAWS, silenced_targets="left_out")
+    left_out = TWO_DRAWS.model_copy(update={"silenced_targets": "left_out"})
     _, record = prediction.prompted(drawn, alignment, folder, left_out, 0)
     assert record["prompts"].targets == ("left out",)
 
@@ -267,9 +266,9 @@ def _predictions(experiment, folder, model_folder):
     made = {
         "zero-shot": prediction.zero_shot(drawn, alignment, folder, seed=0),
         "knockout": prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0),
-        "generate": prediction.prompted(drawn, alignment, folder, replace(TWO_DRAWS, rounds=2), 0),
+        "generate": prediction.prompted(drawn, alignment, folder, TWO_DRAWS.model_copy(update={"rounds": 2}), 0),
     }
-    for name, pretrained in (("finetuned", checkpoint.PRETRAINED_PREFIXES), ("scratch", ())):
+    for name, pretrained in (("finetuned", [*checkpoint.PRETRAINED_PREFIXES]), ("scratch", [])):
         options = recipe.Options(epochs=1, batch_size=32, pretrained=pretrained)
         finetuning.finetune(cells, split, alignment, folder, options, 0, model_folder / name)
         made[name] = prediction.finetuned(drawn, alignment, folder, model_folder / name)

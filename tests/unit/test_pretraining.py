@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -121,7 +120,7 @@ def bins_with_zeros(n_cells=5):
 @pytest.mark.parametrize("include_zero_genes", [True, False])
 def test_every_gene_of_a_cell_is_either_known_with_its_value_or_unknown(ratio, include_zero_genes):
     bins = bins_with_zeros()
-    batch = batch_of(bins, ratio, replace(SMALL, include_zero_genes=include_zero_genes))
+    batch = batch_of(bins, ratio, SMALL.model_copy(update={"include_zero_genes": include_zero_genes}))
     assert (batch["known_genes"][:, 0] == 25).all()
     assert (batch["known_values"][:, 0] == SMALL.pad_value).all()
     for cell in range(len(bins)):
@@ -136,7 +135,7 @@ def test_every_gene_of_a_cell_is_either_known_with_its_value_or_unknown(ratio, i
 
 
 def test_long_cells_are_sampled_down_and_genes_outside_the_vocabulary_left_out():
-    batch = batch_of(np.ones((4, 24), dtype=np.float32), 0.5, replace(SMALL, max_seq_len=11))
+    batch = batch_of(np.ones((4, 24), dtype=np.float32), 0.5, SMALL.model_copy(update={"max_seq_len": 11}))
     assert batch["known_genes"].shape[1] + batch["unknown_genes"].shape[1] == 11
     token_ids = np.where(np.arange(24) < 20, np.arange(24), 24)
     masked = pretraining.masked_batch(
@@ -148,7 +147,7 @@ def test_long_cells_are_sampled_down_and_genes_outside_the_vocabulary_left_out()
 
 def test_padding_moves_no_prediction(pretrained):
     masked, _ = masked_model.load(pretrained[0])
-    batch = batch_of(bins_with_zeros(), 0.5, replace(SMALL, include_zero_genes=False))
+    batch = batch_of(bins_with_zeros(), 0.5, SMALL.model_copy(update={"include_zero_genes": False}))
     assert batch["padding"].any()
     together = masked(batch)
     for cell in range(5):
@@ -183,7 +182,7 @@ def test_the_second_pass_predicts_from_the_cell_embedding_and_leaves_it_without_
 
 
 def test_a_second_pass_that_sets_in_after_an_epoch_is_not_taken_for_a_loss_that_does_not_fall(tmp_path):
-    options = replace(SMALL, epochs=5, batch_size=16, learning_rate=1e-4, second_pass_after=5)
+    options = SMALL.model_copy(update={"epochs": 5, "batch_size": 16, "learning_rate": 1e-4, "second_pass_after": 5})
     pretraining.pretrain(pretraining.MatrixSource(module_cells(100)), GENES, tmp_path, options, 1, MACHINE)
     history = pd.read_table(tmp_path / training.HISTORY)
     assert history["loss"][0] < history["loss"][1:].min()
@@ -205,7 +204,7 @@ class Stopped(pretraining.MatrixSource):
 
 @pytest.mark.parametrize(("seed", "message"), [(0, "resumed at epoch 1"), (1, "another run: starting anew")])
 def test_a_state_is_resumed_with_the_same_values_alone(tmp_path, caplog, seed, message):
-    options = replace(SMALL, epochs=1)
+    options = SMALL.model_copy(update={"epochs": 1})
     with pytest.raises(training.Interrupted):
         pretraining.pretrain(Stopped(module_cells(200)), GENES, tmp_path, options, 1, MACHINE)
     with caplog.at_level("INFO"):
@@ -215,7 +214,7 @@ def test_a_state_is_resumed_with_the_same_values_alone(tmp_path, caplog, seed, m
 
 
 def test_a_state_of_another_recipe_is_not_resumed(tmp_path, caplog, monkeypatch):
-    options = replace(SMALL, epochs=1)
+    options = SMALL.model_copy(update={"epochs": 1})
     with pytest.raises(training.Interrupted):
         pretraining.pretrain(Stopped(module_cells(200)), GENES, tmp_path, options, 1, MACHINE)
     monkeypatch.setattr(recipe_version, "PRETRAINING", recipe_version.PRETRAINING + 1)
@@ -225,7 +224,7 @@ def test_a_state_of_another_recipe_is_not_resumed(tmp_path, caplog, monkeypatch)
 
 @pytest.mark.parametrize("include_zero_genes", [True, False])
 def test_the_mean_loss_of_two_ranks_is_the_loss_of_the_whole_batch(tmp_path, include_zero_genes):
-    options = replace(SMALL, include_zero_genes=include_zero_genes, batch_size=33)
+    options = SMALL.model_copy(update={"include_zero_genes": include_zero_genes, "batch_size": 33})
     source, rows = pretraining.MatrixSource(module_cells(100)), np.arange(100)
     masked = pretraining.build(options, 27, 24)
     task = pretraining.training_task(masked, source, rows[:80], rows[80:], VOCABULARY, options, 0, "cells")
@@ -240,7 +239,9 @@ def test_held_out_cells_are_scored_in_passes_that_a_large_batch_does_not_enlarge
     sizes = []
     masked.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0]["scored"])))
     scores = [
-        pretraining.held_out_loss(masked, source, rows[:20], rows[20:], VOCABULARY, replace(SMALL, batch_size=size), 0)
+        pretraining.held_out_loss(
+            masked, source, rows[:20], rows[20:], VOCABULARY, SMALL.model_copy(update={"batch_size": size}), 0
+        )
         for size in (32, 512)
     ]
     assert scores[0] == scores[1]
@@ -249,12 +250,12 @@ def test_held_out_cells_are_scored_in_passes_that_a_large_batch_does_not_enlarge
 
 def test_validation_passes_are_no_larger_than_a_batch_and_score_what_one_pass_would():
     source, rows = pretraining.MatrixSource(module_cells(120)), np.arange(120)
-    options = replace(SMALL, include_zero_genes=False)
+    options = SMALL.model_copy(update={"include_zero_genes": False})
     masked = pretraining.build(options, 27, 24)
     scores, sizes = [], []
     masked.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0]["scored"])))
     for batch_size in (16, 512):
-        options = replace(options, batch_size=batch_size)
+        options = options.model_copy(update={"batch_size": batch_size})
         task = pretraining.training_task(masked, source, rows[:20], rows[20:], VOCABULARY, options, 0, "cells")
         scores.append(task.validate(masked)["held_out_loss"])
     assert sizes == [16] * 6 + [4] + [32] * 3 + [4]

@@ -9,18 +9,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from scgpt_bench.configuration import read_schema, validate
+from scgpt_bench.configuration import validate
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import METRICS as REGISTRY
 from scgpt_bench.evaluation.pseudobulk_metrics import Means, discrimination_l1
+from scgpt_bench.methods.registry import KINDS
+from scgpt_bench.options import Study
 
 ROOT = Path(__file__).parents[2]
 METRICS = {
     name: metric.function for name, metric in REGISTRY.items() if metric.over_gene_sets or metric.without_targets
 }
 KEYS = [
-    *read_schema()["properties"],
-    *read_schema()["$defs"]["methods"],
+    *Study.model_fields,
+    *KINDS,
     "planted",
     "kind",
     "checkpoint",

@@ -44,8 +44,14 @@ def test_plumbing_is_left_out_where_it_does_not_count(package, monkeypatch):
     assert set(sources.content_hashes(script, plumbing=False)) == {"script.py", "a.py"}
 
 
-def test_plumbing_is_made_of_modules_that_exist():
-    assert all((sources.PACKAGE / name).is_file() for name in sources.PLUMBING)
+def test_what_is_left_out_are_modules_that_exist():
+    assert all((sources.PACKAGE / name).is_file() for name in sources.PLUMBING | sources.PARAMETERS)
+
+
+def test_no_job_follows_the_code_of_options_which_are_parameters():
+    script = SCRIPTS / "finetune.py"
+    assert sources.PACKAGE / "options.py" in sources.modules_used(script)
+    assert "options.py" not in sources.content_hashes(script)
 
 
 def hash_of(package, text):

@@ -263,6 +263,15 @@ def test_the_state_of_another_configuration_is_not_resumed(fabric, tmp_path):
     assert torch.equal(again.model.weight, fresh.model.weight)
 
 
+def test_the_state_of_a_configuration_with_its_options_in_another_order_is_resumed(fabric, tmp_path):
+    first, again = regression(epochs=2), regression(epochs=2, data=torch.ones(16, 4))  # it would learn other weights
+    training.train(first, fabric, tmp_path, {"options": {"epochs": 2, "freeze": ()}, "seed": 0}, seed=0)
+    trained = {name: tensor.clone() for name, tensor in first.model.state_dict().items()}
+    training.train(again, fabric, tmp_path, {"seed": 0, "options": {"freeze": [], "epochs": 2}}, seed=0)
+    for name, tensor in again.model.state_dict().items():
+        assert torch.equal(tensor, trained[name])
+
+
 def trained_twice(fabric, folder, change=lambda: None):
     """Two runs of two epochs, of which the first is the best one; ``change`` comes between them."""
     for between in (change, lambda: None):

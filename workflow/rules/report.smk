@@ -1,4 +1,5 @@
 # What the report says in words, what the run cost, what it takes to repeat it, and the report.
+from scgpt_bench.scgpt import recipe
 
 
 def first_records_of_run():
@@ -9,16 +10,6 @@ def first_records_of_run():
         for split in SPLITS
         for method in config["methods"]
     ]
-
-
-def published_recipe():
-    """The options of fine-tuning with the values of the published recipe: the schema's defaults, but for deviations."""
-    schema = configuration.read_schema()["$defs"]
-    parts = ("finetuning", "flagged", "start")
-    properties = {name: entry for part in parts for name, entry in schema[part]["properties"].items()}
-    defaults = {name: entry["default"] for name, entry in properties.items() if name != "pretrained"}
-    published = {"keep_targets": False, "select": "pearson", "pair_within": []}
-    return defaults | published | {"redraw_controls": False, "control_pairs": True, "flag_direction": False}
 
 
 rule summary:
@@ -47,7 +38,7 @@ rule summary:
         kinds=KINDS,
         checkpoints={name: options["source"] for name, options in config["checkpoints"].items()},
         generated=[name for name in config["datasets"] if RUN.datasets[name].address == GENERATED],
-        published=published_recipe(),
+        published=recipe.published_options(),
         folds=FOLDS,
     script:
         "../scripts/summary.py"

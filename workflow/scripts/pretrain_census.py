@@ -3,7 +3,6 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    from dataclasses import fields
     from pathlib import Path
 
     import torch
@@ -14,9 +13,9 @@ with logged(snakemake.log[0]):
     options = dict(snakemake.params.options)
     seed = options.pop("seed")
     options.pop("source")
-    selection = {field.name: options.pop(field.name) for field in fields(census.Options)}
+    selection = {name: options.pop(name) for name in census.CensusCells.model_fields}
     symbols = [gene for gene in vocabulary.human_vocabulary() if gene not in vocabulary.SPECIAL_TOKENS]
-    source = census.open_source(census.Options(**selection), symbols)
+    source = census.open_source(census.CensusCells(**selection), symbols)
     pretraining.pretrain(
         source,
         source.genes,

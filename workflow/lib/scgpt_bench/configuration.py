@@ -1,60 +1,29 @@
 """Validate a run's configuration before anything else happens, and fill in the defaults.
 
-The schema (``workflow/schemas/config.schema.yaml``) is the only place where keys, types and defaults are declared; the
-registry of methods says which of them a kind of methods takes.
+:mod:`options` is the only place where keys, types and defaults are declared; the registry of methods says which of them
+a kind of methods takes.
 References between entries (a method's checkpoint, a data set's row) are checked here.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import yaml
 
 from scgpt_bench.data import catalogue
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.registry import KINDS, ORACLE, group_of
+from scgpt_bench.options import SOURCES, Study, checked
 from scgpt_bench.scgpt import checkpoint_folder
-from scgpt_bench.shipped import own_or_shipped, shipped
+from scgpt_bench.shipped import own_or_shipped
 
-# JSON schema takes 2.0 for an integer; NumPy and range() do not.
-_VALIDATOR = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
-)
-SCHEMA = shipped("schemas/config.schema.yaml")
 FOLDERS = ("generated", "checkpoints", "logs", "benchmarks", "predicted", "figures", "submissions")
 TABLES = ("dataset_table", "checkpoint_table", "published_results_table", "vector_table")
-
-
-@functools.cache
-def _read_schema() -> dict[str, Any]:
-    return yaml.safe_load(Path(SCHEMA).read_text())
-
-
-def read_schema() -> dict[str, Any]:
-    """Read the JSON schema of the configuration, with the kinds of methods of the registry; not to be changed."""
-    schema = _read_schema()
-    definitions = schema["$defs"]
-    methods = {}
-    for kind in KINDS.values():
-        parts = [definitions[name] for name in ("method", *kind.options)]
-        methods[kind.name] = {
-            "description": kind.description,
-            "type": "object",
-            "additionalProperties": False,
-            "required": [key for part in parts for key in part.get("required", ())],
-            "properties": {key: entry for part in parts for key, entry in part["properties"].items()},
-        }
-    return {**schema, "$defs": {**definitions, "methods": methods}}
 
 
 def read(path: str | Path, renamed: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -85,9 +54,9 @@ def read(path: str | Path, renamed: Mapping[str, str] | None = None) -> dict[str
 
 def defaults() -> dict[str, Any]:
     """Return the value of every key of a configuration that has a default, as where nothing is configured."""
-    config: dict[str, Any] = {}
-    _fill_defaults(config, read_schema(), read_schema())
-    return config
+    smallest = Study(study="any", datasets=["any"], methods={"any": {}})
+    required = {key for key, field in Study.model_fields.items() if field.is_required()}
+    return smallest.model_dump(exclude=required)
 
 
 @dataclass(frozen=True)
@@ -103,7 +72,7 @@ class Run:
 
 def table_path(config: Mapping[str, Any], key: str) -> str:
     """Return where a table is: where ``config`` says, or with the workflow if the run's folder has no default one."""
-    default = read_schema()["properties"][key]["default"]
+    default = Study.model_fields[key].default
     return own_or_shipped(default) if config.get(key, default) == default else config[key]
 
 
@@ -117,8 +86,8 @@ def file_of_checkpoint(run: Run, name: str, file: str, results: str) -> str:
 def validate(given: Mapping[str, Any], source: str) -> Run:
     """Check the configuration ``given`` (as read from YAML) and fill in every default; ``source`` names it in errors.
 
-    Keys get the order of the schema, names that the user gives keep theirs: Snakemake compares parameters as text, and
-    a default that is written down, or keys in another order, change no result.
+    Options get the order of their class, names that the user gives keep theirs: Snakemake compares parameters as text,
+    and a default that is written down, or keys in another order, change no result.
 
     Raises
     ------
@@ -126,25 +95,18 @@ def validate(given: Mapping[str, Any], source: str) -> Run:
         At the first unknown key, wrong type, value out of range or dangling reference, in the configuration or in
         one of its tables.
     """
-    schema = read_schema()
-    config = copy.deepcopy(dict(given))
-    if "study" not in config:
+    if "study" not in given:
         expected = "a name for this study, such as 'study: my_screen', whose results are then below results/my_screen"
         raise InputError(source, "study", "no such key", expected)
-    _check_scalars(config, source, "")
-    _fill_and_check(config, schema, schema, source, "")
-    for name, options in config["methods"].items():
-        kinds = schema["$defs"]["methods"]
-        options.setdefault("kind", name)
-        if options["kind"] not in kinds:
-            raise InputError(
-                source, f"methods.{name}.kind", repr(options["kind"]), "one of " + ", ".join(sorted(kinds))
-            )
-        _fill_and_check(options, kinds[options["kind"]], schema, source, f"methods.{name}")
-    for section, sources in (("checkpoints", "checkpoints"), ("vectors", "gene_vectors")):
-        for name, options in config[section].items():
-            definition = schema["$defs"][sources][options["source"]]
-            _fill_and_check(options, definition, schema, source, f"{section}.{name}")
+    config = checked(Study, given, source).model_dump()
+    kinds = {name: kind.option_class for name, kind in KINDS.items()}
+    for key, choice, classes in (("methods", "kind", kinds), *((key, "source", SOURCES[key]) for key in SOURCES)):
+        for name, options in config[key].items():
+            chosen = options.setdefault("kind", name) if choice == "kind" else options.get(choice)
+            where = f"{key}.{name}"
+            if not isinstance(chosen, str) or chosen not in classes:
+                raise InputError(source, f"{where}.{choice}", repr(chosen), "one of " + ", ".join(sorted(classes)))
+            config[key][name] = checked(classes[chosen], options, source, where).model_dump()
     tables = {key: table_path(config, key) for key in TABLES}
     run = Run(
         config,
@@ -155,104 +117,6 @@ def validate(given: Mapping[str, Any], source: str) -> Run:
     )
     _check_references(run, source)
     return run
-
-
-def _fill_and_check(instance: dict, schema: dict, root: dict, source: str, prefix: str) -> None:
-    """Fill defaults in place, then report the most telling violation."""
-    schema = _resolve(schema, root)
-    _fill_defaults(instance, schema, root)
-    validator = _VALIDATOR({**schema, "$defs": root["$defs"]})
-    error = jsonschema.exceptions.best_match(validator.iter_errors(instance))
-    if error is None:
-        return
-    where = ".".join(filter(None, [prefix, *map(str, error.absolute_path)])) or "top level"
-    if error.validator == "additionalProperties":
-        known = sorted(error.schema.get("properties", {}))
-        unknown = ", ".join(map(repr, sorted(set(error.instance) - set(known))))
-        raise InputError(source, where, f"unknown key {unknown}", "keys among " + ", ".join(known))
-    if error.validator == "required":
-        missing = [key for key in error.validator_value if key not in error.instance]
-        raise InputError(source, where, "no such key", f"the key {missing[0]!r}")
-    raise InputError(source, where, _shortened(error.instance), _expectation(error))
-
-
-def _check_scalars(value: Any, source: str, where: str) -> None:
-    """YAML has keys that are no text, and .nan and .inf, which are below and above no limit of the schema."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(source, where, str(value), "a finite number")
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, entry in items:
-        if isinstance(value, dict) and not isinstance(key, str):
-            raise InputError(source, where or "top level", f"the key {key!r}", "text; quotes make it one")
-        _check_scalars(entry, source, f"{where}.{key}".removeprefix("."))
-
-
-def _shortened(value: Any, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _expectation(error: jsonschema.ValidationError) -> str:
-    value = error.validator_value
-    match error.validator:
-        case "type":
-            kinds = value if isinstance(value, str) else " or ".join(value)
-            whole = "integer" in kinds and isinstance(error.instance, float) and error.instance.is_integer()
-            return f"a value of type {kinds}" + (f", such as {_shortened(int(error.instance))}" if whole else "")
-        case "enum":
-            return "one of " + ", ".join(map(str, value))
-        case "pattern":
-            return f"text that matches {value}"
-        case "minimum":
-            return f"at least {value}"
-        case "maximum":
-            return f"at most {value}"
-        case "exclusiveMinimum":
-            return f"more than {value}"
-        case "exclusiveMaximum":
-            return f"less than {value}"
-        case "minItems" | "minProperties":
-            return f"at least {value} entries"
-        case "uniqueItems":
-            return "no entry twice"
-        case _:
-            return error.message
-
-
-def _resolve(schema: dict, root: dict) -> dict:
-    """Follow a ``$ref`` and merge ``allOf``, so that defaults and the list of known keys are in one place."""
-    if "$ref" in schema:
-        target = root
-        for key in schema["$ref"].removeprefix("#/").split("/"):
-            target = target[key]
-        schema = {**_resolve(target, root), **{k: v for k, v in schema.items() if k != "$ref"}}
-    if "allOf" in schema:
-        merged = {k: v for k, v in schema.items() if k != "allOf"}
-        merged["properties"] = dict(merged.get("properties", {}))
-        merged["required"] = list(merged.get("required", []))
-        for part in schema["allOf"]:
-            part = _resolve(part, root)
-            merged["properties"] = {**part.get("properties", {}), **merged["properties"]}
-            merged["required"] += part.get("required", [])
-        return merged
-    return schema
-
-
-def _fill_defaults(instance: Any, schema: dict, root: dict) -> None:
-    if not isinstance(instance, dict):
-        return
-    for key, part in schema.get("properties", {}).items():
-        part = _resolve(part, root)
-        if key in instance:
-            instance[key] = instance.pop(key)  # behind the keys before it in the schema, in whatever order they came
-        elif "default" in part:
-            instance[key] = copy.deepcopy(part["default"])
-        if key in instance:
-            _fill_defaults(instance[key], part, root)
-    extra = schema.get("additionalProperties")
-    if isinstance(extra, dict):
-        for key in instance.keys() - schema.get("properties", {}).keys():
-            _fill_defaults(instance[key], _resolve(extra, root), root)
 
 
 def _check_references(run: Run, source: str) -> None:
@@ -285,9 +149,6 @@ def _check_references(run: Run, source: str) -> None:
             raise InputError(
                 source, f"checkpoints.{name}.dataset", repr(options["dataset"]), f"an entry of 'datasets': {known}"
             )
-        if "nheads" in options and options["embsize"] % options["nheads"]:
-            expected = f"a divisor of embsize, {options['embsize']}"
-            raise InputError(source, f"checkpoints.{name}.nheads", str(options["nheads"]), expected)
     for name, options in config["methods"].items():
         measured = [data for data in config["datasets"] if run.datasets[data].address != "generated"]
         if options["kind"] == ORACLE and measured:

@@ -31,6 +31,8 @@ PLUMBING = {
     "methods/__init__.py",
     "scgpt/__init__.py",
 }
+# Its values are parameters of the jobs, which Snakemake compares itself: an edit reruns the jobs that get another one.
+PARAMETERS = {"options.py"}
 
 
 def modules_used(script: str | Path) -> list[Path]:
@@ -63,11 +65,13 @@ def _imports(code: str, package: Path) -> frozenset[Path]:
 def content_hashes(script: str | Path, plumbing: bool = True) -> dict[str, str]:
     """Hash (16 hexadecimal digits) the code of a script and of each module of this project that it runs.
 
-    By name: a dry run names the file that was edited. Without ``plumbing``, modules of :data:`PLUMBING` do not count.
+    By name: a dry run names the file that was edited. Modules of :data:`PARAMETERS` do not count, nor do those of
+    :data:`PLUMBING` without ``plumbing``.
     """
     modules = {path.relative_to(PACKAGE).as_posix(): path for path in modules_used(script)}
     files = {Path(script).name: Path(script)}
-    files |= {name: path for name, path in modules.items() if plumbing or name not in PLUMBING}
+    left_out = PARAMETERS if plumbing else PARAMETERS | PLUMBING
+    files |= {name: path for name, path in modules.items() if name not in left_out}
     return {name: _hash_of_code(path.read_text()) for name, path in files.items()}
 
 

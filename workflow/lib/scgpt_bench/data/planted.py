@@ -13,7 +13,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
+from pydantic import Field
 from scipy import sparse
 
 from scgpt_bench.data.conditions import CONTEXT, Condition, table_of
 from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.names import CONTROL, JOINED_BY, genes_of
 from scgpt_bench.errors import InputError
+from scgpt_bench.options import Generated, Number, checked
 from scgpt_bench.seeding import random_generator
 
 SYMBOL = re.compile(r"[A-Z]{3,5}[1-9]?")
@@ -45,34 +47,11 @@ LIBRARY_SD = 0.3  # of the log library size
 BATCH_SD = 0.1  # of the log of a batch's factor for a gene
 
 
-@dataclass(frozen=True)
-class Options:
-    """What can be asked of the experiment.
+class Options(Generated):
+    """What can be asked of the experiment."""
 
-    ``library_size`` is the median number of transcripts of a cell; ``target_sum`` only sets the scale of the true
-    means. ``genes_outside_vocabulary`` of the genes have names that no vocabulary knows; ``unmeasured_targets`` of the
-    perturbed genes are missing from the measured genes, though the atlas has them. ``combinations`` pairs of targets
-    are knocked down together, with as many cells each as a single target. ``contexts`` cell lines, each of a state of
-    its own, are screened alike; 0 is one cell line without a name.
-    """
-
-    seed: int = 1
-    structure: bool = True
-    modules: int = 10
-    genes_per_module: int = 20
-    targets_per_module: int = 6
-    cells_per_perturbation: int = 80
-    control_cells: int = 1500
-    batches: int = 4
-    library_size: int = 3000
-    target_sum: float = 400.0
-    genes_outside_vocabulary: int = 4
-    unmeasured_targets: int = 2
-    combinations: int = 0
-    contexts: int = 0
-    atlas_cells: int = 6000
-    atlas_states: int = 30
-    truth_draws: int = 4000
+    target_sum: Number = Field(400.0, ge=1)
+    """Only sets the scale of the true means."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +96,7 @@ class _Genes:
 
 
 def generate(options: Mapping[str, Any]) -> Planted:
-    """Simulate the experiment that ``options`` (keys of :class:`Options`, all optional) ask for.
+    """Simulate the experiment that ``options`` (those of :class:`Options`, all optional) ask for.
 
     A knock-down lowers the activity of the target's module by 0.8 to 1.6, or raises it by as much where the target
     falls with rising activity; the target itself falls to another 50 to 80 %, to about a quarter in all. Effects of a
@@ -133,7 +112,7 @@ def generate(options: Mapping[str, Any]) -> Planted:
     InputError
         For an unknown option or a value out of range.
     """
-    chosen = _check_options(options)
+    chosen = checked(Options, options, "planted data")
     targets_of_module = [slice(start, start + chosen.targets_per_module) for start in _module_starts(chosen)]
     genes = _genes(chosen, targets_of_module)
     singles = np.concatenate([genes.names[targets] for targets in targets_of_module])
@@ -155,48 +134,6 @@ def generate(options: Mapping[str, Any]) -> Planted:
 
 def _generator(options: Options, *names: str | int) -> np.random.Generator:
     return random_generator(options.seed, "planted", *names)
-
-
-_KINDS = {bool: (bool, "true or false"), int: (int, "a whole number"), float: (int | float, "a number")}
-
-
-def _check_options(options: Mapping[str, Any]) -> Options:
-    known = {field.name: field.default for field in fields(Options)}
-    for name, value in options.items():
-        if name not in known:
-            raise InputError(
-                "planted data", "options", f"unknown key {name!r}", "keys among " + ", ".join(sorted(known))
-            )
-        kind, expected = _KINDS[type(known[name])]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise InputError("planted data", name, repr(value), expected)
-    checked = Options(**options)
-    n_targets = checked.modules * checked.targets_per_module
-    at_least = dict.fromkeys(known, 1) | {
-        "seed": 0,
-        "structure": 0,
-        "modules": 2,
-        "truth_draws": 2,
-        "genes_outside_vocabulary": 0,
-        "unmeasured_targets": 0,
-        "combinations": 0,
-        "contexts": 0,
-    }
-    at_most = {
-        "targets_per_module": checked.genes_per_module,
-        "genes_outside_vocabulary": checked.modules * checked.genes_per_module - n_targets,
-        "unmeasured_targets": n_targets - 1,
-        "combinations": n_targets * (n_targets - 1) // 2,
-    }
-    for name in known:
-        value = getattr(checked, name)
-        if not value >= at_least[name]:
-            raise InputError("planted data", name, str(value), f"at least {at_least[name]}")
-        if value > at_most.get(name, np.inf):
-            raise InputError(
-                "planted data", name, str(value), f"at most {at_most[name]} with these modules and targets"
-            )
-    return checked
 
 
 def vocabulary_symbols() -> list[str]:

@@ -8,8 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
+
+import pydantic
+
+from scgpt_bench.options import (
+    Coexpression,
+    Files,
+    Finetuning,
+    Flagged,
+    Foreign,
+    FromCheckpoint,
+    Method,
+    Neighbours,
+    Options,
+    Prompt,
+    RandomStart,
+    Ridge,
+    Rounds,
+    Script,
+    SeveralSeeds,
+    Start,
+    Values,
+    Vectors,
+    Weighting,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +112,7 @@ class Kind:
     function
         What the rule's script calls to predict, where it knows several.
     options
-        Definitions of ``config.schema.yaml`` whose keys it takes beside those of every method.
+        What it takes beside the options of every method, in this order.
     colour
         Of the method that is called like its kind.
     expected
@@ -103,7 +127,7 @@ class Kind:
     rules: tuple[str, ...]
     environment: str
     function: str = ""
-    options: tuple[str, ...] = ()
+    options: tuple[type[Options], ...] = ()
     colour: str = ""
     expected: str = ""
     depends_on_seed: bool = False
@@ -112,6 +136,11 @@ class Kind:
     def is_trained(self) -> bool:
         """Say whether scGPT's weights are trained on perturbed cells."""
         return "finetune" in self.rules
+
+    @cached_property
+    def option_class(self) -> type[Options]:
+        """Join all that it takes."""
+        return pydantic.create_model(self.name, __base__=(*reversed(self.options), Method))
 
 
 FLOOR, CEILING, ORACLE = "shuffled", "technical-duplicate", "oracle"
@@ -135,7 +164,7 @@ _REGISTERED = (
         name="train-mean",
         description="Every perturbation has the mean shift of the training perturbations.",
         function="train_mean",
-        options=("weighting",),
+        options=(Weighting,),
         colour="#555555",
         expected="any",
     ),
@@ -152,7 +181,7 @@ _REGISTERED = (
         description="The bilinear model of Ahlmann-Eltze, Huber and Anders (2025) on principal components of the "
         "training pseudo-bulks, or with `vectors` for the perturbed genes.",
         function="ridge",
-        options=("ridge", "vectors"),
+        options=(Ridge, Vectors),
         colour="#2f8fd0",
         expected="any",
     ),
@@ -161,7 +190,7 @@ _REGISTERED = (
         description="The mean shift of the training perturbations whose genes are most similar, by co-expression among "
         "control cells or by `vectors`.",
         function="knn",
-        options=("neighbours", "coexpression", "vectors"),
+        options=(Neighbours, Coexpression, Vectors),
         colour="#0072b2",
     ),
     _simple(
@@ -195,7 +224,7 @@ _REGISTERED = (
         description="Frozen gene embeddings of the checkpoint as perturbation features, a linear head trained on the "
         "training perturbations.",
         function="ridge",
-        options=("scgpt", "ridge"),
+        options=(FromCheckpoint, Ridge),
         colour="#5c3d00",
     ),
     _on_embeddings(
@@ -203,14 +232,14 @@ _REGISTERED = (
         description="The mean shift of the training perturbations whose genes are most similar in the gene embedding "
         "of the checkpoint.",
         function="knn",
-        options=("scgpt", "neighbours"),
+        options=(FromCheckpoint, Neighbours),
         colour="#7a5c1e",
     ),
     _scgpt(
         name="scgpt-zero-shot",
         description="The flagged call with pretrained encoders and a random perturbation embedding and decoder.",
         function="zero_shot",
-        options=("scgpt", "flagged"),
+        options=(FromCheckpoint, Flagged, Values),
         colour="#f2b134",
     ),
     _trained_scgpt(
@@ -218,7 +247,7 @@ _REGISTERED = (
         description="Fine-tuned on the training perturbations; encoders and transformer start from the checkpoint, "
         "perturbation embedding and decoder from random weights.",
         function="finetuned",
-        options=("scgpt", "finetuning", "flagged", "start"),
+        options=(FromCheckpoint, SeveralSeeds, Finetuning, Flagged, Values, Start),
         colour="#d55e00",
     ),
     _trained_scgpt(
@@ -226,7 +255,7 @@ _REGISTERED = (
         description="The same training with all weights random at the start; the checkpoint gives sizes and "
         "vocabulary only.",
         function="finetuned",
-        options=("scgpt", "finetuning", "flagged", "random_start"),
+        options=(FromCheckpoint, SeveralSeeds, Finetuning, Flagged, Values, RandomStart),
         colour="#f0835a",
     ),
     _scgpt(
@@ -235,7 +264,7 @@ _REGISTERED = (
         "data set of activations) and of the same cell unchanged; the difference is added to the cell. One masked "
         "forward pass.",
         function="prompted",
-        options=("scgpt", "prompt"),
+        options=(FromCheckpoint, Prompt),
         colour="#cf8f00",
     ),
     _scgpt(
@@ -243,20 +272,20 @@ _REGISTERED = (
         description="The same question, answered by iterative generation in rounds, each making the most confident "
         "unknown genes known.",
         function="prompted",
-        options=("scgpt", "prompt", "rounds"),
+        options=(FromCheckpoint, Prompt, Rounds),
         colour="#9a6a00",
     ),
     _other(
         name="imported",
         description="Predictions that another program made, from a file.",
         rules=("import_predictions",),
-        options=("foreign", "files"),
+        options=(Foreign, Files),
     ),
     _other(
         name="script",
         description="A script of one's own, which the workflow runs; docs/adding_a_method.md has the rules.",
         rules=("predict_by_script", "import_predictions"),
-        options=("foreign", "script"),
+        options=(Foreign, Script),
     ),
 )
 KINDS = {kind.name: kind for kind in _REGISTERED}

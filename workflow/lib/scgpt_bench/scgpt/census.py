@@ -15,54 +15,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 import tiledbsoma
 
 from scgpt_bench.errors import InputError
+from scgpt_bench.options import CensusCells
 from scgpt_bench.seeding import random_generator
 
 ORGANISM, MEASUREMENT, LAYER = "homo_sapiens", "RNA", "raw"
 TISSUE, DISEASE, PRIMARY = "tissue_general", "disease", "is_primary_data"
 # tiledbsoma's own default is 1 GiB per column of a read.
 READ_BUFFERS = {"soma.init_buffer_bytes": 128 * 2**20}
-
-
-@dataclass(frozen=True)
-class Options:
-    """Which cells, and how they are read.
-
-    Parameters
-    ----------
-    census_version
-        Date of a Census release (``2023-05-15``): a fixed set of cells, unlike ``stable`` or ``latest``.
-    address
-        URI or folder of a SOMA experiment that is read instead of the public Census, such as a local copy of
-        ``census_data/homo_sapiens`` of that release.
-    tissues
-        Values of ``tissue_general``; None for all.
-    disease
-        Value of ``disease``; None for all.
-    primary_only
-        Whether cells that several studies share count once (``is_primary_data``).
-    obs_filter
-        Further condition on ``obs``, in SOMA's value-filter syntax.
-    shuffle_run
-        Neighbouring cells that are read together.
-    shuffle_buffer
-        Cells that are read at once and shuffled with each other.
-    """
-
-    census_version: str
-    address: str | None = None
-    tissues: tuple[str, ...] | None = None
-    disease: str | None = "normal"
-    primary_only: bool = True
-    obs_filter: str | None = None
-    shuffle_run: int = 64
-    shuffle_buffer: int = 32_768
 
 
 class CensusSource:
@@ -83,7 +48,7 @@ class CensusSource:
         For a filter that is no filter or selects no cell, a missing layer or column, and genes without overlap.
     """
 
-    def __init__(self, experiment: tiledbsoma.Experiment, options: Options, symbols: Iterable[str]):
+    def __init__(self, experiment: tiledbsoma.Experiment, options: CensusCells, symbols: Iterable[str]):
         self.name = options.address or f"CELLxGENE Census {options.census_version}"
         self.options = options
         self.filter = value_filter(options)
@@ -174,7 +139,7 @@ class Batches:
         return self._order[1]
 
 
-def open_source(options: Options, symbols: Iterable[str]) -> CensusSource:
+def open_source(options: CensusCells, symbols: Iterable[str]) -> CensusSource:
     """Open the source that ``options`` describe, over the network unless they give an address.
 
     Raises
@@ -186,7 +151,7 @@ def open_source(options: Options, symbols: Iterable[str]) -> CensusSource:
     return CensusSource(_experiment(options), options, symbols)
 
 
-def value_filter(options: Options) -> str | None:
+def value_filter(options: CensusCells) -> str | None:
     """Write the condition on ``obs`` in SOMA's value-filter syntax; None where every cell is wanted."""
     conditions = []
     if options.tissues is not None:
@@ -212,7 +177,7 @@ def _shuffled(rows: np.ndarray, run: int, per_buffer: int, generator: np.random.
     return order
 
 
-def _experiment(options: Options) -> tiledbsoma.Experiment:
+def _experiment(options: CensusCells) -> tiledbsoma.Experiment:
     if options.address is None:
         address, context = _public_experiment(options.census_version)
     else:

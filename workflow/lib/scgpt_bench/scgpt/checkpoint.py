@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch import Tensor
 import scgpt_bench
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import atomic_write, write_json
+from scgpt_bench.options import ValueInput
 from scgpt_bench.scgpt import torch_files
 from scgpt_bench.scgpt.checkpoint_folder import (
     ARGUMENTS,
@@ -52,9 +53,6 @@ _INSTEAD_OF_DOWNLOADED = {  # what scGPT_human's args.json says beside the sizes
     "input_style": "binned",
     "input_emb_style": "continuous",
 }
-
-
-ValueInput = Literal["log1p", "bins"]  # what the value encoder is given of a cell
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ carry a flag. Loss: squared error over all measured genes. :mod:`recipe` has the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +95,7 @@ def finetune(
     )
     folder = Path(folder)
     identity = {
-        "options": asdict(options),
+        "options": options.model_dump(),
         "seed": seed,
         "data": training_set.checksums(),
         "weights": files.sha256(checkpoint.weights_file(weights.folder)),
@@ -109,7 +107,7 @@ def finetune(
         task,
         fabric,
         folder,
-        json.dumps(identity),
+        identity,
         seed=seed,
         clip_norm=options.clip_norm,
         patience=options.patience,
@@ -118,7 +116,7 @@ def finetune(
     )
     report = {
         "seed": seed,
-        "options": asdict(options),
+        "options": options.model_dump(),
         "deviations": deviations(options),
         "precision": fabric.strategy.precision.precision,
         "device": devices.device_name(fabric.device),

@@ -28,38 +28,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from scgpt_bench.errors import InputError
+from scgpt_bench.options import Count, Prompt, Rounds
 from scgpt_bench.scgpt.binning import expression_of_bins
 from scgpt_bench.scgpt.checkpoint import Checkpoint
 from scgpt_bench.scgpt.masked_model import MaskedTransformer
 from scgpt_bench.seeding import random_generator, stream_seed
 
-CONFIDENCE = ("agreement", "value", "random")
 _CHUNK = 64  # unknown genes per pass: a fixed size, so that their number cannot move a bit of any prediction
 _KNOWN_AT_ONCE = 64_000  # known genes of all cells of a pass: keys and values of 3 GB at the published size
 
 
-@dataclass(frozen=True)
-class Options:
-    """How the prompts are made."""
+class Options(Rounds, Prompt):
+    """How the prompts are made, and in how many rounds they are answered."""
 
-    known_share: float = 0.1
-    draws: int = 4
-    rounds: int = 1
-    confidence: str = "agreement"
-    silenced_targets: str = "zero"  # or left_out
-    target_quantile: float = 0.95  # of activated targets only: see raised_bins
-    batch_size: int = 64  # cells per pass, fewer where many genes become known: see _passes
-
-    def __post_init__(self):
-        if self.confidence not in CONFIDENCE:
-            raise InputError("configuration", "confidence", repr(self.confidence), " or ".join(CONFIDENCE))
-        if not 0 <= self.known_share <= 1 - 1 / self.draws:
-            raise InputError(
-                "configuration", "known_share", str(self.known_share),
-                f"0 to {1 - 1 / self.draws} with {self.draws} draws, so that every gene is unknown in one of them",
-            )  # fmt: skip
-        if self.rounds < 1:
-            raise InputError("configuration", "rounds", str(self.rounds), "at least 1")
+    rounds: Count = 1
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from scgpt_bench.data.controls import control_means_of
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.files import sha256
 from scgpt_bench.method_record import Finetuning, LoadReport, Prompts, Scgpt
+from scgpt_bench.options import ValueInput
 from scgpt_bench.predictions import anchored_cells
 from scgpt_bench.scgpt import (
     checkpoint,
@@ -59,7 +60,7 @@ class Options:
     """
 
     genes_fed: GenesFed = "all"
-    value_input: checkpoint.ValueInput = "log1p"
+    value_input: ValueInput = "log1p"
     batch_size: int | None = None
     keep_cells: bool = True
     gpu: int = 0

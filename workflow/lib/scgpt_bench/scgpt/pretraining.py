@@ -23,9 +23,8 @@ its training differ from that branch in this:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -38,6 +37,7 @@ from torch import Tensor, nn
 import scgpt_bench
 from scgpt_bench import files
 from scgpt_bench.errors import InputError
+from scgpt_bench.options import Pretraining
 from scgpt_bench.scgpt import checkpoint, recipe_version, training
 from scgpt_bench.scgpt.binning import bin_cells
 from scgpt_bench.scgpt.masked_model import MaskedTransformer
@@ -49,27 +49,11 @@ SECOND_PASS = "second_pass"  # a batch with this key has one: a value would have
 MOST_AT_ONCE = 32  # held-out cells per pass: one process scores them, and several may share a batch of the training
 
 
-@dataclass(frozen=True)
-class Options:
-    """The published values are those of scGPT_human's args.json; the demo's stand in config/."""
+class Options(Pretraining):
+    """How a model is pretrained."""
 
-    embsize: int = 512
-    nheads: int = 8
-    d_hid: int = 512
-    nlayers: int = 12
-    dropout: float = 0.2
-    n_bins: int = 51
     pad_value: float = -2.0
-    max_seq_len: int = 1200
-    mask_ratio: tuple[float, ...] = (0.25, 0.5, 0.75)
-    include_zero_genes: bool = False  # upstream's corpus holds expressed genes only
-    learning_rate: float = 1e-4
-    warm_up: int = 10_000
-    epochs: int = 6
-    batch_size: int = 512
-    second_pass_after: int | None = 1000  # step from which the cell embedding is fed back; None never
-    clip_norm: float = 1.0
-    held_out: float = 0.03
+    """Value of padding, as upstream has it."""
 
 
 class CellSource(Protocol):
@@ -208,7 +192,7 @@ def pretrain(
     folder = Path(folder)
     about = dict(source.description())
     identity = {
-        "options": asdict(options),
+        "options": options.model_dump(),
         "seed": seed,
         "cells": [name, len(source), about],
         "genes": genes,
@@ -216,13 +200,13 @@ def pretrain(
         "recipe_version": recipe_version.PRETRAINING,
     }
     training.train(
-        task, fabric, folder, json.dumps(identity), seed=seed, clip_norm=options.clip_norm,
+        task, fabric, folder, identity, seed=seed, clip_norm=options.clip_norm,
         save_minutes=machine.save_minutes, log_seconds=machine.log_seconds,
     )  # fmt: skip
     if not fabric.is_global_zero:
         return {}
     scores = held_out_loss(model, source, training_rows, held_out_rows, vocabulary, options, seed)
-    report = {"seed": seed, "cells": len(source), "genes": len(genes), "options": asdict(options), **scores}
+    report = {"seed": seed, "cells": len(source), "genes": len(genes), "options": options.model_dump(), **scores}
     report["source"] = about
     checkpoint.write(folder, model.cpu().state_dict(), _arguments(options, seed), vocabulary)
     files.write_json(report, folder / "report.json")
@@ -356,7 +340,7 @@ def _arguments(options: Options, seed: int) -> dict:
     """Make args.json with upstream's keys."""
     fixed = {"input_style": "binned", "input_emb_style": "continuous", "mask_value": -1, "n_layers_cls": 3, "MVC": True}
     note = {"pretrained": True, "made_by": f"scgpt-bench {scgpt_bench.__version__}", "seed": seed}
-    return asdict(options) | fixed | {"pad_token": "<pad>", "training_tasks": "both", "scgpt_bench": note}
+    return options.model_dump() | fixed | {"pad_token": "<pad>", "training_tasks": "both", "scgpt_bench": note}
 
 
 def _token_ids(vocabulary: Mapping[str, int]) -> np.ndarray:

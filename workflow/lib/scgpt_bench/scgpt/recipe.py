@@ -6,9 +6,9 @@ any; :func:`deviations` those of a run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
-from scgpt_bench.scgpt.checkpoint import PRETRAINED_PREFIXES, ValueInput
+from scgpt_bench.options import Finetuning, Start, Values
 
 DEVIATIONS = {
     "keep_targets": "perturbed genes are always among the sampled genes; false: dropped at random, as published",
@@ -23,39 +23,30 @@ DEVIATIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Options:
-    """The published values, except for the deviations listed above."""
+# The options that the published recipe has otherwise.
+PUBLISHED = {
+    "keep_targets": False,
+    "select": "pearson",
+    "pair_within": [],
+    "redraw_controls": False,
+    "control_pairs": True,
+    "flag_direction": False,
+}
 
-    learning_rate: float = 1e-4
-    gamma: float = 0.9
-    clip_norm: float = 1.0
-    batch_size: int = 64
-    epochs: int = 15
-    patience: int | None = 10
-    dropout: float = 0.0
-    max_seq_len: int = 1536
-    keep_targets: bool = True
-    select: str = "pearson_delta"
-    pair_within: tuple[str, ...] = ("batch", "cell_type")
-    redraw_controls: bool = True
-    control_pairs: bool = False
-    flag_direction: bool = True
-    value_input: ValueInput = "log1p"
-    pretrained: tuple[str, ...] = PRETRAINED_PREFIXES  # () starts from random weights
-    freeze: tuple[str, ...] = ()
+
+class Options(Start, Values, Finetuning):
+    """How a model is fine-tuned, and from which weights."""
+
     genes_in_use_only: bool = True
-    validation_cells: int = 64
+    """Whether the gene embedding has rows for no other genes."""
 
 
 def deviations(options: Options) -> dict[str, str]:
     """List those of :data:`DEVIATIONS` that are in force with these options."""
-    published = {
-        "keep_targets": not options.keep_targets,
-        "select": options.select == "pearson",
-        "pair_within": not options.pair_within,
-        "redraw_controls": not options.redraw_controls,
-        "control_pairs": options.control_pairs,
-        "flag_direction": not options.flag_direction,
-    }
-    return {name: text for name, text in DEVIATIONS.items() if not published.get(name)}
+    chosen = options.model_dump()
+    return {name: text for name, text in DEVIATIONS.items() if name not in PUBLISHED or chosen[name] != PUBLISHED[name]}
+
+
+def published_options() -> dict[str, Any]:
+    """Return the options of the published recipe, except for the weights that it starts from."""
+    return Options().model_copy(update=PUBLISHED).model_dump(exclude={"pretrained", "genes_in_use_only"})

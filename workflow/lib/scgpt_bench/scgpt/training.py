@@ -10,6 +10,7 @@ with a warning, and the training starts anew.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -163,7 +164,7 @@ def train(
     task: Task,
     fabric: Fabric,
     folder: str | Path,
-    identity: str,
+    identity: Any,
     *,
     seed: int,
     clip_norm: float = 1.0,
@@ -180,7 +181,7 @@ def train(
     Parameters
     ----------
     identity
-        What the run is (configuration, checksums). A state with another identity is not resumed.
+        What the run is (configuration, checksums), as JSON takes it. A state with another identity is not resumed.
     clip_norm
         Largest norm of a step's gradient.
     patience
@@ -360,7 +361,7 @@ def _save(folder, identity, model, optimizer, position, started, fabric) -> floa
     position.seconds += now - started
     if fabric.is_global_zero:
         state = {
-            "identity": identity,
+            "identity": json.dumps(identity),
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "position": vars(position),
@@ -388,7 +389,7 @@ def _has_best(position: Position) -> bool:
     return position.batch == 0 and 0 <= position.best_epoch == position.epoch - 1
 
 
-def _resume(path: Path, identity: str, model, optimizer, fabric) -> Position:
+def _resume(path: Path, identity: Any, model, optimizer, fabric) -> Position:
     state = _read_state(path, identity)
     # What one rank cannot read none resumes: they would go on with different weights.
     unread = fabric.all_reduce(torch.tensor(float(state is None), device=fabric.device), reduce_op="mean")
@@ -402,13 +403,13 @@ def _resume(path: Path, identity: str, model, optimizer, fabric) -> Position:
     return position
 
 
-def _read_state(path: Path, identity: str) -> dict[str, Any] | None:
+def _read_state(path: Path, identity: Any) -> dict[str, Any] | None:
     """Read the state of the run ``identity``, if there is one, undamaged, with undamaged selected weights beside it."""
     if not path.exists():
         return None
     try:
         state = torch_files.read(path, "the state of a training")
-        if state["identity"] != identity:
+        if json.loads(state["identity"]) != json.loads(json.dumps(identity)):
             log.warning("%s is the state of another run: starting anew", path)
             return None
         position = Position(**state["position"])

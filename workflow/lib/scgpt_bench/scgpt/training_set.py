@@ -15,7 +15,8 @@ from scgpt_bench.data.conditions import Condition, conditions_of, context_of, co
 from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.means import cells_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.scgpt.checkpoint import Checkpoint, ValueInput
+from scgpt_bench.options import ValueInput
+from scgpt_bench.scgpt.checkpoint import Checkpoint
 from scgpt_bench.scgpt.encoding import Encoding
 
 
