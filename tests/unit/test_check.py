@@ -113,7 +113,8 @@ def test_without_a_configuration_it_judges_by_the_one_that_the_next_step_makes(f
     subprocess.run(said["Next"].splitlines()[0], shell=True, check=True)
     after = answer(capsys)
     assert after.pop("options") == "of config/drop.yaml"
-    assert after.pop("known to pretrained") == "not known: not here yet"
+    for name in ("pretrained", "untrained"):
+        assert after.pop(f"known to {name}") == "not known: not here yet"
     assert after == {key: value for key, value in said.items() if key != "options"} | {"Next": after["Next"]}
 
 
