@@ -1,4 +1,4 @@
-"""A complete method: every test perturbation gets a share of the mean shift of the training perturbations."""
+"""A complete method: every test perturbation gets a share of the mean shift of those that are not tested."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ share = json.loads(arguments.options)["share"]
 # training.h5ad holds control cells and those of training and validation perturbations. No test cell is in it.
 training = anndata.read_h5ad(arguments.training)
 split = pd.read_csv(arguments.split, sep="\t", keep_default_na=False, dtype={"perturbation": str, "context": str})
-trained = split[split["role"] == "train"]
+trained = split[split["role"] != "test"]  # validation perturbations are for methods that have to stop a training
 
 # A condition is a perturbation in a context: `all`, unless the data set declares several.
 label, context, cell_type = (

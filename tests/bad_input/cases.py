@@ -132,6 +132,8 @@ CONFIGURATION = [
         ("unknown option", {"methods__train-mean": {"w": 1}}, "methods.train-mean", "'w'", "weighting"),
         ("option without meaning", {"methods__train-mean": {"weighting": "gene"}}, "weighting", "'gene'", "cell"),
         ("no such checkpoint", {"methods__scgpt-zero-shot__checkpoint": "human"}, "zero-shot.checkpoint", "'human'", "tiny"),
+        ("no neighbour", {"methods__knn": {"neighbours": [1, 0]}}, "methods.knn.neighbours.1", "0", "at least 1"),
+        ("no candidate", {"methods__knn": {"components": []}}, "methods.knn.components", "[]", "at least 1 entries"),
         ("no such vectors", {"methods__knn": {"vectors": "go"}}, "methods.knn.vectors", "'go'", "a key of 'vectors': none is configured"),
         ("vectors of no known kind", {"vectors__go": {"source": "file", "path": "go.pickle"}}, "vectors.go.path", "'go.pickle'", "a file that ends in .tsv"),
         ("vectors without a file", {"vectors__go": {"source": "file"}}, "vectors.go", "no such key", "'path'"),

@@ -14,6 +14,7 @@ from scgpt_bench.sources import modules_used
 ROOT = Path(__file__).parents[2]
 PACKAGE_OF = {"cell_eval": "cell-eval", "cell_eval2": "cell-eval2", "cellxgene_census": "cellxgene-census"}
 PACKAGE_OF |= {"flash_attn": "flash-attn", "matplotlib": "matplotlib-base", "torch": "pytorch", "yaml": "pyyaml"}
+PACKAGE_OF |= {"sklearn": "scikit-learn"}
 BY_POST_DEPLOY = {"scgpt"}
 
 # Imported in a function that no rule of the environment calls, or only where it is installed.

@@ -1,5 +1,6 @@
 """Baselines on experiments whose answer is known."""
 
+import time
 import tracemalloc
 
 import anndata
@@ -16,19 +17,19 @@ from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.data.references import references
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.baselines import (
-    ToPredict,
-    TrainingData,
     additive,
     coexpression,
     control_mean,
+    forest,
     knn,
     predict,
     read_embeddings,
     ridge,
     target_only,
     train_mean,
-    training_data,
+    tuned_simple,
 )
+from scgpt_bench.methods.training_data import ToPredict, TrainingData, training_data
 
 
 def experiment(shifts, roles, cells_each=None):
@@ -71,10 +72,10 @@ SHIFTS = {"G0": [1, 0, 0, 0], "G1": [0, 3, 0, 0], "G2": [0, 0, 7, 0], "G3": [9, 
 ROLES = {"G0": "train", "G1": "train", "G2": "validation", "G3": "test"}
 
 
-def test_training_data_holds_training_perturbations_only():
+def test_training_data_holds_training_and_validation_perturbations_and_no_other():
     training = training_data(*experiment(SHIFTS, ROLES))
-    assert training.perturbations == ["G0", "G1"]
-    np.testing.assert_allclose(training.shifts, [[1, 0, 0, 0], [0, 3, 0, 0]], atol=1e-6)
+    assert training.perturbations == ["G0", "G1", "G2"]
+    np.testing.assert_allclose(training.shifts, [[1, 0, 0, 0], [0, 3, 0, 0], [0, 0, 7, 0]], atol=1e-6)
 
 
 def test_control_mean_changes_nothing():
@@ -85,23 +86,25 @@ def test_control_mean_changes_nothing():
 
 def test_train_mean_counts_each_perturbation_once_or_each_cell_once():
     training, test = data(*experiment(SHIFTS, ROLES, cells_each={"G0": 2, "G1": 6}))
-    np.testing.assert_allclose(train_mean(training, test).values, [[0.5, 1.5, 0, 0]], atol=1e-6)
-    by_cell = train_mean(training, test, weighting="cell").values
-    np.testing.assert_allclose(by_cell, [[2 / 8, 18 / 8, 0, 0]], atol=1e-6)
+    by_perturbation = train_mean(training, test, scaled=False).values
+    np.testing.assert_allclose(by_perturbation, [[1 / 3, 1, 7 / 3, 0]], atol=1e-6)
+    by_cell = train_mean(training, test, weighting="cell", scaled=False).values
+    np.testing.assert_allclose(by_cell, [[2 / 11, 18 / 11, 21 / 11, 0]], atol=1e-6)
 
 
 @pytest.mark.parametrize("method", SIMPLE.values(), ids=SIMPLE)
-@pytest.mark.parametrize("role", ["test", "validation"])
-def test_cells_outside_training_change_no_prediction_by_one_bit(method, role):
-    cells, split = experiment(SHIFTS, ROLES)
-    held_out = split.loc[split["role"] == role, "perturbation"]
+def test_cells_of_tested_perturbations_change_no_choice_and_no_prediction_by_one_bit(method):
+    shifts, roles, _ = low_rank(16, 20, 3)
+    shifts["G1+G2"] = shifts["G1"] + shifts["G2"]
+    cells, split = experiment(shifts, {**roles, "G1+G2": "train"})
+    held_out = split.loc[split["role"] == "test", "perturbation"]
     changed = cells.copy()
     dense = changed.X.toarray()
     dense[changed.obs["perturbation"].isin(held_out)] = 123.0
     changed.X = sparse.csr_matrix(dense)
-    before = method(*data(cells, split)).values
-    after = method(*data(changed, split)).values
-    assert (before == after).all()
+    before, after = method(*data(cells, split)), method(*data(changed, split))
+    assert (before.values == after.values).all()
+    assert before.chosen == after.chosen
 
 
 @pytest.mark.parametrize("method", SIMPLE.values(), ids=SIMPLE)
@@ -125,9 +128,9 @@ def test_nothing_to_learn_from_is_refused():
 def test_predicted_cells_average_to_control_mean_plus_shift_and_say_what_made_them():
     cells, split = experiment(SHIFTS, ROLES)
     controls = drawn(cells)
-    predicted, method = predict(cells, split, controls, train_mean, weighting="cell")
-    np.testing.assert_allclose(predicted.mean(axis=0), np.linspace(1, 2, 4) + np.array([0.5, 1.5, 0, 0]), atol=1e-6)
-    assert (method["training"].perturbations, method["training"].cells) == (2, 6)
+    predicted, method = predict(cells, split, controls, train_mean, weighting="cell", scaled=False)
+    np.testing.assert_allclose(predicted.mean(axis=0), np.linspace(1, 2, 4) + np.array([1 / 3, 1, 7 / 3, 0]), atol=1e-6)
+    assert (method["training"].perturbations, method["training"].cells) == (3, 9)
 
 
 def planted_pairs():
@@ -140,18 +143,18 @@ def planted_pairs():
 def test_additive_is_exact_for_pairs_of_seen_singles():
     shifts = planted_pairs()
     roles = {name: "test" if "+" in name else "train" for name in shifts}
-    predicted = additive(*data(*experiment(shifts, roles)))
+    predicted = additive(*data(*experiment(shifts, roles)), scaled=False)
     np.testing.assert_allclose(predicted.values, [shifts["G0+G1"], shifts["G2+G3"]], atol=1e-6)
     assert predicted.fallbacks == {}
 
 
 def test_additive_takes_the_mean_single_shift_for_an_unseen_gene_and_says_so():
     shifts = planted_pairs()
-    roles = {**dict.fromkeys(shifts, "train"), "G3": "validation", "G2+G3": "test"}
-    predicted = additive(*data(*experiment(shifts, roles)))
+    roles = {**dict.fromkeys(shifts, "train"), "G3": "test", "G2+G3": "test"}
+    predicted = additive(*data(*experiment(shifts, roles)), scaled=False)
     mean_single = np.mean([shifts["G0"], shifts["G1"], shifts["G2"]], axis=0)
     np.testing.assert_allclose(predicted.values[0], shifts["G2"] + mean_single, atol=1e-6)
-    assert predicted.fallbacks == {"G2+G3": ("G3 not perturbed alone in training", "mean single shift instead")}
+    assert predicted.fallbacks["G2+G3"] == ("G3 not perturbed alone in training", "mean single shift instead")
 
 
 def low_rank(n_perturbations, n_genes, rank, seed=0):
@@ -176,7 +179,7 @@ def test_ridge_recovers_a_planted_low_rank_response():
     shifts, roles, embeddings = low_rank(40, 60, 3)
     training, test = data(*experiment(shifts, roles))
     expected = np.array([shifts[name] for name in test.perturbations])
-    predicted = ridge(training, test, embeddings=embeddings, penalty=1e-6, components=8).values
+    predicted = ridge(training, test, embeddings=embeddings, penalty=1e-6, components=8, scaled=False).values
     np.testing.assert_allclose(predicted, expected, atol=1e-3)
 
 
@@ -206,14 +209,15 @@ def test_ridge_equals_an_independent_dense_solution(own_embeddings):
     gram = np.kron(P.T @ P + 0.1 * np.eye(P.shape[1]), G.T @ G + 0.1 * np.eye(6))
     K = np.linalg.solve(gram, np.kron(P, G).T @ (Y - b).ravel(order="F")).reshape(6, -1, order="F")
     expected = (b + G @ K @ rows.loc[test.perturbations].T.to_numpy()).T
-    predicted = ridge(training, test, embeddings=None if own_embeddings else embeddings, components=6).values
+    own = embeddings if not own_embeddings else None
+    predicted = ridge(training, test, embeddings=own, penalty=0.1, components=6, scaled=False).values
     np.testing.assert_allclose(predicted, expected, atol=1e-6)
 
 
 def test_ridge_predicts_the_mean_change_for_a_gene_without_a_vector_and_says_so():
     shifts, roles, embeddings = low_rank(12, 20, 2)
     training, test = data(*experiment(shifts, roles))
-    predicted = ridge(training, test, embeddings=embeddings.drop("G4"))
+    predicted = ridge(training, test, embeddings=embeddings.drop("G4"), scaled=False)
     b = training.shifts.sum(axis=0) / (len(training.perturbations) + 1)
     np.testing.assert_allclose(predicted.values[test.perturbations.index("G4")], b, atol=1e-9)
     assert predicted.fallbacks == {"G4": ("no vector", "counted as zero")}
@@ -223,15 +227,16 @@ def test_knn_with_all_neighbours_equals_train_mean():
     shifts, roles, embeddings = low_rank(12, 20, 3)
     training, test = data(*experiment(shifts, roles))
     for vectors in (embeddings, None):
-        predicted = knn(training, test, embeddings=vectors, neighbours=len(training.perturbations))
-        np.testing.assert_allclose(predicted.values, train_mean(training, test).values, atol=1e-12)
+        predicted = knn(training, test, embeddings=vectors, neighbours=len(training.perturbations), scaled=False)
+        expected = train_mean(training, test, scaled=False).values
+        np.testing.assert_allclose(predicted.values, expected, atol=1e-12)
 
 
 def test_knn_takes_the_perturbations_of_the_most_similar_genes():
     vectors = pd.DataFrame([[1, 0], [2, 0.1], [0, 1], [1, 0.05]], index=["G0", "G1", "G2", "G3"], dtype=float)
     roles = {"G0": "train", "G1": "train", "G2": "train", "G3": "test"}
     training, test = data(*experiment(SHIFTS, roles))
-    predicted = knn(training, test, embeddings=vectors, neighbours=2).values
+    predicted = knn(training, test, embeddings=vectors, neighbours=2, scaled=False).values
     np.testing.assert_allclose(predicted, [[0.5, 1.5, 0, 0]], atol=1e-6)
 
 
@@ -241,7 +246,7 @@ def test_knn_takes_the_perturbations_of_the_most_similar_genes():
 def test_knn_averages_no_perturbation_without_a_vector(with_vector, taken):
     vectors = pd.DataFrame(1.0, index=[*with_vector, "G3"], columns=range(2))
     training, test = data(*experiment(SHIFTS, {"G0": "train", "G1": "train", "G2": "train", "G3": "test"}))
-    predicted = knn(training, test, embeddings=vectors, neighbours=2)
+    predicted = knn(training, test, embeddings=vectors, neighbours=2, scaled=False)
     np.testing.assert_allclose(predicted.values[0], np.mean([SHIFTS[name] for name in taken], axis=0), atol=1e-6)
     assert predicted.fallbacks == ({} if with_vector else {"G3": ("no vector", "mean of all training perturbations")})
 
@@ -283,17 +288,47 @@ def test_target_only_changes_nothing_for_a_target_that_is_not_measured():
     assert predicted.fallbacks == {"ABSENT": ("not every target is measured", "no change by the others")}
 
 
-def test_ridge_of_2000_perturbations_and_8000_genes_takes_less_than_4_gb():
+def large(perturbations, genes, cells=500):
+    """Random data of a size, and 100 perturbations to predict."""
     random = np.random.default_rng(6)
-    genes = pd.Index([f"G{i}" for i in range(8000)])
-    controls = anndata.AnnData(
-        sparse.random(500, 8000, 0.1, "csr", np.float32, random_state=1), var=pd.DataFrame(index=genes)
-    )
-    means = random.random((2000, 8000))
-    training = TrainingData(genes, controls, list(genes[:2000]), means, means - 0.5, np.full(2000, 50))
+    names = pd.Index([f"G{i}" for i in range(genes)])
+    obs = pd.DataFrame({"cell_type": "T"}, index=map(str, range(cells)))
+    X = sparse.random(cells, genes, 0.1, "csr", np.float32, random_state=1)
+    means = random.random((perturbations, genes))
+    shifts, n_cells = means - 0.5, np.full(perturbations, 50)
+    controls = anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=names))
+    training = TrainingData(names, controls, [*names[:perturbations]], means, shifts, shifts, shifts, n_cells)
+    return training, ToPredict([*names[perturbations : perturbations + 100]], np.full((100, genes), 0.5))
+
+
+def test_ridge_of_2000_perturbations_and_8000_genes_takes_less_than_4_gb():
+    training, test = large(2000, 8000)
     tracemalloc.start()
-    predicted = ridge(training, ToPredict(list(genes[2000:2100]), np.full((100, 8000), 0.5)))
+    predicted = ridge(training, test, penalty=0.1, components=10, scaled=False)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak + means.nbytes + training.shifts.nbytes < 4e9
+    assert peak + 4 * training.means.nbytes < 4e9
     assert np.isfinite(predicted.values).all()
+
+
+@pytest.mark.long
+def test_all_options_for_2000_perturbations_and_8000_genes_take_five_minutes_and_4_gb():
+    training, test = large(2000, 8000, 5000)
+    tracemalloc.start()
+    start = time.process_time()
+    tuned_simple(training, test)
+    assert time.process_time() - start < 300
+    assert tracemalloc.get_traced_memory()[1] + 4 * training.means.nbytes < 4e9
+    tracemalloc.stop()
+
+
+def test_a_forest_learns_what_vectors_say_and_its_seed_decides_on_the_rest():
+    shifts, roles, embeddings = low_rank(80, 90, 2)
+    training, test = data(*experiment(shifts, roles))
+    expected = np.array([shifts[name] for name in test.perturbations])
+    fixed = {"embeddings": embeddings, "max_features": 1.0, "max_depth": 10}
+    first, again, other = (forest(training, test, **fixed, seed=seed).values for seed in (0, 0, 1))
+    error = np.square(first - expected).sum() / np.square(expected).sum()
+    assert error < 0.3
+    assert (first == again).all()
+    assert (first != other).any()

@@ -206,7 +206,7 @@ def test_oracle_needs_every_planted_mean(experiment):
 
 
 CONSTANT = ("control-mean", "train-mean")  # predict the same change for every perturbation
-LEARNED = ("ridge", "knn")
+LEARNED = ("ridge", "knn", "tuned-simple", "forest")
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,8 @@ def test_defaults_are_filled_in_and_the_input_is_left_alone():
     assert config["splits"]["folds"] == 5
     assert config["controls"]["cells_per_perturbation"] == 100
     assert config["methods"]["control-mean"]["seeds"] == [0]
-    assert config["methods"]["mean-by-cell"] == {"kind": "train-mean", "weighting": "cell", "seeds": [0]}
+    by_cell = {"kind": "train-mean", "weighting": "cell", "seeds": [0], "scaled": True}
+    assert config["methods"]["mean-by-cell"] == by_cell
     assert config["checkpoints"]["demo"]["nlayers"] == 12
 
 

@@ -26,8 +26,8 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.official.sides import count_sides
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.files import read_h5ad, write_h5ad, write_table
-from scgpt_bench.methods.baselines import training_data
 from scgpt_bench.methods.imported import import_predictions, write_without_test_cells
+from scgpt_bench.methods.training_data import training_data
 from scgpt_bench.predictions import read_predictions, write_predictions
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"

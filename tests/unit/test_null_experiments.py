@@ -24,8 +24,8 @@ from scgpt_bench.evaluation.metrics import METRICS, score
 from scgpt_bench.evaluation.pseudobulk import add_untested, measured, truth
 from scgpt_bench.evaluation.reference_scores import reference_scores
 from scgpt_bench.evaluation.verdicts import HEADLINE, verdicts
-from scgpt_bench.methods import baselines
 from scgpt_bench.methods.benchmark_controls import shuffles
+from scgpt_bench.methods.training_data import ToPredict, training_data
 from scgpt_bench.seeding import random_generator
 from scored import study
 from snakemake_checkout import ROOT
@@ -68,9 +68,9 @@ def without_effect(controls, seed):
 
 def predictions(cells, split, answer, seed):
     """Predicted means of every method, and whether they are those of half of the cells."""
-    training = baselines.training_data(cells, split)
+    training = training_data(cells, split)
     tested = conditions_of(split, "test")
-    test = baselines.ToPredict([c.perturbation for c in tested], references(cells, tested, INPUT))
+    test = ToPredict([c.perturbation for c in tested], references(cells, tested, INPUT))
     start = answer.layers["reference_input"]
     means = {name: start + SIMPLE[name](training, test).values for name in LEARNED}
     row_of = {condition: row for row, condition in enumerate(listed(answer.obs))}

@@ -11,7 +11,7 @@ import pytest
 
 from made_up import DEVIATIONS, method_record
 from scgpt_bench.evaluation.scores import LEAK
-from scgpt_bench.method_record import Embeddings, Imported, Prompts
+from scgpt_bench.method_record import Candidate, Chosen, Embeddings, Imported, Prompts
 from scgpt_bench.report import page, summary
 from scgpt_bench.report.page import template
 from scgpt_bench.report.run import Prediction, Run, Sentence
@@ -599,3 +599,17 @@ def test_verdicts_within_each_context_stand_beside_that_over_all_conditions():
     assert "mean over 20 test conditions" in page
     assert all(f'<th scope="col">in {name}</th>' in page for name in ("K562", "RPE1"))
     assert '<th scope="col">in ' not in summary.page(run("better"))
+
+
+def test_what_was_chosen_is_said_over_splits_and_what_was_fixed_is_not():
+    def choice(penalty, member="ridge"):
+        tried = [{"penalty": value, "components": 10} for value in (0.1, 10.0)]
+        candidates = tuple(Candidate(method=member, options=options, score=0.5) for options in tried)
+        return Chosen(options={member: {"penalty": penalty, "components": 10}}, candidates=candidates, weights={})
+
+    predictions = [predicted("ridge", split=f"fold{n}", chosen={"all": choice(p)}) for n, p in enumerate((0.1, 10.0))]
+    predictions.append(predicted("average", chosen={"all": Chosen(options={}, candidates=(), weights={"mean": 0.5})}))
+    [place] = summary.places(run(splits=("fold0", "fold1", "all"), predictions=predictions))
+    assert place["chosen"].values == {"methods": {"ridge": {"penalty": ["0.1", "10"]}}}
+    page = summary.page(run(predictions=predictions))
+    assert "ridge (penalty 0.1)." in page

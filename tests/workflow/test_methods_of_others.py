@@ -11,7 +11,7 @@ from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.references import references
 from scgpt_bench.files import read_table
 from scgpt_bench.method_record import read_record
-from scgpt_bench.methods.baselines import training_data
+from scgpt_bench.methods.training_data import training_data
 from snakemake_checkout import copy_of_checkout
 
 FOLDER = "results/others/perturbench_devel/gears1"
@@ -23,6 +23,7 @@ STUDY = {
     "hardware": {"gpu": 0, "threads": 1},
     "methods": {
         **{name: {} for name in LADDER},
+        "additive": {"scaled": False},
         "shrunken-mean": {"kind": "script", "script": "docs/examples/shrunken_mean.py", "options": {"share": 0.5}},
     },
 }

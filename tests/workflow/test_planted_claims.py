@@ -19,6 +19,7 @@ from scgpt_bench.data.references import references
 from scgpt_bench.evaluation.pseudobulk import truth
 from scgpt_bench.files import read_table
 from scgpt_bench.methods import baselines
+from scgpt_bench.methods.training_data import ToPredict, training_data
 from scgpt_bench.seeding import random_generator
 from snakemake_checkout import ROOT, copy_of_checkout
 
@@ -80,7 +81,7 @@ def test_nothing_beats_the_mean_where_nothing_can_be_known(tmp_path_factory):
 def to_predict(cells, split):
     """What a method may know of the test perturbations of a split."""
     tested = conditions_of(split, "test")
-    return baselines.ToPredict([c.perturbation for c in tested], references(halved(cells), tested, INPUT))
+    return ToPredict([c.perturbation for c in tested], references(halved(cells), tested, INPUT))
 
 
 def test_random_embeddings_predict_nothing():
@@ -90,7 +91,7 @@ def test_random_embeddings_predict_nothing():
     )
     dealing = {"dataset": "planted", "fold": 0, "folds": 3, "seed": 1, "validation_share": 0.15, "minimum_cells": 30}
     split = splits.fold(cells.obs, **dealing)
-    training, test = baselines.training_data(halved(cells), split), to_predict(cells, split)
+    training, test = training_data(halved(cells), split), to_predict(cells, split)
     measured = truth(measure(cells), split)
     deltas = measured.X - measured.layers["reference_input"]
     targets = sorted({gene for name in cells.obs["perturbation"].unique() for gene in name.split("+")})

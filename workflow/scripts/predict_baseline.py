@@ -8,11 +8,14 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import read_h5ad, read_table
     from scgpt_bench.method_record import record_of, write_record
     from scgpt_bench.methods import baselines
+    from scgpt_bench.methods.registry import KINDS
     from scgpt_bench.predictions import write_predictions
 
     configured = dict(snakemake.params.options)
     entries = {"kind": configured.pop("kind"), "options": configured, "seed": int(snakemake.wildcards.seed)}
     options = {key: value for key, value in configured.items() if key not in ("checkpoint", "vectors")}
+    if KINDS[entries["kind"]].depends_on_seed:
+        options["seed"] = entries["seed"]
     embeddings = baselines.read_embeddings(snakemake.input.embeddings[0]) if snakemake.input.embeddings else None
     cells = open_h5ad(snakemake.input.cells)
     split = read_table(snakemake.input.split)

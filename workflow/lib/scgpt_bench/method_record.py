@@ -124,6 +124,32 @@ class Training(_Part):
     cells: int
 
 
+class Candidate(_Part):
+    """Options that were tried, and their score: mean correlation over the perturbations held out."""
+
+    method: str
+    options: dict[str, Any]
+    score: float
+
+
+class Chosen(_Part):
+    """What a simple method left open and chose by cross-validation over the perturbations that it learned from.
+
+    Attributes
+    ----------
+    options
+        Of each method that makes the prediction.
+    candidates
+        All that were tried.
+    weights
+        Of the mean change, and of what the methods predict beside it; empty where a prediction stays as it is.
+    """
+
+    options: dict[str, dict[str, Any]]
+    candidates: tuple[Candidate, ...]
+    weights: dict[str, float]
+
+
 class Imported(_Part):
     """A file that another program made, and what was filled in or left out of it."""
 
@@ -156,6 +182,8 @@ class MethodRecord(_Part):
         Over how many ways to deal out responses the metrics are means; 0 where the prediction is what is scored.
     scgpt, prompts, finetuning, embeddings, training, imported
         What there is to say of methods that use these.
+    chosen
+        What a simple method chose, by context.
     """
 
     kind: str
@@ -172,6 +200,7 @@ class MethodRecord(_Part):
     finetuning: Finetuning | None = None
     embeddings: Embeddings | None = None
     training: Training | None = None
+    chosen: dict[str, Chosen] = {}
     imported: Imported | None = None
 
     @property

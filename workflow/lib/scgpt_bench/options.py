@@ -14,9 +14,12 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
+    PlainSerializer,
     PlainValidator,
+    Tag,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
@@ -57,9 +60,16 @@ Count = Annotated[int, Field(ge=1)]
 Number = Annotated[float, WrapValidator(_as_written)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
+UpToOne = Annotated[Number, Field(gt=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^(?![\s\S]*(\.\.|\n))[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # becomes a folder
 Unique = Annotated[list[T], AfterValidator(_unique), Field(json_schema_extra={"uniqueItems": True})]
+ONE, SEVERAL = "(one)", "(several)"
+Choice = Annotated[
+    Annotated[T, Tag(ONE)] | Annotated[Unique[T], Field(min_length=1), Tag(SEVERAL)],
+    Discriminator(lambda value: SEVERAL if isinstance(value, list) else ONE),
+    PlainSerializer(lambda value: value),  # as it was written
+]
 TrainingSize = Annotated[
     int | str,
     PlainValidator(_training_size),
@@ -386,24 +396,45 @@ class Weighting(Options):
 class Ridge(Options):
     """The bilinear model."""
 
-    penalty: Positive = 0.1
-    """Ridge penalty, on both sides."""
-    components: Count = 10
-    """Principal components of the training pseudo-bulks."""
+    penalty: Choice[Positive] = [0.01, 0.1, 1.0, 10.0, 100.0]
+    """Ridge penalty, on both sides: a number, or a list to choose from. Published: 0.1."""
+    components: Choice[Count] = [5, 10, 20, 50]
+    """Principal components of the pseudo-bulks: a number, or a list to choose from. Published: 10."""
 
 
 class Neighbours(Options):
     """Nearest neighbours."""
 
-    neighbours: Count = 5
-    """Number of training perturbations."""
+    neighbours: Choice[Count] = [1, 2, 3, 5, 10, 20]
+    """Number of perturbations that are averaged, or a list to choose from."""
 
 
 class Coexpression(Options):
     """What genes are compared by."""
 
-    components: Count = 10
+    components: Choice[Count] = [5, 10, 20, 50]
+    """Principal components of the co-expression among control cells: a number, or a list to choose from."""
+
+
+class Forest(Options):
+    """A random forest."""
+
+    components: Count = 20
     """Principal components of the co-expression among control cells."""
+    trees: Count = 100
+    """Number of trees."""
+    max_features: Choice[UpToOne] = [0.3, 1.0]
+    """Share of the features that a split of a tree may use: a number, or a list to choose from."""
+    max_depth: Choice[Count] = [3, 10]
+    """Depth of the trees: a number, or a list to choose from."""
+
+
+class Scaled(Options):
+    """Size of predicted changes."""
+
+    scaled: bool = True
+    """Whether the mean change, and what is predicted beside it, are multiplied by numbers from 0 to 1 that are
+    chosen."""
 
 
 class Vectors(Options):
@@ -687,7 +718,8 @@ def checked(options: type[Chosen], values: Mapping[str, Any], source: str, prefi
         return options.model_validate(values)
     except ValidationError as error:
         fault = min(error.errors(include_url=False), key=lambda fault: len(fault["loc"]))
-    place, value, about = fault["loc"], fault["input"], fault.get("ctx", {})
+    place = tuple(part for part in fault["loc"] if part not in (ONE, SEVERAL))
+    value, about = fault["input"], fault.get("ctx", {})
     found, expected = _shortened(value), fault["msg"].removeprefix("Input should be ")
     expected = expected.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
     match fault["type"]:

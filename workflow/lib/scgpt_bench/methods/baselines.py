@@ -1,14 +1,15 @@
-"""Simple methods: each maps what training perturbations did to the shift of every test perturbation, in one context.
+"""Simple methods: each maps what other perturbations did to the shift of every test perturbation, in one context.
 
 Every method has the form ``method(training, test, **options) -> Shifts``. It sees control cells and pseudo-bulks of the
-training perturbations of the context: expression of test perturbations is never read, and neither is that of validation
-perturbations, which scGPT uses only to stop training. :func:`predict` fits it in each context.
+training and validation perturbations of the context: unlike scGPT, which stops training by the latter, it needs none to
+stop. Expression of test perturbations is never read. An option that takes several values is chosen by cross-validation
+(:mod:`scgpt_bench.methods.tuning`). :func:`predict` fits a method in each context.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,84 +19,21 @@ import pandas as pd
 from scipy import linalg, sparse
 from scipy.sparse import linalg as sparse_linalg
 
-from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, contexts_of
+from scgpt_bench.data.conditions import Condition, contexts_of
 from scgpt_bench.data.controls import control_means_of
-from scgpt_bench.data.halves import INPUT
-from scgpt_bench.data.means import FEWEST, cells_of, condition_means, group_means
-from scgpt_bench.data.names import CONTROL, genes_of
-from scgpt_bench.data.references import references
-from scgpt_bench.errors import InputError
+from scgpt_bench.data.means import FEWEST, group_means
+from scgpt_bench.data.names import genes_of
 from scgpt_bench.files import read_h5ad
-from scgpt_bench.method_record import Embeddings, Training
+from scgpt_bench.method_record import Chosen, Embeddings, Training
+from scgpt_bench.methods.training_data import Shifts, ToPredict, TrainingData, learned_from, to_predict, training_data
+from scgpt_bench.methods.tuning import Options, Tunable, listed, tuned
 from scgpt_bench.predictions import shifted_controls
 
-
-@dataclass(frozen=True)
-class TrainingData:
-    """All that a method may learn from, of one context.
-
-    Attributes
-    ----------
-    genes
-        The genes of ``cells.h5ad``.
-    controls
-        All control cells.
-    perturbations
-        Training perturbations, sorted.
-    means, shifts
-        float64 [perturbations x genes]: mean over the cells, and the same minus the matched control mean.
-    n_cells
-        int64 [perturbations].
-    """
-
-    genes: pd.Index
-    controls: anndata.AnnData
-    perturbations: list[str]
-    means: np.ndarray
-    shifts: np.ndarray
-    n_cells: np.ndarray
-
-
-@dataclass(frozen=True)
-class ToPredict:
-    """What a method may know of the perturbations to predict in a context: names, and the control means
-    [perturbations x genes] that they are compared with, which depend on the cell types in which they were measured, not
-    on what was measured.
-    """
-
-    perturbations: list[str]
-    control_means: np.ndarray
-
-
-@dataclass(frozen=True)
-class Shifts:
-    """Predicted change of the mean, float64 [perturbations x genes].
-
-    ``fallbacks`` has, for each perturbation that the method could not be asked about, what it lacked of which target
-    and what it predicts instead.
-    """
-
-    values: np.ndarray
-    fallbacks: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-
-def training_data(cells: anndata.AnnData, split: pd.DataFrame, context: str = CONTEXT) -> TrainingData:
-    """Average the cells of the training conditions of a context; of other cells only its controls count."""
-    conditions = [c for c in conditions_of(split, "train") if c.context == context]
-    if not conditions:
-        found = "no perturbation with role 'train'" + ("" if context == CONTEXT else f" in context {context!r}")
-        raise InputError("split.tsv", "role", found, "at least one to learn from")
-    means, n_cells = condition_means(cells, conditions)
-    shifts = means - references(cells, conditions, INPUT)
-    controls = cells_of(cells, [Condition(CONTROL, context)], INPUT)
-    names = [condition.perturbation for condition in conditions]
-    return TrainingData(cells.var_names, controls, names, means, shifts, n_cells)
-
-
-def to_predict(controls: anndata.AnnData, context: str = CONTEXT) -> ToPredict:
-    """List the test perturbations of a context, sorted, with their control means: those of ``controls.h5ad``."""
-    means = {c.perturbation: mean for c, mean in control_means_of(controls).items() if c.context == context}
-    return ToPredict([*means], np.array([*means.values()]))
+Number = float | Sequence[float]  # of an option: fixed, or candidates
+Whole = int | Sequence[int]
+NEIGHBOURS = (1, 2, 3, 5, 10, 20)
+COMPONENTS = (5, 10, 20, 50)
+PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
 
 
 def predict(
@@ -108,7 +46,7 @@ def predict(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Fit a method in each context and predict every drawn control cell.
 
-    In a context without training conditions nothing can be learned: no change is predicted, and the record says so.
+    In a context where nothing can be learned, no change is predicted, and the record says so.
 
     Parameters
     ----------
@@ -127,13 +65,14 @@ def predict(
     Predicted cells, float32 [rows of ``controls`` x genes], and entries of the method record.
     """
     given = {} if embeddings is None else {"embeddings": embeddings}
-    trained = conditions_of(split, "train")
+    known = learned_from(split)
     shifts: dict[Condition, np.ndarray] = {}
     fallbacks: dict[Condition, tuple[str, str]] = {}
+    chosen: dict[str, Chosen] = {}
     learned, n_cells = set(), 0
     for context in contexts_of(controls.obs):
         test = to_predict(controls, context)
-        if trained and not any(condition.context == context for condition in trained):
+        if known and not any(condition.context == context for condition in known):
             asked = test.perturbations if method is not control_mean else []  # it has nothing to learn
             nothing = dict.fromkeys(asked, ("nothing to learn from in this context", "no change"))
             of_context = Shifts(np.zeros(test.control_means.shape), nothing)
@@ -142,12 +81,15 @@ def predict(
             learned.update(training.perturbations)
             n_cells += int(training.n_cells.sum())
             of_context = method(training, test, **given, **options)
+        if of_context.chosen:
+            chosen[context] = of_context.chosen
         tested = [Condition(name, context) for name in test.perturbations]
         shifts |= dict(zip(tested, of_context.values, strict=True))
         fallbacks |= {Condition(name, context): fallback for name, fallback in of_context.fallbacks.items()}
     record: dict[str, Any] = {
         "fallbacks": fallbacks,
         "training": Training(perturbations=len(learned), cells=n_cells),
+        "chosen": chosen,
     }
     if embeddings is not None:
         without = int((~cells.var_names.isin(embeddings.index)).sum())
@@ -164,64 +106,103 @@ def control_mean(training: TrainingData, test: ToPredict) -> Shifts:
 
 
 def train_mean(
-    training: TrainingData, test: ToPredict, weighting: Literal["perturbation", "cell"] = "perturbation"
+    training: TrainingData,
+    test: ToPredict,
+    weighting: Literal["perturbation", "cell"] = "perturbation",
+    scaled: bool = True,
 ) -> Shifts:
-    """Every perturbation does what the training perturbations do on average, each of them (or each cell) once."""
-    weights = training.n_cells if weighting == "cell" else None
-    mean_shift = np.average(training.shifts, axis=0, weights=weights)
-    return Shifts(np.tile(mean_shift, (len(test.perturbations), 1)))
+    """Every perturbation does what the others do on average, each of them (or each cell) once."""
+
+    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[Options, np.ndarray]]:
+        weights = training.n_cells if weighting == "cell" else None
+        mean_shift = np.average(training.shifts, axis=0, weights=weights)
+        yield (), np.tile(mean_shift, (len(test.perturbations), 1))
+
+    return tuned([Tunable("train-mean", {}, predict)], training, test, scaled)
 
 
-def additive(training: TrainingData, test: ToPredict) -> Shifts:
+def additive(training: TrainingData, test: ToPredict, scaled: bool = True) -> Shifts:
     """Predict that a combination does the sum of what its genes did alone.
 
-    A gene that was not perturbed alone in training counts with the mean shift of the single-gene training
-    perturbations (of all training perturbations, where there is no single one): a fallback.
+    A gene that was not perturbed alone counts with the mean shift of the single-gene perturbations (of all
+    perturbations, where there is no single one): a fallback.
     """
-    single = {
-        name: shift for name, shift in zip(training.perturbations, training.shifts, strict=True) if "+" not in name
-    }
-    unseen = np.mean(list(single.values()) or training.shifts, axis=0)
-    values, fallbacks = [], {}
+    shifts = tuned([_sums()], training, test, scaled)
+    fallbacks = {}
     for name in test.perturbations:
         genes = genes_of(name)
-        values.append(sum(single.get(gene, unseen) for gene in genes))
-        missing = [gene for gene in genes if gene not in single]
+        missing = [gene for gene in genes if gene not in training.perturbations]
         if missing:
             which = "" if len(missing) == len(genes) else f"{', '.join(missing)} "
             fallbacks[name] = (f"{which}not perturbed alone in training", "mean single shift instead")
-    return Shifts(np.array(values), fallbacks)
+    return Shifts(shifts.values, fallbacks, shifts.chosen)
+
+
+def _sums() -> Tunable:
+    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[Options, np.ndarray]]:
+        single = {
+            name: shift for name, shift in zip(training.perturbations, training.shifts, strict=True) if "+" not in name
+        }
+        unseen = np.mean(list(single.values()) or training.shifts, axis=0)
+        yield (), np.array([sum(single.get(gene, unseen) for gene in genes_of(name)) for name in test.perturbations])
+
+    return Tunable("additive", {}, predict)
 
 
 def ridge(
     training: TrainingData,
     test: ToPredict,
     embeddings: pd.DataFrame | None = None,
-    penalty: float = 0.1,
-    components: int = 10,
+    penalty: Number = PENALTIES,
+    components: Whole = COMPONENTS,
+    scaled: bool = True,
 ) -> Shifts:
     """Fit the bilinear model Y - b ~ G K P' of Ahlmann-Eltze, Huber and Anders (2025, Nature Methods).
 
-    ``Y`` [genes x conditions] are the changes of the training perturbations and of the control, which is 0; ``b`` their
-    mean; ``G`` [genes x components] the principal component scores of the genes over the pseudo-bulks of the same
-    conditions; ``P`` [conditions x dimensions] the rows of ``G`` (or of ``embeddings``) of the perturbed genes. The
-    closed form with the penalty on both sides is that of the authors' ``solve_y_axb``
-    (run_linear_pretrained_model.R): ``K = (G'G + penalty)^-1 G'(Y - b)P (P'P + penalty)^-1``.
+    ``Y`` [genes x conditions] are the changes of the perturbations and of the control, which is 0; ``b`` their mean;
+    ``G`` [genes x components] the principal component scores of the genes over the pseudo-bulks of the same conditions;
+    ``P`` [conditions x dimensions] the rows of ``G`` (or of ``embeddings``) of the perturbed genes. The closed form
+    with the penalty on both sides is that of the authors' ``solve_y_axb`` (run_linear_pretrained_model.R):
+    ``K = (G'G + penalty)^-1 G'(Y - b)P (P'P + penalty)^-1``. They have a penalty of 0.1 and 10 components.
 
     Rules where the paper has none: the row of a combination is the sum of its genes' rows; a gene without a row, like
     the control, counts as a row of zeros, so a perturbation of such genes is predicted as ``b``.
     """
-    control = np.asarray(training.controls.X.mean(axis=0, dtype=np.float64)).reshape(1, -1)
-    G = _gene_scores(np.concatenate([control, training.means]), components)
-    rows = pd.DataFrame(G, index=training.genes) if embeddings is None else embeddings
-    P, _ = _perturbation_rows(training.perturbations, rows)
-    P = np.concatenate([np.zeros((1, P.shape[1])), P])
-    Y = np.concatenate([np.zeros_like(control), training.shifts])
-    b = Y.mean(axis=0)
-    left = np.linalg.solve(_penalized(G.T @ G, penalty), ((Y - b) @ G).T @ P)
-    K = np.linalg.solve(_penalized(P.T @ P, penalty), left.T)
-    test_rows, missing = _perturbation_rows(test.perturbations, rows)
-    return Shifts(b + test_rows @ K @ G.T, _without_vector(missing))
+    shifts = tuned([_bilinear(embeddings, penalty, components)], training, test, scaled)
+    rows = pd.DataFrame(index=training.genes) if embeddings is None else embeddings
+    return Shifts(shifts.values, _without_vector(_perturbation_rows(test.perturbations, rows)[1]), shifts.chosen)
+
+
+def _bilinear(embeddings: pd.DataFrame | None, penalty: Number, components: Whole) -> Tunable:
+    def predict(
+        training: TrainingData, test: ToPredict, penalty: Sequence[float], components: Sequence[int]
+    ) -> Iterator[tuple[Options, np.ndarray]]:
+        control = (training.means - training.shifts).mean(axis=0, keepdims=True)
+        scores = _gene_scores(np.concatenate([control, training.means]), max(components))
+        Y = np.concatenate([np.zeros_like(control), training.shifts])
+        b = Y.mean(axis=0)
+        projected = (Y - b) @ scores
+        smooth: dict[float, np.ndarray] = {}  # of each penalty: what each condition counts for each test perturbation
+        for number in components:
+            G = scores[:, :number]
+            if embeddings is None or not smooth:
+                rows = pd.DataFrame(G, index=training.genes) if embeddings is None else embeddings
+                P, _ = _perturbation_rows(training.perturbations, rows)
+                P, test_rows = np.concatenate([0 * P[:1], P]), _perturbation_rows(test.perturbations, rows)[0]
+                smooth = {each: _smoother(P, test_rows, each) for each in penalty}
+            for each in penalty:
+                left = np.linalg.solve(_penalized(G.T @ G, each), (smooth[each] @ projected[:, :number]).T)
+                yield (("penalty", each), ("components", number)), b + left.T @ G.T
+
+    name = "ridge" if embeddings is None else "ridge on vectors"
+    return Tunable(name, {"penalty": listed(penalty), "components": listed(components)}, predict)
+
+
+def _smoother(P: np.ndarray, test_rows: np.ndarray, penalty: float) -> np.ndarray:
+    """Compute ``test_rows (P'P + penalty)^-1 P'`` [tests x conditions] through P'P or, if that is smaller, PP'."""
+    if P.shape[1] > len(P):
+        return np.linalg.solve(_penalized(P @ P.T, penalty), P @ test_rows.T).T
+    return test_rows @ np.linalg.solve(_penalized(P.T @ P, penalty), P.T)
 
 
 def _penalized(gram: np.ndarray, penalty: float) -> np.ndarray:
@@ -229,14 +210,18 @@ def _penalized(gram: np.ndarray, penalty: float) -> np.ndarray:
 
 
 def _gene_scores(expression: np.ndarray, components: int) -> np.ndarray:
-    """Principal component scores of genes [genes x components], conditions being the variables [conditions x genes].
+    """Principal component scores of genes [genes x components], conditions being the variables [conditions x genes]."""
+    return _principal(expression - expression.mean(axis=1, keepdims=True), components)
 
-    Through the small conditions x conditions matrix; components without variance are left out.
+
+def _principal(matrix: np.ndarray, components: int) -> np.ndarray:
+    """Multiply a transposed matrix [rows x genes] with its first left singular vectors: [genes x components].
+
+    Through the small rows x rows matrix. The first has most variance; those without any are left out.
     """
-    centred = expression - expression.mean(axis=1, keepdims=True)
-    n = len(centred)
-    variances, axes = linalg.eigh(centred @ centred.T, subset_by_index=[max(n - components, 0), n - 1])
-    return centred.T @ axes[:, variances > 1e-12 * variances[-1]]
+    n = len(matrix)
+    variances, axes = linalg.eigh(matrix @ matrix.T, subset_by_index=[max(n - components, 0), n - 1])
+    return matrix.T @ axes[:, variances > 1e-12 * variances[-1]][:, ::-1]
 
 
 def _perturbation_rows(perturbations: list[str], rows: pd.DataFrame) -> tuple[np.ndarray, dict[str, list[str]]]:
@@ -261,32 +246,55 @@ def knn(
     training: TrainingData,
     test: ToPredict,
     embeddings: pd.DataFrame | None = None,
-    neighbours: int = 5,
-    components: int = 10,
+    neighbours: Whole = NEIGHBOURS,
+    components: Whole = COMPONENTS,
+    scaled: bool = True,
 ) -> Shifts:
-    """Predict the mean shift of the training perturbations whose genes are most similar to the perturbed genes.
+    """Predict the mean shift of the perturbations whose genes are most similar to the perturbed genes.
 
     Similarity is the cosine of gene vectors: ``embeddings``, or co-expression among the control cells
     (:func:`coexpression`). A combination has the sum of its genes' vectors. Ties go to the name that sorts first. A
-    training perturbation without any vector is nobody's neighbour: fewer than ``neighbours`` are averaged where fewer
-    have one. A perturbation without any vector gets the mean of all training perturbations, as all do where none of
-    those has a vector, and the record says so: as where fewer than ``FEWEST`` control cells show any co-expression.
+    perturbation without any vector is nobody's neighbour: fewer than ``neighbours`` are averaged where fewer have one.
+    One without any vector gets the mean of all perturbations, as all do where none of those has a vector, and the
+    record says so: as where fewer than ``FEWEST`` control cells show any co-expression.
     """
-    rows = coexpression(training.controls, components) if embeddings is None else embeddings
-    train_rows, _ = _perturbation_rows(training.perturbations, rows)
+    rows = coexpression(training.controls, max(listed(components))) if embeddings is None else embeddings
+    shifts = tuned([_nearest(rows, neighbours, components if embeddings is None else ())], training, test, scaled)
     test_rows, missing = _perturbation_rows(test.perturbations, rows)
-    similarity = _unit(test_rows) @ _unit(train_rows).T
-    known = train_rows.any(axis=1)
-    similarity[:, ~known] = -np.inf
-    averaged = max(1, min(neighbours, known.sum()))  # with none known, any: the values are replaced below
-    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :averaged]
-    values = training.shifts[nearest].mean(axis=1)
-    unknown = ~(test_rows.any(axis=1) & known.any())
-    values[unknown] = training.shifts.mean(axis=0)
-    not_asked = [test.perturbations[i] for i in np.flatnonzero(unknown)]
+    known = _perturbation_rows(training.perturbations, rows)[0].any()
     why = "no vector" if rows.shape[1] else f"no co-expression in {training.controls.n_obs} control cells"
+    not_asked = [test.perturbations[i] for i in np.flatnonzero(~(test_rows.any(axis=1) & known))]
     instead = dict.fromkeys(not_asked, (why, "mean of all training perturbations"))
-    return Shifts(values, _without_vector(missing) | instead)
+    return Shifts(shifts.values, _without_vector(missing) | instead, shifts.chosen)
+
+
+def _nearest(rows: pd.DataFrame, neighbours: Whole, components: Whole) -> Tunable:
+    """Average neighbours by gene vectors, or by the first ``components`` of them where it names some."""
+
+    def predict(
+        training: TrainingData, test: ToPredict, neighbours: Sequence[int], components: Sequence[int] = ()
+    ) -> Iterator[tuple[Options, np.ndarray]]:
+        train_rows, _ = _perturbation_rows(training.perturbations, rows)
+        test_rows, _ = _perturbation_rows(test.perturbations, rows)
+        known = train_rows.any(axis=1)
+        unknown = ~(test_rows.any(axis=1) & known.any())
+        for number in components or [rows.shape[1]]:
+            similarity = _unit(test_rows[:, :number]) @ _unit(train_rows[:, :number]).T
+            similarity[:, ~known] = -np.inf
+            order = np.argsort(-similarity, axis=1, kind="stable")
+            total, averaged = np.zeros((len(test_rows), len(training.genes))), 0
+            for wanted in sorted(neighbours):
+                for _ in range(averaged, max(1, min(wanted, known.sum()))):
+                    total += training.shifts[order[:, averaged]]
+                    averaged += 1
+                values = total / averaged
+                values[unknown] = training.shifts.mean(axis=0)
+                options = (("neighbours", wanted), ("components", number))
+                yield options if components else options[:1], values
+
+    if not listed(components):
+        return Tunable("knn on vectors", {"neighbours": listed(neighbours)}, predict)
+    return Tunable("knn", {"neighbours": listed(neighbours), "components": listed(components)}, predict)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -297,8 +305,9 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 def coexpression(controls: anndata.AnnData, components: int) -> pd.DataFrame:
     """Gene vectors [genes x components] whose cosine is the correlation of two genes over control cells, denoised.
 
-    Principal components of control expression, centred within cell type and scaled to unit variance per gene. Genes
-    without variance have no row; nor has any gene where fewer than ``FEWEST`` cells or genes vary.
+    Principal components of control expression, the first with most variance, centred within cell type and scaled to
+    unit variance per gene. Genes without variance have no row; nor has any gene where fewer than ``FEWEST`` cells or
+    genes vary.
     """
     types = pd.Categorical(controls.obs["cell_type"].astype(str))
     X = sparse.csr_matrix(controls.X, dtype=np.float64)
@@ -325,7 +334,67 @@ def coexpression(controls: anndata.AnnData, components: int) -> pd.DataFrame:
     start = np.ones(X.shape[1])
     start = start if X.shape[0] > X.shape[1] else forward(start)
     _, scales, axes = sparse_linalg.svds(operator, k=k, v0=start)
-    return pd.DataFrame(axes.T * scales, index=controls.var_names[varying])
+    order = np.argsort(-scales)
+    return pd.DataFrame((axes.T * scales)[:, order], index=controls.var_names[varying])
+
+
+def forest(
+    training: TrainingData,
+    test: ToPredict,
+    embeddings: pd.DataFrame | None = None,
+    components: int = 20,
+    trees: int = 100,
+    max_features: Number = (0.3, 1.0),
+    max_depth: Whole = (3, 10),
+    scaled: bool = True,
+    seed: int = 0,
+) -> Shifts:
+    """Predict principal components of the changes by a random forest on gene vectors.
+
+    Vectors are those of :func:`knn`, and ``components`` their number where they are of co-expression. The forest is
+    scikit-learn's; it predicts the first 20 principal components of the changes that it learns from.
+    """
+    rows = coexpression(training.controls, components) if embeddings is None else embeddings
+    shifts = tuned([_grown(rows, trees, max_features, max_depth, seed)], training, test, scaled)
+    return Shifts(shifts.values, _without_vector(_perturbation_rows(test.perturbations, rows)[1]), shifts.chosen)
+
+
+def _grown(rows: pd.DataFrame, trees: int, max_features: Number, max_depth: Whole, seed: int) -> Tunable:
+    def predict(
+        training: TrainingData, test: ToPredict, max_features: Sequence[float], max_depth: Sequence[int]
+    ) -> Iterator[tuple[Options, np.ndarray]]:
+        from sklearn.ensemble import RandomForestRegressor
+
+        train_rows, _ = _perturbation_rows(training.perturbations, rows)
+        test_rows, _ = _perturbation_rows(test.perturbations, rows)
+        mean = training.shifts.mean(axis=0)
+        axes = _principal(training.shifts - mean, 20)
+        axes /= np.linalg.norm(axes, axis=0)
+        targets, predicted = (training.shifts - mean) @ axes, np.zeros((len(test_rows), axes.shape[1]))
+        targets = targets.ravel() if axes.shape[1] == 1 else targets  # as scikit-learn wants a single one
+        for share, depth in product(max_features, max_depth):
+            if targets.size and rows.shape[1]:
+                # A whole number would be one of features.
+                grown = RandomForestRegressor(trees, max_depth=depth, max_features=float(share), random_state=seed)
+                predicted = grown.fit(train_rows, targets).predict(test_rows).reshape(predicted.shape)
+            yield (("max_features", share), ("max_depth", depth)), mean + predicted @ axes.T
+
+    return Tunable("forest", {"max_features": listed(max_features), "max_depth": listed(max_depth)}, predict)
+
+
+def tuned_simple(training: TrainingData, test: ToPredict, embeddings: pd.DataFrame | None = None) -> Shifts:
+    """Add up what the simple methods with options predict beside the mean change, each with a weight of its own.
+
+    They are :func:`ridge` and :func:`knn`, on ``embeddings`` as well if there are any, and :func:`additive` where some
+    combination can be learned from.
+    """
+    members = [_bilinear(None, PENALTIES, COMPONENTS)]
+    members.append(_nearest(coexpression(training.controls, max(COMPONENTS)), NEIGHBOURS, COMPONENTS))
+    if embeddings is not None:
+        members += [_bilinear(embeddings, PENALTIES, COMPONENTS), _nearest(embeddings, NEIGHBOURS, ())]
+    if any("+" in name for name in training.perturbations):
+        members.append(_sums())
+    return tuned(members, training, test)
 
 
 def target_only(training: TrainingData, test: ToPredict) -> Shifts:

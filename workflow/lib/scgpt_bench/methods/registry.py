@@ -19,6 +19,7 @@ from scgpt_bench.options import (
     Finetuning,
     Flagged,
     Foreign,
+    Forest,
     FromCheckpoint,
     Method,
     Neighbours,
@@ -27,6 +28,7 @@ from scgpt_bench.options import (
     RandomStart,
     Ridge,
     Rounds,
+    Scaled,
     Script,
     SeveralSeeds,
     Start,
@@ -164,7 +166,7 @@ _REGISTERED = (
         name="train-mean",
         description="Every perturbation has the mean shift of the training perturbations.",
         function="train_mean",
-        options=(Weighting,),
+        options=(Weighting, Scaled),
         colour="#555555",
         expected="any",
     ),
@@ -173,6 +175,7 @@ _REGISTERED = (
         description="Combinations: the sum of the single shifts seen in training. A single that was not seen counts as "
         "the mean shift of the training perturbations, and a note says so.",
         function="additive",
+        options=(Scaled,),
         colour="#7cbde8",
         expected="combinations",
     ),
@@ -181,7 +184,7 @@ _REGISTERED = (
         description="The bilinear model of Ahlmann-Eltze, Huber and Anders (2025) on principal components of the "
         "training pseudo-bulks, or with `vectors` for the perturbed genes.",
         function="ridge",
-        options=(Ridge, Vectors),
+        options=(Ridge, Vectors, Scaled),
         colour="#2f8fd0",
         expected="any",
     ),
@@ -190,8 +193,25 @@ _REGISTERED = (
         description="The mean shift of the training perturbations whose genes are most similar, by co-expression among "
         "control cells or by `vectors`.",
         function="knn",
-        options=(Neighbours, Coexpression, Vectors),
+        options=(Neighbours, Coexpression, Vectors, Scaled),
         colour="#0072b2",
+    ),
+    _simple(
+        name="forest",
+        description="A random forest that predicts principal components of the changes, by co-expression among control "
+        "cells or by `vectors`.",
+        function="forest",
+        options=(Forest, Vectors, Scaled),
+        colour="#3f5fa8",
+        depends_on_seed=True,
+    ),
+    _simple(
+        name="tuned-simple",
+        description="What ridge, knn and, for combinations, additive predict beside the mean shift, added up with "
+        "weights; options and weights are chosen by cross-validation. With `vectors`, also ridge and knn on those.",
+        function="tuned_simple",
+        options=(Vectors,),
+        colour="#00497a",
     ),
     _simple(
         name="target-only",
@@ -224,7 +244,7 @@ _REGISTERED = (
         description="Frozen gene embeddings of the checkpoint as perturbation features, a linear head trained on the "
         "training perturbations.",
         function="ridge",
-        options=(FromCheckpoint, Ridge),
+        options=(FromCheckpoint, Ridge, Scaled),
         colour="#5c3d00",
     ),
     _on_embeddings(
@@ -232,7 +252,7 @@ _REGISTERED = (
         description="The mean shift of the training perturbations whose genes are most similar in the gene embedding "
         "of the checkpoint.",
         function="knn",
-        options=(FromCheckpoint, Neighbours),
+        options=(FromCheckpoint, Neighbours, Scaled),
         colour="#7a5c1e",
     ),
     _scgpt(

@@ -13,7 +13,7 @@ from scgpt_bench.evaluation.scores import HEADLINE
 from scgpt_bench.evaluation.verdicts import COMPANIONS
 from scgpt_bench.methods.registry import CEILING, FLOOR, SCGPT
 from scgpt_bench.report.page import template
-from scgpt_bench.report.run import Run, Sentence
+from scgpt_bench.report.run import Run, Sentence, grouped
 from scgpt_bench.report.warnings import warnings
 
 SPREAD = "spread_ratio"  # of predicted cells
@@ -52,6 +52,7 @@ def places(run: Run) -> list[dict[str, Any]]:
                     "first": _before_the_answer(run, dataset),
                     "answer": _answer(run, rows, int(n)),
                     "pretraining": _pretraining(run, dataset, split),
+                    "chosen": _chosen(run, dataset, splits),
                     "ceiling": _score_of_kind(run, here, CEILING),
                     "floor": _score_of_kind(run, here, FLOOR),
                 }
@@ -150,6 +151,23 @@ def _pretraining(run: Run, dataset: str, split: str) -> Sentence | None:
         return None
     pairs = [{**pair, "reason": _text(pair["reason"])} for pair in pairs]
     return Sentence("pretraining", {"pairs": pairs, "verdicts": [pair["verdict"] for pair in pairs]})
+
+
+def _chosen(run: Run, dataset: str, splits: Sequence[str]) -> Sentence | None:
+    """List what methods chose by cross-validation, over splits and contexts; None where nothing was open."""
+    methods: dict[str, dict[str, list[str]]] = {}
+    for made in run.predictions:
+        if made.dataset != dataset or made.split not in splits:
+            continue
+        for chosen in made.record.chosen.values():
+            tried = grouped(((c.method, key), value) for c in chosen.candidates for key, value in c.options.items())
+            for name, options in chosen.options.items():
+                of_member = f"{name} " if len(chosen.options) > 1 else ""
+                for key in (key for key in options if len(tried.get((name, key), [])) > 1):
+                    values = methods.setdefault(made.method, {}).setdefault(of_member + key, [])
+                    if (value := f"{options[key]:g}") not in values:
+                        values.append(value)
+    return Sentence("chosen", {"methods": methods}) if methods else None
 
 
 def _score_of_kind(run: Run, scores: pd.DataFrame, kind: str) -> float | None:
