@@ -173,6 +173,8 @@ CONFIGURATION = [
         ("a number for a key", {"splits__files": {1: {}}}, "splits.files", "the key 1", "text"),
         ("negative seed", {"splits__seed": -1}, "splits.seed", "-1", "at least 0"),
         ("no margin", {"scores__margin": 0}, "scores.margin", "0", "greater than 0"),
+        ("a candidate out of range", {"methods__scgpt-finetuned": {"checkpoint": "tiny", "search": {"epochs": [1, 0]}}}, "methods.scgpt-finetuned.search.epochs", "0", ""),
+        ("a search of what is no option", {"methods__scgpt-scratch": {"checkpoint": "tiny", "search": {"seeds": [1]}}}, "methods.scgpt-scratch.search", "seeds", ""),
         ("a training size of one", {"splits__training_sizes": [1]}, "splits.training_sizes.0", "1", "a whole number of at least 2, or full"),
         ("a split called like a subset", {"splits__files": {"fold0-train5": {"drop": "mine.tsv"}}, "splits__training_sizes": [5]}, "splits.files.fold0-train5", "fold0 with 5 perturbations", "another name"),
         ("a family with a simple method", {"scores__family": ["train-mean"]}, "scores.family", "'train-mean'", "methods that are judged"),

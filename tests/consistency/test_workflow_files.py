@@ -86,7 +86,7 @@ def test_every_rule_states_what_it_needs(rule):
 
 def test_only_a_job_that_resumes_keeps_its_time_limit_when_it_is_tried_again():
     constant = {name for name, rule in RULES.items() if "runtime" in resources(rule)}
-    assert constant == {"finetune", "pretrain", "pretrain_census"}
+    assert constant == TRAININGS
     assert not [name for name, rule in RULES.items() if "mem_mb" in resources(rule)]
 
 
@@ -114,7 +114,7 @@ def test_the_slurm_profile_groups_rules_that_exist_and_are_submitted():
     assert set(components) <= set(PROFILE["groups"].values())
 
 
-TRAININGS = {"pretrain", "pretrain_census", "finetune"}
+TRAININGS = {"pretrain", "pretrain_census", "finetune", "finetune_candidate"}
 STAGES_UP_TO_PREDICTIONS = {"fetch.smk", "preprocess.smk", "train.smk", "predict.smk"}
 
 

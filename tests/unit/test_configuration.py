@@ -8,6 +8,7 @@ import yaml
 from scgpt_bench.configuration import validate
 from scgpt_bench.errors import InputError
 from scgpt_bench.options import Pretraining, Start
+from scgpt_bench.scgpt import recipe
 from scgpt_bench.scgpt.checkpoint import PRETRAINED_PREFIXES
 from scgpt_bench.scgpt.checkpoint_folder import MOST_BINS
 from snakemake_checkout import ROOT
@@ -116,6 +117,15 @@ def test_papalexi_names_every_line_that_the_published_checkpoint_and_recipe_chan
     assert {key for key in changed if f"`{key}" not in comment} == set()
     assert "each of the four methods" in comment
     assert sum(options.get("checkpoint") == "pretrained" for options in methods.values()) == 4
+
+
+@pytest.mark.parametrize("study", ["adamson", "norman", "replogle"])
+def test_published_figures_are_compared_with_the_recipe_without_any_deviation_that_can_be_undone(study):
+    text = (ROOT / "config" / f"{study}.yaml").read_text()
+    options = validate(yaml.safe_load(text), study).config["methods"]["scgpt-finetuned-published"]
+    of_recipe = {key: value for key, value in options.items() if key in recipe.Options.model_fields}
+    left = recipe.deviations(recipe.Options(**of_recipe))
+    assert left.keys() == {"precision", "perturbations without a token", "unmeasured targets"}
 
 
 def test_a_configuration_without_a_study_is_told_what_to_write():

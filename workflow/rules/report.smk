@@ -153,6 +153,7 @@ def entries_of_datasets():
                 shown.append(f"{folder}/load_report.svg")
             for method, seed in predictions(methods_run_by("finetune")):
                 shown.append(f"{folder}/training_history_{method}_{seed}.svg")
+            shown += [f"<results>/{dataset}/{split}/{method}/search.tsv" for method in CANDIDATES]
             shown.append(f"{folder}/metric_robustness_{method_for_robustness()}.svg")
         if SUBSETS:
             shown += [f"<results>/{dataset}/figures/learning_curves_{metric}.svg" for metric in JUDGING]

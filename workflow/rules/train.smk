@@ -1,5 +1,5 @@
 # Checkpoints that are made here, with random weights or pretrained, and fine-tuning.
-from scgpt_bench.scgpt import recipe_version
+from scgpt_bench.scgpt import recipe_version, search
 
 # FlashAttention brings PyTorch's CUDA build, which conda installs only where it finds an NVIDIA driver: jobs without a
 # GPU do without.
@@ -139,7 +139,34 @@ def method_options(wildcards):
 
 def training_options(wildcards):
     """The same, without what concerns only the prediction that follows."""
-    return {key: value for key, value in method_options(wildcards).items() if key not in ("checkpoint", "genes_fed")}
+    unused = ("checkpoint", "genes_fed", "search")
+    return {key: value for key, value in method_options(wildcards).items() if key not in unused}
+
+
+# Of each method with a search: its candidate recipes. They are trained with its first seed.
+CANDIDATES = {
+    method: search.candidates(config["methods"][method]["search"])
+    for method in methods_run_by("finetune")
+    if config["methods"][method]["search"]
+}
+
+
+def of_candidates(name):
+    """This file of all candidates of a method, for its first seed; nothing for a method without a search."""
+
+    def files(wildcards):
+        folder = f"<results>/{wildcards.dataset}/{wildcards.split}/{wildcards.method}"
+        first = config["methods"][wildcards.method]["seeds"][0]
+        if int(wildcards.get("seed", first)) != first:
+            return []
+        return [f"{folder}/{first}/search/{each}/{name}" for each in CANDIDATES.get(wildcards.method, ())]
+
+    return files
+
+
+def chosen_recipe(wildcards):
+    folder = f"<results>/{wildcards.dataset}/{wildcards.split}/{wildcards.method}"
+    return f"{folder}/chosen_recipe.json" if wildcards.method in CANDIDATES else []
 
 
 rule finetune:
@@ -148,6 +175,8 @@ rule finetune:
         split="<results>/{dataset}/{split}/split.tsv",
         checkpoint=checkpoint_of_method,
         vocabulary=vocabulary_of_method,
+        chosen=chosen_recipe,
+        candidates=of_candidates("model.pt"),
     output:
         model="<results>/{dataset}/{split}/{method}/{seed}/model/model.pt",
         report="<results>/{dataset}/{split}/{method}/{seed}/model/report.json",
@@ -174,3 +203,57 @@ rule finetune:
         options=training_options,
     script:
         "../scripts/finetune.py"
+
+
+use rule finetune as finetune_candidate with:
+    input:
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
+        checkpoint=checkpoint_of_method,
+        vocabulary=vocabulary_of_method,
+    output:
+        model="<results>/{dataset}/{split}/{method}/{seed}/search/{candidate}/model.pt",
+        report="<results>/{dataset}/{split}/{method}/{seed}/search/{candidate}/report.json",
+        history="<results>/{dataset}/{split}/{method}/{seed}/search/{candidate}/history.tsv",
+    log:
+        "<logs>/finetune_candidate/{dataset}.{split}.{method}.{seed}.{candidate}.log",
+    benchmark:
+        "<benchmarks>/finetune_candidate/{dataset}.{split}.{method}.{seed}.{candidate}.tsv"
+    wildcard_constraints:
+        method=names_pattern(CANDIDATES),
+        candidate=names_pattern({name for names in CANDIDATES.values() for name in names}),
+    params:
+        recipe=f"version {recipe_version.FINETUNING}",
+        device=DEVICE,
+        options=lambda wildcards: training_options(wildcards) | CANDIDATES[wildcards.method][wildcards.candidate],
+
+
+rule choose_recipe:
+    input:
+        reports=of_candidates("report.json"),
+        histories=of_candidates("history.tsv"),
+    output:
+        chosen="<results>/{dataset}/{split}/{method}/chosen_recipe.json",
+        table=report(
+            "<results>/{dataset}/{split}/{method}/search.tsv",
+            category="Model",
+            subcategory="{dataset}",
+            labels={"split": "{split}", "method": "{method}", "table": "search of the recipe"},
+            caption="../report/search.rst",
+        ),
+    log:
+        "<logs>/choose_recipe/{dataset}.{split}.{method}.log",
+    benchmark:
+        "<benchmarks>/choose_recipe/{dataset}.{split}.{method}.tsv"
+    wildcard_constraints:
+        method=names_pattern(CANDIDATES),
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
+    params:
+        code=code_without_plumbing("choose_recipe.py"),
+        candidates=lambda wildcards: CANDIDATES[wildcards.method],
+    script:
+        "../scripts/choose_recipe.py"

@@ -1,26 +1,41 @@
-"""Fine-tune scGPT on the training perturbations; a restarted job goes on where the last one was."""
+"""Fine-tune scGPT on the training perturbations; a restarted job goes on where the last one was.
+
+Where a search chose the recipe, its winner, which was trained with the first seed, is that seed's model.
+"""
 
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
+    import shutil
     from pathlib import Path
 
-    import torch
-
-    from scgpt_bench.data.on_disk import open_h5ad
-    from scgpt_bench.files import read_table
-    from scgpt_bench.scgpt import finetuning, recipe, training
-
-    torch.set_num_threads(snakemake.threads)
-    options = dict(snakemake.params.options)
+    options, winner = dict(snakemake.params.options), None
     del options["kind"]
-    finetuning.finetune(
-        open_h5ad(snakemake.input.cells),
-        read_table(snakemake.input.split),
-        read_table(snakemake.input.vocabulary),
-        Path(snakemake.input.checkpoint[0]).parent,
-        recipe.Options(**options),
-        int(snakemake.wildcards.seed),
-        Path(snakemake.output.model).parent,
-        training.machine(snakemake.config["hardware"]),
-    )
+    if snakemake.input.get("chosen"):
+        from scgpt_bench.files import read_json
+
+        chosen = read_json(snakemake.input.chosen, "a choice")
+        options |= chosen["options"]
+        folders = [Path(path).parent for path in snakemake.input.candidates]
+        winner = next((folder for folder in folders if folder.name == chosen["candidate"]), None)
+    if winner:
+        for path in snakemake.output:
+            shutil.copyfile(winner / Path(path).name, path)
+    else:
+        import torch
+
+        from scgpt_bench.data.on_disk import open_h5ad
+        from scgpt_bench.files import read_table
+        from scgpt_bench.scgpt import finetuning, recipe, training
+
+        torch.set_num_threads(snakemake.threads)
+        finetuning.finetune(
+            open_h5ad(snakemake.input.cells),
+            read_table(snakemake.input.split),
+            read_table(snakemake.input.vocabulary),
+            Path(snakemake.input.checkpoint[0]).parent,
+            recipe.Options(**options),
+            int(snakemake.wildcards.seed),
+            Path(snakemake.output.model).parent,
+            training.machine(snakemake.config["hardware"]),
+        )

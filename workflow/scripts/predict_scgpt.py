@@ -8,7 +8,7 @@ with logged(snakemake.log[0]):
     import torch
 
     from scgpt_bench.data.conditions import codes_of, conditions_of
-    from scgpt_bench.files import read_h5ad, read_table
+    from scgpt_bench.files import read_h5ad, read_json, read_table
     from scgpt_bench.method_record import record_of, write_record
     from scgpt_bench.predictions import mean_cell_obs, write_predictions
     from scgpt_bench.scgpt import generation, inference, prediction
@@ -16,6 +16,10 @@ with logged(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)
     seed = int(snakemake.wildcards.seed)
     configured = dict(snakemake.params.options)
+    searched = configured.pop("search", {})
+    if searched:  # what was chosen is what the model was trained with
+        trained = read_json(snakemake.input.model[1], "a report")["options"]
+        configured |= {option: trained[option] for option in searched}
     entries = {"kind": configured.pop("kind"), "options": configured, "seed": seed}
     how = prediction.Options(
         **{key: configured[key] for key in ("genes_fed", "value_input") if key in configured},

@@ -20,6 +20,7 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.methods.registry import KINDS, ORACLE, group_of
 from scgpt_bench.options import SOURCES, Study, checked
 from scgpt_bench.scgpt import checkpoint_folder
+from scgpt_bench.scgpt.search import candidates
 from scgpt_bench.shipped import own_or_shipped
 
 FOLDERS = ("generated", "checkpoints", "logs", "benchmarks", "predicted", "figures", "submissions")
@@ -107,6 +108,8 @@ def validate(given: Mapping[str, Any], source: str) -> Run:
             if not isinstance(chosen, str) or chosen not in classes:
                 raise InputError(source, f"{where}.{choice}", repr(chosen), "one of " + ", ".join(sorted(classes)))
             config[key][name] = checked(classes[chosen], options, source, where).model_dump()
+            for values in candidates(options.get("search", {})).values():
+                checked(classes[chosen], {**options, **values}, source, f"{where}.search")
     tables = {key: table_path(config, key) for key in TABLES}
     run = Run(
         config,

@@ -474,6 +474,17 @@ class SeveralSeeds(Options):
     """One run per seed. With a single one, verdicts are about this one training."""
 
 
+class Search(Options):
+    """The search of a recipe."""
+
+    search: dict[
+        Literal["batch_size", "dropout", "epochs", "freeze", "gamma", "learning_rate"],
+        Annotated[Unique[JsonValue], Field(min_length=1)],
+    ] = {}
+    """Values to try of some options of this method. Each combination is a training of its own, with the first seed; the
+    one that scores best on the validation perturbations is trained with the other seeds."""
+
+
 class Finetuning(Options):
     """How scGPT is fine-tuned: the published values, except for the deviations that :mod:`scgpt.recipe` lists."""
 

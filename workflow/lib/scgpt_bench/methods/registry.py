@@ -30,6 +30,7 @@ from scgpt_bench.options import (
     Rounds,
     Scaled,
     Script,
+    Search,
     SeveralSeeds,
     Start,
     Values,
@@ -267,7 +268,7 @@ _REGISTERED = (
         description="Fine-tuned on the training perturbations; encoders and transformer start from the checkpoint, "
         "perturbation embedding and decoder from random weights.",
         function="finetuned",
-        options=(FromCheckpoint, SeveralSeeds, Finetuning, Flagged, Values, Start),
+        options=(FromCheckpoint, SeveralSeeds, Search, Finetuning, Flagged, Values, Start),
         colour="#d55e00",
     ),
     _trained_scgpt(
@@ -275,7 +276,7 @@ _REGISTERED = (
         description="The same training with all weights random at the start; the checkpoint gives sizes and "
         "vocabulary only.",
         function="finetuned",
-        options=(FromCheckpoint, SeveralSeeds, Finetuning, Flagged, Values, RandomStart),
+        options=(FromCheckpoint, SeveralSeeds, Search, Finetuning, Flagged, Values, RandomStart),
         colour="#f0835a",
     ),
     _scgpt(

@@ -1,0 +1,37 @@
+"""The search of a recipe: which candidates there are, and which one is chosen."""
+
+import pytest
+
+from scgpt_bench.errors import InputError
+from scgpt_bench.scgpt.search import candidates, choose
+
+
+def report(select="pearson_delta", **scores):
+    return {"options": {"select": select}, **scores}
+
+
+def test_candidates_are_all_combinations_by_names_that_say_their_values():
+    found = candidates({"learning_rate": [0.001, 0.0001], "freeze": [[], ["encoder", "value_encoder"]]})
+    assert list(found) == [
+        "freeze=none,learning_rate=0.001",
+        "freeze=none,learning_rate=0.0001",
+        "freeze=encoder+value_encoder,learning_rate=0.001",
+        "freeze=encoder+value_encoder,learning_rate=0.0001",
+    ]
+    assert found["freeze=none,learning_rate=0.001"] == {"freeze": [], "learning_rate": 0.001}
+    assert candidates({"epochs": [3]}) == {"epochs=3": {"epochs": 3}}
+
+
+def test_another_value_leaves_the_other_candidates_alone():
+    few, more = candidates({"epochs": [1, 2]}), candidates({"epochs": [5, 2, 1]})
+    assert few.items() <= more.items()
+
+
+def test_the_best_on_the_validation_conditions_is_chosen_and_the_first_of_equals():
+    reports = {"a": report(pearson_delta=0.2), "b": report(pearson_delta=0.5), "c": report(pearson_delta=0.5)}
+    assert choose(reports) == ("b", "pearson_delta")
+
+
+def test_candidates_validated_by_different_metrics_are_not_compared():
+    with pytest.raises(InputError, match="pearson and pearson_delta"):
+        choose({"a": report(pearson_delta=0.2), "b": report("pearson", pearson=0.9)})
