@@ -433,7 +433,7 @@ class Scaled(Options):
     """Size of predicted changes."""
 
     scaled: bool = True
-    """Whether the mean change, and what is predicted beside it, are multiplied by numbers from 0 to 1 that are
+    """Whether the mean change, and what is predicted beside it, are multiplied by numbers from 0.1 to 1 that are
     chosen."""
 
 

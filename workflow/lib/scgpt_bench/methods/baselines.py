@@ -118,7 +118,7 @@ def train_mean(
         mean_shift = np.average(training.shifts, axis=0, weights=weights)
         yield (), np.tile(mean_shift, (len(test.perturbations), 1))
 
-    return tuned([Tunable("train-mean", {}, predict)], training, test, scaled)
+    return tuned([Tunable("train-mean", {}, predict)], training, test, scaled, beside_mean=False)
 
 
 def additive(training: TrainingData, test: ToPredict, scaled: bool = True) -> Shifts:
@@ -127,7 +127,7 @@ def additive(training: TrainingData, test: ToPredict, scaled: bool = True) -> Sh
     A gene that was not perturbed alone counts with the mean shift of the single-gene perturbations (of all
     perturbations, where there is no single one): a fallback.
     """
-    shifts = tuned([_sums()], training, test, scaled)
+    shifts = tuned([_sums()], training, test, scaled, beside_mean=False)
     fallbacks = {}
     for name in test.perturbations:
         genes = genes_of(name)

@@ -24,6 +24,7 @@ from scgpt_bench.methods.training_data import Shifts, ToPredict, TrainingData
 from scgpt_bench.seeding import stream_seed
 
 FOLDS = 10
+SMALLEST = 0.1  # weight: with none a prediction has no direction, and a few perturbations can say so by chance
 MEAN = "mean"  # of the changes of all perturbations that are learned from: what every prediction has in common
 Options = tuple[tuple[str, Any], ...]  # name and value
 Targets = tuple[np.ndarray, np.ndarray]  # rows and columns of the perturbations' own genes
@@ -90,7 +91,9 @@ def folds(perturbations: Sequence[str], most: int = FOLDS) -> list[Fold]:
     return found
 
 
-def tuned(members: Sequence[Tunable], training: TrainingData, test: ToPredict, scaled: bool = True) -> Shifts:
+def tuned(
+    members: Sequence[Tunable], training: TrainingData, test: ToPredict, scaled: bool = True, beside_mean: bool = True
+) -> Shifts:
     """Choose the options of each member, fit it to all that there is to learn from, and predict.
 
     Parameters
@@ -99,13 +102,15 @@ def tuned(members: Sequence[Tunable], training: TrainingData, test: ToPredict, s
         A method, or several that are put together.
     scaled
         Whether the prediction becomes ``a m + sum of b_i (f_i - m)``: ``m`` is the mean change of the perturbations
-        that are learned from, ``f_i`` what the members predict, and ``a`` and ``b_i`` are weights from 0 to 1 with the
-        least squared error. Otherwise that of the first member stays as it is.
+        that are learned from, ``f_i`` what the members predict, and ``a`` and ``b_i`` are the weights with the least
+        squared error: from ``SMALLEST``, divided among the ``b_i``, to 1. Otherwise the first member's stays as it is.
+    beside_mean
+        Without it, a scaled prediction is ``sum of b_i f_i``: that of one member keeps its direction.
 
     Returns
     -------
     Shifts, with what was chosen. Where fewer than ``FEWEST`` perturbations can be judged, nothing is: the first
-    candidates are taken, and members count alike.
+    candidates are taken, the mean has the weight 1, and members count alike.
     """
     dealt = folds(training.perturbations)
     if sum(len(judged) for _, judged in dealt) < FEWEST:
@@ -115,14 +120,15 @@ def tuned(members: Sequence[Tunable], training: TrainingData, test: ToPredict, s
         scores = _scores(member, training, dealt)
         tried += [Candidate(method=member.name, options=dict(each), score=score) for each, score in scores.items()]
         best.append(member.fixed(max(scores, key=scores.__getitem__, default=member.candidates[0])))
-    predicted = [member.values(training, test) for member in best]
-    values, weights = predicted[0], {}
+    weights: dict[str, float] = {}
     if scaled:
-        found = _weights(best, training, dealt) if dealt else [1.0] + [1 / len(best)] * len(best)
-        weights = dict(zip([MEAN, *(member.name for member in best)], map(float, found), strict=True))
-        mean = training.shifts.mean(axis=0)
-        parts = [weights[member.name] * (own - mean) for member, own in zip(best, predicted, strict=True)]
-        values = weights[MEAN] * mean + sum(parts)
+        weights = dict.fromkeys([MEAN] if beside_mean else [], 1.0) | {one.name: 1 / len(best) for one in best}
+        if dealt:
+            weights = _weights(best, training, dealt, {name: SMALLEST * each for name, each in weights.items()})
+        parts = _parts(best, training, test, beside_mean)
+        values = sum(weights[name] * part for name, part in parts.items())
+    else:
+        values = best[0].values(training, test)
     options = {member.name: dict(member.candidates[0]) for member in best}
     return Shifts(values, chosen=Chosen(options=options, candidates=tuple(tried), weights=weights))
 
@@ -140,25 +146,38 @@ def _scores(member: Tunable, training: TrainingData, dealt: Sequence[Fold]) -> d
     return {options: totals[options] / n_judged for options in member.candidates if options in totals}
 
 
-def _weights(members: Sequence[Tunable], training: TrainingData, dealt: Sequence[Fold]) -> np.ndarray:
-    """Find the weights of the mean and of what the members predict beside it, by least squares within 0 and 1."""
-    gram, cross = np.zeros((len(members) + 1,) * 2), np.zeros(len(members) + 1)
+def _parts(
+    members: Sequence[Tunable], training: TrainingData, test: ToPredict, beside_mean: bool
+) -> dict[str, np.ndarray]:
+    """Predict what gets a weight each, float64 [perturbations x genes]."""
+    predicted = {member.name: member.values(training, test) for member in members}
+    if not beside_mean:
+        return predicted
+    mean = training.shifts.mean(axis=0)
+    beside = {name: values - mean for name, values in predicted.items()}
+    return {MEAN: np.tile(mean, (len(test.perturbations), 1)), **beside}
+
+
+def _weights(
+    members: Sequence[Tunable], training: TrainingData, dealt: Sequence[Fold], smallest: Mapping[str, float]
+) -> dict[str, float]:
+    """Find the weights with the least squared error over the perturbations held out, from ``smallest`` to 1."""
+    low = np.array([*smallest.values()])
+    gram, cross = np.zeros((len(low), len(low))), np.zeros(len(low))
     for fitted, test, targets, measured in _held_out(training, dealt):
-        mean = fitted.shifts.mean(axis=0)
-        parts = [np.tile(mean, (len(measured), 1)), *(member.values(fitted, test) - mean for member in members)]
-        for part in parts:
-            part[targets] = 0
-        flat = np.array(parts).reshape(len(parts), -1)
+        parts = np.array([*_parts(members, fitted, test, MEAN in smallest).values()])
+        parts[:, *targets] = 0
+        flat = parts.reshape(len(parts), -1)
         gram += flat @ flat.T
         cross += flat @ measured.ravel()
-    weights = np.zeros(len(cross))
+    weights = low.copy()
     for _ in range(1000):  # descent along one weight after the other: the problem is convex, and the bounds are a box
         before = weights.copy()
         for i in np.flatnonzero(np.diag(gram) > 0):
-            weights[i] = np.clip(weights[i] + (cross[i] - gram[i] @ weights) / gram[i, i], 0, 1)
+            weights[i] = np.clip(weights[i] + (cross[i] - gram[i] @ weights) / gram[i, i], low[i], 1)
         if (np.abs(weights - before) < 1e-12).all():
             break
-    return weights
+    return dict(zip(smallest, map(float, weights), strict=True))
 
 
 def _held_out(
