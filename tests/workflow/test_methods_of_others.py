@@ -15,7 +15,8 @@ from scgpt_bench.methods.training_data import training_data
 from snakemake_checkout import copy_of_checkout
 
 FOLDER = "results/others/perturbench_devel/gears1"
-LADDER = ["control-mean", "train-mean", "additive", "ridge", "knn", "target-only", "shuffled", "technical-duplicate"]
+LADDER = ["control-mean", "train-mean", "additive", "ridge", "knn", "tuned-simple", "target-only"]
+LADDER += ["shuffled", "technical-duplicate"]
 STUDY = {
     "study": "others",
     "datasets": ["perturbench_devel"],
