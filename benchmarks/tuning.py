@@ -26,7 +26,7 @@ from scgpt_bench.methods.training_data import Shifts, ToPredict, TrainingData
 from scgpt_bench.methods.tuning import folds, unit
 
 WORK, PEER = "tuning of ridge and knn", "GridSearchCV, scikit-learn 1.9.1"
-SIZE, LARGEST = (600, 8000), (2000, 8000)  # perturbations to learn from, genes
+SIZE, LARGEST = (300, 8000), (2000, 8000)  # perturbations to learn from, genes
 TIME_GOAL, TOLERANCE, SECONDS, MEMORY = 10.0, 1e-6, 300.0, 4096.0
 VECTORS, TESTED, CONTROLS = 50, 100, 5000
 
