@@ -135,9 +135,13 @@ CONFIGURATION = [
         ("no neighbour", {"methods__knn": {"neighbours": [1, 0]}}, "methods.knn.neighbours.1", "0", "at least 1"),
         ("no candidate", {"methods__knn": {"components": []}}, "methods.knn.components", "[]", "at least 1 entries"),
         ("no such vectors", {"methods__knn": {"vectors": "go"}}, "methods.knn.vectors", "'go'", "a key of 'vectors': none is configured"),
+        ("no such graph", {"methods__gears": {"graph": "go"}}, "methods.gears.graph", "'go'", "a key of 'vectors': none is configured"),
+        ("no graph", {"methods__gears": {}}, "methods.gears", "no such key", "'graph'"),
+        ("a graph of no known kind", {"methods__gears": {"graph": "go"}, "vectors__go": {"source": "file", "path": "go.h5ad"}}, "vectors.go.path", "'go.h5ad'", "a file that ends in .tsv, .tsv.gz, .csv, .csv.gz, .tar.gz"),
+        ("a graph from a screen", {"methods__gears": {"graph": "go"}, "vectors__go": {"source": "dataset", "datasets": {"drop": "drop"}}}, "vectors.go.source", "'dataset', for a method that takes a graph", "a file or catalogue"),
         ("vectors of no known kind", {"vectors__go": {"source": "file", "path": "go.pickle"}}, "vectors.go.path", "'go.pickle'", "a file that ends in .tsv"),
         ("vectors without a file", {"vectors__go": {"source": "file"}}, "vectors.go", "no such key", "'path'"),
-        ("vectors not in the table", {"vectors__go": {"source": "catalogue"}}, "vectors.go", "no such gene vectors", "vectors.tsv: gene2vec"),
+        ("vectors not in the table", {"vectors__go": {"source": "catalogue"}}, "vectors.go", "no such gene vectors", "vectors.tsv: gears_go, gene2vec"),
         ("vectors of no other screen", {"vectors__other": {"source": "dataset", "datasets": {}}}, "vectors.other.datasets", "no entry for 'drop'", "another of drop"),
         ("vectors of the same screen", {"vectors__other": {"source": "dataset", "datasets": {"drop": "drop"}}}, "vectors.other.datasets.drop", "'drop', the same data set", "another screen"),
         ("unknown source", {"checkpoints__tiny__source": "web"}, "checkpoints.tiny.source", "'web'", "catalogue"),
@@ -256,6 +260,17 @@ VECTORS = [
         ("another number of columns", text("vectors.tsv", "gene\tx\nG0\t1\nG1\t2\t3\n"), "table", "Expected 2 fields", "a table"),
         ("no gene", text("vectors.tsv", "gene\tx\n"), "table", "0 genes, 1 dimensions", "a vector for every gene"),
         ("other names", text("vectors.tsv", "gene\tx\nQ1\t1\n"), "genes", "none of the 6 perturbed genes (G0, G1, G2, ...), but Q1", "gene symbols"),
+    ]
+]  # fmt: skip
+
+GRAPHS = [
+    (name, "predict_gears", fault, "graph.csv", where, found, expected)
+    for name, fault, where, found, expected in [
+        ("no such graph", removed("graph.csv"), "table", "No such file", "with a header"),
+        ("no edge", text("graph.csv", "source,target,importance\n"), "table", "no row", "an edge per row"),
+        ("no similarity", text("graph.csv", "source,target\nG0,G1\n"), "columns", "source, target", "the column 'importance'"),
+        ("a negative similarity", text("graph.csv", "source,target,importance\nG0,G1,-1\n"), "row 1", "G0, G1, -1", "two genes and a positive number"),
+        ("a graph of other genes", text("graph.csv", "source,target,importance\nQ0,Q1,1\n"), "genes", "none of the 6 perturbed genes (G0, G1, G2, ...)", "a graph of perturbed genes"),
     ]
 ]  # fmt: skip
 
@@ -540,6 +555,7 @@ CASES = [
     *CONFIGURATION,
     *TABLES,
     *VECTORS,
+    *GRAPHS,
     *CELLS,
     *CONTEXTS,
     *OWN_FILES,

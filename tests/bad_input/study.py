@@ -116,6 +116,9 @@ JOBS = {
         "made_by": {"kind": "imported"},
     }, {"seed": "0"}),
 }  # fmt: skip
+JOBS["predict_gears"] = Job("predict_gears.py", {
+    **_CELLS, **_SPLIT, **_CONTROLS, "graph": "graph.csv",
+}, _predicted(f"{FOLD}/gears/0"), {"options": {"kind": "gears", "graph": "mine"}}, {"seed": "0"})  # fmt: skip
 JOBS["predict_baseline on vectors"] = dataclasses.replace(
     JOBS["predict_baseline"],
     input={**JOBS["predict_baseline"].input, "embeddings": ["results/bad/drop/vectors/mine.h5ad"]},
@@ -160,6 +163,7 @@ def write(folder: Path) -> None:
     ids = [f"{number},ENSG{number:011d},{gene}" for number, gene in enumerate(GENES)]
     (folder / "mine" / "gene_info.csv").write_text("\n".join([",feature_id,feature_name", *ids, ""]))
     (folder / "vectors.tsv").write_text("gene\tx\ty\n" + "".join(f"{gene}\t{i}\t0.5\n" for i, gene in enumerate(GENES)))
+    (folder / "graph.csv").write_text("source,target,importance\nG0,G1,0.5\n")
     for name in ("harmonize", "split", "sample_controls", "align_vocabulary", "gene_vectors", "predict_baseline"):
         done = JOBS[name].run(folder)
         assert done.status == 0, done.terminal + done.log

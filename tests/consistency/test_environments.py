@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE_OF = {"cell_eval": "cell-eval", "cell_eval2": "cell-eval2", "cellxgene_census": "cellxgene-census"}
 PACKAGE_OF |= {"flash_attn": "flash-attn", "matplotlib": "matplotlib-base", "torch": "pytorch", "yaml": "pyyaml"}
 PACKAGE_OF |= {"sklearn": "scikit-learn"}
-BY_POST_DEPLOY = {"scgpt"}
+BY_POST_DEPLOY = {"scgpt", "gears"}
 
 # Imported in a function that no rule of the environment calls, or only where it is installed.
 NEVER_CALLED = {
@@ -40,6 +40,7 @@ NEEDED_BY_OTHERS = {
     "census": UPSTREAM_SCGPT | {"flash-attn", "tqdm"},
     "census_cpu": UPSTREAM_SCGPT | {"tqdm"},
     "data": {"pyarrow", "tqdm"},  # pandas reads Parquet by the first; the other is the progress bar of pooch
+    "gears": {"dcor", "networkx", "pytorch_geometric", "requests", "scanpy", "tqdm"},
     "figures": {"itables"},  # whose DataTables are in the report
     "scgpt": UPSTREAM_SCGPT,
     "scgpt_cpu": UPSTREAM_SCGPT,

@@ -17,7 +17,7 @@ def folders_used(script):
 @pytest.mark.parametrize(
     "script",
     ["harmonize", "split", "sample_controls", "pretrain", "finetune", "predict_scgpt", "predict_baseline",
-     "predict_benchmark_control", "import_predictions"],
+     "predict_benchmark_control", "predict_gears", "import_predictions"],
 )  # fmt: skip
 def test_nothing_up_to_the_predictions_imports_what_comes_after(script):
     assert [module for module in folders_used(script) if module.startswith(LATER)] == []

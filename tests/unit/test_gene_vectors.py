@@ -169,6 +169,8 @@ def test_the_table_of_public_vectors_has_addresses_licences_and_checksums(tmp_pa
 
     assert table()["v"].file("unverified") == "resources/vectors/v/unverified/v.txt"
     assert table()["v"].sha256 is None
+    named = table(address="https://e.org/files/7#go.tar.gz")["v"]  # an address without the name of the file
+    assert named.file("unverified") == "resources/vectors/v/unverified/go.tar.gz"
     assert table(sha256="0123456789abcdef" * 4)["v"].sha256 == "0123456789abcdef" * 4
     for column, value in {"sha256": "unknown", "licence": "", "address": "vectors/v.txt"}.items():
         with pytest.raises(InputError, match=f"line 2 \\(v\\), column '{column}'"):

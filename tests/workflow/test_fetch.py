@@ -105,12 +105,14 @@ def test_public_gene_vectors_are_fetched_and_their_first_download_recorded(check
     write_study(checkout, server)
     (served / "vectors.txt").write_text("1 2\nG0 0.5 1.5\n")
     (served / "page.txt").write_text("<html>log in</html>")
+    (served / "7").write_bytes(b"an archive")
     row = {"sha256": "unverified", "licence": "MIT", "source": "a test"}
     lines = [["name", "address", *row]]
     lines += [[name, f"{server}/{name}.txt", *row.values()] for name in ("vectors", "page")]
+    lines += [["graph", f"{server}/7#graph.tar.gz", *row.values()]]
     checkout.write("vectors.tsv", "".join("\t".join(line) + "\n" for line in lines))
     study = yaml.safe_load((checkout.path / "study.yaml").read_text())
-    entries = {"vectors": {"source": "catalogue"}, "page": {"source": "catalogue"}}
+    entries = {name: {"source": "catalogue"} for name in ("vectors", "page", "graph")}
     study |= {"vector_table": "vectors.tsv", "vectors": entries, "checkpoints": {}}
     checkout.write("study.yaml", yaml.safe_dump(study))
     done = checkout.snakemake("prefetch", "--keep-going", "--configfile", "study.yaml", check=False)
@@ -118,6 +120,7 @@ def test_public_gene_vectors_are_fetched_and_their_first_download_recorded(check
     kept = checkout.path / "resources" / "vectors"
     content = (kept / "vectors" / "unverified" / "vectors.txt").read_bytes()
     assert content == (served / "vectors.txt").read_bytes()
+    assert (kept / "graph" / "unverified" / "graph.tar.gz").read_bytes() == b"an archive"
     recorded = (kept / "vectors" / "unverified" / "vectors.txt.sha256").read_text().strip()
     assert recorded == hashlib.sha256(content).hexdigest()
     assert [path.name for path in (kept / "page").rglob("*") if path.is_file()] == []

@@ -50,6 +50,7 @@ OF_THE_USER = [
     (["method.py"], {"predict_by_script"}),
     (["split.tsv"], {"split"}),
     (["vectors.tsv"], {"gene_vectors"}),
+    (["graph.csv"], {"predict_gears"}),
     (["calls.csv", *(f"mine/{name}" for name in CHECKPOINT_FILES)], {"harmonize", "copy_checkpoint"}),
 ]
 STUDY_OF_FILES = {
@@ -60,8 +61,12 @@ STUDY_OF_FILES = {
     "datasets": ["drop"],
     "splits": {"run": [], "files": {"given": {"drop": "split.tsv"}}},
     "checkpoints": {"own": {"source": "folder", "path": "mine"}},
-    "vectors": {"own": {"source": "file", "path": "vectors.tsv"}},
+    "vectors": {
+        "own": {"source": "file", "path": "vectors.tsv"},
+        "graph": {"source": "file", "path": "graph.csv"},
+    },
     "methods": {
+        "gears": {"graph": "graph"},
         "knn": {"vectors": "own"},
         "scgpt-zero-shot": {"checkpoint": "own"},
         "elsewhere": {"kind": "imported", "files": {"drop": {"given": "elsewhere.h5ad"}}},

@@ -163,6 +163,51 @@ if SHARD:
             "../scripts/gather_predictions.py"
 
 
+def graph_of_method(wildcards):
+    """The graph of genes of a method: a download, or a file of the user's."""
+    return file_of_vectors(config["methods"][wildcards.method]["graph"])
+
+
+def content_of_graph(wildcards):
+    """Nothing for a download, which goes by its checksum."""
+    own = config["vectors"][config["methods"][wildcards.method]["graph"]]["source"] == "file"
+    return content_of_file(graph_of_method(wildcards)) if own else None
+
+
+rule predict_gears:
+    input:
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
+        controls="<results>/{dataset}/{split}/controls.h5ad",
+        graph=graph_of_method,
+    output:
+        predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
+        method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
+    log:
+        "<logs>/predict_gears/{dataset}.{split}.{method}.{seed}.log",
+    benchmark:
+        "<benchmarks>/predict_gears/{dataset}.{split}.{method}.{seed}.tsv"
+    wildcard_constraints:
+        method=names_pattern(methods_run_by("predict_gears")),
+    priority: 10  # it trains, and the longest jobs start first
+    conda:
+        environment_of("predict_gears")
+    threads: config["hardware"]["threads"]
+    resources:
+        gpu=min(1, config["hardware"]["gpu"]),  # it uses one
+        nodes=1,
+        tasks_per_gpu=0,  # one task for all GPUs
+        mem_mb=doubling(32000),  # cells are dense there
+        runtime=doubling(1440),
+    params:
+        code=code_without_plumbing("predict_gears.py"),
+        content=content_of_graph,
+        device=DEVICE,
+        options=method_options,
+    script:
+        "../scripts/predict_gears.py"
+
+
 def script_of_method(wildcards):
     return config["methods"][wildcards.method]["script"]
 

@@ -161,10 +161,11 @@ def _check_references(run: Run, source: str) -> None:
             known = ", ".join(sorted(config["checkpoints"])) or "none is configured"
             expected = f"a key of 'checkpoints': {known}"
             raise InputError(source, f"methods.{name}.checkpoint", repr(checkpoint), expected)
-        vectors = options.get("vectors")
-        if vectors is not None and vectors not in config["vectors"]:
-            known = ", ".join(sorted(config["vectors"])) or "none is configured"
-            raise InputError(source, f"methods.{name}.vectors", repr(vectors), f"a key of 'vectors': {known}")
+        for key in ("vectors", "graph"):
+            vectors = options.get(key)
+            if vectors is not None and vectors not in config["vectors"]:
+                known = ", ".join(sorted(config["vectors"])) or "none is configured"
+                raise InputError(source, f"methods.{name}.{key}", repr(vectors), f"a key of 'vectors': {known}")
     is_judged = [name for name, options in config["methods"].items() if group_of(options["kind"]).is_judged]
     for unknown in sorted(set(config["scores"]["family"] or ()) - set(is_judged)):
         expected = f"methods that are judged: {', '.join(is_judged) or 'none is configured'}"
@@ -189,13 +190,19 @@ def _check_references(run: Run, source: str) -> None:
 
 
 def _check_vectors(run: Run, source: str) -> None:
+    graphs = {options["graph"] for options in run.config["methods"].values() if "graph" in options}
     for name, options in run.config["vectors"].items():
         where = f"vectors.{name}"
+        if name in graphs and options["source"] == "dataset":
+            raise InputError(
+                source, f"{where}.source", "'dataset', for a method that takes a graph", "a file or catalogue"
+            )
         if options["source"] == "catalogue" and name not in run.vectors:
             known = ", ".join(sorted(run.vectors))
             raise InputError(source, where, "no such gene vectors", f"a name in {run.tables['vector_table']}: {known}")
-        if options["source"] == "file" and not options["path"].endswith(catalogue.VECTOR_SUFFIXES):
-            expected = "a file that ends in " + ", ".join(catalogue.VECTOR_SUFFIXES)
+        suffixes = catalogue.GRAPH_SUFFIXES if name in graphs else catalogue.VECTOR_SUFFIXES
+        if options["source"] == "file" and not options["path"].endswith(suffixes):
+            expected = "a file that ends in " + ", ".join(suffixes)
             raise InputError(source, f"{where}.path", repr(options["path"]), expected)
         for dataset in run.config["datasets"] if options["source"] == "dataset" else []:
             other, known = options["datasets"].get(dataset), run.config["datasets"]

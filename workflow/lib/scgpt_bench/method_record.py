@@ -117,8 +117,20 @@ class Embeddings(_Part):
         return self.name
 
 
+class Gears(_Part):
+    """The graph of genes that GEARS had, what it could not learn from, and what computed its answers."""
+
+    graph: str  # key of ``vectors``
+    graph_sha256: str
+    graph_genes: int
+    graph_edges: int
+    perturbations_left_out: tuple[str, ...]  # to learn from, of genes outside the graph
+    device: str
+    versions: dict[str, str]
+
+
 class Training(_Part):
-    """What a simple method learned from."""
+    """What a simple method, or GEARS, had to learn from."""
 
     perturbations: int
     cells: int
@@ -180,7 +192,7 @@ class MethodRecord(_Part):
         Whether one half of the measured cells is the prediction, to be scored against the other.
     shuffles
         Over how many ways to deal out responses the metrics are means; 0 where the prediction is what is scored.
-    scgpt, prompts, finetuning, embeddings, training, imported
+    scgpt, prompts, finetuning, embeddings, training, imported, gears
         What there is to say of methods that use these.
     chosen
         What a simple method chose, by context.
@@ -202,6 +214,7 @@ class MethodRecord(_Part):
     training: Training | None = None
     chosen: dict[str, Chosen] = {}
     imported: Imported | None = None
+    gears: Gears | None = None
 
     @property
     def weights(self) -> LoadReport | Embeddings | None:

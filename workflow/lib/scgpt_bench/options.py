@@ -335,7 +335,7 @@ class Census(CensusCells, _FromCensus, Pretraining, _PretrainingSeed):
 
 
 class PublicVectors(Options):
-    """A public file, downloaded from its address in the table of gene vectors."""
+    """A public file of gene vectors, or a graph of genes, downloaded from its address in the table of gene vectors."""
 
     source: Literal["catalogue"]
 
@@ -354,12 +354,13 @@ class ScreenVectors(Options):
 
 
 class OwnVectors(Options):
-    """A file of one's own, with a vector for each gene, named by symbols."""
+    """A file of one's own, with a vector for each gene, named by symbols, or a graph of genes."""
 
     source: Literal["file"]
     path: Text
     """A table with genes in the first column and a header (`.tsv`, `.csv`, also `.gz`; `.parquet`, where the index may
-    have the genes), an AnnData of genes x dimensions (`.h5ad`), or word2vec's text format (`.txt`)."""
+    have the genes), an AnnData of genes x dimensions (`.h5ad`), or word2vec's text format (`.txt`). A graph is a table
+    (`.tsv`, `.csv`, also `.gz`) of edges with the columns source, target and importance, or a `.tar.gz` with one."""
 
 
 SOURCES: dict[str, dict[str, type[Options]]] = {
@@ -576,6 +577,28 @@ class Rounds(Options):
     confidence: Literal["agreement", "value", "random"] = "agreement"
     """What makes a prediction confident. agreement: of the gene's own token with the cell embedding; value: a high
     predicted bin; random: the ablation."""
+
+
+class Graph(Options):
+    """A graph of genes."""
+
+    graph: Name
+    """A key of `vectors` whose file is a graph: the columns source, target and importance."""
+
+
+class GearsTraining(Options):
+    """How GEARS is trained, by its published defaults; it has no uncertainty."""
+
+    hidden_size: Count = 64
+    """Width of the network."""
+    similar_genes: Count = 20
+    """Edges from the most similar genes of the graph that each perturbed gene has."""
+    epochs: Count = 20
+    """Passes over the training cells; the weights that are best on the validation perturbations are kept."""
+    batch_size: int = Field(32, ge=2)
+    """Cells per step."""
+    learning_rate: Positive = 1e-3
+    """Learning rate of Adam in the first epoch; it halves from epoch to epoch."""
 
 
 class Foreign(Options):

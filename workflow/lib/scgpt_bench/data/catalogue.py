@@ -44,6 +44,8 @@ CHECKPOINT_FILES = ("best_model.pt", "args.json", "vocab.json")
 GENE_INFO = "gene_info.csv"  # the Ensembl identifiers of the symbols; a checkpoint may come without
 FOLDER = "folder"
 VECTOR_SUFFIXES = (".tsv", ".tsv.gz", ".csv", ".csv.gz", ".parquet", ".h5ad", ".txt")  # of files of gene vectors
+GRAPH_SUFFIXES = (".tsv", ".tsv.gz", ".csv", ".csv.gz", ".tar.gz")  # of graphs of genes
+_SUFFIXES = tuple(dict.fromkeys(VECTOR_SUFFIXES + GRAPH_SUFFIXES))
 CHECKPOINTS = "resources/checkpoints"  # where runs keep downloaded ones, relative to their folder
 
 _SHA256 = r"[0-9a-f]{64}"
@@ -234,10 +236,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class VectorFile:
-    """A public file of gene vectors: one vector per gene, as :mod:`data.gene_vectors` reads it.
+    """A public file of gene vectors, as :mod:`data.gene_vectors` reads it, or a graph of genes.
 
     Attributes
     ----------
+    address
+        A URL. Where it does not end in the name of the file, ``#`` and the name follow, which no server is sent.
     sha256
         64 hexadecimal digits; None for ``unverified``: the first download is recorded, and no later one may differ.
     md5
@@ -261,7 +265,7 @@ class VectorFile:
 
     def file(self, checksum: str) -> str:
         """Return where runs keep the download with this checksum, relative to their folder; all studies share it."""
-        return f"resources/vectors/{self.name}/{checksum}/{PurePosixPath(urlparse(self.address).path).name}"
+        return f"resources/vectors/{self.name}/{checksum}/{_name_of_file(self.address)}"
 
 
 def read_datasets(path: str | Path) -> dict[str, Dataset]:
@@ -346,13 +350,18 @@ def read_vector_files(path: str | Path) -> dict[str, VectorFile]:
         name, address = row.text("name"), row.text("address")
         if name in vectors:
             raise row.error("name", repr(name) + " a second time", "every name once")
-        file = PurePosixPath(urlparse(address).path).name
-        if not (is_remote(address) and file.endswith(VECTOR_SUFFIXES) and re.fullmatch(_NAMES, file)):
-            expected = "a URL of a file that ends in " + ", ".join(VECTOR_SUFFIXES)
+        file = _name_of_file(address)
+        if not (is_remote(address) and file.endswith(_SUFFIXES) and re.fullmatch(_NAMES, file)):
+            expected = "a URL of a file that ends in " + ", ".join(_SUFFIXES)
             raise row.error("address", repr(address), expected)
         entry: dict[str, Any] = {**row.cells, "bytes": row.number("bytes"), "sha256": _sha256_or(row, UNVERIFIED)}
         vectors[name] = VectorFile(**entry)
     return vectors
+
+
+def _name_of_file(address: str) -> str:
+    parts = urlparse(address)
+    return PurePosixPath(parts.fragment or parts.path).name
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,8 @@ def _candidates(mirror: Path, name: str, size: int | None) -> Iterator[Path]:
 
 
 def _file_name(address: str) -> str:
-    return PurePosixPath(unquote(urlparse(address).path)).name
+    parts = urlparse(address)
+    return PurePosixPath(unquote(parts.fragment or parts.path)).name
 
 
 def _copy(path: Path, digests: Mapping[str, str], address: str, form: str | None, destination: str | Path) -> str:

@@ -21,6 +21,8 @@ from scgpt_bench.options import (
     Foreign,
     Forest,
     FromCheckpoint,
+    GearsTraining,
+    Graph,
     Method,
     Neighbours,
     Options,
@@ -91,7 +93,7 @@ OTHER_MODEL = Group(
     is_judged=True,
     colour="#882255",
     marker="^",
-    spare_colours=("#cc79a7", "#882255", "#aa4499", "#332288", "#7a5195", "#a05195"),
+    spare_colours=("#cc79a7", "#882255", "#332288", "#7a5195", "#a05195"),
 )
 GROUPS = (SIMPLE, SCGPT, BENCHMARK_CONTROL, OTHER_MODEL)
 
@@ -154,7 +156,8 @@ _on_embeddings = partial(Kind, group=SCGPT, rules=("predict_baseline",), environ
 _scgpt = partial(Kind, group=SCGPT, rules=("predict_scgpt",), environment="scgpt", depends_on_seed=True)
 _trained_scgpt = partial(_scgpt, rules=("finetune", "predict_scgpt"))
 _control = partial(Kind, group=BENCHMARK_CONTROL, rules=("predict_benchmark_control",), environment="evaluation")
-_other = partial(Kind, group=OTHER_MODEL, environment="evaluation", depends_on_seed=True)
+_other = partial(Kind, group=OTHER_MODEL, depends_on_seed=True)
+_foreign = partial(_other, environment="evaluation")
 
 _REGISTERED = (
     _simple(
@@ -297,12 +300,22 @@ _REGISTERED = (
         colour="#9a6a00",
     ),
     _other(
+        name="gears",
+        description="GEARS (Roohani, Huang and Leskovec 2023), the package cell-gears, trained on the cells of the "
+        "training perturbations with a graph of similar genes. A gene outside the graph is not asked about: its "
+        "perturbation counts as the mean shift of the training perturbations. A model of its own for each context.",
+        rules=("predict_gears",),
+        environment="gears",
+        options=(SeveralSeeds, Graph, GearsTraining),
+        colour="#aa4499",
+    ),
+    _foreign(
         name="imported",
         description="Predictions that another program made, from a file.",
         rules=("import_predictions",),
         options=(Foreign, Files),
     ),
-    _other(
+    _foreign(
         name="script",
         description="A script of one's own, which the workflow runs; docs/adding_a_method.md has the rules.",
         rules=("predict_by_script", "import_predictions"),
