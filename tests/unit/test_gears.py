@@ -123,6 +123,16 @@ def test_perturbations_that_gears_cannot_learn_from_are_listed(cells, split, gra
     assert OUTSIDE not in calls[0][1]["train"]
 
 
+def test_each_context_has_a_model_of_its_own(cells, split, graph, calls):
+    cells.obs["context"] = np.where(np.arange(len(cells)) % 2, "one", "two")
+    cells = halved(cells)
+    split = pd.concat([split.assign(context=context) for context in ("one", "two")])
+    gears.predict(cells, split, drawn(cells, split), "mine", graph, GearsTraining(), 0, CPU)
+    (first, *_, seed, _), (second, *_, other_seed, _) = calls
+    assert [set(known.obs["context"]) for known in (first, second)] == [{"one"}, {"two"}]
+    assert seed != other_seed
+
+
 def test_without_a_validation_perturbation_in_the_graph_nothing_is_trained(cells, split, controls, graph, calls):
     split.loc[split["role"] == "validation", "role"] = "train"
     _, found = gears.predict(cells, split, controls, "mine", graph, GearsTraining(), 0, CPU)

@@ -48,9 +48,9 @@ OF_THE_USER = [
     (["genes.txt", "published_results.tsv"], {"vcc_submission", "published_results", "provenance"}),
     (["elsewhere.h5ad"], {"import_predictions"}),
     (["method.py"], {"predict_by_script"}),
+    (["graph.csv"], {"predict_gears"}),
     (["split.tsv"], {"split"}),
     (["vectors.tsv"], {"gene_vectors"}),
-    (["graph.csv"], {"predict_gears"}),
     (["calls.csv", *(f"mine/{name}" for name in CHECKPOINT_FILES)], {"harmonize", "copy_checkpoint"}),
 ]
 STUDY_OF_FILES = {

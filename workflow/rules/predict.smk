@@ -168,10 +168,9 @@ def graph_of_method(wildcards):
     return file_of_vectors(config["methods"][wildcards.method]["graph"])
 
 
-def content_of_graph(wildcards):
-    """Nothing for a download, which goes by its checksum."""
-    own = config["vectors"][config["methods"][wildcards.method]["graph"]]["source"] == "file"
-    return content_of_file(graph_of_method(wildcards)) if own else None
+def own_graph_of_method(wildcards):
+    """The user's file; nothing for a download, which goes by its checksum."""
+    return config["vectors"][config["methods"][wildcards.method]["graph"]].get("path")
 
 
 rule predict_gears:
@@ -201,7 +200,7 @@ rule predict_gears:
         runtime=doubling(1440),
     params:
         code=code_without_plumbing("predict_gears.py"),
-        content=content_of_graph,
+        content=lambda wildcards: content_of_file(own_graph_of_method(wildcards)),
         device=DEVICE,
         options=method_options,
     script:
