@@ -35,14 +35,18 @@ def test_rules_and_library_name_the_same_metrics_that_judge():
     assert yaml.safe_load(listed)[0] == HEADLINE
 
 
-def test_a_test_is_skipped_for_want_of_a_gpu_alone_where_all_must_run():
-    """All other skips go through ``needs.missing``, which fails where SCGPT_BENCH_MUST_RUN is set, as CI does."""
+def test_a_test_is_skipped_for_want_of_a_gpu_or_of_gears_alone_where_all_must_run():
+    """GEARS cannot be installed beside the rest.
+
+    All other skips go through ``needs.missing``, which fails where SCGPT_BENCH_MUST_RUN is set, as CI does.
+    """
     assert "export SCGPT_BENCH_MUST_RUN=1" in (ROOT / ".ci" / "run").read_text()
     here = {Path(__file__).name, "needs.py"}
     for path in sorted((ROOT / "tests").rglob("*.py")):
         marks = re.findall(r"(?:skipif|xfail|importorskip|pytest\.skip)\b.*\n?.*", path.read_text())
         if path.name not in here:
-            assert all("torch.cuda.is_available()" in mark for mark in marks), (path, marks)
+            wanted = ("torch.cuda.is_available()", 'find_spec("gears")')
+            assert all(any(reason in mark for reason in wanted) for mark in marks), (path, marks)
 
 
 def test_a_test_that_must_run_fails_instead_of_being_skipped(monkeypatch):
