@@ -20,6 +20,9 @@ DEMO = ("--configfile", "config/config.yaml", "tests/slurm/gpu.yaml")
 BESIDE = (
     "results/demo/planted/fold0/scgpt-embedding-ridge-copied/0/metrics.tsv",
     "results/demo/planted/fold0/shrunken-mean/0/metrics.tsv",
+    "results/demo/planted/fold0/ridge-on-vectors/0/metrics.tsv",
+    "results/demo/planted/fold0/scgpt-searched/0/metrics.tsv",
+    "results/demo/planted/fold0-train10/train-mean/0/metrics.tsv",
     "results/demo/submissions/challenge/fold0.train-mean.0.vcc",
     *(f"results/demo/planted/fold0/train-mean/0/official_{name}.tsv" for name in ("cell_eval", "cell_eval2")),
     *(*DEMO, "tests/slurm/beside_the_demo.yaml"),

@@ -14,10 +14,17 @@ import yaml
 
 from one_machine_slurm import wait_for
 
-GPU_RULES = {"pretrain", "finetune", "predict_scgpt", "predict_by_script"}
+GPU_RULES = {"pretrain", "finetune", "finetune_candidate", "predict_scgpt", "predict_by_script"}
 ON_THE_HEAD_NODE = {"all", "copy_checkpoint", "figure_cost", "report_of_run"}
-DOWNLOADS = {"fetch_dataset", "fetch_checkpoint", "pretrain_census", "prefetch"}  # see test_prefetch.py
+DOWNLOADS = {
+    "fetch_dataset",
+    "fetch_checkpoint",
+    "fetch_vectors",
+    "pretrain_census",
+    "prefetch",
+}  # see test_prefetch.py
 DROPS = {"drop_comparison"}  # see tests/workflow/test_drops.py
+CURVES = {"learning_curves", "figure_learning_curves"}  # see tests/workflow/test_learning_curves.py
 GEARS = {"predict_gears"}  # needs an environment of its own: see tests/unit/test_gears.py
 GROUPED = {"samples", "baselines", "evaluation", "tables", "figures"}
 LARGEST = 8000  # megabytes that any of their jobs asks for
@@ -40,7 +47,7 @@ def test_every_job_completes(on_slurm):
 
 def test_every_rule_has_run(site, on_slurm):
     listed = site.snakemake("--list-rules", *site.beside).stdout
-    rules = set(re.findall(r"^(\w+)$", listed, re.MULTILINE)) - DOWNLOADS - DROPS - GEARS
+    rules = set(re.findall(r"^(\w+)$", listed, re.MULTILINE)) - DOWNLOADS - DROPS - CURVES - GEARS
     ran = {path.name for path in (on_slurm.path / "results" / "demo" / "benchmarks").iterdir()}
     ran |= {path.stem for path in (on_slurm.path / "results" / "demo" / "benchmarks").glob("*.tsv")}
     assert rules - {"all"} == {path.removesuffix(".tsv") for path in ran} - GROUPED

@@ -163,13 +163,15 @@ rule learning_curves:
     output:
         curves=report(
             "<results>/learning_curves.tsv",
-            category="Learning curves",
+            category="Scores",
+            subcategory="learning curves",
             labels={"table": "scores by number of perturbations"},
             caption="../report/learning_curve_table.rst",
         ),
         crossings=report(
             "<results>/crossings.tsv",
-            category="Learning curves",
+            category="Scores",
+            subcategory="learning curves",
             labels={"table": "when each method overtakes the best simple one"},
             caption="../report/crossings.rst",
         ),

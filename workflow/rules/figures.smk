@@ -232,7 +232,8 @@ rule figure_learning_curves:
             JUDGING,
             label="metric",
             labels={"data set": "{dataset}", "figure": "score by number of perturbations"},
-            category="Learning curves",
+            category="Scores",
+            subcategory="learning curves",
             caption="learning_curves.rst",
         ),
     log:

@@ -1,0 +1,52 @@
+"""Learning curves, from the configuration to the report."""
+
+import anndata
+import pytest
+import yaml
+
+import tiny
+from scgpt_bench.files import read_table
+from snakemake_checkout import copy_of_checkout
+
+METHODS = ["train-mean", "knn", "scgpt-embedding-ridge"]
+STUDY = {
+    **tiny.STUDY,
+    "splits": {**tiny.STUDY["splits"], "run": [0, 1], "training_sizes": [4, "full"]},
+    "checkpoints": {"untrained": {"source": "random", **tiny.MODEL}},
+    "methods": {"train-mean": {}, "knn": {}, "shuffled": {}, "scgpt-embedding-ridge": {"checkpoint": "untrained"}},
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    checkout = copy_of_checkout(tmp_path_factory.mktemp("curves"))
+    checkout.write("study.yaml", yaml.safe_dump(STUDY))
+    checkout.snakemake("--configfile", "study.yaml")
+    return checkout.path / "results" / "tiny"
+
+
+def test_every_method_that_learns_has_a_curve_and_no_curve_has_a_verdict(results):
+    curves = read_table(results / "learning_curves.tsv")
+    assert sorted(curves["method"].unique()) == sorted(METHODS)
+    pooled = curves[(curves["split"] == "all") & (curves["metric"] == "effect_pearson")]
+    assert pooled.groupby("method")["n_learned"].apply(list).map(len).eq(2).all()
+    for name in ("scores", "verdicts"):
+        assert set(read_table(results / f"{name}.tsv")["split"]) == {"fold0", "fold1", "all"}
+    crossings = read_table(results / "crossings.tsv")
+    assert set(crossings["method"]) == {"scgpt-embedding-ridge"}
+    assert crossings[["n_learned", "reason"]].notna().any(axis=1).all()
+
+
+def test_all_numbers_are_measured_on_the_same_cells(results):
+    whole, part = (results / "planted" / name for name in ("fold0", "fold0-train4"))
+    roles = [read_table(folder / "split.tsv").set_index("perturbation")["role"] for folder in (whole, part)]
+    assert set(roles[1][roles[1] != "test"].index) < set(roles[0][roles[0] != "test"].index)
+    assert (roles[1] != "test").sum() == 4
+    controls = [anndata.read_h5ad(folder / "controls.h5ad") for folder in (whole, part)]
+    assert controls[0].obs.equals(controls[1].obs)
+
+
+def test_the_report_shows_them(results):
+    page = (results / "report.html").read_text()
+    assert "score by number of perturbations" in page
+    assert "when each method overtakes the best simple one" in page
