@@ -11,7 +11,7 @@ from snakemake_checkout import copy_of_checkout
 METHODS = ["train-mean", "knn", "scgpt-embedding-ridge"]
 STUDY = {
     **tiny.STUDY,
-    "splits": {**tiny.STUDY["splits"], "run": [0, 1], "training_sizes": [4, "full"]},
+    "splits": {**tiny.STUDY["splits"], "training_sizes": [4, "full"]},
     "checkpoints": {"untrained": {"source": "random", **tiny.MODEL}},
     "methods": {"train-mean": {}, "knn": {}, "shuffled": {}, "scgpt-embedding-ridge": {"checkpoint": "untrained"}},
 }
@@ -28,10 +28,10 @@ def results(tmp_path_factory):
 def test_every_method_that_learns_has_a_curve_and_no_curve_has_a_verdict(results):
     curves = read_table(results / "learning_curves.tsv")
     assert sorted(curves["method"].unique()) == sorted(METHODS)
-    pooled = curves[(curves["split"] == "all") & (curves["metric"] == "effect_pearson")]
-    assert pooled.groupby("method")["n_learned"].apply(list).map(len).eq(2).all()
+    effect = curves[curves["metric"] == "effect_pearson"]
+    assert effect.groupby("method")["n_learned"].apply(list).map(len).eq(2).all()
     for name in ("scores", "verdicts"):
-        assert set(read_table(results / f"{name}.tsv")["split"]) == {"fold0", "fold1", "all"}
+        assert set(read_table(results / f"{name}.tsv")["split"]) == {"fold0"}
     crossings = read_table(results / "crossings.tsv")
     assert set(crossings["method"]) == {"scgpt-embedding-ridge"}
     assert crossings[["n_learned", "reason"]].notna().any(axis=1).all()
