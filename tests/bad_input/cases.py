@@ -544,7 +544,7 @@ PREDICTIONS = [
         ("text for X", matrix("elsewhere.h5ad", as_text), "X", "values of type object", "numbers"),
         ("no X", hdf5("elsewhere.h5ad", lambda file: file.pop("X")), "X", "nothing", "a matrix"),
         ("counts", matrix("elsewhere.h5ad", lambda X: np.rint(np.expm1(X))), "X", "whole numbers", "log1p of counts"),
-        ("another logarithm", matrix("elsewhere.h5ad", lambda X: X / np.log(10)), "X", "0.425 times", "log1p of counts"),
+        ("another logarithm", matrix("elsewhere.h5ad", lambda X: X / np.log(10)), "X", "0.433 times", "log1p of counts"),
         ("another logarithm of one", rows_of_one(lambda X: X / np.log(10)), "X, perturbation 'G", "times those", "near 1"),
         ("nothing for one", rows_of_one(np.zeros_like), "X, perturbation 'G", "values 0 times", "near 1"),
         ("one absurd value", h5ad("elsewhere.h5ad", lambda file: file.X.__setitem__((0, 0), -1e30)), "X", "-1e+30, below", "log1p of counts"),

@@ -44,7 +44,11 @@ def complaint(job, folder, monkeypatch):
     return done.terminal
 
 
-@pytest.mark.parametrize("job", [job for job in study.JOBS if job != "split from txt"])
+# A table in a wrong format is there to be refused; GEARS has an environment of its own: see tests/unit/test_gears.py.
+NOT_RUN = {"split from txt", "predict_gears"}
+
+
+@pytest.mark.parametrize("job", [job for job in study.JOBS if job not in NOT_RUN])
 def test_the_study_itself_is_good(good, folder, job):
     done = study.JOBS[job].run(folder)
     assert done.status == 0, done.terminal + done.log
