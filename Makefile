@@ -26,7 +26,7 @@ test-workflow: $(INSTALLED)  ## The demo, real cells and plans through Snakemake
 
 test-all: lint test test-workflow test-faults test-slurm test-long  ## All tests: more than an hour.
 
-test-faults: $(INSTALLED)  ## A full disk, read-only results, downloads and installations that are killed.
+test-faults: $(INSTALLED)  ## A full disk, read-only results; downloads, installations and searches that are killed.
 	$(PYTEST) -m "not long" tests/faults
 
 test-long: $(INSTALLED)  ## Whole planted experiments, calibration, the same bytes after kills, memory.

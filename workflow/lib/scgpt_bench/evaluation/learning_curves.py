@@ -11,7 +11,7 @@ import pandas as pd
 
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.evaluation.scores import KEY, SCORE_COLUMNS, Study, blocks, scores
-from scgpt_bench.evaluation.verdicts import against_simple
+from scgpt_bench.evaluation.verdicts import Judged, against_simple
 
 CURVE_COLUMNS = [
     *KEY,
@@ -77,8 +77,8 @@ def _named_like_the_whole(study: Study, names: Mapping[str, str]) -> Study:
     return replace(study, metrics=part(study.metrics), references=part(study.references), splits=part(study.splits))
 
 
-def _difference(compared: Any) -> dict[str, Any]:
-    low, high = compared.comparison.interval() if compared.comparison else (np.nan, np.nan)
+def _difference(compared: Judged) -> dict[str, Any]:
+    low, high = compared.interval
     return {
         "opponent": compared.opponent,
         "difference": compared.difference,

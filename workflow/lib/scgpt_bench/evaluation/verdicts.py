@@ -56,6 +56,11 @@ class Judged:
         """Two-sided; not a number where there is none."""
         return self.comparison.p_value if self.comparison else np.nan
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of 95 %; not numbers where there is no p-value."""
+        return self.comparison.interval() if self.comparison else (np.nan, np.nan)
+
     def verdict(self, p_value: float) -> str:
         """Say what the difference shows at this p-value, which may be corrected."""
         if self.comparison and p_value <= SIGNIFICANCE:
@@ -65,7 +70,7 @@ class Judged:
     @property
     def within_margin(self) -> bool:
         """Say whether the whole interval counts as no difference; never where the margin is not known."""
-        low, high = self.comparison.interval() if self.comparison else (np.nan, np.nan)
+        low, high = self.interval
         return -self.margin < low and high < self.margin
 
     @property
@@ -77,7 +82,7 @@ class Judged:
 
     def row(self, block: Block, p_value: float, verdict: str, reasons: Sequence[str]) -> dict[str, Any]:
         """Make a row of ``verdicts.tsv``."""
-        low, high = self.comparison.interval() if self.comparison else (np.nan, np.nan)
+        low, high = self.interval
         return {
             **dict(zip(KEY, (*block.place, self.method, block.metric.name), strict=True)),
             "opponent": self.opponent,
