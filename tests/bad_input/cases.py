@@ -168,6 +168,12 @@ CONFIGURATION = [
         ("a data set named like a table of the study", {"datasets": ["scores.tsv"]}, "datasets", "'scores.tsv'", "another name"),
         ("no split", {"splits__run": []}, "splits", "no split to run", "an entry in run"),
         ("split twice", {"splits__files": {"fold0": {"drop": "x.tsv"}}}, "splits", "'fold0' twice", "every split once"),
+        ("contexts that no table names", {"splits__contexts": {"hold_out": "all"}}, "splits.contexts.hold_out", "all, but drops.tsv does not name the contexts of 'drop'", "column 'contexts'"),
+        ("a context without a list", {"splits__contexts": {"hold_out": "K562"}}, "splits.contexts.hold_out", "'K562'", "all, or a list"),
+        ("contexts of one name", {"splits__contexts": {"hold_out": ["T cell", "T-cell"]}}, "splits.contexts.hold_out", "'T cell' and 'T-cell', both of which are 'T_cell'", "names that differ"),
+        ("both without a fold", {"splits__run": [], "splits__contexts": {"hold_out": ["K562"], "unseen": ["both"]}}, "splits.contexts.unseen", "no fold in splits.run", "folds to cross"),
+        ("all conditions seen", {"splits__contexts": {"hold_out": ["K562"], "seen": [1]}}, "splits.contexts.seen.0", "1", "less than 1"),
+        ("a split named like pooled ones", {"splits__contexts": {"hold_out": ["K562"]}, "splits__files": {"contexts": {"drop": "x.tsv"}}}, "splits.files.contexts", "pooled", "another name"),
         ("split named all", {"splits__files": {"all": {"drop": "x.tsv"}}}, "splits.files.all", "pooled", "another name"),
         ("no split file", {"splits__files": {"mine": {}}}, "splits.files.mine", "no file for 'drop'", "every data set"),
         ("no prediction file", {"methods__elsewhere__files": {}}, "files.drop", "no file for split 'fold0'", "every split"),
@@ -224,12 +230,18 @@ TABLES = [
             ("perturbation_column", "", "column 'perturbation_column'", "an empty cell", "a value"),
             ("control_label", "NT|", "column 'control_label'", "'NT|'", "none empty"),
             ("excluded_label", "doublet|NT", "column 'excluded_label'", "'NT', which control_label has too", "labels of other cells"),
+            ("contexts", "K562|RPE1", "column 'contexts'", "'K562|RPE1'", "an empty cell where there is no context_column"),
             ("guide_prefix", "*sg", "column 'guide_prefix'", "'*sg'", "a regular expression"),
             ("guide_suffix", "g(", "column 'guide_suffix'", "'g('", "a regular expression"),
             ("bytes", "1.5", "column 'bytes'", "'1.5'", "a positive whole number"),
             *(("target_sum", cell, "column 'target_sum'", repr(cell), "a positive number") for cell in ("0", "inf", "x")),
         ]
     ),
+    ("a context twice", "configuration", row(context_column="line", contexts="K562|K562"),
+     "drops.tsv", "column 'contexts'", "'K562|K562'", "every context once"),
+    ("a context to hold out that the table does not have", "configuration",
+     both(row(context_column="line", contexts="K562|RPE1"), configured(splits__contexts={"hold_out": ["HAP1"]})),
+     "study.yaml", "splits.contexts.hold_out", "'HAP1', of which 'drop' has no cell", "one of K562, RPE1"),
     ("own weights under another name", "configuration", renamed("mine/best_model.pt", "mine/epoch_6.ckpt"),
      "mine", "best_model.pt", "no such file but epoch_6.ckpt", "best_model.pt or model.safetensors"),
     ("folder by hand", "configuration", both(configured(checkpoints__tiny={"source": "catalogue"}), checkpoint_rows({"file": "folder", "address": "https://a/b"})),
@@ -289,6 +301,16 @@ CONTEXTS = [
         ("two directions of one condition", contexts("way", "up", slice(30, 40)),
          "obs['way']", "'G0@K562' down in 10 cells and up in 5", "one direction of each perturbation"),
     ]
+]  # fmt: skip
+CONTEXTS += [
+    ("contexts that the table does not have", "harmonize declared contexts", contexts("line", ["HAP1", "RPE1"]),
+     "drop.h5ad", "obs['line']", "HAP1, RPE1", "K562, RPE1, as the column 'contexts'"),
+    ("a context to hold out that is not there", "split by context",
+     h5ad("results/bad/lines/cells.h5ad", lambda cells: cells[cells.obs["context"] == "RPE1"].copy()),
+     "data set drop", "obs['context']", "perturbed cells of 'RPE1'", "perturbed cells of 'K562'"),
+    ("a context with few cells", "split by context",
+     h5ad("results/bad/lines/cells.h5ad", lambda cells: cells[(cells.obs["context"] == "RPE1") | (np.arange(cells.n_obs) % 4 == 0)].copy()),
+     "data set drop", "split by context 'K562'", "no test perturbation", "at least one of each"),
 ]  # fmt: skip
 
 CELLS = [

@@ -66,7 +66,8 @@ _CELLS = {"cells": "results/bad/drop/cells.h5ad"}
 _SPLIT = {"split": f"{FOLD}/split.tsv"}
 _CONTROLS = {"controls": f"{FOLD}/controls.h5ad"}
 _CHECKPOINT = [f"mine/{name}" for name in ("best_model.pt", "args.json", "vocab.json")]
-_DEALING = {"folds": 2, "seed": 1, "validation_share": 0.15, "minimum_cells": 20}
+_DEALING = {"made_by": "fold", "fold": 0, "folds": 2, "seed": 1, "validation_share": 0.15, "minimum_cells": 20}
+_OF_CONTEXT = {"made_by": "context", "seed": 1, "validation_share": 0.15, "minimum_cells": 12}
 _HARMONIZING = {"minimum_cells": 10, "maximum_genes": None, "minimum_guide_umis": 5, "minimum_guide_share": 0.8}
 _LABELS = {"perturbation_column": "perturbation", "control_label": "control"}
 _LABELS |= {"guide_prefix": None, "guide_suffix": None}
@@ -81,7 +82,7 @@ JOBS = {
         "dataset": _DATASET, "options": _HARMONIZING,
     }, {"dataset": "drop"}, {"dataset_table": "drops.tsv"}),
     "split": Job("split.py", {**_CELLS, "file": []}, [f"{FOLD}/split.tsv"], {
-        "options": _DEALING, "series": "drop",
+        "how": _DEALING, "series": "drop",
     }, {"dataset": "drop", "split": "fold0"}),
     "sample_controls": Job("sample_controls.py", {**_CELLS, **_SPLIT}, [f"{FOLD}/controls.h5ad"], {
         "options": {"cells_per_perturbation": 5, "seed": 1}, "split": "fold0", "series": "drop",
@@ -127,6 +128,17 @@ JOBS["predict_baseline on vectors"] = dataclasses.replace(
 JOBS["harmonize to variable genes"] = dataclasses.replace(
     JOBS["harmonize"], params={"dataset": _DATASET, "options": {**_HARMONIZING, "maximum_genes": 10}}
 )
+JOBS["harmonize declared contexts"] = dataclasses.replace(
+    JOBS["harmonize"],
+    output=["results/bad/lines/cells.h5ad"],
+    params={"dataset": {**_DATASET, "context_column": "line", "contexts": "K562|RPE1"}, "options": _HARMONIZING},
+)
+JOBS["split by context"] = dataclasses.replace(
+    JOBS["split"],
+    input={"cells": "results/bad/lines/cells.h5ad", "file": []},
+    params={"how": {**_OF_CONTEXT, "context": "K562"}, "series": "drop"},
+    output=["results/bad/drop/context-K562/split.tsv"],
+)
 JOBS["harmonize contexts"] = dataclasses.replace(
     JOBS["harmonize"],
     params={
@@ -164,7 +176,8 @@ def write(folder: Path) -> None:
     (folder / "mine" / "gene_info.csv").write_text("\n".join([",feature_id,feature_name", *ids, ""]))
     (folder / "vectors.tsv").write_text("gene\tx\ty\n" + "".join(f"{gene}\t{i}\t0.5\n" for i, gene in enumerate(GENES)))
     (folder / "graph.csv").write_text("source,target,importance\nG0,G1,0.5\n")
-    for name in ("harmonize", "split", "sample_controls", "align_vocabulary", "gene_vectors", "predict_baseline"):
+    harmonized = ("harmonize", "harmonize declared contexts")
+    for name in (*harmonized, "split", "sample_controls", "align_vocabulary", "gene_vectors", "predict_baseline"):
         done = JOBS[name].run(folder)
         assert done.status == 0, done.terminal + done.log
     (folder / "elsewhere.h5ad").write_bytes((folder / "predictions.h5ad").read_bytes())

@@ -1,5 +1,6 @@
 """Splits: folds that are balanced, seeded and stable, genes that training never sees, and files that are only read."""
 
+import inspect
 import json
 import os
 import pickle
@@ -8,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scgpt_bench.data.splits import fold, gears_simulation, read_split_file
+from scgpt_bench.data.split_names import planned, pooled
+from scgpt_bench.data.splits import MAKERS, fold, gears_simulation, read_split_file
+from scgpt_bench.data.splits import context as split_by_context
 from scgpt_bench.errors import InputError
 
 OPTIONS = {"dataset": "planted", "folds": 5, "seed": 1, "validation_share": 0.15, "minimum_cells": 30}
@@ -207,3 +210,86 @@ def test_a_malicious_pickle_executes_nothing(tmp_path, protocol):
         ):
             read_split_file(split_file(tmp_path, "evil.pkl", evil), MEASURED)
         assert not trace.exists()
+
+
+LINES = ("K562", "RPE1", "HepG2")
+OF_CONTEXTS = {"dataset": "lines", "context": "RPE1", "seed": 1, "validation_share": 0.15, "minimum_cells": 30}
+
+
+def cells_of_lines(names=GENES, n_cells=30):
+    rows = [(name, line) for line in LINES for name in ["control"] * 40 + [n for n in names for _ in range(n_cells)]]
+    return pd.DataFrame(rows, columns=["perturbation", "context"])
+
+
+def named_in(table, role, context):
+    return with_role(table[table["context"] == context], role)
+
+
+def test_a_held_out_context_is_tested_as_a_whole_and_training_has_no_perturbed_cell_of_it():
+    table = split_by_context(cells_of_lines(), **OF_CONTEXTS)
+    assert set(table.loc[table["context"] == "RPE1", "role"]) == {"test"}
+    assert named_in(table, "test", "RPE1") == set(GENES)
+    assert not (table.loc[table["context"] != "RPE1", "role"] == "test").any()
+    validated = [named_in(table, "validation", line) for line in ("K562", "HepG2")]
+    assert validated[0] == validated[1]
+    assert len(validated[0]) == round(0.15 * len(GENES))
+    tested = table[table["role"] == "test"].set_index("perturbation")
+    assert set(tested.index[~tested["seen"]]) == validated[0]
+
+
+def test_a_larger_share_that_is_seen_includes_a_smaller_one_and_keeps_the_validation():
+    tables = [split_by_context(cells_of_lines(), seen=seen, **OF_CONTEXTS) for seen in (0, 0.1, 0.3)]
+    seen = [named_in(table, "train", "RPE1") for table in tables]
+    assert seen[0] < seen[1] < seen[2]
+    assert [len(names) for names in seen] == [0, 6, 19]
+    validation = [with_role(table, "validation") for table in tables]
+    assert validation[0] == validation[1] == validation[2]
+    assert not seen[2] & validation[2]
+
+
+def test_what_is_seen_does_not_depend_on_the_other_perturbations():
+    obs = cells_of_lines()
+    fewer = cells_of_lines(GENES[:-1])
+    before, after = (
+        named_in(split_by_context(table, seen=0.3, **OF_CONTEXTS), "train", "RPE1") for table in (obs, fewer)
+    )
+    assert len(before ^ after - {GENES[-1]}) <= 3
+
+
+def test_of_an_unseen_perturbation_in_an_unseen_context_training_has_neither():
+    obs = cells_of_lines([*GENES, "GENE0+GENE1"])
+    tested = []
+    for number in range(5):
+        table = split_by_context(obs, fold=number, folds=5, **OF_CONTEXTS)
+        names = named_in(table, "test", "RPE1")
+        learned = set(table.loc[table["role"] != "test", "perturbation"])
+        assert not names & learned
+        assert "RPE1" not in set(table.loc[table["role"] != "test", "context"])
+        of_fold = fold(obs, fold=number, **{**OPTIONS, "dataset": "lines"})
+        assert names == with_role(of_fold, "test")
+        tested += names
+    assert sorted(tested) == sorted([*GENES, "GENE0+GENE1"])
+
+
+def test_a_condition_with_few_cells_is_not_tested_in_a_held_out_context_but_trained_on_elsewhere():
+    obs = cells_of_lines()
+    few = obs[~((obs["perturbation"] == "GENE3") & (obs.groupby(["perturbation", "context"]).cumcount() > 20))]
+    table = split_by_context(few, **OF_CONTEXTS)
+    assert set(table.loc[table["perturbation"] == "GENE3", "context"]) == {"K562", "HepG2"}
+    assert set(table.loc[table["perturbation"] == "GENE3", "role"]) == {"train"}
+
+
+def test_the_splits_of_a_study_are_known_by_name_before_there_is_a_cell():
+    contexts = {"hold_out": ["T cell"], "seen": [0, 0.1], "unseen": ["context", "both"]}
+    options = {"folds": 5, "run": [0, 3], "gears_seeds": [1], "files": {}, "contexts": contexts}
+    options |= {"seed": 1, "validation_share": 0.15, "minimum_cells": 30}
+    found = dict(planned(options, ["T cell"]))
+    assert [*found] == [
+        *("fold0", "fold3", "gears1", "context-T_cell", "context-T_cell-seen0.1"),
+        *("context-T_cell-fold0", "context-T_cell-fold3"),
+    ]
+    assert found["context-T_cell-seen0.1"]["context"] == "T cell"
+    assert pooled(options, ["T cell", "B"])["contexts-fold3"] == ["context-T_cell-fold3", "context-B-fold3"]
+    for how in found.values():
+        arguments = {key: value for key, value in how.items() if key != "made_by"}
+        inspect.signature(MAKERS[how["made_by"]]).bind(None, dataset="lines", **arguments)

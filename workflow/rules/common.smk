@@ -62,12 +62,9 @@ pathvars:
     benchmarks="<results>/benchmarks",
 
 
-FOLDS = [f"fold{fold}" for fold in config["splits"]["run"]]
-SPLITS = [
-    *FOLDS,
-    *(f"gears{seed}" for seed in config["splits"]["gears_seeds"]),
-    *config["splits"]["files"],
-]
+SPLITS = [*RUN.splits]
+POOLED = RUN.pooled  # name -> the splits that are pooled under it
+FOLDS = POOLED["all"]
 # Points of learning curves: name -> (split, perturbations to learn from). They have scores, but no verdicts.
 SUBSETS = {
     f"{split}-train{size}": (split, size)

@@ -139,15 +139,9 @@ def split_file(wildcards):
     return config["splits"]["files"].get(wildcards.split, {}).get(wildcards.dataset, [])
 
 
-def split_options(wildcards):
+def how_split_is_made(wildcards):
     """What one split depends on beside the cells and its file. Running another fold changes no other."""
-    if wildcards.split in config["splits"]["files"]:
-        keys = ()
-    elif wildcards.split.startswith("gears"):
-        keys = ("minimum_cells",)
-    else:
-        keys = ("folds", "seed", "validation_share", "minimum_cells")
-    return {key: config["splits"][key] for key in keys}
+    return RUN.splits[wildcards.split]
 
 
 def series_of_dataset(wildcards):
@@ -175,7 +169,7 @@ rule split:
     params:
         code=code_without_plumbing("split.py"),
         content=lambda wildcards: content_of_file(split_file(wildcards)),
-        options=split_options,
+        how=how_split_is_made,
         series=series_of_dataset,
     script:
         "../scripts/split.py"

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from scgpt_bench.data import catalogue
-from scgpt_bench.data.names import ALL_SPLITS
+from scgpt_bench.data.split_names import planned, pooled, slug
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.registry import KINDS, ORACLE, group_of
 from scgpt_bench.options import SOURCES, Study, checked
@@ -69,6 +69,25 @@ class Run:
     datasets: dict[str, catalogue.Dataset]
     checkpoints: dict[str, catalogue.Checkpoint]
     vectors: dict[str, catalogue.VectorFile]
+
+    @property
+    def held_out(self) -> list[str]:
+        """List the contexts that splits hold out."""
+        hold_out = self.config["splits"]["contexts"]["hold_out"]
+        if hold_out != "all":
+            return list(hold_out)
+        declared = [self.datasets[name].declared_contexts for name in self.config["datasets"]]
+        return sorted({context for contexts in declared for context in contexts})
+
+    @property
+    def splits(self) -> dict[str, dict[str, Any]]:
+        """Say what makes each split (:func:`split_names.planned`)."""
+        return dict(planned(self.config["splits"], self.held_out))
+
+    @property
+    def pooled(self) -> dict[str, list[str]]:
+        """List the splits that are pooled under a name (:func:`split_names.pooled`)."""
+        return pooled(self.config["splits"], self.held_out)
 
 
 def table_path(config: Mapping[str, Any], key: str) -> str:
@@ -185,7 +204,8 @@ def _check_references(run: Run, source: str) -> None:
                 expected = f"inference.keep_cells: true, or no {key}: they need every predicted cell"
                 raise InputError(source, "inference.keep_cells", f"false, with {key}", expected)
     _check_vectors(run, source)
-    _check_splits(config, source)
+    _check_contexts(run, source)
+    _check_splits(run, source)
     _check_paths(run, source)
 
 
@@ -242,27 +262,49 @@ def _check_braces(path: str | None, source: str, where: str) -> None:
         raise InputError(source, where, repr(path), "a path without '{' and '}'")
 
 
-def _check_splits(config: dict, source: str) -> None:
+def _check_contexts(run: Run, source: str) -> None:
+    config, where, chosen = run.config, "splits.contexts", run.config["splits"]["contexts"]
+    for name in config["datasets"]:
+        declared = run.datasets[name].declared_contexts
+        if chosen["hold_out"] == "all" and not declared:
+            found = f"all, but {run.tables['dataset_table']} does not name the contexts of {name!r}"
+            raise InputError(source, f"{where}.hold_out", found, "names in its column 'contexts', or a list here")
+        for context in run.held_out:
+            if declared and context not in declared:
+                found, expected = f"{context!r}, of which {name!r} has no cell", f"one of {', '.join(declared)}"
+                raise InputError(source, f"{where}.hold_out", found, expected)
+    by_slug: dict[str, str] = {}
+    for context in run.held_out:
+        other = by_slug.setdefault(slug(context), context)
+        if other != context:
+            found = f"{other!r} and {context!r}, both of which are {slug(context)!r} in the names of splits"
+            raise InputError(source, f"{where}.hold_out", found, "names that differ in letters or digits")
+    if run.held_out and "both" in chosen["unseen"] and not config["splits"]["run"]:
+        raise InputError(source, f"{where}.unseen", "both, but no fold in splits.run", "folds to cross with contexts")
+
+
+def _check_splits(run: Run, source: str) -> None:
+    config = run.config
     splits = config["splits"]
     folds = splits["folds"]
     for fold in config["splits"]["run"]:
         if fold >= folds:
             raise InputError(source, "splits.run", str(fold), f"folds from 0 to {folds - 1}")
-    names = [f"fold{fold}" for fold in splits["run"]] + [f"gears{seed}" for seed in splits["gears_seeds"]]
+    names = [name for name, _ in planned(splits, run.held_out)]
     for name, files in splits["files"].items():
         for dataset in config["datasets"]:
             if dataset not in files:
                 raise InputError(source, f"splits.files.{name}", f"no file for {dataset!r}", "one for every data set")
-    names += splits["files"]
     for name in splits["files"]:
         for size in splits["training_sizes"]:
             if name.removesuffix(f"-train{size}") in {*names} - {name}:
                 found = f"the name of {name.removesuffix(f'-train{size}')} with {size} perturbations to learn from"
                 raise InputError(source, f"splits.files.{name}", found, "another name, or no such training size")
-    if ALL_SPLITS in names:
-        raise InputError(source, f"splits.files.{ALL_SPLITS}", "the name under which splits are pooled", "another name")
+    for name in run.pooled:
+        if name in names:
+            raise InputError(source, f"splits.files.{name}", "the name under which splits are pooled", "another name")
     if not names:
-        raise InputError(source, "splits", "no split to run", "an entry in run, gears_seeds or files")
+        raise InputError(source, "splits", "no split to run", "an entry in run, gears_seeds, contexts or files")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise InputError(source, "splits", f"{twice[0]!r} twice", "every split once")

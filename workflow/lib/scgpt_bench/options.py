@@ -50,6 +50,13 @@ def _training_size(value: Any) -> Any:
     return value
 
 
+def _held_out(value: Any) -> Any:
+    is_list = isinstance(value, list) and all(isinstance(name, str) and name for name in value)
+    if value != "all" and not (is_list and len({*value}) == len(value)):
+        raise _fault(_shortened(value), "all, or a list of contexts, none twice")
+    return value
+
+
 def _as_written(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     check(value)
     return value  # a whole number stays one: as a parameter of a job, 0 is not 0.0
@@ -61,6 +68,7 @@ Number = Annotated[float, WrapValidator(_as_written)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
 UpToOne = Annotated[Number, Field(gt=0, le=1)]
+SeenShare = Annotated[Number, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^(?![\s\S]*(\.\.|\n))[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # becomes a folder
 Unique = Annotated[list[T], AfterValidator(_unique), Field(json_schema_extra={"uniqueItems": True})]
@@ -74,6 +82,11 @@ TrainingSize = Annotated[
     int | str,
     PlainValidator(_training_size),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 2}, {"const": "full"}]}),
+]
+HeldOut = Annotated[
+    str | list[str],
+    PlainValidator(_held_out),
+    WithJsonSchema({"anyOf": [{"const": "all"}, {"type": "array", "items": {"type": "string"}, "uniqueItems": True}]}),
 ]
 ValueInput = Literal["log1p", "bins"]
 
@@ -173,6 +186,21 @@ class Card(Options):
     scores are shown with and without it."""
 
 
+class Contexts(Options):
+    """Splits that hold out a context: its conditions are tested, and those of all other contexts are learned from."""
+
+    hold_out: HeldOut = []
+    """Names of the contexts to hold out, each in a split of its own, `context-<name>`; `all` takes those in the column
+    `contexts` of the data-set table. Every data set of the study has all of them."""
+    seen: Annotated[Unique[SeenShare], Field(min_length=1)] = [0]
+    """Shares of the held-out context's conditions that are trained on all the same, as if a part of the screen had been
+    repeated there; a share above 0 is the split `context-<name>-seen<share>`."""
+    unseen: Annotated[Unique[Literal["context", "both"]], Field(min_length=1)] = ["context"]
+    """What training has not seen of a tested condition: its `context`, or `both` the context and the perturbation. For
+    `both`, every fold in `run` is crossed with every context (`context-<name>-fold0`): the fold's perturbations are
+    tested in the held-out context and trained on in none."""
+
+
 class Splits(Options):
     """Which perturbations are trained on and which are tested."""
 
@@ -185,6 +213,8 @@ class Splits(Options):
     files: dict[Name, dict[str, Text]] = {}
     """Fixed splits to run as well: split name, then data set, then a file (TSV or CSV with perturbation, role and, if
     roles differ between contexts, context; JSON or pickle as GEARS writes them)."""
+    contexts: Contexts = Contexts()
+    """Splits that hold out a context (cell line, donor, data set)."""
     training_sizes: Unique[TrainingSize] = []
     """Learning curves: every split is run again with these numbers of perturbations to learn from (training and
     validation together), as splits `<split>-train<number>` without verdicts. `full` is the split itself, which is
@@ -194,8 +224,8 @@ class Splits(Options):
     validation_share: Share = 0.15
     """Share of the perturbations outside the test fold that are held out to choose a model."""
     minimum_cells: int = Field(30, ge=2)
-    """Folds and GEARS-style splits test no perturbation with fewer cells, since its truth would be noise. Fixed splits
-    are taken as they are; the data card names such perturbations."""
+    """Folds, GEARS-style splits and those that hold out a context test no condition with fewer cells, since its truth
+    would be noise. Fixed splits are taken as they are; the data card names such perturbations."""
 
 
 class Controls(Options):

@@ -102,6 +102,8 @@ class Dataset:
         are cut from each part of a combination.
     context_column
         Column of ``obs`` with what are different experiments in one: cell line, donor, or data set of a joined one.
+    contexts
+        The names of all contexts, joined by ``|``: what a study has to know before there is a cell to hold out each.
     perturbation_kind
         ``knock-out``, ``interference``, ``activation``, or ``mixed`` where one file has several kinds.
     direction_column
@@ -128,6 +130,7 @@ class Dataset:
     batch_column: str | None = None
     cell_type_column: str | None = None
     context_column: str | None = None
+    contexts: str | None = None
     direction_column: str | None = None
     guide_column: str | None = None
     gene_symbol_column: str | None = None
@@ -151,6 +154,11 @@ class Dataset:
     def control_labels(self) -> tuple[str, ...]:
         """List the labels of control cells."""
         return tuple(self.control_label.split("|"))
+
+    @property
+    def declared_contexts(self) -> tuple[str, ...]:
+        """List the contexts; none where the row does not name them."""
+        return tuple(self.contexts.split("|")) if self.contexts else ()
 
     @property
     def is_local(self) -> bool:
@@ -289,6 +297,7 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
             "status": row.cells["status"] or STATUSES[0],
             "control_label": _labels(row, "control_label"),
             "excluded_label": _labels(row, "excluded_label"),
+            "contexts": _labels(row, "contexts"),
             "guide_prefix": _regular_expression(row, "guide_prefix"),
             "guide_suffix": _regular_expression(row, "guide_suffix"),
         }
@@ -299,6 +308,10 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
             )
             expected = f"a column of obs with down and up where the kind is {MIXED!r}, and only there"
             raise row.error("direction_column", found, expected)
+        if dataset.contexts and not dataset.context_column:
+            raise row.error("contexts", repr(dataset.contexts), "an empty cell where there is no context_column")
+        if len({*dataset.declared_contexts}) < len(dataset.declared_contexts):
+            raise row.error("contexts", repr(dataset.contexts), "every context once")
         both = sorted({*dataset.control_labels} & {*dataset.excluded_labels})
         if both:
             raise row.error("excluded_label", f"{both[0]!r}, which control_label has too", "labels of other cells")

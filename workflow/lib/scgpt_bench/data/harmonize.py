@@ -167,7 +167,8 @@ def list_too_few(number: Mapping[Condition, int], minimum_cells: int) -> list[Co
 def check_groups(
     obs: pd.DataFrame, number: Mapping[Condition, int], minimum_cells: int, dataset: Dataset, findings: Findings
 ) -> None:
-    """Refuse a drop without a perturbation left, or with less than two control cells in one of its contexts.
+    """Refuse a drop without a perturbation left, with less than two control cells in one of its contexts, or with other
+    contexts than its row declares.
 
     Parameters
     ----------
@@ -196,6 +197,10 @@ def check_groups(
             found = f"{n_cells} cells of {context!r}, but {['no', 'one'][n_controls]} control cell"
             where = f"obs[{dataset.context_column or dataset.perturbation_column!r}]"
             raise findings.error(where, found, "two control cells or more in every context: one for each half")
+    declared, contexts = sorted(dataset.declared_contexts), contexts_of(obs)
+    if declared and declared != contexts:
+        expected = f"{', '.join(declared)}, as the column 'contexts' of the data-set table says"
+        raise findings.error(f"obs[{dataset.context_column!r}]", ", ".join(contexts), expected)
 
 
 def batches_without_controls(obs: pd.DataFrame) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 CONTROL = "control"
-ALL_SPLITS = "all"  # the splits of a data set, pooled; no split has this name
+ALL_SPLITS = "all"  # the folds of one dealing, pooled; no split has this name
+ALL_CONTEXTS = "contexts"  # the splits that hold out each context in turn, pooled; no split has this name
 UNSTATED = "all"  # the batch and the cell type of cells of a data set that names none
 JOINED_BY = "+"
 

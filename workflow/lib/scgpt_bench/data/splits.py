@@ -1,21 +1,22 @@
 """Which conditions are trained on and which are tested.
 
-A split is a table ``perturbation, context, role, n_genes, n_genes_seen, seen``, made in one of three ways: folds over
-perturbations, GEARS' simulation of unseen genes, or a fixed file. The first two give a perturbation one role in all its
-contexts.
+A split is a table ``perturbation, context, role, n_genes, n_genes_seen, seen``, made in one of four ways: folds over
+perturbations, GEARS' simulation of unseen genes, a context that is held out, or a fixed file. The first two give a
+perturbation one role in all its contexts.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from scgpt_bench.data import split_names
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.conditions import Condition, conditions_of, listed, rows_of
 from scgpt_bench.data.labels import perturbation_name
@@ -92,9 +93,7 @@ def fold(
     of_conditions = _numbers_of_cells(obs)
     n_cells = _of_largest(of_conditions)
     testable = [name for name, number in n_cells.items() if number >= minimum_cells]
-    _check_number(n_cells, testable, dataset, folds, minimum_cells)
-    fold_of = _dealt(testable, dataset, folds, seed)
-    test = {name for name in testable if fold_of[name] == fold}
+    test = _tested(of_conditions, dataset, fold, folds, seed, minimum_cells)
     rest = [name for name in testable if name not in test]
     n_train = len(n_cells) - len(test)
     n_validation = max(1, round(validation_share * n_train))
@@ -107,6 +106,100 @@ def fold(
         name: "test" if name in test else "validation" if name in validation else "train" for name in n_cells.index
     }
     return _table(_with_enough_cells(roles, of_conditions, minimum_cells))
+
+
+def context(
+    obs: pd.DataFrame,
+    *,
+    dataset: str,
+    context: str,
+    seed: int,
+    validation_share: float,
+    minimum_cells: int,
+    seen: float = 0,
+    fold: int | None = None,
+    folds: int | None = None,
+) -> pd.DataFrame:
+    """Make the split that tests one context: training has no perturbed cell of it, or few of them.
+
+    Every condition of the context is tested. In the other contexts a share of the perturbations is validated, in all of
+    them at once, and all else is trained on. Conditions with fewer than ``minimum_cells`` cells that would be tested or
+    validated are left out.
+
+    With ``seen``, that share of the context's testable conditions is trained on instead, drawn among perturbations that
+    validate in no other context. A larger share includes a smaller one, and all have the same validation.
+
+    With ``fold``, what is tested is that fold of perturbations only (as :func:`fold` deals them). It is left out of the
+    other contexts, and the other perturbations are left out of this one: neither the context nor the perturbation is
+    in training.
+
+    Parameters
+    ----------
+    obs
+        ``perturbation`` and ``context`` of each cell, control cells included.
+    dataset
+        Its name, which enters the random draws, as do those of perturbations.
+    context
+        The one that is held out.
+    seed
+        Of all draws.
+    validation_share
+        Share of the perturbations of the other contexts that choose a model; at least one.
+    minimum_cells
+        Cells that a test or validation condition has at least.
+    seen
+        Share of the testable conditions that training has nevertheless.
+    fold, folds
+        The fold of perturbations to test, and how many there are.
+
+    Returns
+    -------
+    As :func:`fold`.
+
+    Raises
+    ------
+    InputError
+        If no cell is of this context, if no other context is there to learn from, or if a role would be empty.
+    """
+    n_cells = _numbers_of_cells(obs)
+    contexts = sorted({condition.context for condition in n_cells})
+    source = f"data set {dataset}"
+    if context not in contexts or len(contexts) < 2:
+        expected = f"perturbed cells of {context!r} (splits.contexts.hold_out), and of other contexts to learn from"
+        raise InputError(source, "obs['context']", f"perturbed cells of {', '.join(map(repr, contexts))}", expected)
+    here = {c.perturbation: number for c, number in n_cells.items() if c.context == context}
+    elsewhere = {c: number for c, number in n_cells.items() if c.context != context}
+    testable = [name for name, number in here.items() if number >= minimum_cells]
+    if fold is not None and folds is not None:
+        tested = _tested(n_cells, dataset, fold, folds, seed, minimum_cells)
+        testable = [name for name in testable if name in tested]
+        elsewhere = {c: number for c, number in elsewhere.items() if c.perturbation not in tested}
+    n_elsewhere = _of_largest(elsewhere)
+    able = [name for name, number in n_elsewhere.items() if number >= minimum_cells]
+    n_validation = max(1, round(validation_share * len(n_elsewhere)))
+    validation = {*_by_hash(able, seed, "validation", dataset)[:n_validation]}
+    n_seen = max(1, round(seen * len(testable))) if seen else 0
+    known = _by_hash([name for name in testable if name not in validation], seed, "seen", dataset, context)[:n_seen]
+    if len(known) < n_seen:
+        found = f"{len(known)} perturbations of {context!r} with at least {minimum_cells} cells that do not validate"
+        raise InputError(source, "split", found, f"at least {n_seen}, a share of {seen:g} (splits.contexts.seen)")
+    role_of = {name: "validation" if name in validation else "train" for name in n_elsewhere.index}
+    roles = _with_enough_cells(role_of, elsewhere, minimum_cells)
+    roles |= {Condition(name, context): "train" if name in known else "test" for name in testable}
+    of_fold = "" if fold is None else f" and fold {fold}"
+    _check_roles(roles, source, f"split by context {context!r}{of_fold}, with at least {minimum_cells} cells")
+    return _table(dict(sorted(roles.items())))
+
+
+def _tested(
+    n_cells: Mapping[Condition, int], dataset: str, fold: int, folds: int, seed: int, minimum_cells: int
+) -> set[str]:
+    """Deal the perturbations with enough cells in some context into folds, and return those of one fold."""
+    numbers = _of_largest(n_cells)
+    testable = [name for name, number in numbers.items() if number >= minimum_cells]
+    _check_number(numbers, testable, dataset, folds, minimum_cells)
+    fold_of = _dealt(testable, dataset, folds, seed)
+    return {name for name in testable if fold_of[name] == fold}
 
 
 def _numbers_of_cells(obs: pd.DataFrame) -> dict[Condition, int]:
@@ -408,3 +501,11 @@ def _table(roles: Mapping[Condition, str]) -> pd.DataFrame:
         for condition, role in roles.items()
     ]
     return pd.DataFrame(rows)
+
+
+# What makes a split, by its name in :mod:`split_names`.
+MAKERS: dict[str, Callable[..., pd.DataFrame]] = {
+    split_names.FOLD: fold,
+    split_names.GEARS: gears_simulation,
+    split_names.CONTEXT: context,
+}
