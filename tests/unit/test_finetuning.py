@@ -19,7 +19,7 @@ from scgpt_bench.data.conditions import Condition, rows_of
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.scores import SCORE_COLUMNS
-from scgpt_bench.files import write_h5ad
+from scgpt_bench.files import read_json, read_table, write_h5ad
 from scgpt_bench.report.run import Prediction, Run
 from scgpt_bench.report.warnings import warnings
 from scgpt_bench.scgpt import (
@@ -428,6 +428,21 @@ def test_frozen_modules_keep_the_checkpoint_and_the_others_move(cells, folder, v
     start, _ = finetuning.start(weights, weights_of(tmp_path)["token_ids"].tolist(), OPTIONS, 0)
     moved = {name for name, tensor in start.state_dict().items() if not torch.equal(tensor, trained.state_dict()[name])}
     assert {name.split(".")[0] for name in moved} == {"encoder", "value_encoder", "pert_encoder", "decoder"}
+
+
+def test_a_candidate_whose_training_diverges_leaves_the_reason_and_no_model(cells, folder, vocabulary, tmp_path):
+    diverging = OPTIONS.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(training.TrainingFailed):
+        run(cells, folder, vocabulary, tmp_path / "alone", diverging)
+    finetuning.try_candidate(cells, SPLIT, vocabulary, folder, diverging, 0, tmp_path / "candidate", MACHINE)
+    assert "loss" in read_json(tmp_path / "candidate" / "report.json", "a report")["failed"]
+    assert sorted(path.name for path in (tmp_path / "candidate").iterdir()) == [
+        "history.tsv",
+        "model.pt",
+        "report.json",
+    ]
+    assert (tmp_path / "candidate" / "model.pt").stat().st_size == 0
+    assert "seconds" in read_table(tmp_path / "candidate" / "history.tsv")
 
 
 def test_a_damaged_model_is_refused(folder, finetuned, tmp_path):

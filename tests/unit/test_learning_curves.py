@@ -5,10 +5,21 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from made_up import halved
+from scgpt_bench.data import planted
+from scgpt_bench.data.catalogue import read_datasets
+from scgpt_bench.data.conditions import conditions_of
+from scgpt_bench.data.halves import INPUT, TRUTH
+from scgpt_bench.data.harmonize import harmonize
+from scgpt_bench.data.means import condition_means
+from scgpt_bench.data.references import references
 from scgpt_bench.data.splits import fold, subset
 from scgpt_bench.evaluation.learning_curves import CROSSING_COLUMNS, crossings, last_crossing, learning_curves
 from scgpt_bench.figures.learning_curves import learning_curves as draw
+from scgpt_bench.methods import baselines
+from scgpt_bench.methods.training_data import ToPredict, training_data
 from scored import metrics_table, study
+from snakemake_checkout import ROOT
 
 SIZES = (8, 16, 32, 64)
 FULL = 128
@@ -157,3 +168,55 @@ def test_the_figure_marks_the_crossing():
     figure = draw(curves, crossings(curves), "effect_pearson")
     assert "scgpt-finetuned is above the best simple method from" in figure.get_label()
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["8", "16", "32", "64", "128"]
+
+
+def planted_curve(seed: int, modules: int) -> pd.DataFrame:
+    """Curves of the nearest planted module and of the training mean, where all effects have a part in common.
+
+    With its module in training, a perturbation is known almost wholly; without, the nearest is as good as any.
+    """
+    sizes = {"genes_per_module": 400 // modules, "targets_per_module": 120 // modules, "unmeasured_targets": 0}
+    options = {"seed": seed, "modules": modules, "cells_per_perturbation": 40, "atlas_cells": 100, "truth_draws": 2}
+    made = planted.generate({**options, **sizes})
+    shared = np.where(np.arange(made.cells.n_vars) % 10 == 0, 3, 1)
+    perturbed = (made.cells.obs["perturbation"] != "control").to_numpy()
+    factors = np.where(perturbed[:, None], shared, 1).astype(np.float32)
+    made.cells.X = made.cells.X.multiply(factors).tocsr()
+    row = read_datasets(ROOT / "config" / "datasets.tsv")["planted"]
+    cells = halved(harmonize(made.cells, row, minimum_cells=10))
+    whole = fold(cells.obs, dataset="planted", fold=0, folds=3, seed=seed, validation_share=0.15, minimum_cells=20)
+    tested = conditions_of(whole, "test")
+    test = ToPredict([condition.perturbation for condition in tested], references(cells, tested, INPUT))
+    measured = condition_means(cells, tested)[0] - references(cells, tested, TRUTH)
+    vectors = pd.get_dummies(made.truth.var["module"]).mul(made.truth.var["loading"], axis=0)
+    tables, splits, subsets = [], [], {f"fold0-train{size}": ("fold0", size) for size in (2, 4, 8, 16, 32, 64)}
+    for name in ("fold0", *subsets):
+        split = whole if name == "fold0" else subset(whole, subsets[name][1], dataset="planted")
+        training = training_data(cells, split)
+        shifts = {
+            "scgpt-embedding-knn": baselines.knn(training, test, vectors, neighbours=1, scaled=False).values,
+            "train-mean": baselines.train_mean(training, test, scaled=False).values,
+        }
+        scores = {method: [*map(correlation, values, measured)] for method, values in shifts.items()}
+        tables.append(metrics_table(scores, split=name))
+        splits.append(split.assign(dataset="planted", split=name))
+    curves = learning_curves(study(pd.concat(tables, ignore_index=True), splits=pd.concat(splits)), subsets)
+    return curves[curves["method"] == "scgpt-embedding-knn"]
+
+
+def correlation(a, b):
+    return np.corrcoef(a, b)[0, 1]
+
+
+@pytest.mark.long
+def test_planted_modules_are_known_once_most_of_them_were_measured():
+    """Six experiments (seeds 0-5) for each number of modules: the crossing is where about every module was met once."""
+    found = {}
+    for modules in (5, 10, 20):
+        curves = [planted_curve(seed, modules) for seed in range(6)]
+        together = np.mean([curve["difference"] for curve in curves], axis=0)
+        found[modules] = last_crossing(curves[0]["n_learned"].to_numpy(float), together)
+    print(found)
+    for modules, number in found.items():
+        assert modules / 2.5 < number < modules * 2.5
+    assert found[5] < found[10] < found[20]

@@ -3,7 +3,7 @@
 import pytest
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.scgpt.search import candidates, choose
+from scgpt_bench.scgpt.search import candidates, choose, table
 
 
 def report(select="pearson_delta", **scores):
@@ -29,7 +29,21 @@ def test_another_value_leaves_the_other_candidates_alone():
 
 def test_the_best_on_the_validation_conditions_is_chosen_and_the_first_of_equals():
     reports = {"a": report(pearson_delta=0.2), "b": report(pearson_delta=0.5), "c": report(pearson_delta=0.5)}
-    assert choose(reports) == ("b", "pearson_delta")
+    assert choose(reports) == "b"
+
+
+def test_a_candidate_that_failed_or_has_no_score_is_the_worst_and_the_table_says_why():
+    reports = {"a": report(failed="loss nan"), "b": report(pearson_delta=-0.9), "c": report(pearson_delta=float("nan"))}
+    assert choose(reports) == "b"
+    rows = table({"a": {"epochs": 1}, "b": {"epochs": 2}, "c": {"epochs": 3}}, reports, "b")
+    assert [row["pearson_delta"] for row in rows] == [None, -0.9, None]
+    assert [row["reason"] for row in rows] == ["loss nan", "", ""]
+    assert [row["chosen"] for row in rows] == ["", "yes", ""]
+
+
+def test_a_search_without_a_candidate_that_could_be_trained_says_why():
+    with pytest.raises(InputError, match="a: loss nan; b: no score"):
+        choose({"a": report(failed="loss nan"), "b": report(pearson_delta=float("nan"))})
 
 
 def test_candidates_validated_by_different_metrics_are_not_compared():

@@ -102,9 +102,10 @@ def assert_same_run(folder, reference):
     pd.testing.assert_frame_equal(history[columns], expected[columns], check_exact=True)
 
 
-def test_a_run_killed_ten_times_at_random_ends_with_the_bytes_of_an_uninterrupted_one(script, tmp_path):
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.long)])
+def test_a_run_killed_at_random_ends_with_the_bytes_of_an_uninterrupted_one(script, tmp_path, kills):
     killed, uninterrupted = tmp_path / "killed", tmp_path / "uninterrupted"
-    for moment in random_generator(0, "kills").uniform(0.02, 0.5, 10):
+    for moment in random_generator(0, "kills").uniform(0.02, 0.5, kills):
         process = run(command(script, killed, epochs=12, pause=0.05))
         wait_for(killed / training.STATE, process)
         time.sleep(moment)

@@ -12,12 +12,8 @@ with logged(snakemake.log[0]):
     reports = {
         name: read_json(path, "a report") for name, path in zip(candidates, snakemake.input.reports, strict=True)
     }
-    seconds = [read_table(path)["seconds"].iloc[-1] for path in snakemake.input.histories]
-    winner, metric = search.choose(reports)
-    rows = [
-        {**dict(values), metric: reports[name][metric], "selected_epoch": reports[name]["selected_epoch"]}
-        for name, values in candidates.items()
-    ]
-    chosen = ["yes" if name == winner else "" for name in candidates]
-    write_table(pd.DataFrame(rows).assign(seconds=seconds, chosen=chosen), snakemake.output.table)
+    winner = search.choose(reports)
+    rows = pd.DataFrame(search.table(candidates, reports, winner))
+    seconds = [read_table(path)["seconds"].max() for path in snakemake.input.histories]
+    write_table(rows.assign(seconds=seconds), snakemake.output.table)
     write_json({"candidate": winner, "options": candidates[winner]}, snakemake.output.chosen)

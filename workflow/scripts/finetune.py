@@ -29,7 +29,8 @@ with logged(snakemake.log[0]):
         from scgpt_bench.scgpt import finetuning, recipe, training
 
         torch.set_num_threads(snakemake.threads)
-        finetuning.finetune(
+        train = finetuning.try_candidate if snakemake.wildcards.get("candidate") else finetuning.finetune
+        train(
             open_h5ad(snakemake.input.cells),
             read_table(snakemake.input.split),
             read_table(snakemake.input.vocabulary),

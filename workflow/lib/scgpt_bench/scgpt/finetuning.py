@@ -144,6 +144,33 @@ def finetune(
     return report
 
 
+def try_candidate(
+    cells: anndata.AnnData,
+    split: pd.DataFrame,
+    vocabulary: pd.DataFrame,
+    checkpoint_folder: str | Path,
+    options: Options,
+    seed: int,
+    folder: str | Path,
+    machine: training.Machine | None = None,
+) -> None:
+    """Fine-tune with the recipe of a search's candidate, as :func:`finetune` does.
+
+    A training that cannot go on ends that candidate, not the search: report.json then says why as ``failed``, and
+    model.pt is empty.
+    """
+    try:
+        finetune(cells, split, vocabulary, checkpoint_folder, options, seed, folder, machine)
+    except training.TrainingFailed as error:
+        folder = Path(folder)
+        files.write_json({"options": options.model_dump(), "failed": str(error)}, folder / finetuned_model.REPORT)
+        (folder / finetuned_model.MODEL).write_bytes(b"")
+        if not (folder / training.HISTORY).exists():  # it failed in its first epoch
+            files.write_table(pd.DataFrame(columns=["epoch", "seconds"]), folder / training.HISTORY)
+        for name in (training.STATE, training.BEST):
+            (folder / name).unlink(missing_ok=True)
+
+
 def start(
     weights: checkpoint.Checkpoint, tokens_in_use: Sequence[int], options: Options, seed: int
 ) -> tuple[TransformerGenerator, dict[str, Any]]:

@@ -5,6 +5,7 @@ Snakemake reads this module at every start: it imports nothing heavy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -26,26 +27,52 @@ def _as_text(value: Any) -> str:
     return "+".join(map(str, value)) or "none" if isinstance(value, list | tuple) else str(value)
 
 
-def choose(reports: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+def choose(reports: Mapping[str, Mapping[str, Any]]) -> str:
     """Choose the candidate with the best score on the validation conditions; of equal ones the first.
 
     Parameters
     ----------
     reports
         ``report.json`` of each candidate, by its name. They hold one of ``pearson_delta`` and ``pearson``: the metric
-        that chose the epoch.
+        that chose the epoch; or ``failed``, why the training could not go on. Such a candidate is the worst.
 
     Returns
     -------
-    Its name, and the metric.
+    Its name.
 
     Raises
     ------
     InputError
-        If candidates were validated by different metrics.
+        If candidates were validated by different metrics, or all of them failed.
     """
     metrics = {report["options"]["select"] for report in reports.values()}
     if len(metrics) > 1:
         raise InputError("search", "select", " and ".join(sorted(metrics)), "one metric for all candidates")
-    (metric,) = metrics
-    return max(reports, key=lambda name: reports[name][metric]), metric
+    scores = {name: score(report) for name, report in reports.items()}
+    known = {name: value for name, value in scores.items() if value is not None}
+    if not known:
+        why = "; ".join(f"{name}: {report.get('failed', 'no score')}" for name, report in reports.items())
+        raise InputError("search", "candidates", f"none that could be trained ({why})", "other values to choose from")
+    return max(known, key=known.__getitem__)
+
+
+def score(report: Mapping[str, Any]) -> float | None:
+    """Give what a candidate scored on the validation conditions; None where it failed or has no score."""
+    value = report.get(report["options"]["select"])
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def table(
+    candidates: Mapping[str, Mapping[str, Any]], reports: Mapping[str, Mapping[str, Any]], winner: str
+) -> list[dict[str, Any]]:
+    """List what each candidate scored: rows of ``search.tsv``, without its seconds."""
+    return [
+        {
+            **values,
+            reports[name]["options"]["select"]: score(reports[name]),
+            "selected_epoch": reports[name].get("selected_epoch"),
+            "chosen": "yes" if name == winner else "",
+            "reason": reports[name].get("failed", ""),
+        }
+        for name, values in candidates.items()
+    ]
