@@ -15,6 +15,8 @@ import pandas as pd
 import torch
 
 from bad_input.study import (
+    ROW,
+    SUM,
     arguments,
     both,
     checkpoint_rows,
@@ -22,6 +24,7 @@ from bad_input.study import (
     flipped_bit,
     h5ad,
     hdf5,
+    joined_row,
     removed,
     renamed,
     row,
@@ -242,6 +245,23 @@ TABLES = [
     ("a context to hold out that the table does not have", "configuration",
      both(row(context_column="line", contexts="K562|RPE1"), configured(splits__contexts={"hold_out": ["HAP1"]})),
      "study.yaml", "splits.contexts.hold_out", "'HAP1', of which 'drop' has no cell", "one of K562, RPE1"),
+    *(
+        (f"joined: {name}", "configuration", joined_row(**changes), "drops.tsv", where, found, expected)
+        for name, changes, where, found, expected in [
+            ("a part that is no row", {"address": "joined:drop,third"}, "line 4 (both), column 'address'", "'third', which is no row of this table", "the names of drops"),
+            ("no part", {"address": "joined:"}, "column 'address'", "'', which is no row", "the names of drops"),
+            ("a part that is joined", {"address": "joined:drop,both"}, "column 'address'", "'both', which is joined itself", "the names of drops"),
+            ("a part twice", {"address": "joined:drop,drop"}, "column 'address'", "'drop' twice", "every part once"),
+            ("one part", {"address": "joined:drop"}, "column 'address'", "'drop' alone", "two parts or more"),
+            ("labels of its own", {"control_label": "NT"}, "column 'control_label'", "'NT'", "an empty cell"),
+            ("a checksum", {"sha256": SUM}, "column 'sha256'", SUM, "an empty cell"),
+            ("a file", {"address": "drop.h5ad"}, "column 'address'", "'drop.h5ad'", "'joined:' and the names of rows"),
+            ("another format", {**ROW, "name": "both", "address": "joined:drop,second"}, "column 'format'", "'h5ad' with address 'joined:drop,second'", "'joined' in both"),
+        ]
+    ),
+    ("vectors from a part", "configuration", both(joined_row(), configured(
+        datasets=["drop", "both"], methods={"train-mean": {}}, vectors__own={"source": "dataset", "datasets": {"drop": "both", "both": "drop"}},
+    )), "study.yaml", "vectors.own.datasets.drop", "'both', the same data set", "another screen"),
     ("own weights under another name", "configuration", renamed("mine/best_model.pt", "mine/epoch_6.ckpt"),
      "mine", "best_model.pt", "no such file but epoch_6.ckpt", "best_model.pt or model.safetensors"),
     ("folder by hand", "configuration", both(configured(checkpoints__tiny={"source": "catalogue"}), checkpoint_rows({"file": "folder", "address": "https://a/b"})),
@@ -311,6 +331,15 @@ CONTEXTS += [
     ("a context with few cells", "split by context",
      h5ad("results/bad/lines/cells.h5ad", lambda cells: cells[(cells.obs["context"] == "RPE1") | (np.arange(cells.n_obs) % 4 == 0)].copy()),
      "data set drop", "split by context 'K562'", "no test perturbation", "at least one of each"),
+]  # fmt: skip
+
+PARTS = [
+    (name, "join", fault, file, where, found, expected)
+    for name, fault, file, where, found, expected in [
+        ("half a part", truncated("part.h5ad"), "part.h5ad", "file", "truncated file", "AnnData"),
+        ("parts without a common gene", h5ad("part.h5ad", lambda cells: setattr(cells, "var_names", [f"X{i}" for i in range(12)])),
+         "joined:drop,other", "genes", "0 that all parts have (of drop 12, other 12)", "at least 3, 10% of the smallest part's"),
+    ]
 ]  # fmt: skip
 
 CELLS = [
@@ -578,6 +607,7 @@ CASES = [
     *TABLES,
     *VECTORS,
     *GRAPHS,
+    *PARTS,
     *CELLS,
     *CONTEXTS,
     *OWN_FILES,

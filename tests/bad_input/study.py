@@ -139,6 +139,9 @@ JOBS["split by context"] = dataclasses.replace(
     params={"how": {**_OF_CONTEXT, "context": "K562"}, "series": "drop"},
     output=["results/bad/drop/context-K562/split.tsv"],
 )
+JOBS["join"] = Job("join.py", [*_CELLS.values(), "part.h5ad"], ["results/bad/both/cells.h5ad"], {
+    "dataset": {**_DATASET, "name": "both", "address": "joined:drop,other", "format": "joined"}, "maximum_genes": None,
+}, {"dataset": "both"})  # fmt: skip
 JOBS["harmonize contexts"] = dataclasses.replace(
     JOBS["harmonize"],
     params={
@@ -181,6 +184,7 @@ def write(folder: Path) -> None:
         done = JOBS[name].run(folder)
         assert done.status == 0, done.terminal + done.log
     (folder / "elsewhere.h5ad").write_bytes((folder / "predictions.h5ad").read_bytes())
+    (folder / "part.h5ad").write_bytes((folder / "results/bad/drop/cells.h5ad").read_bytes())
     roles = pd.read_csv(folder / FOLD / "split.tsv", sep="\t")
     roles.to_csv(folder / "split.csv", index=False)
     roles.to_csv(folder / "split.tsv", index=False, sep="\t")
@@ -247,6 +251,12 @@ def configured(**changes) -> Damage:
 def row(**changes) -> Damage:
     """Cells of the second row of the data-set table."""
     return lambda folder: write_table(folder / "drops.tsv", HEADER, [{**ROW, "name": "first"}, {**ROW, **changes}])
+
+
+def joined_row(**changes) -> Damage:
+    """A joined data set of both rows before it, with other cells."""
+    joined = {"name": "both", "address": "joined:drop, second", "format": "joined", "target_sum": "40", **changes}
+    return lambda folder: write_table(folder / "drops.tsv", HEADER, [ROW, {**ROW, "name": "second"}, joined])
 
 
 def table_lines(*lines: str) -> Damage:

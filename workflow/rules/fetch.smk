@@ -9,6 +9,8 @@ rule fetch_dataset:
         "<logs>/fetch_dataset/{dataset}.{checksum}.{suffix}.log",
     benchmark:
         "<benchmarks>/fetch_dataset/{dataset}.{checksum}.{suffix}.tsv"
+    wildcard_constraints:
+        dataset=names_pattern(RUN.drops),
     retries: 0  # the download tries again by itself, where that can help
     localrule: True
     conda:
@@ -36,6 +38,8 @@ rule generate_dataset:
         "<logs>/generate_dataset/{dataset}.log",
     benchmark:
         "<benchmarks>/generate_dataset/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=names_pattern(RUN.drops),
     conda:
         "../../envs/scgpt_cpu.yaml"
     resources:
@@ -121,7 +125,7 @@ rule fetch_vectors:
 
 def downloads_of_run():
     """The files that the workflow downloads."""
-    datasets = [drop_file(name) for name in config["datasets"] if RUN.datasets[name].address != GENERATED]
+    datasets = [drop_file(name) for name in RUN.drops if RUN.datasets[name].address != GENERATED]
     checkpoints = map(files_of_checkpoint, checkpoints_from("catalogue"))
     vectors = map(file_of_vectors, vectors_from("catalogue"))
     return [*datasets, *(path for files in checkpoints for path in files.values()), *vectors]

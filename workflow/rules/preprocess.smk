@@ -1,6 +1,9 @@
 # From whatever comes in to one contract, results/<study>/<dataset>/cells.h5ad, and what every method starts from.
 
 
+JOINED = [name for name in config["datasets"] if RUN.datasets[name].parts]
+
+
 def drop_of_dataset(wildcards):
     """The file of a data set and, where guide calls come in one of their own, that."""
     dataset = RUN.datasets[wildcards.dataset]
@@ -21,6 +24,8 @@ rule harmonize:
         "<logs>/harmonize/{dataset}.log",
     benchmark:
         "<benchmarks>/harmonize/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=names_pattern(set(config["datasets"]) - set(JOINED)),
     conda:
         "../../envs/data.yaml"
     resources:
@@ -33,6 +38,51 @@ rule harmonize:
         options=config["harmonize"],
     script:
         "../scripts/harmonize.py"
+
+
+# A part of joined data sets. It keeps all its genes: which of them vary is a question to the joined control cells.
+use rule harmonize as harmonize_part with:
+    output:
+        "<results>/parts/{dataset}/cells.h5ad",
+    log:
+        "<logs>/harmonize_part/{dataset}.log",
+    benchmark:
+        "<benchmarks>/harmonize_part/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=names_pattern(part for name in JOINED for part in RUN.datasets[name].parts),
+    params:
+        code=code_without_plumbing("harmonize.py"),
+        content=lambda wildcards: content_of_file(RUN.datasets[wildcards.dataset].guide_table),
+        dataset=dataset_row,
+        options={**config["harmonize"], "maximum_genes": None},
+
+
+def parts_of_dataset(wildcards):
+    return [f"<results>/parts/{part}/cells.h5ad" for part in RUN.datasets[wildcards.dataset].parts]
+
+
+rule join:
+    input:
+        parts_of_dataset,
+    output:
+        "<results>/{dataset}/cells.h5ad",
+    log:
+        "<logs>/join/{dataset}.log",
+    benchmark:
+        "<benchmarks>/join/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=names_pattern(JOINED),
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(8000),
+        runtime=doubling(120),
+    params:
+        code=code_without_plumbing("join.py"),
+        dataset=dataset_row,
+        maximum_genes=config["harmonize"]["maximum_genes"],
+    script:
+        "../scripts/join.py"
 
 
 rule card:

@@ -49,7 +49,7 @@ def inputs_of_run():
     checkpoints = map(files_of_checkpoint, config["checkpoints"])
     vectors = map(file_of_vectors, vectors_from("catalogue"))
     return [
-        *map(drop_file, config["datasets"]),
+        *map(drop_file, RUN.drops),
         *(path for files in checkpoints for path in files.values()),
         *vectors,
     ]
@@ -58,7 +58,7 @@ def inputs_of_run():
 def own_files_of_run():
     """The files and folders of the user's that the configuration names."""
     files = [config[table] for table in configuration.TABLES]
-    datasets = [RUN.datasets[name] for name in config["datasets"]]
+    datasets = [RUN.datasets[name] for name in RUN.drops]
     files += [dataset.address for dataset in datasets if dataset.is_local]
     files += [dataset.guide_table for dataset in datasets if dataset.guide_table]
     files += [

@@ -58,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[str]) -> str:
     dataset, run, configfile, options = _row_and_options(name, table, configfile)
     config = run.config
+    if dataset.parts:
+        return _answer_joined(dataset, run) + f"\nNext:\n{_next_step(dataset, config, configfile)}\n"
     path, source = _file(dataset, [*mirrors, *config["mirrors"]])
     # Only now, since they take a second: a wrong name is answered at once.
     from scgpt_bench.data import readers
@@ -72,6 +74,26 @@ def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[
         adata = _generated(dataset, config) if path is None else readers.read(path, dataset, **guide_calling)
         text = describe(adata, dataset, config, source=source, options=options, checkpoints=checkpoints)
     return text + f"\nNext:\n{_next_step(dataset, config, configfile)}\n"
+
+
+def _answer_joined(dataset: Dataset, run: configuration.Run) -> str:
+    """Say what the parts have in common that are here; others are not fetched for that, since there may be many."""
+    from scgpt_bench.data import readers
+    from scgpt_bench.data.annotations import annotate
+    from scgpt_bench.data.findings import Findings
+    from scgpt_bench.description import describe_joined
+
+    guide_calling = {key: run.config["harmonize"][key] for key in ("minimum_guide_umis", "minimum_guide_share")}
+    here = {}
+    for part in map(run.datasets.__getitem__, dataset.parts):
+        generated = part.address == GENERATED
+        if not generated and not part.is_local and not Path(download.stored_file(part)).is_file():
+            continue
+        path, source = _file(part, [])
+        with name_in_errors(path or source, source):
+            adata = _generated(part, run.config) if path is None else readers.read(path, part, **guide_calling)
+            here[part.name] = annotate(adata, part, Findings(source))
+    return describe_joined(dataset, here)
 
 
 def _row_and_options(

@@ -23,7 +23,7 @@ from scgpt_bench.scgpt import checkpoint_folder
 from scgpt_bench.scgpt.search import candidates
 from scgpt_bench.shipped import own_or_shipped
 
-FOLDERS = ("generated", "checkpoints", "logs", "benchmarks", "predicted", "figures", "submissions")
+FOLDERS = ("generated", "parts", "checkpoints", "logs", "benchmarks", "predicted", "figures", "submissions")
 TABLES = ("dataset_table", "checkpoint_table", "published_results_table", "vector_table")
 
 
@@ -89,6 +89,16 @@ class Run:
         """List the splits that are pooled under a name (:func:`split_names.pooled`)."""
         return pooled(self.config["splits"], self.held_out)
 
+    @property
+    def drops(self) -> list[str]:
+        """List the rows whose files the run reads: its data sets, and in place of joined ones their parts."""
+        names = [self.datasets[name].parts or (name,) for name in self.config["datasets"]]
+        return [*dict.fromkeys(drop for parts in names for drop in parts)]
+
+    def series(self, name: str) -> set[str]:
+        """Return the series of a data set, or those of the parts of a joined one."""
+        return {self.datasets[drop].series for drop in self.datasets[name].parts or (name,)}
+
 
 def table_path(config: Mapping[str, Any], key: str) -> str:
     """Return where a table is: where ``config`` says, or with the workflow if the run's folder has no default one."""
@@ -150,7 +160,7 @@ def _check_references(run: Run, source: str) -> None:
         if name not in run.datasets:
             known = ", ".join(run.datasets)
             raise InputError(source, "datasets", repr(name), f"a name in {run.tables['dataset_table']}: {known}")
-    for name in config["datasets"]:
+    for name in run.drops:
         if run.datasets[name].address == "generated" and name not in config["generated"]:
             raise InputError(source, "generated", f"no options for {name!r}", "an entry for every generated data set")
     for name, options in config["checkpoints"].items():
@@ -229,7 +239,7 @@ def _check_vectors(run: Run, source: str) -> None:
             if other not in known:
                 found = f"no entry for {dataset!r}" if other is None else repr(other)
                 raise InputError(source, f"{where}.datasets", found, "another of " + ", ".join(known))
-            if run.datasets[other].series == run.datasets[dataset].series:
+            if run.series(other) & run.series(dataset):
                 expected = "another screen: the changes of its own test perturbations are what methods predict"
                 raise InputError(source, f"{where}.datasets.{dataset}", f"{other!r}, the same data set", expected)
 
@@ -250,7 +260,7 @@ def _check_paths(run: Run, source: str) -> None:
                 paths[f"methods.{name}.files.{dataset}.{split}"] = path.replace("{seed}", "")
     for where, path in paths.items():
         _check_braces(path, source, where)
-    for name in config["datasets"]:
+    for name in run.drops:
         dataset = run.datasets[name]
         if dataset.is_local:
             _check_braces(dataset.address, run.tables["dataset_table"], f"address of {name!r}")

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.data import splits
-from scgpt_bench.data.annotations import annotate
+from scgpt_bench.data.annotations import Annotations, annotate
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, contexts_of, rows_of
 from scgpt_bench.data.findings import Findings
 from scgpt_bench.data.harmonize import batches_without_controls, check_groups, list_too_few
-from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of
+from scgpt_bench.data.joining import match_genes
+from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of, within
 from scgpt_bench.data.tenx import READER_NOTES
 from scgpt_bench.data.values import sample_values
 from scgpt_bench.errors import InputError
@@ -102,6 +103,38 @@ def describe(
     width = max(map(len, lines))
     indented = {name: text.replace("\n", "\n" + " " * (width + 2)) for name, text in lines.items()}
     return f"{dataset.name}\n" + "".join(f"{name:<{width}}  {text}\n" for name, text in indented.items())
+
+
+def describe_joined(dataset: Dataset, parts: Mapping[str, Annotations]) -> str:
+    """Describe what the parts of a joined data set have in common: ``parts`` are those whose files are here.
+
+    Raises
+    ------
+    InputError
+        As joining would, for what can be seen without reading a value.
+    """
+    absent = [part for part in dataset.parts if part not in parts]
+    lines = {"parts": ", ".join(dataset.parts), "contexts": ", ".join(dataset.declared_contexts) or _contexts(parts)}
+    if absent:
+        commands = "; ".join(f"make check-data dataset={part}" for part in absent)
+        lines["not here yet"] = f"{', '.join(absent)}: {commands}"
+    if len(parts) > 1:
+        names = {part: sorted(set(known.obs["perturbation"][known.kept]) - {CONTROL}) for part, known in parts.items()}
+        targets = {part: {gene for name in own for gene in genes_of(name)} for part, own in names.items()}
+        genes = {part: known.genes.var for part, known in parts.items()}
+        matched = match_genes(genes, targets, Findings(dataset.address))
+        renamed = [{matched.rename(part, name) for name in own} for part, own in names.items()]
+        sizes = ", ".join(f"{part} {len(var):,}" for part, var in genes.items())
+        lines["genes"] = f"{len(matched.var):,} in all that are here, of {sizes}"
+        sizes = ", ".join(f"{part} {len(own):,}" for part, own in names.items())
+        lines["perturbations"] = f"{len(set.intersection(*renamed)):,} in all that are here, of {sizes}"
+    width = max(map(len, lines))
+    return f"{dataset.name}\n" + "".join(f"{name:<{width}}  {text}\n" for name, text in lines.items())
+
+
+def _contexts(parts: Mapping[str, Annotations]) -> str:
+    found = [within(part, context) for part, known in parts.items() for context in contexts_of(known.obs[known.kept])]
+    return ", ".join(found) or "not known before the parts are here"
 
 
 def _range(cells: pd.Series) -> str:

@@ -10,15 +10,17 @@ import csv
 import hashlib
 import math
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
 
+from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, within
 from scgpt_bench.errors import InputError
 
 GENERATED = "generated"
+JOINED = "joined"
 UNKNOWN = "unknown"
 UNVERIFIED = "unverified"
 FORMATS = {  # and the suffix of their files
@@ -51,15 +53,22 @@ CHECKPOINTS = "resources/checkpoints"  # where runs keep downloaded ones, relati
 _SHA256 = r"[0-9a-f]{64}"
 _NAMES = r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.-]*"
 _NAMES_IN_WORDS = "letters, digits, '_', '-' and single '.', beginning with a letter or digit"
+_OF_JOINED = f"{JOINED}:"  # how the address of a joined data set begins; the names of its parts follow
+# What a joined row may say of itself. All else is known of its parts, or of the form of cells.h5ad.
+_COLUMNS_OF_JOINED = ("name", "version", "series", "address", "format", "target_sum", "status", "licence", "citation")
+_NOT_OF_JOINED = ("values", "perturbation_column", "control_label", "perturbation_kind")  # needed in all other rows
 _PATTERNS = {  # what the cells of a column look like, where they are not empty; and the same in words
     "name": (_NAMES, _NAMES_IN_WORDS),
     "series": (_NAMES, _NAMES_IN_WORDS),
-    "address": (r"(https?://|(?!.*://)).*", f"a URL that begins with https://, a local path, or {GENERATED!r}"),
+    "address": (
+        r"(https?://|(?!.*://)).*",
+        f"a URL that begins with https://, a local path, {GENERATED!r}, or {_OF_JOINED!r} and rows of this table",
+    ),
     "md5": (r"[0-9a-f]{32}", "32 hexadecimal digits in lower case, or nothing"),
     "bytes": (r"[1-9][0-9]*", "a positive whole number"),
 }
 _CHOICES: dict[str, Collection[str]] = {
-    "format": FORMATS,
+    "format": (*FORMATS, JOINED),
     "values": VALUES,
     "perturbation_kind": PERTURBATION_KINDS,
     "status": STATUSES,
@@ -74,7 +83,8 @@ class Dataset:
     Attributes
     ----------
     address
-        A URL, a local path (relative to the folder in which the workflow runs), or ``generated``.
+        A URL, a local path (relative to the folder in which the workflow runs), ``generated``, or ``joined:a,b``: the
+        cells of other rows in one. Columns of a joined one are those of cells.h5ad.
     series
         The versions of one data set share it, the later row being the newer version; its own name unless given.
         Random draws depend on it: versions are divided and drawn alike.
@@ -161,9 +171,14 @@ class Dataset:
         return tuple(self.contexts.split("|")) if self.contexts else ()
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """List the data sets that are joined in this one; none for a drop."""
+        return tuple(self.address.removeprefix(_OF_JOINED).split(",")) if self.format == JOINED else ()
+
+    @property
     def is_local(self) -> bool:
         """Tell whether the address is a file of this machine."""
-        return self.address != GENERATED and not is_remote(self.address)
+        return self.format not in (GENERATED, JOINED) and not is_remote(self.address)
 
     @property
     def suffix(self) -> str:
@@ -191,7 +206,7 @@ class Dataset:
         """Return :attr:`row` without what changes no cell: where the file came from, and what is for people."""
         without = ("version", "series", "sha256", "md5", "bytes", "status", "licence", "citation")
         kept = {column: value for column, value in self.row.items() if column not in without}
-        return {**kept, "address": self.name}
+        return {**kept, "address": self.address if self.parts else self.name}
 
 
 @dataclass(frozen=True)
@@ -285,10 +300,16 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
         At the first cell that is wrong, naming its line and column.
     """
     datasets: dict[str, Dataset] = {}
-    for row in _rows(path, Dataset):
+    rows = [*_rows(path, Dataset, may_be_empty=_NOT_OF_JOINED)]
+    for row in rows:
         name = row.text("name")
         if name in datasets:
             raise row.error("name", repr(name) + " a second time", "every name once")
+        if row.cells["format"] == JOINED:
+            datasets[name] = _joined(row)
+            continue
+        for column in _NOT_OF_JOINED:
+            row.text(column)
         cells: dict[str, Any] = {
             **row.cells,
             "target_sum": _positive(row, "target_sum"),
@@ -316,7 +337,69 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
         if both:
             raise row.error("excluded_label", f"{both[0]!r}, which control_label has too", "labels of other cells")
         datasets[name] = dataset
+    for row in rows:
+        if datasets[row.text("name")].parts:
+            _check_parts(row, datasets)
+            datasets[row.text("name")] = _with_parts(datasets[row.text("name")], datasets)
     return datasets
+
+
+def _joined(row: _Row) -> Dataset:
+    """Make the data set of a joined row: what cells.h5ad has in which column; what depends on its parts is still open.
+
+    Raises
+    ------
+    InputError
+        For a cell that only a drop has.
+    """
+    for column, value in row.cells.items():
+        if value is not None and column not in _COLUMNS_OF_JOINED:
+            raise row.error(column, repr(value), f"an empty cell: a {JOINED} data set has what its parts have")
+    if not row.text("address").startswith(_OF_JOINED):
+        expected = f"{_OF_JOINED!r} and the names of rows with commas between, since the format is {JOINED!r}"
+        raise row.error("address", repr(row.text("address")), expected)
+    parts = ",".join(part.strip() for part in row.text("address").removeprefix(_OF_JOINED).split(","))
+    cells: dict[str, Any] = {
+        **{column: row.cells[column] for column in _COLUMNS_OF_JOINED},
+        "address": _OF_JOINED + parts,
+        "target_sum": _positive(row, "target_sum"),
+        "status": row.cells["status"] or STATUSES[0],
+        **{f"{column}_column": column for column in ("perturbation", "context", "batch", "cell_type")},
+        "combination_separator": JOINED_BY,
+    }
+    return Dataset(**cells, control_label=CONTROL, values="", perturbation_kind="")
+
+
+def _check_parts(row: _Row, datasets: Mapping[str, Dataset]) -> None:
+    parts = datasets[row.text("name")].parts
+    for part in parts:
+        if part not in datasets or datasets[part].parts:
+            found = f"{part!r}, " + ("which is joined itself" if part in datasets else "which is no row of this table")
+            raise row.error("address", found, f"{_OF_JOINED!r} and the names of drops with commas between")
+        if parts.count(part) > 1:
+            raise row.error("address", f"{part!r} twice", "every part once: its cells would count twice")
+    if len(parts) < 2:
+        raise row.error("address", f"{parts[0]!r} alone", "two parts or more, with commas between")
+
+
+def _with_parts(joined: Dataset, datasets: Mapping[str, Dataset]) -> Dataset:
+    """Fill in what a joined data set has of its parts: counts if all have them, contexts, the kind that all share."""
+    parts = [datasets[part] for part in joined.parts]
+    kinds = {part.perturbation_kind for part in parts}
+    kind = MIXED if len(kinds) > 1 else kinds.pop()
+    contexts = [
+        within(part.name, context)
+        for part in parts
+        for context in (part.declared_contexts if part.context_column else (UNSTATED,))
+    ]
+    known = all(part.contexts or not part.context_column for part in parts)
+    return replace(
+        joined,
+        values="counts" if all(part.values == "counts" for part in parts) else "log1p",
+        perturbation_kind=kind,
+        direction_column="direction" if kind == MIXED else None,
+        contexts="|".join(contexts) if known else None,
+    )
 
 
 def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
@@ -462,6 +545,8 @@ def _dataset_sha256(row: _Row) -> str | None:
     ``unverified`` for a URL that nobody has downloaded here.
     """
     address, form, found = row.text("address"), row.text("format"), row.cells["sha256"]
+    if address.startswith(_OF_JOINED):
+        raise row.error("format", f"{form!r} with address {address!r}", f"{JOINED!r} in both or none")
     if (address == GENERATED) != (form == GENERATED):
         raise row.error("format", f"{form!r} with address {address!r}", f"{GENERATED!r} in both or none")
     if address == GENERATED:

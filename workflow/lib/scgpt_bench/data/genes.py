@@ -50,6 +50,11 @@ class Genes:
         return [*self.names[self.names.duplicated()].unique()]
 
     @property
+    def var(self) -> pd.DataFrame:
+        """Make ``var`` of cells.h5ad: indexed by the symbols; ``gene_id`` where the file has identifiers."""
+        return pd.DataFrame({"gene_id": self.ids} if self.ids_from else None, index=self.symbols)
+
+    @property
     def duplicates_in_words(self) -> str:
         """Say how many names several genes have, and the first five."""
         return f"{len(self.duplicated)} duplicate gene names: " + ", ".join(map(repr, self.duplicated[:5]))
@@ -133,9 +138,9 @@ def _names(var: pd.DataFrame, dataset: Dataset, findings: Findings) -> pd.Index:
 
 
 def choose_genes(
-    genes: Genes, targets: list[str], moments: tuple[int, np.ndarray, np.ndarray], number: int, findings: Findings
+    symbols: pd.Index, targets: list[str], moments: tuple[int, np.ndarray, np.ndarray], number: int, findings: Findings
 ) -> np.ndarray:
-    """Choose the ``number`` genes that vary most among control cells, and every measured target: a mask [genes].
+    """Choose the ``number`` of genes that vary most among control cells, and every measured target: a mask [genes].
 
     ``moments`` are the number of control cells, and mean and variance of each gene's scaled counts over them. Control
     cells that are too few or all alike are an ``InputError``.
@@ -146,7 +151,7 @@ def choose_genes(
         raise findings.error("control cells", f"{n_cells}", f"at least {FEWEST} {advice}")
     if not (variance > 0).any():
         raise findings.error("control cells", "no gene that varies among them", f"control cells that differ, {advice}")
-    return most_variable(mean, variance, number) | genes.symbols.isin(targets)
+    return most_variable(mean, variance, number) | symbols.isin(targets)
 
 
 def most_variable(mean: np.ndarray, variance: np.ndarray, number: int) -> np.ndarray:

@@ -28,6 +28,8 @@ from scgpt_bench.data.on_disk import CellWriter
 from scgpt_bench.data.tenx import READER_NOTES
 from scgpt_bench.data.values import harmonized_chunks, read_values
 
+SELECTION = "measured targets and the {} with the highest dispersion in control cells"
+
 
 def harmonize(adata: anndata.AnnData, dataset: Dataset, **options: Any) -> anndata.AnnData:
     """Return the cells of a drop in the form of cells.h5ad, in memory; the arguments are those of :func:`prepare`.
@@ -117,12 +119,9 @@ def prepare(
     targets = sorted({gene for name in perturbations for gene in genes_of(name)})
     genes, selection = np.ones(len(symbols), dtype=bool), "all"
     if maximum_genes is not None and maximum_genes < len(symbols):
-        genes = choose_genes(annotations.genes, targets, values.control_moments, maximum_genes, findings)
-        selection = f"measured targets and the {maximum_genes} with the highest dispersion in control cells"
-    var = pd.DataFrame(index=symbols)
-    if annotations.genes.ids_from:
-        var["gene_id"] = annotations.genes.ids
-    var = var[genes]
+        genes = choose_genes(symbols, targets, values.control_moments, maximum_genes, findings)
+        selection = SELECTION.format(maximum_genes)
+    var = annotations.genes.var[genes]
 
     summary = {
         "dataset": dataset.name,

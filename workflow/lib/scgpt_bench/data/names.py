@@ -9,6 +9,11 @@ UNSTATED = "all"  # the batch and the cell type of cells of a data set that name
 JOINED_BY = "+"
 
 
+def within(part: str, group: str) -> str:
+    """Name a context or batch of a part of a joined data set; the part itself where it names none."""
+    return part if group == UNSTATED else f"{part}.{group}"
+
+
 def genes_of(perturbation: str) -> tuple[str, ...]:
     """Return the genes of a perturbation's name, sorted; none for ``control``."""
     return () if perturbation == CONTROL else tuple(perturbation.split(JOINED_BY))

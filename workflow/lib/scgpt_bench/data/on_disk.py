@@ -19,6 +19,7 @@ from scgpt_bench.errors import InputError
 
 VALUES_AT_ONCE = 2**25  # of a chunk, if it were dense: 256 MiB in float64
 STORED_AT_ONCE = 2**20  # values of a chunk inside an HDF5 file
+_STORED = {"data": np.float32, "indices": np.int32}  # of a CSR matrix that is written by chunks
 Matrix: TypeAlias = sparse.csr_matrix | np.ndarray
 
 
@@ -303,6 +304,8 @@ def add_rows(sums: np.ndarray, chunk: Matrix, groups: np.ndarray) -> None:
 class CellWriter:
     """Writes an h5ad file by chunks of rows, atomically, with the checksums of :func:`files.write_element`.
 
+    The chunks that rows come in change no byte of the file.
+
     As a context manager: ``append`` chunks of ``X`` and of layers, then leave with ``obs``, ``var`` and ``uns`` set.
     """
 
@@ -311,6 +314,7 @@ class CellWriter:
         self.obs = self.var = None
         self.uns: Mapping[str, Any] = {}
         self._rows: dict[str, list[np.ndarray]] = {}
+        self._waiting: dict[str, np.ndarray] = {}  # for a whole chunk of the file
 
     def __enter__(self) -> CellWriter:
         self._file = h5py.File(self._writing.__enter__(), "w")
@@ -319,15 +323,21 @@ class CellWriter:
     def append(self, X: sparse.csr_matrix, **layers: sparse.csr_matrix) -> None:
         """Write the next rows: float32 CSR matrices of the same shape."""
         for name, matrix in {"X": X, **{f"layers/{key}": layer for key, layer in layers.items()}}.items():
-            group = self._file.require_group(name)
-            for part, dtype in (("data", np.float32), ("indices", np.int32)):
-                values = getattr(matrix, part)
-                if part not in group:
-                    group.create_dataset(part, (0,), dtype, maxshape=(None,), chunks=(STORED_AT_ONCE,), **files.CHECKED)
-                stored = group[part]
-                stored.resize(len(stored) + len(values), axis=0)
-                stored[len(stored) - len(values) :] = values
+            for part, dtype in _STORED.items():
+                key, values = f"{name}/{part}", getattr(matrix, part).astype(dtype, copy=False)
+                waiting = np.concatenate([self._waiting.get(key, values[:0]), values])
+                whole = len(waiting) // STORED_AT_ONCE * STORED_AT_ONCE
+                self._store(key, waiting[:whole])
+                self._waiting[key] = waiting[whole:].copy()
             self._rows.setdefault(name, []).append(np.diff(matrix.indptr))
+
+    def _store(self, key: str, values: np.ndarray) -> None:
+        if key not in self._file:
+            options = {"maxshape": (None,), "chunks": (STORED_AT_ONCE,), **files.CHECKED}
+            self._file.create_dataset(key, (0,), values.dtype, **options)
+        stored = self._file[key]
+        stored.resize(len(stored) + len(values), axis=0)
+        stored[len(stored) - len(values) :] = values
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -343,6 +353,8 @@ class CellWriter:
         return self._writing.__exit__(kind, error, trace)
 
     def _finish(self) -> None:
+        for key, values in self._waiting.items():
+            self._store(key, values)
         for name, lengths in self._rows.items():
             group, indptr = self._file[name], np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
             small = indptr[-1] <= np.iinfo(np.int32).max

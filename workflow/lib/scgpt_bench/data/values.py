@@ -106,7 +106,7 @@ def read_values(
         total = (kept & filled).sum() * dataset.target_sum
     top = np.argsort(-gene_totals, kind="stable")[:LARGEST]
     shares = {"gene": np.array([*symbols[top]], dtype=object), "share": gene_totals[top] / max(total, 1)}
-    return Values(evidence, filled, n_counts, shares, _mean_and_variance(n_control, sums, squares))
+    return Values(evidence, filled, n_counts, shares, mean_and_variance(n_control, sums, squares))
 
 
 def sample_values(
@@ -208,7 +208,8 @@ def _evidence_of_logs(sums: np.ndarray, ratios: np.ndarray, dataset: Dataset, fi
     return f"log1p: not integers, expm1 of a cell sums to {middle:.4g} (median), at most {sums.max():.4g}"
 
 
-def _mean_and_variance(n: int, sums: np.ndarray, squares: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+def mean_and_variance(n: int, sums: np.ndarray, squares: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    """Make :attr:`Values.control_moments` of the number of cells, and sums and sums of squares over them [genes]."""
     mean = sums / max(n, 1)
     excess = squares - n * mean**2
     excess[excess < 1e-9 * squares] = 0  # rounding
