@@ -274,11 +274,17 @@ def test_what_pretraining_is_worth_is_said_of_every_pair(verdicts, answer):
         **{"dataset": "drop", "split": "fold0", "context": "all", "metric": "effect_pearson", "difference": 0.1},
         **{"ci_low": 0.02, "ci_high": 0.18, "verdict": verdicts, "reason": ""},
     )
-    (place,) = summary.places(run(contrasts=contrasts))
+    random = vectors_of("random", pretrained=False)
+    twins = [predicted(name, "scgpt-embedding-ridge", embeddings=random) for _, name in pairs]
+    of_values = contrasts.assign(method="flagged-on-bins", opponent="flagged")
+    made = run(contrasts=pd.concat([contrasts, of_values]), predictions=twins)
+    made = dataclasses.replace(made, kinds={**KINDS, **{name: "scgpt-embedding-ridge" for _, name in pairs}})
+    (place,) = summary.places(made)
     assert written(place["pretraining"]).startswith(answer)
     assert all(f"{method} against {opponent}: " in written(place["pretraining"]) for method, opponent in pairs)
-    assert "Does pretraining help?" in summary.page(run(contrasts=contrasts))
-    assert "Does pretraining help?" not in summary.page(run())
+    assert "on-bins" not in written(place["pretraining"])
+    assert "Does pretraining help?" in summary.page(made)
+    assert "Does pretraining help?" not in summary.page(run(contrasts=of_values))
 
 
 def test_what_scores_above_noise_free_truth_is_named():

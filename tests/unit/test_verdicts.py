@@ -264,6 +264,18 @@ def test_contrasts_are_found_in_the_configuration():
     assert registry.contrasts({"train-mean": {"kind": "train-mean"}}, []) == []
 
 
+def test_what_scgpt_is_given_is_contrasted_with_the_default_where_nothing_else_differs():
+    common = {"kind": "scgpt-knockout", "checkpoint": "human", "seeds": [0]}
+    methods = {
+        "zero": {**common, "silenced_targets": "zero"},
+        "left-out": {**common, "silenced_targets": "left_out"},
+        "other": {**common, "silenced_targets": "left_out", "draws": 9},
+        "log": {"kind": "scgpt-zero-shot", "checkpoint": "human", "seeds": [0], "value_input": "log1p"},
+        "bins": {"kind": "scgpt-zero-shot", "checkpoint": "human", "seeds": [0, 1], "value_input": "bins"},
+    }
+    assert registry.contrasts(methods, ["random"]) == [("left-out", "zero"), ("bins", "log")]
+
+
 def test_a_contrast_is_the_paired_comparison_of_two_methods():
     best = (0.4 + NOISE[0])[:, None]
     values = {"scgpt-finetuned": best + 0.1 + NOISE[1:4].T, "scgpt-scratch": best + NOISE[4:7].T}

@@ -122,7 +122,7 @@ rule scores:
         contrasts=report(
             "<results>/contrasts.tsv",
             category="Verdict",
-            labels={"table": "what pretraining is worth"},
+            labels={"table": "what pretraining and input values are worth"},
             caption="../report/contrasts.rst",
         ),
         by_class=report(

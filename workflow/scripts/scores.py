@@ -1,4 +1,4 @@
-"""Score the run: means with intervals, a verdict for every method, what pretraining is worth; by class as well."""
+"""Score the run: means with intervals, a verdict for every method, contrasts; by class as well."""
 
 from scgpt_bench.job import logged
 

@@ -1,4 +1,4 @@
-"""What pretraining is worth: methods that differ in it alone, each pair compared like a verdict with one opponent."""
+"""Pairs of methods that differ in one thing, such as pretraining, each compared like a verdict with one opponent."""
 
 from __future__ import annotations
 

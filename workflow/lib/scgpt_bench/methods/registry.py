@@ -324,6 +324,7 @@ _REGISTERED = (
 )
 KINDS = {kind.name: kind for kind in _REGISTERED}
 _OF_TWINS = ("kind", "checkpoint", "seeds")  # options in which twins may differ
+VALUES = {"value_input": "log1p", "silenced_targets": "zero"}  # what scGPT is given of a cell: options and defaults
 
 
 def group_of(kind: str) -> Group:
@@ -349,10 +350,14 @@ def untrained(methods: Mapping[str, Mapping[str, Any]], random_checkpoints: Coll
 
 
 def contrasts(methods: Mapping[str, Mapping[str, Any]], random_checkpoints: Collection[str]) -> list[tuple[str, str]]:
-    """Pair methods with what differs from them in pretraining: fine-tuned and from scratch, and untrained twins.
+    """Pair methods that are compared as a question of its own, in the order of ``methods``.
 
-    A twin is of the same kind and, where there is such a one, has the same other options. Parameters are those of
-    :func:`untrained`.
+    - What does pretraining add: fine-tuned and from scratch, and a method and its untrained twin: of the same kind and,
+      where there is such a one, with the same other options.
+    - What do the values add that scGPT is given (``VALUES``): methods of one kind that differ in one of these options
+      alone, the one that deviates from the default first.
+
+    Parameters are those of :func:`untrained`.
     """
     twins = untrained(methods, random_checkpoints)
     found = []
@@ -363,6 +368,11 @@ def contrasts(methods: Mapping[str, Mapping[str, Any]], random_checkpoints: Coll
             own = [twin for twin in twins if methods[twin]["kind"] == options["kind"]]
             alike = [twin for twin in own if _others(methods[twin]) == _others(options)]
             found += [(name, twin) for twin in alike or own]
+        for key, default in VALUES.items():
+            if options.get(key, default) != default:
+                seeds = {"seeds": options["seeds"]}
+                as_published = {**options, key: default}
+                found += [(name, other) for other, its in methods.items() if {**its, **seeds} == as_published]
     return found
 
 

@@ -146,6 +146,7 @@ def _best_verdict(rows: Sequence[Mapping[str, Any]], n: int) -> Sentence:
 def _pretraining(run: Run, dataset: str, split: str) -> Sentence | None:
     """Say what the contrasts show; None where nothing was run that differs in pretraining alone."""
     here = _at(run.contrasts, dataset, split)
+    here = here[here["opponent"].isin(run.without_pretraining())]
     pairs = here[(here["metric"] == HEADLINE) & (here["context"] == CONTEXT)].to_dict("records")
     if not pairs:
         return None
