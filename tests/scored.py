@@ -41,7 +41,7 @@ def study(
     kinds: Mapping[str, str] | None = None,
     references: pd.DataFrame | None = None,
     splits: pd.DataFrame | None = None,
-    folds: Sequence[str] = (),
+    pooled: Mapping[str, Sequence[str]] | None = None,
     training: int = 100,
     **options,
 ) -> Study:
@@ -54,6 +54,6 @@ def study(
         kinds=kinds_of(table) if kinds is None else kinds,
         references=references_of(table) if references is None else references,
         splits=splits,
-        folds=folds,
+        pooled=pooled or {},
         **options,
     )

@@ -235,7 +235,7 @@ def ladder():
                 table = score(pseudobulk(predicted), measured, of_half)
             tables.append(table.assign(dataset="planted", split=f"experiment{seed}", method=kind, seed=1))
     pooled = pd.concat(tables, ignore_index=True)
-    means = scores(study(pooled, folds=[*pooled["split"].unique()]))
+    means = scores(study(pooled, pooled={"all": [*pooled["split"].unique()]}))
     return {metric: table.set_index("method") for metric, table in means[means["split"] == "all"].groupby("metric")}
 
 

@@ -1,8 +1,8 @@
 """How often verdicts on equals are wrong: differences are simulated whose true mean is 0.
 
 The designs have what makes intervals too narrow: shared genes, seed effects, folds that share training sets, copies in
-several contexts, skewed differences. ``scgpt_bench.evaluation.calibration`` states what is measured here, and every
-report shows it. Quick tests see that nothing is broken; those marked ``long`` measure.
+several contexts, contexts that are drawn themselves, skewed differences. ``scgpt_bench.evaluation.calibration`` states
+what is measured here, and every report shows it. Quick tests see that nothing is broken; those marked ``long`` measure.
 """
 
 from collections.abc import Callable
@@ -79,6 +79,52 @@ def in_contexts(perturbations, contexts, seeds=1, sd=0.0):
     return draw
 
 
+def crossed(perturbations, contexts):
+    """The names of conditions: each perturbation in each context."""
+    return tuple(np.repeat(names(perturbations), contexts)), tuple(
+        str(number) for number in range(contexts)
+    ) * perturbations
+
+
+def held_out(perturbations, contexts, of_context):
+    """A quarter of the variance is that of perturbations, a share that of contexts: drawn, as if from many."""
+
+    def draw(random):
+        parts = (random.normal(size=shape) for shape in ((perturbations, 1), (1, contexts), (perturbations, contexts)))
+        own, shared, rest = parts
+        found = np.sqrt(0.25) * own + np.sqrt(of_context) * shared + np.sqrt(0.75 - of_context) * rest
+        return with_seeds(0.12 * found.ravel(), 1, 0.0, random)
+
+    return draw
+
+
+def learned_elsewhere(perturbations, contexts, features=8, genes=12, penalty=1.0, apart=0.5):
+    """Two ridge learners on exchangeable features, each context predicted from the means of all others.
+
+    ``apart``: how far what features do in one context is from what they do on average, in units of that.
+    """
+
+    def draw(random):
+        both = random.normal(size=(2, perturbations, features))
+        effects = random.normal(size=(features, genes)) / np.sqrt(features)  # the same: neither learner knows more
+        own = effects + apart * random.normal(size=(contexts, 2, features, genes)) / np.sqrt(features)
+        responses = np.einsum("kpf,ckfg->cpg", both, own) + 0.7 * random.normal(size=(contexts, 1, genes))
+        responses += random.normal(size=responses.shape)
+        scores = np.zeros((2, perturbations, contexts))
+        for context, response in enumerate(responses):
+            y = np.delete(responses, context, axis=0).mean(0)
+            centred = response - response.mean(1, keepdims=True)
+            for learner, x in enumerate(both):
+                weights = np.linalg.solve(x.T @ x + penalty * np.eye(features), x.T @ (y - y.mean(0)))
+                predicted = y.mean(0) + x @ weights
+                predicted -= predicted.mean(1, keepdims=True)
+                sizes = np.sqrt((predicted**2).sum(1) * (centred**2).sum(1))
+                scores[learner, :, context] = (predicted * centred).sum(1) / sizes
+        return with_seeds((scores[0] - scores[1]).ravel(), 1, 0.0, random)
+
+    return draw
+
+
 def of_folds(n, folds=5, seeds=1, sd=0.0, features=8, genes=12, penalty=1.0):
     """Two ridge learners on exchangeable features of the same conditions, in folds of one dealing."""
 
@@ -126,6 +172,7 @@ class Cell(NamedTuple):
     perturbations: tuple[str, ...]
     seeds: int = 1
     training: float | None = None
+    contexts: tuple[str, ...] = ()
 
     @property
     def key(self):
@@ -153,6 +200,25 @@ CELLS = [
     Cell(f"{HALF}; trainings differ little; 5 equal opponents", sharing(GEARS, 0.5, 3, 0.02, 5), GEARS, 3),
     Cell("five folds of one dealing; trainings differ little", of_folds(25, seeds=3, sd=0.02), names(25), 3, 20.0),
     Cell("each perturbation in 2 contexts; trainings differ little", in_contexts(25, 2, 3, 0.02), IN_TWO, 3),
+    *(
+        Cell(
+            f"{contexts} held-out contexts make {share} of the variance",
+            held_out(25, contexts, of_context),
+            crossed(25, contexts)[0],
+            contexts=crossed(25, contexts)[1],
+        )
+        for contexts in (4, 8)
+        for share, of_context in (("none", 0.0), ("a tenth", 0.1), ("half", 0.5))
+    ),
+    *(
+        Cell(
+            f"two learners in {contexts} held-out contexts",
+            learned_elsewhere(25, contexts),
+            crossed(25, contexts)[0],
+            contexts=crossed(25, contexts)[1],
+        )
+        for contexts in (4, 8)
+    ),
     # The most skewed are above 6 % below 50 conditions, as the documentation says.
     Cell("lognormal differences", skewed(12, "lognormal"), names(12)),
     Cell("lognormal differences", skewed(50, "lognormal half"), names(50)),
@@ -160,11 +226,12 @@ CELLS = [
 ]
 QUICK = [cell for cell in CELLS if cell.key in {(HALF, len(GEARS), 1), ("trainings differ much", 100, 3)}]
 QUICK += [cell for cell in CELLS if cell.key[0].startswith(("five folds", "each perturbation", "one gene"))]
+QUICK += [cell for cell in CELLS if cell.key[0] == "4 held-out contexts make half of the variance"]
 
 
 def rates(cell, draws, random_seed):
     """Percent of the draws that are called better or worse, here and by a paired t-test."""
-    random, known = np.random.default_rng(random_seed), design(cell.perturbations)
+    random, known = np.random.default_rng(random_seed), design(cell.perturbations, cell.contexts)
     drawn = [cell.draw(random) for _ in range(draws)]
     found = [compare(one, known, cell.training).p_value <= 0.05 for one in drawn]
     means = [one.mean(1) for one in drawn]
@@ -185,7 +252,8 @@ def test_equals_are_rarely_told_apart(cell):
 def test_a_t_test_is_wrong_where_this_is_not():
     """What the procedure is for: the designs mislead a t-test over conditions."""
     by_key = {cell.key: cell for cell in CELLS}
-    for key, false in (((ALL, len(GEARS), 1), 15), (("trainings differ much", 100, 3), 30)):
+    held_out = ("4 held-out contexts make a tenth of the variance", 100, 1)
+    for key, false in (((ALL, len(GEARS), 1), 15), (("trainings differ much", 100, 3), 30), (held_out, 12)):
         assert rates(by_key[key], 200, 7)[1] > false, key
 
 

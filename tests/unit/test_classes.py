@@ -31,7 +31,7 @@ def metrics(advantages, split="gears1", dataset="pairs"):
 def classes(class_of, split="gears1", dataset="pairs"):
     rows = [(dataset, split, name, *of) for name, of in class_of.items()]
     columns = ["dataset", "split", "perturbation", "n_genes", "n_genes_seen"]
-    return pd.DataFrame(rows, columns=columns).assign(context="all", role="test")
+    return pd.DataFrame(rows, columns=columns).assign(context="all", role="test", seen=False)
 
 
 @pytest.fixture

@@ -138,8 +138,8 @@ def test_only_folds_are_pooled():
         ignore_index=True,
     )
     folds = ("fold0", "fold1")
-    made = study(both, KINDS, folds=folds)
-    found = compare_scores("v1", "v2", scores(made), verdicts(made), both, folds)
+    made = study(both, KINDS, pooled={"all": folds})
+    found = compare_scores("v1", "v2", scores(made), verdicts(made), both, {"all": folds})
     assert found[found["method"] == "mine"].set_index("split")["n_shared"].to_dict() == {
         **{"fold0": 2, "fold1": 2, "gears1": 4, "all": 4}
     }

@@ -203,7 +203,7 @@ def test_a_perturbation_is_reliable_and_of_a_class_by_context():
     assert scores(study(reliable, KINDS), whole=table)["context"].unique().tolist() == [CONTEXT, "K562"]
     assert verdicts(study(reliable, KINDS), whole=table)["context"].unique().tolist() == [CONTEXT, "K562"]
     classes = table[["dataset", "split", "perturbation", "context"]].drop_duplicates().assign(n_genes=1)
-    classes["role"] = "test"
+    classes["role"], classes["seen"] = "test", False
     classes["n_genes_seen"] = (classes["context"] == "RPE1").astype(int)  # seen in training of the other line
     by_class = scores_by_class(study(table, KINDS, splits=classes)).query("method == 'mine'")
     assert by_class.set_index("n_genes_seen")["verdict"].to_dict() == {0: "better", 1: "worse"}

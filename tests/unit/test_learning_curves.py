@@ -155,7 +155,7 @@ def test_folds_are_pooled_at_each_number_and_repeated_numbers_count_once():
         size = 9 if name.endswith("9") else 12
         rows += [("planted", name, "train", "all", f"L{i}") for i in range(size)]
     splits = pd.DataFrame(rows, columns=["dataset", "split", "role", "context", "perturbation"])
-    whole = study(pd.concat(tables, ignore_index=True), splits=splits, folds=("fold0", "fold1"))
+    whole = study(pd.concat(tables, ignore_index=True), splits=splits, pooled={"all": ("fold0", "fold1")})
     subsets = {name: (name.split("-")[0], int(name.split("train")[1])) for name in names[2:]}
     curves = learning_curves(whole, subsets)
     pooled = curves[curves["split"] == "all"]

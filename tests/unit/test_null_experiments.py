@@ -98,7 +98,11 @@ def judged(controls, seed):
         scored.append(reference_scores(whole).assign(**place))
         splits.append(split.assign(**place))
     made = study(
-        pd.concat(tables), KINDS, pd.concat(scored), pd.concat(splits), folds=[f"fold{n}" for n in range(FOLDS)]
+        pd.concat(tables),
+        KINDS,
+        pd.concat(scored),
+        pd.concat(splits),
+        pooled={"all": [f"fold{n}" for n in range(FOLDS)]},
     )
     return verdicts(made)
 

@@ -179,3 +179,40 @@ def test_folds_widen_the_part_of_conditions_only():
 
 def test_draws_are_chosen_for_a_whole_number_of_extremes():
     assert (DRAWS + 1) * 0.025 % 1 == 0
+
+
+def in_contexts(perturbations, contexts):
+    """Each perturbation in each context."""
+    return tuple(np.repeat(names(perturbations), contexts)), tuple("ABCDEFGH"[:contexts]) * perturbations
+
+
+def test_contexts_are_a_second_way_of_clustering_from_four_on():
+    perturbations, contexts = in_contexts(25, 3)
+    assert design(perturbations, contexts).contexts is None
+    perturbations, contexts = in_contexts(25, 4)
+    known = design(perturbations, contexts)
+    assert known.df == pytest.approx(3)
+    assert known.bias == pytest.approx(0.75 * 0.96)
+    assert not known.refusal
+
+
+def test_sums_over_related_conditions_are_those_of_the_whole_matrix():
+    perturbations = ("a", "a+b", "b", "c", "a", "c+d", "d", "e", "a", "b")
+    contexts = ("A", "A", "A", "B", "B", "B", "C", "C", "D", "D")
+    known, values = design(perturbations, contexts), np.arange(20.0).reshape(10, 2) ** 1.5
+    genes = [set(name.split("+")) for name in perturbations]
+    related = np.array([
+        [bool(one & other) or here == there for other, there in zip(genes, contexts, strict=True)]
+        for one, here in zip(genes, contexts, strict=True)
+    ])  # fmt: skip
+    np.testing.assert_allclose(known.over_related(values), related @ values)
+    centred = related - related.mean(0) - related.mean(1)[:, None] + related.mean()
+    same = np.equal.outer(np.array(contexts), np.array(contexts))
+    assert known.bias <= np.trace(centred) / 10 + 1e-12
+    assert known.bias <= (centred * same).sum() / same.sum() + 1e-12
+
+
+def test_contexts_of_which_one_has_nearly_all_conditions_are_no_basis():
+    names_of = tuple(f"G{number}" for number in range(100))
+    known = design(names_of, ("A",) * 97 + ("B", "C", "D"))
+    assert "in 4 contexts, most of them in one or two" in known.refusal

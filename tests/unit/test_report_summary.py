@@ -44,7 +44,7 @@ def run(verdict="better", difference=0.2, splits=("fold0",), n=20, checkpoints=N
     verdicts = verdicts.assign(ci_low=verdicts["difference"] - 0.1, ci_high=verdicts["difference"] + 0.1)
     checkpoints = {"human": "catalogue"} if checkpoints is None else checkpoints
     folds = [split for split in splits if split.startswith("fold")]
-    return Run(scores, verdicts, KINDS, checkpoints, [], predictions, PUBLISHED, folds=folds, **more)
+    return Run(scores, verdicts, KINDS, checkpoints, [], predictions, PUBLISHED, pooled={"all": folds}, **more)
 
 
 UNKNOWN = ("neither measured nor in the vocabulary", "not told what was perturbed")
@@ -406,7 +406,7 @@ def by_class(verdicts, split="fold0"):
     ]
     columns = [*("dataset", "split", "n_genes", "n_genes_seen", "method", "metric")]
     table = pd.DataFrame(rows, columns=[*columns, "n_conditions", "difference", "verdict"])
-    return table.assign(context="all")
+    return table.assign(context="all", seen=False)
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,20 @@ def test_a_class_is_judged_over_all_splits_or_by_the_only_one_that_tests_it():
     made = run("better", splits=("fold0", "fold1", "all"), scores_by_class=pd.concat([fold, pooled]))
     assert "Unlike verdicts by class: tuned on drop" not in whats(made)
     alone = dataclasses.replace(made, scores_by_class=pd.concat([fold, pooled[pooled["n_genes"] == 1]]))
-    assert "worse with 2 of 2" in dict(warned(alone))["Unlike verdicts by class: tuned on drop"]
+    assert "worse with 2 of 2 (" in dict(warned(alone))["Unlike verdicts by class: tuned on drop"]
+    seen = dataclasses.replace(alone, scores_by_class=alone.scores_by_class.assign(seen=True))
+    assert "worse with 2 of 2, in another context (" in dict(warned(seen))["Unlike verdicts by class: tuned on drop"]
+
+
+def test_held_out_contexts_are_one_question_beside_the_folds():
+    splits = ("fold0", "fold1", "all", "context-A", "context-B", "contexts")
+    made = run(splits=splits)
+    pooled = {"all": ["fold0", "fold1"], "contexts": ["context-A", "context-B"]}
+    found = summary.places(dataclasses.replace(made, pooled=pooled))
+    assert [(place["name"], place["splits"]) for place in found] == [
+        ("drop, folds", ["fold0", "fold1"]),
+        ("drop, contexts", ["context-A", "context-B"]),
+    ]
 
 
 def test_what_a_method_does_not_learn_or_does_not_predict_is_named():

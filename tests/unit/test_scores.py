@@ -72,10 +72,10 @@ def of_splits(*names, n=8):
 
 def test_folds_of_one_dealing_are_pooled_and_nothing_else_is():
     table = of_splits("fold0", "fold1", "gears1", "gears2", "published")
-    rows = scores_of(table, folds=("fold0", "fold1")).set_index("split")
+    rows = scores_of(table, pooled={"all": ("fold0", "fold1")}).set_index("split")
     assert rows.index.tolist() == ["fold0", "fold1", "gears1", "gears2", "published", "all"]
     assert rows.loc["all", ["n_conditions", "mean"]].tolist() == [16, pytest.approx(0.05)]
-    assert "all" not in set(scores_of(table, folds=("fold0",))["split"])
+    assert "all" not in set(scores_of(table, pooled={"all": ("fold0",)})["split"])
 
 
 def test_pooled_intervals_are_widened_by_what_folds_train_on():
@@ -83,7 +83,9 @@ def test_pooled_intervals_are_widened_by_what_folds_train_on():
     widths = [
         rows["ci_high"] - rows["ci_low"]
         for training in (16, 100_000)
-        for rows in [scores_of(table, folds=("fold0", "fold1"), training=training).set_index("split").loc["all"]]
+        for rows in [
+            scores_of(table, pooled={"all": ("fold0", "fold1")}, training=training).set_index("split").loc["all"]
+        ]
     ]
     assert widths[0] / widths[1] == pytest.approx(np.sqrt(2), rel=1e-3)
 
@@ -91,7 +93,7 @@ def test_pooled_intervals_are_widened_by_what_folds_train_on():
 def test_a_method_that_was_not_run_on_every_fold_is_left_out_of_all():
     table = of_splits("fold0", "fold1")
     both = pd.concat([table, table[table["split"] == "fold0"].assign(method="b")])
-    found = scores_of(both, folds=("fold0", "fold1"))
+    found = scores_of(both, pooled={"all": ("fold0", "fold1")})
     assert found.loc[found["split"] == "all", "method"].tolist() == ["a"]
     assert found.loc[found["split"] == "fold0", "method"].tolist() == ["a", "b"]
 

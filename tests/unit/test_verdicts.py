@@ -169,7 +169,7 @@ def test_folds_are_one_question_and_gears_splits_are_others():
     for number, split in enumerate(("fold0", "fold1", "gears1", "gears2")):
         table = metrics_table(beside(0.2))
         tables.append(table.assign(split=split, perturbation=f"{number}" + table["perturbation"]))
-    rows = verdicts(study(pd.concat(tables, ignore_index=True), folds=("fold0", "fold1")))
+    rows = verdicts(study(pd.concat(tables, ignore_index=True), pooled={"all": ("fold0", "fold1")}))
     assert rows["split"].tolist() == ["fold0", "fold1", "gears1", "gears2", "all"]
 
 
@@ -321,3 +321,41 @@ def test_scores_and_verdicts_over_reliable_conditions_stand_beside_those_over_al
     row = both.loc["scgpt-knockout"]
     assert (row["verdict"], row["reliable_verdict"]) == ("better", "too few conditions")
     assert (row["opponent"], row["n_conditions"], row["reliable_n_conditions"]) == ("train-mean", N, 2)
+
+
+def of_contexts(differences, sd=0.01):
+    """A method beside a simple one in splits that hold out a context each: the mean difference in each context."""
+    random = np.random.default_rng(4)
+    tables = []
+    for name, mean in differences.items():
+        easy = random.normal(0.5, 0.1, 20)
+        values = {"baseline": easy, "tuned": easy + random.normal(mean, sd, 20)}
+        tables.append(metrics_table(values, split=f"context-{name}", context=name))
+    return pd.concat(tables, ignore_index=True), {"contexts": [f"context-{name}" for name in differences]}
+
+
+def judged_over_contexts(differences):
+    table, pooled = of_contexts(differences)
+    rows = verdicts(study(table, pooled=pooled))
+    rows = rows[(rows["metric"] == "effect_pearson") & (rows["method"] == "tuned")]
+    return rows.set_index(["split", "context"])
+
+
+def test_over_few_contexts_the_answer_speaks_of_these_contexts_only_and_says_so():
+    rows = judged_over_contexts({"A": 0.1, "B": 0.2, "C": -0.05})
+    assert rows.loc[("contexts", "all"), "p_value"] < 0.001
+    assert "of these 3 contexts only, not of others" in rows.loc[("contexts", "all"), "reason"]
+    assert "of this context only" in rows.loc[("contexts", "A"), "reason"]
+    assert "of this context only" in rows.loc[("context-A", "all"), "reason"]
+
+
+def test_over_four_contexts_the_answer_is_about_others_too_and_counts_contexts():
+    rows = judged_over_contexts({"A": 0.1, "B": 0.2, "C": -0.05, "D": 0.02})
+    over = rows.loc[("contexts", "all")]
+    assert over["p_value"] > 0.05
+    assert "only" not in over["reason"]
+    assert over["ci_low"] < 0 < over["ci_high"]
+    agree = judged_over_contexts({"A": 0.1, "B": 0.12, "C": 0.09, "D": 0.11}).loc[("contexts", "all")]
+    assert agree["p_value"] < 0.05
+    by_t_test = 2 * 3.18 * np.std([0.1, 0.12, 0.09, 0.11], ddof=1) / 2  # over the four means
+    assert agree["ci_high"] - agree["ci_low"] == pytest.approx(by_t_test, rel=0.5)

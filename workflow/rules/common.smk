@@ -64,7 +64,6 @@ pathvars:
 
 SPLITS = [*RUN.splits]
 POOLED = RUN.pooled  # name -> the splits that are pooled under it
-FOLDS = POOLED["all"]
 # Points of learning curves: name -> (split, perturbations to learn from). They have scores, but no verdicts.
 SUBSETS = {
     f"{split}-train{size}": (split, size)

@@ -93,7 +93,7 @@ def study():
     """What scores and verdicts are told about the run, beside its tables."""
     return {
         "kinds": KINDS,
-        "folds": FOLDS,
+        "pooled": POOLED,
         "untrained": registry.untrained(config["methods"], checkpoints_from("random")),
         "margin": config["scores"]["margin"],
         "family": config["scores"]["family"],

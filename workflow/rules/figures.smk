@@ -249,7 +249,7 @@ rule figure_learning_curves:
         code=code("figure_learning_curves.py"),
         metrics=JUDGING,
         kinds=KINDS,
-        folds=FOLDS,
+        pooled=POOLED,
     script:
         "../scripts/figure_learning_curves.py"
 

@@ -39,7 +39,7 @@ rule summary:
         checkpoints={name: options["source"] for name, options in config["checkpoints"].items()},
         generated=[name for name in config["datasets"] if RUN.datasets[name].address == GENERATED],
         published=recipe.published_options(),
-        folds=FOLDS,
+        pooled=POOLED,
     script:
         "../scripts/summary.py"
 

@@ -157,7 +157,7 @@ rule drop_comparison:
         runtime=doubling(10),
     params:
         code=code("drop_comparison.py"),
-        folds=FOLDS,
+        pooled=POOLED,
         metric=JUDGING[0],
     script:
         "../scripts/drop_comparison.py"

@@ -17,7 +17,7 @@ with logged(snakemake.log[0]):
     names = before["dataset"], now["dataset"]
     metrics = scores.gather(files.metrics)
     tables = read_table(files.scores), read_table(files.verdicts), metrics
-    table = drops.compare_scores(*names, *tables, snakemake.params.folds)
+    table = drops.compare_scores(*names, *tables, snakemake.params.pooled)
     write_table(table, output.table)
     with atomic_write(output.text) as partial:
         partial.write_text(facts_table("{} against {}".format(*names[::-1]), drops.compare_cards(before, now)))

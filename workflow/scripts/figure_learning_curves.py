@@ -11,4 +11,4 @@ with logged(snakemake.log[0]):
         table[table["dataset"] == snakemake.wildcards.dataset] for table in map(read_table, snakemake.input)
     )
     for metric, path in zip(snakemake.params.metrics, snakemake.output, strict=True):
-        save(learning_curves(curves, crossings, metric, snakemake.params.kinds, snakemake.params.folds), path)
+        save(learning_curves(curves, crossings, metric, snakemake.params.kinds, snakemake.params.pooled), path)

@@ -1,7 +1,8 @@
-"""Scores by class of condition: how many genes it targets, and how many of them some training condition targets.
+"""Scores by class of condition: how many genes it targets, how many of them some training condition targets, and
+whether training has the perturbation itself in another context.
 
-These are the classes of GEARS' simulation split: unseen single genes (0 of 1 seen) and combinations with 0, 1 or 2 of 2
-genes seen. They ask for different things, so that a mean over all of them can hide opposite verdicts.
+The first two make the classes of GEARS' simulation split: unseen single genes (0 of 1 seen) and combinations with 0, 1
+or 2 of 2 genes seen. They ask for different things, so that a mean over all of them can hide opposite verdicts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from scgpt_bench.data.conditions import COLUMNS as CONDITION
 from scgpt_bench.evaluation.scores import KEY, Study, gather_by_split, scores
 from scgpt_bench.evaluation.verdicts import verdicts
 
-CLASS = ["n_genes", "n_genes_seen"]
+CLASS = ["n_genes", "n_genes_seen", "seen"]
 CLASS_COLUMNS = ["dataset", "split", *CONDITION, *CLASS]
 _OF_SCORES = ["n_conditions", "n_asked", "mean", "ci_low", "ci_high", "skill"]
 _OF_VERDICTS = ["opponent", "difference", "p_value", "verdict"]
@@ -53,9 +54,9 @@ def scores_by_class(study: Study) -> pd.DataFrame:
     metrics = study.metrics.merge(classes_of(study.splits), on=["dataset", "split", *CONDITION])
     for _, of_dataset in metrics.groupby("dataset", sort=False):
         parts = of_dataset.groupby(CLASS)
-        for (n_genes, n_genes_seen), part in parts if parts.ngroups > 1 else ():
+        for names, part in parts if parts.ngroups > 1 else ():
             means = scores(study.of(part))[[*KEY, *_OF_SCORES]]
             judged = verdicts(study.of(part))[[*KEY, *_OF_VERDICTS]]
             table = means.merge(judged, on=KEY, how="left")
-            tables.append(table.assign(n_genes=n_genes, n_genes_seen=n_genes_seen))
+            tables.append(table.assign(**dict(zip(CLASS, names, strict=True))))
     return pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)

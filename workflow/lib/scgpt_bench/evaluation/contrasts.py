@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.evaluation.scores import Study, blocks
-from scgpt_bench.evaluation.verdicts import VERDICT_COLUMNS, beside, decide, is_reliable, of_one_seed
+from scgpt_bench.evaluation.verdicts import VERDICT_COLUMNS, beside, decide, is_reliable, of_contexts, of_one_seed
 
 
 def contrasts(study: Study, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -29,5 +29,5 @@ def contrasts(study: Study, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
             verdict, reasons = decide(one, block, one.p_value, reliable)
             limits = dict.fromkeys(of_one_seed(name, block, study.kinds) for name in (method, opponent))
             p_value = np.nan if verdict == "not asked" else one.p_value
-            rows.append(one.row(block, p_value, verdict, [*reasons, *limits]))
+            rows.append(one.row(block, p_value, verdict, [*reasons, *limits, of_contexts(block)]))
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)

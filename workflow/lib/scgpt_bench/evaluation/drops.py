@@ -9,7 +9,6 @@ import pandas as pd
 
 from scgpt_bench.data.conditions import COLUMNS as CONDITION
 from scgpt_bench.data.conditions import CONTEXT, Condition, noun_of
-from scgpt_bench.data.names import ALL_SPLITS
 
 KEYS = ["split", "context", "method", "metric"]
 COLUMNS = [
@@ -25,7 +24,7 @@ def compare_scores(
     scores: pd.DataFrame,
     verdicts: pd.DataFrame,
     metrics: pd.DataFrame,
-    folds: Collection[str] = (),
+    pooled: Mapping[str, Collection[str]] | None = None,
 ) -> pd.DataFrame:
     """Set scores and verdicts of two drops side by side.
 
@@ -40,8 +39,8 @@ def compare_scores(
         ``scores.tsv``, ``verdicts.tsv``.
     metrics
         The metrics of both, as :func:`scgpt_bench.evaluation.scores.gather` reads them.
-    folds
-        The splits that are pooled as ``all``.
+    pooled
+        The splits that are pooled, by the name under which they are.
 
     Returns
     -------
@@ -54,7 +53,7 @@ def compare_scores(
         sides.append(own.merge(judged, on=KEYS, how="left"))
     table = sides[0].merge(sides[1], on=KEYS, how="outer", suffixes=("_before", ""), sort=False)
     table["change"] = table["mean"] - table["mean_before"]
-    table = table.merge(_changes_on_shared(before, now, metrics, folds), on=KEYS, how="left")
+    table = table.merge(_changes_on_shared(before, now, metrics, pooled or {}), on=KEYS, how="left")
     both = table["verdict"].notna() & table["verdict_before"].notna()
     differs = (table["verdict"] != table["verdict_before"]).map({True: "yes", False: "no"})
     table["verdict_changed"] = differs.where(both)
@@ -62,11 +61,13 @@ def compare_scores(
     return table[COLUMNS].astype(counts)
 
 
-def _changes_on_shared(before: str, now: str, metrics: pd.DataFrame, folds: Collection[str]) -> pd.DataFrame:
-    """``n_shared`` and ``change_on_shared`` by ``KEYS``, over all folds and over all contexts together too."""
+def _changes_on_shared(
+    before: str, now: str, metrics: pd.DataFrame, pooled: Mapping[str, Collection[str]]
+) -> pd.DataFrame:
+    """``n_shared`` and ``change_on_shared`` by ``KEYS``, over pooled splits and over all contexts together too."""
     metrics = metrics.assign(condition=[*zip(*(metrics[name] for name in CONDITION), strict=True)])
-    pooled = metrics[metrics["split"].isin(folds)]
-    metrics = pd.concat([metrics, pooled.assign(split=ALL_SPLITS)])
+    of_pooled = [metrics[metrics["split"].isin(members)].assign(split=name) for name, members in pooled.items()]
+    metrics = pd.concat([metrics, *of_pooled])
     parts = metrics[metrics["context"] != CONTEXT]  # where no context is declared, it has this name already
     metrics = pd.concat([metrics, parts.assign(context=CONTEXT)])
     values = metrics.pivot_table(index=[*KEYS, "condition"], columns="dataset", values="value")

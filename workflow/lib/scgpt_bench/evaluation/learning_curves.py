@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.evaluation.scores import KEY, SCORE_COLUMNS, Study, blocks, scores
 from scgpt_bench.evaluation.verdicts import Judged, against_simple
 
@@ -54,7 +53,7 @@ def learning_curves(study: Study, subsets: Mapping[str, tuple[str, int]]) -> pd.
             columns=[*KEY, "opponent", "difference", "difference_low", "difference_high"],
         )
         table = scores(one).merge(rows, on=KEY, how="left")
-        learned = _numbers_learned(one.splits, study.folds)
+        learned = _numbers_learned(one.splits, study.pooled)
         table["n_learned"] = [learned[place] for place in zip(table["dataset"], table["split"], strict=True)]
         tables.append(table[CURVE_COLUMNS])
     curves = pd.concat(tables, ignore_index=True)
@@ -87,12 +86,15 @@ def _difference(compared: Judged) -> dict[str, Any]:
     }
 
 
-def _numbers_learned(splits: pd.DataFrame, folds: Sequence[str]) -> dict[tuple[str, str], float]:
-    """Count the perturbations in training and validation of every data set and split; the mean of pooled folds."""
+def _numbers_learned(splits: pd.DataFrame, pooled: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], float]:
+    """Count the perturbations in training and validation of every data set and split; the mean of pooled splits."""
     measured = splits[splits["role"] != "test"]
     numbers = measured.groupby(["dataset", "split"], sort=False)["perturbation"].nunique()
-    pooled = numbers[numbers.index.get_level_values("split").isin(folds)].groupby(level="dataset").mean()
-    return {**numbers.to_dict(), **{(dataset, ALL_SPLITS): number for dataset, number in pooled.items()}}
+    found = numbers.to_dict()
+    for name, members in pooled.items():
+        of_members = numbers[numbers.index.get_level_values("split").isin(members)].groupby(level="dataset").mean()
+        found |= {(dataset, name): number for dataset, number in of_members.items()}
+    return found
 
 
 def crossings(curves: pd.DataFrame) -> pd.DataFrame:

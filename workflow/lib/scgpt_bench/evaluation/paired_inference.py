@@ -6,6 +6,9 @@ training seeds, both drawn at random:
 - conditions that share a target gene, or are copies of one perturbation in several contexts, are related: the variance
   sums over all related pairs (dyadic; Aronow, Samii and Assenova 2015, Political Analysis 23:564), corrected for its
   bias and never below that of independent conditions;
+- where the answer is to hold in other contexts than those that were held out, conditions of one context are related too
+  (two-way clustering; Cameron, Gelbach and Miller 2011, Journal of Business & Economic Statistics 29:238), and the
+  degrees of freedom are those of a mean over contexts;
 - seeds are crossed with conditions, so that a seed effect does not average out over conditions;
 - over pooled folds of one dealing the part of the conditions is widened, because training sets overlap (Nadeau and
   Bengio 2003, Machine Learning 52:239).
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+from scipy import sparse
 from scipy.special import chdtri, nctdtrinc, ndtr, ndtri, stdtr, stdtrit
 
 from scgpt_bench.data.names import genes_of
@@ -30,7 +34,10 @@ SIGNIFICANCE = 0.05  # two-sided
 POWER = 0.8  # of the smallest detectable difference
 FEWEST_CONDITIONS = 3
 LOWEST_DF = 5.0  # as of six independent conditions; below, p-values rest on the assumed shape of the differences
+NEEDED = f"at least {LOWEST_DF + 1:.0f} independent ones are needed"
 LOWEST_BIAS = 0.3  # below, most pairs of conditions share a gene: their spread says little of the variance of the mean
+FEWEST_CONTEXTS = 4  # that say something of others
+LOWEST_DF_OF_CONTEXTS = 2.0  # as of three contexts of one size: each is a mean over conditions, of nearly normal shape
 # A p-value of 0.05 is known to 0.002 (one standard deviation), the smallest is 0.0001: Holm's correction reaches 0.05
 # for hundreds of methods. With one more, 2.5 % of the draws are a whole number, so that p-value and interval agree.
 DRAWS = 19_999
@@ -44,50 +51,116 @@ class Design:
     ----------
     n
         Number of conditions.
-    related
-        1 where two conditions share a gene, and on the diagonal [n x n]; None where no two do.
     bias
-        Expected over true variance of the dyadic estimate: the smaller of that for independent conditions and that for
-        differences that are sums over genes.
+        Expected over true variance of the dyadic estimate: the smallest of those for independent conditions, for
+        differences that are sums over genes and, where contexts are drawn too, for differences between contexts.
     df
-        Satterthwaite's degrees of freedom; n - 1 where no two conditions are related.
+        Degrees of freedom: Satterthwaite's; n - 1 where no two conditions are related. Where contexts are drawn too,
+        those of a mean over contexts, if they are fewer.
+    refusal
+        Why no verdict can be given; empty where one can.
+    genes
+        1 where two conditions share a gene, and on the diagonal, sparse [n x n]; None where no two are related at all.
+    contexts
+        1 where a condition is of a context [n x contexts]; None where contexts are taken as given.
     """
 
     n: int
-    related: np.ndarray | None
     bias: float
     df: float
+    refusal: str
+    genes: sparse.csr_array | None = None
+    contexts: np.ndarray | None = None
 
-    @property
-    def refusal(self) -> str:
-        """Why no verdict can be given; empty where one can."""
-        needed = f"at least {LOWEST_DF + 1:.0f} independent ones are needed"
-        if self.n < FEWEST_CONDITIONS or (self.related is None and self.df < LOWEST_DF):
-            return f"{self.n} condition{'' if self.n == 1 else 's'}; {needed}"
-        if self.bias < LOWEST_BIAS:
-            return f"{self.n} conditions, most of which share one gene"
-        if self.df < LOWEST_DF:
-            return f"{self.n} conditions that count as {self.df + 1:.1f}, since they share genes; {needed}"
-        return ""
+    def over_related(self, values: np.ndarray) -> np.ndarray:
+        """Sum values [n x K] over the conditions that are related to each, itself included."""
+        if self.genes is None:
+            return values
+        summed = self.genes @ values
+        if self.contexts is None:
+            return summed
+        return summed + self.contexts @ (self.contexts.T @ values) - _within(self.genes, self.contexts) @ values
 
 
 @lru_cache(maxsize=32)
-def design(perturbations: tuple[str, ...]) -> Design:
-    """Find which conditions are related, given the perturbation of each."""
+def design(perturbations: tuple[str, ...], contexts: tuple[str, ...] = ()) -> Design:
+    """Find which conditions are related.
+
+    Parameters
+    ----------
+    perturbations
+        Of each condition.
+    contexts
+        Of each condition, where the mean is to speak of contexts that were not tested: those of one context are
+        related then. Fewer than :data:`FEWEST_CONTEXTS` are taken as given.
+    """
     n, genes = len(perturbations), [genes_of(name) for name in perturbations]
     columns = {gene: number for number, gene in enumerate(sorted({gene for own in genes for gene in own}))}
-    if len(columns) == sum(map(len, genes)):
-        return Design(n=n, related=None, bias=(n - 1) / n if n else 0.0, df=n - 1.0)
-    targets = np.zeros((n, len(columns)))
-    for row, own in zip(targets, genes, strict=True):
-        row[[columns[gene] for gene in own]] = 1.0
-    related = (targets @ targets.T > 0).astype(float)
-    centred = related - related.mean(0) - related.mean(1)[:, None] + related.mean()
-    targets /= np.sqrt(targets.sum(1, keepdims=True))
-    by_genes = targets @ targets.T  # the covariance if all variance is that of effects of genes
-    bias = min(np.trace(centred) / n, (centred * by_genes).sum() / by_genes.sum())
-    df = np.trace(centred) ** 2 / max(np.square(centred).sum(), 1e-12)
-    return Design(n=n, related=related, bias=float(max(bias, 1e-12)), df=float(df))
+    names = sorted({*contexts})
+    independent = len(columns) == sum(map(len, genes))
+    if independent and len(names) < FEWEST_CONTEXTS:
+        refusal = f"{n} condition{'' if n == 1 else 's'}; {NEEDED}" if n - 1 < LOWEST_DF else ""
+        return Design(n=n, bias=(n - 1) / n if n else 0.0, df=n - 1.0, refusal=refusal)
+    rows = np.repeat(np.arange(n), [len(own) for own in genes])
+    places = (rows, [columns[gene] for own in genes for gene in own])
+    targets = sparse.csr_array((np.ones(len(rows)), places), shape=(n, len(columns)))
+    related = ((targets @ targets.T) > 0).astype(float)
+    shares = sparse.csr_array((1 / np.sqrt(np.diff(targets.indptr))[rows], places), shape=targets.shape)
+    by_genes = shares @ shares.T  # the covariance if all variance is that of effects of genes
+    total = (related.sum(1), float(related.nnz))
+    bias, df = min(_bias(n, total), _bias(n, total, by_genes.sum(1))), _df(n, total)
+    refusal = _refusal(n, bias, df)
+    if len(names) < FEWEST_CONTEXTS:
+        return Design(n=n, bias=bias, df=df, refusal=refusal, genes=related)
+    of_context = (np.array(contexts)[:, None] == np.array(names)).astype(float)
+    sizes = of_context.sum(0)
+    own = of_context @ sizes
+    shared = _within(related, of_context)
+    total = (total[0] + own - shared.sum(1), total[1] + float(np.square(sizes).sum()) - shared.nnz)
+    bias = min(_bias(n, total), _bias(n, total, by_genes.sum(1)), _bias(n, total, own))
+    df_of_contexts = _df(n, (own, float(np.square(sizes).sum())))
+    if not refusal and (bias < LOWEST_BIAS or df_of_contexts < LOWEST_DF_OF_CONTEXTS):
+        refusal = f"{n} conditions in {len(names)} contexts, most of them in one or two"
+    return Design(n=n, bias=bias, df=min(df, df_of_contexts), refusal=refusal, genes=related, contexts=of_context)
+
+
+def _within(genes: sparse.csr_array, contexts: np.ndarray) -> sparse.csr_array:
+    """Keep the pairs that share a gene which are of one context too."""
+    pairs, code = genes.tocoo(), contexts.argmax(1)
+    kept = code[pairs.row] == code[pairs.col]
+    return sparse.csr_array((pairs.data[kept], (pairs.row[kept], pairs.col[kept])), shape=genes.shape)
+
+
+# A matrix of 0 and 1, symmetric and with a diagonal of 1, is given by its row sums and their total: of it, centred by
+# rows and columns, only the trace, the sum of squares and the product with another such matrix are needed.
+_Sums = tuple[np.ndarray, float]
+
+
+def _bias(n: int, related: _Sums, covariance: np.ndarray | None = None) -> float:
+    """Give expected over true variance where the covariance [n x n], of the pairs that are related, has these row sums.
+
+    Without one, that is of independent conditions.
+    """
+    rows, total = related
+    of_covariance = np.ones(n) if covariance is None else covariance
+    whole = of_covariance.sum()
+    centred = whole - 2 * rows @ of_covariance / n + total * whole / n**2
+    return float(max(centred / whole, 1e-12))
+
+
+def _df(n: int, related: _Sums) -> float:
+    """Give Satterthwaite's degrees of freedom of the dyadic estimate for independent conditions."""
+    rows, total = related
+    squares = total - 2 * rows @ rows / n + total**2 / n**2
+    return float((n - total / n) ** 2 / max(squares, 1e-12))
+
+
+def _refusal(n: int, bias: float, df: float) -> str:
+    if n < FEWEST_CONDITIONS:
+        return f"{n} condition{'' if n == 1 else 's'}; {NEEDED}"
+    if bias < LOWEST_BIAS:
+        return f"{n} conditions, most of which share one gene"
+    return f"{n} conditions that count as {df + 1:.1f}, since they share genes; {NEEDED}" if df < LOWEST_DF else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +273,7 @@ def compare(differences: np.ndarray, design: Design, training: float | None = No
     of_condition = differences.mean(1)
     difference = of_condition.mean(0)
     deviation = of_condition - difference
-    summed = deviation if design.related is None else design.related @ deviation
+    summed = design.over_related(deviation)
     dyadic = deviation.T @ summed / (n * n * design.bias)
     plain = deviation.T @ deviation / (n * (n - 1))
     variance = np.maximum(np.diag(dyadic), np.diag(plain))

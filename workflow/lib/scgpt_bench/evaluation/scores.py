@@ -8,7 +8,7 @@ blocks: one metric of one data set, split and context [conditions x seeds] for e
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,9 @@ class Study:
         What no change and noise-free truth score (:func:`gather_by_split` of ``reference_scores.tsv``).
     splits
         The role of every condition (:func:`gather_by_split` of ``split.tsv``).
-    folds
-        The splits that are folds of one dealing: they are pooled as the split ``all``. Others are questions of their
-        own.
+    pooled
+        The splits that answer one question, by the name under which they are pooled: the folds of one dealing (``all``)
+        and splits that hold out one context each (any other name). All other splits are questions of their own.
     untrained
         Methods on a checkpoint of random weights: contrasts, no competitors.
     margin
@@ -72,10 +72,14 @@ class Study:
     kinds: Mapping[str, str]
     references: pd.DataFrame
     splits: pd.DataFrame
-    folds: Sequence[str] = ()
+    pooled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     untrained: Sequence[str] = ()
     margin: float = 0.05
     family: Sequence[str] | None = None
+
+    def holds_out_contexts(self, split: str) -> bool:
+        """Say whether a split, or those that are pooled as it, hold out contexts."""
+        return any(split == name or split in splits for name, splits in self.pooled.items() if name != ALL_SPLITS)
 
     def corrects(self, method: str) -> bool:
         """Say whether a method competes, so that its p-value is corrected for how many do."""
@@ -98,7 +102,7 @@ class Block:
 
     Attributes
     ----------
-    perturbations
+    perturbations, contexts
         Of each condition, sorted.
     values
         By method [conditions x seeds]. Only those of benchmark controls can be missing.
@@ -108,6 +112,8 @@ class Block:
         What these score on each condition; missing where it is not known, for the ``reference_reason``.
     training
         For pooled folds the mean number of conditions that one trains on.
+    holds_out_contexts
+        Whether training had none of these contexts, or little of them: the answer is then about contexts too.
     """
 
     dataset: str
@@ -115,12 +121,14 @@ class Block:
     context: str
     metric: Metric
     perturbations: tuple[str, ...]
+    contexts: tuple[str, ...]
     values: dict[str, np.ndarray]
     n_asked: dict[str, int]
     no_change: np.ndarray
     noise_free: np.ndarray
     reference_reason: str
     training: float | None
+    holds_out_contexts: bool
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -138,7 +146,8 @@ class Block:
 
     def design_of(self, rows: np.ndarray) -> Design:
         """Describe what is known of a mean over some of the conditions."""
-        return design(tuple(name for name, kept in zip(self.perturbations, rows, strict=True) if kept))
+        perturbations, contexts = (tuple(np.array(names)[rows]) for names in (self.perturbations, self.contexts))
+        return design(perturbations, contexts if self.holds_out_contexts else ())
 
     def skill(self, method: str) -> tuple[float, str]:
         """Place a method between no change (0) and noise-free truth (1) where both are known, or say why not."""
@@ -202,7 +211,8 @@ def scores(study: Study, whole: pd.DataFrame | None = None) -> pd.DataFrame:
 
     The interval is that of :mod:`scgpt_bench.evaluation.paired_inference`, with 0 as the one opponent. It is empty
     where the conditions are too few for one. Rows with context ``all`` are over all conditions; where a data set has
-    several contexts, others are over those of one. Rows with split ``all`` pool the folds of one dealing.
+    several contexts, others are over those of one. Rows with split ``all`` pool the folds of one dealing, those with
+    ``contexts`` the splits that hold out one context each.
 
     ``n_asked`` of the ``n_conditions`` are those that the method was asked about in every seed; missing where the
     metrics do not say. The mean includes the others. ``skill`` is 0 for no change and 1 for what a prediction equal to
@@ -323,9 +333,10 @@ def blocks(study: Study, whole: pd.DataFrame | None = None) -> Iterator[Block]:
     for dataset, table in study.metrics.groupby("dataset", sort=False):
         known = whole[whole["dataset"] == dataset]
         splits = {split: [split] for split in table["split"].unique()}
-        folds = [split for split in study.folds if (known["split"] == split).any()]
-        if len(folds) > 1 and table["split"].isin(folds).any():
-            splits[ALL_SPLITS] = folds
+        for name, of_name in study.pooled.items():
+            pooled = [split for split in of_name if (known["split"] == split).any()]
+            if len(pooled) > 1 and table["split"].isin(pooled).any():
+                splits[name] = pooled
         for split, members in splits.items():
             of_split = table[table["split"].isin(members)]
             several = len(known.loc[known["split"].isin(members), "context"].unique()) > 1
@@ -334,17 +345,19 @@ def blocks(study: Study, whole: pd.DataFrame | None = None) -> Iterator[Block]:
                 training = None
                 if split == ALL_SPLITS:
                     training = _training_conditions(study.splits, dataset, members, context)
-                for metric, perturbations, named, values, n_asked in _of_metrics(part, study.kinds):
+                for metric, named, values, n_asked in _of_metrics(part, study.kinds):
                     own = [references[key] for one in members if (key := (dataset, one, metric)) in references]
                     yield Block(
                         dataset=dataset,
                         split=split,
                         context=context,
                         metric=metric_of(metric),
-                        perturbations=perturbations,
+                        perturbations=tuple(named.get_level_values(0)),
+                        contexts=tuple(named.get_level_values(1)),
                         values=values,
                         n_asked=n_asked,
                         training=training,
+                        holds_out_contexts=study.holds_out_contexts(split),
                         **_on_conditions(own, named),
                     )
 
@@ -373,8 +386,8 @@ def _on_conditions(tables: Sequence[pd.DataFrame], conditions: pd.MultiIndex) ->
 
 def _of_metrics(
     part: pd.DataFrame, kinds: Mapping[str, str]
-) -> Iterator[tuple[str, tuple[str, ...], pd.MultiIndex, dict[str, np.ndarray], dict[str, int]]]:
-    """Each metric of one data set, split and context: name, perturbations, conditions, values and numbers asked."""
+) -> Iterator[tuple[str, pd.MultiIndex, dict[str, np.ndarray], dict[str, int]]]:
+    """Each metric of one data set, split and context: name, conditions, values and numbers asked."""
     rows, conditions = _codes(part[CONDITION], sort=True)
     columns, runs = _codes(part[["method", "seed"]], sort=False)
     splits, _ = _codes(part[["split"]], sort=False)
@@ -405,8 +418,7 @@ def _of_metrics(
             told[rows[own], columns[own]] = asked[own]
             n_asked = {m: int((told & found)[np.ix_(kept, seeds_of[m])].all(1).sum()) for m in values}
         if values:
-            named = conditions[kept]
-            yield metric, tuple(named.get_level_values(0)), named, values, n_asked
+            yield metric, conditions[kept], values, n_asked
 
 
 def _codes(columns: pd.DataFrame, sort: bool) -> tuple[np.ndarray, pd.MultiIndex]:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.evaluation.metrics import METRICS
-from scgpt_bench.evaluation.paired_inference import SIGNIFICANCE, Comparison, compare
+from scgpt_bench.evaluation.paired_inference import FEWEST_CONTEXTS, SIGNIFICANCE, Comparison, compare
 from scgpt_bench.evaluation.scores import HEADLINE, KEY, Block, Study, blocks, differences
 from scgpt_bench.methods.registry import CEILING, FLOOR, KINDS, group_of
 
@@ -145,7 +145,7 @@ def _of_place(found: Mapping[str, Block], study: Study) -> list[dict[str, Any]]:
             if not study.corrects(method):
                 which = "an untrained twin" if study.family is None else "what is not in scores.family"
                 reasons.append(f"{which} does not compete: p-value not corrected")
-            reasons.append(of_one_seed(method, block, study.kinds))
+            reasons += [of_one_seed(method, block, study.kinds), of_contexts(block)]
             rows.append(one.row(block, p_value, verdict, reasons))
     return rows
 
@@ -216,6 +216,14 @@ def of_one_seed(method: str, block: Block, kinds: Mapping[str, str]) -> str:
     if block.values[method].shape[1] > 1 or (kind and not kind.depends_on_seed):
         return ""
     return "of this one training" if kind and kind.is_trained else "of this one seed"
+
+
+def of_contexts(block: Block) -> str:
+    """Say what a result is limited to where few contexts were held out."""
+    number = len({*block.contexts})
+    if not block.holds_out_contexts or number >= FEWEST_CONTEXTS:
+        return ""
+    return "of this context only" if number == 1 else f"of these {number} contexts only, not of others"
 
 
 def is_reliable(block: Block, kinds: Mapping[str, str]) -> bool:

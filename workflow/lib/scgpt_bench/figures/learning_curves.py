@@ -30,9 +30,9 @@ def learning_curves(
     crossings: pd.DataFrame,
     metric: str,
     kinds: Mapping[str, str] | None = None,
-    folds: Sequence[str] = (),
+    pooled: Mapping[str, Sequence[str]] | None = None,
 ) -> Figure:
-    """Draw the curve of every method by one metric, over all contexts; a panel for each split, folds pooled.
+    """Draw the curve of every method by one metric, over all contexts; a panel for each split or pooled splits.
 
     Parameters
     ----------
@@ -42,15 +42,15 @@ def learning_curves(
         Identifier of the metric to draw.
     kinds
         The kind of each method by its name, where it is another.
-    folds
-        Splits that are left out where they are pooled.
+    pooled
+        The splits that are pooled, by the name under which they are: they are left out.
     """
     kinds = kinds or {}
     require(curves, ["dataset", "split", "context", "method", "metric", "n_learned", "mean"], "learning curves")
     shown = curves[(curves["metric"] == metric) & (curves["context"] == CONTEXT)]
     splits = [*dict.fromkeys(shown["split"])]
-    if ALL_SPLITS in splits:
-        splits = [split for split in splits if split not in folds]
+    of_pooled = {split for name, members in (pooled or {}).items() if name in splits for split in members}
+    splits = [split for split in splits if split not in of_pooled]
     figure = new_figure(
         WIDTH,
         1.6 + 3.2 * len(splits),

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.data.conditions import CONTEXT, Condition, labels_of
-from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.evaluation.classes import CLASS_COLUMNS, COLUMNS
 from scgpt_bench.evaluation.verdicts import VERDICT_COLUMNS
 from scgpt_bench.method_record import MethodRecord
@@ -58,8 +57,8 @@ class Run:
         ``scores_by_class.tsv``.
     classes
         The class of every test condition (:func:`scgpt_bench.evaluation.classes.gather_classes`).
-    folds
-        The splits that are folds of one dealing.
+    pooled
+        The splits that answer one question, by the name under which they are pooled.
     """
 
     scores: pd.DataFrame
@@ -73,19 +72,22 @@ class Run:
     scores_by_class: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
     classes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CLASS_COLUMNS))
     contrasts: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=VERDICT_COLUMNS))
-    folds: Sequence[str] = ()
+    pooled: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def group(self, method: str) -> Group:
         """Return the group of a method."""
         return group_of(self.kinds[method])
 
     def questions(self, dataset: str) -> dict[str, list[str]]:
-        """List the splits that have an answer each, with those that they pool: folds together, any other alone."""
+        """List the splits that have an answer each, with those that they pool; what is not pooled is alone."""
         splits = self.scores.loc[self.scores["dataset"] == dataset, "split"].unique()
-        if ALL_SPLITS not in splits:
-            return {split: [split] for split in splits}
-        pooled = {ALL_SPLITS: [split for split in splits if split in self.folds]}
-        return pooled | {split: [split] for split in splits if split != ALL_SPLITS and split not in self.folds}
+        pooled = {
+            name: [split for split in splits if split in members]
+            for name, members in self.pooled.items()
+            if name in splits
+        }
+        of_pooled = {split for members in pooled.values() for split in members}
+        return pooled | {split: [split] for split in splits if split not in {*pooled, *of_pooled}}
 
     def without_pretraining(self) -> set[str]:
         """List the methods that use scGPT with random weights, or train it from random weights."""
