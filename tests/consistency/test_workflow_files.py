@@ -20,6 +20,7 @@ from parsed_workflow import is_local, parameters, resources, script
 from scgpt_bench import sources
 from scgpt_bench.evaluation.metrics import METRICS
 from scgpt_bench.evaluation.scores import HEADLINE
+from scgpt_bench.methods.registry import KINDS
 
 ROOT = Path(__file__).parents[2]
 RULES = parsed_workflow.rules()
@@ -126,6 +127,13 @@ STAGES_UP_TO_PREDICTIONS = {"fetch.smk", "preprocess.smk", "train.smk", "predict
 def test_a_rule_follows_the_code_that_its_script_runs_up_to_the_predictions_without_plumbing(rule):
     plumbing = Path(rule.snakefile).name not in STAGES_UP_TO_PREDICTIONS or rule.name == "card"
     assert parameters(rule)["code"] == sources.content_hashes(script(rule), plumbing)
+
+
+def test_every_rule_that_makes_or_trains_a_method_waits_for_the_audit_and_no_new_version_of_it_trains_again():
+    made = {name for kind in KINDS.values() for name in kind.rules} | {"finetune_candidate"}
+    audits = {name: rule.input.get("audit") for name, rule in RULES.items() if rule.input.get("audit")}
+    assert set(audits) == made
+    assert all("ancient" in path.flags for path in audits.values())
 
 
 @pytest.mark.parametrize("name", TRAININGS)

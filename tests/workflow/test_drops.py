@@ -27,7 +27,7 @@ ROW = {
 }
 TARGETS = ["results/drops/second/drop_comparison.tsv", "results/drops/reliable_scores.tsv"]
 OF_A_DROP = ["harmonize", "card", "split", "sample_controls", "truth", "predict_baseline", "predict_by_script"]
-OF_A_DROP += ["import_predictions", "evaluate", "reference_scores"]
+OF_A_DROP += ["import_predictions", "evaluate", "reference_scores", "identical_cells", "audit"]
 
 
 def drop(cells, seed, silent=()):
@@ -173,3 +173,21 @@ def test_a_checksum_written_down_later_plans_nothing(finished):
     jobs, _ = plan(finished)
     table.write_text(text)
     assert jobs == set()
+
+
+def test_a_cell_that_is_there_twice_ends_the_run_with_one_line_before_any_method(finished):
+    cells = drop(60, seed=3)
+    twice = cells[[int(np.flatnonzero(cells.obs["gene"] == f"GENE{i}")[0]) for i in range(8)]].copy()
+    twice.obs_names, twice.obs["gene"] = [f"renamed{i}" for i in range(8)], "NT"
+    anndata.concat([cells, twice]).write_h5ad(finished.path / "third.h5ad")
+    write_study(finished, ["first", "second", "third"])
+    target = "results/drops/third/fold0/train-mean/0/predictions.h5ad"
+    done = finished.snakemake(target, "--configfile", "study.yaml", check=False)
+    cells.write_h5ad(finished.path / "third.h5ad")
+    write_study(finished, ["first", "second"])
+    assert done.returncode
+    (line,) = re.findall(r"^error: .*$", done.stdout, re.MULTILINE)
+    assert re.match(
+        r"error: data set third: cells of split fold0: found 'cell\d+' \(GENE\d, tested\) and 'renamed", line
+    )
+    assert not (finished.path / target).exists()

@@ -39,7 +39,7 @@ STUDY = {
 }
 TARGET = "results/plans/scores.tsv"
 REPORT = "results/plans/report.html"
-OF_A_SPLIT = {"split", "sample_controls", "truth", "reference_scores", "evaluate"}
+OF_A_SPLIT = {"split", "audit", "sample_controls", "truth", "reference_scores", "evaluate"}
 OF_A_SPLIT |= {"predict_baseline", "finetune", "predict_scgpt"}
 
 
@@ -253,6 +253,7 @@ def test_a_comment_reruns_nothing(demo):
         (["files.py", "errors.py", "job.py", "data/names.py", "data/catalogue.py"], {"truth", "evaluate", "scores"}),
         (["evaluation/metrics.py"], {"evaluate", "scores", "summary"}),
         (["figures/style.py"], {"figure_scores"}),
+        (["data/audit.py"], {"identical_cells", "audit"}),
     ],
 )
 def test_edited_plumbing_or_evaluation_trains_and_predicts_nothing(demo, edited, reruns):

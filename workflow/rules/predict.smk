@@ -20,6 +20,7 @@ rule predict_baseline:
         split="<results>/{dataset}/{split}/split.tsv",
         controls="<results>/{dataset}/{split}/controls.h5ad",
         embeddings=embeddings_of_method,
+        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
     output:
         predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
         method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
@@ -55,6 +56,7 @@ rule predict_benchmark_control:
         controls="<results>/{dataset}/{split}/controls.h5ad",
         truth="<results>/{dataset}/{split}/truth.h5ad",
         planted=planted_truth,
+        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
     output:
         predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
         method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
@@ -100,6 +102,7 @@ rule predict_scgpt:
         checkpoint=checkpoint_of_method,
         vocabulary=vocabulary_of_method,
         model=model_of_method,
+        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
     output:
         predictions=of_shard("<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad"),
         method=of_shard("<results>/{dataset}/{split}/{method}/{seed}/method.json"),
@@ -179,6 +182,7 @@ rule predict_gears:
         split="<results>/{dataset}/{split}/split.tsv",
         controls="<results>/{dataset}/{split}/controls.h5ad",
         graph=graph_of_method,
+        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
     output:
         predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
         method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
@@ -217,6 +221,7 @@ rule predict_by_script:
         cells="<results>/{dataset}/cells.h5ad",
         split="<results>/{dataset}/{split}/split.tsv",
         controls="<results>/{dataset}/{split}/controls.h5ad",
+        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
     output:
         temp("<results>/{dataset}/{split}/{method}/{seed}/unchecked.h5ad"),
     log:
@@ -279,6 +284,7 @@ rule import_predictions:
     input:
         file=file_to_import,
         controls="<results>/{dataset}/{split}/controls.h5ad",
+        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
     output:
         predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
         method="<results>/{dataset}/{split}/{method}/{seed}/method.json",

@@ -276,3 +276,54 @@ rule sample_controls:
         split=whole_split,
     script:
         "../scripts/sample_controls.py"
+
+
+rule identical_cells:
+    input:
+        "<results>/{dataset}/cells.h5ad",
+    output:
+        "<results>/{dataset}/identical_cells.json",
+    log:
+        "<logs>/identical_cells/{dataset}.log",
+    benchmark:
+        "<benchmarks>/identical_cells/{dataset}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(4000),
+        runtime=doubling(60),
+    params:
+        code=code_without_plumbing("identical_cells.py"),
+    script:
+        "../scripts/identical_cells.py"
+
+
+# A gate: every rule that trains or predicts takes it as an input. An ancient one, since another version of these checks
+# is no reason to train again.
+rule audit:
+    input:
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
+        identical="<results>/{dataset}/identical_cells.json",
+    output:
+        report(
+            "<results>/{dataset}/{split}/audit.tsv",
+            category="Data",
+            subcategory="{dataset}",
+            labels={"table": "leaks that were looked for", "split": "{split}"},
+            caption="../report/audit.rst",
+        ),
+    log:
+        "<logs>/audit/{dataset}.{split}.log",
+    benchmark:
+        "<benchmarks>/audit/{dataset}.{split}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(2000),
+        runtime=doubling(10),
+    params:
+        code=code_without_plumbing("audit.py"),
+        how=lambda wildcards: RUN.splits[whole_split(wildcards)],
+    script:
+        "../scripts/audit.py"

@@ -145,6 +145,7 @@ def entries_of_datasets():
         shown += [f"<results>/{dataset}/figures/vocabulary_{name}.svg" for name in config["checkpoints"]]
         for split in SPLITS:
             folder = f"<results>/{dataset}/{split}/figures"
+            shown.append(f"<results>/{dataset}/{split}/audit.tsv")
             shown += [f"{folder}/scores_{metric}.svg" for metric in METRICS]
             shown += [f"{folder}/perturbations.svg", f"<results>/{dataset}/{split}/perturbations.tsv"]
             for method in config["methods"]:

@@ -177,6 +177,7 @@ rule finetune:
         vocabulary=vocabulary_of_method,
         chosen=chosen_recipe,
         candidates=of_candidates("model.pt"),
+        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
     output:
         model="<results>/{dataset}/{split}/{method}/{seed}/model/model.pt",
         report="<results>/{dataset}/{split}/{method}/{seed}/model/report.json",
@@ -211,6 +212,7 @@ use rule finetune as finetune_candidate with:
         split="<results>/{dataset}/{split}/split.tsv",
         checkpoint=checkpoint_of_method,
         vocabulary=vocabulary_of_method,
+        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
     output:
         model="<results>/{dataset}/{split}/{method}/{seed}/search/{candidate}/model.pt",
         report="<results>/{dataset}/{split}/{method}/{seed}/search/{candidate}/report.json",
