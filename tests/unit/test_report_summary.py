@@ -207,6 +207,14 @@ def test_simple_methods_that_were_not_run_are_named():
     assert "Simple methods not run: train-mean, additive" in whats(made)
 
 
+def test_methods_that_transfer_are_missed_where_a_context_is_held_out_and_nowhere_else():
+    made = dataclasses.replace(run(), kinds={**KINDS, "average": "control-mean"})
+    assert "Simple methods not run: train-mean" in whats(made)
+    held_out = dataclasses.replace(made, scores=made.scores.assign(split="context-K562"))
+    methods = "train-mean, same-perturbation, same-perturbation-and-context"
+    assert f"Simple methods not run: {methods}" in whats(held_out)
+
+
 def test_targets_that_a_prompt_sets_are_said_to_be_left_alone():
     prompted = predicted("flagged", prompts=SILENCED)
     assert "Targeted genes are not predicted: flagged" in whats(run(predictions=[prompted]))
@@ -624,10 +632,12 @@ def test_what_was_chosen_is_said_over_splits_and_what_was_fixed_is_not():
     def choice(penalty, member="ridge"):
         tried = [{"penalty": value, "components": 10} for value in (0.1, 10.0)]
         candidates = tuple(Candidate(method=member, options=options, score=0.5) for options in tried)
-        return Chosen(options={member: {"penalty": penalty, "components": 10}}, candidates=candidates, weights={})
+        options = {member: {"penalty": penalty, "components": 10}}
+        return Chosen(left_out="perturbations", options=options, candidates=candidates, weights={})
 
     predictions = [predicted("ridge", split=f"fold{n}", chosen={"all": choice(p)}) for n, p in enumerate((0.1, 10.0))]
-    predictions.append(predicted("average", chosen={"all": Chosen(options={}, candidates=(), weights={"mean": 0.5})}))
+    mean = {"options": {}, "candidates": (), "weights": {"mean": 0.5}}
+    predictions.append(predicted("average", chosen={"all": Chosen(left_out="nothing", **mean)}))
     [place] = summary.places(run(splits=("fold0", "fold1", "all"), predictions=predictions))
     assert place["chosen"].values == {"methods": {"ridge": {"penalty": ["0.1", "10"]}}}
     page = summary.page(run(predictions=predictions))

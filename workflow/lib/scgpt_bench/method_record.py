@@ -145,10 +145,13 @@ class Candidate(_Part):
 
 
 class Chosen(_Part):
-    """What a simple method left open and chose by cross-validation over the perturbations that it learned from.
+    """What a simple method left open and chose by cross-validation over the conditions that it learned from.
 
     Attributes
     ----------
+    left_out
+        What was left out and predicted: perturbations of the context; other contexts, where it has too few; or nothing,
+        where there are too few of these, so that the first candidates were taken and nothing was scaled.
     options
         Of each method that makes the prediction.
     candidates
@@ -157,6 +160,7 @@ class Chosen(_Part):
         Of the mean change, and of what the methods predict beside it; empty where a prediction stays as it is.
     """
 
+    left_out: Literal["perturbations", "contexts", "nothing"]
     options: dict[str, dict[str, Any]]
     candidates: tuple[Candidate, ...]
     weights: dict[str, float]
@@ -195,7 +199,8 @@ class MethodRecord(_Part):
     scgpt, prompts, finetuning, embeddings, training, imported, gears
         What there is to say of methods that use these.
     chosen
-        What a simple method chose, by context.
+        What a simple method chose, by context; apart for perturbations that are trained on in no other context, where
+        a context asks of both.
     """
 
     kind: str

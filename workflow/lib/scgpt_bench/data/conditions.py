@@ -77,6 +77,14 @@ def codes_of(table: pd.DataFrame, conditions: Sequence[Condition]) -> np.ndarray
     return codes
 
 
+def directions_of(obs: pd.DataFrame, conditions: Sequence[Condition]) -> list[str]:
+    """List the direction of each condition, that of its cells; nothing is said of any where ``obs`` has none."""
+    if "direction" not in obs:
+        return [""] * len(conditions)
+    rows, directions = rows_of(obs), obs["direction"].astype(str).to_numpy()
+    return [directions[rows[condition][0]] for condition in conditions]
+
+
 def table_of(conditions: Sequence[Condition]) -> pd.DataFrame:
     """Make the columns ``perturbation`` and ``context`` of some conditions, indexed by their labels."""
     index = pd.Index([condition.label for condition in conditions], dtype=object)

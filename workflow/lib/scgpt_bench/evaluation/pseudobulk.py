@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scgpt_bench.data.conditions import codes_of, conditions_of, listed, rows_of, table_of
+from scgpt_bench.data.conditions import codes_of, conditions_of, directions_of, listed, rows_of, table_of
 from scgpt_bench.data.halves import TRUTH
 from scgpt_bench.data.means import condition_means, first_half, mean_cell
 from scgpt_bench.data.on_disk import Matrix, add_rows, row_chunks
@@ -71,8 +71,7 @@ def measured(cells: anndata.AnnData) -> anndata.AnnData:
     layers["variance_of_control_cells"] = of_controls.variance_of_cells(conditions, TRUTH)
     obs = table_of(conditions).assign(n_cells=n_cells)
     if "direction" in cells.obs:
-        rows, directions = rows_of(cells.obs), cells.obs["direction"].astype(str).to_numpy()
-        obs["direction"] = [directions[rows[condition][0]] for condition in conditions]
+        obs["direction"] = directions_of(cells.obs, conditions)
     return anndata.AnnData(means, obs=obs, var=pd.DataFrame(index=cells.var_names), layers=layers)
 
 

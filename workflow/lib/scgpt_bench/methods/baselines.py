@@ -1,14 +1,16 @@
-"""Simple methods: each maps what other perturbations did to the shift of every test perturbation, in one context.
+"""Simple methods: each maps what was measured to learn from to the shift of every test perturbation, in one context.
 
 Every method has the form ``method(training, test, **options) -> Shifts``. It sees control cells and pseudo-bulks of the
-training and validation perturbations of the context: unlike scGPT, which stops training by the latter, it needs none to
-stop. Expression of test perturbations is never read. An option that takes several values is chosen by cross-validation
-(:mod:`scgpt_bench.methods.tuning`). :func:`predict` fits a method in each context.
+training and validation conditions (unlike scGPT, which stops training by the latter, it needs none to stop): those of
+the context, or of all contexts where it has too few (:mod:`scgpt_bench.methods.training_data`). Some methods transfer
+what a perturbation does in another context. Expression of test conditions is never read. An option that takes several
+values is chosen by cross-validation (:mod:`scgpt_bench.methods.tuning`). :func:`predict` fits a method in each context.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -19,18 +21,19 @@ import pandas as pd
 from scipy import linalg, sparse
 from scipy.sparse import linalg as sparse_linalg
 
-from scgpt_bench.data.conditions import Condition, contexts_of
+from scgpt_bench.data.conditions import Condition, codes_of, contexts_of
 from scgpt_bench.data.controls import control_means_of
 from scgpt_bench.data.means import FEWEST, group_means
 from scgpt_bench.data.names import genes_of
 from scgpt_bench.files import read_h5ad
 from scgpt_bench.method_record import Chosen, Embeddings, Training
-from scgpt_bench.methods.training_data import Shifts, ToPredict, TrainingData, learned_from, to_predict, training_data
+from scgpt_bench.methods.training_data import Shifts, ToPredict, TrainingData, learned_from, of_contexts, to_predict
 from scgpt_bench.methods.tuning import Options, Tunable, listed, tuned
 from scgpt_bench.predictions import shifted_controls
 
 Number = float | Sequence[float]  # of an option: fixed, or candidates
 Whole = int | Sequence[int]
+Vectors = Callable[[TrainingData], pd.DataFrame]  # of genes, for what is learned from
 NEIGHBOURS = (1, 2, 3, 5, 10, 20)
 COMPONENTS = (5, 10, 20, 50)
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -46,7 +49,7 @@ def predict(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Fit a method in each context and predict every drawn control cell.
 
-    In a context where nothing can be learned, no change is predicted, and the record says so.
+    Where nothing can be learned in any context, no change is predicted, and the record says so.
 
     Parameters
     ----------
@@ -65,39 +68,59 @@ def predict(
     Predicted cells, float32 [rows of ``controls`` x genes], and entries of the method record.
     """
     given = {} if embeddings is None else {"embeddings": embeddings}
-    known = learned_from(split)
     shifts: dict[Condition, np.ndarray] = {}
     fallbacks: dict[Condition, tuple[str, str]] = {}
     chosen: dict[str, Chosen] = {}
-    learned, n_cells = set(), 0
-    for context in contexts_of(controls.obs):
+    contexts = contexts_of(controls.obs)
+    training_of = of_contexts(cells, split, contexts)
+    used: set[str] = set()
+    for context, training in training_of.items():
         test = to_predict(controls, context)
-        if known and not any(condition.context == context for condition in known):
-            asked = test.perturbations if method is not control_mean else []  # it has nothing to learn
-            nothing = dict.fromkeys(asked, ("nothing to learn from in this context", "no change"))
-            of_context = Shifts(np.zeros(test.control_means.shape), nothing)
-        else:
-            training = training_data(cells, split, context)
-            learned.update(training.perturbations)
-            n_cells += int(training.n_cells.sum())
-            of_context = method(training, test, **given, **options)
-        if of_context.chosen:
-            chosen[context] = of_context.chosen
-        tested = [Condition(name, context) for name in test.perturbations]
-        shifts |= dict(zip(tested, of_context.values, strict=True))
-        fallbacks |= {Condition(name, context): fallback for name, fallback in of_context.fallbacks.items()}
+        used |= {context, *(() if training.is_own and method not in TRANSFERRING else training.others)}
+        for name, learned, rows in _questions(context, training, test, method):
+            asked = test.only(rows)
+            knows = bool(learned.perturbations)
+            found = method(learned, asked, **given, **options) if knows else _nothing(asked, method)
+            if found.chosen:
+                chosen[name] = found.chosen
+            tested = [Condition(one, context) for one in asked.perturbations]
+            shifts |= dict(zip(tested, found.values, strict=True))
+            fallbacks |= {Condition(one, context): fallback for one, fallback in found.fallbacks.items()}
+    learned_of = [condition for condition in learned_from(split) if condition.context in used]
+    n_cells = int((codes_of(cells.obs, learned_of) >= 0).sum())
     record: dict[str, Any] = {
         "fallbacks": fallbacks,
-        "training": Training(perturbations=len(learned), cells=n_cells),
+        "training": Training(perturbations=len({c.perturbation for c in learned_of}), cells=n_cells),
         "chosen": chosen,
     }
     if embeddings is not None:
         without = int((~cells.var_names.isin(embeddings.index)).sum())
-        found = {"dimensions": embeddings.shape[1], "genes_without_vector": without}
-        record["embeddings"] = Embeddings(**embeddings.attrs, **found)
+        sizes = {"dimensions": embeddings.shape[1], "genes_without_vector": without}
+        record["embeddings"] = Embeddings(**embeddings.attrs, **sizes)
     means = control_means_of(controls)
     moved = shifted_controls(controls, [*means], np.array([*means.values()]), np.array([shifts[c] for c in means]))
     return moved, record
+
+
+def _questions(
+    context: str, training: TrainingData, test: ToPredict, method: Callable[..., Shifts]
+) -> Iterator[tuple[str, TrainingData, np.ndarray]]:
+    """Ask apart about perturbations that other contexts show and about others, where a method learns from those."""
+    seen = training.is_seen(test.perturbations)
+    if training.is_own and method not in TRANSFERRING:
+        yield context, training, np.arange(len(seen))
+        return
+    if seen.any():
+        yield context, replace(training, asks_of_seen=True), np.flatnonzero(seen)
+    if not seen.all():
+        yield context + (", seen in no context" if seen.any() else ""), training, np.flatnonzero(~seen)
+
+
+def _nothing(test: ToPredict, method: Callable[..., Shifts]) -> Shifts:
+    """Predict no change, a fallback of all methods but the one that says so."""
+    names = test.perturbations if method is not control_mean else []
+    reason = ("nothing to learn from, in any context, in this direction", "no change")
+    return Shifts(np.zeros(test.control_means.shape), dict.fromkeys(names, reason))
 
 
 def control_mean(training: TrainingData, test: ToPredict) -> Shifts:
@@ -119,6 +142,60 @@ def train_mean(
         yield (), np.tile(mean_shift, (len(test.perturbations), 1))
 
     return tuned([Tunable("train-mean", {}, predict)], training, test, scaled, beside_mean=False)
+
+
+def context_mean(training: TrainingData, test: ToPredict, scaled: bool = True) -> Shifts:
+    """Predict the mean, over contexts that count alike, of what their perturbations do on average."""
+
+    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[Options, np.ndarray]]:
+        yield (), np.tile(training.mean_over_contexts(), (len(test.perturbations), 1))
+
+    return tuned([Tunable("context-mean", {}, predict)], training, test, scaled, beside_mean=False)
+
+
+def same_perturbation(training: TrainingData, test: ToPredict, scaled: bool = True) -> Shifts:
+    """Predict what the perturbation does in other contexts, in the same direction: the mean of its changes there.
+
+    One that no other context shows is predicted as the mean of all perturbations, a fallback.
+    """
+    return _carried_over(tuned([_same()], training, test, scaled, beside_mean=False), training, test)
+
+
+def same_perturbation_and_context(training: TrainingData, test: ToPredict, scaled: bool = True) -> Shifts:
+    """Predict what a perturbation does in other contexts beside their mean change, from that of this context.
+
+    ``m(c) + mean over c' of (shift(p, c') - m(c'))``, where ``m`` is the mean change of all perturbations. That of a
+    context without enough training of its own is the mean over the others. Fallbacks are those of
+    :func:`same_perturbation`.
+    """
+    return _carried_over(tuned([_same_and_context()], training, test, scaled, beside_mean=False), training, test)
+
+
+def _same() -> Tunable:
+    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[Options, np.ndarray]]:
+        values, known = training.elsewhere(test.perturbations)
+        values[~known] = training.shifts.mean(axis=0)
+        yield (), values
+
+    return Tunable("same-perturbation", {}, predict, transfers=True)
+
+
+def _same_and_context() -> Tunable:
+    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[Options, np.ndarray]]:
+        values, known = training.elsewhere(test.perturbations, centred=True)
+        own = training.shifts.mean(axis=0) if training.is_own else training.mean_over_contexts()
+        values[known] += own
+        values[~known] = training.shifts.mean(axis=0)
+        yield (), values
+
+    return Tunable("same-perturbation-and-context", {}, predict, transfers=True)
+
+
+def _carried_over(shifts: Shifts, training: TrainingData, test: ToPredict) -> Shifts:
+    """Note the perturbations that no other context shows."""
+    names = [] if training.asks_of_seen else test.perturbations
+    instead = ("not seen in another context in this direction", "mean of all training perturbations")
+    return Shifts(shifts.values, dict.fromkeys(names, instead), shifts.chosen)
 
 
 def additive(training: TrainingData, test: ToPredict, scaled: bool = True) -> Shifts:
@@ -258,8 +335,9 @@ def knn(
     One without any vector gets the mean of all perturbations, as all do where none of those has a vector, and the
     record says so: as where fewer than ``FEWEST`` control cells show any co-expression.
     """
-    rows = coexpression(training.controls, max(listed(components))) if embeddings is None else embeddings
-    shifts = tuned([_nearest(rows, neighbours, components if embeddings is None else ())], training, test, scaled)
+    vectors = _vectors(embeddings, max(listed(components)))
+    shifts = tuned([_nearest(vectors, neighbours, components if embeddings is None else ())], training, test, scaled)
+    rows = vectors(training)
     test_rows, missing = _perturbation_rows(test.perturbations, rows)
     known = _perturbation_rows(training.perturbations, rows)[0].any()
     why = "no vector" if rows.shape[1] else f"no co-expression in {training.controls.n_obs} control cells"
@@ -268,12 +346,27 @@ def knn(
     return Shifts(shifts.values, _without_vector(missing) | instead, shifts.chosen)
 
 
-def _nearest(rows: pd.DataFrame, neighbours: Whole, components: Whole) -> Tunable:
+def _vectors(embeddings: pd.DataFrame | None, components: int) -> Vectors:
+    """Give the gene vectors of a context: ``embeddings``, or else co-expression among its control cells."""
+    known: dict[int, pd.DataFrame] = {}  # by the control cells, which folds of one context share
+
+    def vectors(training: TrainingData) -> pd.DataFrame:
+        if embeddings is not None:
+            return embeddings
+        if id(training.controls) not in known:
+            known[id(training.controls)] = coexpression(training.controls, components)
+        return known[id(training.controls)]
+
+    return vectors
+
+
+def _nearest(vectors: Vectors, neighbours: Whole, components: Whole) -> Tunable:
     """Average neighbours by gene vectors, or by the first ``components`` of them where it names some."""
 
     def predict(
         training: TrainingData, test: ToPredict, neighbours: Sequence[int], components: Sequence[int] = ()
     ) -> Iterator[tuple[Options, np.ndarray]]:
+        rows = vectors(training)
         train_rows, _ = _perturbation_rows(training.perturbations, rows)
         test_rows, _ = _perturbation_rows(test.perturbations, rows)
         known = train_rows.any(axis=1)
@@ -354,17 +447,19 @@ def forest(
     Vectors are those of :func:`knn`, and ``components`` their number where they are of co-expression. The forest is
     scikit-learn's; it predicts the first 20 principal components of the changes that it learns from.
     """
-    rows = coexpression(training.controls, components) if embeddings is None else embeddings
-    shifts = tuned([_grown(rows, trees, max_features, max_depth, seed)], training, test, scaled)
+    vectors = _vectors(embeddings, components)
+    shifts = tuned([_grown(vectors, trees, max_features, max_depth, seed)], training, test, scaled)
+    rows = vectors(training)
     return Shifts(shifts.values, _without_vector(_perturbation_rows(test.perturbations, rows)[1]), shifts.chosen)
 
 
-def _grown(rows: pd.DataFrame, trees: int, max_features: Number, max_depth: Whole, seed: int) -> Tunable:
+def _grown(vectors: Vectors, trees: int, max_features: Number, max_depth: Whole, seed: int) -> Tunable:
     def predict(
         training: TrainingData, test: ToPredict, max_features: Sequence[float], max_depth: Sequence[int]
     ) -> Iterator[tuple[Options, np.ndarray]]:
         from sklearn.ensemble import RandomForestRegressor
 
+        rows = vectors(training)
         train_rows, _ = _perturbation_rows(training.perturbations, rows)
         test_rows, _ = _perturbation_rows(test.perturbations, rows)
         mean = training.shifts.mean(axis=0)
@@ -386,14 +481,17 @@ def tuned_simple(training: TrainingData, test: ToPredict, embeddings: pd.DataFra
     """Add up what the simple methods with options predict beside the mean change, each with a weight of its own.
 
     They are :func:`ridge` and :func:`knn`, on ``embeddings`` as well if there are any, and :func:`additive` where some
-    combination can be learned from.
+    combination can be learned from; also :func:`same_perturbation` and :func:`same_perturbation_and_context` for
+    perturbations that other contexts show.
     """
     members = [_bilinear(None, PENALTIES, COMPONENTS)]
-    members.append(_nearest(coexpression(training.controls, max(COMPONENTS)), NEIGHBOURS, COMPONENTS))
+    members.append(_nearest(_vectors(None, max(COMPONENTS)), NEIGHBOURS, COMPONENTS))
     if embeddings is not None:
-        members += [_bilinear(embeddings, PENALTIES, COMPONENTS), _nearest(embeddings, NEIGHBOURS, ())]
+        members += [_bilinear(embeddings, PENALTIES, COMPONENTS), _nearest(_vectors(embeddings, 0), NEIGHBOURS, ())]
     if any("+" in name for name in training.perturbations):
         members.append(_sums())
+    if training.asks_of_seen:
+        members += [_same(), _same_and_context()]
     return tuned(members, training, test)
 
 
@@ -409,7 +507,7 @@ def target_only(training: TrainingData, test: ToPredict) -> Shifts:
     for i, name in enumerate(training.perturbations):
         targets = training.genes.get_indexer(genes_of(name))
         targets = targets[targets >= 0]
-        left += np.expm1(training.means[i, targets]).sum()
+        left += np.expm1(np.maximum(training.means[i, targets], 0)).sum()  # no mean over contexts is below 0
         before += np.expm1(training.means[i, targets] - training.shifts[i, targets]).sum()
     remaining = left / before if before > 0 else 1.0
     values, fallbacks = np.zeros(test.control_means.shape), {}
@@ -424,6 +522,9 @@ def target_only(training: TrainingData, test: ToPredict) -> Shifts:
     if before <= 0:
         fallbacks = dict.fromkeys(test.perturbations, ("no target expressed in training", "no change"))
     return Shifts(values, fallbacks)
+
+
+TRANSFERRING = (context_mean, same_perturbation, same_perturbation_and_context, tuned_simple)
 
 
 def read_embeddings(path: str | Path) -> pd.DataFrame:

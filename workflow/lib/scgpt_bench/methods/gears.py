@@ -52,7 +52,8 @@ def predict(
     """Train GEARS in each context and predict every drawn control cell.
 
     A test perturbation that GEARS cannot be asked about is predicted as the mean shift of the training and validation
-    perturbations of its context, and listed.
+    perturbations of its context, and listed; so are those of a context without enough of these, as the mean shift of
+    all contexts together (:mod:`scgpt_bench.methods.training_data`).
 
     Parameters
     ----------
@@ -82,12 +83,15 @@ def predict(
         context = context_of(training.controls.obs).iloc[0]
         learned = [condition for condition in learned_from(split) if condition.context == context]
         usable = [condition for condition in learned if not _cannot_be_asked(condition.perturbation, genes)]
-        left_out.update(condition.perturbation for condition in set(learned) - set(usable))
+        if training.is_own:
+            left_out.update(condition.perturbation for condition in set(learned) - set(usable))
         conditions = {
             role: [condition.perturbation for condition in usable if roles[condition] == role] for role in ROLES
         }
         reasons = {name: _cannot_be_asked(name, genes) for name in test.perturbations}
-        for role, names in conditions.items():
+        if not training.is_own:
+            reasons = dict.fromkeys(test.perturbations, "too few training perturbations in this context")
+        for role, names in conditions.items() if training.is_own else ():
             if not names:
                 reasons = dict.fromkeys(test.perturbations, f"no perturbation with role {role!r} in the graph")
         instead = "mean shift of the training perturbations"

@@ -121,7 +121,8 @@ class Kind:
     colour
         Of the method that is called like its kind.
     expected
-        On which data a run without it says so, since it is hard to beat: ``any``, or those with ``combinations``.
+        On which data a run without it says so, since it is hard to beat: ``any``, those with ``combinations``, or those
+        split by ``contexts``.
     depends_on_seed
         Whether another seed gives another prediction; assumed of what was made elsewhere.
     """
@@ -168,11 +169,38 @@ _REGISTERED = (
     ),
     _simple(
         name="train-mean",
-        description="Every perturbation has the mean shift of the training perturbations.",
+        description="Every perturbation has the mean shift of the training perturbations: those of its context, or of "
+        "all contexts where it has fewer than three, as a context that is held out. So do the other simple methods.",
         function="train_mean",
         options=(Weighting, Scaled),
         colour="#555555",
         expected="any",
+    ),
+    _simple(
+        name="context-mean",
+        description="Every perturbation has the mean over contexts, which count alike, of what their training "
+        "perturbations do on average.",
+        function="context_mean",
+        options=(Scaled,),
+        colour="#777799",
+    ),
+    _simple(
+        name="same-perturbation",
+        description="What the perturbation does, in the same direction, in the other contexts: the mean of its "
+        "changes there. One that training has in no other context counts as the mean shift, and a note says so.",
+        function="same_perturbation",
+        options=(Scaled,),
+        colour="#56b4e9",
+        expected="contexts",
+    ),
+    _simple(
+        name="same-perturbation-and-context",
+        description="The same, as the difference from the mean shift of each of these contexts, added to the mean "
+        "shift of the context itself; to that of the others, where it has fewer than three training perturbations.",
+        function="same_perturbation_and_context",
+        options=(Scaled,),
+        colour="#1f78b4",
+        expected="contexts",
     ),
     _simple(
         name="additive",
@@ -212,7 +240,8 @@ _REGISTERED = (
     _simple(
         name="tuned-simple",
         description="What ridge, knn and, for combinations, additive predict beside the mean shift, added up with "
-        "weights; options and weights are chosen by cross-validation. With `vectors`, also ridge and knn on those.",
+        "weights; options and weights are chosen by cross-validation. With `vectors`, also ridge and knn on those; for "
+        "perturbations of other contexts, also same-perturbation and same-perturbation-and-context.",
         function="tuned_simple",
         options=(Vectors,),
         colour="#00497a",
@@ -303,7 +332,8 @@ _REGISTERED = (
         name="gears",
         description="GEARS (Roohani, Huang and Leskovec 2023), the package cell-gears, trained on the cells of the "
         "training perturbations with a graph of similar genes. A gene outside the graph is not asked about: its "
-        "perturbation counts as the mean shift of the training perturbations. A model of its own for each context.",
+        "perturbation counts as the mean shift of the training perturbations. A model of its own for each context; a "
+        "context with fewer than three training perturbations, as one that is held out, is not asked about.",
         rules=("predict_gears",),
         environment="gears",
         options=(SeveralSeeds, Graph, GearsTraining),

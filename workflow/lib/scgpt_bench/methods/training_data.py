@@ -1,18 +1,24 @@
-"""What simple methods may learn from and predict, in one context: pseudo-bulks of perturbations that are not tested."""
+"""What simple methods may learn from and predict, in one context: pseudo-bulks of conditions that are not tested.
+
+A context learns from its own conditions where it has ``FEWEST`` or more. Where it has fewer, as one that is held out,
+it learns from those of all contexts together: a row per perturbation, its mean change over the contexts that have it.
+What single other contexts show is there in both cases, for the methods that transfer it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of
+from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, directions_of
 from scgpt_bench.data.controls import control_means_of
 from scgpt_bench.data.halves import INPUT
-from scgpt_bench.data.means import cells_of, condition_means
+from scgpt_bench.data.means import FEWEST, cells_of, condition_means
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.data.references import References
 from scgpt_bench.errors import InputError
@@ -21,23 +27,33 @@ from scgpt_bench.method_record import Chosen
 
 @dataclass(frozen=True)
 class TrainingData:
-    """All that a method may learn from, of one context.
+    """All that a method may learn from, for one context.
 
     Attributes
     ----------
     genes
         The genes of ``cells.h5ad``.
     controls
-        All control cells of the half ``input``.
+        All control cells of the half ``input`` of the context.
     perturbations
-        Training and validation perturbations, sorted.
+        Training and validation perturbations, sorted: those of the context, or of all contexts together.
     means, shifts
-        float64 [perturbations x genes]: mean over the cells, and the same minus the matched control mean.
+        float64 [perturbations x genes]: mean over the cells, and the same minus the matched control mean. Of all
+        contexts together, shifts are means over contexts that count alike, and ``means`` these shifts from the
+        context's own control mean.
     shifts_to_fit, shifts_to_judge
         The same minus the matched means of one half of these control cells, and of the other: in cross-validation, what
-        is fitted and what it is judged by share no noise of a control mean.
+        is fitted and what it is judged by share no noise of a control mean. Nothing of all contexts together, which are
+        judged by one context after the other.
     n_cells
         int64 [perturbations].
+    others
+        What each other context shows by itself, of perturbations in the direction that they have in this context, or
+        that most have. Contexts are sorted; those that show nothing are not among them.
+    is_own
+        Whether the rows are the context's own.
+    asks_of_seen
+        Whether the perturbations to predict are those that ``others`` show, or such that no context shows.
     """
 
     genes: pd.Index
@@ -48,13 +64,68 @@ class TrainingData:
     shifts_to_fit: np.ndarray
     shifts_to_judge: np.ndarray
     n_cells: np.ndarray
+    others: Mapping[str, TrainingData] = field(default_factory=dict)
+    is_own: bool = True
+    asks_of_seen: bool = False
 
     def only(self, rows: np.ndarray) -> TrainingData:
         """Select perturbations to fit in cross-validation: their shifts are ``shifts_to_fit``."""
+        nothing = self.shifts[:0]  # is judged by them
         names, shifts = [self.perturbations[row] for row in rows], self.shifts_to_fit[rows]
-        nothing = shifts[:0]  # is judged by them
-        means, n_cells = self.means[rows], self.n_cells[rows]
-        return TrainingData(self.genes, self.controls, names, means, shifts, nothing, nothing, n_cells)
+        return replace(
+            self,
+            perturbations=names,
+            means=self.means[rows],
+            shifts=shifts,
+            shifts_to_fit=nothing,
+            shifts_to_judge=nothing,
+            n_cells=self.n_cells[rows],
+        )
+
+    def without(self, context: str, perturbations: Collection[str] = ()) -> TrainingData:
+        """Select what there would be to learn from in another context, if that one and ``perturbations`` were not.
+
+        The answers that its own conditions give are in ``others[context]``.
+        """
+        left, hidden = self.others[context], set(perturbations)
+        rest = {name: own for name, own in self.others.items() if name != context}
+        if hidden:
+            rest = {name: own._of([one not in hidden for one in own.perturbations]) for name, own in rest.items()}
+        rest = {name: own for name, own in rest.items() if own.perturbations}
+        control_mean = (left.means - left.shifts_to_fit).mean(axis=0)
+        return replace(_together(left, control_mean, rest.values(), rest), asks_of_seen=self.asks_of_seen)
+
+    def is_seen(self, perturbations: Sequence[str]) -> np.ndarray:
+        """Say of each perturbation whether another context shows it, bool [perturbations]."""
+        shown = {name for other in self.others.values() for name in other.perturbations}
+        return np.array([name in shown for name in perturbations], dtype=bool)
+
+    def elsewhere(self, perturbations: Sequence[str], centred: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Average what perturbations do in the other contexts that show them, which count alike.
+
+        Parameters
+        ----------
+        centred
+            Whether the change of a context counts as its difference from the mean change of that context.
+
+        Returns
+        -------
+        float64 [perturbations x genes], and bool [perturbations], whether another context shows it: of none, and all
+        values 0, where the question is about others.
+        """
+        total, number = np.zeros((len(perturbations), len(self.genes))), np.zeros(len(perturbations), dtype=np.int64)
+        for other in self.others.values() if self.asks_of_seen else []:
+            row_of = {name: row for row, name in enumerate(other.perturbations)}
+            shown = np.array([name in row_of for name in perturbations], dtype=bool)
+            rows = [row_of[name] for name in perturbations if name in row_of]
+            total[shown] += other.shifts[rows] - (other.shifts.mean(axis=0) if centred else 0)
+            number[shown] += 1
+        return total / np.maximum(number, 1)[:, None], number > 0
+
+    def mean_over_contexts(self) -> np.ndarray:
+        """Average the mean change of each context, which count alike: float64 [genes]."""
+        own = [self.shifts.mean(axis=0)] if self.is_own else []
+        return np.mean([*own, *(other.shifts.mean(axis=0) for other in self.others.values())], axis=0)
 
     def targets_of(self, perturbations: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Find the perturbations' own genes: rows and columns of [perturbations x genes]."""
@@ -62,6 +133,13 @@ class TrainingData:
         columns = self.genes.get_indexer([gene for _, gene in pairs])
         rows = np.array([row for row, _ in pairs], dtype=np.int64)
         return rows[columns >= 0], columns[columns >= 0]
+
+    def _of(self, kept: Sequence[bool]) -> TrainingData:
+        """Select rows as they are."""
+        rows = np.flatnonzero(kept)
+        arrays = ("means", "shifts", "shifts_to_fit", "shifts_to_judge", "n_cells")
+        selected = {name: getattr(self, name)[rows] for name in arrays}
+        return replace(self, perturbations=[self.perturbations[row] for row in rows], **selected)
 
 
 @dataclass(frozen=True)
@@ -73,6 +151,10 @@ class ToPredict:
 
     perturbations: list[str]
     control_means: np.ndarray
+
+    def only(self, rows: np.ndarray) -> ToPredict:
+        """Select perturbations."""
+        return ToPredict([self.perturbations[row] for row in rows], self.control_means[rows])
 
 
 @dataclass(frozen=True)
@@ -94,17 +176,81 @@ def learned_from(split: pd.DataFrame) -> list[Condition]:
 
 
 def training_data(cells: anndata.AnnData, split: pd.DataFrame, context: str = CONTEXT) -> TrainingData:
-    """Average the cells of the training and validation conditions of a context; of others only its controls count."""
-    conditions = [c for c in learned_from(split) if c.context == context]
-    if not conditions:
-        found = "no perturbation with role 'train'" + ("" if context == CONTEXT else f" in context {context!r}")
-        raise InputError("split.tsv", "role", found, "at least one to learn from")
-    means, n_cells = condition_means(cells, conditions)
+    """Give what a context learns from (:func:`of_contexts`)."""
+    return of_contexts(cells, split, [context])[context]
+
+
+def of_contexts(cells: anndata.AnnData, split: pd.DataFrame, contexts: Sequence[str]) -> dict[str, TrainingData]:
+    """Average the cells of the training and validation conditions, for each of some contexts.
+
+    Parameters
+    ----------
+    cells
+        ``cells.h5ad``, whose X may stay on disk; of the cells of other conditions, only control cells are read.
+    split
+        ``split.tsv``.
+
+    Returns
+    -------
+    What each context learns from, without a perturbation where nothing was measured in its direction.
+
+    Raises
+    ------
+    InputError
+        If no condition is trained on.
+    """
+    learned = learned_from(split)
+    if not learned:
+        raise InputError("split.tsv", "role", "no perturbation with role 'train'", "at least one to learn from")
+    means, n_cells = condition_means(cells, learned)
     references = References(cells, [INPUT])
-    whole, to_fit, to_judge = (means - references.mean(conditions, INPUT + part) for part in ("", "_a", "_b"))
-    controls = cells_of(cells, [Condition(CONTROL, context)], INPUT)
-    names = [condition.perturbation for condition in conditions]
-    return TrainingData(cells.var_names, controls, names, means, whole, to_fit, to_judge, n_cells)
+    whole, to_fit, to_judge = (means - references.mean(learned, INPUT + part) for part in ("", "_a", "_b"))
+    shown: dict[str, TrainingData] = {}
+    for context in sorted({*contexts, *(condition.context for condition in learned)}):
+        rows = [row for row, condition in enumerate(learned) if condition.context == context]
+        controls = cells_of(cells, [Condition(CONTROL, context)], INPUT)
+        names = [learned[row].perturbation for row in rows]
+        of_rows = (array[rows] for array in (means, whole, to_fit, to_judge, n_cells))
+        shown[context] = TrainingData(cells.var_names, controls, names, *of_rows)
+    conditions = conditions_of(split)
+    direction_of = dict(zip(conditions, directions_of(cells.obs, conditions), strict=True))
+    return {context: _for_context(context, shown, direction_of) for context in contexts}
+
+
+def _for_context(
+    context: str, shown: Mapping[str, TrainingData], direction_of: Mapping[Condition, str]
+) -> TrainingData:
+    own, others = shown[context], {}
+    here = {c.perturbation: direction for c, direction in direction_of.items() if c.context == context}
+    [(usual, _)] = Counter(here.values()).most_common(1) or [("", 0)]
+    for name, other in shown.items():
+        same = [direction_of[Condition(one, name)] == here.get(one, usual) for one in other.perturbations]
+        if name != context and any(same):
+            others[name] = other if all(same) else other._of(same)
+    if len(own.perturbations) >= FEWEST or not others:
+        return replace(own, others=others)
+    control_mean = np.asarray(own.controls.X.sum(axis=0, dtype=np.float64)).ravel() / max(own.controls.n_obs, 1)
+    return _together(own, control_mean, [own, *others.values()], others)
+
+
+def _together(
+    place: TrainingData,
+    control_mean: np.ndarray,
+    contexts: Collection[TrainingData],
+    others: Mapping[str, TrainingData],
+) -> TrainingData:
+    """Average changes over contexts, to be learned from in ``place``; its own rows count if it is in ``contexts``."""
+    names = sorted({name for own in contexts for name in own.perturbations})
+    row_of = {name: row for row, name in enumerate(names)}
+    shifts, number = np.zeros((len(names), len(place.genes))), np.zeros((2, len(names)), dtype=np.int64)
+    for own in contexts:
+        rows = [row_of[name] for name in own.perturbations]
+        shifts[rows] += own.shifts
+        number[:, rows] += np.array([np.ones_like(own.n_cells), own.n_cells])
+    shifts /= np.maximum(number[0], 1)[:, None]
+    nothing = shifts[:0]
+    means = control_mean + shifts
+    return TrainingData(place.genes, place.controls, names, means, shifts, nothing, nothing, number[1], others, False)
 
 
 def to_predict(controls: anndata.AnnData, context: str = CONTEXT) -> ToPredict:

@@ -1,4 +1,7 @@
-"""Choice of what a simple method leaves open, by cross-validation over the perturbations that it learns from.
+"""Choice of what a simple method leaves open, by cross-validation over the conditions that it learns from.
+
+The question is that of the test. Where a context has conditions of its own to learn from, some of them are left out;
+where it has too few, another context is, and so are perturbations, if those of the test are seen in no other context.
 
 One criterion chooses what changes the direction of a prediction: the mean, over perturbations held out, of the Pearson
 correlation of predicted and measured change over all genes but the perturbation's own targets, as in the headline
@@ -12,8 +15,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,6 +33,7 @@ MEAN = "mean"  # of the changes of all perturbations that are learned from: what
 Options = tuple[tuple[str, Any], ...]  # name and value
 Targets = tuple[np.ndarray, np.ndarray]  # rows and columns of the perturbations' own genes
 Fold = tuple[np.ndarray, np.ndarray]  # rows of perturbations to fit, and to predict
+HeldOut = tuple[Callable[[], TrainingData], TrainingData, np.ndarray]  # makes what is fitted; rows of what is predicted
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,14 @@ class Tunable:
         The values to choose from, of every option. A single value is fixed.
     predict
         Fits once and predicts for every combination of the values: yields options and float64 [perturbations x genes].
+    transfers
+        Whether it takes from other contexts what a perturbation does there.
     """
 
     name: str
     grid: Mapping[str, Sequence[Any]]
     predict: Callable[..., Iterator[tuple[Options, np.ndarray]]]
+    transfers: bool = False
 
     @property
     def candidates(self) -> list[Options]:
@@ -56,7 +64,7 @@ class Tunable:
 
     def fixed(self, options: Options) -> Tunable:
         """Leave nothing open."""
-        return Tunable(self.name, {key: [value] for key, value in options}, self.predict)
+        return Tunable(self.name, {key: [value] for key, value in options}, self.predict, self.transfers)
 
     def values(self, training: TrainingData, test: ToPredict) -> np.ndarray:
         """Predict where nothing is open."""
@@ -109,41 +117,83 @@ def tuned(
 
     Returns
     -------
-    Shifts, with what was chosen. Where fewer than ``FEWEST`` perturbations can be judged, nothing is: the first
-    candidates are taken, the mean has the weight 1, and members count alike.
+    Shifts, with what was chosen. Where fewer than ``FEWEST`` conditions can be judged, nothing is: the first candidates
+    are taken, the mean has the weight 1, and members count alike.
     """
-    dealt = folds(training.perturbations)
-    if sum(len(judged) for _, judged in dealt) < FEWEST:
-        dealt = []
+    left_out, dealt = _dealt(training, any(member.transfers for member in members))
     tried, best = [], []
     for member in members:
-        scores = _scores(member, training, dealt)
+        scores = _scores(member, dealt)
         tried += [Candidate(method=member.name, options=dict(each), score=score) for each, score in scores.items()]
         best.append(member.fixed(max(scores, key=scores.__getitem__, default=member.candidates[0])))
     weights: dict[str, float] = {}
     if scaled:
         weights = dict.fromkeys([MEAN] if beside_mean else [], 1.0) | {one.name: 1 / len(best) for one in best}
         if dealt:
-            weights = _weights(best, training, dealt, {name: SMALLEST * each for name, each in weights.items()})
+            weights = _weights(best, dealt, {name: SMALLEST * each for name, each in weights.items()})
         parts = _parts(best, training, test, beside_mean)
         values = sum(weights[name] * part for name, part in parts.items())
     else:
         values = best[0].values(training, test)
     options = {member.name: dict(member.candidates[0]) for member in best}
-    return Shifts(values, chosen=Chosen(options=options, candidates=tuple(tried), weights=weights))
+    chosen = Chosen(left_out=left_out, options=options, candidates=tuple(tried), weights=weights)
+    return Shifts(values, chosen=chosen)
 
 
-def _scores(member: Tunable, training: TrainingData, dealt: Sequence[Fold]) -> dict[Options, float]:
-    """Score the candidates by mean correlation over the perturbations held out; none where nothing is open."""
+def _dealt(
+    training: TrainingData, transfers: bool
+) -> tuple[Literal["perturbations", "contexts", "nothing"], list[HeldOut]]:
+    """Deal what can be judged: conditions of the context itself or, with too few of them, of one other after the other.
+
+    A method that ``transfers`` is judged by perturbations that other contexts show, if it is asked about such.
+    """
+    dealt: list[HeldOut] = []
+    if training.is_own:
+        for fitted, judged in folds(training.perturbations):
+            if transfers and training.asks_of_seen:
+                judged = judged[training.is_seen([training.perturbations[row] for row in judged])]
+            if len(judged):
+                dealt.append((partial(training.only, fitted), training, judged))
+    if _n_judged(dealt) >= FEWEST:
+        return "perturbations", dealt
+    if training.is_own and not transfers:
+        return "nothing", []
+    dealt = [one for context in training.others for one in _without_context(training, context)]
+    return ("contexts", dealt) if _n_judged(dealt) >= FEWEST else ("nothing", [])
+
+
+def _without_context(training: TrainingData, context: str) -> Iterator[HeldOut]:
+    """Leave out a context; where the test asks of perturbations seen nowhere, also those that are predicted there."""
+    left = training.others[context]
+    known = {one for name, other in training.others.items() if name != context for one in other.perturbations}
+    if training.asks_of_seen:
+        judged = np.flatnonzero([name in known for name in left.perturbations])
+        if len(judged):
+            yield partial(training.without, context), left, judged
+        return
+    for _, judged in folds(left.perturbations, max(FEWEST, FOLDS // len(training.others))):
+        names = [left.perturbations[row] for row in judged]
+        hidden = {*names}
+        if len(genes_of(names[0])) == 1:
+            hidden |= {name for name in known if hidden & {*genes_of(name)}}
+        if known - hidden:
+            yield partial(training.without, context, hidden), left, judged
+
+
+def _n_judged(dealt: Sequence[HeldOut]) -> int:
+    return sum(len(judged) for _, _, judged in dealt)
+
+
+def _scores(member: Tunable, dealt: Sequence[HeldOut]) -> dict[Options, float]:
+    """Score the candidates by mean correlation over the conditions held out; none where nothing is open."""
     totals: dict[Options, float] = defaultdict(float)
     if len(member.candidates) == 1:
         return totals
-    for fitted, test, targets, measured in _held_out(training, dealt):
+    for fitted, test, targets, measured in _held_out(dealt):
         directions = unit(measured, targets)
         for options, values in member.predict(fitted, test, **member.grid):
             totals[options] += float(np.vdot(unit(values, targets), directions))
-    n_judged = sum(len(judged) for _, judged in dealt)
-    return {options: totals[options] / n_judged for options in member.candidates if options in totals}
+    return {options: totals[options] / _n_judged(dealt) for options in member.candidates if options in totals}
 
 
 def _parts(
@@ -158,13 +208,11 @@ def _parts(
     return {MEAN: np.tile(mean, (len(test.perturbations), 1)), **beside}
 
 
-def _weights(
-    members: Sequence[Tunable], training: TrainingData, dealt: Sequence[Fold], smallest: Mapping[str, float]
-) -> dict[str, float]:
+def _weights(members: Sequence[Tunable], dealt: Sequence[HeldOut], smallest: Mapping[str, float]) -> dict[str, float]:
     """Find the weights with the least squared error over the perturbations held out, from ``smallest`` to 1."""
     low = np.array([*smallest.values()])
     gram, cross = np.zeros((len(low), len(low))), np.zeros(len(low))
-    for fitted, test, targets, measured in _held_out(training, dealt):
+    for fitted, test, targets, measured in _held_out(dealt):
         parts = np.array([*_parts(members, fitted, test, MEAN in smallest).values()])
         parts[:, *targets] = 0
         flat = parts.reshape(len(parts), -1)
@@ -180,14 +228,12 @@ def _weights(
     return dict(zip(smallest, map(float, weights), strict=True))
 
 
-def _held_out(
-    training: TrainingData, dealt: Sequence[Fold]
-) -> Iterator[tuple[TrainingData, ToPredict, Targets, np.ndarray]]:
+def _held_out(dealt: Sequence[HeldOut]) -> Iterator[tuple[TrainingData, ToPredict, Targets, np.ndarray]]:
     """Give what each fold fits, what it predicts, and the measured changes to judge by."""
-    for fitted, judged in dealt:
-        names = [training.perturbations[row] for row in judged]
-        test = ToPredict(names, training.means[judged] - training.shifts_to_fit[judged])
-        yield training.only(fitted), test, training.targets_of(names), training.shifts_to_judge[judged]
+    for fitted, of, judged in dealt:
+        names = [of.perturbations[row] for row in judged]
+        test = ToPredict(names, of.means[judged] - of.shifts_to_fit[judged])
+        yield fitted(), test, of.targets_of(names), of.shifts_to_judge[judged]
 
 
 def unit(changes: np.ndarray, targets: Targets) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from scgpt_bench.data import split_names
 from scgpt_bench.data.conditions import CONTEXT, noun_of
 from scgpt_bench.evaluation.classes import CLASS
 from scgpt_bench.evaluation.scores import HEADLINE, LEAK
@@ -63,7 +64,8 @@ def _of_weights(run: Run, places: Places) -> Iterable[Sentence]:
 
 def _of_simple_methods(run: Run, places: Places) -> Iterable[Sentence]:
     combined = any("+" in entry["perturbation"] for card in run.cards.values() for entry in card["conditions"])
-    data = ("any", "combinations") if combined else ("any",)
+    by_context = run.scores["split"].astype(str).str.startswith(f"{split_names.CONTEXT}-").any()
+    data = ["any", *(["combinations"] if combined else []), *(["contexts"] if by_context else [])]
     missing = [kind.name for kind in KINDS.values() if kind.expected in data and kind.name not in run.kinds.values()]
     if missing and SCGPT in map(run.group, run.kinds):
         yield Sentence("simple_methods_not_run", {"kinds": missing})
