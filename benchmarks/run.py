@@ -21,12 +21,14 @@ import drops
 import evaluation
 import finetuning
 import inference
+import joining
 import masked_attention
 import measure
 import planning
 import tuning
 
-PARTS = {part.__name__: part for part in (inference, finetuning, masked_attention, evaluation, planning, drops, tuning)}
+MODULES = (inference, finetuning, masked_attention, evaluation, planning, drops, joining, tuning)
+PARTS = {part.__name__: part for part in MODULES}
 QUICK: dict[str, dict[str, Any]] = {  # small enough to see in a few minutes that everything runs
     "inference": {"repeats": 1, "sizes": inference.SIZES[:1]},
     "finetuning": {"repeats": 2},
@@ -34,6 +36,7 @@ QUICK: dict[str, dict[str, Any]] = {  # small enough to see in a few minutes tha
     "evaluation": {"repeats": 1, "size": (30, 50, 5000)},
     "planning": {"datasets": 1, "splits": 2, "seeds": 1},
     "drops": {"cells": 4000, "genes": 2000},
+    "joining": {"cells": 2000, "genes": 2000},
     "tuning": {"size": (120, 3000), "largest": (300, 3000)},
 }
 RESULTS = Path(__file__).parent / "results"

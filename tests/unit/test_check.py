@@ -96,6 +96,21 @@ def test_it_names_contexts_and_directions(capsys):
     assert said["directions"] == "105 cells down, 105 cells up, in 'way'"
 
 
+def test_of_a_joined_data_set_it_says_what_the_parts_that_are_here_have_in_common(folder, capsys):
+    cells({"NT": 60, **dict.fromkeys(GENES[1:7], 30)})[:, 1:].write_h5ad("other.h5ad")
+    far = {"address": "https://example.org/far.h5ad", "sha256": "unverified"}
+    rows = [ROW, {**ROW, "name": "other", "address": "other.h5ad"}, {**ROW, "name": "far", **far}]
+    rows += [{"name": "both", "address": "joined:drop,other,far", "format": "joined", "target_sum": "10000"}]
+    lines = [[*ROW], *([row.get(column, "") for column in ROW] for row in rows)]
+    Path("config/datasets.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
+    said = answer(capsys, "both")
+    assert said["contexts"] == "drop, other, far"
+    assert said["not here yet"] == "far: make check-data dataset=far"
+    assert said["genes"] == "7 in all that are here, of drop 8, other 7"
+    assert said["perturbations"] == "6 in all that are here, of drop 7, other 6"
+    assert {path.name for path in folder.iterdir()} == {"config", "drop.h5ad", "other.h5ad"}  # nothing was fetched
+
+
 def test_the_next_commands_make_a_valid_configuration(folder, capsys):
     for name in ("papalexi.yaml", "checkpoints.tsv", "published_results.tsv"):
         (folder / "config" / name).write_text((LIBRARY.parents[1] / "config" / name).read_text())
