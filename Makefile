@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export study ?= demo
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 
-.PHONY: help demo test test-workflow test-all test-faults test-long test-slurm coverage verify lint format bench gpu-check check-data slurm-profile lock clean
+.PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-slurm coverage verify lint format bench gpu-check check-data slurm-profile lock clean
 
 help:  ## This list.
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -24,10 +24,13 @@ test: $(INSTALLED)  ## The library alone, in minutes: what to run after every ch
 test-workflow: $(INSTALLED)  ## The demo, real cells and plans through Snakemake, and the report in a browser.
 	$(PYTEST) -m "not long" tests/workflow tests/report
 
-test-all: lint test test-workflow test-faults test-slurm test-long  ## All tests: more than an hour.
+test-all: lint test test-workflow test-faults test-gears test-slurm test-long  ## All tests: more than an hour.
 
 test-faults: $(INSTALLED)  ## A full disk, read-only results; downloads, installations and searches that are killed.
 	$(PYTEST) -m "not long" tests/faults
+
+test-gears: .venv-gears/installed  ## GEARS itself, in an environment of its own beside .venv.
+	.venv-gears/bin/python -m pytest --numprocesses 0 --durations 3 tests/unit/test_gears.py
 
 test-long: $(INSTALLED)  ## Whole planted experiments, calibration, the same bytes after kills, memory.
 	$(PYTEST) -m "long"
@@ -78,6 +81,14 @@ $(INSTALLED): requirements.lock requirements-no-deps.lock
 	$(PYTHON) -m venv .venv
 	$(PIP) --requirement requirements.lock
 	$(PIP) --no-deps --requirement requirements-no-deps.lock
+	@touch $@
+
+# cell-gears fails on the NumPy and SciPy of .venv; everything else is taken from there.
+.venv-gears/installed: $(INSTALLED) requirements-gears.lock
+	$(BIN)/python -m venv .venv-gears
+	.venv-gears/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-gears.lock
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$(.venv-gears/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
 	@touch $@
 
 lock:  ## Resolves requirements.in afresh into requirements.lock.

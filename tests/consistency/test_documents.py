@@ -92,6 +92,6 @@ def test_the_make_targets_are_explained_and_declared():
     declared = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())
     assert declared == TARGETS
     readers = "".join((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
-    tiers = ("test", "test-workflow", "test-all", "test-faults", "test-long", "test-slurm")
+    tiers = ("test", "test-workflow", "test-all", "test-faults", "test-gears", "test-long", "test-slurm")
     for target in ("demo", *tiers, "lint", "bench", "verify", "coverage", "slurm-profile"):
         assert f"make {target}" in readers

@@ -86,3 +86,11 @@ def test_the_environment_without_a_gpu_is_the_other_without_what_needs_its_drive
     assert yaml.safe_load((ROOT / "envs" / f"{environment}_cpu.yaml").read_text())["dependencies"] == expected
     scripts = [(ROOT / "envs" / f"{name}.post-deploy.sh").read_text() for name in (environment, f"{environment}_cpu")]
     assert scripts[0] == scripts[1]
+
+
+def test_gears_is_tested_with_the_versions_of_its_environment():
+    entries = yaml.safe_load((ROOT / "envs" / "gears.yaml").read_text())["dependencies"]
+    entries += (ROOT / "envs" / "gears.post-deploy.sh").read_text().split()
+    pinned = {re.sub("=+", "=", text.replace("_", "-").replace("pytorch-geo", "torch-geo")) for text in entries}
+    for line in (ROOT / "requirements-gears.lock").read_text().splitlines():
+        assert line.startswith("#") or line.replace("==", "=") in pinned, line

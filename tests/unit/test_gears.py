@@ -199,7 +199,7 @@ def test_each_gene_keeps_its_strongest_edges_and_the_one_to_itself():
     })  # fmt: skip
 
 
-with_gears = pytest.mark.skipif(not importlib.util.find_spec("gears"), reason="no cell-gears: see envs/gears.yaml")
+with_gears = pytest.mark.skipif(not importlib.util.find_spec("gears"), reason="no cell-gears: make test-gears")
 
 
 @pytest.fixture
