@@ -138,6 +138,8 @@ CONFIGURATION = [
         ("no neighbour", {"methods__knn": {"neighbours": [1, 0]}}, "methods.knn.neighbours.1", "0", "at least 1"),
         ("no candidate", {"methods__knn": {"components": []}}, "methods.knn.components", "[]", "at least 1 entries"),
         ("no such vectors", {"methods__knn": {"vectors": "go"}}, "methods.knn.vectors", "'go'", "a key of 'vectors': none is configured"),
+        ("vectors of the cells to predict", {"vectors__mine": {"source": "file", "path": "vectors.tsv", "made_from": ["drop"]}}, "vectors.mine.made_from", "'drop', cells of the run's data set 'drop'", "vectors made without its cells"),
+        ("vectors of unknown data", {"vectors__mine": {"source": "file", "path": "vectors.tsv", "made_from": ["other"]}}, "vectors.mine.made_from", "'other'", "names in drops.tsv: drop"),
         ("no such graph", {"methods__gears": {"graph": "go"}}, "methods.gears.graph", "'go'", "a key of 'vectors': none is configured"),
         ("no graph", {"methods__gears": {}}, "methods.gears", "no such key", "'graph'"),
         ("a graph of no known kind", {"methods__gears": {"graph": "go"}, "vectors__go": {"source": "file", "path": "go.h5ad"}}, "vectors.go.path", "'go.h5ad'", "a file that ends in .tsv, .tsv.gz, .csv, .csv.gz, .tar.gz"),
@@ -298,6 +300,8 @@ VECTORS = [
 GRAPHS = [
     (name, "predict_gears", fault, "graph.csv", where, found, expected)
     for name, fault, where, found, expected in [
+        ("vectors of the cells to predict", {"vectors__mine": {"source": "file", "path": "vectors.tsv", "made_from": ["drop"]}}, "vectors.mine.made_from", "'drop', cells of the run's data set 'drop'", "vectors made without its cells"),
+        ("vectors of unknown data", {"vectors__mine": {"source": "file", "path": "vectors.tsv", "made_from": ["other"]}}, "vectors.mine.made_from", "'other'", "names in drops.tsv: drop"),
         ("no such graph", removed("graph.csv"), "table", "No such file", "with a header"),
         ("no edge", text("graph.csv", "source,target,importance\n"), "table", "no row", "an edge per row"),
         ("no similarity", text("graph.csv", "source,target\nG0,G1\n"), "columns", "source, target", "the column 'importance'"),

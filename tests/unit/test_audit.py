@@ -1,5 +1,7 @@
 """Leaks are found before any model runs, and chance is not taken for one."""
 
+from pathlib import Path
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -7,12 +9,14 @@ import pytest
 from scipy import sparse
 
 from made_up import halved
-from scgpt_bench.data.audit import FALSE_ALARMS, audit, identical_cells
+from scgpt_bench.configuration import validate
+from scgpt_bench.data.audit import FALSE_ALARMS, audit, declarations, identical_cells
 from scgpt_bench.data.halves import INPUT, TRUTH
 from scgpt_bench.data.split_names import CONTEXT, FILE, FOLD, GEARS
 from scgpt_bench.data.splits import context, fold
 from scgpt_bench.errors import InputError
 
+ROOT = Path(__file__).parents[2]
 PERTURBATIONS = ["control", "A", "B", "C", "D"]
 N_GENES = 60
 
@@ -50,9 +54,13 @@ def split_of(made, **options):
     return fold(made.obs, dataset="screen", **options)
 
 
+NOTHING = {"vectors": {}, "checkpoints": {}, "foreign": {}}
+
+
 def audited(made, split, **how):
     how = how or {"made_by": FOLD, "fold": 0}
-    return audit(split, made.obs, identical_cells(made), dataset="screen", split_name="fold0", how=how)
+    found = identical_cells(made)
+    return audit(split, made.obs, found, dataset="screen", split_name="fold0", how=how, declared=NOTHING)
 
 
 def one_of(split, role):
@@ -208,3 +216,38 @@ def test_a_tested_cell_of_a_held_out_context_under_another_context_is_a_leak():
     made.layers["counts"] = sparse.csr_matrix(counts)
     with pytest.raises(InputError, match=rf"\({trained}@RPE1, tested\) and .*\({trained}@K562, trained on\)"):
         audited(made, split, made_by=CONTEXT, **dealing)
+
+
+def test_what_comes_from_elsewhere_is_listed_with_what_is_known_of_it(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = {
+        "study": "audited",
+        "datasets": ["papalexi_2021", "perturbench_devel"],
+        "checkpoints": {
+            "scGPT_human": {"source": "catalogue"},
+            "scGPT_brain": {"source": "folder", "path": "brain"},
+            "theirs": {"source": "folder", "path": "theirs"},
+            "own": {"source": "pretrain", "dataset": "papalexi_2021"},
+            "untrained": {"source": "random"},
+        },
+        "vectors": {
+            "gene2vec": {"source": "catalogue"},
+            "esm2": {"source": "file", "path": "esm2.tsv", "made_from": []},
+            "norman": {"source": "file", "path": "norman.tsv", "made_from": ["norman_2019"]},
+            "screen": {
+                "source": "dataset",
+                "datasets": {"papalexi_2021": "perturbench_devel", "perturbench_devel": "papalexi_2021"},
+            },
+        },
+        "methods": {"mine": {"kind": "script", "script": "mine.py"}},
+    }
+    found = declarations(**validate(study, "study.yaml").origins("papalexi_2021"))
+    status = {
+        check.split(" learned")[0].split(" are made")[0].split()[-1]: (known, status) for check, known, status in found
+    }
+    assert {name for name, (_, own) in status.items() if own == "passed"} == {"own", "untrained", "screen"}
+    assert {name for name, (_, own) in status.items() if own == "declared"} == {"esm2", "norman"}
+    assert status["scGPT_human"][0].startswith("33 million cells without disease")
+    assert status["scGPT_brain"][0].startswith("of a folder of this name: 13.2 million brain cells")
+    assert status["mine"] == ("not known: its script reads all cells", "unverified")
+    assert status["screen"][0] == "changes measured in perturbench_devel"

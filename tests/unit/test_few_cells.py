@@ -282,7 +282,7 @@ def draw_responses(cells, folder):
 
 def draw_card(card, split, folder):
     by_split = {} if split is None else {"fold0": split}
-    text = figures_of_card.card_text(card, leakage_notes(by_split, {}), split_notes(card, by_split, 30))
+    text = figures_of_card.card_text(card, leakage_notes(by_split), split_notes(card, by_split, 30))
     table = figures_of_card.card_table(card)
     records = pd.DataFrame(card["conditions"])
     draw(figures_of_card.reliability(records, 0.3, "drop"), folder)

@@ -4,19 +4,6 @@
 # Data
 
 
-def pretraining_as_declared():
-    """What each checkpoint saw in pretraining, as far as its declaration says, by name."""
-    return {
-        name: {
-            "random": "random weights, which saw no data.",
-            "pretrain": f"pretrained on unperturbed cells of {options.get('dataset')} only.",
-            "census": f"pretrained on CELLxGENE Census {options.get('census_version')}; whether cells of this data set "
-            "are among them was not looked up.",
-        }.get(options["source"], "its pretraining cells are not listed with it: overlap with these data is unknown.")
-        for name, options in config["checkpoints"].items()
-    }
-
-
 rule card_page:
     input:
         card="<results>/{dataset}/card.json",
@@ -38,7 +25,6 @@ rule card_page:
     params:
         code=code("card_page.py"),
         perturbation_kind=perturbation_kind_of_dataset,
-        checkpoints=pretraining_as_declared(),
         minimum_cells=config["splits"]["minimum_cells"],
     script:
         "../scripts/card_page.py"

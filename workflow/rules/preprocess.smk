@@ -161,6 +161,11 @@ def own_file_of_vectors(wildcards):
     return config["vectors"][wildcards.vectors].get("path")
 
 
+def vectors_options(wildcards):
+    """The options of gene vectors without what changes no vector."""
+    return {key: value for key, value in config["vectors"][wildcards.vectors].items() if key != "made_from"}
+
+
 rule gene_vectors:
     input:
         cells="<results>/{dataset}/cells.h5ad",
@@ -179,7 +184,7 @@ rule gene_vectors:
     params:
         code=code_without_plumbing("gene_vectors.py"),
         content=lambda wildcards: content_of_file(own_file_of_vectors(wildcards)),
-        options=lambda wildcards: config["vectors"][wildcards.vectors],
+        options=vectors_options,
     script:
         "../scripts/gene_vectors.py"
 
@@ -325,5 +330,6 @@ rule audit:
     params:
         code=code_without_plumbing("audit.py"),
         how=lambda wildcards: RUN.splits[whole_split(wildcards)],
+        declared=lambda wildcards: RUN.origins(wildcards.dataset),
     script:
         "../scripts/audit.py"

@@ -16,5 +16,6 @@ with logged(snakemake.log[0]):
         dataset=snakemake.wildcards.dataset,
         split_name=snakemake.wildcards.split,
         how=snakemake.params.how,
+        declared=snakemake.params.declared,
     )
     write_table(pd.DataFrame(checks), snakemake.output[0])

@@ -17,7 +17,7 @@ with logged(snakemake.log[0]):
     splits = {Path(path).parent.name: read_table(path) for path in snakemake.input.splits}
     of_splits = split_notes(card, splits, snakemake.params.minimum_cells)
     with atomic_write(output.text) as partial:
-        partial.write_text(data_card.card_text(card, leakage_notes(splits, snakemake.params.checkpoints), of_splits))
+        partial.write_text(data_card.card_text(card, leakage_notes(splits), of_splits))
     write_table(data_card.card_table(card), output.table)
     table, title = pd.DataFrame(card["conditions"]), card["dataset"]
     save(data_card.reliability(table, card["minimum_reliability"], title), output.reliability)

@@ -99,6 +99,36 @@ class Run:
         """Return the series of a data set, or those of the parts of a joined one."""
         return {self.datasets[drop].series for drop in self.datasets[name].parts or (name,)}
 
+    def made_from(self, vectors: str) -> list[str] | None:
+        """List the data sets from whose cells gene vectors of a file are known to be made; None where nobody knows."""
+        if self.config["vectors"][vectors]["source"] == "file":
+            return self.config["vectors"][vectors]["made_from"]
+        row = self.vectors[vectors].made_from if self.config["vectors"][vectors]["source"] == "catalogue" else None
+        return row.split("|") if row else None
+
+    def origins(self, dataset: str) -> dict[str, dict[str, Any]]:
+        """Say what is known of where weights, gene vectors and predictions by other programs come from.
+
+        These are the arguments of :func:`scgpt_bench.data.audit.declarations`.
+        """
+        vectors = {
+            name: {
+                "source": options["source"],
+                "made_from": [options["datasets"][dataset]] if options["source"] == "dataset" else self.made_from(name),
+            }
+            for name, options in self.config["vectors"].items()
+        }
+        checkpoints = {
+            name: {
+                **{key: options[key] for key in ("source", "dataset", "census_version") if key in options},
+                "corpus": self.checkpoints[name].corpus if name in self.checkpoints else None,
+            }
+            for name, options in self.config["checkpoints"].items()
+        }
+        kinds = {name: options["kind"] for name, options in self.config["methods"].items()}
+        foreign = {name: kind for name, kind in kinds.items() if "import_predictions" in KINDS[kind].rules}
+        return {"vectors": vectors, "checkpoints": checkpoints, "foreign": foreign}
+
 
 def table_path(config: Mapping[str, Any], key: str) -> str:
     """Return where a table is: where ``config`` says, or with the workflow if the run's folder has no default one."""
@@ -234,6 +264,16 @@ def _check_vectors(run: Run, source: str) -> None:
         if options["source"] == "file" and not options["path"].endswith(suffixes):
             expected = "a file that ends in " + ", ".join(suffixes)
             raise InputError(source, f"{where}.path", repr(options["path"]), expected)
+        for made_from in run.made_from(name) or ():
+            if made_from not in run.datasets:
+                known = ", ".join(run.datasets)
+                expected = f"names in {run.tables['dataset_table']}: {known}"
+                raise InputError(source, f"{where}.made_from", repr(made_from), expected)
+            for dataset in run.config["datasets"]:
+                if run.series(made_from) & run.series(dataset):
+                    expected = "vectors made without its cells: they may give away its test perturbations"
+                    found = f"{made_from!r}, cells of the run's data set {dataset!r}"
+                    raise InputError(source, f"{where}.made_from", found, expected)
         for dataset in run.config["datasets"] if options["source"] == "dataset" else []:
             other, known = options["datasets"].get(dataset), run.config["datasets"]
             if other not in known:

@@ -391,6 +391,9 @@ class OwnVectors(Options):
     """A table with genes in the first column and a header (`.tsv`, `.csv`, also `.gz`; `.parquet`, where the index may
     have the genes), an AnnData of genes x dimensions (`.h5ad`), or word2vec's text format (`.txt`). A graph is a table
     (`.tsv`, `.csv`, also `.gz`) of edges with the columns source, target and importance, or a `.tar.gz` with one."""
+    made_from: Unique[Name] | None = None
+    """Data sets of the data-set table whose cells the file was made from; `[]` for none of them, null where nobody
+    knows. A file that was made from a data set of the run is refused: it may give away its test perturbations."""
 
 
 SOURCES: dict[str, dict[str, type[Options]]] = {

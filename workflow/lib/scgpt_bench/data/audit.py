@@ -25,7 +25,7 @@ from scgpt_bench.errors import InputError
 
 # Data sets without any cell twice in which the audit may still find one, at most.
 FALSE_ALARMS = 1e-6
-PASSED, UNVERIFIED = "passed", "unverified"
+PASSED, DECLARED, UNVERIFIED = "passed", "declared", "unverified"
 ROLE_IN_WORDS = {"train": "trained on", "validation": "validated on", "test": "tested"}
 CONTROL_OF = {half: f"half {half}" for half in (TRUTH, INPUT)}
 SEEN = (ROLE_IN_WORDS["train"], ROLE_IN_WORDS["validation"], CONTROL_OF[INPUT])  # by methods
@@ -135,6 +135,7 @@ def audit(
     dataset: str,
     split_name: str,
     how: Mapping[str, Any],
+    declared: Mapping[str, Any],
 ) -> list[dict[str, str]]:
     """Refuse a split with a leak; say what was checked.
 
@@ -148,10 +149,13 @@ def audit(
         Of :func:`identical_cells`.
     how
         How the split was made (:func:`split_names.planned`), which says what it promises.
+    declared
+        The arguments of :func:`declarations`.
 
     Returns
     -------
-    ``check``, ``found`` and ``status`` (``passed``, or ``unverified``: nobody can tell from the data) of each check.
+    ``check``, ``found`` and ``status`` of each check: ``passed``; ``declared``, by the configuration or a table; or
+    ``unverified``: nobody can tell from the files of the run.
 
     Raises
     ------
@@ -190,7 +194,55 @@ def audit(
     if undecided:
         found = f"{undecided}: another cell may equal them by chance"
         checks.append(("tested cells and controls with too few counts to recognize a copy", found, UNVERIFIED))
+    checks += declarations(**declared)
     return [dict(zip(("check", "found", "status"), check, strict=True)) for check in checks]
+
+
+def declarations(
+    vectors: Mapping[str, Mapping[str, Any]], checkpoints: Mapping[str, Mapping[str, Any]], foreign: Mapping[str, str]
+) -> list[tuple[str, str, str]]:
+    """Say of what comes from elsewhere what it was made from: cells of the data set may be in it.
+
+    What is declared as made from a data set of the run was refused with the configuration.
+
+    Parameters
+    ----------
+    vectors
+        Of each gene vectors or graph its ``source`` and ``made_from``: names of data sets, or None.
+    checkpoints
+        Of each checkpoint its ``source``, with the ``dataset``, ``census_version`` or ``corpus`` that it was pretrained
+        on.
+    foreign
+        Of each method by other programs its kind, ``script`` or ``imported``.
+
+    Returns
+    -------
+    Check, what is known, and its status.
+    """
+    found = []
+    for name, known in checkpoints.items():
+        census = f"cells of CELLxGENE Census {known.get('census_version')}; not known whether these too"
+        published = f"{known['corpus'] or 'not known'}; not known whether these cells too"
+        statement = {
+            "random": ("random weights, which saw no cells", PASSED),
+            "pretrain": (f"unperturbed cells of {known.get('dataset')} only, none of the half truth", PASSED),
+            "census": (census, UNVERIFIED),
+            "catalogue": (published, UNVERIFIED),
+            "folder": (f"of a folder of this name: {published}" if known["corpus"] else "not known", UNVERIFIED),
+        }[known["source"]]
+        found.append((f"what the checkpoint {name} learned from", *statement))
+    for name, known in vectors.items():
+        check, others = f"what the gene vectors or the graph {name} are made from", known["made_from"]
+        if known["source"] == "dataset":
+            found.append((check, f"changes measured in {', '.join(others)}", PASSED))
+        elif others is None:
+            found.append((check, "not known", UNVERIFIED))
+        else:
+            found.append((check, ", ".join(others) or "no cells of the data-set table", DECLARED))
+    for name, kind in foreign.items():
+        how = "its script reads all cells" if kind == "script" else "predictions from a file"
+        found.append((f"what the method {name} learned from", f"not known: {how}", UNVERIFIED))
+    return found
 
 
 def _refuse_tested_in_training(split: pd.DataFrame, split_name: str, unseen: bool) -> None:

@@ -211,7 +211,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """One file of a checkpoint folder: its address, SHA-256 and size in bytes."""
+    """One file of a checkpoint folder: its address, SHA-256 and size in bytes.
+
+    ``corpus`` says of weights, or of a folder, what they were pretrained on, as their source says.
+    """
 
     name: str
     file: str
@@ -220,6 +223,7 @@ class CheckpointFile:
     bytes: int
     licence: str | None = None
     source: str | None = None
+    corpus: str | None = None
 
     @property
     def row(self) -> dict[str, Any]:
@@ -238,11 +242,14 @@ class Checkpoint:
         where only a folder is published, without fixed addresses and checksums of its files.
     folder
         The address of that folder, which a person has to download.
+    corpus
+        What it was pretrained on, as its source says; None where none says.
     """
 
     name: str
     files: dict[str, CheckpointFile]
     folder: str | None = None
+    corpus: str | None = None
 
     def folder_of(self, file: str) -> str:
         """Return where runs keep this file, relative to their folder; all studies share it.
@@ -271,6 +278,8 @@ class VectorFile:
         The checksum that the source publishes, where it publishes no SHA-256.
     source
         What was learned from what, and where that is published.
+    made_from
+        Rows of the data-set table whose cells it was made from, joined by ``|``; None where nobody knows.
     """
 
     name: str
@@ -280,6 +289,7 @@ class VectorFile:
     source: str
     md5: str | None = None
     bytes: int | None = None
+    made_from: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -416,7 +426,7 @@ def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
         if file == FOLDER:
             if name in checkpoints:
                 raise row.error("file", f"{FOLDER!r} beside other rows of {name!r}", "files, or one folder")
-            checkpoints[name] = Checkpoint(name, {}, row.text("address"))
+            checkpoints[name] = Checkpoint(name, {}, row.text("address"), row.cells["corpus"])
             continue
         files = checkpoints.setdefault(name, Checkpoint(name, {})).files
         if file in files:
@@ -426,6 +436,8 @@ def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
         row.text("bytes")
         entry: dict[str, Any] = {**row.cells, "bytes": row.number("bytes")}
         files[file] = CheckpointFile(**entry)
+        if row.cells["corpus"]:
+            checkpoints[name] = replace(checkpoints[name], corpus=row.cells["corpus"])
     for name, checkpoint in checkpoints.items():
         missing = [file for file in CHECKPOINT_FILES if file not in checkpoint.files]
         if missing and checkpoint.folder is None:

@@ -727,15 +727,13 @@ def reliability_of(card: Mapping[str, Any]) -> pd.Series:
     return table.set_index(labels_of(table))["reliability"].astype(float).rename("split-half reliability")
 
 
-def leakage_notes(splits: dict[str, pd.DataFrame], checkpoints: dict[str, str]) -> list[str]:
+def leakage_notes(splits: dict[str, pd.DataFrame]) -> list[str]:
     """Say what a test condition may have in common with the training data, by name: sentences.
 
     Parameters
     ----------
     splits
         ``split.tsv`` by the name of the split.
-    checkpoints
-        What each checkpoint was pretrained on, as declared, by its name.
     """
     notes = [
         "Truth and input have different control cells; published metrics subtract those of the input on both sides."
@@ -754,7 +752,7 @@ def leakage_notes(splits: dict[str, pd.DataFrame], checkpoints: dict[str, str]) 
             notes.append(
                 f"{split}: training perturbs genes of the same name but for the last number or letter: {shown}."
             )
-    return notes + [f"{name}: {declared}" for name, declared in checkpoints.items()]
+    return notes
 
 
 def split_notes(card: Mapping[str, Any], splits: Mapping[str, pd.DataFrame], minimum_cells: int) -> list[str]:
