@@ -249,5 +249,5 @@ def test_what_comes_from_elsewhere_is_listed_with_what_is_known_of_it(monkeypatc
     assert {name for name, (_, own) in status.items() if own == "declared"} == {"esm2", "norman"}
     assert status["scGPT_human"][0].startswith("33 million cells without disease")
     assert status["scGPT_brain"][0].startswith("of a folder of this name: 13.2 million brain cells")
-    assert status["mine"] == ("not known: its script reads all cells", "unverified")
+    assert status["mine"] == ("training cells, and whatever else its script reads", "unverified")
     assert status["screen"][0] == "changes measured in perturbench_devel"

@@ -7,13 +7,15 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy import sparse
 
 from made_up import halved, measure
 from registered import SIMPLE
 from scgpt_bench.data import controls, planted, splits
 from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.conditions import Condition, conditions_of, listed, rows_of
-from scgpt_bench.data.halves import INPUT, is_control_of
+from scgpt_bench.data.halves import INPUT, TRUTH, is_control_of
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.means import condition_means
 from scgpt_bench.data.names import CONTROL
@@ -24,10 +26,14 @@ from scgpt_bench.methods import baselines, imported
 from scgpt_bench.methods.benchmark_controls import Known, oracle, shuffled, shuffles, technical_duplicate
 from scgpt_bench.predictions import mean_cell_obs, read_predictions, write_predictions
 from scgpt_bench.scgpt import checkpoint, generation, inference, prediction, vocabulary
+from scgpt_bench.scgpt.finetuning import finetune
 from scgpt_bench.scgpt.pairs import Pairs
+from scgpt_bench.scgpt.pretraining import unperturbed
 from scgpt_bench.scgpt.recipe import Options
+from scgpt_bench.scgpt.training import Machine
 from scgpt_bench.scgpt.training_set import TrainingSet
 from scgpt_bench.scgpt.validation import Validation
+from scgpt_bench.scgpt.vocabulary import human_vocabulary
 
 LINES = ["line1", "line2"]
 SMALL = {"modules": 3, "genes_per_module": 8, "targets_per_module": 3, "cells_per_perturbation": 8}
@@ -263,3 +269,50 @@ def test_fine_tuning_pairs_and_validates_within_a_context(cells, split, weights)
     validation = Validation(training_set, OPTIONS, seed=0)
     assert {condition.context for condition in validation.conditions} == set(LINES)
     assert all((lines[rows] == condition.context).all() for condition, (rows, _) in validation.controls.items())
+
+
+def held_out(cells):
+    """The split that tests line2, of which training has no perturbed cell."""
+    dealing = {"dataset": "lines", "context": "line2", "seed": 1, "validation_share": 0.2, "minimum_cells": 5}
+    return splits.context(cells.obs, **dealing)
+
+
+def with_other_hidden_cells(cells):
+    """The same cells, but for those that no method may see: the perturbed ones of line2, and one half of controls."""
+    obs, changed = cells.obs, cells.copy()
+    hidden = is_control_of(obs, TRUTH) | ((obs["perturbation"] != CONTROL) & (obs["context"] == "line2")).to_numpy()
+    values = changed.X.toarray()
+    values[hidden] = np.random.default_rng(0).gamma(2, 1, values[hidden].shape)
+    changed.X = sparse.csr_matrix(values)
+    return changed
+
+
+def test_what_is_measured_in_a_held_out_context_moves_no_bit_of_a_fine_tuned_model(cells, weights, tmp_path):
+    folder, alignment = weights
+    for name, own in (("as measured", cells), ("other cells", with_other_hidden_cells(cells))):
+        finetune(own, held_out(cells), alignment, folder, OPTIONS, 0, tmp_path / name, Machine(accelerator="cpu"))
+    models = [torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("as measured", "other cells")]
+    assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
+
+
+def test_pairs_of_a_split_that_holds_out_a_context_are_within_the_others_and_their_batches(cells, weights):
+    folder, alignment = weights
+    training_set = TrainingSet.of(cells, held_out(cells), alignment, checkpoint.read(folder))
+    pairs, obs = Pairs(training_set, OPTIONS, seed=0), training_set.cells.obs[["context", "batch"]].astype(str)
+    assert {obs["context"].iloc[row] for row in pairs.rows} == {"line1"}
+    assert pairs.paired_within["batch, cell_type"] == len(pairs.rows)
+    assert all((obs.iloc[pool] == obs.iloc[row]).all(axis=None) for row, pool in pairs.pools.items())
+
+
+def test_every_method_starts_from_control_cells_of_the_held_out_context(cells):
+    drawn = controls.draw_controls(cells.obs, held_out(cells), **DRAWING)
+    assert {*drawn["context"]} == {"line2"}
+    assert {*cells.obs.loc[drawn["control_cell"], "context"]} == {"line2"}
+
+
+def test_pretraining_reads_control_cells_of_the_half_that_methods_see_and_no_others(cells):
+    known = cells[:, :10].copy()
+    known.var_names = [*human_vocabulary()][:10]
+    read = unperturbed(known)
+    assert {*read.obs_names} == {*cells.obs_names[is_control_of(cells.obs, INPUT)]}
+    assert np.array_equal(read.X.toarray(), unperturbed(with_other_hidden_cells(known)).X.toarray())

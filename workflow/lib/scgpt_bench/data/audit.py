@@ -240,8 +240,8 @@ def declarations(
         else:
             found.append((check, ", ".join(others) or "no cells of the data-set table", DECLARED))
     for name, kind in foreign.items():
-        how = "its script reads all cells" if kind == "script" else "predictions from a file"
-        found.append((f"what the method {name} learned from", f"not known: {how}", UNVERIFIED))
+        given = "training cells, and whatever else its script reads" if kind == "script" else "not known: a file"
+        found.append((f"what the method {name} learned from", given, UNVERIFIED))
     return found
 
 

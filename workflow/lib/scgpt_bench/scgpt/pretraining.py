@@ -29,6 +29,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+import anndata
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -36,12 +37,15 @@ from torch import Tensor, nn
 
 import scgpt_bench
 from scgpt_bench import files
+from scgpt_bench.data.conditions import controls_of
+from scgpt_bench.data.halves import INPUT
+from scgpt_bench.data.means import cells_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.options import Pretraining
 from scgpt_bench.scgpt import checkpoint, recipe_version, training
 from scgpt_bench.scgpt.binning import bin_cells
 from scgpt_bench.scgpt.masked_model import MaskedTransformer
-from scgpt_bench.scgpt.vocabulary import SPECIAL_TOKENS
+from scgpt_bench.scgpt.vocabulary import SPECIAL_TOKENS, human_vocabulary
 from scgpt_bench.seeding import random_generator
 
 MOST_SCORED = 2_000  # held-out cells: dense bins of 3 % of a corpus would not fit in memory
@@ -95,6 +99,15 @@ class MatrixSource:
 
     def description(self) -> Mapping[str, object]:
         return {"matrix_sha256": files.matrix_sha256(self.matrix)}
+
+
+def unperturbed(cells: anndata.AnnData) -> anndata.AnnData:
+    """Read what of ``cells.h5ad`` a model may be pretrained on: control cells of the half ``input``, of all contexts.
+
+    Genes that scGPT's own vocabulary lacks are padded by every checkpoint, and left out.
+    """
+    controls = cells_of(cells, controls_of(cells.obs), INPUT)
+    return controls[:, controls.var_names.isin(human_vocabulary())]
 
 
 def masked_batch(
