@@ -133,6 +133,11 @@ JOBS["harmonize declared contexts"] = dataclasses.replace(
     output=["results/bad/lines/cells.h5ad"],
     params={"dataset": {**_DATASET, "context_column": "line", "contexts": "K562|RPE1"}, "options": _HARMONIZING},
 )
+JOBS["transfer"] = Job(
+    "transfer.py", ["results/bad/lines/cells.h5ad"], {
+        "table": "transfer.tsv", "ceiling": "transfer.svg", "perturbations": "carried_over.svg",
+    }, {"minimum_reliability": 0.3, "perturbations": 6}, {"dataset": "lines"},
+)  # fmt: skip
 JOBS["split by context"] = dataclasses.replace(
     JOBS["split"],
     input={"cells": "results/bad/lines/cells.h5ad", "file": []},

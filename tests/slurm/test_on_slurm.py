@@ -25,6 +25,7 @@ DOWNLOADS = {
 }  # see test_prefetch.py
 DROPS = {"drop_comparison"}  # see tests/workflow/test_drops.py
 CURVES = {"learning_curves", "figure_learning_curves"}  # see tests/workflow/test_learning_curves.py
+CONTEXTS = {"transfer", "figure_contexts"}  # see tests/workflow/test_held_out_contexts.py
 JOINED = {"harmonize_part", "join"}  # see tests/workflow/test_joined.py
 GEARS = {"predict_gears"}  # needs an environment of its own: see tests/unit/test_gears.py
 GROUPED = {"samples", "baselines", "evaluation", "tables", "figures"}
@@ -49,7 +50,7 @@ def test_every_job_completes(on_slurm):
 
 def test_every_rule_has_run(site, on_slurm):
     listed = site.snakemake("--list-rules", *site.beside).stdout
-    rules = set(re.findall(r"^(\w+)$", listed, re.MULTILINE)) - DOWNLOADS - DROPS - CURVES - JOINED - GEARS
+    rules = set(re.findall(r"^(\w+)$", listed, re.MULTILINE)) - DOWNLOADS - DROPS - CURVES - CONTEXTS - JOINED - GEARS
     ran = {path.name for path in (on_slurm.path / "results" / "demo" / "benchmarks").iterdir()}
     ran |= {path.stem for path in (on_slurm.path / "results" / "demo" / "benchmarks").glob("*.tsv")}
     assert rules - {"all"} == {path.removesuffix(".tsv") for path in ran} - GROUPED

@@ -16,8 +16,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from scgpt_bench.data.conditions import Condition
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import HALVED_CORRECTED
+from scgpt_bench.evaluation.transfer import CHANGE, SPECIFIC, Changes
+from scgpt_bench.figures.contexts import carried_over, scores_by_context, transfer_heatmap
 from scgpt_bench.figures.cost import cost_bars, cost_table
 from scgpt_bench.figures.model import load_report, training_history, vocabulary_coverage
 from scgpt_bench.figures.responses import (
@@ -142,6 +145,35 @@ def correlations(perturbations, value=-0.5, reason="") -> pd.DataFrame:
     return pd.DataFrame({"perturbation": perturbations, "context": "all", "value": value, "reason": reason})
 
 
+LINES = ["K562", "RPE1", LONG]
+HELD_OUT = {"contexts": {f"context-{number}": line for number, line in enumerate(LINES)}}
+
+
+def context_scores(methods) -> pd.DataFrame:
+    splits = ["contexts", *HELD_OUT["contexts"]]
+    return pd.concat([score_table(methods).assign(split=split) for split in splits], ignore_index=True)
+
+
+def carried(perturbations) -> pd.DataFrame:
+    """What carries over between three lines; in one of them nothing is reliable."""
+    rows = [
+        (name, *pair, what, 0.4, 0.8, 0.7, 0.55 if LONG not in pair else np.nan)
+        for name in perturbations
+        for pair in [("K562", "RPE1"), ("K562", LONG), ("RPE1", LONG)]
+        for what in (CHANGE, SPECIFIC)
+    ]
+    sides = ["reliability", "other_reliability"]
+    return pd.DataFrame(
+        rows, columns=["perturbation", "context", "other_context", "what", "correlation", *sides, "corrected"]
+    )
+
+
+def measured_in_lines(perturbations) -> Changes:
+    conditions = [Condition(name, line) for name in perturbations for line in LINES]
+    whole = deltas(len(conditions))
+    return Changes(conditions, whole, np.stack([whole, whole]), np.ones(whole.shape, bool), ["down"] * len(conditions))
+
+
 def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[str, Figure]:
     n = len(perturbations)
     delta, shown = deltas(n), min(n, 6)
@@ -165,6 +197,9 @@ def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[
         "training_history": training_history(history(15), methods[0], best=7),
         "vocabulary_coverage": vocabulary_coverage(vocabulary(perturbations), np.arange(n) + 1.0, methods[0]),
         "load_report": load_report(loaded(methods), "planted"),
+        "scores_by_context": scores_by_context(context_scores(methods), "pearson_delta", HELD_OUT),
+        "transfer_heatmap": transfer_heatmap(carried(perturbations), "planted"),
+        "carried_over": carried_over(measured_in_lines(perturbations), carried(perturbations), "planted", 6),
         "cost_bars": cost_bars(costs(methods), "method", "this run"),
     }
 

@@ -25,6 +25,7 @@ sys.path.insert(0, str(LIBRARY))
 from scgpt_bench import cluster, configuration, folders, sources
 from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, GENERATED
 from scgpt_bench.data.download import stored_file
+from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.data.tenx_files import read_of_folder
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import remembered_sha256

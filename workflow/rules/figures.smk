@@ -240,6 +240,87 @@ rule figure_learning_curves:
         "../scripts/figure_learning_curves.py"
 
 
+# Contexts
+
+
+rule transfer:
+    input:
+        "<results>/{dataset}/cells.h5ad",
+    output:
+        table=report(
+            "<results>/{dataset}/transfer.tsv",
+            category="Data",
+            subcategory="contexts",
+            labels={"data set": "{dataset}", "table": "how far measured changes carry over"},
+            caption="../report/transfer.rst",
+        ),
+        ceiling=report(
+            "<results>/{dataset}/figures/transfer.svg",
+            category="Data",
+            subcategory="contexts",
+            labels={"data set": "{dataset}", "figure": "how far measured changes carry over"},
+            caption="../report/transfer.rst",
+        ),
+        perturbations=report(
+            "<results>/{dataset}/figures/carried_over.svg",
+            category="Data",
+            subcategory="contexts",
+            labels={"data set": "{dataset}", "figure": "measured changes in two contexts"},
+            caption="../report/carried_over.rst",
+        ),
+    log:
+        "<logs>/transfer/{dataset}.log",
+    benchmark:
+        "<benchmarks>/transfer/{dataset}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(16000),
+        runtime=doubling(30),
+    params:
+        code=code("transfer.py"),
+        minimum_reliability=config["card"]["minimum_reliability"],
+        perturbations=config["figures"]["perturbations"],
+    script:
+        "../scripts/transfer.py"
+
+
+def contexts_of_splits():
+    """The context that each split holds out, by the name under which these splits are pooled."""
+    of_contexts = {name: splits for name, splits in POOLED.items() if name != ALL_SPLITS}
+    return {name: {split: RUN.splits[split]["context"] for split in splits} for name, splits in of_contexts.items()}
+
+
+rule figure_contexts:
+    input:
+        "<results>/scores.tsv",
+    output:
+        entries(
+            "<results>/{dataset}/figures/contexts_NAME.svg",
+            JUDGING,
+            label="metric",
+            labels={"data set": "{dataset}", "figure": "score in each context"},
+            category="Scores",
+            subcategory="contexts",
+            caption="contexts.rst",
+        ),
+    log:
+        "<logs>/figure_contexts/{dataset}.log",
+    benchmark:
+        "<benchmarks>/figure_contexts/{dataset}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
+    params:
+        code=code("figure_contexts.py"),
+        metrics=JUDGING,
+        held_out=contexts_of_splits(),
+    script:
+        "../scripts/figure_contexts.py"
+
+
 # Perturbations
 
 

@@ -156,6 +156,10 @@ def entries_of_datasets():
                 shown.append(f"{folder}/training_history_{method}_{seed}.svg")
             shown += [f"<results>/{dataset}/{split}/{method}/search.tsv" for method in CANDIDATES]
             shown.append(f"{folder}/metric_robustness_{method_for_robustness()}.svg")
+        if RUN.held_out:
+            shown.append(f"<results>/{dataset}/transfer.tsv")
+            shown += [f"<results>/{dataset}/figures/{name}.svg" for name in ("transfer", "carried_over")]
+            shown += [f"<results>/{dataset}/figures/contexts_{metric}.svg" for metric in JUDGING]
         if SUBSETS:
             shown += [f"<results>/{dataset}/figures/learning_curves_{metric}.svg" for metric in JUDGING]
     return shown

@@ -36,7 +36,8 @@ def places(run: Run) -> list[dict[str, Any]]:
     for dataset, scores in run.scores.groupby("dataset", sort=False):
         questions = run.questions(dataset)
         for split, splits in questions.items():
-            here = scores[(scores["split"] == split) & (scores["context"] == CONTEXT)]
+            of_split = scores[scores["split"] == split]
+            here = of_split[of_split["context"] == CONTEXT]
             n = max(here.loc[here["metric"] == HEADLINE, "n_conditions"], default=0)
             rows = _rows(run, here, dataset, split)
             found.append(
@@ -45,7 +46,7 @@ def places(run: Run) -> list[dict[str, Any]]:
                     "name": f"{dataset}, {_named(split)}" if len(questions) > 1 else dataset,
                     "split": split,
                     "splits": splits,
-                    "contexts": [name for name in scores["context"].unique() if name != CONTEXT],
+                    "contexts": [name for name in of_split["context"].unique() if name != CONTEXT],
                     "noun": noun_of(scores),
                     "n_conditions": int(n),
                     "rows": rows,
