@@ -105,6 +105,15 @@ def test_a_control_cell_that_methods_and_truth_share_is_a_leak(one, other, leaks
         audited(made, split)
 
 
+def test_a_copy_on_another_scale_is_found_where_only_log1p_values_are_known():
+    made = with_copy(cells(counted=False), "A", "B")
+    values = np.expm1(made.X.toarray())
+    values[made.obs["perturbation"] == "B"] *= 3.7
+    made.X = sparse.csr_matrix(np.log1p(values))
+    (group,) = identical_cells(made)["groups"]
+    assert {cell["perturbation"] for cell in group} == {"A", "B"}
+
+
 def test_equal_cells_of_few_counts_are_chance_and_are_counted():
     made = cells(depth=2)
     found = identical_cells(made)

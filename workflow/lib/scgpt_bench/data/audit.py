@@ -42,8 +42,9 @@ def identical_cells(cells: anndata.AnnData) -> dict[str, Any]:
     is then no larger. Other cells are counted as undecided. The bound does not cover counts that vary less than that,
     such as 0 and 1 after thresholding.
 
-    Where only log1p values are known, the smallest value of a cell is taken for one count, which makes the bound larger
-    than it is, and all pairs are counted. A copy that was scaled otherwise is not found there.
+    Where only log1p values are known, the smallest value of a cell is taken for one count. If all others are multiples
+    of it, these are compared, so that a copy which was scaled otherwise is found as well. The counts themselves may be
+    larger, and are then less probable: the bound remains one. All pairs are counted, whatever their sums.
 
     Parameters
     ----------
@@ -64,8 +65,9 @@ def identical_cells(cells: anndata.AnnData) -> dict[str, Any]:
     for start, chunk in row_chunks(cells.layers["counts"] if counted else cells.X):
         chunk = _without_zeros(chunk)
         own = slice(start, start + chunk.shape[0])
-        hashes[own] = _hashes(chunk)
-        sums[own], largest[own] = _largest_log_probability(chunk if counted else _smallest_is_one(chunk))
+        counts = chunk if counted else _in_units_of_smallest(chunk)
+        hashes[own] = _hashes(chunk if counted else _whole_numbers(counts, chunk))
+        sums[own], largest[own] = _largest_log_probability(counts)
     equal = np.unique(sums, return_counts=True)[1] if counted else np.array([n_cells])
     n_pairs = int((equal.astype(np.int64) * (equal - 1) // 2).sum())
     can_tell = largest <= math.log(FALSE_ALARMS / max(1, n_pairs))
@@ -109,13 +111,22 @@ def _hashes(rows: sparse.csr_matrix) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype=np.uint64).reshape(-1, 2)
 
 
-def _smallest_is_one(rows: sparse.csr_matrix) -> sparse.csr_matrix:
+def _in_units_of_smallest(rows: sparse.csr_matrix) -> sparse.csr_matrix:
     """Undo log1p and the scale of each cell, as far as that is possible without its counts."""
     values, lengths = np.expm1(rows.data.astype(np.float64)), np.diff(rows.indptr)
     filled = lengths > 0
     smallest = np.ones(len(lengths))
     smallest[filled] = np.minimum.reduceat(values, rows.indptr[:-1][filled]) if filled.any() else 1
     return sparse.csr_matrix((values / np.repeat(smallest, lengths), rows.indices, rows.indptr), rows.shape)
+
+
+def _whole_numbers(multiples: sparse.csr_matrix, rows: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Take rows of multiples that are whole numbers, within the precision of float32, and the others as they are."""
+    whole = np.rint(multiples.data)
+    off = (abs(multiples.data - whole) > 1e-3 * whole).astype(np.float64)
+    n_off = sparse.csr_matrix((off, rows.indices, rows.indptr), rows.shape) @ np.ones(rows.shape[1])
+    kept = np.repeat(n_off > 0, np.diff(rows.indptr))
+    return sparse.csr_matrix((np.where(kept, rows.data, whole), rows.indices, rows.indptr), rows.shape)
 
 
 def _largest_log_probability(rows: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
