@@ -417,6 +417,7 @@ CELLS += [
     ]
 ]  # fmt: skip
 OWN_FILES = [
+    ("tested and trained on", "audit", text("results/bad/drop/fold0/split.tsv", "perturbation\tcontext\trole\nG1\tall\ttest\nG1\tall\ttrain\n"), "split fold0", "role 'test'", "'G1', which is trained on as well", "no tested perturbation in training"),
     ("own cells cut short", "split", truncated("results/bad/drop/cells.h5ad"), "cells.h5ad", "file", "truncated", "AnnData"),
     ("own cells damaged", "sample_controls", flipped_bit("results/bad/drop/cells.h5ad", "X/data"),
      "cells.h5ad", "file", "OSError", "AnnData"),

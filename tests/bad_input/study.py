@@ -87,6 +87,12 @@ JOBS = {
     "sample_controls": Job("sample_controls.py", {**_CELLS, **_SPLIT}, [f"{FOLD}/controls.h5ad"], {
         "options": {"cells_per_perturbation": 5, "seed": 1}, "split": "fold0", "series": "drop",
     }, {"dataset": "drop", "split": "fold0"}),
+    "identical_cells": Job("identical_cells.py", [*_CELLS.values()], ["results/bad/drop/identical_cells.json"]),
+    "audit": Job("audit.py", {
+        **_CELLS, **_SPLIT, "identical": "results/bad/drop/identical_cells.json",
+    }, [f"{FOLD}/audit.tsv"], {
+        "how": {"made_by": "fold", "fold": 0}, "declared": {"vectors": {}, "checkpoints": {}, "foreign": {}},
+    }, {"dataset": "drop", "split": "fold0"}),
     "predict_baseline": Job("predict_baseline.py", {
         **_CELLS, **_SPLIT, **_CONTROLS, "embeddings": [],
     }, _predicted("."), {
@@ -185,7 +191,15 @@ def write(folder: Path) -> None:
     (folder / "vectors.tsv").write_text("gene\tx\ty\n" + "".join(f"{gene}\t{i}\t0.5\n" for i, gene in enumerate(GENES)))
     (folder / "graph.csv").write_text("source,target,importance\nG0,G1,0.5\n")
     harmonized = ("harmonize", "harmonize declared contexts")
-    for name in (*harmonized, "split", "sample_controls", "align_vocabulary", "gene_vectors", "predict_baseline"):
+    for name in (
+        *harmonized,
+        "split",
+        "identical_cells",
+        "sample_controls",
+        "align_vocabulary",
+        "gene_vectors",
+        "predict_baseline",
+    ):
         done = JOBS[name].run(folder)
         assert done.status == 0, done.terminal + done.log
     (folder / "elsewhere.h5ad").write_bytes((folder / "predictions.h5ad").read_bytes())
