@@ -183,6 +183,22 @@ def test_enough_is_judged_by_the_options_of_a_study(capsys, options, line, expec
     assert said["Next"].endswith("--configfile study.yaml\n")
 
 
+def test_it_says_what_each_held_out_context_tests(capsys):
+    drop = anndata.read_h5ad("drop.h5ad")
+    drop.obs["line"] = np.where(np.arange(270) % 5 == 4, "RPE1", "K562")
+    drop.write_h5ad("drop.h5ad")
+    write_row(context_column="line", contexts="K562|RPE1")
+    for name in ("checkpoints.tsv", "published_results.tsv"):
+        Path("config", name).write_text((LIBRARY.parents[1] / "config" / name).read_text())
+    options = {"run": [], "minimum_cells": 20, "contexts": {"hold_out": "all"}}
+    study = {"study": "mine", "datasets": ["drop"], "splits": options, "methods": {"train-mean": {}}}
+    study["harmonize"] = {"minimum_cells": 5}
+    Path("study.yaml").write_text(yaml.safe_dump(study))
+    said = answer(capsys, "drop", "--configfile", "study.yaml")["held-out contexts"]
+    assert said.startswith("K562: found no validation perturbation; expected at least one of each")
+    assert "RPE1: found no test perturbation" in said
+
+
 def test_few_cells_for_reliability_and_noisy_controls_are_said(capsys):
     cells({"NT": 5, "STAT1": 12, "STAT2": 10, "JAK2": 20}).write_h5ad("drop.h5ad")
     said = answer(capsys)

@@ -245,6 +245,8 @@ def _enough(obs: pd.DataFrame, dataset: Dataset, config: Mapping[str, Any]) -> d
         )
         tested = set().union(*(names for fold, names in enumerate(of_folds) if fold in options["run"]))
         lines["verdicts"] = _verdicts(tested, set().union(*of_folds), options["run"])
+    if options["contexts"]["hold_out"]:
+        lines["held-out contexts"] = _held_out(obs, dataset, options)
     lines["reliability"] = _reliability(obs, cells, unit)
     lines["controls' noise"] = _control_noise(controls, cells, config)
     return lines
@@ -257,6 +259,20 @@ def _verdicts(tested: set[Condition], testable: set[Condition], run: Collection[
     if not refusal:
         return f"enough: {text}{len(tested):,}"
     return f"not enough: {text}{refusal}" + ("" if of_all else f"; all folds test {len(testable):,} (splits.run)")
+
+
+def _held_out(obs: pd.DataFrame, dataset: Dataset, options: Mapping[str, Any]) -> str:
+    """Say how many conditions each context that is held out tests, or why it cannot be."""
+    chosen = options["contexts"]["hold_out"]
+    dealing = {key: options[key] for key in ("seed", "validation_share", "minimum_cells")}
+    found = []
+    for context in contexts_of(obs) if chosen == "all" else chosen:
+        try:
+            table = splits.context(obs, dataset=dataset.series, context=context, **dealing)
+            found.append(f"{context} tests {len(conditions_of(table, 'test')):,} conditions")
+        except InputError as error:
+            found.append(f"{context}: found {error.found}; expected {error.expected}")
+    return "; ".join(found)
 
 
 def _reliability(obs: pd.DataFrame, cells: pd.Series, unit: str) -> str:

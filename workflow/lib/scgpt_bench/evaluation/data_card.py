@@ -773,8 +773,9 @@ def split_notes(card: Mapping[str, Any], splits: Mapping[str, pd.DataFrame], min
         left_out = [condition.label for condition in n_cells if condition not in set(used)]
         if left_out:
             notes.append(
-                f"{split}: {_some(left_out, len(n_cells), noun)} are not used: its file does not name them, or they "
-                f"would be judged by fewer than {minimum_cells} cells (splits.minimum_cells)."
+                f"{split}: {_some(left_out, len(n_cells), noun)} are not used: its file does not name them, they would "
+                f"be judged by fewer than {minimum_cells} cells (splits.minimum_cells), or both context and "
+                "perturbation are to be unseen (splits.contexts)."
             )
         few = [name.label for name in used if name not in train and n_cells[name] < minimum_cells]
         if few:
