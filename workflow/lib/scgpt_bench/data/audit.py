@@ -200,7 +200,7 @@ def audit(
         checks.append(("tested conditions whose perturbation is trained on in another context", str(seen), PASSED))
     found = f"{identical['n_cells']} cells compared by their {identical['compared']}"
     if identical["n_by_chance"]:
-        found += f"; {identical['n_by_chance']} cells of few counts equal another one, as chance makes them"
+        found += f"; {identical['n_by_chance']} cells of few counts equal another one, which may be chance"
     checks.append(("no tested cell is in the data set twice, and no control cell in both halves", found, PASSED))
     if undecided:
         found = f"{undecided}: another cell may equal them by chance"
