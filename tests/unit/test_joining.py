@@ -87,7 +87,7 @@ def two(drop, tmp_path_factory):
 
 
 def test_genes_are_those_of_all_parts_named_as_in_the_first(two):
-    _, cells, kept, perturbed = two
+    parts, cells, kept, perturbed = two
     assert list(cells.var_names) == [kept[2], *kept[4:-3]]
     assert list(cells.var["gene_id"]) == ids_of(cells.var_names)
     assert perturbed[0] in cells.var_names
@@ -96,6 +96,10 @@ def test_genes_are_those_of_all_parts_named_as_in_the_first(two):
     [lost, renamed] = [text for text in sentences(cells, "repairs") if text.startswith("b: ")][:2]
     assert "b: 4 of 20 genes left out" in lost
     assert "1 of them in all by symbol, with other identifiers" in lost
+    b = parts["b"][parts["b"].obs["perturbation"] == "control"]
+    stays = ~b.var_names.isin(cells.uns["harmonized"]["genes_left_out"]["b"])
+    share = np.expm1(b.X.toarray()[:, stays]).sum() / np.expm1(b.X.toarray()).sum()
+    assert f"the others have {share:.0%} of the counts of its controls" in lost
     assert renamed == f"b: 2 genes called as in the first part that has them: OLD1 as {kept[2]}, OLD2 as {perturbed[0]}"
     missing = [gene for gene in kept[-3:] if gene in perturbed]
     [problem] = [text for text in sentences(cells, "problems") if "not in all parts" in text]

@@ -341,7 +341,7 @@ def _repairs(
             same = f", {other_ids:,} of them in all by symbol, with other identifiers" if other_ids else ""
             yield (
                 f"{part}: {len(left_out):,} of {cells.n_vars:,} genes left out, since not all parts have them{same}: "
-                f"{_some(left_out)}; {shares[part]:.0%} of the counts of its controls are of the others"
+                f"{_some(left_out)}; the others have {shares[part]:.0%} of the counts of its controls"
             )
         own = cells.var.index[matched.positions[part]]
         pairs = zip(own, matched.var.index, strict=True)
