@@ -144,6 +144,7 @@ CONFIGURATION = [
         ("no graph", {"methods__gears": {}}, "methods.gears", "no such key", "'graph'"),
         ("a graph of no known kind", {"methods__gears": {"graph": "go"}, "vectors__go": {"source": "file", "path": "go.h5ad"}}, "vectors.go.path", "'go.h5ad'", "a file that ends in .tsv, .tsv.gz, .csv, .csv.gz, .tar.gz"),
         ("a graph from a screen", {"methods__gears": {"graph": "go"}, "vectors__go": {"source": "dataset", "datasets": {"drop": "drop"}}}, "vectors.go.source", "'dataset', for a method that takes a graph", "a file or catalogue"),
+        ("a graph from other contexts", {"methods__gears": {"graph": "go"}, "vectors__go": {"source": "contexts"}}, "vectors.go.source", "'contexts', for a method that takes a graph", "a file or catalogue"),
         ("vectors of no known kind", {"vectors__go": {"source": "file", "path": "go.pickle"}}, "vectors.go.path", "'go.pickle'", "a file that ends in .tsv"),
         ("vectors without a file", {"vectors__go": {"source": "file"}}, "vectors.go", "no such key", "'path'"),
         ("vectors not in the table", {"vectors__go": {"source": "catalogue"}}, "vectors.go", "no such gene vectors", "vectors.tsv: gears_go, gene2vec"),

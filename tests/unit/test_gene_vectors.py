@@ -11,7 +11,8 @@ from scgpt_bench.data.catalogue import VECTOR_SUFFIXES, read_vector_files
 from scgpt_bench.data.containers import FORMATS_OF_VECTORS
 from scgpt_bench.data.gene_vectors import READERS, changes_as_vectors, gene_vectors, read_vectors
 from scgpt_bench.errors import InputError
-from scgpt_bench.methods.baselines import ToPredict, read_embeddings, ridge, training_data
+from scgpt_bench.methods.baselines import read_embeddings, ridge
+from scgpt_bench.methods.training_data import ToPredict, training_data
 
 TABLE = pd.DataFrame([[1.0, 2.0, 0.5], [3.0, -4.0, 1e-3]], index=["STAT1", "NA"], columns=["a", "b", "c"])
 ORIGIN = {"source": "file", "name": "mine", "sha256": "0" * 64}

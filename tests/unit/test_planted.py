@@ -236,6 +236,23 @@ def test_contexts_are_cell_lines_with_the_same_knock_downs_and_cells_of_their_ow
     assert np.corrcoef((one.X[1:] - one.X[0]).ravel(), (other.X[1:] - other.X[0]).ravel())[0, 1] > 0.5
 
 
+def test_half_of_the_variance_of_a_change_carries_over_where_half_is_asked_for():
+    whole, half = (generate({**SMALL, "contexts": 2, "carried_over": share}).truth for share in (1, 0.5))
+
+    def changes(truth, line):
+        own = truth[truth.obs["context"] == line]
+        return own.X[1:] - own.X[0]
+
+    def alike(one, other):
+        return np.mean([np.corrcoef(*rows)[0, 1] for rows in zip(one, other, strict=True)])
+
+    shared = changes(whole, "line1")
+    of_lines = [changes(half, line) for line in ("line1", "line2")]
+    assert alike(*of_lines) == pytest.approx(0.5 * alike(shared, changes(whole, "line2")), abs=0.15)
+    assert all(0.55 < alike(own, shared) < 0.85 for own in of_lines)
+    assert np.square(of_lines).mean() == pytest.approx(np.square(shared).mean(), rel=0.3)
+
+
 def test_the_experiment_survives_being_written(tmp_path):
     experiment = generate(SMALL)
     for part in ("cells", "atlas", "truth"):

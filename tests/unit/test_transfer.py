@@ -50,10 +50,14 @@ def split_of(shifts, held_out, trained=(), left_out=()):
     return pd.DataFrame(roles, columns=["perturbation", "context", "role"])
 
 
-def predicted(kind, cells, split, **options):
-    """The predicted change of each test condition, and the record."""
+def drawn_for(cells, split):
     draw = controls.draw_controls(cells.obs, split, per_perturbation=6, seed=1, dataset="lines", split_name="s")
-    drawn = controls.control_cells(cells, draw)
+    return controls.control_cells(cells, draw)
+
+
+def predicted(kind, cells, split, drawn=None, **options):
+    """The predicted change of each test condition, and the record."""
+    drawn = drawn_for(cells, split) if drawn is None else drawn
     X, record = baselines.predict(cells, split, drawn, SIMPLE[kind], **options)
     means = controls.control_means_of(drawn)
     return {c: X[rows].mean(axis=0) - means[c] for c, rows in rows_of(drawn.obs).items()}, record
@@ -113,10 +117,17 @@ def test_a_perturbation_is_not_taken_from_a_context_that_perturbs_it_in_the_othe
         assert {why for _, why in record["fallbacks"].values()} == {"no change"}
 
 
-@pytest.mark.parametrize("kind", SIMPLE)
-def test_a_context_that_is_held_out_is_never_predicted_as_no_change_where_another_has_training(kind):
+@pytest.fixture(scope="module")
+def held_out():
+    """Cells, split and control cells where three perturbations of the line that is held out are seen nowhere."""
     shifts = planted()
-    found, record = predicted(kind, screens(shifts), split_of(shifts, "line1", left_out=NAMES[:3]))
+    cells, split = screens(shifts), split_of(shifts, "line1", left_out=NAMES[:3])
+    return cells, split, drawn_for(cells, split)
+
+
+@pytest.mark.parametrize("kind", SIMPLE)
+def test_a_context_that_is_held_out_is_never_predicted_as_no_change_where_another_has_training(kind, held_out):
+    found, record = predicted(kind, *held_out)
     unchanged = {c.perturbation for c, change in found.items() if np.abs(change).max() < 1e-5}
     assert unchanged == (set(NAMES) if kind == "control-mean" else set())
     of_own = ("same-perturbation", "same-perturbation-and-context", "additive")
@@ -179,16 +190,57 @@ def test_where_perturbations_carry_over_the_tuned_method_takes_them_over():
     assert {"same-perturbation", "same-perturbation-and-context"} <= {*record["chosen"]["line0"].options}
 
 
+def of_rank_two(contexts=4, seed=5):
+    """Changes that are a linear function of two numbers for each perturbation; the function is the context's own."""
+    random = np.random.default_rng(seed)
+    of_names = dict(zip(NAMES, random.normal(size=(len(NAMES), 2)), strict=True))
+    axes = random.normal(size=(contexts, 2, 20))
+    return {
+        f"line{number + 1}": {name: own @ axes[number] for name, own in of_names.items()} for number in range(contexts)
+    }
+
+
+def test_ridge_learns_from_few_own_perturbations_what_vectors_of_other_contexts_do_here():
+    shifts = of_rank_two()
+    split = split_of(shifts, "line1", trained=NAMES[:6])
+    vectors = baselines.ContextVectors(4)
+    options = {"embeddings": vectors, "penalty": 0.01, "components": 5, "scaled": False}
+    found, record = predicted("ridge", screens(shifts), split, **options)
+    on_vectors = [np.corrcoef(found[Condition(n, "line1")], shifts["line1"][n])[0, 1] for n in NAMES[6:]]
+    found, _ = predicted("same-perturbation", screens(shifts), split)
+    carried_over = [np.corrcoef(found[Condition(n, "line1")], shifts["line1"][n])[0, 1] for n in NAMES[6:]]
+    assert np.mean(on_vectors) > 0.8 > 0.4 > np.mean(carried_over)
+    assert record["fallbacks"] == {}
+    assert record["training"].cells == 3 * (6 + 3 * len(NAMES))
+
+
+@pytest.mark.parametrize("kind", ["ridge", "knn", "forest", "tuned-simple"])
+def test_vectors_of_other_contexts_know_no_perturbation_that_is_left_out_everywhere(kind, held_out):
+    vectors = baselines.ContextVectors(4)
+    found, record = predicted(kind, *held_out, embeddings=vectors)
+    without = {c.perturbation for c, (reason, _) in record["fallbacks"].items() if reason == "no vector"}
+    assert without == (set() if kind == "tuned-simple" else {*NAMES[:3]})
+    assert all(np.isfinite(change).all() for change in found.values())
+    training = of_contexts(*held_out[:2], ["line1"])["line1"]
+    assert [*vectors(training).index] == NAMES[3:]
+    assert vectors(training.without("line2", hidden={"G3"})).index.tolist() == NAMES[4:]
+
+
 @pytest.mark.parametrize("trained", [[], NAMES[:4]], ids=["held out", "few seen"])
-@pytest.mark.parametrize("kind", SIMPLE)
-def test_the_cells_that_are_tested_change_no_choice_and_no_prediction_by_one_bit(kind, trained):
+def test_the_cells_that_are_tested_change_nothing_that_a_method_is_given_by_one_bit(trained):
     shifts = planted(own=0.5)
     cells, split = screens(shifts), split_of(shifts, "line1", trained=trained, left_out=["G9"])
-    before = predicted(kind, cells, split)
-    X = cells.X.toarray()
+    changed = cells.copy()
+    X = changed.X.toarray()
     for condition in conditions_of(split, "test"):
         X[rows_of(cells.obs)[condition]] = 9.0
-    cells.X = sparse.csr_matrix(X)
-    after = predicted(kind, cells, split)
-    assert before[1] == after[1]
-    assert all((before[0][condition] == after[0][condition]).all() for condition in before[0])
+    changed.X = sparse.csr_matrix(X)
+    before, after = (drawn_for(each, split) for each in (cells, changed))
+    np.testing.assert_array_equal(before.X.toarray(), after.X.toarray())
+    np.testing.assert_array_equal(before.varm["control_mean"], after.varm["control_mean"])
+    before, after = (of_contexts(each, split, ["line1"])["line1"] for each in (cells, changed))
+    for one, other in zip([before, *before.others.values()], [after, *after.others.values()], strict=True):
+        assert (one.perturbations, one.is_own) == (other.perturbations, other.is_own)
+        assert (one.controls.X != other.controls.X).nnz == 0
+        for name in ("means", "shifts", "shifts_to_fit", "shifts_to_judge", "n_cells"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))

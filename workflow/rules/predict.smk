@@ -7,11 +7,18 @@ def function_of_method(wildcards):
 
 
 def embeddings_of_method(wildcards):
-    """The gene vectors that a baseline takes, if it does: those of a checkpoint, or an entry of `vectors`."""
+    """The gene vectors that a baseline takes from a file: those of a checkpoint, or an entry of `vectors`."""
     options, folder = config["methods"][wildcards.method], f"<results>/{wildcards.dataset}"
     if options.get("checkpoint"):
         return [f"{folder}/vocabulary/{options['checkpoint']}.embeddings.h5ad"]
-    return [f"{folder}/vectors/{options['vectors']}.h5ad"] if options.get("vectors") else []
+    from_file = options.get("vectors") and options["vectors"] not in vectors_from("contexts")
+    return [f"{folder}/vectors/{options['vectors']}.h5ad"] if from_file else []
+
+
+def context_vectors_of_method(wildcards):
+    """How many principal components of other contexts are the gene vectors of a baseline, if they are its vectors."""
+    vectors = config["methods"][wildcards.method].get("vectors")
+    return config["vectors"][vectors]["components"] if vectors in vectors_from("contexts") else None
 
 
 rule predict_baseline:
@@ -39,6 +46,7 @@ rule predict_baseline:
         code=code_without_plumbing("predict_baseline.py"),
         function=function_of_method,
         options=method_options,
+        context_vectors=context_vectors_of_method,
     script:
         "../scripts/predict_baseline.py"
 

@@ -16,7 +16,11 @@ with logged(snakemake.log[0]):
     options = {key: value for key, value in configured.items() if key not in ("checkpoint", "vectors")}
     if KINDS[entries["kind"]].depends_on_seed:
         options["seed"] = entries["seed"]
-    embeddings = baselines.read_embeddings(snakemake.input.embeddings[0]) if snakemake.input.embeddings else None
+    embeddings = None
+    if snakemake.params.context_vectors:
+        embeddings = baselines.ContextVectors(snakemake.params.context_vectors)
+    elif snakemake.input.embeddings:
+        embeddings = baselines.read_embeddings(snakemake.input.embeddings[0])
     cells = open_h5ad(snakemake.input.cells)
     split = read_table(snakemake.input.split)
     controls = read_h5ad(snakemake.input.controls)

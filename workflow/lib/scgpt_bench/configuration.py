@@ -117,6 +117,7 @@ class Run:
                 "made_from": [options["datasets"][dataset]] if options["source"] == "dataset" else self.made_from(name),
             }
             for name, options in self.config["vectors"].items()
+            if options["source"] != "contexts"  # they are made of what is trained on
         }
         checkpoints = {
             name: {
@@ -253,10 +254,9 @@ def _check_vectors(run: Run, source: str) -> None:
     graphs = {options["graph"] for options in run.config["methods"].values() if "graph" in options}
     for name, options in run.config["vectors"].items():
         where = f"vectors.{name}"
-        if name in graphs and options["source"] == "dataset":
-            raise InputError(
-                source, f"{where}.source", "'dataset', for a method that takes a graph", "a file or catalogue"
-            )
+        if name in graphs and options["source"] in ("dataset", "contexts"):
+            found = f"{options['source']!r}, for a method that takes a graph"
+            raise InputError(source, f"{where}.source", found, "a file or catalogue")
         if options["source"] == "catalogue" and name not in run.vectors:
             known = ", ".join(sorted(run.vectors))
             raise InputError(source, where, "no such gene vectors", f"a name in {run.tables['vector_table']}: {known}")

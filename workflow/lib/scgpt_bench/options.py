@@ -142,6 +142,9 @@ class Generated(Options):
     contexts: Natural = 0
     """Cell lines that are screened alike, each of a state of its own (`context` in obs); 0 is one line without a
     name."""
+    carried_over: Number = Field(1.0, ge=0, le=1)
+    """Share of the variance of each change that is the same in all cell lines; the rest is on other genes, drawn at
+    random, in each."""
     atlas_cells: Count = 6000
     """Cells of the unperturbed atlas."""
     atlas_states: Count = 30
@@ -383,6 +386,16 @@ class ScreenVectors(Options):
     """Principal components."""
 
 
+class ContextVectors(Options):
+    """Principal components of what genes that are perturbed alone do in the other contexts: the means, over contexts
+    that count alike, of the changes that are trained on there. Each context has vectors of its own.
+    """
+
+    source: Literal["contexts"]
+    components: Count = 10
+    """Principal components."""
+
+
 class OwnVectors(Options):
     """A file of one's own, with a vector for each gene, named by symbols, or a graph of genes."""
 
@@ -404,7 +417,12 @@ SOURCES: dict[str, dict[str, type[Options]]] = {
         "census": Census,
         "random": Random,
     },
-    "vectors": {"catalogue": PublicVectors, "dataset": ScreenVectors, "file": OwnVectors},
+    "vectors": {
+        "catalogue": PublicVectors,
+        "dataset": ScreenVectors,
+        "contexts": ContextVectors,
+        "file": OwnVectors,
+    },
 }
 
 

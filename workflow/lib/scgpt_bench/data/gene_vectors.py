@@ -185,6 +185,11 @@ def changes_as_vectors(cells: anndata.AnnData, components: int, file: str | Path
         raise InputError(file, "obs['perturbation']", found, f"{FEWEST} or more, to learn vectors from")
     means, _ = condition_means(cells, conditions)
     changes = pd.DataFrame(means - references(cells, conditions, INPUT), index=genes).groupby(level=0).mean()
+    return principal_scores(changes, components)
+
+
+def principal_scores(changes: pd.DataFrame, components: int) -> pd.DataFrame:
+    """Compute the principal component scores of rows, columns being the variables: float32 [rows x components]."""
     centred = changes.to_numpy() - changes.to_numpy().mean(axis=0)
     variances, axes = np.linalg.eigh(centred @ centred.T)
     kept = np.argsort(-variances)[: min(components, len(changes) - 1)]

@@ -71,8 +71,8 @@ class Planted:
         cells, library sizes and batches in equal parts. A Monte-Carlo mean: obs ``n_draws`` and ``standard_error``
         (root mean square over genes, of a mean; cells are drawn once and shared by all rows, so the error of a
         difference between rows is smaller). obs ``activity_change`` is what the knock-down does to ``module`` (both
-        empty for combinations and control); var ``module`` and ``loading`` are a gene's own. With contexts, rows for
-        each, named by obs ``perturbation`` and ``context``.
+        empty for combinations and control, and where ``carried_over`` is below 1); var ``module`` and ``loading`` are a
+        gene's own. With contexts, rows for each, named by obs ``perturbation`` and ``context``.
     """
 
     cells: anndata.AnnData
@@ -107,6 +107,10 @@ def generate(options: Mapping[str, Any]) -> Planted:
     with random signs: the same sizes, which nothing learned from other perturbations, from the atlas or from the
     target's identity predicts.
 
+    With ``carried_over`` below 1, the change of a perturbation in a context is ``sqrt(carried_over)`` times the one
+    above, and ``sqrt(1 - carried_over)`` times one of the same sizes on genes drawn at random, with random signs, for
+    this perturbation in this context.
+
     Raises
     ------
     InputError
@@ -119,6 +123,7 @@ def generate(options: Mapping[str, Any]) -> Planted:
     effects = _effects(chosen, genes, singles)
     measured = ~np.isin(genes.names, _generator(chosen, "unmeasured").permutation(singles)[: chosen.unmeasured_targets])
     contexts = [f"line{number + 1}" for number in range(chosen.contexts)] or [CONTEXT]
+    of_contexts = {context: _in_context(chosen, context, effects) for context in contexts}
     states = {
         context: _generator(chosen, "state", CELL_LINE if context == CONTEXT else context).normal(
             0, STATE_SD, chosen.modules
@@ -126,9 +131,9 @@ def generate(options: Mapping[str, Any]) -> Planted:
         for context in contexts
     }
     return Planted(
-        _cells(chosen, genes, states, effects, measured),
+        _cells(chosen, genes, states, of_contexts, measured),
         _atlas(chosen, genes),
-        _truth(chosen, genes, states, effects, measured),
+        _truth(chosen, genes, states, of_contexts, measured),
     )
 
 
@@ -191,6 +196,9 @@ class _Effect:
     activity_change: float | None = None
 
 
+Effects = Mapping[str, Mapping[str, _Effect]]  # by context and perturbation
+
+
 def _effects(options: Options, genes: _Genes, singles: np.ndarray) -> dict[str, _Effect]:
     """Compute the effects: control first, then single targets, then combinations."""
     effects = {CONTROL: _Effect(np.zeros(len(genes.names)))}
@@ -200,7 +208,21 @@ def _effects(options: Options, genes: _Genes, singles: np.ndarray) -> dict[str, 
         effects[pair] = _Effect(sum(effects[target].change for target in genes_of(pair)))
     if options.structure:
         return effects
-    return {name: _Effect(_scattered(options, name, effect.change)) for name, effect in effects.items()}
+    return {name: _Effect(_scattered(options, effect.change, name)) for name, effect in effects.items()}
+
+
+def _in_context(options: Options, context: str, effects: dict[str, _Effect]) -> dict[str, _Effect]:
+    """Mix what is the same in all contexts with what is not."""
+    shared = options.carried_over
+    if shared == 1:
+        return effects
+    return {
+        name: _Effect(
+            np.sqrt(shared) * effect.change
+            + np.sqrt(1 - shared) * _scattered(options, effect.change, *Condition(name, context).drawn_for)
+        )
+        for name, effect in effects.items()
+    }
 
 
 def _knock_down(options: Options, genes: _Genes, target: str) -> _Effect:
@@ -213,8 +235,8 @@ def _knock_down(options: Options, genes: _Genes, target: str) -> _Effect:
     return _Effect(change, module, float(activity_change))
 
 
-def _scattered(options: Options, perturbation: str, change: np.ndarray) -> np.ndarray:
-    random = _generator(options, "scattered", perturbation)
+def _scattered(options: Options, change: np.ndarray, *drawn_for: str) -> np.ndarray:
+    random = _generator(options, "scattered", *drawn_for)
     return random.permutation(change) * random.choice([-1, 1], len(change))
 
 
@@ -253,11 +275,11 @@ def _dealt(n_cells: int, groups: int) -> np.ndarray:
 
 
 def _cells(
-    options: Options, genes: _Genes, states: Mapping[str, np.ndarray], effects: dict[str, _Effect], measured: np.ndarray
+    options: Options, genes: _Genes, states: Mapping[str, np.ndarray], effects: Effects, measured: np.ndarray
 ) -> anndata.AnnData:
     parts, tables = [], []
     for context, state in states.items():
-        for perturbation, effect in effects.items():
+        for perturbation, effect in effects[context].items():
             condition = Condition(perturbation, context)
             n_cells = options.control_cells if perturbation == CONTROL else options.cells_per_perturbation
             random = _generator(options, "cells", *condition.drawn_for)
@@ -294,7 +316,7 @@ def _raw(counts: np.ndarray, obs: pd.DataFrame, names: np.ndarray) -> anndata.An
 
 
 def _truth(
-    options: Options, genes: _Genes, states: Mapping[str, np.ndarray], effects: dict[str, _Effect], measured: np.ndarray
+    options: Options, genes: _Genes, states: Mapping[str, np.ndarray], effects: Effects, measured: np.ndarray
 ) -> anndata.AnnData:
     n_draws = options.truth_draws
     batch = _dealt(n_draws, options.batches)
@@ -302,13 +324,14 @@ def _truth(
     for context, state in states.items():
         random = _generator(options, "truth", *([] if context == CONTEXT else ["context", context]))
         latent = _latent(random, options, genes, np.tile(state, (n_draws, 1)), batch)
-        for perturbation, effect in effects.items():
+        for perturbation, effect in effects[context].items():
             random = _generator(options, "truth", *Condition(perturbation, context).drawn_for)
             counts = _counts(random, latent, effect.change)[:, measured]
             values = np.log1p(counts * (options.target_sum / counts.sum(axis=1, keepdims=True)))
             means.append(values.mean(axis=0))
             errors.append(np.sqrt(np.mean(values.var(axis=0, ddof=1)) / n_draws))
-    repeated = [*effects.values()] * len(states)
+    repeated = [effect for context in states for effect in effects[context].values()]
+    names = [name for context in states for name in effects[context]]
     modules = [None if effect.module is None else f"module{effect.module + 1}" for effect in repeated]
     obs = pd.DataFrame(
         {
@@ -317,10 +340,10 @@ def _truth(
             "module": pd.Categorical(modules),
             "activity_change": np.array([effect.activity_change for effect in repeated], dtype=np.float64),
         },
-        index=pd.Index([*effects] * len(states), name="perturbation"),
+        index=pd.Index(names, name="perturbation"),
     )
     if options.contexts:
-        conditions = table_of([Condition(name, context) for context in states for name in effects])
+        conditions = table_of([Condition(name, context) for context in states for name in effects[context]])
         obs = pd.concat([conditions, obs.set_axis(conditions.index)], axis=1).rename_axis("condition")
     var = pd.DataFrame(
         {"module": [f"module{number + 1}" for number in genes.module], "loading": genes.own_loading}, index=genes.names

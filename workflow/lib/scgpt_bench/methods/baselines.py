@@ -9,11 +9,11 @@ values is chosen by cross-validation (:mod:`scgpt_bench.methods.tuning`). :func:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import anndata
 import numpy as np
@@ -23,6 +23,7 @@ from scipy.sparse import linalg as sparse_linalg
 
 from scgpt_bench.data.conditions import Condition, codes_of, contexts_of
 from scgpt_bench.data.controls import control_means_of
+from scgpt_bench.data.gene_vectors import principal_scores
 from scgpt_bench.data.means import FEWEST, group_means
 from scgpt_bench.data.names import genes_of
 from scgpt_bench.files import read_h5ad
@@ -34,6 +35,7 @@ from scgpt_bench.predictions import shifted_controls
 Number = float | Sequence[float]  # of an option: fixed, or candidates
 Whole = int | Sequence[int]
 Vectors = Callable[[TrainingData], pd.DataFrame]  # of genes, for what is learned from
+Embedded: TypeAlias = "pd.DataFrame | ContextVectors | None"  # None: what a method computes from the context itself
 NEIGHBOURS = (1, 2, 3, 5, 10, 20)
 COMPONENTS = (5, 10, 20, 50)
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -44,7 +46,7 @@ def predict(
     split: pd.DataFrame,
     controls: anndata.AnnData,
     method: Callable[..., Shifts],
-    embeddings: pd.DataFrame | None = None,
+    embeddings: Embedded = None,
     **options: Any,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Fit a method in each context and predict every drawn control cell.
@@ -59,7 +61,7 @@ def predict(
         One of the functions below.
     embeddings
         Gene vectors [genes x dimensions], index: symbols, for the methods that can use them instead of their own;
-        ``attrs`` tells where they come from and is written beside the prediction.
+        ``attrs`` tells where they come from and is written beside the prediction. Or :class:`ContextVectors`.
     options
         Options of that method.
 
@@ -76,8 +78,9 @@ def predict(
     used: set[str] = set()
     for context, training in training_of.items():
         test = to_predict(controls, context)
-        used |= {context, *(() if training.is_own and method not in TRANSFERRING else training.others)}
-        for name, learned, rows in _questions(context, training, test, method):
+        transfers = method in TRANSFERRING or isinstance(embeddings, ContextVectors)
+        used |= {context, *(training.others if transfers or not training.is_own else ())}
+        for name, learned, rows in _questions(context, training, test, transfers):
             asked = test.only(rows)
             knows = bool(learned.perturbations)
             found = method(learned, asked, **given, **options) if knows else _nothing(asked, method)
@@ -93,7 +96,7 @@ def predict(
         "training": Training(perturbations=len({c.perturbation for c in learned_of}), cells=n_cells),
         "chosen": chosen,
     }
-    if embeddings is not None:
+    if isinstance(embeddings, pd.DataFrame):
         without = int((~cells.var_names.isin(embeddings.index)).sum())
         sizes = {"dimensions": embeddings.shape[1], "genes_without_vector": without}
         record["embeddings"] = Embeddings(**embeddings.attrs, **sizes)
@@ -103,11 +106,11 @@ def predict(
 
 
 def _questions(
-    context: str, training: TrainingData, test: ToPredict, method: Callable[..., Shifts]
+    context: str, training: TrainingData, test: ToPredict, transfers: bool
 ) -> Iterator[tuple[str, TrainingData, np.ndarray]]:
     """Ask apart about perturbations that other contexts show and about others, where a method learns from those."""
     seen = training.is_seen(test.perturbations)
-    if training.is_own and method not in TRANSFERRING:
+    if training.is_own and not transfers:
         yield context, training, np.arange(len(seen))
         return
     if seen.any():
@@ -229,7 +232,7 @@ def _sums() -> Tunable:
 def ridge(
     training: TrainingData,
     test: ToPredict,
-    embeddings: pd.DataFrame | None = None,
+    embeddings: Embedded = None,
     penalty: Number = PENALTIES,
     components: Whole = COMPONENTS,
     scaled: bool = True,
@@ -245,12 +248,13 @@ def ridge(
     Rules where the paper has none: the row of a combination is the sum of its genes' rows; a gene without a row, like
     the control, counts as a row of zeros, so a perturbation of such genes is predicted as ``b``.
     """
-    shifts = tuned([_bilinear(embeddings, penalty, components)], training, test, scaled)
-    rows = pd.DataFrame(index=training.genes) if embeddings is None else embeddings
+    member = _bilinear(embeddings, penalty, components)
+    shifts = tuned([_on(embeddings, member)], training, test, scaled)
+    rows = pd.DataFrame(index=training.genes) if embeddings is None else _vectors(embeddings)(training)
     return Shifts(shifts.values, _without_vector(_perturbation_rows(test.perturbations, rows)[1]), shifts.chosen)
 
 
-def _bilinear(embeddings: pd.DataFrame | None, penalty: Number, components: Whole) -> Tunable:
+def _bilinear(embeddings: Embedded, penalty: Number, components: Whole) -> Tunable:
     def predict(
         training: TrainingData, test: ToPredict, penalty: Sequence[float], components: Sequence[int]
     ) -> Iterator[tuple[Options, np.ndarray]]:
@@ -263,7 +267,7 @@ def _bilinear(embeddings: pd.DataFrame | None, penalty: Number, components: Whol
         for number in components:
             G = scores[:, :number]
             if embeddings is None or not smooth:
-                rows = pd.DataFrame(G, index=training.genes) if embeddings is None else embeddings
+                rows = pd.DataFrame(G, index=training.genes) if embeddings is None else _vectors(embeddings)(training)
                 P, _ = _perturbation_rows(training.perturbations, rows)
                 P, test_rows = np.concatenate([0 * P[:1], P]), _perturbation_rows(test.perturbations, rows)[0]
                 smooth = {each: _smoother(P, test_rows, each) for each in penalty}
@@ -322,7 +326,7 @@ def _without_vector(missing: dict[str, list[str]]) -> dict[str, tuple[str, str]]
 def knn(
     training: TrainingData,
     test: ToPredict,
-    embeddings: pd.DataFrame | None = None,
+    embeddings: Embedded = None,
     neighbours: Whole = NEIGHBOURS,
     components: Whole = COMPONENTS,
     scaled: bool = True,
@@ -336,7 +340,8 @@ def knn(
     record says so: as where fewer than ``FEWEST`` control cells show any co-expression.
     """
     vectors = _vectors(embeddings, max(listed(components)))
-    shifts = tuned([_nearest(vectors, neighbours, components if embeddings is None else ())], training, test, scaled)
+    member = _nearest(vectors, neighbours, components if embeddings is None else ())
+    shifts = tuned([_on(embeddings, member)], training, test, scaled)
     rows = vectors(training)
     test_rows, missing = _perturbation_rows(test.perturbations, rows)
     known = _perturbation_rows(training.perturbations, rows)[0].any()
@@ -346,18 +351,49 @@ def knn(
     return Shifts(shifts.values, _without_vector(missing) | instead, shifts.chosen)
 
 
-def _vectors(embeddings: pd.DataFrame | None, components: int) -> Vectors:
+@dataclass
+class ContextVectors:
+    """Gene vectors from the other contexts of what is learned from: principal components of their changes.
+
+    Genes that are perturbed alone in some other context have one: :func:`gene_vectors.principal_scores` of the mean of
+    their changes there. None has, where fewer than ``FEWEST`` genes are.
+    """
+
+    components: int
+    _made_of: Mapping[str, TrainingData] | None = None  # the last, which folds of one context share
+    _last: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def __call__(self, training: TrainingData) -> pd.DataFrame:
+        """Compute them, float32 [genes x components]."""
+        if self._made_of is not training.others:
+            names = {name for other in training.others.values() for name in other.perturbations}
+            single = sorted(name for name in names if len(genes_of(name)) == 1)
+            changes = pd.DataFrame(training.elsewhere(single)[0], index=single)
+            empty = pd.DataFrame(index=pd.Index([], dtype=object))
+            self._last = principal_scores(changes, self.components) if len(single) >= FEWEST else empty
+            self._made_of = training.others
+        return self._last
+
+
+def _vectors(embeddings: Embedded, components: int = 0) -> Vectors:
     """Give the gene vectors of a context: ``embeddings``, or else co-expression among its control cells."""
     known: dict[int, pd.DataFrame] = {}  # by the control cells, which folds of one context share
 
     def vectors(training: TrainingData) -> pd.DataFrame:
-        if embeddings is not None:
+        if isinstance(embeddings, pd.DataFrame):
             return embeddings
+        if embeddings is not None:
+            return embeddings(training)
         if id(training.controls) not in known:
             known[id(training.controls)] = coexpression(training.controls, components)
         return known[id(training.controls)]
 
     return vectors
+
+
+def _on(embeddings: Embedded, member: Tunable) -> Tunable:
+    """Note that a method transfers from other contexts, if its gene vectors do."""
+    return replace(member, transfers=isinstance(embeddings, ContextVectors))
 
 
 def _nearest(vectors: Vectors, neighbours: Whole, components: Whole) -> Tunable:
@@ -434,7 +470,7 @@ def coexpression(controls: anndata.AnnData, components: int) -> pd.DataFrame:
 def forest(
     training: TrainingData,
     test: ToPredict,
-    embeddings: pd.DataFrame | None = None,
+    embeddings: Embedded = None,
     components: int = 20,
     trees: int = 100,
     max_features: Number = (0.3, 1.0),
@@ -448,7 +484,8 @@ def forest(
     scikit-learn's; it predicts the first 20 principal components of the changes that it learns from.
     """
     vectors = _vectors(embeddings, components)
-    shifts = tuned([_grown(vectors, trees, max_features, max_depth, seed)], training, test, scaled)
+    member = _grown(vectors, trees, max_features, max_depth, seed)
+    shifts = tuned([_on(embeddings, member)], training, test, scaled)
     rows = vectors(training)
     return Shifts(shifts.values, _without_vector(_perturbation_rows(test.perturbations, rows)[1]), shifts.chosen)
 
@@ -477,7 +514,7 @@ def _grown(vectors: Vectors, trees: int, max_features: Number, max_depth: Whole,
     return Tunable("forest", {"max_features": listed(max_features), "max_depth": listed(max_depth)}, predict)
 
 
-def tuned_simple(training: TrainingData, test: ToPredict, embeddings: pd.DataFrame | None = None) -> Shifts:
+def tuned_simple(training: TrainingData, test: ToPredict, embeddings: Embedded = None) -> Shifts:
     """Add up what the simple methods with options predict beside the mean change, each with a weight of its own.
 
     They are :func:`ridge` and :func:`knn`, on ``embeddings`` as well if there are any, and :func:`additive` where some
@@ -487,7 +524,8 @@ def tuned_simple(training: TrainingData, test: ToPredict, embeddings: pd.DataFra
     members = [_bilinear(None, PENALTIES, COMPONENTS)]
     members.append(_nearest(_vectors(None, max(COMPONENTS)), NEIGHBOURS, COMPONENTS))
     if embeddings is not None:
-        members += [_bilinear(embeddings, PENALTIES, COMPONENTS), _nearest(_vectors(embeddings, 0), NEIGHBOURS, ())]
+        members.append(_on(embeddings, _bilinear(embeddings, PENALTIES, COMPONENTS)))
+        members.append(_on(embeddings, _nearest(_vectors(embeddings), NEIGHBOURS, ())))
     if any("+" in name for name in training.perturbations):
         members.append(_sums())
     if training.asks_of_seen:

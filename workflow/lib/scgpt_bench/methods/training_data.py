@@ -68,8 +68,11 @@ class TrainingData:
     is_own: bool = True
     asks_of_seen: bool = False
 
-    def only(self, rows: np.ndarray) -> TrainingData:
-        """Select perturbations to fit in cross-validation: their shifts are ``shifts_to_fit``."""
+    def only(self, rows: np.ndarray, hidden: Collection[str] = ()) -> TrainingData:
+        """Select perturbations to fit in cross-validation: their shifts are ``shifts_to_fit``.
+
+        Those in ``hidden`` are not in other contexts either.
+        """
         nothing = self.shifts[:0]  # is judged by them
         names, shifts = [self.perturbations[row] for row in rows], self.shifts_to_fit[rows]
         return replace(
@@ -80,18 +83,16 @@ class TrainingData:
             shifts_to_fit=nothing,
             shifts_to_judge=nothing,
             n_cells=self.n_cells[rows],
+            others=self._others(hidden),
         )
 
-    def without(self, context: str, perturbations: Collection[str] = ()) -> TrainingData:
-        """Select what there would be to learn from in another context, if that one and ``perturbations`` were not.
+    def without(self, context: str, hidden: Collection[str] = ()) -> TrainingData:
+        """Select what there would be to learn from in another context, if that one and ``hidden`` were not.
 
         The answers that its own conditions give are in ``others[context]``.
         """
-        left, hidden = self.others[context], set(perturbations)
-        rest = {name: own for name, own in self.others.items() if name != context}
-        if hidden:
-            rest = {name: own._of([one not in hidden for one in own.perturbations]) for name, own in rest.items()}
-        rest = {name: own for name, own in rest.items() if own.perturbations}
+        left = self.others[context]
+        rest = {name: own for name, own in self._others(hidden).items() if name != context}
         control_mean = (left.means - left.shifts_to_fit).mean(axis=0)
         return replace(_together(left, control_mean, rest.values(), rest), asks_of_seen=self.asks_of_seen)
 
@@ -110,11 +111,10 @@ class TrainingData:
 
         Returns
         -------
-        float64 [perturbations x genes], and bool [perturbations], whether another context shows it: of none, and all
-        values 0, where the question is about others.
+        float64 [perturbations x genes], 0 where no other context shows it; bool [perturbations], whether one does.
         """
         total, number = np.zeros((len(perturbations), len(self.genes))), np.zeros(len(perturbations), dtype=np.int64)
-        for other in self.others.values() if self.asks_of_seen else []:
+        for other in self.others.values():
             row_of = {name: row for row, name in enumerate(other.perturbations)}
             shown = np.array([name in row_of for name in perturbations], dtype=bool)
             rows = [row_of[name] for name in perturbations if name in row_of]
@@ -134,12 +134,19 @@ class TrainingData:
         rows = np.array([row for row, _ in pairs], dtype=np.int64)
         return rows[columns >= 0], columns[columns >= 0]
 
-    def _of(self, kept: Sequence[bool]) -> TrainingData:
-        """Select rows as they are."""
-        rows = np.flatnonzero(kept)
+    def _others(self, hidden: Collection[str]) -> Mapping[str, TrainingData]:
+        """Leave out perturbations, and contexts that show no other."""
+        if not hidden:
+            return self.others
+        kept = {name: np.array([one not in hidden for one in own.perturbations]) for name, own in self.others.items()}
+        return {name: self.others[name].of(rows) for name, rows in kept.items() if rows.any()}
+
+    def of(self, kept: np.ndarray) -> TrainingData:
+        """Select perturbations as they are, bool [perturbations]."""
         arrays = ("means", "shifts", "shifts_to_fit", "shifts_to_judge", "n_cells")
-        selected = {name: getattr(self, name)[rows] for name in arrays}
-        return replace(self, perturbations=[self.perturbations[row] for row in rows], **selected)
+        selected = {name: getattr(self, name)[kept] for name in arrays}
+        names = [name for name, is_kept in zip(self.perturbations, kept, strict=True) if is_kept]
+        return replace(self, perturbations=names, **selected)
 
 
 @dataclass(frozen=True)
@@ -226,7 +233,7 @@ def _for_context(
     for name, other in shown.items():
         same = [direction_of[Condition(one, name)] == here.get(one, usual) for one in other.perturbations]
         if name != context and any(same):
-            others[name] = other if all(same) else other._of(same)
+            others[name] = other if all(same) else other.of(np.array(same))
     if len(own.perturbations) >= FEWEST or not others:
         return replace(own, others=others)
     control_mean = np.asarray(own.controls.X.sum(axis=0, dtype=np.float64)).ravel() / max(own.controls.n_obs, 1)

@@ -13,7 +13,7 @@ mean for both, its noise would be worth predicting.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -150,10 +150,13 @@ def _dealt(
     dealt: list[HeldOut] = []
     if training.is_own:
         for fitted, judged in folds(training.perturbations):
+            names = [training.perturbations[row] for row in judged]
+            known = training.others if transfers else {}
+            hidden = () if training.asks_of_seen else _alike(names, known.values())
             if transfers and training.asks_of_seen:
-                judged = judged[training.is_seen([training.perturbations[row] for row in judged])]
+                judged = judged[training.is_seen(names)]
             if len(judged):
-                dealt.append((partial(training.only, fitted), training, judged))
+                dealt.append((partial(training.only, fitted, hidden), training, judged))
     if _n_judged(dealt) >= FEWEST:
         return "perturbations", dealt
     if training.is_own and not transfers:
@@ -165,19 +168,26 @@ def _dealt(
 def _without_context(training: TrainingData, context: str) -> Iterator[HeldOut]:
     """Leave out a context; where the test asks of perturbations seen nowhere, also those that are predicted there."""
     left = training.others[context]
-    known = {one for name, other in training.others.items() if name != context for one in other.perturbations}
+    rest = [other for name, other in training.others.items() if name != context]
+    known = {name for other in rest for name in other.perturbations}
     if training.asks_of_seen:
         judged = np.flatnonzero([name in known for name in left.perturbations])
         if len(judged):
             yield partial(training.without, context), left, judged
         return
     for _, judged in folds(left.perturbations, max(FEWEST, FOLDS // len(training.others))):
-        names = [left.perturbations[row] for row in judged]
-        hidden = {*names}
-        if len(genes_of(names[0])) == 1:
-            hidden |= {name for name in known if hidden & {*genes_of(name)}}
+        hidden = _alike([left.perturbations[row] for row in judged], rest)
         if known - hidden:
             yield partial(training.without, context, hidden), left, judged
+
+
+def _alike(names: Sequence[str], contexts: Collection[TrainingData]) -> set[str]:
+    """List what contexts show of perturbations that are not to be known (:func:`folds`)."""
+    genes = {gene for name in names for gene in genes_of(name)}
+    known = {name for context in contexts for name in context.perturbations}
+    if len(genes_of(names[0])) == 1:
+        return {name for name in known if genes & {*genes_of(name)}}
+    return known & {*names}
 
 
 def _n_judged(dealt: Sequence[HeldOut]) -> int:
