@@ -45,6 +45,7 @@ def sections():
     yield "top", table(options.Study)
     yield "generated", table(options.Generated)
     yield "submissions", table(options.Submission)
+    yield "predict", table(options.Prediction)
     for name, sources in options.SOURCES.items():
         yield name, tables(sources, {key: " ".join(of.__doc__.split()) for key, of in sources.items()})
     yield "methods", tables(METHODS, {name: kind.description for name, kind in KINDS.items()})

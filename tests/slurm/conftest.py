@@ -23,6 +23,8 @@ BESIDE = (
     "results/demo/planted/fold0/ridge-on-vectors/0/metrics.tsv",
     "results/demo/planted/fold0/scgpt-searched/0/metrics.tsv",
     "results/demo/planted/fold0-train10/train-mean/0/metrics.tsv",
+    "results/demo/predicted/next/ranking.tsv",
+    "results/demo/predicted/next/train-mean/0/predictions.h5ad",
     "results/demo/submissions/challenge/fold0.train-mean.0.vcc",
     *(f"results/demo/planted/fold0/train-mean/0/official_{name}.tsv" for name in ("cell_eval", "cell_eval2")),
     *(*DEMO, "tests/slurm/beside_the_demo.yaml"),

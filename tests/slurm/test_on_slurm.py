@@ -15,7 +15,7 @@ import yaml
 from one_machine_slurm import wait_for
 
 GPU_RULES = {"pretrain", "finetune", "finetune_candidate", "predict_scgpt", "predict_by_script"}
-ON_THE_HEAD_NODE = {"all", "copy_checkpoint", "figure_cost", "report_of_run"}
+ON_THE_HEAD_NODE = {"all", "copy_checkpoint", "figure_cost", "link_prediction", "report_of_run"}
 DOWNLOADS = {
     "fetch_dataset",
     "fetch_checkpoint",

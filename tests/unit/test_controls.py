@@ -192,9 +192,24 @@ def test_a_cell_type_without_controls_is_refused():
     assert len(drawn(obs, SPLIT[:1])) == 40  # what is not asked for is not refused
 
 
-def test_a_perturbation_without_cells_is_refused():
+def test_a_perturbation_without_cells_is_drawn_for_only_where_it_is_said_to_be_unmeasured():
+    split = pd.DataFrame({"perturbation": ["Z"], "context": ["all"], "role": ["test"]})
     with pytest.raises(InputError, match="no cell of 'Z'"):
-        references(cells(), [Condition("Z")], INPUT)
+        drawn(split=split)
+    with pytest.raises(InputError, match="no cell of 'Z@other', and no control cell of its context"):
+        references(cells(), [Condition("Z", "other")], INPUT)
+
+
+def test_a_perturbation_that_nobody_measured_is_like_the_control_cells_of_its_context():
+    obs = observations(("control", "b1", "T", 300), ("control", "b2", "NK", 100), ("A", "b1", "T", 20))
+    split = pd.DataFrame({"perturbation": ["Z"], "context": ["all"], "role": ["test"]})
+    table = drawn(obs, split, direction_of={Condition("Z"): "up"})
+    assert table["cell_type"].value_counts().to_dict() == {"T": 30, "NK": 10}
+    assert set(table["direction"]) == {"up"}
+    assert (table["weight"] == 1).all()
+    made = cells(obs)
+    own = np.flatnonzero((made.obs["perturbation"] == "control") & (made.obs["half"] == INPUT))
+    assert np.allclose(references(made, [Condition("Z")], INPUT)[0], made.X[own].mean(axis=0), atol=1e-6)
 
 
 def test_a_split_without_test_perturbations_is_refused():

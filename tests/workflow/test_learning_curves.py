@@ -1,6 +1,7 @@
-"""Learning curves, from the configuration to the report."""
+"""Learning curves and predictions of what nobody measured, from the configuration to the report."""
 
 import anndata
+import pandas as pd
 import pytest
 import yaml
 
@@ -14,6 +15,7 @@ STUDY = {
     "splits": {**tiny.STUDY["splits"], "training_sizes": [4, "full"]},
     "checkpoints": {"untrained": {"source": "random", **tiny.MODEL}},
     "methods": {"train-mean": {}, "knn": {}, "shuffled": {}, "scgpt-embedding-ridge": {"checkpoint": "untrained"}},
+    "predict": {"next": {"dataset": "planted", "perturbations": "next.txt", "methods": ["knn", "train-mean"]}},
 }
 
 
@@ -21,6 +23,7 @@ STUDY = {
 def results(tmp_path_factory):
     checkout = copy_of_checkout(tmp_path_factory.mktemp("curves"))
     checkout.write("study.yaml", yaml.safe_dump(STUDY))
+    checkout.write("next.txt", "\n".join(["PLANTED-1", "planted-2", "PLANTED-1", "NEW1"]))
     checkout.snakemake("--configfile", "study.yaml")
     return checkout.path / "results" / "tiny"
 
@@ -50,3 +53,18 @@ def test_the_report_shows_them(results):
     page = (results / "report.html").read_text()
     assert "score by number of perturbations" in page
     assert "when each method overtakes the best simple one" in page
+
+
+def test_a_list_that_nobody_measured_is_predicted_ranked_and_without_scores(results):
+    asked = read_table(results / "planted" / "predicted-next" / "asked.tsv")
+    assert asked["perturbation"].tolist() == ["PLANTED-1", "PLANTED-2", "PLANTED-1", "NEW1"]
+    assert asked["predicted"].tolist() == ["yes", "yes", "no", "yes"]
+    ranking = read_table(results / "predicted" / "next" / "ranking.tsv")
+    assert ranking.groupby("method").size().to_dict() == {"knn": 3, "train-mean": 3}
+    assert ranking.set_index(["method", "perturbation"]).loc[("knn", "NEW1"), "asked"] == "no"
+    predicted = anndata.read_h5ad(results / "predicted" / "next" / "knn" / "0" / "predictions.h5ad")
+    assert set(predicted.obs["perturbation"]) == {"PLANTED-1", "PLANTED-2", "NEW1"}
+    changes = pd.read_parquet(results / "predicted" / "next" / "knn" / "changes.parquet")
+    assert len(changes) == 3 * predicted.n_vars
+    assert "predicted-next" not in set(read_table(results / "scores.tsv")["split"])
+    assert "ranking of perturbations" in (results / "report.html").read_text()

@@ -72,6 +72,8 @@ SUBSETS = {
     for size in config["splits"]["training_sizes"]
     if size != "full"
 }
+# Predictions of what nobody measured are splits whose tested conditions have no cells: name -> entry of `predict`.
+PREDICTED = {f"predicted-{name}": name for name in config["predict"]}
 JUDGING = ["effect_pearson", "specific_pearson", "discrimination", "mse_unbiased"]  # give verdicts; headline first
 METRICS = [*JUDGING, "pearson_delta", "mse", "pearson"]  # that have figures of their own
 
@@ -101,7 +103,8 @@ def vectors_from(source):
 wildcard_constraints:
     dataset=names_pattern(config["datasets"]),
     checkpoint=names_pattern(config["checkpoints"]),
-    split=names_pattern([*SPLITS, *SUBSETS]),
+    split=names_pattern([*SPLITS, *SUBSETS, *PREDICTED]),
+    prediction=names_pattern(config["predict"]),
     method=names_pattern(config["methods"]),
     vectors=names_pattern(config["vectors"]),
     metric=names_pattern(METRICS),

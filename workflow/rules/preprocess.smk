@@ -254,15 +254,72 @@ rule subset_split:
         "../scripts/subset_split.py"
 
 
+def prediction_of(wildcards):
+    """The entry of `predict` of a split, or of a file of a prediction."""
+    return config["predict"][wildcards.get("prediction") or PREDICTED[wildcards.split]]
+
+
+def list_of_prediction(wildcards):
+    """The user's list, or the cells of the data set whose perturbations are asked for."""
+    options = prediction_of(wildcards)
+    return options["perturbations"] or f"<results>/{options['targets_of']}/cells.h5ad"
+
+
+rule unmeasured_split:
+    input:
+        cells="<results>/{dataset}/cells.h5ad",
+        list=list_of_prediction,
+    output:
+        split="<results>/{dataset}/{split}/split.tsv",
+        asked=report(
+            "<results>/{dataset}/{split}/asked.tsv",
+            category="Predicted",
+            labels={"prediction": "{split}", "table": "what was asked for"},
+            caption="../report/asked.rst",
+        ),
+    log:
+        "<logs>/unmeasured_split/{dataset}.{split}.log",
+    benchmark:
+        "<benchmarks>/unmeasured_split/{dataset}.{split}.tsv"
+    wildcard_constraints:
+        split=names_pattern(PREDICTED),
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=doubling(2000),
+        runtime=doubling(10),
+    params:
+        code=code_without_plumbing("unmeasured_split.py"),
+        content=lambda wildcards: content_of_file(prediction_of(wildcards)["perturbations"]),
+        contexts=lambda wildcards: prediction_of(wildcards)["contexts"],
+        perturbation_kind=perturbation_kind_of_dataset,
+    script:
+        "../scripts/unmeasured_split.py"
+
+
 def whole_split(wildcards):
     """The split that control cells are drawn for: every point of a learning curve starts from the same ones."""
     return SUBSETS.get(wildcards.split, [wildcards.split])[0]
+
+
+def asked_of_prediction(wildcards):
+    """What a prediction asks for, with directions; nothing for a split of measured conditions."""
+    return f"<results>/{wildcards.dataset}/{wildcards.split}/asked.tsv" if wildcards.split in PREDICTED else []
+
+
+def controls_options(wildcards):
+    """How many control cells are drawn, and the seed of the draw."""
+    options = dict(config["controls"])
+    if wildcards.split in PREDICTED:
+        options["cells_per_perturbation"] = prediction_of(wildcards)["cells_per_perturbation"]
+    return options
 
 
 rule sample_controls:
     input:
         cells="<results>/{dataset}/cells.h5ad",
         split="<results>/{dataset}/{split}/split.tsv",
+        asked=asked_of_prediction,
     output:
         "<results>/{dataset}/{split}/controls.h5ad",
     log:
@@ -276,7 +333,7 @@ rule sample_controls:
         runtime=doubling(30),
     params:
         code=code_without_plumbing("sample_controls.py"),
-        options=config["controls"],
+        options=controls_options,
         series=series_of_dataset,
         split=whole_split,
     script:
@@ -329,7 +386,7 @@ rule audit:
         runtime=doubling(10),
     params:
         code=code_without_plumbing("audit.py"),
-        how=lambda wildcards: RUN.splits[whole_split(wildcards)],
+        how=lambda wildcards: RUN.splits.get(whole_split(wildcards), {"made_by": "prediction"}),
         declared=lambda wildcards: RUN.origins(wildcards.dataset),
     script:
         "../scripts/audit.py"

@@ -185,7 +185,13 @@ def submissions_of_run():
 
 def results_with_costs():
     """The results whose jobs the cost figures count: all that a run computes before costs, provenance and report."""
-    return [*verdicts_of_report(), *entries_of_datasets(), *tables_of_run(), *submissions_of_run()]
+    return [
+        *verdicts_of_report(),
+        *entries_of_datasets(),
+        *tables_of_run(),
+        *predictions_of_unmeasured(),
+        *submissions_of_run(),
+    ]
 
 
 COST_BY = ["rule", "method"]

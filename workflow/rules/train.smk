@@ -152,12 +152,15 @@ CANDIDATES = {
 
 
 def of_candidates(name):
-    """This file of all candidates of a method, for its first seed; nothing for a method without a search."""
+    """This file of all candidates of a method, for its first seed; nothing for a method without a search.
+
+    Nothing for a prediction either: it takes what was chosen where there were conditions to choose by.
+    """
 
     def files(wildcards):
         folder = f"<results>/{wildcards.dataset}/{wildcards.split}/{wildcards.method}"
         first = config["methods"][wildcards.method]["seeds"][0]
-        if int(wildcards.get("seed", first)) != first:
+        if int(wildcards.get("seed", first)) != first or wildcards.split in PREDICTED:
             return []
         return [f"{folder}/{first}/search/{each}/{name}" for each in CANDIDATES.get(wildcards.method, ())]
 
@@ -165,8 +168,16 @@ def of_candidates(name):
 
 
 def chosen_recipe(wildcards):
-    folder = f"<results>/{wildcards.dataset}/{wildcards.split}/{wildcards.method}"
+    split = SPLITS[0] if wildcards.split in PREDICTED else wildcards.split
+    folder = f"<results>/{wildcards.dataset}/{split}/{wildcards.method}"
     return f"{folder}/chosen_recipe.json" if wildcards.method in CANDIDATES else []
+
+
+def reports_of_splits(wildcards):
+    """What says how long to train on all that was measured; nothing for a split with conditions to validate on."""
+    if wildcards.split not in PREDICTED:
+        return []
+    return files_of("model/report.json", [wildcards.dataset], [wildcards.method])
 
 
 rule finetune:
@@ -177,6 +188,7 @@ rule finetune:
         vocabulary=vocabulary_of_method,
         chosen=chosen_recipe,
         candidates=of_candidates("model.pt"),
+        reports=reports_of_splits,
         audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
     output:
         model="<results>/{dataset}/{split}/{method}/{seed}/model/model.pt",
@@ -222,6 +234,7 @@ use rule finetune as finetune_candidate with:
     benchmark:
         "<benchmarks>/finetune_candidate/{dataset}.{split}.{method}.{seed}.{candidate}.tsv"
     wildcard_constraints:
+        split=names_pattern([*SPLITS, *SUBSETS]),
         method=names_pattern(CANDIDATES),
         candidate=names_pattern({name for names in CANDIDATES.values() for name in names}),
     params:

@@ -18,6 +18,11 @@ with logged(snakemake.log[0]):
         options |= chosen["options"]
         folders = [Path(path).parent for path in snakemake.input.candidates]
         winner = next((folder for folder in folders if folder.name == chosen["candidate"]), None)
+    if snakemake.input.get("reports"):
+        from scgpt_bench.files import read_json
+        from scgpt_bench.scgpt import search
+
+        options["epochs"] = search.epochs(read_json(path, "a report") for path in snakemake.input.reports)
     if winner:
         for path in snakemake.output:
             shutil.copyfile(winner / Path(path).name, path)

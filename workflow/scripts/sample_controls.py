@@ -4,10 +4,12 @@ from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
     from scgpt_bench.data import controls
+    from scgpt_bench.data.conditions import listed
     from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.files import read_table, write_h5ad
 
     cells = open_h5ad(snakemake.input.cells)
+    asked = read_table(snakemake.input.asked) if snakemake.input.asked else None
     draw = controls.draw_controls(
         cells.obs,
         read_table(snakemake.input.split),
@@ -15,5 +17,6 @@ with logged(snakemake.log[0]):
         seed=snakemake.params.options["seed"],
         dataset=snakemake.params.series,
         split_name=snakemake.params.split,
+        direction_of=None if asked is None else dict(zip(listed(asked), asked["direction"], strict=True)),
     )
     write_h5ad(controls.control_cells(cells, draw), snakemake.output[0])

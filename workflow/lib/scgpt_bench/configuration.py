@@ -239,6 +239,7 @@ def _check_references(run: Run, source: str) -> None:
                 raise InputError(source, f"submissions.{name}.{key}", repr(unknown), f"one of {', '.join(known)}")
         if options["challenge"] == 2025 and len(options["contexts"]) != 1:
             raise InputError(source, f"submissions.{name}.contexts", f"{len(options['contexts'])} contexts", "one")
+    _check_predictions(run, source)
     if not config["inference"]["keep_cells"]:
         for key in ("official_scorers", "submissions"):
             if config[key]:
@@ -248,6 +249,33 @@ def _check_references(run: Run, source: str) -> None:
     _check_contexts(run, source)
     _check_splits(run, source)
     _check_paths(run, source)
+
+
+def _check_predictions(run: Run, source: str) -> None:
+    """Refuse a prediction of unknown data sets and methods, or by methods that need what was measured."""
+    config = run.config
+    for name, options in config["predict"].items():
+        for key in ("dataset", "targets_of"):
+            if options[key] is not None and options[key] not in config["datasets"]:
+                expected = f"an entry of 'datasets': {', '.join(config['datasets'])}"
+                raise InputError(source, f"predict.{name}.{key}", repr(options[key]), expected)
+        can = methods_that_predict(config["methods"])
+        for unknown in sorted({*options["methods"]} - {*can}):
+            expected = f"methods that need no measured answer: {', '.join(can) or 'none is configured'}"
+            raise InputError(source, f"predict.{name}.methods", repr(unknown), expected)
+        trained = [
+            method for method in options["methods"] or can if KINDS[config["methods"][method]["kind"]].is_trained
+        ]
+        if trained and not run.splits:
+            found = f"{trained[0]!r}, and no split of measured conditions"
+            expected = "a split, which says how many epochs it is trained for"
+            raise InputError(source, f"predict.{name}.methods", found, expected)
+
+
+def methods_that_predict(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """List the methods that can predict what nobody measured: no benchmark control, no file of predictions."""
+    needs_answer = {"predict_benchmark_control", "import_predictions"}
+    return [name for name, options in methods.items() if needs_answer.isdisjoint(KINDS[options["kind"]].rules)]
 
 
 def _check_vectors(run: Run, source: str) -> None:

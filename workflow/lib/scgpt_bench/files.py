@@ -42,6 +42,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def link_or_copy(source: str | Path, path: str | Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links; whole or not at all."""
+    with atomic_write(path) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)

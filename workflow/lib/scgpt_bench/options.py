@@ -743,6 +743,34 @@ class Submission(Options):
     2025, exactly as many in 2026); 2026 also the most `counts_per_cell` and `stored_entries`."""
 
 
+class Prediction(Options):
+    """Perturbations that nobody measured, to be predicted."""
+
+    dataset: Name
+    """An entry of `datasets`: predictions start from its control cells, and methods learn from all its conditions."""
+    perturbations: Text | None = None
+    """A list of perturbations: one per line, or a TSV or CSV with the column `perturbation` and, where a data set has
+    both, `direction`. Symbols, in any case, or Ensembl identifiers; genes of a combination are joined by `+`."""
+    targets_of: Name | None = None
+    """In place of a list: the perturbations of another entry of `datasets`."""
+    contexts: Unique[Text] = []
+    """The contexts to predict; none for all that have control cells."""
+    methods: Unique[Name] = []
+    """The methods that predict; none for all that can: benchmark controls and imported predictions cannot."""
+    cells_per_perturbation: Count = 100
+    """Control cells that each prediction starts from, and so its predicted cells."""
+    signature: Text | None = None
+    """A TSV or CSV with the columns `gene` and `direction` (`up`, `down`): perturbations are also ranked by how closely
+    their predicted changes follow it."""
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Self:
+        if (self.perturbations is None) == (self.targets_of is None):
+            found = "neither or both"
+            raise _fault(found, "a list, or targets_of a data set", "perturbations")
+        return self
+
+
 class Figures(Options):
     """What the figures show."""
 
@@ -788,6 +816,8 @@ class Study(Options):
     type, `cell_eval2` only those with raw counts."""
     submissions: dict[Name, Submission] = {}
     """Files for the Virtual Cell Challenge, by name."""
+    predict: dict[Name, Prediction] = {}
+    """Perturbations that nobody measured, to be predicted, by a name for each list."""
     figures: Figures = Figures()
 
 

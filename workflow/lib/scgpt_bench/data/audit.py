@@ -20,7 +20,7 @@ from scgpt_bench.data.conditions import Condition, conditions_of, listed, rows_o
 from scgpt_bench.data.halves import INPUT, TRUTH
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import Matrix, row_chunks
-from scgpt_bench.data.split_names import CONTEXT, GEARS
+from scgpt_bench.data.split_names import CONTEXT, GEARS, PREDICTION
 from scgpt_bench.errors import InputError
 
 # Data sets without any cell twice in which the audit may still find one, at most.
@@ -179,7 +179,10 @@ def audit(
     _refuse_tested_in_training(split, split_name, unseen)
     if how["made_by"] == CONTEXT:
         _refuse_held_out_in_training(split, split_name, how["context"], how.get("seen", 0))
-    _refuse_unmeasured(split, obs, split_name)
+    if how["made_by"] == PREDICTION:
+        _refuse_measured(split, obs, split_name)
+    else:
+        _refuse_unmeasured(split, obs, split_name)
     _refuse_copies(split, identical, dataset, split_name)
     n_of_role = split["role"].value_counts()
     numbers = ", ".join(f"{n_of_role.get(role, 0)} {words}" for role, words in ROLE_IN_WORDS.items())
@@ -297,6 +300,13 @@ def _refuse_unmeasured(split: pd.DataFrame, obs: pd.DataFrame, split_name: str) 
     if unmeasured:
         found = f"{min(unmeasured).label!r}, of which there is no cell"
         raise InputError(f"split {split_name}", "perturbation", found, "measured conditions")
+
+
+def _refuse_measured(split: pd.DataFrame, obs: pd.DataFrame, split_name: str) -> None:
+    measured = {*conditions_of(split, "test")} & {*conditions_of(obs)}
+    if measured:
+        found = f"{min(measured).label!r}, of which there are cells"
+        raise InputError(f"split {split_name}", "role 'test'", found, "conditions that nobody measured")
 
 
 def _refuse_copies(split: pd.DataFrame, identical: Mapping[str, Any], dataset: str, split_name: str) -> None:

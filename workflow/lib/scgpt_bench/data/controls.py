@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import anndata
 import numpy as np
@@ -12,7 +12,6 @@ from scipy import sparse
 from scgpt_bench.data.conditions import (
     COLUMNS,
     Condition,
-    codes_of,
     conditions_of,
     context_of,
     listed,
@@ -20,6 +19,7 @@ from scgpt_bench.data.conditions import (
     table_of,
 )
 from scgpt_bench.data.halves import INPUT, is_control_of
+from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import rows as rows_of_cells
 from scgpt_bench.data.references import references
 from scgpt_bench.errors import InputError
@@ -29,15 +29,22 @@ DRAW_COLUMNS = ["perturbation", "context", "direction", "control_cell", "batch",
 
 
 def draw_controls(
-    cells_obs: pd.DataFrame, split: pd.DataFrame, *, per_perturbation: int, seed: int, dataset: str, split_name: str
+    cells_obs: pd.DataFrame,
+    split: pd.DataFrame,
+    *,
+    per_perturbation: int,
+    seed: int,
+    dataset: str,
+    split_name: str,
+    direction_of: Mapping[Condition, str] | None = None,
 ) -> pd.DataFrame:
     """Draw control cells of its context for every test condition, without replacement.
 
     Only of the half ``input``. Cell types come in proportion to the condition's own cells (largest remainder), and so
-    do batches within a cell type: each gets its share, rounded down or up by chance. Where a batch has too few
-    controls, others of the type stand in. A cell type with fewer controls than its part of the draw gives each of them
-    once, and the condition has that many fewer cells; none is ever repeated. Weights make up for that in every mean
-    over drawn cells (:func:`type_weights`).
+    do batches within a cell type: each gets its share, rounded down or up by chance. A condition that nobody measured
+    has the shares of the control cells. Where a batch has too few controls, others of the type stand in. A cell type
+    with fewer controls than its part of the draw gives each of them once, and the condition has that many fewer cells;
+    none is ever repeated. Weights make up for that in every mean over drawn cells (:func:`type_weights`).
 
     A draw depends on the seed, the names and the control cells of its context and cell type; neither on the order of
     the cells nor on other conditions.
@@ -52,6 +59,8 @@ def draw_controls(
         Control cells for each test condition.
     seed, dataset, split_name
         What the draw depends on.
+    direction_of
+        The direction of conditions that nobody measured; no other condition may be without a cell.
 
     Returns
     -------
@@ -65,8 +74,12 @@ def draw_controls(
     """
     obs = cells_obs[["perturbation", "context", "direction", "batch", "cell_type"]].astype(str)
     pools = dict(iter(_pool(obs[is_control_of(cells_obs, INPUT)]).groupby(["context", "cell_type"])))
-    tests, rows = conditions_of(split, "test"), rows_of(obs)
-    numbers = _numbers_of_cells(cells_obs, tests)
+    tests, rows, directions = conditions_of(split, "test"), rows_of(obs), dict(direction_of or {})
+    of_controls = is_control_of(cells_obs, INPUT)
+    for condition in directions.keys() - rows.keys():
+        own = rows.get(Condition(CONTROL, condition.context), np.empty(0, dtype=np.int64))
+        rows[condition] = own[of_controls[own]]
+    numbers = _numbers_of_cells(cells_obs, {condition: rows.get(condition, ()) for condition in tests})
     batches, types = obs["batch"].to_numpy(), obs["cell_type"].to_numpy()
     drawn = []
     for i, condition in enumerate(tests):
@@ -78,7 +91,7 @@ def draw_controls(
             of_types.append(_draw_by_batch(pools[condition.context, cell_type], number, batches[own_rows], random))
         own = pd.concat(of_types)
         weight = type_weights(own["cell_type"], numbers.loc[i])
-        direction = obs["direction"].iloc[rows[condition][0]]
+        direction = directions.get(condition, obs["direction"].iloc[rows[condition][0]])
         drawn.append(own.assign(**condition._asdict(), direction=direction, weight=weight))
     if not drawn:
         raise InputError("split.tsv", "role", "no test perturbation", "at least one")
@@ -92,10 +105,11 @@ def _pool(controls: pd.DataFrame) -> pd.DataFrame:
     return pool.sort_values(["batch", "control_cell"], ignore_index=True)
 
 
-def _numbers_of_cells(obs: pd.DataFrame, conditions: Sequence[Condition]) -> pd.DataFrame:
+def _numbers_of_cells(obs: pd.DataFrame, rows: Mapping[Condition, Sequence[int]]) -> pd.DataFrame:
     """Count cells [conditions x cell types]; refuse a condition without a cell or without a control in its context."""
-    codes = codes_of(obs, conditions)
-    numbers = pd.crosstab(codes, obs["cell_type"].astype(str).to_numpy()).reindex(range(len(conditions)), fill_value=0)
+    conditions, types = [*rows], pd.Categorical(obs["cell_type"].astype(str))
+    counts = [np.bincount(types.codes[list(own)], minlength=len(types.categories)) for own in rows.values()]
+    numbers = pd.DataFrame(counts, columns=list(types.categories), dtype=np.int64)
     for condition, n_cells in zip(conditions, numbers.sum(axis=1), strict=True):
         if n_cells == 0:
             found = f"no cell of {condition.label!r}"

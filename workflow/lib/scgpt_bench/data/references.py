@@ -18,6 +18,7 @@ from scipy import sparse
 
 from scgpt_bench.data.conditions import Condition, context_of, controls_of, rows_of
 from scgpt_bench.data.halves import INPUT, TRUTH, deal, is_control_of
+from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import Matrix, add_rows, row_chunks
 from scgpt_bench.errors import InputError
 
@@ -110,12 +111,13 @@ class References:
     def mean(self, conditions: Sequence[Condition], part: str) -> np.ndarray:
         """Average the control cells that each condition is compared with: float64 [conditions x genes].
 
-        A row depends on its own condition and the control cells only, to the bit.
+        A row depends on its own condition and the control cells only, to the bit. One that nobody measured is compared
+        with all control cells of its context.
 
         Raises
         ------
         InputError
-            If a condition has no cell, or cells of a type of which its context has no control cell in the half.
+            If its context has no control cell, or none of a cell type of the condition in the half.
         """
         means = self._parts[part][0]
         result = np.empty((len(conditions), means.shape[1]))
@@ -157,10 +159,11 @@ class References:
         own_rows, n_of_type = rows_of(self._obs), self._parts[part][3]
         found = []
         for condition in conditions:
-            rows = own_rows.get(condition, ())
+            control = Condition(CONTROL, condition.context)
+            rows = own_rows.get(condition, own_rows.get(control, ()))
             if not len(rows):
-                what = f"no cell of {condition.label!r}"
-                raise InputError("cells.h5ad", "obs['perturbation']", what, "cells of every condition")
+                what = f"no cell of {condition.label!r}, and no control cell of its context"
+                raise InputError("cells.h5ad", "obs['perturbation']", what, "control cells of every context")
             strata, numbers = np.unique(self._stratum[rows], return_counts=True)
             lacking = n_of_type[self._type[strata]] == 0
             if lacking.any():

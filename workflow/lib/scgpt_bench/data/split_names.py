@@ -12,6 +12,7 @@ from typing import Any
 from scgpt_bench.data.names import ALL_CONTEXTS, ALL_SPLITS
 
 FOLD, GEARS, CONTEXT, FILE = "fold", "gears", "context", "file"  # what a split is made by
+PREDICTION = "prediction"  # all measured conditions are trained on, and conditions without cells tested
 
 
 def slug(context: str) -> str:

@@ -105,7 +105,7 @@ def fold(
     roles = {
         name: "test" if name in test else "validation" if name in validation else "train" for name in n_cells.index
     }
-    return _table(_with_enough_cells(roles, of_conditions, minimum_cells))
+    return table_of_roles(_with_enough_cells(roles, of_conditions, minimum_cells))
 
 
 def context(
@@ -188,7 +188,7 @@ def context(
     roles |= {Condition(name, context): "train" if name in known else "test" for name in testable}
     of_fold = "" if fold is None else f" and fold {fold}"
     _check_roles(roles, source, f"split by context {context!r}{of_fold}, with at least {minimum_cells} cells")
-    return _table(dict(sorted(roles.items())))
+    return table_of_roles(dict(sorted(roles.items())))
 
 
 def _tested(
@@ -304,7 +304,7 @@ def gears_simulation(
     }
     roles = _with_enough_cells(role_of, n_cells, minimum_cells)
     _check_roles(roles, f"data set {dataset}", f"split by GEARS' simulation of {len(names)} perturbations")
-    return _table(roles)
+    return table_of_roles(roles)
 
 
 def subset(split: pd.DataFrame, size: int, *, dataset: str) -> pd.DataFrame:
@@ -335,7 +335,7 @@ def subset(split: pd.DataFrame, size: int, *, dataset: str) -> pd.DataFrame:
     size = min(size, measured)
     n_validation = min(max(1, round(size * len(validation) / measured)), size - 1)
     kept = {*validation[:n_validation], *train[: size - n_validation]}
-    return _table({c: role for c, role in roles.items() if role == "test" or c.perturbation in kept})
+    return table_of_roles({c: role for c, role in roles.items() if role == "test" or c.perturbation in kept})
 
 
 def _simulated(
@@ -396,7 +396,7 @@ def read_split_file(path: str | Path, obs: pd.DataFrame) -> pd.DataFrame:
                 found = f"{condition.label!r}, which is in {roles[condition]} as well"
                 raise InputError(path, role, found, "one role per perturbation")
     _check_roles(roles, path, "roles")
-    return _table(dict(sorted(roles.items())))
+    return table_of_roles(dict(sorted(roles.items())))
 
 
 def _roles_of_table(path: str | Path, separator: str) -> list[tuple[str, str | None, str]]:
@@ -486,7 +486,8 @@ def _check_roles(roles: Mapping[Condition, str], source: str | Path, where: str)
             raise InputError(source, where, f"no {role} perturbation", f"at least one of each of {', '.join(ROLES)}")
 
 
-def _table(roles: Mapping[Condition, str]) -> pd.DataFrame:
+def table_of_roles(roles: Mapping[Condition, str]) -> pd.DataFrame:
+    """Make ``split.tsv`` of the role of each condition."""
     trained = {condition for condition, role in roles.items() if role == "train"}
     contexts = pd.Series([condition.perturbation for condition in trained], dtype=object).value_counts()
     genes = {gene for condition in trained for gene in condition.genes}

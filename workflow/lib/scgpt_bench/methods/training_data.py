@@ -15,7 +15,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, directions_of
+from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, directions_of, rows_of
 from scgpt_bench.data.controls import control_means_of
 from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.means import FEWEST, cells_of, condition_means
@@ -219,7 +219,8 @@ def of_contexts(cells: anndata.AnnData, split: pd.DataFrame, contexts: Sequence[
         names = [learned[row].perturbation for row in rows]
         of_rows = (array[rows] for array in (means, whole, to_fit, to_judge, n_cells))
         shown[context] = TrainingData(cells.var_names, controls, names, *of_rows)
-    conditions = conditions_of(split)
+    measured = rows_of(cells.obs)
+    conditions = [condition for condition in conditions_of(split) if condition in measured]
     direction_of = dict(zip(conditions, directions_of(cells.obs, conditions), strict=True))
     return {context: _for_context(context, shown, direction_of) for context in contexts}
 
@@ -229,7 +230,7 @@ def _for_context(
 ) -> TrainingData:
     own, others = shown[context], {}
     here = {c.perturbation: direction for c, direction in direction_of.items() if c.context == context}
-    [(usual, _)] = Counter(here.values()).most_common(1) or [("", 0)]
+    [(usual, _)] = Counter(here.values() or direction_of.values()).most_common(1)
     for name, other in shown.items():
         same = [direction_of[Condition(one, name)] == here.get(one, usual) for one in other.perturbations]
         if name != context and any(same):

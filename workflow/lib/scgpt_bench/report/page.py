@@ -28,7 +28,7 @@ from markupsafe import Markup
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import atomic_write
 
-CATEGORIES = ("Verdict", "Scores", "Perturbations", "Data", "Model", "Trust", "Cost", "Provenance")
+CATEGORIES = ("Verdict", "Scores", "Perturbations", "Predicted", "Data", "Model", "Trust", "Cost", "Provenance")
 WITHOUT_BAR = ("ci_low", "ci_high", "p_value", "tolerance")
 _SVG = "{http://www.w3.org/2000/svg}"
 _DC = "{http://purl.org/dc/elements/1.1/}"

@@ -51,7 +51,7 @@ def finetune(
         ``cells.h5ad``, which may be on disk: each process reads control cells and those of the training and validation
         perturbations that it uses.
     split
-        ``split.tsv``.
+        ``split.tsv``. Without validation conditions the weights of the last epoch are kept.
     vocabulary
         ``vocabulary/<checkpoint>.tsv``: gene, token_id, status.
     checkpoint_folder
@@ -91,7 +91,7 @@ def finetune(
         loss=loss,
         learning_rate=training.step_decay(options.learning_rate, options.gamma),
         validate=Validation(training_set, options, seed),
-        select=options.select,
+        select=options.select if training_set.validation else None,
     )
     folder = Path(folder)
     identity = {
@@ -133,9 +133,10 @@ def finetune(
             "used": len(training_set.validation),
             "of": len(conditions_of(split, "validation")),
         },
-        "selected_epoch": position.best_epoch + 1,
-        options.select: position.best,
+        "selected_epoch": position.epoch,
     }
+    if training_set.validation:
+        report |= {"selected_epoch": position.best_epoch + 1, options.select: position.best}
     if fabric.is_global_zero:
         finetuned_model.save(generator.cpu(), folder)
         files.write_json(report, folder / finetuned_model.REPORT)

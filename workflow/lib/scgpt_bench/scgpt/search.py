@@ -6,7 +6,7 @@ Snakemake reads this module at every start: it imports nothing heavy.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -76,3 +76,15 @@ def table(
         }
         for name, values in candidates.items()
     ]
+
+
+def epochs(reports: Iterable[Mapping[str, Any]]) -> int:
+    """Choose how long to train on all that was measured: the median of the epochs that validation conditions selected.
+
+    Parameters
+    ----------
+    reports
+        ``report.json`` of the same method, of every split and seed of the study.
+    """
+    selected = sorted(report["selected_epoch"] for report in reports)
+    return selected[(len(selected) - 1) // 2]

@@ -31,7 +31,8 @@ class TrainingSet:
     encoding
         Of the genes and of all perturbations of the split, tested ones too: a model has rows for their tokens.
     training, validation
-        Conditions whose genes all have a token, by role.
+        Conditions whose genes all have a token, by role. Nothing is validated where the split says so: where all that
+        was measured is trained on.
     """
 
     cells: anndata.AnnData
@@ -52,7 +53,8 @@ class TrainingSet:
             If no training perturbation, or no validation perturbation, has all its genes in the vocabulary.
         """
         encoding = Encoding.of(split["perturbation"], alignment, weights.vocabulary, weights.bins_of(value_input))
-        training, validation = (_with_tokens(split, role, encoding) for role in ("train", "validation"))
+        training = _with_tokens(split, "train", encoding)
+        validation = _with_tokens(split, "validation", encoding) if (split["role"] == "validation").any() else []
         read = cells_of(cells, [*controls_of(cells.obs), *training, *validation], INPUT)
         return cls(read, encoding, training, validation)
 

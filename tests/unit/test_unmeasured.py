@@ -1,0 +1,205 @@
+"""Lists of perturbations that nobody measured: what is asked, what methods learn from, and rankings."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from made_up import halved, method_record
+from scgpt_bench.data import planted, unmeasured
+from scgpt_bench.data.catalogue import read_datasets
+from scgpt_bench.data.conditions import Condition
+from scgpt_bench.data.controls import control_cells, draw_controls
+from scgpt_bench.data.harmonize import harmonize
+from scgpt_bench.errors import InputError
+from scgpt_bench.method_record import Asked
+from scgpt_bench.methods import baselines
+from scgpt_bench.unmeasured.changes import CHANGE_COLUMNS, changes, largest
+from scgpt_bench.unmeasured.ranking import RANKING_COLUMNS, rank, read_signature
+from snakemake_checkout import ROOT
+
+OBS = pd.DataFrame(
+    [("control", "all", "none")] * 4 + [("STAT1", "all", "down")] * 3,
+    columns=["perturbation", "context", "direction"],
+)
+VAR = pd.DataFrame({"gene_id": ["ENSG00000115415", "ENSG00000162434", ""]}, index=["STAT1", "JAK1", "IRF1"])
+
+
+def write(folder, text, name="list.txt"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def asked(path, obs=OBS, contexts=(), direction="down"):
+    wanted = unmeasured.read_list(path)
+    return unmeasured.asked(wanted, obs, VAR, contexts=contexts, direction=direction, source=path)
+
+
+def test_every_line_of_a_list_is_predicted_or_says_why_not(tmp_path):
+    lines = ["JAK1", "irf1", "ENSG00000162434.7", "STAT1", "ENSG00000000001", "NEW1", "JAK1+irf1", ""]
+    table = asked(write(tmp_path, "\n".join(lines)))
+    assert list(table.columns) == unmeasured.ASKED_COLUMNS
+    assert table[["perturbation", "predicted", "reason"]].values.tolist() == [
+        ["JAK1", "yes", ""],
+        ["IRF1", "yes", "irf1 is IRF1"],
+        ["JAK1", "no", "asked for twice"],
+        ["STAT1", "no", "measured: its cells are in the data set"],
+        ["ENSG00000000001", "no", "identifier that the data set does not have"],
+        ["NEW1", "yes", "NEW1 is not among the measured genes"],
+        ["IRF1+JAK1", "yes", "irf1 is IRF1"],
+    ]
+
+
+def test_a_table_may_say_directions(tmp_path):
+    path = write(tmp_path, "perturbation\tdirection\nJAK1\tup\nIRF1\t\n", "list.tsv")
+    assert asked(path)["direction"].tolist() == ["up", "down"]
+    with pytest.raises(InputError, match=r"'IRF1': found no direction"):
+        asked(path, direction=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "found"),
+    [
+        ("\n\n", "list.txt", "lines: found none"),
+        ("JAK1\ncontrol\n", "list.txt", "line 2: found 'control'"),
+        ("JAK1\nnot a gene\n", "list.txt", "line 2: found 'not a gene'"),
+        ("gene\nJAK1\n", "list.tsv", "columns: found gene"),
+        ("perturbation\tdirection\nJAK1\tsideways\n", "list.tsv", "line 2, direction: found 'sideways'"),
+        ("STAT1\n", "list.txt", "perturbations: found 1 lines, measured"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_refused_in_one_line(tmp_path, text, name, found):
+    with pytest.raises(InputError, match=found):
+        asked(write(tmp_path, text, name))
+
+
+def test_unknown_contexts_are_refused_and_others_predicted_apart(tmp_path):
+    obs = pd.concat([OBS, OBS.assign(context="other")], ignore_index=True)
+    path = write(tmp_path, "JAK1\nSTAT1\n")
+    assert asked(path, obs[:-3])["predicted"].tolist() == ["yes", "yes", "no", "yes"]
+    assert asked(path, obs, contexts=["other"])["context"].unique().tolist() == ["other"]
+    with pytest.raises(InputError, match="'else'; expected contexts with control cells: all, other"):
+        asked(path, obs, contexts=["else"])
+
+
+def test_the_direction_is_that_of_all_measured_conditions_or_of_the_kind():
+    assert unmeasured.usual_direction(OBS, "up") == "down"
+    assert unmeasured.usual_direction(OBS[:4], "up") == "up"
+    both = pd.concat([OBS, OBS[-3:].assign(perturbation="JAK1", direction="up")])
+    assert unmeasured.usual_direction(both, "up") is None
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    """A planted screen of 30 targets, of which 6 are left out altogether."""
+    options = {"modules": 5, "targets_per_module": 6, "cells_per_perturbation": 40, "control_cells": 300}
+    made = planted.generate({**options, "atlas_cells": 100, "unmeasured_targets": 0})
+    row = read_datasets(ROOT / "config" / "datasets.tsv")["planted"]
+    left_out = sorted(made.truth.obs_names)[1::5]
+    left_out = [name for name in left_out if name != "control"]
+    kept = made.cells[~made.cells.obs["perturbation"].isin(left_out)].copy()
+    return halved(harmonize(kept, row, minimum_cells=10)), made.truth, left_out
+
+
+def predicted(cells, names, method, **options):
+    listed = pd.DataFrame({"given": names, "direction": ""})
+    table = unmeasured.asked(listed, cells.obs, cells.var, contexts=[], direction="down", source="list")
+    split = unmeasured.split(cells.obs, table)
+    directions = {Condition(name): "down" for name in names}
+    draw = draw_controls(
+        cells.obs, split, per_perturbation=20, seed=1, dataset="planted", split_name="next", direction_of=directions
+    )
+    controls = control_cells(cells, draw)
+    X, found = baselines.predict(cells, split, controls, method, **options)
+    prediction = anndata.AnnData(X, obs=controls.obs, var=controls.var)
+    return split, changes([prediction], controls), found
+
+
+def test_methods_learn_from_all_that_was_measured_and_predict_what_was_not(experiment):
+    cells, truth, left_out = experiment
+    split, found, _ = predicted(cells, left_out, baselines.knn)
+    assert set(split.loc[split["role"] == "train", "perturbation"]) == set(cells.obs["perturbation"]) - {"control"}
+    assert set(split.loc[split["role"] == "test", "perturbation"]) == set(left_out)
+    assert list(found.columns) == CHANGE_COLUMNS
+    true = truth.to_df().loc[:, cells.var_names]
+    correlations = []
+    for name, own in found.groupby("perturbation", observed=True):
+        others = own["gene"].astype(str).to_numpy() != name
+        change = (true.loc[name] - true.loc["control"]).to_numpy()
+        correlations.append(np.corrcoef(own["change"][others], change[others])[0, 1])
+    assert len(correlations) == len(left_out)
+    assert np.mean(correlations) > 0.5
+
+
+def test_the_spread_is_over_seeds_and_the_largest_changes_come_first(experiment):
+    cells, _, left_out = experiment
+    _, found, _ = predicted(cells, left_out, baselines.train_mean)
+    assert found["spread"].isna().all()
+    few = largest(found, 3)
+    assert few.groupby("perturbation").size().eq(3).all()
+    sizes = few["change"].abs().to_numpy().reshape(-1, 3)
+    assert (np.diff(sizes, axis=1) <= 0).all()
+    assert sizes.max() == found["change"].abs().max()
+
+
+def of_truth(truth, names):
+    """Changes of planted truth, as predictions give them."""
+    table = truth.to_df()
+    blocks = [
+        pd.DataFrame({"perturbation": name, "context": "all", "gene": truth.var_names,
+                      "change": (table.loc[name] - table.loc["control"]).to_numpy(), "spread": np.nan})
+        for name in names
+    ]  # fmt: skip
+    return pd.concat(blocks, ignore_index=True)
+
+
+def record_for(names, asked):
+    record = method_record("knn")
+    return record.model_copy(update={"asked": tuple(Asked(perturbation=name, context="all") for name in asked)})
+
+
+def test_the_reverse_question_finds_a_perturbation_of_the_planted_module_first(experiment):
+    _, truth, _ = experiment
+    names = [name for name in truth.obs_names if name != "control"]
+    module_of = dict(zip(truth.obs_names, truth.obs["module"], strict=True))
+    way_of = dict(zip(truth.obs_names, np.sign(truth.obs["activity_change"]), strict=True))
+    found = {"oracle": of_truth(truth, names)}
+    records = {"oracle": record_for(names, names)}
+    for module, way in {(module_of[name], way_of[name]) for name in names}:
+        loading = truth.var.loc[truth.var["module"] == module, "loading"]
+        table = rank(found, records, way * np.sign(loading)).set_index("rank_by_signature")
+        assert (module_of[table.loc[1, "perturbation"]], way_of[table.loc[1, "perturbation"]]) == (module, way)
+
+
+def test_a_perturbation_that_a_method_was_not_asked_about_comes_last_and_agrees_with_nobody(experiment):
+    _, truth, _ = experiment
+    names = [name for name in truth.obs_names if name != "control"][:4]
+    found = {"one": of_truth(truth, names), "two": of_truth(truth, names)}
+    table = rank(found, {"one": record_for(names, names[1:]), "two": record_for(names, names)})
+    assert list(table.columns) == RANKING_COLUMNS
+    one, two = (table[table["method"] == name].set_index("perturbation") for name in ("one", "two"))
+    assert one.loc[names[0], ["asked", "rank_by_effect"]].tolist() == ["no", 4]
+    assert np.isnan(two.loc[names[0], "agreement"])
+    assert two.loc[names[1:], "agreement"].to_numpy() == pytest.approx(1)
+    assert table["signature"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("gene\nA\n", "columns: found gene"),
+        ("gene\tdirection\nA\tleft\n", "line 2, direction: found 'left'"),
+        ("gene\tdirection\nA\tup\nA\tdown\n", "gene 'A': found two lines"),
+    ],
+)
+def test_a_signature_that_cannot_be_read_is_refused(tmp_path, text, found):
+    with pytest.raises(InputError, match=found):
+        read_signature(write(tmp_path, text, "signature.tsv"))
+
+
+def test_a_signature_without_a_measured_gene_is_refused(experiment):
+    _, truth, _ = experiment
+    names = [name for name in truth.obs_names if name != "control"][:2]
+    with pytest.raises(InputError, match="1 genes, none of them measured"):
+        rank({"one": of_truth(truth, names)}, {"one": record_for(names, names)}, pd.Series([1.0], index=["OTHER"]))

@@ -1,0 +1,1 @@
+"""What is made of predictions that nothing was measured for."""
