@@ -126,6 +126,23 @@ def test_perturbations_that_gears_cannot_learn_from_are_listed(cells, split, gra
     assert OUTSIDE not in calls[0][1]["train"]
 
 
+def test_a_context_that_is_held_out_is_not_asked_about_and_has_the_mean_change_of_the_others(
+    cells, split, graph, calls
+):
+    cells.obs["context"] = np.where(np.arange(len(cells)) % 2, "one", "two")
+    held_out = pd.concat([split.assign(context="one", role="train"), split.assign(context="two", role="test")])
+    controls = drawn(cells, held_out)
+    predicted, found = gears.predict(cells, held_out, controls, "mine", graph, GearsTraining(), 0, CPU)
+    assert calls == []
+    assert {condition.context for condition in found["fallbacks"]} == {"two"}
+    reason = "fewer than 3 training perturbations in this context"
+    assert {*found["fallbacks"].values()} == {(reason, "mean shift of the training perturbations of all contexts")}
+    expected = training_data(cells, held_out, "one").shifts.mean(axis=0)
+    for change in predicted_changes(predicted, controls).values():
+        np.testing.assert_allclose(change, expected, atol=1e-5)
+    assert found["gears"].perturbations_left_out == ()
+
+
 def test_each_context_has_a_model_of_its_own(cells, split, graph, calls):
     cells.obs["context"] = np.where(np.arange(len(cells)) % 2, "one", "two")
     cells = halved(cells)

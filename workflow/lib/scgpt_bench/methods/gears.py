@@ -23,7 +23,7 @@ from scipy import sparse
 
 from scgpt_bench.data.conditions import Condition, conditions_of, context_of, listed
 from scgpt_bench.data.halves import INPUT
-from scgpt_bench.data.means import cells_of
+from scgpt_bench.data.means import FEWEST, cells_of
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import first_line, read_table, sha256
@@ -90,11 +90,11 @@ def predict(
         }
         reasons = {name: _cannot_be_asked(name, genes) for name in test.perturbations}
         if not training.is_own:
-            reasons = dict.fromkeys(test.perturbations, "too few training perturbations in this context")
+            reasons = dict.fromkeys(test.perturbations, f"fewer than {FEWEST} training perturbations in this context")
         for role, names in conditions.items() if training.is_own else ():
             if not names:
                 reasons = dict.fromkeys(test.perturbations, f"no perturbation with role {role!r} in the graph")
-        instead = "mean shift of the training perturbations"
+        instead = "mean shift of the training perturbations" + ("" if training.is_own else " of all contexts")
         fallbacks = {name: (reason, instead) for name, reason in reasons.items() if reason}
         values = np.tile(training.shifts.mean(axis=0), (len(test.perturbations), 1))
         asked = [name for name in test.perturbations if name not in fallbacks]
