@@ -451,13 +451,14 @@ def test_a_class_is_judged_over_all_splits_or_by_the_only_one_that_tests_it():
 
 
 def test_held_out_contexts_are_one_question_beside_the_folds():
-    splits = ("fold0", "fold1", "all", "context-A", "context-B", "contexts")
+    splits = ("fold0", "fold1", "all", "context-A", "context-B", "contexts", "context-A-fold0", "contexts-fold0")
     made = run(splits=splits)
-    pooled = {"all": ["fold0", "fold1"], "contexts": ["context-A", "context-B"]}
+    pooled = {"all": ["fold0", "fold1"], "contexts": ["context-A", "context-B"], "contexts-fold0": ["context-A-fold0"]}
     found = summary.places(dataclasses.replace(made, pooled=pooled))
     assert [(place["name"], place["splits"]) for place in found] == [
         ("drop, folds", ["fold0", "fold1"]),
-        ("drop, contexts", ["context-A", "context-B"]),
+        ("drop, held-out contexts", ["context-A", "context-B"]),
+        ("drop, held-out contexts, perturbations unseen in all of them (fold0)", ["context-A-fold0"]),
     ]
 
 

@@ -78,8 +78,8 @@ def scores_by_context(scores: pd.DataFrame, metric: str, held_out: Mapping[str, 
         }
         order = (-better * wide["mean"].mean(axis=1)).sort_values(kind="stable").index
         mean, low, high = (wide[key].reindex(order).to_numpy(float) for key in ("mean", "ci_low", "ci_high"))
-        cells = np.stack([mean, low, high], axis=2)
-        texts = [[_with_interval(cell, len(columns)) for cell in row] for row in cells]
+        cells, decimals = np.stack([mean, low, high], axis=2), _decimals(mean)
+        texts = [[_with_interval(cell, decimals, len(columns)) for cell in row] for row in cells]
         _heatmap(axes, mean, texts, [literal(elided(name)) for name in order], columns, *ends[::better])
         axes.set_title(literal(name), loc="left", fontsize=SMALL, fontweight="bold")
         best.append(f"{name}: {order[0]} {np.nanmean(mean[0]):.2f}")
@@ -89,13 +89,19 @@ def scores_by_context(scores: pd.DataFrame, metric: str, held_out: Mapping[str, 
     return figure
 
 
-def _with_interval(score: np.ndarray, columns: int) -> str:
+def _decimals(values: np.ndarray) -> int:
+    """Count the decimals that show two digits of the largest value; two at least."""
+    largest = np.nanmax(np.abs(values), initial=0.0)
+    return max(2, 1 - int(np.floor(np.log10(largest)))) if largest > 0 else 2
+
+
+def _with_interval(score: np.ndarray, decimals: int, columns: int) -> str:
     """Write a mean and, where there is room and they are known, the ends of its interval."""
-    mean, low, high = score
+    mean, low, high = np.round(score, decimals) + 0.0  # no -0.00
     if not np.isfinite(mean):
         return ""
     interval = np.isfinite(low) and np.isfinite(high) and columns <= MOST_INTERVALS
-    return f"{mean:.2f}" + (f"\n{low:.2f} to {high:.2f}" if interval else "")
+    return f"{mean:.{decimals}f}" + (f"\n{low:.{decimals}f} to {high:.{decimals}f}" if interval else "")
 
 
 @styled
@@ -119,7 +125,7 @@ def transfer_heatmap(transfer: pd.DataFrame, title: str) -> Figure:
         title,
         "Median over perturbations of the correlation between a perturbation's measured changes in two contexts, noise "
         "taken out; below, how many are reliable in both. 1: a change carries over whole. Grey: none is reliable. "
-        "It is what copying the change of one other context would score against the noise-free change.",
+        "It is what the noise-free change of one context scores against that of another.",
     )
     found = []
     for axes, what in zip(figure.subplots(1, 2), (CHANGE, SPECIFIC), strict=True):

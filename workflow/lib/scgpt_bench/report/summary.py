@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -43,7 +43,7 @@ def places(run: Run) -> list[dict[str, Any]]:
             found.append(
                 {
                     "dataset": dataset,
-                    "name": f"{dataset}, {_named(split)}" if len(questions) > 1 else dataset,
+                    "name": f"{dataset}, {_named(split, run.pooled)}" if len(questions) > 1 else dataset,
                     "split": split,
                     "splits": splits,
                     "contexts": [name for name in of_split["context"].unique() if name != CONTEXT],
@@ -61,8 +61,16 @@ def places(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def _named(split: str) -> str:
-    return "folds" if split == ALL_SPLITS else split
+def _named(split: str, pooled: Collection[str]) -> str:
+    """Name a question in words: pooled splits by what they have in common, any other by its name."""
+    if split == ALL_SPLITS:
+        return "folds"
+    if split not in pooled:
+        return split
+    _, _, group = split.partition("-")
+    if group.startswith("seen"):
+        return f"held-out contexts of which training has a share of {group.removeprefix('seen')}"
+    return "held-out contexts" + (f", perturbations unseen in all of them ({group})" if group else "")
 
 
 def _at(table: pd.DataFrame, dataset: str, split: str) -> pd.DataFrame:
