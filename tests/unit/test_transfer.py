@@ -111,7 +111,7 @@ def test_a_perturbation_is_not_taken_from_a_context_that_perturbs_it_in_the_othe
     found, record = predicted("same-perturbation", screens(shifts, directions), split, scaled=False)
     np.testing.assert_allclose(found[Condition("G0", "line1")], shifts["line4"]["G0"], atol=1e-5)
     directions |= {(name, "line4"): "up" for name in NAMES}
-    for kind in ("same-perturbation", "train-mean", "tuned-simple"):
+    for kind in ("same-perturbation", "train-mean"):
         found, record = predicted(kind, screens(shifts, directions), split)
         assert all(np.abs(change).max() < 1e-5 for change in found.values())
         assert {why for _, why in record["fallbacks"].values()} == {"no change"}
@@ -159,7 +159,7 @@ def test_the_scale_is_what_carries_over_from_one_left_out_context_to_another():
 
 def test_with_one_other_context_nothing_is_chosen_and_the_record_says_so():
     shifts = planted(contexts=2)
-    for kind in ("same-perturbation", "knn", "ridge", "tuned-simple"):
+    for kind in ("same-perturbation", "tuned-simple"):
         _, record = predicted(kind, screens(shifts), split_of(shifts, "line1"))
         chosen = record["chosen"]["line1"]
         assert (chosen.left_out, chosen.candidates) == ("nothing", ()), kind
@@ -170,13 +170,12 @@ def test_a_context_with_training_of_its_own_is_judged_by_its_own_perturbations_t
     shifts = planted()
     del shifts["line2"]["G0"], shifts["line3"]["G0"], shifts["line4"]["G0"], shifts["line4"]["G9"]
     split = split_of(shifts, "line1", trained=NAMES[:6], left_out=["G8"])
-    for kind in ("same-perturbation", "tuned-simple"):
-        _, record = predicted(kind, screens(shifts), split)
-        assert {name: chosen.left_out for name, chosen in record["chosen"].items()} == {
-            "line1": "perturbations",
-            "line1, seen in no context": "perturbations",
-        }
-    _, record = predicted("ridge", screens(shifts), split)
+    cells = screens(shifts)
+    drawn = drawn_for(cells, split)
+    _, record = predicted("tuned-simple", cells, split, drawn)
+    left_out = {name: chosen.left_out for name, chosen in record["chosen"].items()}
+    assert left_out == {"line1": "perturbations", "line1, seen in no context": "perturbations"}
+    _, record = predicted("ridge", cells, split, drawn, penalty=1.0, components=5)
     assert [*record["chosen"]] == ["line1"], "what learns from the context alone is asked once"
 
 
@@ -214,7 +213,7 @@ def test_ridge_learns_from_few_own_perturbations_what_vectors_of_other_contexts_
     assert record["training"].cells == 3 * (6 + 3 * len(NAMES))
 
 
-@pytest.mark.parametrize("kind", ["ridge", "knn", "forest", "tuned-simple"])
+@pytest.mark.parametrize("kind", ["ridge", "tuned-simple"])
 def test_vectors_of_other_contexts_know_no_perturbation_that_is_left_out_everywhere(kind, held_out):
     vectors = baselines.ContextVectors(4)
     found, record = predicted(kind, *held_out, embeddings=vectors)
