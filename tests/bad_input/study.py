@@ -90,9 +90,7 @@ JOBS = {
     "identical_cells": Job("identical_cells.py", [*_CELLS.values()], ["results/bad/drop/identical_cells.json"]),
     "audit": Job("audit.py", {
         **_CELLS, **_SPLIT, "identical": "results/bad/drop/identical_cells.json",
-    }, [f"{FOLD}/audit.tsv"], {
-        "how": {"made_by": "fold", "fold": 0}, "declared": {"vectors": {}, "checkpoints": {}, "foreign": {}},
-    }, {"dataset": "drop", "split": "fold0"}),
+    }, [f"{FOLD}/audit.json"], {"how": {"made_by": "fold", "fold": 0}}, {"dataset": "drop", "split": "fold0"}),
     "predict_baseline": Job("predict_baseline.py", {
         **_CELLS, **_SPLIT, **_CONTROLS, "embeddings": [],
     }, _predicted("."), {

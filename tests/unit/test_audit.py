@@ -54,13 +54,10 @@ def split_of(made, **options):
     return fold(made.obs, dataset="screen", **options)
 
 
-NOTHING = {"vectors": {}, "checkpoints": {}, "foreign": {}}
-
-
 def audited(made, split, **how):
     how = how or {"made_by": FOLD, "fold": 0}
     found = identical_cells(made)
-    return audit(split, made.obs, found, dataset="screen", split_name="fold0", how=how, declared=NOTHING)
+    return audit(split, made.obs, found, dataset="screen", split_name="fold0", how=how)
 
 
 def one_of(split, role):
@@ -252,7 +249,8 @@ def test_what_comes_from_elsewhere_is_listed_with_what_is_known_of_it(monkeypatc
     }
     found = declarations(**validate(study, "study.yaml").origins("papalexi_2021"))
     status = {
-        check.split(" learned")[0].split(" are made")[0].split()[-1]: (known, status) for check, known, status in found
+        check.split(" learned")[0].split(" are made")[0].split()[-1]: (known, status)
+        for check, known, status in map(dict.values, found)
     }
     assert {name for name, (_, own) in status.items() if own == "passed"} == {"own", "untrained", "screen"}
     assert {name for name, (_, own) in status.items() if own == "declared"} == {"esm2", "norman"}

@@ -238,6 +238,7 @@ def planned_after(demo, edits):
 
 
 COMPUTED_FIRST = {"generate_dataset", "harmonize", "split", "sample_controls", "align_vocabulary", "gene_embeddings"}
+COMPUTED_FIRST |= {"identical_cells", "audit"}
 # Benchmark controls are made of the truth that the evaluation computes: they may run again with it.
 TRAINED_AND_PREDICTED = {"pretrain", "finetune", "predict_scgpt", "predict_baseline"}
 
@@ -252,8 +253,7 @@ def test_a_comment_reruns_nothing(demo):
     [
         (["files.py", "errors.py", "job.py", "data/names.py", "data/catalogue.py"], {"truth", "evaluate", "scores"}),
         (["evaluation/metrics.py"], {"evaluate", "scores", "summary"}),
-        (["figures/style.py"], {"figure_scores"}),
-        (["data/audit.py"], {"identical_cells", "audit"}),
+        (["figures/style.py", "data/audit.py"], {"figure_scores", "audit_table"}),
     ],
 )
 def test_edited_plumbing_or_evaluation_trains_and_predicts_nothing(demo, edited, reruns):

@@ -30,6 +30,36 @@ rule card_page:
         "../scripts/card_page.py"
 
 
+rule audit_table:
+    input:
+        cells="<results>/{dataset}/cells.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
+        identical="<results>/{dataset}/identical_cells.json",
+    output:
+        report(
+            "<results>/{dataset}/{split}/audit.tsv",
+            category="Data",
+            subcategory="{dataset}",
+            labels={"table": "leaks that were looked for", "split": "{split}"},
+            caption="../report/audit.rst",
+        ),
+    log:
+        "<logs>/audit_table/{dataset}.{split}.log",
+    benchmark:
+        "<benchmarks>/audit_table/{dataset}.{split}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(2000),
+        runtime=doubling(10),
+    params:
+        code=code("audit_table.py"),
+        how=how_whole_split_is_made,
+        declared=lambda wildcards: RUN.origins(wildcards.dataset),
+    script:
+        "../scripts/audit_table.py"
+
+
 rule figure_responses:
     input:
         "<results>/{dataset}/cells.h5ad",

@@ -27,7 +27,7 @@ rule predict_baseline:
         split="<results>/{dataset}/{split}/split.tsv",
         controls="<results>/{dataset}/{split}/controls.h5ad",
         embeddings=embeddings_of_method,
-        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
+        audit="<results>/{dataset}/{split}/audit.json",
     output:
         predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
         method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
@@ -64,7 +64,7 @@ rule predict_benchmark_control:
         controls="<results>/{dataset}/{split}/controls.h5ad",
         truth="<results>/{dataset}/{split}/truth.h5ad",
         planted=planted_truth,
-        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
+        audit="<results>/{dataset}/{split}/audit.json",
     output:
         predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
         method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
@@ -110,7 +110,7 @@ rule predict_scgpt:
         checkpoint=checkpoint_of_method,
         vocabulary=vocabulary_of_method,
         model=model_of_method,
-        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
+        audit="<results>/{dataset}/{split}/audit.json",
     output:
         predictions=of_shard("<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad"),
         method=of_shard("<results>/{dataset}/{split}/{method}/{seed}/method.json"),
@@ -190,7 +190,7 @@ rule predict_gears:
         split="<results>/{dataset}/{split}/split.tsv",
         controls="<results>/{dataset}/{split}/controls.h5ad",
         graph=graph_of_method,
-        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
+        audit="<results>/{dataset}/{split}/audit.json",
     output:
         predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
         method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
@@ -229,7 +229,7 @@ rule predict_by_script:
         cells="<results>/{dataset}/cells.h5ad",
         split="<results>/{dataset}/{split}/split.tsv",
         controls="<results>/{dataset}/{split}/controls.h5ad",
-        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
+        audit="<results>/{dataset}/{split}/audit.json",
     output:
         temp("<results>/{dataset}/{split}/{method}/{seed}/unchecked.h5ad"),
     log:
@@ -292,7 +292,7 @@ rule import_predictions:
     input:
         file=file_to_import,
         controls="<results>/{dataset}/{split}/controls.h5ad",
-        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
+        audit="<results>/{dataset}/{split}/audit.json",
     output:
         predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
         method="<results>/{dataset}/{split}/{method}/{seed}/method.json",

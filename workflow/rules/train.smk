@@ -189,7 +189,7 @@ rule finetune:
         chosen=chosen_recipe,
         candidates=of_candidates("model.pt"),
         reports=reports_of_splits,
-        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
+        audit="<results>/{dataset}/{split}/audit.json",
     output:
         model="<results>/{dataset}/{split}/{method}/{seed}/model/model.pt",
         report="<results>/{dataset}/{split}/{method}/{seed}/model/report.json",
@@ -224,7 +224,7 @@ use rule finetune as finetune_candidate with:
         split="<results>/{dataset}/{split}/split.tsv",
         checkpoint=checkpoint_of_method,
         vocabulary=vocabulary_of_method,
-        audit=ancient("<results>/{dataset}/{split}/audit.tsv"),
+        audit="<results>/{dataset}/{split}/audit.json",
     output:
         model="<results>/{dataset}/{split}/{method}/{seed}/search/{candidate}/model.pt",
         report="<results>/{dataset}/{split}/{method}/{seed}/search/{candidate}/report.json",

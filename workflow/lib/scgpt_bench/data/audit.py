@@ -146,7 +146,6 @@ def audit(
     dataset: str,
     split_name: str,
     how: Mapping[str, Any],
-    declared: Mapping[str, Any],
 ) -> list[dict[str, str]]:
     """Refuse a split with a leak; say what was checked.
 
@@ -160,13 +159,11 @@ def audit(
         Of :func:`identical_cells`.
     how
         How the split was made (:func:`split_names.planned`), which says what it promises.
-    declared
-        The arguments of :func:`declarations`.
 
     Returns
     -------
-    ``check``, ``found`` and ``status`` of each check: ``passed``; ``declared``, by the configuration or a table; or
-    ``unverified``: nobody can tell from the files of the run.
+    ``check``, ``found`` and ``status`` of each check: ``passed``, or ``unverified``: nobody can tell from the files of
+    the run.
 
     Raises
     ------
@@ -208,13 +205,16 @@ def audit(
     if undecided:
         found = f"{undecided}: another cell may equal them by chance"
         checks.append(("tested cells and controls with too few counts to recognize a copy", found, UNVERIFIED))
-    checks += declarations(**declared)
+    return _listed(checks)
+
+
+def _listed(checks: list[tuple[str, str, str]]) -> list[dict[str, str]]:
     return [dict(zip(("check", "found", "status"), check, strict=True)) for check in checks]
 
 
 def declarations(
     vectors: Mapping[str, Mapping[str, Any]], checkpoints: Mapping[str, Mapping[str, Any]], foreign: Mapping[str, str]
-) -> list[tuple[str, str, str]]:
+) -> list[dict[str, str]]:
     """Say of what comes from elsewhere what it was made from: cells of the data set may be in it.
 
     What is declared as made from a data set of the run was refused with the configuration.
@@ -231,7 +231,7 @@ def declarations(
 
     Returns
     -------
-    Check, what is known, and its status.
+    As :func:`audit`; ``status`` may be ``declared`` as well, by the configuration or a table.
     """
     found = []
     for name, known in checkpoints.items():
@@ -256,7 +256,7 @@ def declarations(
     for name, kind in foreign.items():
         given = "training cells, and whatever else its script reads" if kind == "script" else "not known: a file"
         found.append((f"what the method {name} learned from", given, UNVERIFIED))
-    return found
+    return _listed(found)
 
 
 def _refuse_tested_in_training(split: pd.DataFrame, split_name: str, unseen: bool) -> None:
