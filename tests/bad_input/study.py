@@ -84,7 +84,7 @@ JOBS = {
     "split": Job("split.py", {**_CELLS, "file": []}, [f"{FOLD}/split.tsv"], {
         "how": _DEALING, "series": "drop",
     }, {"dataset": "drop", "split": "fold0"}),
-    "sample_controls": Job("sample_controls.py", {**_CELLS, **_SPLIT}, [f"{FOLD}/controls.h5ad"], {
+    "sample_controls": Job("sample_controls.py", {**_CELLS, **_SPLIT, "asked": []}, [f"{FOLD}/controls.h5ad"], {
         "options": {"cells_per_perturbation": 5, "seed": 1}, "split": "fold0", "series": "drop",
     }, {"dataset": "drop", "split": "fold0"}),
     "identical_cells": Job("identical_cells.py", [*_CELLS.values()], ["results/bad/drop/identical_cells.json"]),
@@ -94,7 +94,7 @@ JOBS = {
     "predict_baseline": Job("predict_baseline.py", {
         **_CELLS, **_SPLIT, **_CONTROLS, "embeddings": [],
     }, _predicted("."), {
-        "function": "train_mean", "options": {"kind": "train-mean", "weighting": "cell"},
+        "function": "train_mean", "options": {"kind": "train-mean", "weighting": "cell"}, "context_vectors": None,
     }, {"seed": "0"}),
     "gene_vectors": Job("gene_vectors.py", {**_CELLS, "file": "vectors.tsv"}, ["results/bad/drop/vectors/mine.h5ad"], {
         "options": {"source": "file", "path": "vectors.tsv"},
@@ -127,7 +127,11 @@ JOBS["predict_gears"] = Job("predict_gears.py", {
 JOBS["predict_baseline on vectors"] = dataclasses.replace(
     JOBS["predict_baseline"],
     input={**JOBS["predict_baseline"].input, "embeddings": ["results/bad/drop/vectors/mine.h5ad"]},
-    params={"function": "knn", "options": {"kind": "knn", "neighbours": 2, "components": 10, "vectors": "mine"}},
+    params={
+        "function": "knn",
+        "options": {"kind": "knn", "neighbours": 2, "components": 10, "vectors": "mine"},
+        "context_vectors": None,
+    },
 )
 JOBS["harmonize to variable genes"] = dataclasses.replace(
     JOBS["harmonize"], params={"dataset": _DATASET, "options": {**_HARMONIZING, "maximum_genes": 10}}
