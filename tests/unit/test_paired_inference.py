@@ -192,6 +192,9 @@ def test_contexts_are_a_second_way_of_clustering_from_four_on():
     perturbations, contexts = in_contexts(25, 4)
     known = design(perturbations, contexts)
     assert known.df == pytest.approx(3)
+    skewed = np.repeat([[0.0, 0.1, 0.1, 0.9]], 25, axis=0).ravel()[:, None, None]
+    low, high = compare(skewed, known).interval()
+    assert low + high == pytest.approx(2 * skewed.mean())  # four means have no skewness worth correcting for
     assert known.bias == pytest.approx(0.75 * 0.96)
     assert not known.refusal
 

@@ -316,7 +316,7 @@ def _degrees_of_freedom(of_conditions: np.ndarray, of_seeds: np.ndarray, df: flo
 def _skewness(deviation: np.ndarray, summed: np.ndarray, df: float, variance: np.ndarray) -> np.ndarray:
     """Skewness of the mean [K]; for independent conditions the unbiased one of the sample over the root of n."""
     m = df + 1
-    if m <= 3:
+    if df < LOWEST_DF:  # of few contexts: a skewness of four means says nothing
         return np.zeros(len(variance))
     third = (deviation * summed**2).sum(0) / len(deviation) ** 3 * m * m / ((m - 1) * (m - 2))
     return np.divide(third, variance**1.5, out=np.zeros(len(variance)), where=variance > 0)
