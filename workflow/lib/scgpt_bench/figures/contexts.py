@@ -151,7 +151,8 @@ def transfer_heatmap(transfer: pd.DataFrame, title: str) -> Figure:
 def carried_over(measured: Changes, transfer: pd.DataFrame, title: str, number: int) -> Figure:
     """Draw the measured change of a perturbation in one context against that in another, one panel a perturbation.
 
-    Those with the largest changes come first, each between the two contexts in which it is most reliable.
+    Those with the largest changes come first, each between the two contexts in which it is most reliable, if there are
+    two in which it has the same direction.
 
     Parameters
     ----------
@@ -166,12 +167,16 @@ def carried_over(measured: Changes, transfer: pd.DataFrame, title: str, number: 
     rows = {(c.perturbation, c.context): row for row, c in enumerate(measured.conditions)}
     pairs = transfer[transfer["what"] == CHANGE]
     reliable = pairs[["reliability", "other_reliability"]].min(axis=1).fillna(-1)
-    pairs = pairs.assign(least=reliable).sort_values("least", ascending=False, kind="stable")
+    ends = [zip(pairs["perturbation"], pairs[side], strict=True) for side in ("context", "other_context")]
+    directions = [[measured.directions[rows[key]] for key in side] for side in ends]
+    alike = np.equal(*map(np.array, directions))
+    pairs = pairs.assign(alike=alike, least=reliable)
+    pairs = pairs.sort_values(["alike", "least"], ascending=False, kind="stable")
     pairs = pairs.drop_duplicates("perturbation")
     lengths = np.linalg.norm(measured.whole, axis=1)
     sides = [zip(pairs["perturbation"], pairs[side], strict=True) for side in ("context", "other_context")]
     sizes = np.min([[lengths[rows[key]] for key in side] for side in sides], axis=0)
-    pairs = pairs.assign(size=sizes).sort_values("size", ascending=False, kind="stable").head(number)
+    pairs = pairs.assign(size=sizes).sort_values(["alike", "size"], ascending=False, kind="stable").head(number)
     across = min(3, len(pairs))
     down = -(-len(pairs) // across)
     figure = new_figure(
@@ -186,7 +191,7 @@ def carried_over(measured: Changes, transfer: pd.DataFrame, title: str, number: 
         one, other = (rows[pair.perturbation, side] for side in (pair.context, pair.other_context))
         counted = measured.counted[one]
         corrected = f" ({pair.corrected:.2f})" if np.isfinite(pair.corrected) else ""
-        text = f"r = {pair.correlation:.2f}{corrected}"
+        text = f"r = {round(pair.correlation, 2) + 0.0:.2f}{corrected}"
         _scatter(axes, measured.whole[one][counted], measured.whole[other][counted])
         axes.set_title(f"{lines_within(elided(pair.perturbation, 40), WIDTH / 3 - 0.5, SMALL)}\n{text}", fontsize=SMALL)
         axes.set_xlabel(lines_within(f"in {elided(pair.context, 20)}", WIDTH / 3 - 0.5, SMALL), fontsize=SMALL)
