@@ -649,6 +649,15 @@ def test_an_empty_validation_fold_is_refused(cells, folder, vocabulary, tmp_path
         run(cells, folder, vocabulary, tmp_path, split=SPLIT[SPLIT["role"] == "train"])
 
 
+def test_where_all_that_was_measured_is_trained_on_the_last_epoch_is_kept(cells, folder, vocabulary, tmp_path):
+    everything = SPLIT.assign(role="train")
+    report = finetuning.finetune(cells, everything, vocabulary, folder, OPTIONS, 0, tmp_path, MACHINE, validates=False)
+    assert report["selected_epoch"] == OPTIONS.epochs
+    assert not {"pearson", "pearson_delta"} & set(report)
+    assert report["validation_perturbations"] == {"used": 0, "of": 0}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.tsv", "model.pt", "report.json"]
+
+
 def test_a_batch_larger_than_the_data_is_refused(cells, folder, vocabulary, tmp_path):
     with pytest.raises(InputError, match="batch_size: found 64; expected at most 48"):
         run(cells, folder, vocabulary, tmp_path, OPTIONS.model_copy(update={"batch_size": 64}))

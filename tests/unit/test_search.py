@@ -3,7 +3,7 @@
 import pytest
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.scgpt.search import candidates, choose, table
+from scgpt_bench.scgpt.search import candidates, choose, epochs, table
 
 
 def report(select="pearson_delta", **scores):
@@ -49,3 +49,8 @@ def test_a_search_without_a_candidate_that_could_be_trained_says_why():
 def test_candidates_validated_by_different_metrics_are_not_compared():
     with pytest.raises(InputError, match="pearson and pearson_delta"):
         choose({"a": report(pearson_delta=0.2), "b": report("pearson", pearson=0.9)})
+
+
+def test_a_training_on_everything_takes_as_long_as_half_of_those_with_validation_conditions():
+    assert epochs([{"selected_epoch": number} for number in (7, 1, 3)]) == 3
+    assert epochs([{"selected_epoch": number} for number in (2, 4)]) == 2

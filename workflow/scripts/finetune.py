@@ -1,6 +1,7 @@
 """Fine-tune scGPT on the training perturbations; a restarted job goes on where the last one was.
 
-Where a search chose the recipe, its winner, which was trained with the first seed, is that seed's model.
+Where a search chose the recipe, its winner, which was trained with the first seed, is that seed's model. Where all that
+was measured is trained on, reports of trainings with validation conditions say for how many epochs.
 """
 
 from scgpt_bench.job import logged
@@ -9,20 +10,16 @@ with logged(snakemake.log[0]):
     import shutil
     from pathlib import Path
 
+    from scgpt_bench.files import read_json, read_table
+
     options, winner = dict(snakemake.params.options), None
     del options["kind"]
     if snakemake.input.get("chosen"):
-        from scgpt_bench.files import read_json
-
         chosen = read_json(snakemake.input.chosen, "a choice")
         options |= chosen["options"]
         folders = [Path(path).parent for path in snakemake.input.candidates]
         winner = next((folder for folder in folders if folder.name == chosen["candidate"]), None)
-    if snakemake.input.get("reports"):
-        from scgpt_bench.files import read_json
-        from scgpt_bench.scgpt import search
-
-        options["epochs"] = search.epochs(read_json(path, "a report") for path in snakemake.input.reports)
+    reports = [read_json(path, "a report") for path in snakemake.input.get("reports", [])]
     if winner:
         for path in snakemake.output:
             shutil.copyfile(winner / Path(path).name, path)
@@ -30,12 +27,12 @@ with logged(snakemake.log[0]):
         import torch
 
         from scgpt_bench.data.on_disk import open_h5ad
-        from scgpt_bench.files import read_table
-        from scgpt_bench.scgpt import finetuning, recipe, training
+        from scgpt_bench.scgpt import finetuning, recipe, search, training
 
+        if reports:
+            options["epochs"] = search.epochs(reports)
         torch.set_num_threads(snakemake.threads)
-        train = finetuning.try_candidate if snakemake.wildcards.get("candidate") else finetuning.finetune
-        train(
+        training_of = (
             open_h5ad(snakemake.input.cells),
             read_table(snakemake.input.split),
             read_table(snakemake.input.vocabulary),
@@ -45,3 +42,7 @@ with logged(snakemake.log[0]):
             Path(snakemake.output.model).parent,
             training.machine(snakemake.config["hardware"]),
         )
+        if snakemake.wildcards.get("candidate"):
+            finetuning.try_candidate(*training_of)
+        else:
+            finetuning.finetune(*training_of, validates=not reports)

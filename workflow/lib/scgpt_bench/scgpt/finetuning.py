@@ -39,6 +39,7 @@ def finetune(
     seed: int,
     folder: str | Path,
     machine: training.Machine | None = None,
+    validates: bool = True,
 ) -> dict[str, Any]:
     """Fine-tune (or, with ``pretrained=()``, train from random weights) and write a model folder.
 
@@ -51,11 +52,13 @@ def finetune(
         ``cells.h5ad``, which may be on disk: each process reads control cells and those of the training and validation
         perturbations that it uses.
     split
-        ``split.tsv``. Without validation conditions the weights of the last epoch are kept.
+        ``split.tsv``.
     vocabulary
         ``vocabulary/<checkpoint>.tsv``: gene, token_id, status.
     checkpoint_folder
         Also read for random weights: its sizes and its vocabulary.
+    validates
+        Whether validation conditions choose the epoch whose weights are kept. Otherwise it is the last one.
 
     Returns
     -------
@@ -71,7 +74,7 @@ def finetune(
     """
     machine = machine or training.Machine()
     weights = checkpoint.read(checkpoint_folder, options.pretrained)
-    training_set = TrainingSet.of(cells, split, vocabulary, weights, options.value_input)
+    training_set = TrainingSet.of(cells, split, vocabulary, weights, options.value_input, validates)
     pairs = Pairs(training_set, options, seed)
     fabric = machine.fabric()
     if options.batch_size < fabric.world_size:
@@ -91,7 +94,7 @@ def finetune(
         loss=loss,
         learning_rate=training.step_decay(options.learning_rate, options.gamma),
         validate=Validation(training_set, options, seed),
-        select=options.select if training_set.validation else None,
+        select=options.select if validates else None,
     )
     folder = Path(folder)
     identity = {
@@ -135,7 +138,7 @@ def finetune(
         },
         "selected_epoch": position.epoch,
     }
-    if training_set.validation:
+    if validates:
         report |= {"selected_epoch": position.best_epoch + 1, options.select: position.best}
     if fabric.is_global_zero:
         finetuned_model.save(generator.cpu(), folder)

@@ -31,8 +31,8 @@ class TrainingSet:
     encoding
         Of the genes and of all perturbations of the split, tested ones too: a model has rows for their tokens.
     training, validation
-        Conditions whose genes all have a token, by role. Nothing is validated where the split says so: where all that
-        was measured is trained on.
+        Conditions whose genes all have a token, by role. None are validated on where all that was measured is trained
+        on.
     """
 
     cells: anndata.AnnData
@@ -43,7 +43,7 @@ class TrainingSet:
     @classmethod
     def of(
         cls, cells: anndata.AnnData, split: pd.DataFrame, alignment: pd.DataFrame, weights: Checkpoint,
-        value_input: ValueInput = "log1p",
+        value_input: ValueInput = "log1p", validates: bool = True,
     ) -> TrainingSet:  # fmt: skip
         """Read the cells of a split; see :func:`scgpt_bench.scgpt.finetuning.finetune` for the parameters.
 
@@ -54,7 +54,7 @@ class TrainingSet:
         """
         encoding = Encoding.of(split["perturbation"], alignment, weights.vocabulary, weights.bins_of(value_input))
         training = _with_tokens(split, "train", encoding)
-        validation = _with_tokens(split, "validation", encoding) if (split["role"] == "validation").any() else []
+        validation = _with_tokens(split, "validation", encoding) if validates else []
         read = cells_of(cells, [*controls_of(cells.obs), *training, *validation], INPUT)
         return cls(read, encoding, training, validation)
 
