@@ -304,8 +304,6 @@ VECTORS = [
 GRAPHS = [
     (name, "predict_gears", fault, "graph.csv", where, found, expected)
     for name, fault, where, found, expected in [
-        ("vectors of the cells to predict", {"vectors__mine": {"source": "file", "path": "vectors.tsv", "made_from": ["drop"]}}, "vectors.mine.made_from", "'drop', cells of the run's data set 'drop'", "vectors made without its cells"),
-        ("vectors of unknown data", {"vectors__mine": {"source": "file", "path": "vectors.tsv", "made_from": ["other"]}}, "vectors.mine.made_from", "'other'", "names in drops.tsv: drop"),
         ("no such graph", removed("graph.csv"), "table", "No such file", "with a header"),
         ("no edge", text("graph.csv", "source,target,importance\n"), "table", "no row", "an edge per row"),
         ("no similarity", text("graph.csv", "source,target\nG0,G1\n"), "columns", "source, target", "the column 'importance'"),

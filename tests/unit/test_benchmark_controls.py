@@ -178,7 +178,7 @@ def test_no_job_reads_all_cells_and_their_counts_into_memory(experiment, tmp_pat
 
     monkeypatch.setattr(files, "read_h5ad", read_all_but_cells)
     inputs = {name: f"{name}.h5ad" for name in names} | {"split": "split.tsv", "planted": [], "embeddings": []}
-    params = {"function": function, "options": {"kind": function}}
+    params = {"function": function, "options": {"kind": function}, "context_vectors": None}
     outputs = {"predictions": "predictions.h5ad", "method": "method.json"}
     done = Job(f"{script}.py", inputs, outputs, params, {"seed": "1"}).run(tmp_path)
     assert done.status == 0, done.terminal + done.log
