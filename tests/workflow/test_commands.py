@@ -49,7 +49,7 @@ class NotCalled:
     why: str
 
 
-IN_CI = r"for target in [^;]*\b{0}\b[^;]*; do\n    make \"\$target\""
+IN_CI = r"\nrun [a-z -]*(?<![a-z-]){0}(?![a-z-])"
 LOCAL = ".venv/bin/snakemake --profile profiles/local"
 ELSEWHERE = (
     "snakemake --snakefile <clone>/workflow/Snakefile --profile <clone>/profiles/local "
@@ -81,9 +81,10 @@ COMMANDS = {
     "make test": Elsewhere(".ci/run", IN_CI.format("test")),
     "make test-workflow": Elsewhere(".ci/run", IN_CI.format("test-workflow")),
     "make test-faults": Elsewhere(".ci/run", IN_CI.format("test-faults")),
-    "make test-all": Elsewhere("Makefile", "test-all: lint test test-workflow test-faults test-slurm test-long"),
+    "make test-gears": Elsewhere(".ci/run", IN_CI.format("test-gears")),
+    "make test-all": Elsewhere("Makefile", "test-all: lint test test-workflow test-faults test-gears test-slurm test-"),
     "make lint": Elsewhere(".ci/run", IN_CI.format("lint")),
-    "make test-slurm": Elsewhere(".ci/run", r"make test-slurm > "),
+    "make test-slurm": Elsewhere(".ci/run", IN_CI.format("test-slurm")),
     "make test-long": Called(r"<Function test_", environment=LONG_ONES),
     "make PYTHON=python3.13 test": Called(r" passed(?s:.)*Left out: ", environment=ONE_FILE),
     # Of what one file covers, make says that it is too little.
