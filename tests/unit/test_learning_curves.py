@@ -144,6 +144,12 @@ def test_what_does_not_cross_in_the_measured_range_says_so(crossing, reason):
     assert table["reason"].tolist() == [reason]
 
 
+def test_curves_that_lie_on_each_other_cross_nowhere():
+    table = crossings(curves_with_crossing_at(32, slope=0.0005))
+    assert table[["n_learned", "ci_low", "ci_high"]].isna().all(axis=None)
+    assert "neither is shown to be ahead" in table["reason"].item()
+
+
 def test_folds_are_pooled_at_each_number_and_repeated_numbers_count_once():
     values = {"train-mean": np.linspace(0, 1, 8), "scgpt-finetuned": np.linspace(0.1, 1.1, 8) ** 2}
     names = ["fold0", "fold1", "fold0-train9", "fold1-train9", "fold0-train50", "fold1-train50"]

@@ -107,7 +107,8 @@ def crossings(curves: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     Columns ``CROSSING_COLUMNS``, a row for each judged method and metric. ``n_learned`` or an end of its interval is
-    empty outside the range that was run; ``reason`` says on which side.
+    empty outside the range that was run; ``reason`` says on which side. Where neither is shown to be ahead at any
+    number, the crossing is one of noise, and empty too.
     """
     rows = []
     judged = curves[curves["opponent"].notna()]
@@ -155,6 +156,9 @@ def _row(found: float, low: float, high: float, numbers: np.ndarray) -> dict[str
     elif np.isneginf(found):
         reason = f"above the best simple method with {least} perturbations already"
         reason += "" if np.isneginf(high) else ", where it is not shown to be ahead"
+    elif np.isneginf(low) and np.isposinf(high):
+        reason = f"neither is shown to be ahead with any number from {least} to {most}"
+        found = np.nan
     else:
         ends = [f"below {least}"] if np.isneginf(low) else []
         ends += [f"above {most}"] if np.isposinf(high) else []
