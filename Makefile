@@ -35,7 +35,7 @@ test-gears: .venv-gears/installed  ## GEARS itself, in an environment of its own
 test-long: $(INSTALLED)  ## Whole planted experiments, calibration, the same bytes after kills, memory.
 	$(PYTEST) -m "long"
 
-test-slurm: $(INSTALLED)  ## The demo, and every other rule, on a Slurm of the tests' own; needs root on Debian 12.
+test-slurm: $(INSTALLED)  ## The demo without twins and further seeds, and most other rules, on a Slurm of the tests' own; root on Debian 12.
 	SCGPT_BENCH_MUST_RUN=1 $(BIN)/python -m pytest --durations 10 tests/slurm
 
 coverage: $(INSTALLED)  ## Which lines of the library are run by the tests that start no Snakemake; fails below 90 %.
@@ -89,6 +89,7 @@ $(INSTALLED): requirements.lock requirements-no-deps.lock
 	.venv-gears/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-gears.lock
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> "$$(.venv-gears/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	.venv-gears/bin/python -c 'import gears'
 	@touch $@
 
 lock:  ## Resolves requirements.in afresh into requirements.lock.

@@ -12,7 +12,7 @@ from made_up import halved
 from scgpt_bench.configuration import validate
 from scgpt_bench.data.audit import FALSE_ALARMS, audit, declarations, identical_cells
 from scgpt_bench.data.halves import INPUT, TRUTH
-from scgpt_bench.data.split_names import CONTEXT, FILE, FOLD, GEARS
+from scgpt_bench.data.split_names import CONTEXT, FILE, FOLD, GEARS, PREDICTION
 from scgpt_bench.data.splits import context, fold
 from scgpt_bench.errors import InputError
 
@@ -173,6 +173,17 @@ def test_a_split_of_cells_that_are_not_there_is_refused():
     split.loc[split["role"] == "train", "perturbation"] = ["X", "Y"]
     with pytest.raises(InputError, match="'X', of which there is no cell"):
         audited(made, split)
+
+
+def test_a_prediction_is_of_what_nobody_measured():
+    made = cells()
+    split = split_of(made)
+    asked = split.assign(role="train").iloc[:1].assign(perturbation="UNMEASURED", role="test")
+    everything = pd.concat([split.assign(role="train"), asked], ignore_index=True)
+    checks = audited(made, everything, made_by=PREDICTION)
+    assert {check["status"] for check in checks} == {"passed"}
+    with pytest.raises(InputError, match="of which there are cells; expected conditions that nobody measured"):
+        audited(made, split, made_by=PREDICTION)
 
 
 def in_contexts():

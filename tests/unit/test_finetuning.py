@@ -434,7 +434,8 @@ def test_a_candidate_whose_training_diverges_leaves_the_reason_and_no_model(cell
     diverging = OPTIONS.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(training.TrainingFailed):
         run(cells, folder, vocabulary, tmp_path / "alone", diverging)
-    finetuning.try_candidate(cells, SPLIT, vocabulary, folder, diverging, 0, tmp_path / "candidate", MACHINE)
+    others = {"cells": cells, "split": SPLIT, "vocabulary": vocabulary, "checkpoint_folder": folder, "machine": MACHINE}
+    finetuning.try_candidate(options=diverging, seed=0, folder=tmp_path / "candidate", **others)
     assert "loss" in read_json(tmp_path / "candidate" / "report.json", "a report")["failed"]
     assert sorted(path.name for path in (tmp_path / "candidate").iterdir()) == [
         "history.tsv",

@@ -32,17 +32,17 @@ with logged(snakemake.log[0]):
         if reports:
             options["epochs"] = search.epochs(reports)
         torch.set_num_threads(snakemake.threads)
-        training_of = (
-            open_h5ad(snakemake.input.cells),
-            read_table(snakemake.input.split),
-            read_table(snakemake.input.vocabulary),
-            Path(snakemake.input.checkpoint[0]).parent,
-            recipe.Options(**options),
-            int(snakemake.wildcards.seed),
-            Path(snakemake.output.model).parent,
-            training.machine(snakemake.config["hardware"]),
-        )
+        training_of = {
+            "cells": open_h5ad(snakemake.input.cells),
+            "split": read_table(snakemake.input.split),
+            "vocabulary": read_table(snakemake.input.vocabulary),
+            "checkpoint_folder": Path(snakemake.input.checkpoint[0]).parent,
+            "options": recipe.Options(**options),
+            "seed": int(snakemake.wildcards.seed),
+            "folder": Path(snakemake.output.model).parent,
+            "machine": training.machine(snakemake.config["hardware"]),
+        }
         if snakemake.wildcards.get("candidate"):
-            finetuning.try_candidate(*training_of)
+            finetuning.try_candidate(**training_of)
         else:
-            finetuning.finetune(*training_of, validates=not reports)
+            finetuning.finetune(**training_of, validates=not reports)

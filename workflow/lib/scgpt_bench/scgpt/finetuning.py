@@ -148,23 +148,14 @@ def finetune(
     return report
 
 
-def try_candidate(
-    cells: anndata.AnnData,
-    split: pd.DataFrame,
-    vocabulary: pd.DataFrame,
-    checkpoint_folder: str | Path,
-    options: Options,
-    seed: int,
-    folder: str | Path,
-    machine: training.Machine | None = None,
-) -> None:
+def try_candidate(*, options: Options, folder: str | Path, **others: Any) -> None:
     """Fine-tune with the recipe of a search's candidate, as :func:`finetune` does.
 
     A training that cannot go on ends that candidate, not the search: report.json then says why as ``failed``, and
     model.pt is empty.
     """
     try:
-        finetune(cells, split, vocabulary, checkpoint_folder, options, seed, folder, machine)
+        finetune(options=options, folder=folder, **others)
     except training.TrainingFailed as error:
         folder = Path(folder)
         files.write_json({"options": options.model_dump(), "failed": str(error)}, folder / finetuned_model.REPORT)
