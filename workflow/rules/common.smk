@@ -124,13 +124,16 @@ def doubling(number):
 
 
 def code(script):
-    """Hashes of a script and the library modules it uses: an edit reruns the jobs that use it, and no others."""
-    return sources.content_hashes(WORKFLOW / "scripts" / script)
+    """Hashes of a script and the library modules it uses: an edit reruns the jobs that use it, and no others.
+
+    Asked for by job: Snakemake reads the workflow again for every job of a cluster, which needs those of one script.
+    """
+    return lambda wildcards: sources.content_hashes(WORKFLOW / "scripts" / script)
 
 
 def code_without_plumbing(script):
     """The same up to the predictions: no training or prediction runs again for plumbing (`sources.PLUMBING`)."""
-    return sources.content_hashes(WORKFLOW / "scripts" / script, plumbing=False)
+    return lambda wildcards: sources.content_hashes(WORKFLOW / "scripts" / script, plumbing=False)
 
 
 def content_of_file(path, files_of=None):

@@ -10,8 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import io
-import tokenize
+import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -50,7 +49,7 @@ def modules_used(script: str | Path) -> list[Path]:
 def _imports(code: str, package: Path) -> frozenset[Path]:
     """Find the modules of ``package`` that ``code`` imports directly."""
     names = []
-    for node in ast.walk(ast.parse(code)):
+    for node in _statements(code):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -60,6 +59,16 @@ def _imports(code: str, package: Path) -> frozenset[Path]:
     candidates = [package.joinpath(*module) for module in modules]
     files = [file for path in candidates for file in (path.with_suffix(".py"), path / "__init__.py")]
     return frozenset(file for file in files if file.is_file())
+
+
+@functools.cache
+def _statements(code: str) -> list[ast.AST]:
+    """List the statements of ``code``, those inside others too; the first is the module itself."""
+    found: list[ast.AST] = [ast.parse(code)]
+    for node in found:  # grows on the way
+        for block in ("body", "orelse", "handlers", "finalbody", "cases"):
+            found += getattr(node, block, [])
+    return found
 
 
 def content_hashes(script: str | Path, plumbing: bool = True) -> dict[str, str]:
@@ -75,30 +84,36 @@ def content_hashes(script: str | Path, plumbing: bool = True) -> dict[str, str]:
     return {name: _hash_of_code(path.read_text()) for name, path in files.items()}
 
 
+# A string, or a comment outside of one. A backslash hides what follows in every kind of string.
+_STRING_OR_COMMENT = re.compile(
+    r"""(\"{3}|'{3})(?:\\.|.)*?\1 | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' | [ \t]*\#[^\n]*""",
+    re.DOTALL | re.VERBOSE,
+)
+_LINE_OF_A_STRING = "\0"  # no Python file holds it
+
+
 @functools.cache
-def _hash_of_code(text: str) -> str:
+def _hash_of_code(code: str) -> str:
     """Hash Python code without comments, docstrings and blank lines, alike in every version of Python."""
-    lines, tree = text.split("\n"), ast.parse(text)
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column].rstrip()
-    in_strings: set[int] = set()  # where blank lines are part of a value
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno and node.end_lineno > node.lineno:
-            in_strings.update(range(node.lineno - 1, node.end_lineno))
-    for node in ast.walk(tree):
+    lines = code.split("\n")
+    for node in _statements(code):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         first = node.body[0] if node.body else None
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
             start, end = first.lineno - 1, first.end_lineno or first.lineno
             # A docstring that shares its line with code stays.
-            if not lines[start][: first.col_offset].strip() and lines[end - 1].rstrip().endswith(("'", '"')):
+            behind = lines[end - 1].encode()[first.end_col_offset :].decode().strip()
+            if not lines[start][: first.col_offset].strip() and (not behind or behind.startswith("#")):
                 lines[start:end] = [""] * (end - start)
-                in_strings.difference_update(range(start, end))
-    code = "\n".join(line for number, line in enumerate(lines) if line.strip() or number in in_strings)
-    return hashlib.sha256(code.encode()).hexdigest()[:16]
+    kept = _STRING_OR_COMMENT.sub(_without_comments, "\n".join(lines))
+    kept = "\n".join(line for line in kept.split("\n") if line.strip()).replace(_LINE_OF_A_STRING, "\n")
+    return hashlib.sha256(kept.encode()).hexdigest()[:16]
+
+
+def _without_comments(found: re.Match[str]) -> str:
+    text = found[0]
+    return "" if text.lstrip().startswith("#") else text.replace("\n", _LINE_OF_A_STRING)
 
 
 def folder_hash(folder: str | Path) -> str:
