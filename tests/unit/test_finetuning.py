@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import torch
 
 from made_up import method_record
-from scgpt_bench.data.conditions import Condition, rows_of
+from scgpt_bench.data.conditions import Condition, rows_of, table_of
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.scores import SCORE_COLUMNS
@@ -37,7 +37,7 @@ from scgpt_bench.scgpt import pairs as pairs_module
 from scgpt_bench.scgpt import vocabulary as vocabularies
 from scgpt_bench.scgpt.binning import bin_cells
 from scgpt_bench.scgpt.pairs import Pairs
-from scgpt_bench.scgpt.training_set import TrainingSet
+from scgpt_bench.scgpt.training_set import NothingToTrainOn, TrainingSet
 from scgpt_bench.seeding import random_generator
 from snakemake_checkout import ROOT
 
@@ -435,7 +435,9 @@ def test_a_candidate_whose_training_diverges_leaves_the_reason_and_no_model(cell
     with pytest.raises(training.TrainingFailed):
         run(cells, folder, vocabulary, tmp_path / "alone", diverging)
     others = {"cells": cells, "split": SPLIT, "vocabulary": vocabulary, "checkpoint_folder": folder, "machine": MACHINE}
-    finetuning.try_candidate(options=diverging, seed=0, folder=tmp_path / "candidate", **others)
+    finetuning.finetune_unless(
+        {training.TrainingFailed: "failed"}, options=diverging, seed=0, folder=tmp_path / "candidate", **others
+    )
     assert "loss" in read_json(tmp_path / "candidate" / "report.json", "a report")["failed"]
     assert sorted(path.name for path in (tmp_path / "candidate").iterdir()) == [
         "history.tsv",
@@ -633,6 +635,28 @@ def test_training_without_a_perturbed_gene_in_the_vocabulary_is_refused(cells, f
     split = SPLIT[SPLIT["perturbation"] != "GENE30"]
     with pytest.raises(InputError, match="role 'train': found 3 perturbations, none with all its genes"):
         run(cells, folder, renamed, tmp_path, split=split)
+
+
+def test_a_point_of_a_learning_curve_without_a_token_is_predicted_as_no_change_and_listed(
+    cells, folder, vocabulary, tmp_path
+):
+    split = SPLIT[SPLIT["role"] != "validation"]
+    others = {"cells": cells, "split": split, "vocabulary": vocabulary, "checkpoint_folder": folder}
+    forgiven = {NothingToTrainOn: "nothing_to_train_on"}
+    finetuning.finetune_unless(forgiven, options=OPTIONS, seed=0, folder=tmp_path, machine=MACHINE, **others)
+    drawn = cells[cells.obs["perturbation"] == "control"][:4].copy()
+    drawn.obs["perturbation"], drawn.obs["weight"] = ["GENE5", "GENE6", "GENE5", "GENE6"], 1.0
+    means = np.stack([drawn.X[[0, 2]].toarray().mean(axis=0), drawn.X[[1, 3]].toarray().mean(axis=0)])
+    drawn.uns["control_mean_of"] = table_of([Condition("GENE5"), Condition("GENE6")])
+    drawn.varm["control_mean"] = means.T
+    predicted, record = prediction.finetuned(drawn, vocabulary, folder, tmp_path)
+    np.testing.assert_allclose(predicted, drawn.X.toarray(), atol=1e-6)
+    assert [*record["fallbacks"]] == [Condition("GENE5"), Condition("GENE6")]
+    reason, instead = record["fallbacks"][Condition("GENE5")]
+    assert "role 'validation': found 0 perturbations" in reason
+    assert instead == "no change"
+    only_means, _ = prediction.finetuned(drawn, vocabulary, folder, tmp_path, prediction.Options(keep_cells=False))
+    np.testing.assert_allclose(only_means, means, atol=1e-6)
 
 
 def test_perturbations_without_a_token_are_left_out_and_reported(cells, folder, vocabulary, tmp_path):

@@ -78,7 +78,7 @@ def test_the_last_crossing(values, found):
     assert last_crossing(np.array([1, 2, 4, 8]), np.array(values, float)) == pytest.approx(found, nan_ok=True)
 
 
-def curves_with_crossing_at(crossing, slope=0.05, noise=0.2, conditions=40, seed=0):
+def curves_with_crossing_at(crossing, slope=0.05, noise=0.2, conditions=40, seed=0, not_asked_at=()):
     """Differences ``slope log2(n / crossing)`` of scgpt from a flat simple method; conditions are alike at all n."""
     random = np.random.default_rng(seed)
     of_condition = random.normal(0, noise, conditions)
@@ -89,7 +89,8 @@ def curves_with_crossing_at(crossing, slope=0.05, noise=0.2, conditions=40, seed
             subsets[name] = ("fold0", size)
         base = 0.4 + random.normal(0, noise / 4, conditions)
         ahead = slope * np.log2(size / crossing) + of_condition + random.normal(0, noise / 4, conditions)
-        tables.append(metrics_table({"train-mean": base, "scgpt-finetuned": base + ahead}, split=name))
+        table = metrics_table({"train-mean": base, "scgpt-finetuned": base + ahead}, split=name)
+        tables.append(table.assign(asked=(table["method"] == "train-mean") | (size not in not_asked_at)))
         learned = pd.DataFrame({"perturbation": [f"L{i}" for i in range(size)], "role": "train", "context": "all"})
         splits.append(learned.assign(dataset="planted", split=name))
     whole = study(pd.concat(tables, ignore_index=True), splits=pd.concat(splits, ignore_index=True))
@@ -105,6 +106,15 @@ def test_a_curve_has_a_row_for_each_number_and_method():
     assert (curves.loc[~simple, "opponent"] == "train-mean").all()
     assert curves.loc[~simple, "difference"].is_monotonic_increasing
     assert (curves["ci_low"] < curves["mean"]).all()
+
+
+def test_a_method_that_was_asked_nothing_at_a_number_has_no_point_there_and_its_crossing_stands():
+    curves = curves_with_crossing_at(32, not_asked_at=SIZES[:1])
+    own = curves[(curves["method"] == "scgpt-finetuned") & (curves["metric"] == "effect_pearson")]
+    assert own["mean"].isna().tolist() == [True, *[False] * len(SIZES)]
+    assert own["reason"].iloc[0] == "not asked about any of these conditions"
+    whole = crossings(curves_with_crossing_at(32))
+    assert crossings(curves)["n_learned"].tolist() == pytest.approx(whole["n_learned"].tolist())
 
 
 def test_the_interval_of_the_crossing_holds_the_planted_one():

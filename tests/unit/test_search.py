@@ -46,6 +46,12 @@ def test_a_search_without_a_candidate_that_could_be_trained_says_why():
         choose({"a": report(failed="loss nan"), "b": report(pearson_delta=float("nan"))})
 
 
+def test_where_no_candidate_has_anything_to_train_on_the_first_is_chosen():
+    reports = dict.fromkeys("ab", report(nothing_to_train_on="no token"))
+    assert choose(reports) == "a"
+    assert [row["reason"] for row in table({key: {"epochs": 1} for key in "ab"}, reports, "a")] == ["no token"] * 2
+
+
 def test_candidates_validated_by_different_metrics_are_not_compared():
     with pytest.raises(InputError, match="pearson and pearson_delta"):
         choose({"a": report(pearson_delta=0.2), "b": report("pearson", pearson=0.9)})

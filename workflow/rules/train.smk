@@ -213,6 +213,7 @@ rule finetune:
     params:
         recipe=f"version {recipe_version.FINETUNING}",
         device=DEVICE,
+        is_subset=lambda wildcards: wildcards.split in SUBSETS,
         options=training_options,
     script:
         "../scripts/finetune.py"
@@ -240,6 +241,7 @@ use rule finetune as finetune_candidate with:
     params:
         recipe=f"version {recipe_version.FINETUNING}",
         device=DEVICE,
+        is_subset=lambda wildcards: wildcards.split in SUBSETS,
         options=lambda wildcards: training_options(wildcards) | CANDIDATES[wildcards.method][wildcards.candidate],
 
 

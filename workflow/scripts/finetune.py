@@ -28,6 +28,7 @@ with logged(snakemake.log[0]):
 
         from scgpt_bench.data.on_disk import open_h5ad
         from scgpt_bench.scgpt import finetuning, recipe, search, training
+        from scgpt_bench.scgpt.training_set import NothingToTrainOn
 
         if reports:
             options["epochs"] = search.epochs(reports)
@@ -42,7 +43,7 @@ with logged(snakemake.log[0]):
             "folder": Path(snakemake.output.model).parent,
             "machine": training.machine(snakemake.config["hardware"]),
         }
+        forgiven = {NothingToTrainOn: "nothing_to_train_on"} if snakemake.params.is_subset else {}
         if snakemake.wildcards.get("candidate"):
-            finetuning.try_candidate(**training_of)
-        else:
-            finetuning.finetune(**training_of, validates=not reports)
+            forgiven[training.TrainingFailed] = "failed"
+        finetuning.finetune_unless(forgiven, **training_of, validates=not reports)

@@ -15,7 +15,7 @@ from scgpt_bench.evaluation.verdicts import Judged, against_simple
 CURVE_COLUMNS = [
     *KEY,
     "n_learned",
-    *(name for name in SCORE_COLUMNS if name not in (*KEY, "n_asked", "reason")),
+    *(name for name in SCORE_COLUMNS if name not in (*KEY, "reason")),
     *("opponent", "difference", "difference_low", "difference_high", "reason"),
 ]
 CROSSING_COLUMNS = [*KEY, "n_learned", "ci_low", "ci_high", "reason"]
@@ -54,6 +54,7 @@ def learning_curves(study: Study, subsets: Mapping[str, tuple[str, int]]) -> pd.
         )
         table = scores(one).merge(rows, on=KEY, how="left")
         learned = _numbers_learned(one.splits, study.pooled)
+        table = _without_what_was_not_asked(table)
         table["n_learned"] = [learned[place] for place in zip(table["dataset"], table["split"], strict=True)]
         tables.append(table[CURVE_COLUMNS])
     curves = pd.concat(tables, ignore_index=True)
@@ -74,6 +75,16 @@ def _named_like_the_whole(study: Study, names: Mapping[str, str]) -> Study:
         return own.assign(split=own["split"].map(names))
 
     return replace(study, metrics=part(study.metrics), references=part(study.references), splits=part(study.splits))
+
+
+def _without_what_was_not_asked(table: pd.DataFrame) -> pd.DataFrame:
+    """Empty the points of methods that could not be asked about any condition: what they fell back on is no score."""
+    not_asked = (table["n_asked"] == 0).fillna(False).astype(bool)
+    columns = ["mean", "ci_low", "ci_high", "skill", "opponent", "difference", "difference_low", "difference_high"]
+    emptied = table.copy()
+    emptied[columns] = emptied[columns].mask(not_asked)
+    emptied.loc[not_asked, "reason"] = "not asked about any of these conditions"
+    return emptied
 
 
 def _difference(compared: Judged) -> dict[str, Any]:

@@ -6,7 +6,7 @@ carry a flag. Loss: squared error over all measured genes. :mod:`recipe` has the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +66,10 @@ def finetune(
 
     Raises
     ------
+    NothingToTrainOn
+        If no training perturbation, or no validation perturbation, has all its genes in the vocabulary.
     InputError
-        If no training perturbation, or no validation perturbation, has all its genes in the vocabulary, or the batch
-        is larger than the data or has fewer pairs than there are devices.
+        If the batch is larger than the data or has fewer pairs than there are devices.
     training.TrainingFailed
         See :func:`scgpt_bench.scgpt.training.train`.
     """
@@ -148,17 +149,26 @@ def finetune(
     return report
 
 
-def try_candidate(*, options: Options, folder: str | Path, **others: Any) -> None:
-    """Fine-tune with the recipe of a search's candidate, as :func:`finetune` does.
+def finetune_unless(
+    errors: Mapping[type[Exception], str], *, options: Options, folder: str | Path, **others: Any
+) -> None:
+    """Fine-tune as :func:`finetune` does; a training that ends with one of ``errors`` leaves a folder that says so.
 
-    A training that cannot go on ends that candidate, not the search: report.json then says why as ``failed``, and
-    model.pt is empty.
+    Its report.json has the options, and the message below the name that ``errors`` gives; model.pt is empty.
+
+    Parameters
+    ----------
+    errors
+        ``{TrainingFailed: "failed"}`` for a candidate of a search, which it ends, but not the search;
+        ``{NothingToTrainOn: "nothing_to_train_on"}`` for a point of a learning curve.
     """
     try:
         finetune(options=options, folder=folder, **others)
-    except training.TrainingFailed as error:
+    except tuple(errors) as error:
         folder = Path(folder)
-        files.write_json({"options": options.model_dump(), "failed": str(error)}, folder / finetuned_model.REPORT)
+        files.write_json(
+            {"options": options.model_dump(), errors[type(error)]: str(error)}, folder / finetuned_model.REPORT
+        )
         (folder / finetuned_model.MODEL).write_bytes(b"")
         if not (folder / training.HISTORY).exists():  # it failed in its first epoch
             files.write_table(pd.DataFrame(columns=["epoch", "seconds"]), folder / training.HISTORY)

@@ -25,7 +25,7 @@ from scgpt_bench.data.means import mean_cell
 from scgpt_bench.files import sha256
 from scgpt_bench.method_record import Finetuning, LoadReport, Prompts, Scgpt
 from scgpt_bench.options import ValueInput
-from scgpt_bench.predictions import anchored_cells
+from scgpt_bench.predictions import anchored_cells, shifted_controls
 from scgpt_bench.scgpt import (
     checkpoint,
     devices,
@@ -108,9 +108,13 @@ def finetuned(
     """Predict as :func:`zero_shot` does, with the weights of the fine-tuned model of a folder.
 
     A condition of a direction that no training condition has is listed, where directions have flags of their own: its
-    flag was not trained.
+    flag was not trained. Where there was nothing to train on, all are predicted as no change, and listed.
     """
     report = json.loads(Path(model_folder, finetuned_model.REPORT).read_text())
+    if untrained := report.get("nothing_to_train_on"):
+        return _no_change(controls, options), {
+            "fallbacks": dict.fromkeys(rows_of(controls.obs), (untrained, "no change"))
+        }
     weights = checkpoint.read(checkpoint_folder, report["options"]["pretrained"])
     generator = finetuned_model.load(model_folder, weights)
     n_bins = weights.bins_of(report["options"]["value_input"])
@@ -189,6 +193,14 @@ def prompted(
     )
     scgpt = _scgpt(weights, report, encoding, alignment, device, torch.float32)  # nothing here runs in autocast
     return predicted, {"scgpt": scgpt, "prompts": prompted_as, "fallbacks": fallbacks}
+
+
+def _no_change(controls: anndata.AnnData, options: Options) -> np.ndarray:
+    of_conditions = control_means_of(controls)
+    means = np.stack([of_conditions[condition] for condition in rows_of(controls.obs)])
+    if not options.keep_cells:
+        return means.astype(np.float32)
+    return shifted_controls(controls, [*rows_of(controls.obs)], means, np.zeros_like(means))
 
 
 def _predict(

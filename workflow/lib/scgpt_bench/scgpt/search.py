@@ -34,7 +34,8 @@ def choose(reports: Mapping[str, Mapping[str, Any]]) -> str:
     ----------
     reports
         ``report.json`` of each candidate, by its name. They hold one of ``pearson_delta`` and ``pearson``: the metric
-        that chose the epoch; or ``failed``, why the training could not go on. Such a candidate is the worst.
+        that chose the epoch; or ``failed``, why the training could not go on. Such a candidate is the worst. Where a
+        point of a learning curve has ``nothing_to_train_on``, that is so for all of them, and the first is chosen.
 
     Returns
     -------
@@ -50,6 +51,8 @@ def choose(reports: Mapping[str, Mapping[str, Any]]) -> str:
         raise InputError("search", "select", " and ".join(sorted(metrics)), "one metric for all candidates")
     scores = {name: score(report) for name, report in reports.items()}
     known = {name: value for name, value in scores.items() if value is not None}
+    if all("nothing_to_train_on" in report for report in reports.values()):
+        return next(iter(reports))
     if not known:
         why = "; ".join(f"{name}: {report.get('failed', 'no score')}" for name, report in reports.items())
         raise InputError("search", "candidates", f"none that could be trained ({why})", "other values to choose from")
@@ -72,7 +75,7 @@ def table(
             reports[name]["options"]["select"]: score(reports[name]),
             "selected_epoch": reports[name].get("selected_epoch"),
             "chosen": "yes" if name == winner else "",
-            "reason": reports[name].get("failed", ""),
+            "reason": reports[name].get("failed") or reports[name].get("nothing_to_train_on", ""),
         }
         for name, values in candidates.items()
     ]

@@ -20,6 +20,10 @@ from scgpt_bench.scgpt.checkpoint import Checkpoint
 from scgpt_bench.scgpt.encoding import Encoding
 
 
+class NothingToTrainOn(InputError):
+    """A split has no training, or no validation condition whose genes all have a token."""
+
+
 @dataclass(frozen=True)
 class TrainingSet:
     """Cells of a split, encoded for the model of a checkpoint.
@@ -49,7 +53,7 @@ class TrainingSet:
 
         Raises
         ------
-        InputError
+        NothingToTrainOn
             If no training perturbation, or no validation perturbation, has all its genes in the vocabulary.
         """
         encoding = Encoding.of(split["perturbation"], alignment, weights.vocabulary, weights.bins_of(value_input))
@@ -84,5 +88,5 @@ def _with_tokens(split: pd.DataFrame, role: str, encoding: Encoding) -> list[Con
     usable = [c for c in conditions_of(split, role) if c.perturbation not in without_token]
     if not usable:
         found = f"{(split['role'] == role).sum()} perturbations, none with all its genes in the vocabulary"
-        raise InputError("split.tsv", f"role {role!r}", found, "at least one whose genes scGPT has tokens for")
+        raise NothingToTrainOn("split.tsv", f"role {role!r}", found, "at least one whose genes scGPT has tokens for")
     return usable
