@@ -354,7 +354,7 @@ CELLS = [
         ("a web page", text("drop.h5ad", "<html>are you a robot?</html>"), "file", "a web page", "AnnData"),
         ("an empty file", text("drop.h5ad", ""), "file", "an empty file", "AnnData"),
         ("half a file", truncated("drop.h5ad"), "file", "truncated file", "AnnData"),
-        ("a compressed file", text("drop.h5ad", gzip.compress(b"\x89HDF")), "file", "an HDF5 file compressed by gzip", "gunzip"),
+        ("a compressed file", text("drop.h5ad", gzip.compress(b"\x89HDF")), "file", "an HDF5 file compressed by gzip", "format 'gz_h5ad'"),
         ("a table", text("drop.h5ad", ",G0,G1\ncell0,1,2\n"), "file", "a comma-separated table", "AnnData"),
         ("a loom file", hdf5("drop.h5ad", as_loom), "file", "a loom file", "read_loom"),
         ("another compression", hdf5("drop.h5ad", compressed_elsewhere), "/X/data", "zstd (HDF5 filter 32015)", "import hdf5plugin"),

@@ -1,5 +1,6 @@
 """What an h5ad may be: every type of value, old and new layouts, damage where it matters and where it does not."""
 
+import dataclasses
 import gzip
 import io
 import tarfile
@@ -344,6 +345,24 @@ def test_what_is_not_used_may_be_damaged_or_in_another_compression(tmp_path, nam
     assert_is_the_screen(written(tmp_path / "other.h5ad", adata, lambda file: unknown_filter(file, name)))
 
 
+def test_a_layer_is_read_in_place_of_x_which_may_be_damaged(tmp_path):
+    adata = screen()
+    adata.layers["counts"], adata.X = adata.X.copy(), adata.X * 0.5
+    row = dataclasses.replace(ROW, layer="counts")
+    path = spoil(gzipped(tmp_path / "drop.h5ad", adata), "X/data")
+    np.testing.assert_array_equal(read(path, row).X[:].toarray(), adata.layers["counts"].toarray())
+    packed = tmp_path / "drop.h5ad.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    unpacked = read(packed, dataclasses.replace(row, format="gz_h5ad"))
+    np.testing.assert_array_equal(unpacked.X[:].toarray(), adata.layers["counts"].toarray())
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".unpacked")] == []
+    with pytest.raises(InputError, match=r"layers\['spliced'\]: found nothing; expected a matrix"):
+        read(path, dataclasses.replace(row, layer="spliced"))
+    packed.write_bytes(packed.read_bytes()[:-50])
+    with pytest.raises(InputError, match=r"drop\.h5ad\.gz: file: .*; expected a whole file"):
+        read(packed, dataclasses.replace(row, format="gz_h5ad"))
+
+
 def test_a_column_that_is_used_and_unknown_is_named(tmp_path):
     def change(file):
         del file["obs/lane"]
@@ -485,7 +504,7 @@ CONTAINERS = {
     "10x folder": (folder_of_10x, "a folder with a matrix", "format '10x_mtx'"),
     "another folder": (lambda path: path.mkdir(), "a folder of nothing", "AnnData"),
     "zipped h5ad": (zipped_h5ad, "a zip that holds an h5ad", "format 'zip_h5ad'"),
-    "gzipped h5ad": (content(gzip.compress(b"\x89HDF\r\n\x1a\n")), "an HDF5 file compressed by gzip", "gunzip"),
+    "gzipped h5ad": (content(gzip.compress(b"\x89HDF\r\n\x1a\n")), "an HDF5 file compressed by gzip", "'gz_h5ad'"),
     "gzipped tar": (gzipped_tar, "a tar archive, compressed by gzip", "unpack"),
     "broken gzip": (content(gzip.compress(b"x" * 9999)[:20]), "a broken gzip file", "AnnData"),
     "csv": (content(b",G0,G1\ncell0,1,2\n"), "a comma-separated table", "h5ad"),

@@ -602,6 +602,15 @@ def test_the_direction_of_mixed_kinds_is_that_of_each_cell_whatever_controls_say
     assert set(obs["direction"][obs["perturbation"] == "control"]) == {"none"}
 
 
+def test_a_context_of_several_columns_is_their_values_together(drop):
+    row = replace(in_contexts(drop), context_column="line|stimulus")
+    drop.obs["stimulus"] = " IFNG"
+    assert set(run(drop, row).obs["context"]) == {"K562.IFNG", "RPE1.IFNG"}
+    drop.obs.loc["c3", "stimulus"] = None
+    with pytest.raises(InputError, match=r"obs\['stimulus'\] of cell 'c3': found no value"):
+        run(drop, row)
+
+
 def test_too_few_cells_are_those_of_a_condition(drop):
     row = in_contexts(drop)
     drop.obs.loc["c8", "line"] = "RPE1"  # STAT1: one cell in K562, three in RPE1

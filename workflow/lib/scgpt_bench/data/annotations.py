@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -262,10 +263,10 @@ def _check_directions(obs: pd.DataFrame, dataset: Dataset, findings: Findings) -
 
 def _contexts(obs: pd.DataFrame, kept: np.ndarray, dataset: Dataset, findings: Findings) -> np.ndarray:
     """Read the context of each cell; one, ``all``, where the row names no column."""
-    contexts = _complete(obs, dataset.context_column, kept, findings)
-    if not dataset.context_column:
-        return contexts
-    contexts = pd.Series(contexts).str.strip().to_numpy(dtype=object)
+    if not dataset.context_columns:
+        return _complete(obs, None, kept, findings)
+    columns = [pd.Series(_complete(obs, name, kept, findings)).str.strip() for name in dataset.context_columns]
+    contexts = functools.reduce(lambda left, right: left + "." + right, columns).to_numpy(dtype=object)
     where, named = f"obs[{dataset.context_column!r}]", set(contexts[kept])
     for context in sorted(named):
         if context.casefold() == CONTEXT or IN in context or "/" in context:

@@ -21,12 +21,14 @@ from scgpt_bench.errors import InputError
 
 GENERATED = "generated"
 JOINED = "joined"
+WITH_LAYERS = ("h5ad", "h5mu", "zip_h5ad", "gz_h5ad")
 UNKNOWN = "unknown"
 UNVERIFIED = "unverified"
 FORMATS = {  # and the suffix of their files
     "h5ad": "h5ad",
     "h5mu": "h5mu",
     "zip_h5ad": "zip",
+    "gz_h5ad": "h5ad.gz",
     "10x_h5": "h5",
     "10x_mtx": "zip",
     "sceptre_rda": "rda",
@@ -95,8 +97,10 @@ class Dataset:
         The checksum that the source publishes, where it publishes no SHA-256.
     bytes
         Size of the file; lets a mirror be searched without hashing it.
+    layer
+        Layer that is read in place of X, of the formats :data:`WITH_LAYERS`.
     values
-        What X contains: raw ``counts``, or ``log1p`` of counts scaled to ``target_sum`` per cell.
+        What X, or the layer, contains: raw ``counts``, or ``log1p`` of counts scaled to ``target_sum`` per cell.
     target_sum
         Counts per cell to which cells.h5ad is scaled.
     control_label
@@ -112,6 +116,7 @@ class Dataset:
         are cut from each part of a combination.
     context_column
         Column of ``obs`` with what are different experiments in one: cell line, donor, or data set of a joined one.
+        Several are joined by ``|``, and so are their values, by ``.``: a cell line under a stimulus.
     contexts
         The names of all contexts, joined by ``|``: what a study has to know before there is a cell to hold out each.
     perturbation_kind
@@ -135,6 +140,7 @@ class Dataset:
     sha256: str | None = None
     md5: str | None = None
     bytes: int | None = None
+    layer: str | None = None
     excluded_label: str | None = None
     guide_table: str | None = None
     batch_column: str | None = None
@@ -164,6 +170,11 @@ class Dataset:
     def control_labels(self) -> tuple[str, ...]:
         """List the labels of control cells."""
         return tuple(self.control_label.split("|"))
+
+    @property
+    def context_columns(self) -> tuple[str, ...]:
+        """List the columns whose values make a context; none where all cells are one."""
+        return tuple(self.context_column.split("|")) if self.context_column else ()
 
     @property
     def declared_contexts(self) -> tuple[str, ...]:
@@ -339,6 +350,8 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
             )
             expected = f"a column of obs with down and up where the kind is {MIXED!r}, and only there"
             raise row.error("direction_column", found, expected)
+        if dataset.layer and dataset.format not in WITH_LAYERS:
+            raise row.error("layer", repr(dataset.layer), f"an empty cell in format {dataset.format!r}")
         if dataset.contexts and not dataset.context_column:
             raise row.error("contexts", repr(dataset.contexts), "an empty cell where there is no context_column")
         if len({*dataset.declared_contexts}) < len(dataset.declared_contexts):

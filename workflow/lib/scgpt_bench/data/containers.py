@@ -19,6 +19,7 @@ EXPECTED = {
     "h5ad": "an AnnData file (h5ad)",
     "h5mu": "a MuData file (h5mu)",
     "zip_h5ad": "a zip that holds an h5ad",
+    "gz_h5ad": "an h5ad compressed by gzip",
     "10x_h5": "an HDF5 matrix of 10x",
     "10x_mtx": "a folder, or a zip of one, with matrix.mtx, features.tsv and barcodes.tsv",
     "sceptre_rda": "an R data file (.rda)",
@@ -108,7 +109,8 @@ def _compressed(path: Path, opened, name: str) -> _Kind:
     except (OSError, EOFError, lzma.LZMAError) as error:
         return _Kind(f"a broken {name} file ({first_line(error)})")
     if inside.startswith(b"\x89HDF"):
-        return _Kind(f"an HDF5 file compressed by {name}", advice="decompress it (gunzip)")
+        form = "gz_h5ad" if name == "gzip" else None
+        return _Kind(f"an HDF5 file compressed by {name}", form, advice="decompress it")
     kind = _content(inside)
     return kind if kind.form == "sceptre_rda" else _Kind(f"{kind.words}, compressed by {name}", advice=kind.advice)
 

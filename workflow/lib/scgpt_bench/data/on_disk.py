@@ -29,6 +29,7 @@ def open_h5ad(
     layers: Sequence[str] = (),
     uns: Sequence[str] = (),
     columns: Collection[str] | None = None,
+    in_place_of_x: str | None = None,
 ) -> anndata.AnnData:
     """Open the cells of an h5ad file, or of a group ``where`` of an HDF5 file that is laid out like one.
 
@@ -41,11 +42,13 @@ def open_h5ad(
     ----------
     columns
         Those of ``obs`` and ``var`` that have to be readable; others that are not are left out. None: all have to be.
+    in_place_of_x
+        Layer that is ``X`` of what is returned; X of the file is not read then.
 
     Raises
     ------
     InputError
-        For another kind of file, or one without X.
+        For another kind of file, or one without X or that layer.
     """
     try:
         file = h5py.File(path)
@@ -54,9 +57,12 @@ def open_h5ad(
             _refuse_link(path, stored, step)
             stored = stored[step]
         _refuse_link(path, stored, "obs", "var", "X", "layers", "uns")
-        if "X" not in stored or stored["X"].attrs.get("encoding-type") == "null":
-            raise InputError(path, "X", "nothing", "a matrix of cells x genes")
-        files.refuse_other_files(path, stored, set(), ["X"])
+        group, name = (stored.get("layers", {}), in_place_of_x) if in_place_of_x else (stored, "X")
+        _refuse_link(path, group, name)
+        if name not in group or group[name].attrs.get("encoding-type") == "null":
+            where_x = f"layers[{name!r}]" if in_place_of_x else "X"
+            raise InputError(path, where_x, "nothing", "a matrix of cells x genes")
+        files.refuse_other_files(path, group, set(), [name])
         tables = {name: read_table(path, stored, name, columns) for name in ("obs", "var")}
         shape = (len(tables["obs"]), len(tables["var"]))
         kept = [name for name in layers if f"layers/{name}" in stored]
@@ -64,7 +70,7 @@ def open_h5ad(
             "layers": {name: _matrix(path, stored["layers"], name, shape) for name in kept},
             "uns": {key: _element(path, stored["uns"], key) for key in uns if f"uns/{key}" in stored},
         }
-        return anndata.AnnData(_matrix(path, stored, "X", shape), **tables, **parts)
+        return anndata.AnnData(_matrix(path, group, name, shape), **tables, **parts)
     except InputError:
         raise
     except Exception as error:  # h5py and anndata raise a dozen types for a broken file

@@ -6,6 +6,7 @@ A new format is one function in ``READERS``. What a reader decided (cells it lef
 
 from __future__ import annotations
 
+import gzip
 import inspect
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
@@ -34,7 +36,7 @@ from scgpt_bench.errors import InputError
 def read(path: str | Path, dataset: Dataset, **options) -> anndata.AnnData:
     """Read the file of ``dataset``: cells x genes, values, labels and genes untouched.
 
-    ``X`` stays on disk where the format allows it (h5ad, h5mu, zip_h5ad): see :mod:`scgpt_bench.data.on_disk`.
+    ``X`` stays on disk where the format allows it (:data:`catalogue.WITH_LAYERS`): see :mod:`scgpt_bench.data.on_disk`.
 
     Parameters
     ----------
@@ -46,7 +48,7 @@ def read(path: str | Path, dataset: Dataset, **options) -> anndata.AnnData:
     InputError
         For a file that is not of this format, or an option that no format has.
     """
-    known = {option for reader in READERS.values() for option in _options(reader)} - {"guide_table", "columns"}
+    known = {option for reader in READERS.values() for option in _options(reader)} - {"guide_table", "columns", "layer"}
     unknown = sorted(options.keys() - known)
     if unknown:
         expected = "options among " + ", ".join(sorted(known))
@@ -54,9 +56,9 @@ def read(path: str | Path, dataset: Dataset, **options) -> anndata.AnnData:
     if Path(path).exists():
         containers.check(path, dataset.format)
     named = {value for field, value in dataset.row.items() if field.endswith("_column") and value}
-    columns = named | {*FEATURE_TYPE_COLUMNS}
+    columns = named | {*dataset.context_columns} | {*FEATURE_TYPE_COLUMNS}
     reader = READERS[dataset.format]
-    options = {**options, "guide_table": dataset.guide_table, "columns": columns}
+    options = {**options, "guide_table": dataset.guide_table, "columns": columns, "layer": dataset.layer}
     return reader(Path(path), **{option: options[option] for option in _options(reader) if option in options})
 
 
@@ -64,14 +66,17 @@ def _options(reader: Callable[..., anndata.AnnData]) -> list[str]:
     return [*inspect.signature(reader).parameters][1:]
 
 
-def read_h5ad(path: Path, columns: Collection[str] | None = None) -> anndata.AnnData:
-    """Read an AnnData file; ``X`` stays on disk. Of ``obs`` and ``var`` only ``columns`` have to be readable."""
-    return open_h5ad(path, columns=columns)
+def read_h5ad(path: Path, columns: Collection[str] | None = None, layer: str | None = None) -> anndata.AnnData:
+    """Read an AnnData file; ``X``, or the layer in its place, stays on disk.
+
+    Of ``obs`` and ``var`` only ``columns`` have to be readable.
+    """
+    return open_h5ad(path, columns=columns, in_place_of_x=layer)
 
 
-def read_h5mu(path: Path, columns: Collection[str] | None = None) -> anndata.AnnData:
+def read_h5mu(path: Path, columns: Collection[str] | None = None, layer: str | None = None) -> anndata.AnnData:
     """Read the modality ``rna`` of a MuData file: its own annotations, then those that only the whole file has."""
-    adata = open_h5ad(path, "mod/rna", columns=columns)
+    adata = open_h5ad(path, "mod/rna", columns=columns, in_place_of_x=layer)
     try:
         with h5py.File(path) as file:
             shared = read_table(path, file, "obs", columns)
@@ -84,7 +89,7 @@ def read_h5mu(path: Path, columns: Collection[str] | None = None) -> anndata.Ann
     return adata
 
 
-def read_zip_h5ad(path: Path, columns: Collection[str] | None = None) -> anndata.AnnData:
+def read_zip_h5ad(path: Path, columns: Collection[str] | None = None, layer: str | None = None) -> anndata.AnnData:
     """Read a zip that contains one h5ad, at any depth, as GEARS publishes its data.
 
     It is unpacked to a file without a name beside the zip; what a name inside the zip says is never used as a path.
@@ -95,18 +100,30 @@ def read_zip_h5ad(path: Path, columns: Collection[str] | None = None) -> anndata
         if len(members) != 1:
             found = ", ".join(repr(entry.filename) for entry in members) or "no h5ad"
             raise InputError(path, "zip", found, "exactly one file that ends in .h5ad")
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".unpacked", suffix=".h5ad") as unpacked:
-            _unpack(archive, members[0], path, unpacked)
-            return open_h5ad(unpacked.name, columns=columns)  # stays open: the file lives on without its name
+        return _unpacked(path, members[0].filename, lambda: archive.open(members[0]), columns, layer)
 
 
-def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, target: IO[bytes]) -> None:
-    try:
-        with archive.open(member) as source:
-            shutil.copyfileobj(source, target)
-        target.flush()
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-        raise InputError(path, member.filename, str(error), "a whole file, not encrypted") from None
+def read_gz_h5ad(path: Path, columns: Collection[str] | None = None, layer: str | None = None) -> anndata.AnnData:
+    """Read an h5ad that was compressed by gzip, as PerturBench publishes; unpacked as that of a zip is."""
+    return _unpacked(path, "file", lambda: gzip.open(path), columns, layer)
+
+
+def _unpacked(
+    path: Path,
+    member: str,
+    source: Callable[[], AbstractContextManager[IO[bytes] | gzip.GzipFile]],
+    columns: Collection[str] | None,
+    layer: str | None,
+) -> anndata.AnnData:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".unpacked", suffix=".h5ad") as unpacked:
+        try:
+            with source() as compressed:
+                shutil.copyfileobj(compressed, unpacked)
+            unpacked.flush()
+        except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, RuntimeError, EOFError) as error:
+            raise InputError(path, member, str(error), "a whole file, not encrypted") from None
+        # It stays open: the file lives on without its name.
+        return open_h5ad(unpacked.name, columns=columns, in_place_of_x=layer)
 
 
 def read_sceptre_rda(path: Path, minimum_guide_umis: int = 5, minimum_guide_share: float = 0.8) -> anndata.AnnData:
@@ -178,6 +195,7 @@ READERS: dict[str, Callable[..., anndata.AnnData]] = {
     "h5ad": read_h5ad,
     "h5mu": read_h5mu,
     "zip_h5ad": read_zip_h5ad,
+    "gz_h5ad": read_gz_h5ad,
     "10x_h5": read_10x_h5,
     "10x_mtx": read_10x_mtx,
     "sceptre_rda": read_sceptre_rda,
