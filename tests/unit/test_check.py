@@ -129,7 +129,7 @@ def test_without_a_configuration_it_judges_by_the_one_that_the_next_step_makes(f
     after = answer(capsys)
     assert after.pop("options") == "of config/drop.yaml"
     for name in ("pretrained", "untrained"):
-        assert after.pop(f"known to {name}") == "not known: not here yet"
+        assert after.pop(f"known to {name}") == "not known before a run fetches or makes it"
     assert after == {key: value for key, value in said.items() if key != "options"} | {"Next": after["Next"]}
 
 

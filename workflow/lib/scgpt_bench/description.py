@@ -208,7 +208,9 @@ def _published(symbols: pd.Index, targets: Collection[str]) -> str:
 
 
 def _of_checkpoint(path: Path, symbols: pd.Index, targets: Collection[str]) -> str:
-    return _coverage(symbols, targets, read_vocabulary(path)) if path.is_file() else "not known: not here yet"
+    if not path.is_file():
+        return "not known before a run fetches or makes it"
+    return _coverage(symbols, targets, read_vocabulary(path))
 
 
 def _coverage(symbols: pd.Index, targets: Collection[str], vocabulary: Mapping[str, int]) -> str:
