@@ -1,4 +1,5 @@
 # The configuration, validated, and what chooses environments and resources.
+import functools
 import os
 import re
 import sys
@@ -126,14 +127,17 @@ def doubling(number):
 def code(script):
     """Hashes of a script and the library modules it uses: an edit reruns the jobs that use it, and no others.
 
-    Asked for by job: Snakemake reads the workflow again for every job of a cluster, which needs those of one script.
+    Asked for by job, and computed once: Snakemake reads the workflow again for every job of a cluster, which needs the
+    hashes of one script.
     """
-    return lambda wildcards: sources.content_hashes(WORKFLOW / "scripts" / script)
+    hashes = functools.cache(lambda: sources.content_hashes(WORKFLOW / "scripts" / script))
+    return lambda wildcards: hashes()
 
 
 def code_without_plumbing(script):
     """The same up to the predictions: no training or prediction runs again for plumbing (`sources.PLUMBING`)."""
-    return lambda wildcards: sources.content_hashes(WORKFLOW / "scripts" / script, plumbing=False)
+    hashes = functools.cache(lambda: sources.content_hashes(WORKFLOW / "scripts" / script, plumbing=False))
+    return lambda wildcards: hashes()
 
 
 def content_of_file(path, files_of=None):
