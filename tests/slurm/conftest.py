@@ -23,7 +23,7 @@ BESIDE = (
     "results/demo/planted/fold0/ridge-on-vectors/0/metrics.tsv",
     "results/demo/planted/fold0/scgpt-searched/0/metrics.tsv",
     "results/demo/planted/fold0-train10/train-mean/0/metrics.tsv",
-    "results/demo/predicted/next/ranking.tsv",
+    "results/demo/predicted/next/page.html",
     "results/demo/predicted/next/train-mean/0/predictions.h5ad",
     "results/demo/submissions/challenge/fold0.train-mean.0.vcc",
     *(f"results/demo/planted/fold0/train-mean/0/official_{name}.tsv" for name in ("cell_eval", "cell_eval2")),

@@ -185,6 +185,17 @@ def test_a_perturbation_that_a_method_was_not_asked_about_comes_last_and_agrees_
     assert table["signature"].isna().all()
 
 
+def test_rounding_ranks_no_perturbation_and_agrees_with_nobody(experiment):
+    _, truth, _ = experiment
+    names = [name for name in truth.obs_names if name != "control"][:4]
+    found = {"oracle": of_truth(truth, names)}
+    noise = np.random.default_rng(0).normal(0, 1e-7, len(found["oracle"]))
+    found["control-mean"] = found["oracle"].assign(change=noise)
+    table = rank(found, dict.fromkeys(found, record_for(names, names)))
+    assert table.loc[table["method"] == "control-mean", "rank_by_effect"].tolist() == [1] * 4
+    assert table["agreement"].isna().all()
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

@@ -68,3 +68,14 @@ def test_a_list_that_nobody_measured_is_predicted_ranked_and_without_scores(resu
     assert len(changes) == 3 * predicted.n_vars
     assert "predicted-next" not in set(read_table(results / "scores.tsv")["split"])
     assert "ranking of perturbations" in (results / "report.html").read_text()
+
+
+def test_beside_a_prediction_is_what_its_methods_scored_where_the_answer_was_measured(results):
+    trust = read_table(results / "predicted" / "next" / "trust.tsv").set_index(["method", "asked"])
+    scores = read_table(results / "scores.tsv").set_index(["method", "metric"])
+    assert set(trust.index) == {("knn", "no"), ("knn", "yes"), ("train-mean", "yes")}
+    mean = scores.loc[("train-mean", "effect_pearson"), "mean"]
+    assert trust.loc[("train-mean", "yes"), "mean"] == pytest.approx(mean)
+    page = (results / "predicted" / "next" / "page.html").read_text()
+    assert page in (results / "report.html").read_text()
+    assert "knn (1 of 3)" in page[: page.index("</p>")]

@@ -40,6 +40,7 @@ rule summary:
         generated=[name for name in config["datasets"] if RUN.datasets[name].address == GENERATED],
         published=recipe.published_options(),
         pooled=POOLED,
+        lists=[*config["predict"]],
     script:
         "../scripts/summary.py"
 

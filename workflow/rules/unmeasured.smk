@@ -116,12 +116,86 @@ rule rank_predictions:
         "../scripts/rank_predictions.py"
 
 
+def measured_for_prediction(name):
+    """A file of every method and seed in every split of measured conditions of the list's data set."""
+    return lambda wildcards: files_of(name, [prediction_of(wildcards)["dataset"]], config["methods"])
+
+
+def of_measured_splits(name):
+    """A file of every split of measured conditions of the list's data set."""
+    return lambda wildcards: [f"<results>/{prediction_of(wildcards)['dataset']}/{split}/{name}" for split in SPLITS]
+
+
+rule trust_in_predictions:
+    input:
+        metrics=measured_for_prediction("metrics.tsv"),
+        measured=measured_for_prediction("method.json"),
+        references=of_measured_splits("reference_scores.tsv"),
+        splits=of_measured_splits("split.tsv"),
+        split=of_prediction("split.tsv"),
+        records=records_of_prediction,
+    output:
+        report(
+            "<results>/predicted/{prediction}/trust.tsv",
+            category="Predicted",
+            labels={"prediction": "{prediction}", "table": "what methods scored where the answer was measured"},
+            caption="../report/trust_in_predictions.rst",
+        ),
+    log:
+        "<logs>/trust_in_predictions/{prediction}.log",
+    benchmark:
+        "<benchmarks>/trust_in_predictions/{prediction}.tsv"
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=doubling(4000),
+        runtime=doubling(30),
+    params:
+        code=code("trust_in_predictions.py"),
+        study=study(),
+        methods=lambda wildcards: methods_of_prediction(wildcards.prediction),
+    script:
+        "../scripts/trust_in_predictions.py"
+
+
+rule predicted_page:
+    input:
+        trust="<results>/predicted/{prediction}/trust.tsv",
+        ranking="<results>/predicted/{prediction}/ranking.tsv",
+        asked=of_prediction("asked.tsv"),
+        records=records_of_prediction,
+    output:
+        report(
+            "<results>/predicted/{prediction}/page.html",
+            category="Predicted",
+            labels={"prediction": "{prediction}", "figure": "what is predicted, and how far to trust it"},
+            caption="../report/predicted_page.rst",
+        ),
+    log:
+        "<logs>/predicted_page/{prediction}.log",
+    benchmark:
+        "<benchmarks>/predicted_page/{prediction}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(2000),
+        runtime=doubling(10),
+    params:
+        code=code("predicted_page.py"),
+        templates=sources.folder_hash(LIBRARY / "scgpt_bench" / "report"),
+        dataset=lambda wildcards: prediction_of(wildcards)["dataset"],
+        methods=lambda wildcards: methods_of_prediction(wildcards.prediction),
+    script:
+        "../scripts/predicted_page.py"
+
+
 def predictions_of_unmeasured():
     """What a study makes of its lists."""
     made = []
     for prediction, options in config["predict"].items():
         folder, methods = f"<results>/predicted/{prediction}", methods_of_prediction(prediction)
-        made += [f"<results>/{options['dataset']}/predicted-{prediction}/asked.tsv", f"{folder}/ranking.tsv"]
+        made += [f"{folder}/{name}" for name in ("page.html", "trust.tsv", "ranking.tsv")]
+        made.append(f"<results>/{options['dataset']}/predicted-{prediction}/asked.tsv")
         made += [f"{folder}/{method}/largest_changes.tsv" for method in methods]
         made += [f"{folder}/{method}/{seed}/predictions.h5ad" for method, seed in predictions(methods)]
     return made

@@ -23,7 +23,7 @@ with logged(snakemake.log[0]):
         classes=gather_classes(snakemake.input.splits),
         predictions=predictions,
         cards={Path(path).parent.name: read_json(path, "a data card") for path in snakemake.input.cards},
-        **{key: snakemake.params[key] for key in ("kinds", "checkpoints", "generated", "published", "pooled")},
+        **{key: snakemake.params[key] for key in ("kinds", "checkpoints", "generated", "published", "pooled", "lists")},
     )
     with atomic_write(snakemake.output[0]) as partial:
         partial.write_text(summary.page(run), encoding="utf-8")

@@ -105,7 +105,11 @@ async function fill(table) {
   // `table.dataset.ready` tells the tests that the library is done.
   new DataTable(table, {
     data: rows, columns, order: [], pageLength: 25, autoWidth: false, deferRender: true, orderClasses: false,
-    initComplete: () => { table.dataset.ready = 'yes'; },
+    initComplete: () => {
+      const item = table.closest('.item');
+      item.querySelector('nav')?.setAttribute('aria-label', `Pages of ${item.querySelector('h3').textContent}`);
+      table.dataset.ready = 'yes';
+    },
   });
 }
 

@@ -59,6 +59,8 @@ class Run:
         The class of every test condition (:func:`scgpt_bench.evaluation.classes.gather_classes`).
     pooled
         The splits that answer one question, by the name under which they are pooled.
+    lists
+        Names of the lists of perturbations that nobody measured.
     """
 
     scores: pd.DataFrame
@@ -73,6 +75,7 @@ class Run:
     classes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CLASS_COLUMNS))
     contrasts: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=VERDICT_COLUMNS))
     pooled: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    lists: Sequence[str] = ()
 
     def group(self, method: str) -> Group:
         """Return the group of a method."""

@@ -23,6 +23,7 @@ def page(run: Run) -> str:
     """Return the HTML of the start page; names and numbers are escaped."""
     found = places(run)
     context = {"places": found, "warnings": warnings(run, found), "metric": HEADLINE, "companions": COMPANIONS}
+    context["lists"] = run.lists
     return template("summary.html").render(**context)
 
 

@@ -16,6 +16,7 @@ from scgpt_bench.method_record import MethodRecord
 RANKING_COLUMNS = [
     *("method", *COLUMNS, "asked", "effect", "rank_by_effect", "agreement", "signature", "rank_by_signature")
 ]
+ROUNDING = 1e-6  # of changes, on the log1p scale: cells are in single precision
 SIGNS = {"up": 1.0, "down": -1.0}
 
 
@@ -96,10 +97,11 @@ def rank(
 
 
 def _matrix(changes: pd.DataFrame) -> pd.DataFrame:
-    """Bring changes into the form [conditions x genes], indexed by perturbation and context."""
+    """Bring changes into the form [conditions x genes], by perturbation and context; what is rounding becomes 0."""
     genes = changes["gene"].unique()
     conditions = changes[COLUMNS].astype(str).drop_duplicates()
     values = changes["change"].to_numpy(dtype=np.float64).reshape(len(conditions), len(genes))
+    values = np.where(np.abs(values) > ROUNDING, values, 0.0)
     return pd.DataFrame(values, index=pd.MultiIndex.from_frame(conditions), columns=map(str, genes))
 
 
