@@ -15,7 +15,7 @@ from scgpt_bench.evaluation import pseudobulk
 from scgpt_bench.figures.cost import cost_bars, cost_table
 from scgpt_bench.figures.model import vocabulary_coverage
 from scgpt_bench.figures.responses import delta_heatmap, predicted_against_true, residual_heatmap
-from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
+from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip, skill_heatmap
 from scgpt_bench.figures.style import save
 from scgpt_bench.files import write_json, write_table
 from scgpt_bench.method_record import Finetuning, LoadReport, MethodRecord, Scgpt, record_of
@@ -34,7 +34,12 @@ METHODS = {
 JUDGING = ["effect_pearson", "specific_pearson", "discrimination", "mse_unbiased"]
 METRICS = [*JUDGING, "pearson_delta", "pearson"]
 MORE_METRICS = [
-    f"{metric}_top{number}" for metric in ("pearson", "mse", "mae", "pearson_delta") for number in (20, 50, 100)
+    *("effect_covariance", "found_among_20", "sign_agreement"),
+    *(
+        f"{metric}_top{number}"
+        for metric in ("pearson", "mse", "mae", "pearson_delta", "sign_agreement")
+        for number in (20, 50, 100)
+    ),
 ]
 SPLIT = "fold0"
 DEVIATIONS = {"pair_within": "within its own", "unmeasured targets": "enter as tokens"}
@@ -75,7 +80,7 @@ def make(
         save(figure, add(f"figures/differences_{metric}.svg", "Verdict", figure="difference", metric=metric))
     write_table(verdicts, add("verdicts.tsv", "Verdict", table="every method against the best simple method"))
     for number, dataset in enumerate(datasets):
-        _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods, add)
+        _of_dataset(number, dataset, scores, verdicts, metrics, perturbations, genes, methods, add)
     write_table(scores, add("scores.tsv", "Scores", table="scores"))
     write_table(
         pd.DataFrame({"metric": METRICS, "reference": "control"}),
@@ -90,7 +95,7 @@ def make(
     return MadeUp(folder, items, _start(scores, verdicts, datasets, genes, methods))
 
 
-def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods, add) -> None:
+def _of_dataset(number, dataset, scores, verdicts, metrics, perturbations, genes, methods, add) -> None:
     """The figures and the table of one data set; any but the first takes copies of the first's figures."""
 
     def draw(name: str, category: str, make_figure, **labels: str) -> None:
@@ -105,6 +110,14 @@ def _of_dataset(number, dataset, scores, metrics, perturbations, genes, methods,
     generator = np.random.default_rng(1)
     true = generator.normal(0, 0.2, (n, 5)) @ generator.normal(0, 1, (5, len(genes)))
     place = f"{dataset}, {SPLIT}"
+    of_dataset = (table[table["dataset"] == dataset] for table in (scores, verdicts))
+    draw(
+        "skill",
+        "Scores",
+        lambda: skill_heatmap(*of_dataset, methods, place),
+        figure="skill by every metric",
+        split=SPLIT,
+    )
     for metric in METRICS:
         draw(
             f"scores_{metric}",
@@ -208,7 +221,7 @@ def _start(scores, verdicts, datasets, genes, methods) -> str:
         if methods[method] in ("scgpt-zero-shot", "scgpt-knockout", "scgpt-finetuned")
     ]
     published = {"epochs": 15, "freeze": []}
-    run = Run(scores, verdicts, methods, {"human": "catalogue"}, [], predictions, published)
+    run = Run(scores, verdicts, methods, {"human": "catalogue"}, {}, predictions, published)
     return summary.page(run)
 
 

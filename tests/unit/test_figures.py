@@ -30,7 +30,7 @@ from scgpt_bench.figures.responses import (
     predicted_against_true,
     residual_heatmap,
 )
-from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
+from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip, skill_heatmap
 from scgpt_bench.figures.style import literal, method_style, metric_label, save
 
 METHODS = [
@@ -60,6 +60,22 @@ def score_table(methods=METHODS, dataset="planted") -> pd.DataFrame:
             "skill": mean / 0.7,
         }
     )
+
+
+SKILLED = [
+    *("effect_pearson", "specific_pearson", "discrimination", "mse_unbiased", "effect_covariance", "mse", "mae"),
+    *("pearson_delta", "pearson_delta_top20", "cell_eval2.de_wilcoxon_direction_fidelity_yield_raw"),
+]
+
+
+def skill_table(methods=METHODS) -> pd.DataFrame:
+    skill = np.random.default_rng(3).uniform(-0.5, 1.2, (len(SKILLED), len(methods)))
+    table = (
+        pd.DataFrame(skill, SKILLED, methods)
+        .rename_axis("metric")
+        .melt(var_name="method", value_name="skill", ignore_index=False)
+    )
+    return table.reset_index().assign(context="all")
 
 
 def verdict_table(methods=METHODS, datasets=("planted",)) -> pd.DataFrame:
@@ -180,6 +196,7 @@ def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[
     reliability = pd.Series(np.linspace(0, 1, n), index=perturbations, name="split-half reliability")
     return {
         "method_scores": method_scores(score_table(methods), "pearson_delta"),
+        "skill_heatmap": skill_heatmap(skill_table(methods), verdict_table(methods)),
         "paired_differences": paired_differences(verdict_table(methods), "pearson_delta"),
         "paired_differences_of_two": paired_differences(verdict_table(methods, ("a", LONG)), "pearson_delta"),
         "perturbation_strip": perturbation_strip(metric_values(perturbations, methods), "pearson_delta", reliability),
@@ -235,6 +252,47 @@ def assert_readable(figure: Figure, name: str, monkeypatch: pytest.MonkeyPatch) 
     shared = np.minimum(boxes[:, None, 2:], boxes[:, 2:]) - np.maximum(boxes[:, None, :2], boxes[:, :2])
     pairs = np.argwhere(np.triu((shared > 0.5).all(axis=2), 1))
     assert not len(pairs), (name, [(texts[i], texts[j]) for i, j in pairs])
+
+
+def cells_of(figure: Figure) -> dict[tuple[str, str], str]:
+    """What a heat map writes, by method and metric."""
+    (axes,) = figure.axes
+    methods, metrics = (
+        [tick.get_text() for tick in ticks] for ticks in (axes.get_xticklabels(), axes.get_yticklabels())
+    )
+    places = {text.get_position(): text.get_text() for text in axes.texts}
+    return {(methods[int(x)], metrics[int(y)]): text for (x, y), text in places.items()}
+
+
+def test_the_heat_map_writes_skill_in_per_cent_with_the_verdicts_of_what_judges():
+    table = skill_table(["ridge", "scgpt-finetuned"])
+    table["skill"] = 0.5
+    table.loc[(table["method"] == "ridge") & (table["metric"] == "effect_pearson"), "skill"] = 0.718
+    table.loc[(table["method"] == "ridge") & (table["metric"] == "mse"), "skill"] = -11.0
+    table.loc[(table["method"] == "ridge") & (table["metric"] == "mae"), "skill"] = 2.6
+    table.loc[(table["method"] == "ridge") & (table["metric"] == "mse_unbiased"), "skill"] = np.nan
+    verdicts = verdict_table(["scgpt-finetuned"]).assign(metric="effect_pearson", verdict="worse")
+    elsewhere = verdicts.assign(context="K562", verdict="better")
+    drawn = cells_of(skill_heatmap(table, pd.concat([verdicts, elsewhere])))
+    assert drawn["ridge", "effect_pearson"] == "72"
+    assert drawn["scgpt-finetuned", "effect_pearson"] == "50\N{BLACK DOWN-POINTING TRIANGLE}"
+    assert (drawn["ridge", "mse"], drawn["ridge", "mae"]) == ("\N{MUCH LESS-THAN}", "\N{MUCH GREATER-THAN}")
+    assert ("ridge", "mse_unbiased") not in drawn
+    assert list(dict.fromkeys(method for method, _ in drawn)) == ["ridge", "scgpt-finetuned"], "the best first"
+
+
+def test_a_copy_of_a_metric_is_not_drawn_twice_and_said():
+    table = skill_table()
+    copy = table[table["metric"] == "mse"].assign(metric="mse_high1000")
+    figure = skill_heatmap(pd.concat([table, copy]), verdict_table().iloc[:0])
+    assert "mse_high1000" not in [metric for _, metric in cells_of(figure)]
+    assert "mse_high1000 (mse)" in figure.get_supxlabel().replace("\n", " ")
+    assert len(cells_of(figure)) == len(SKILLED) * len(METHODS)
+
+
+def test_without_any_skill_the_heat_map_says_so():
+    figure = skill_heatmap(skill_table().assign(skill=np.nan), verdict_table())
+    assert "No metric has a skill" in figure.get_supxlabel()
 
 
 @pytest.mark.parametrize("n", [1, 3, 60, 300])

@@ -1,4 +1,9 @@
-"""The four metrics that give verdicts: nothing is had cheaply in them, and the truth beats everything else."""
+"""The four metrics that give verdicts: nothing is had cheaply in them, and the truth beats everything else.
+
+And two that are made like them, for plain words: how large a predicted change is, and whether it is found among twenty.
+"""
+
+from itertools import combinations
 
 import anndata
 import numpy as np
@@ -219,6 +224,42 @@ def test_one_prediction_for_all_conditions_discriminates_by_chance():
 def test_a_condition_alone_in_its_context_can_not_be_told_from_others():
     found = values([[1, 2, 3]], truth_of([[1.0, 2, 4]]), "discrimination")
     assert found.iloc[0].tolist() == [0.5, "a single condition in its context"]
+
+
+def test_a_hand_computed_covariance_is_around_the_means_and_without_the_target():
+    truth = truth_of([[2.0, 0, 1, -9]], names=["G3"])
+    # predicted (1, 0, -1), measured (2, 0, 1): around their means (1, 0, -1) and (1, -1, 0)
+    for target in (0, 50):
+        found = values([[1, 0, -1, target]], truth, "effect_covariance").loc["G3"].tolist()
+        assert found == [pytest.approx(1 / 3), ""]
+
+
+def test_the_line_up_counts_the_draws_in_which_the_own_change_is_the_nearest():
+    measured = np.arange(23.0)[:, None] * [1, 0, 0]  # of P0 the others are ever further off
+    truth = truth_of(measured, tested=np.arange(23) < 3)
+    changes = np.array([[0.0, 0, 0], [1.4, 0, 0], [3.4, 0, 0]])
+    found = values(changes, truth, "found_among_20")
+    for row, change in enumerate(changes):
+        distances = np.abs(measured[:, 0] - change[0])
+        others = np.delete(distances, row)
+        wins = [others[list(drawn)].min() > distances[row] for drawn in combinations(range(22), 19)]
+        assert found["value"].iloc[row] == pytest.approx(np.mean(wins)), row
+    assert 0 < found["value"].iloc[2] < found["value"].iloc[1] == found["value"].iloc[0] == 1
+
+
+def test_one_prediction_for_all_is_found_once_in_twenty():
+    truth = truth_of(np.random.default_rng(1).normal(size=(30, 40)))
+    found = values(np.ones((30, 40)), truth, "found_among_20")["value"]
+    assert found.mean() == pytest.approx(1 / 20)
+
+
+def test_fewer_than_twenty_conditions_are_said_to_be_fewer():
+    truth = truth_of(np.eye(5))
+    found = values(np.eye(5), truth, "found_among_20")
+    assert (found["value"] == 1).all()
+    assert set(found["reason"]) == {"among all 5 conditions of its context"}
+    alone = values([[1, 2, 3]], truth_of([[1.0, 2, 4]]), "found_among_20")
+    assert alone.iloc[0].tolist() == [1 / 20, "a single condition in its context"]
 
 
 def test_a_technical_duplicate_has_control_cells_of_its_own():

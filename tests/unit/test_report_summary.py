@@ -44,7 +44,7 @@ def run(verdict="better", difference=0.2, splits=("fold0",), n=20, checkpoints=N
     verdicts = verdicts.assign(ci_low=verdicts["difference"] - 0.1, ci_high=verdicts["difference"] + 0.1)
     checkpoints = {"human": "catalogue"} if checkpoints is None else checkpoints
     folds = [split for split in splits if split.startswith("fold")]
-    return Run(scores, verdicts, KINDS, checkpoints, [], predictions, PUBLISHED, pooled={"all": folds}, **more)
+    return Run(scores, verdicts, KINDS, checkpoints, {}, predictions, PUBLISHED, pooled={"all": folds}, **more)
 
 
 UNKNOWN = ("neither measured nor in the vocabulary", "not told what was perturbed")
@@ -99,14 +99,14 @@ def test_every_sentence_that_code_chooses_is_written_and_every_written_one_is_ch
     chosen = set(re.findall(r'Sentence\(\s*"(\w+)"', code)) | {"some_not_asked", "none_asked"}
     chosen |= {f"scgpt_is_{verdict}" for verdict in ("better", "worse", "equivalent", "inconclusive")}
     macros = re.findall(r"{% macro ([a-z]\w*)\(", (folder / "sentences.html").read_text())
-    assert set(macros) - {"listed", "interval", "number"} == chosen
+    assert set(macros) - {"listed", "interval", "number", "percent"} == chosen
 
 
 def test_names_are_escaped_once_in_every_list():
     names = ["a<b", "c&d"]
     better = Sentence("scgpt_is_better", {
-        "method": "tuned", "others": names, "opponent": "ridge", "metric": "mse", "difference": 0.1, "ci_low": 0.0,
-        "ci_high": 0.2, "n_asked": 2, "n": 2, "n_methods": 3, "reason": "",
+        "method": "tuned", "others": names, "opponent": "ridge", "mean": 0.4, "opponent_mean": 0.3, "difference": 0.1,
+        "ci_low": 0.0, "ci_high": 0.2, "n_asked": 2, "n": 2, "n_methods": 3, "reason": "",
     })  # fmt: skip
     for sentence in (better, Sentence("no_published_checkpoint", {"folders": names})):
         assert "a<b, c&d" in written(sentence), "unescaped once, as a browser does"
@@ -131,18 +131,19 @@ def before_the_answer(made: Run) -> list[str]:
         (
             "better",
             0.2,
-            "Yes: tuned predicts the responses better than each simple method; the hardest to beat is ridge "
-            "(effect_pearson +0.200, 95 % ",
+            "Yes: tuned predicts the direction of the response better than each simple method. The hardest to beat is "
+            "ridge: 0.50 against 0.30 (correlation with the measured change; difference +0.200, 95 % ",
         ),
         (
             "inconclusive",
             0.02,
-            "No pretrained scGPT method was shown to be better than the best simple method, ridge. The closest is",
+            "Not shown: no pretrained scGPT method was shown to be better than the best simple method, ridge. The "
+            "closest is tuned (corr",
         ),
         (
             "equivalent",
             0.01,
-            "No: tuned is as good as the best simple method, ridge, and not better (effect_pearson +0.010, 95 %",
+            "No: tuned is as good as the best simple method, ridge, and not better (correlation",
         ),
         (
             "worse",
@@ -166,12 +167,12 @@ def test_the_answer_is_that_of_the_best_scgpt_method(verdict, difference, answer
         (
             "inconclusive",
             "better",
-            "Yes: flagged predicts the responses better than each simple method; the hardest to beat is ridge (",
+            "Yes: flagged predicts the direction of the response better than each simple method. The hardest to beat",
         ),
         (
             "worse",
             "inconclusive",
-            "No pretrained scGPT method was shown to be better than the best simple method, ridge. The closest is",
+            "Not shown: no pretrained scGPT method was shown to be better than the best simple method, ridge. ",
         ),
         ("equivalent", "inconclusive", "No: tuned is as good as the best simple method"),
     ],
@@ -190,7 +191,7 @@ def from_random_weights(method: str) -> Prediction:
 
 def test_what_was_never_pretrained_is_no_answer():
     (place,) = summary.places(run("better", predictions=[from_random_weights("tuned")]))
-    assert answer_of(place).startswith("No: flagged is worse than the best simple method, ridge (effect_pearson -0.200")
+    assert answer_of(place).startswith("No: flagged is worse than the best simple method, ridge: 0.10 against")
     assert answer_of(place).endswith(" Better than each simple method without any pretraining: tuned.")
     (place,) = summary.places(run("worse", predictions=[from_random_weights("tuned"), from_random_weights("flagged")]))
     assert answer_of(place) == "No pretrained scGPT model was run on these data."
@@ -240,7 +241,7 @@ def test_a_verdict_says_what_limits_it():
     made.verdicts[["reason", "p_value"]] = np.nan, 0.4  # an empty column of a table
     (place,) = summary.places(made)
     assert "Note" not in answer_of(place)
-    assert "not show that they are equal: 0.080 is the smallest true difference that is found" in answer_of(place)
+    assert "not show that they are equal: a true difference of 0.080 is found in 80 %" in answer_of(place)
 
 
 def test_the_spread_of_cells_is_shown_where_it_was_measured():
@@ -309,7 +310,7 @@ def test_data_that_nothing_checks_are_named():
 
 def test_a_run_without_scgpt_says_so():
     made = run()
-    made = Run(made.scores, made.verdicts.iloc[:0], KINDS, {}, [], [], {})
+    made = Run(made.scores, made.verdicts.iloc[:0], KINDS, {}, {}, [], {})
     (place,) = summary.places(made)
     assert answer_of(place) == "No scGPT method was run on these data."
     assert "No published checkpoint" not in whats(made)

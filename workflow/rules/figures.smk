@@ -209,6 +209,44 @@ rule figure_scores:
         "../scripts/figure_scores.py"
 
 
+def questions_of_run():
+    """The splits that have an answer each, pooled ones by the name under which they are pooled."""
+    pooled = {name: splits for name, splits in POOLED.items() if len(splits) > 1}
+    of_pooled = {split for splits in pooled.values() for split in splits}
+    return [*pooled, *(split for split in SPLITS if split not in of_pooled)]
+
+
+rule figure_skill:
+    input:
+        scores="<results>/scores.tsv",
+        verdicts="<results>/verdicts.tsv",
+    output:
+        entries(
+            "<results>/{dataset}/figures/skill_NAME.svg",
+            questions_of_run(),
+            label="split",
+            labels={"figure": "skill by every metric"},
+            category="Scores",
+            subcategory="{dataset}",
+            caption="skill.rst",
+        ),
+    log:
+        "<logs>/figure_skill/{dataset}.log",
+    benchmark:
+        "<benchmarks>/figure_skill/{dataset}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
+    params:
+        code=code("figure_skill.py"),
+        questions=questions_of_run(),
+        kinds=KINDS,
+    script:
+        "../scripts/figure_skill.py"
+
+
 rule figure_differences:
     input:
         "<results>/verdicts.tsv",

@@ -37,7 +37,9 @@ rule summary:
         templates=sources.folder_hash(LIBRARY / "scgpt_bench" / "report"),
         kinds=KINDS,
         checkpoints={name: options["source"] for name, options in config["checkpoints"].items()},
-        generated=[name for name in config["datasets"] if RUN.datasets[name].address == GENERATED],
+        generated={
+            name: config["generated"][name] for name in config["datasets"] if RUN.datasets[name].address == GENERATED
+        },
         published=recipe.published_options(),
         pooled=POOLED,
         lists=[*config["predict"]],
@@ -144,6 +146,7 @@ def entries_of_datasets():
             shown += [f"<results>/{dataset}/figures/drop_comparison.{suffix}" for suffix in ("html", "svg")]
             shown.append(f"<results>/{dataset}/drop_comparison.tsv")
         shown += [f"<results>/{dataset}/figures/vocabulary_{name}.svg" for name in config["checkpoints"]]
+        shown += [f"<results>/{dataset}/figures/skill_{split}.svg" for split in questions_of_run()]
         for split in SPLITS:
             folder = f"<results>/{dataset}/{split}/figures"
             shown.append(f"<results>/{dataset}/{split}/audit.tsv")

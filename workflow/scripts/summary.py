@@ -8,6 +8,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.evaluation.classes import gather_classes
     from scgpt_bench.files import atomic_write, read_json, read_table
     from scgpt_bench.method_record import read_record
+    from scgpt_bench.provenance import revision
     from scgpt_bench.report import summary
     from scgpt_bench.report.run import Prediction, Run
 
@@ -26,4 +27,4 @@ with logged(snakemake.log[0]):
         **{key: snakemake.params[key] for key in ("kinds", "checkpoints", "generated", "published", "pooled", "lists")},
     )
     with atomic_write(snakemake.output[0]) as partial:
-        partial.write_text(summary.page(run), encoding="utf-8")
+        partial.write_text(summary.page(run, revision()), encoding="utf-8")

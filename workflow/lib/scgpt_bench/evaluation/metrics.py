@@ -206,6 +206,31 @@ _REGISTERED = (
         at_full_depth=functions.squared_error_at_full_depth,
     ),
     Metric(
+        name="effect_covariance",
+        higher_is_better=True,  # up to a skill of 1, the right size
+        reference=DISJOINT_CONTROL,
+        denominator="number of genes",
+        source="this workflow; its skill is the slope of the predicted on the true change",
+        label="covariance of predicted and measured change (squared log1p expression)",
+        gene_set=GENE_SETS[NO_TARGET].genes,
+        targets=GENE_SETS[NO_TARGET].targets,
+        function=functions.effect_covariance,
+        without_targets=True,
+        at_full_depth=lambda values: values,  # its expectation does not depend on the number of cells
+    ),
+    Metric(
+        name="found_among_20",
+        higher_is_better=True,
+        reference=DISJOINT_CONTROL,
+        denominator="ways to draw 19 other conditions of the data set in the context",
+        source="this workflow, from the distances of discrimination",
+        label="own perturbation is the nearest of 20 (fraction)",
+        tie_rule="a tie counts as half an other that is further off",
+        gene_set=GENE_SETS[NO_TARGET].genes,
+        targets="those of both conditions of a pair are left out",
+        function=functions.found_among_20,
+    ),
+    Metric(
         name="pearson",
         higher_is_better=True,
         reference=NO_REFERENCE,

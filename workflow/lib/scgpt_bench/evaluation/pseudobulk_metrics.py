@@ -17,6 +17,9 @@ ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
 SUM_ROUNDING = 1e-11  # of sums over genes in float64, as a share of what is summed
 
+LINE_UP = 20  # conditions among which a predicted change is to find its own
+ALONE = "a single condition in its context"
+
 Values = tuple[np.ndarray, np.ndarray]  # one value per condition, and why it is a convention (empty where it is not)
 
 
@@ -158,18 +161,49 @@ def mse_unbiased(means: Means) -> Values:
     return errors - np.where(known, noise, 0.0), reasons
 
 
+def effect_covariance(means: Means) -> Values:
+    """Average the product of the predicted and the measured change over genes, both around their means.
+
+    The control cells of both sides are different ones, so that noise adds nothing to the expectation: of no change it
+    is 0, of the true change its variance, and of a share of the true change the same share of it.
+    """
+    predicted, measured = means.predicted_change, means.measured_change
+    centred = measured - measured.mean(axis=1, keepdims=True)
+    return _always((predicted * centred).mean(axis=1))
+
+
 def discrimination(means: Means) -> Values:
     """Say which share of the other conditions of the context has a measured change further off than the own one.
 
     Distances are L1, from the predicted change. A pair of conditions is compared over the genes that are targets of
     neither, so that two conditions with the same prediction share one point between them. Ties count as halves.
     """
+    further, n_others = _further_off(means)
+    if n_others == 0:
+        return np.full(len(further), 0.5), np.full(len(further), ALONE)
+    return further / n_others, np.full(len(further), "")
+
+
+def found_among_20(means: Means) -> Values:
+    """Give the probability that the own measured change is the nearest among itself and 19 others drawn by chance.
+
+    The others are conditions of the context, without replacement; distances are those of :func:`discrimination`. A tie
+    counts as half an other that is further off.
+    """
+    further, n_others = _further_off(means)
+    n, drawn = len(further), min(LINE_UP - 1, n_others)
+    if drawn == 0:
+        return np.full(n, 1 / LINE_UP), np.full(n, ALONE)
+    left = np.arange(drawn)
+    values = (np.maximum(further[:, None] - left, 0) / (n_others - left)).prod(axis=1)
+    return values, np.full(n, "" if drawn == LINE_UP - 1 else f"among all {n_others + 1} conditions of its context")
+
+
+def _further_off(means: Means) -> tuple[np.ndarray, int]:
+    """Count the other conditions of the context that are further off than the own one, and the others in all."""
     candidates = means.candidates
     assert candidates is not None  # score gives them
     predicted, changes, own = means.predicted_change, candidates.changes, candidates.own
-    n, n_others = len(predicted), len(changes) - 1
-    if n_others == 0:
-        return np.full(n, 0.5), np.full(n, "a single condition in its context")
     others = distance.cdist(predicted, changes, "cityblock")
     rounding = SUM_ROUNDING * others
     errors = np.abs(predicted - changes[own])
@@ -183,8 +217,8 @@ def discrimination(means: Means) -> Values:
         others[:, row] -= np.where(is_target[:, columns], 0.0, left_out).sum(axis=1)
         owns[:, row] -= errors[:, columns].sum(axis=1)
     further = np.where(np.abs(others - owns) <= rounding, 0.5, others > owns)
-    further[np.arange(n), own] = 0
-    return further.sum(axis=1) / n_others, np.full(n, "")
+    further[np.arange(len(predicted)), own] = 0
+    return further.sum(axis=1), len(changes) - 1
 
 
 def pearson(means: Means) -> Values:

@@ -31,11 +31,12 @@ from scgpt_bench.data.conditions import COLUMNS, Condition, listed
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.evaluation.metrics import METRICS, score
 from scgpt_bench.evaluation.pseudobulk import select_tested
-from scgpt_bench.evaluation.pseudobulk_metrics import common_directions, without_directions
+from scgpt_bench.evaluation.pseudobulk_metrics import LINE_UP, common_directions, without_directions
 from scgpt_bench.seeding import random_generator
 
 DRAWS = 5
-CHANCE = 0.5  # of discrimination, for any prediction that does not depend on the condition
+# Of any prediction that does not depend on the condition.
+CHANCE = {"discrimination": 0.5, "found_among_20": 1 / LINE_UP}
 # Why a metric has no noise-free score, by the beginning of its identifier.
 NOT_KNOWN = {
     "sign_agreement": "depends on how many genes respond, which noise hides",
@@ -67,9 +68,9 @@ def reference_scores(truth: anndata.AnnData, seed: int = 1) -> pd.DataFrame:
     perfect = _predicted(tested, references + changes[truth.obs["tested"].to_numpy(dtype=bool)])
     again = [score(perfect, measured_again(truth, changes, seed, draw)) for draw in range(DRAWS)]
     table["noise_free"] = np.mean([scored["value"] for scored in again], axis=0)
-    table.loc[table["metric"] == "discrimination", "no_change"] = CHANCE
+    table["no_change"] = table["metric"].map(CHANCE).fillna(table["no_change"])
     table.loc[table["metric"] == "mse_unbiased", "noise_free"] = 0.0
-    reasons = table["reason"].where(table["metric"].str.startswith("discrimination"), "")  # alone in its context
+    reasons = table["reason"].where(table["metric"].str.startswith(tuple(CHANCE)), "")  # alone in its context
     for name, reason in NOT_KNOWN.items():
         reasons[table["metric"].str.startswith(name)] = reason
     noise = tested.layers["variance_of_mean"] + tested.layers["variance_of_reference"]

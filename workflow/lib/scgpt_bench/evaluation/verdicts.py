@@ -25,6 +25,7 @@ VERDICT_COLUMNS = [
     *("dataset", "split", "context", "method", "metric", "opponent", "difference", "ci_low", "ci_high"),
     *("p_value", "smallest_detectable", "verdict", "reason"),
 ]
+ONE_TRAINING = "of this one training"  # a reason
 COMPANIONS = [metric.name for metric in METRICS.values() if metric.judges and metric.name != HEADLINE]
 
 
@@ -215,7 +216,7 @@ def of_one_seed(method: str, block: Block, kinds: Mapping[str, str]) -> str:
     kind = KINDS.get(kinds[method])
     if block.values[method].shape[1] > 1 or (kind and not kind.depends_on_seed):
         return ""
-    return "of this one training" if kind and kind.is_trained else "of this one seed"
+    return ONE_TRAINING if kind and kind.is_trained else "of this one seed"
 
 
 def of_contexts(block: Block) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -38,7 +40,10 @@ from scgpt_bench.figures.style import (
     styled,
     text_length,
 )
-from scgpt_bench.methods.registry import CEILING, FLOOR, SCGPT, SIMPLE
+from scgpt_bench.methods.registry import CEILING, FLOOR, SCGPT, SIMPLE, group_of
+
+CLIPPED = (-0.995, 1.995)  # skill that is written as a number; what is beyond is marked
+MARKS = {"better": "\N{BLACK UP-POINTING TRIANGLE}", "worse": "\N{BLACK DOWN-POINTING TRIANGLE}", "equivalent": "="}
 
 
 @styled
@@ -130,6 +135,105 @@ def _ladder_in_words(rows: pd.DataFrame, kind_of: Mapping[str, str]) -> str:
 
 def _scored(row: pd.Series) -> str:
     return f"{row['method']} {row['mean']:.3f}"
+
+
+@styled
+def skill_heatmap(
+    scores: pd.DataFrame, verdicts: pd.DataFrame, kinds: Mapping[str, str] | None = None, title: str | None = None
+) -> Figure:
+    """Draw the skill of every method by every metric, in per cent, with the verdicts of the metrics that judge.
+
+    Methods are columns, the best by the headline first. Metrics that give every method the skill that one above gives
+    are left out, and the note names them; so are those without any skill.
+
+    Parameters
+    ----------
+    scores
+        The rows of ``scores.tsv`` of one data set and split (``context method metric skill``). Only those over all
+        contexts are drawn.
+    verdicts
+        Those of ``verdicts.tsv`` (``context method metric verdict``).
+    kinds
+        The kind of each method by its name, where it is another.
+    title
+        What the numbers of metrics and methods are added to.
+    """
+    require(scores, ["context", "method", "metric", "skill"], "scores")
+    require(verdicts, ["context", "method", "metric", "verdict"], "verdicts", or_empty=True)
+    here = scores[scores["context"] == CONTEXT]
+    table = here.pivot_table(index="metric", columns="method", values="skill", sort=False).dropna(how="all")
+    title = title or "Skill"
+    if table.empty:
+        return new_figure(WIDTH, 0.6, title, "No metric has a skill: no score of noise-free truth is known.")
+    table = table.reindex(columns=here["method"].unique())
+    first = table.iloc[0].fillna(-np.inf)
+    table = table[first.sort_values(ascending=False, kind="stable").index]
+    copies = _copies(table)
+    table = table.drop(index=list(copies))
+    judged = verdicts[verdicts["context"] == CONTEXT]
+    verdict_of = judged.set_index(["method", "metric"])["verdict"].to_dict()
+    n_metrics, n_methods = table.shape
+    room = 72 * (WIDTH - 2.6) / n_methods
+    names = names_that_fit(table.columns, room, SMALL) or [literal(elided(name, 12)) for name in table.columns]
+    note = "Skill in per cent: 0 is no change, 100 is what noise-free truth would score. "
+    note += f"{MARKS['better']} better, {MARKS['worse']} worse, {MARKS['equivalent']} equivalent to the best simple "
+    note += "method, by the metrics that judge. \N{MUCH LESS-THAN}, \N{MUCH GREATER-THAN}: below -99, above 199. "
+    note += "Grey: no skill."
+    if copies:
+        equal = "; ".join(f"{name} ({as_what})" for name, as_what in copies.items())
+        note += f" Not drawn, since equal to another for every method: {equal}."
+    figure = new_figure(
+        WIDTH,
+        1.0 + text_length(names, SMALL) + 0.17 * n_metrics + 0.12 * max(len(note) // 110, 1),
+        f"{title}, {count(n_metrics, 'metric')}, {count(n_methods, 'method')}",
+        note,
+    )
+    axes = figure.subplots()
+    colours = mpl.colormaps["RdBu"].with_extremes(bad=FAINT)
+    axes.imshow(np.ma.masked_invalid(table.clip(-1, 1)), cmap=colours, vmin=-1.25, vmax=1.25, aspect="auto")
+    for (row, metric), (column, method) in product(enumerate(table.index), enumerate(table.columns)):
+        value = table.loc[metric, method]
+        if np.isfinite(value):
+            text = _per_cent(value) + MARKS.get(verdict_of.get((method, metric), ""), "")
+            ink = "white" if abs(value) > 0.8 else INK
+            axes.text(column, row, text, ha="center", va="center", fontsize=SMALL - 1.5, color=ink)
+    axes.set_yticks(range(n_metrics), [literal(elided(name, 48)) for name in table.index])
+    axes.set_xticks(range(n_methods), names, rotation=90)
+    axes.xaxis.tick_top()
+    for label, method in zip(axes.get_xticklabels(), table.columns, strict=True):
+        label.set_color(group_of((kinds or {}).get(method, method)).colour)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.axhline(sum(metric_of(name).judges for name in table.index) - 0.5, color=INK, linewidth=0.8)
+    said = (judged["verdict"].value_counts() if len(judged) else pd.Series(dtype=int)).items()
+    tally = ", ".join(f"{number} {verdict}" for verdict, number in said)
+    worst = int((table < CLIPPED[0]).sum().sum())
+    say(
+        figure,
+        f"Best by {table.index[0]}: {table.columns[0]} ({_per_cent(table.iloc[0, 0])}). "
+        + (f"Verdicts: {tally}. " if tally else "")
+        + f"{count(worst, 'cell')} below -99.",
+    )
+    return figure
+
+
+def _copies(table: pd.DataFrame) -> dict[str, str]:
+    """Find the metrics that give every method the skill that an earlier one gives: the earlier one, by their names."""
+    kept: list[str] = []
+    copies: dict[str, str] = {}
+    for metric, row in table.iterrows():
+        equal = (name for name in kept if np.allclose(table.loc[name], row, rtol=1e-6, atol=1e-9, equal_nan=True))
+        if (as_what := next(equal, None)) is None:
+            kept.append(metric)
+        else:
+            copies[metric] = as_what
+    return copies
+
+
+def _per_cent(skill: float) -> str:
+    if skill < CLIPPED[0]:
+        return "\N{MUCH LESS-THAN}"
+    return "\N{MUCH GREATER-THAN}" if skill > CLIPPED[1] else f"{100 * skill:.0f}"
 
 
 @styled

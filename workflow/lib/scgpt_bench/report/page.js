@@ -1,11 +1,21 @@
 'use strict';
 // What is shown follows the address (#category, #category/dataset, #item), so that every view has a link and a history.
+// #print is everything at once.
 
+const EVERYTHING = '#print';
+const ROWS = 25; // of a table, on a page of it
+const PRINTED = 680; // pixels that fit the width of a printed page, in portrait
 const sections = [...document.querySelectorAll('main > section')];
 const links = [...document.querySelectorAll('header nav a')];
+const filled = new Map(); // tables of the page, and what DataTables makes of them
 let library;
+let closed = []; // what was folded before printing
 
 function show() {
+  if (location.hash === EVERYTHING) {
+    showEverything();
+    return;
+  }
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1))) || sections[0];
   const section = target.closest('section');
   for (const other of sections) other.hidden = other !== section;
@@ -16,6 +26,15 @@ function show() {
   // After the browser's own scrolling to the fragment.
   requestAnimationFrame(() => (entry ? entry.scrollIntoView() : window.scrollTo(0, 0)));
   if (location.hash) (entry || section).focus({ preventScroll: true });
+}
+
+function showEverything() {
+  for (const section of sections) section.hidden = false;
+  for (const group of document.querySelectorAll('.group')) {
+    group.hidden = false;
+    prepare(group);
+  }
+  window.scrollTo(0, 0);
 }
 
 function mark(link, current) {
@@ -40,19 +59,33 @@ function prepare(group) {
   if (group.dataset.prepared) return;
   group.dataset.prepared = 'yes';
   addFilters(group);
-  for (const image of group.querySelectorAll('img[data-source]')) nearby.observe(image);
-  for (const table of group.querySelectorAll('table[data-kinds]')) nearby.observe(table);
+  const targets = group.querySelectorAll('img[data-source], table[data-kinds]');
+  for (const target of targets) nearby.observe(target);
+  drawInPeace([...targets]);
 }
 
-// Thousands of figures would take seconds to draw: each is drawn when it comes near the window.
+// Thousands of figures would take seconds to draw: each is drawn when it comes near the window, and the others of what
+// is shown when nothing else is to do, so that printing finds them.
 const nearby = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
-    if (!isIntersecting) continue;
-    nearby.unobserve(target);
-    if (target.tagName === 'IMG') draw(target);
-    else fill(target);
+    if (isIntersecting) once(target);
   }
 }, { rootMargin: '800px' });
+
+function once(target) {
+  nearby.unobserve(target);
+  if (target.dataset.drawn) return undefined;
+  target.dataset.drawn = 'yes';
+  return target.tagName === 'IMG' ? draw(target) : fill(target);
+}
+
+async function drawInPeace(targets) {
+  const idle = window.requestIdleCallback || ((callback) => setTimeout(callback, 50));
+  for (const target of targets) {
+    await new Promise((resolve) => idle(resolve));
+    if (!target.closest('section').hidden && !target.closest('.group').hidden) await once(target);
+  }
+}
 
 function addFilters(group) {
   const items = [...group.querySelectorAll('.item')].map((element) => [element, JSON.parse(element.dataset.labels)]);
@@ -103,14 +136,37 @@ async function fill(table) {
   const kinds = JSON.parse(table.dataset.kinds);
   const columns = kinds.map((kind, index) => (kind === 'text' ? textColumn() : numberColumn(rows, index, kind === 'bar')));
   // `table.dataset.ready` tells the tests that the library is done.
-  new DataTable(table, {
-    data: rows, columns, order: [], pageLength: 25, autoWidth: false, deferRender: true, orderClasses: false,
+  filled.set(table, new DataTable(table, {
+    data: rows, columns, order: [], pageLength: ROWS, autoWidth: false, deferRender: true, orderClasses: false,
     initComplete: () => {
       const item = table.closest('.item');
       item.querySelector('nav')?.setAttribute('aria-label', `Pages of ${item.querySelector('h3').textContent}`);
       table.dataset.ready = 'yes';
     },
-  });
+  }));
+}
+
+// Paper has no pages of a table, nothing to unfold and no scroll bars: all rows are printed, wide tables smaller.
+function beforePrinting() {
+  closed = [...document.querySelectorAll('details:not([open])')];
+  for (const details of closed) details.open = true;
+  for (const [table, rows] of filled) {
+    if (table.checkVisibility()) rows.page.len(-1).draw(false);
+  }
+  for (const table of document.querySelectorAll('main table')) {
+    const { width } = table.style;
+    table.style.width = 'min-content';
+    table.style.zoom = Math.min(1, PRINTED / (table.offsetWidth || PRINTED));
+    table.style.width = width;
+  }
+}
+
+function afterPrinting() {
+  for (const details of closed) details.open = false;
+  for (const table of document.querySelectorAll('main table')) table.style.zoom = '';
+  for (const rows of filled.values()) {
+    if (rows.page.len() === -1) rows.page.len(ROWS).draw(false);
+  }
 }
 
 function textColumn() {
@@ -169,4 +225,6 @@ for (const button of document.querySelectorAll('button.download')) {
 }
 history.scrollRestoration = 'manual';
 window.addEventListener('hashchange', show);
+window.addEventListener('beforeprint', beforePrinting);
+window.addEventListener('afterprint', afterPrinting);
 show();

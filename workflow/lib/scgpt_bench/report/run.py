@@ -46,7 +46,7 @@ class Run:
     checkpoints
         ``source`` of every checkpoint.
     generated
-        Data sets that were generated here.
+        Options of the data sets that were generated here.
     predictions
         Of all methods, the first seed.
     published
@@ -67,7 +67,7 @@ class Run:
     verdicts: pd.DataFrame
     kinds: Mapping[str, str]
     checkpoints: Mapping[str, str]
-    generated: Sequence[str]
+    generated: Mapping[str, Mapping[str, Any]]
     predictions: Sequence[Prediction]
     published: Mapping[str, Any]
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

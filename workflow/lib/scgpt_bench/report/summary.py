@@ -5,26 +5,58 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from scgpt_bench import __version__
 from scgpt_bench.data.conditions import CONTEXT, noun_of
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.evaluation.scores import HEADLINE
 from scgpt_bench.evaluation.verdicts import COMPANIONS
-from scgpt_bench.methods.registry import CEILING, FLOOR, SCGPT
+from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, SCGPT
+from scgpt_bench.report.ladder import ladder
 from scgpt_bench.report.page import template
 from scgpt_bench.report.run import Run, Sentence, grouped
-from scgpt_bench.report.warnings import warnings
+from scgpt_bench.report.warnings import GROUPS, warnings
 
+ORDER = {"better": 0, "equivalent": 1, "inconclusive": 1, "worse": 2}  # the verdicts that compare
 SPREAD = "spread_ratio"  # of predicted cells
+_SOFTWARE = {"version": __version__}
 
 
-def page(run: Run) -> str:
-    """Return the HTML of the start page; names and numbers are escaped."""
+def page(run: Run, revision: str | None = None) -> str:
+    """Return the HTML of the start page; names and numbers are escaped.
+
+    Parameters
+    ----------
+    revision
+        The commit of the workflow, where it is known.
+    """
     found = places(run)
-    context = {"places": found, "warnings": warnings(run, found), "metric": HEADLINE, "companions": COMPANIONS}
-    context["lists"] = run.lists
+    context = {
+        "places": found,
+        "limits": limits(warnings(run, found)),
+        "methods_text": Sentence("methods_text", {"places": found, "groups": _methods_by_group(run), **_SOFTWARE}),
+        "revision": revision,
+        "lists": run.lists,
+        "metric": HEADLINE,
+        "companions": COMPANIONS,
+        **_SOFTWARE,
+    }
     return template("summary.html").render(**context)
+
+
+def limits(found: Sequence[Sentence]) -> dict[str, list[Sentence]]:
+    """Sort warnings into the lines of the start page, that with the most important one first."""
+    group_of_warning = {warning: group for group, members in GROUPS.items() for warning in members}
+    lines: dict[str, list[Sentence]] = {}
+    for sentence in found:
+        lines.setdefault(group_of_warning[sentence.name], []).append(sentence)
+    return lines
+
+
+def _methods_by_group(run: Run) -> dict[str, list[str]]:
+    return grouped((run.group(method).name, method) for method in run.kinds)
 
 
 def places(run: Run) -> list[dict[str, Any]]:
@@ -41,6 +73,7 @@ def places(run: Run) -> list[dict[str, Any]]:
             here = of_split[of_split["context"] == CONTEXT]
             n = max(here.loc[here["metric"] == HEADLINE, "n_conditions"], default=0)
             rows = _rows(run, here, dataset, split)
+            picture = ladder(run, here, rows)
             found.append(
                 {
                     "dataset": dataset,
@@ -51,8 +84,13 @@ def places(run: Run) -> list[dict[str, Any]]:
                     "noun": noun_of(scores),
                     "n_conditions": int(n),
                     "rows": rows,
+                    "about": _about(run, dataset),
                     "first": _before_the_answer(run, dataset),
-                    "answer": _answer(run, rows, int(n)),
+                    "answer": _answer(run, rows, int(n), _means(here)),
+                    "ladder": picture,
+                    "apart": _tells_apart(run, rows, picture),
+                    "size": _size(run, rows, picture),
+                    "planted": _planted(run, picture, dataset),
                     "pretraining": _pretraining(run, dataset, split),
                     "chosen": _chosen(run, dataset, splits),
                     "ceiling": _score_of_kind(run, here, CEILING),
@@ -112,7 +150,48 @@ def _before_the_answer(run: Run, dataset: str) -> list[Sentence]:
     return [Sentence("most_responses_are_noise", {"labels": poor, "n": len(tested), "noun": noun})]
 
 
-def _answer(run: Run, rows: Sequence[Mapping[str, Any]], n: int) -> list[Sentence]:
+def _about(run: Run, dataset: str) -> Sentence:
+    """Say what the cells and the models are that an answer is about."""
+    sources = grouped((source, name) for name, source in run.checkpoints.items())
+    return Sentence("about", {"generated": dataset in run.generated, "sources": sources})
+
+
+def _compared(run: Run, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Give the rows of the picture of the two methods that the answer names, scGPT's first."""
+    without = run.without_pretraining()
+    scgpt = [row for row in rows if run.group(row["method"]) == SCGPT and row["method"] not in without]
+    judged = [row for row in scgpt if row["verdict"] in ORDER]
+    if not judged or not picture:
+        return []
+    named, drawn = _first(judged), {row["method"]: row for row in picture["rows"]}
+    return [drawn[name] for name in (named["method"], named["opponent"]) if name in drawn]
+
+
+def _tells_apart(run: Run, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]) -> Sentence | None:
+    compared = [row for row in _compared(run, rows, picture) if row["found"] == row["found"]]
+    return Sentence("tells_apart", {"rows": compared}) if len(compared) == 2 else None
+
+
+def _size(run: Run, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]) -> Sentence | None:
+    compared = [row for row in _compared(run, rows, picture) if row["size"] == row["size"]]
+    return Sentence("size", {"rows": compared}) if len(compared) == 2 else None
+
+
+def _planted(run: Run, picture: Mapping[str, Any], dataset: str) -> Sentence | None:
+    """Say what was planted in a generated data set, and how much of it was found."""
+    if dataset not in run.generated or not picture or not picture["axis"].skill:
+        return None
+    without = run.without_pretraining()
+    best: dict[str, Mapping[str, Any]] = {}
+    for row in picture["rows"]:  # the best comes first
+        group = run.group(row["method"])
+        kind = run.kinds[row["method"]]
+        role = kind if group == BENCHMARK_CONTROL else "untrained" if row["method"] in without else group.name
+        best.setdefault(role, row)
+    return Sentence("planted", {"structure": run.generated[dataset].get("structure", True), "best": best})
+
+
+def _answer(run: Run, rows: Sequence[Mapping[str, Any]], n: int, means: Mapping[str, float]) -> list[Sentence]:
     scgpt = [row for row in rows if run.group(row["method"]) == SCGPT]
     if not scgpt:
         return [Sentence("no_scgpt", {})]
@@ -128,7 +207,7 @@ def _answer(run: Run, rows: Sequence[Mapping[str, Any]], n: int) -> list[Sentenc
     untrained = [row["method"] for row in scgpt if row["method"] in without and row["verdict"] == "better"]
     answer = []
     if judged:
-        answer.append(_best_verdict(judged, n))
+        answer.append(_best_verdict(judged, n, means))
     if silent:
         answer.append(Sentence("some_not_asked" if judged else "none_asked", {"methods": silent, "n": n}))
     if not pretrained:
@@ -138,13 +217,17 @@ def _answer(run: Run, rows: Sequence[Mapping[str, Any]], n: int) -> list[Sentenc
     return answer
 
 
-def _best_verdict(rows: Sequence[Mapping[str, Any]], n: int) -> Sentence:
+def _first(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Choose the best method that is better; else the best that is not shown to be worse; else the best of all."""
-    order = {"better": 0, "equivalent": 1, "inconclusive": 1, "worse": 2}
-    first = min(rows, key=lambda row: order[row["verdict"]])
+    return min(rows, key=lambda row: ORDER[row["verdict"]])
+
+
+def _best_verdict(rows: Sequence[Mapping[str, Any]], n: int, means: Mapping[str, float]) -> Sentence:
+    first = _first(rows)
     keys = ("method", "opponent", "difference", "ci_low", "ci_high", "p_value", "smallest_detectable", "reason")
     values = {key: first[key] for key in keys} | {
-        "metric": HEADLINE,
+        "mean": means[first["method"]],
+        "opponent_mean": means.get(first["opponent"], np.nan),
         "others": [row["method"] for row in rows if row is not first and row["verdict"] == first["verdict"]],
         "n_asked": n if pd.isna(first["n_asked"]) else int(first["n_asked"]),
         "n": n,
@@ -179,6 +262,11 @@ def _chosen(run: Run, dataset: str, splits: Sequence[str]) -> Sentence | None:
                     if (value := f"{options[key]:g}") not in values:
                         values.append(value)
     return Sentence("chosen", {"methods": methods}) if methods else None
+
+
+def _means(scores: pd.DataFrame) -> dict[str, float]:
+    headline = scores[scores["metric"] == HEADLINE]
+    return dict(zip(headline["method"], headline["mean"], strict=True))
 
 
 def _score_of_kind(run: Run, scores: pd.DataFrame, kind: str) -> float | None:

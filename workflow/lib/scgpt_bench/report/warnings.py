@@ -11,11 +11,24 @@ from scgpt_bench.data import split_names
 from scgpt_bench.data.conditions import CONTEXT, noun_of
 from scgpt_bench.evaluation.classes import CLASS
 from scgpt_bench.evaluation.scores import HEADLINE, LEAK
+from scgpt_bench.evaluation.verdicts import ONE_TRAINING
 from scgpt_bench.method_record import MethodRecord
 from scgpt_bench.methods.registry import CEILING, FLOOR, KINDS, SCGPT
 from scgpt_bench.report.run import Run, Sentence, grouped, labelled, methods_by_names
 
 FEW = 10  # test conditions, below which there is a warning
+
+# The lines of the start page under which warnings are folded, by the question that they are about.
+GROUPS = {
+    "The comparison": ("possible_leak", "simple_methods_not_run", "same_prediction", "unlike_classes", "one_seed"),
+    "The data": (
+        *("generated_data", "no_check_of_data", "few_conditions", "unreliable_responses", "unknown_reliability"),
+        *("composition", "batches"),
+    ),
+    "The models": ("no_published_checkpoint", "random_decoder", "untrained", "recipe"),
+    "What was learned from": ("fewer_perturbations", "other_controls"),
+    "What was not predicted": ("padded_genes", "not_asked", "targets_not_predicted", "unchanged_genes"),
+}
 
 Places = Sequence[Mapping[str, Any]]
 
@@ -23,7 +36,7 @@ Places = Sequence[Mapping[str, Any]]
 def warnings(run: Run, places: Places) -> list[Sentence]:
     """List what limits the answers in ``places`` (:func:`scgpt_bench.report.summary.places`), most important first."""
     checks = [_of_source, _of_leaks, _of_weights, _of_simple_methods, _of_copies, _of_data, _of_few_cells]
-    checks += [_of_composition, _of_batches, _of_classes, _of_genes, _of_training, _of_fallbacks]
+    checks += [_of_composition, _of_batches, _of_classes, _of_seeds, _of_genes, _of_training, _of_fallbacks]
     checks += [_of_prompts, _of_files, _of_recipe]
     return [warning for check in checks for warning in check(run, places)]
 
@@ -140,6 +153,13 @@ def _of_classes(run: Run, places: Places) -> Iterable[Sentence]:
                 values = {"classes": classes.to_dict("records"), "verdict": row["verdict"]}
                 where = {"method": row["method"], "dataset": place["name"], "noun": place["noun"]}
                 yield Sentence("unlike_classes", values | where)
+
+
+def _of_seeds(run: Run, places: Places) -> Iterable[Sentence]:
+    judged = run.verdicts[run.verdicts["metric"] == HEADLINE]
+    once = judged.loc[judged["reason"].astype(str).str.contains(ONE_TRAINING, regex=False), "method"]
+    if len(once):
+        yield Sentence("one_seed", {"methods": list(once.unique())})
 
 
 def _of_genes(run: Run, places: Places) -> Iterable[Sentence]:

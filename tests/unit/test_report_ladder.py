@@ -1,0 +1,172 @@
+"""The picture of the start page puts every method where its skill is, and says what it leaves out."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scgpt_bench.report import page, summary
+from scgpt_bench.report.ladder import LOWEST, MARGIN, Axis, ladder
+from scgpt_bench.report.run import Run
+from scgpt_bench.report.warnings import GROUPS
+
+KINDS = {
+    **{name: name for name in ("control-mean", "ridge", "scgpt-zero-shot", "scgpt-finetuned", "technical-duplicate")},
+    **{"planted": "oracle", "other": "shuffled"},
+}
+# no change scores 0.1, noise-free truth 0.9: skill 0 and 1
+SKILL = {
+    **{"control-mean": 0.0, "ridge": 0.5, "scgpt-zero-shot": -3.0, "scgpt-finetuned": 0.75},
+    **{"technical-duplicate": 0.9, "planted": 1.0, "other": 0.05},
+}
+SIZE = {"ridge": 0.4, "scgpt-finetuned": 0.25, "scgpt-zero-shot": 1.6}
+FOUND = {"ridge": 0.5, "scgpt-finetuned": 0.375}
+
+
+def made_run(**more) -> Run:
+    scores = pd.DataFrame({"method": SKILL, "skill": SKILL}).assign(method=list(SKILL), metric="effect_pearson")
+    scores["mean"] = 0.1 + 0.8 * scores["skill"]
+    others = [
+        pd.DataFrame({"method": list(values), "metric": metric, column: list(values.values())})
+        for metric, values, column in (
+            ("effect_covariance", SIZE, "skill"),
+            ("found_among_20", FOUND, "mean"),
+            ("sign_agreement_top20", FOUND, "mean"),
+        )
+    ]
+    scores = pd.concat([scores, *others], ignore_index=True)
+    scores = scores.assign(ci_low=scores["mean"] - 0.08, ci_high=scores["mean"] + 0.04, n_conditions=30, n_asked=30)
+    scores = scores.assign(dataset="drop", split="fold0", context="all", reason="")
+    verdicts = scores[scores["method"].str.startswith("scgpt") & (scores["metric"] == "effect_pearson")]
+    verdicts = verdicts.assign(
+        opponent="ridge", difference=verdicts["mean"] - 0.5, p_value=0.01, smallest_detectable=0.08, verdict="better"
+    ).drop(columns=["mean", "skill", "n_conditions", "n_asked"])
+    return dataclasses.replace(Run(scores, verdicts, KINDS, {"own": "pretrain"}, {}, [], {}), **more)
+
+
+def drawn(made: Run) -> dict:
+    (place,) = summary.places(made)
+    return place["ladder"]
+
+
+def test_a_value_is_between_the_ends_of_the_axis_and_beyond_them_it_is_cut():
+    axis = Axis(-0.25, 1.0, skill=True)
+    assert [axis.place(value) for value in (-0.25, 1.0)] == [MARGIN, 100 - MARGIN]
+    assert axis.place(0.375) == 50
+    assert (axis.place(-7.0), axis.cut(-7.0)) == (MARGIN, "left")
+    assert (axis.place(3.0), axis.cut(3.0), axis.cut(0.5)) == (100 - MARGIN, "right", "")
+
+
+def test_methods_are_placed_by_skill_the_best_first_with_intervals_in_its_units():
+    picture = drawn(made_run())
+    rows = {row["method"]: row for row in picture["rows"]}
+    assert list(rows) == sorted(SKILL, key=SKILL.get, reverse=True)
+    axis = picture["axis"]
+    assert (axis.low, axis.high, axis.skill) == (LOWEST, pytest.approx(1.05), True)
+    # a half-width of 0.08 and of 0.04 in the metric is one of 0.1 and 0.05 in skill
+    assert rows["ridge"]["interval"] == pytest.approx((axis.place(0.4), axis.place(0.55)), abs=0.02)
+    assert rows["ridge"]["x"] == axis.place(0.5)
+    assert {name: row["cut"] for name, row in rows.items() if row["cut"]} == {"scgpt-zero-shot": "left"}
+    assert [tick for _, tick in picture["ticks"]] == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_size_sign_and_line_up_stand_beside_the_direction():
+    rows = {row["method"]: row for row in drawn(made_run())["rows"]}
+    of_tuned = rows["scgpt-finetuned"]
+    assert [of_tuned[key] for key in ("size", "sign", "found")] == [0.25, 0.375, 0.375]
+    assert np.isnan(rows["planted"]["size"])
+    text = " ".join(summary.page(made_run()).split())
+    assert "scgpt-finetuned finds the right perturbation among 20 in 38 %, ridge in 50 %; chance is 5 %." in text
+    assert "scgpt-finetuned predicts changes of 25 % of the true size, ridge of 40 %." in text
+
+
+def test_a_line_up_of_fewer_than_twenty_is_not_called_one():
+    made = made_run()
+    made.scores.loc[made.scores["metric"] == "found_among_20", "reason"] = "no skill: among all 7 conditions"
+    assert drawn(made)["columns"] == ["size", "sign"]
+    assert "among 20" not in summary.page(made)
+
+
+def test_verdicts_are_those_of_the_table_and_controls_are_named():
+    rows = {row["method"]: row for row in drawn(made_run())["rows"]}
+    assert {name: row["verdict"] for name, row in rows.items() if row["verdict"]} == {
+        "scgpt-finetuned": "better",
+        "scgpt-zero-shot": "better",
+    }
+    assert [name for name, row in rows.items() if row["best_simple"]] == ["ridge"]
+    assert rows["technical-duplicate"]["note"] == "a second sample of the same cells"
+    assert rows["planted"]["note"] == "the planted truth"
+
+
+def test_without_a_known_skill_scores_are_drawn_as_they_are():
+    made = made_run()
+    made.scores["skill"] = np.nan
+    picture = drawn(made)
+    assert not picture["axis"].skill
+    assert picture["rows"][0]["x"] == picture["axis"].place(0.9)
+    text = summary.page(made)
+    assert 'data-label="score"' in text
+    assert "the best possible" not in text
+
+
+def test_a_method_whose_skill_is_unknown_is_listed_last_and_not_drawn():
+    made = made_run()
+    made.scores.loc[made.scores["method"] == "ridge", "skill"] = np.nan
+    last = drawn(made)["rows"][-1]
+    assert (last["method"], last["x"], last["interval"]) == ("ridge", None, None)
+    assert summary.page(made).count('data-label="% of best">unknown</td>') == 1
+
+
+def test_nothing_is_drawn_where_nothing_was_scored():
+    made = made_run()
+    assert ladder(made, made.scores.iloc[:0], []) == {}
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "generated", "words"),
+    [
+        ({"human": "catalogue"}, {}, "Measured cells; published scGPT (human)."),
+        (
+            {"own": "pretrain", "zero": "random"},
+            {"drop": {}},
+            "Simulated cells; scGPT pretrained here on a small scale",
+        ),
+        ({"zero": "random"}, {"drop": {}}, "Simulated cells; no pretrained scGPT."),
+        ({"mine": "folder"}, {}, "Measured cells; scGPT from a folder (mine)."),
+    ],
+)
+def test_the_kind_of_cells_and_of_model_is_beside_the_name(checkpoints, generated, words):
+    assert words in " ".join(summary.page(made_run(checkpoints=checkpoints, generated=generated)).split())
+
+
+def test_what_was_planted_and_how_much_of_it_was_found_is_said_of_generated_data_only():
+    assert "What was planted" not in summary.page(made_run())
+    text = " ".join(summary.page(made_run(generated={"drop": {"structure": True}})).split())
+    assert "so the responses can be learned. The planted truth reaches 100 %, simple methods 50 % (ridge)" in text
+    assert "pretrained scGPT 75 % (scgpt-finetuned), the response of another perturbation 5 %." in text
+    assert "which nothing can predict" in summary.page(made_run(generated={"drop": {"structure": False}}))
+
+
+def test_a_verdict_of_one_training_is_a_limit():
+    made = made_run()
+    made.verdicts["reason"] = ["", "p 0.01 before Holm's correction over 2 methods; of this one training"]
+    assert "<strong>One training seed: scgpt-finetuned.</strong>" in summary.page(made)
+    assert "one training seed" not in summary.page(made_run())
+
+
+def test_every_warning_is_in_one_of_at_most_five_lines_and_has_a_short_name():
+    macros = (page.Path(page.__file__).parent / "sentences.html").read_text()
+    warnings = set(re.findall(r"{% macro (\w+)\([^)]*\) %}\n<strong>", macros))
+    members = [name for group in GROUPS.values() for name in group]
+    assert len(members) == len(set(members))
+    assert set(members) == warnings == set(page.template("sentences.html").module.titles)
+    assert len(GROUPS) <= 5
+
+
+def test_the_text_to_paste_names_methods_conditions_and_version():
+    text = " ".join(summary.page(made_run(), "abc-dirty").split())
+    assert "Responses to 30 test perturbations of drop (fold0) were predicted." in text
+    assert "simple methods: control-mean, ridge; scGPT: scgpt-zero-shot, scgpt-finetuned" in text
+    assert "revision abc-dirty" in text

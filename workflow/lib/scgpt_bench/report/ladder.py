@@ -1,0 +1,124 @@
+"""The picture of the start page: every method between no change and noise-free truth, and how large its changes are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scgpt_bench.evaluation.scores import HEADLINE
+from scgpt_bench.methods.registry import CEILING, FLOOR, ORACLE, SIMPLE
+from scgpt_bench.report.run import Run
+
+SIZE, SIGN, FOUND = "effect_covariance", "sign_agreement_top20", "found_among_20"  # the columns beside the picture
+LOWEST, HIGHEST = -0.3, 1.2  # what is drawn, at most, in units of skill; the rest is cut off, and marked
+MARGIN = 4.0  # per cent of the width, on either side
+CONTROLS = {
+    CEILING: "a second sample of the same cells",
+    FLOOR: "the response of another perturbation",
+    ORACLE: "the planted truth",
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is drawn, from ``low`` to ``high``; ``skill`` says whether 1 is the noise-free truth or a perfect score."""
+
+    low: float
+    high: float
+    skill: bool
+
+    def place(self, value: float) -> float:
+        """Return where a value is, in per cent of the width; one that is not drawn is at the end."""
+        share = (np.clip(value, self.low, self.high) - self.low) / (self.high - self.low)
+        return round(float(MARGIN + (100 - 2 * MARGIN) * share), 2)
+
+    def cut(self, value: float) -> str:
+        """Say on which side a value is not drawn, if it is not."""
+        return "left" if value < self.low else "right" if value > self.high else ""
+
+
+def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Lay the picture out.
+
+    Parameters
+    ----------
+    scores
+        Those of one question, over all contexts.
+    rows
+        Its verdicts (:func:`scgpt_bench.report.summary.places`).
+
+    Returns
+    -------
+    ``axis``, ``ticks`` and ``rows``, the best first, each with what is written and where it is drawn. Empty without a
+    score.
+    """
+    of_metric = {name: table.set_index("method") for name, table in scores.groupby("metric", sort=False)}
+    headline = of_metric.get(HEADLINE)
+    if headline is None:
+        return {}
+    drawn = _in_skill(headline)
+    axis = Axis(
+        low=float(max(min(drawn["low"].min(), drawn["value"].min(), 0), LOWEST)),
+        high=float(min(max(drawn["high"].max(), drawn["value"].max(), 1), HIGHEST)),
+        skill=bool(headline["skill"].notna().any()),
+    )
+    verdicts = {row["method"]: row["verdict"] for row in rows}
+    without = run.without_pretraining()
+    simple = [name for name in headline.index if run.group(name) == SIMPLE]
+    best = headline.loc[simple, "mean"].idxmax() if simple else None
+    found = []
+    for method, at in drawn.sort_values("value", ascending=False, kind="stable").iterrows():
+        found.append(
+            {
+                "method": method,
+                "group": run.group(method).name.replace(" ", "-"),
+                "note": CONTROLS.get(run.kinds[method], ""),
+                "untrained": method in without,
+                "best_simple": method == best,
+                "verdict": verdicts.get(method),
+                "mean": headline.loc[method, "mean"],
+                "ci": tuple(headline.loc[method, ["ci_low", "ci_high"]]),
+                "skill": headline.loc[method, "skill"],
+                "size": _value(of_metric, SIZE, method, "skill"),
+                "sign": _value(of_metric, SIGN, method, "mean"),
+                "found": _found(of_metric, method),
+                "x": axis.place(at["value"]) if np.isfinite(at["value"]) else None,
+                "cut": axis.cut(at["value"]),
+                "interval": (axis.place(at["low"]), axis.place(at["high"])) if at["low"] <= at["high"] else None,
+            }
+        )
+    ticks = [value for value in (0.0, 0.25, 0.5, 0.75, 1.0) if axis.low <= value <= axis.high]
+    columns = [name for name in ("size", "sign", "found") if any(np.isfinite(row[name]) for row in found)]
+    return {"rows": found, "axis": axis, "ticks": [(axis.place(tick), tick) for tick in ticks], "columns": columns}
+
+
+def _in_skill(headline: pd.DataFrame) -> pd.DataFrame:
+    """Give value, low and high of every method in units of skill where that is known, of the metric where it is not.
+
+    An interval is one of the mean. Skill is linear in it, with the same unit for all methods over the same conditions.
+    """
+    skill = headline["skill"].astype(float)
+    if skill.isna().all():
+        return headline.rename(columns={"mean": "value", "ci_low": "low", "ci_high": "high"})[["value", "low", "high"]]
+    ends = [skill.idxmax(), skill.idxmin()]
+    apart = skill[ends[0]] - skill[ends[1]]
+    unit = (headline.loc[ends[0], "mean"] - headline.loc[ends[1], "mean"]) / apart if apart else np.nan
+    spread = {name: skill + (headline[f"ci_{name}"] - headline["mean"]) / unit for name in ("low", "high")}
+    return pd.DataFrame({"value": skill, **spread})
+
+
+def _value(of_metric: Mapping[str, pd.DataFrame], metric: str, method: str, column: str) -> float:
+    table = of_metric.get(metric)
+    return float(table.loc[method, column]) if table is not None and method in table.index else np.nan
+
+
+def _found(of_metric: Mapping[str, pd.DataFrame], method: str) -> float:
+    """Give how often the own perturbation is found among twenty; unknown where there are fewer than twenty."""
+    table = of_metric.get(FOUND)
+    if table is None or method not in table.index or "among all" in str(table.loc[method, "reason"]):
+        return np.nan
+    return float(table.loc[method, "mean"])
