@@ -227,6 +227,38 @@ def test_ten_thousand_rows_are_sorted_and_searched(page_of, tmp_path):
     assert driver.find_element(By.CSS_SELECTOR, "tbody td").text == "GENE9999"
 
 
+def test_print_has_every_row_figure_and_limit(run, report, tmp_path):
+    """What a reader has not scrolled to is printed too, and what was folded is folded again afterwards."""
+    rows = pd.DataFrame({"perturbation": [f"GENE{i}" for i in range(60)], "ridge": 0.5})
+    write_table(rows.assign(**{f"a long name of a method {i}": 0.25 for i in range(20)}), tmp_path / "wide.tsv")
+    items = [*run.items, page.Item(tmp_path / "wide.tsv", "Perturbations", DATASETS[0], {"table": "wide"}, "")]
+    page.write(items, run.start, tmp_path / "report.html")
+    shown = "[...document.querySelectorAll(arguments[0])].filter((element) => element.checkVisibility())"
+    with browser.chromium(tmp_path / "profile", 1280) as driver:
+        browser.open_report(driver, tmp_path / "report.html")
+        browser.go_to(driver, "Perturbations")
+        browser.until(driver, f"return {shown}.every((image) => image.naturalWidth)", ".item img")
+        browser.until(driver, f"return {shown}.every((table) => table.dataset.ready)", ".item table[data-kinds]")
+        driver.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+        wide = next(table for table in browser.visible(driver, ".item table") if "long name" in table.text)
+        assert len(wide.find_elements(By.CSS_SELECTOR, "tbody tr")) == 60
+        zoom = float(wide.value_of_css_property("zoom"))
+        assert zoom < 1
+        driver.execute_script("window.dispatchEvent(new Event('afterprint'))")
+        assert len(wide.find_elements(By.CSS_SELECTOR, "tbody tr")) == 25
+        assert float(wide.value_of_css_property("zoom")) == 1
+        browser.go_to(driver, "Start")
+        folded = "#start details"
+        driver.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+        assert all(details.get_attribute("open") for details in browser.visible(driver, folded))
+        driver.execute_script("window.dispatchEvent(new Event('afterprint'))")
+        assert not any(details.get_attribute("open") for details in browser.visible(driver, folded))
+        driver.get((tmp_path / "report.html").resolve().as_uri() + "#print")
+        assert len(browser.visible(driver, "main > section")) == len(CATEGORIES) + 1
+        assert len(browser.visible(driver, ".item")) == len(items)
+        assert browser.complaints(driver) == []
+
+
 def test_the_checks_find_what_is_wrong(page_of, tmp_path):
     table = pd.DataFrame({"a": [1.5, 2.5]})
     write_table(table, tmp_path / "a.tsv")

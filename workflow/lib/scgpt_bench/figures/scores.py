@@ -101,7 +101,7 @@ def method_scores(
             in_context = count_range(place["n_conditions"], noun)
             _head(axes, f"{'all contexts' if context == CONTEXT else context}, {in_context}")
     direction = "higher is better" if metric_of(metric).higher_is_better else "lower is better"
-    axes.set_xlabel(f"{metric_label(metric)}; {direction}")
+    axes.set_xlabel(lines_within(f"{metric_of(metric).label}; {direction}", 0.6 * WIDTH, 8))
     if len(places) == 1:
         legend_above(axes, 4, group_handles(rows["method"], kinds))
     say(figure, _ladder_in_words(of_all, kind_of))
@@ -207,13 +207,18 @@ def skill_heatmap(
     axes.axhline(sum(metric_of(name).judges for name in table.index) - 0.5, color=INK, linewidth=0.8)
     said = (judged["verdict"].value_counts() if len(judged) else pd.Series(dtype=int)).items()
     tally = ", ".join(f"{number} {verdict}" for verdict, number in said)
-    worst = int((table < CLIPPED[0]).sum().sum())
-    say(
-        figure,
-        f"Best by {table.index[0]}: {table.columns[0]} ({_per_cent(table.iloc[0, 0])}). "
-        + (f"Verdicts: {tally}. " if tally else "")
-        + f"{count(worst, 'cell')} below -99.",
-    )
+    found = []
+    for group, words in ((SIMPLE, "Best simple method"), (SCGPT, "Best scGPT method")):
+        members = [method for method in table if group_of((kinds or {}).get(method, method)) == group]
+        if members:
+            found.append(
+                f"{words} by {table.index[0]}: {members[0]} ({_per_cent(table.loc[table.index[0], members[0]])})."
+            )
+    if tally:
+        found.append(f"Verdicts: {tally}.")
+    if cut := int(((table < CLIPPED[0]) | (table > CLIPPED[1])).sum().sum()):
+        found.append(f"Out of scale: {cut} of {table.size}.")
+    say(figure, " ".join(found))
     return figure
 
 
@@ -292,7 +297,8 @@ def paired_differences(
         if len(places) > 1:
             _head(axes, heading)
     turned = "" if metric_of(metric).higher_is_better else ", sign flipped: more is better"
-    axes.set_xlabel(f"difference from the best simple method in {metric_label(metric)}{turned}")
+    label = f"difference from the best simple method in {metric_of(metric).label}{turned}"
+    axes.set_xlabel(lines_within(label, 0.6 * WIDTH, 8))
     if len(places) == 1:
         legend_above(axes, 4, group_handles(rows["method"], kinds))
     tally = rows["verdict"].value_counts()
