@@ -133,6 +133,18 @@ def test_the_demo_is_planned_in_an_empty_folder(tmp_path, clone):
     assert not re.search(r"pretrain +1\n", snakemake(tmp_path, *arguments))
 
 
+def test_the_smallest_run_is_planned_as_its_readers_call_it(clone):
+    """As GitHub and the catalogue of Snakemake workflows do: in the folder .test, without any other argument."""
+    said = snakemake(clone, "--directory", ".test", "--dry-run")
+    assert re.search(r"finetune +1\n", said)
+
+
+@pytest.mark.long
+def test_the_smallest_run_gives_a_report(clone):
+    snakemake(clone, "--directory", ".test")
+    assert "scgpt-finetuned" in (clone / ".test" / "results" / "tiny" / "report.html").read_text()
+
+
 def test_a_table_that_a_study_names_is_not_replaced(tmp_path, clone):
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({**STUDY, "dataset_table": "config/papalexi.tsv"}))
     arguments = ("--snakefile", str(clone / "workflow" / "Snakefile"), "--configfile", "study.yaml", "--dry-run")
