@@ -112,6 +112,8 @@ def one_tensor(tensor):
     return tensors(lambda weights: weights.update({"encoder.enc_norm.bias": tensor}))
 
 
+LIST = {"next": {"dataset": "drop", "perturbations": "x.txt"}}
+SUBMISSION = {"challenge": 2026, "prediction": "next", "genes": "genes.csv", "methods": ["train-mean"]}
 CONFIGURATION = [
     (name, "configuration", configured(**changes), "study.yaml", where, found, expected)
     for name, changes, where, found, expected in [
@@ -140,6 +142,11 @@ CONFIGURATION = [
         ("prediction of nothing", {"predict": {"next": {"dataset": "drop"}}}, "predict.next.perturbations", "neither or both", "a list, or targets_of a data set"),
         ("prediction of no data set", {"predict": {"next": {"dataset": "other", "perturbations": "x.txt"}}}, "predict.next.dataset", "'other'", "an entry of 'datasets': drop"),
         ("prediction by a benchmark control", {"methods__shuffled": {}, "predict": {"next": {"dataset": "drop", "perturbations": "x.txt", "methods": ["shuffled"]}}}, "predict.next.methods", "'shuffled'", "methods that need no measured answer"),
+        ("submission of no list", {"submissions": {"vcc": SUBMISSION}}, "submissions.vcc.prediction", "'next'", "an entry of 'predict': there is none"),
+        ("submission by a method that does not predict", {"predict": LIST, "submissions": {"vcc": {**SUBMISSION, "methods": ["elsewhere"]}}}, "submissions.vcc.methods", "'elsewhere'", "methods that predict 'next': scgpt-zero-shot, train-mean"),
+        ("submission of too few cells", {"predict": LIST, "submissions": {"vcc": SUBMISSION}}, "predict.next.cells_per_perturbation", "100", "400, the number that the challenge of submissions.vcc takes"),
+        ("limit of another year", {"submissions": {"vcc": {**SUBMISSION, "challenge": 2025, "limits": {"counts_per_cell": 9}}}}, "submissions.vcc.limits", "'counts_per_cell'", "limits of 2025: genes, cells"),
+        ("contexts of another year", {"submissions": {"vcc": {**SUBMISSION, "challenge": 2025, "contexts": {"A": "all"}}}}, "submissions.vcc.contexts", "1 contexts", "none: 2025 has one"),
         ("no such vectors", {"methods__knn": {"vectors": "go"}}, "methods.knn.vectors", "'go'", "a key of 'vectors': none is configured"),
         ("vectors of the cells to predict", {"vectors__mine": {"source": "file", "path": "vectors.tsv", "made_from": ["drop"]}}, "vectors.mine.made_from", "'drop', cells of the run's data set 'drop'", "vectors made without its cells"),
         ("vectors of unknown data", {"vectors__mine": {"source": "file", "path": "vectors.tsv", "made_from": ["other"]}}, "vectors.mine.made_from", "'other'", "names in drops.tsv: drop"),

@@ -25,7 +25,7 @@ BESIDE = (
     "results/demo/planted/fold0-train10/train-mean/0/metrics.tsv",
     "results/demo/predicted/next/page.html",
     "results/demo/predicted/next/train-mean/0/predictions.h5ad",
-    "results/demo/submissions/challenge/fold0.train-mean.0.vcc",
+    "results/demo/submissions/challenge/train-mean.0.vcc",
     *(f"results/demo/planted/fold0/train-mean/0/official_{name}.tsv" for name in ("cell_eval", "cell_eval2")),
     *(*DEMO, "tests/slurm/beside_the_demo.yaml"),
 )

@@ -13,6 +13,7 @@ import anndata
 import h5py
 import numpy as np
 import pytest
+import requests
 
 from scgpt_bench.data import containers
 from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, Checkpoint, CheckpointFile, Dataset
@@ -97,6 +98,23 @@ def test_a_download_that_never_succeeds_leaves_nothing_and_says_why(server, tmp_
     assert SUM in error.value.expected
     assert len(requests) == asked
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(("status", "advised"), [(400, True), (401, True), (404, False)])
+def test_a_bucket_that_wants_an_account_is_answered_with_the_command(monkeypatch, tmp_path, status, advised):
+    """Google's buckets that are Requester Pays answer 400 to a request without a project."""
+
+    def refuse(url, *_):
+        response = requests.Response()
+        response.status_code, response.url = status, url
+        response.raise_for_status()
+
+    monkeypatch.setattr("pooch.HTTPDownloader", lambda **_: refuse)
+    with pytest.raises(InputError) as error:
+        fetch("https://storage.googleapis.com/bucket/folder/drop.h5ad", SUM, tmp_path / "drop.h5ad", retries=0)
+    command = "gcloud storage cp --billing-project=PROJECT gs://bucket/folder/drop.h5ad FOLDER/"
+    assert (command in error.value.expected) == advised
+    assert str(status) in error.value.found
 
 
 def test_a_failed_download_leaves_the_file_that_was_there(server, tmp_path):

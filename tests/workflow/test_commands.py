@@ -135,6 +135,10 @@ COMMANDS = {
     f"{LOCAL} --report snakemake.html --configfile config/<study>.yaml": Elsewhere(
         "tests/workflow/test_demo.py", r'"--report"'
     ),
+    "uvx --from vcc-cli==0.3.0 vcc prep results/<study>/submissions/phase1/train-mean.0.h5ad --genes gene_names.csv "
+    "--perts pert_counts.csv --contexts A,B,C --output phase1.vcc": Elsewhere(
+        "tests/workflow/test_challenge_submissions.py", r"vcc_cli\.prep\("
+    ),
     # on Slurm
     "make slurm-profile": Called(r"Linked .*/snakemake/slurm to "),
     "export CONDA_OVERRIDE_CUDA=12.9": Called(r"\A\Z"),

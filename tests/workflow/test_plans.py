@@ -46,6 +46,7 @@ OF_A_SPLIT |= {"predict_baseline", "finetune", "predict_scgpt"}
 # The user's own files and the rules that read them, those first of which no other depends on the results.
 OF_THE_USER = [
     (["genes.txt", "published_results.tsv"], {"vcc_submission", "published_results", "provenance"}),
+    (["list.txt"], {"unmeasured_split"}),
     (["elsewhere.h5ad"], {"import_predictions"}),
     (["method.py"], {"predict_by_script"}),
     (["graph.csv"], {"predict_gears"}),
@@ -72,9 +73,8 @@ STUDY_OF_FILES = {
         "elsewhere": {"kind": "imported", "files": {"drop": {"given": "elsewhere.h5ad"}}},
         "method": {"kind": "script", "script": "method.py"},
     },
-    "submissions": {
-        "challenge": {"challenge": 2026, "contexts": {"A": "drop"}, "genes": "genes.txt", "methods": ["elsewhere"]}
-    },
+    "predict": {"next": {"dataset": "drop", "perturbations": "list.txt", "methods": ["knn"]}},
+    "submissions": {"challenge": {"challenge": 2025, "prediction": "next", "genes": "genes.txt", "methods": ["knn"]}},
 }
 
 

@@ -10,32 +10,30 @@ import yaml
 from scgpt_bench.files import read_table
 from snakemake_checkout import copy_of_checkout
 
-GENES, CELLS = 299, 5 * 20
+GENES, CELLS = 299, 20
+SUBMISSION = {"prediction": "list", "genes": "genes.csv", "methods": ["train-mean"]}
 METHODS = ["train-mean", "technical-duplicate"]
 STUDY = {
     "study": "challenge",
     "datasets": ["papalexi_2021"],
-    "controls": {"cells_per_perturbation": CELLS // 5},
+    "controls": {"cells_per_perturbation": CELLS},
     "hardware": {"gpu": 0, "threads": 1},
     "methods": {name: {} for name in METHODS},
     "official_scorers": ["cell_eval", "cell_eval2"],
+    "predict": {
+        "list": {"dataset": "papalexi_2021", "perturbations": "pert_counts.csv", "cells_per_perturbation": CELLS}
+    },
     "submissions": {
-        "vcc2025": {
-            "challenge": 2025,
-            "contexts": {"THP-1": "papalexi_2021"},
-            "genes": "genes.csv",
-            "methods": ["train-mean"],
-            "limits": {"genes": GENES},
-        },
+        "vcc2025": {"challenge": 2025, **SUBMISSION, "limits": {"genes": GENES}},
         "vcc2026": {
             "challenge": 2026,
-            "contexts": {"THP-1": "papalexi_2021"},
-            "genes": "genes.csv",
-            "methods": ["train-mean"],
-            "limits": {"genes": GENES, "cells": CELLS},
+            **SUBMISSION,
+            "contexts": {"A": "all"},
+            "limits": {"genes": GENES, "cells_per_perturbation": CELLS},
         },
     },
 }
+LIST = "target_gene,n_cells,median_umi_per_cell\nNEW1,100,5000.0\nNEW2,200,6000.0\n"
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +44,8 @@ def results(tmp_path_factory, papalexi_file):
     checkout.snakemake("results/challenge/papalexi_2021/cells.h5ad", *study)
     cells = anndata.read_h5ad(checkout.path / "results" / "challenge" / "papalexi_2021" / "cells.h5ad", backed="r")
     checkout.write("genes.csv", "\n".join(sorted(cells.var_names)) + "\n")
-    submissions = ["vcc2025/fold0.train-mean.0.vcc", "vcc2026/fold0.train-mean.0.h5ad"]
+    checkout.write("pert_counts.csv", LIST)
+    submissions = ["vcc2025/train-mean.0.vcc", "vcc2026/train-mean.0.h5ad"]
     checkout.snakemake(
         "results/challenge/scores.tsv", *(f"results/challenge/submissions/{name}" for name in submissions), *study
     )
@@ -90,12 +89,13 @@ def test_official_metrics_join_the_scores(results):
     assert {"cell_eval.overlap_at_N", "cell_eval2.pds_cosine"} <= set(scores["metric"])
 
 
-def test_the_submission_of_2026_holds_whole_counts_of_every_predicted_cell(results):
-    submission = anndata.read_h5ad(results / "submissions" / "vcc2026" / "fold0.train-mean.0.h5ad")
-    assert submission.shape == (CELLS, GENES)
-    assert set(submission.obs["context"]) == {"THP-1"}
+def test_the_submission_of_2026_holds_whole_counts_of_every_line_of_the_list(results):
+    submission = anndata.read_h5ad(results / "submissions" / "vcc2026" / "train-mean.0.h5ad")
+    assert submission.shape == (2 * CELLS, GENES)
+    assert set(submission.obs["context"]) == {"A"}
+    assert submission.obs["target_gene"].value_counts().to_dict() == {"NEW1": CELLS, "NEW2": CELLS}
     assert (submission.X.data == np.rint(submission.X.data)).all()
 
 
 def test_the_submission_of_2025_is_there(results):
-    assert (results / "submissions" / "vcc2025" / "fold0.train-mean.0.vcc").stat().st_size > 0
+    assert (results / "submissions" / "vcc2025" / "train-mean.0.vcc").stat().st_size > 0

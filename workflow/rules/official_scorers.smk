@@ -97,14 +97,15 @@ rule cell_eval2:
         "../scripts/run_cell_eval2.py"
 
 
-def parts_of_submission(wildcards):
-    """The cells, splits and predictions of every context of a submission."""
-    folders = [f"<results>/{dataset}" for dataset in config["submissions"][wildcards.submission]["contexts"].values()]
-    prediction = f"{wildcards.split}/{wildcards.method}/{wildcards.seed}/predictions.h5ad"
+def prediction_of_submission(wildcards):
+    """The predictions for the list of a submission, what the list asks for, and the cells that they start from."""
+    prediction = config["submissions"][wildcards.submission]["prediction"]
+    dataset = f"<results>/{config['predict'][prediction]['dataset']}"
+    folder = f"{dataset}/predicted-{prediction}"
     return {
-        "cells": [f"{folder}/cells.h5ad" for folder in folders],
-        "splits": [f"{folder}/{wildcards.split}/split.tsv" for folder in folders],
-        "predictions": [f"{folder}/{prediction}" for folder in folders],
+        "cells": f"{dataset}/cells.h5ad",
+        "asked": f"{folder}/asked.tsv",
+        "predictions": f"{folder}/{wildcards.method}/{wildcards.seed}/predictions.h5ad",
     }
 
 
@@ -121,18 +122,18 @@ def submission_options(wildcards):
 
 rule vcc_submission:
     input:
-        unpack(parts_of_submission),
+        unpack(prediction_of_submission),
         genes=genes_of_submission,
     output:
-        "<results>/submissions/{submission}/{split}.{method}.{seed}.{suffix}",
+        "<results>/submissions/{submission}/{method}.{seed}.{suffix}",
     log:
-        "<logs>/vcc_submission/{submission}.{split}.{method}.{seed}.{suffix}.log",
+        "<logs>/vcc_submission/{submission}.{method}.{seed}.{suffix}.log",
     benchmark:
-        "<benchmarks>/vcc_submission/{submission}.{split}.{method}.{seed}.{suffix}.tsv"
+        "<benchmarks>/vcc_submission/{submission}.{method}.{seed}.{suffix}.tsv"
     conda:
         "../../envs/cell_eval.yaml"
     resources:
-        mem_mb=doubling(64000),
+        mem_mb=doubling(32000),
         runtime=doubling(240),
     params:
         code=code("vcc_submission.py"),

@@ -180,9 +180,8 @@ def submissions_of_run():
     """The files for the Virtual Cell Challenge."""
     suffixes = {2025: "vcc", 2026: "h5ad"}
     return [
-        f"<results>/submissions/{name}/{split}.{method}.{seed}.{suffixes[options['challenge']]}"
+        f"<results>/submissions/{name}/{method}.{seed}.{suffixes[options['challenge']]}"
         for name, options in config["submissions"].items()
-        for split in SPLITS
         for method, seed in predictions(options["methods"])
     ]
 

@@ -3,7 +3,7 @@
 
 def methods_of_prediction(prediction):
     """The methods that predict what nobody measured: those that are named, or all that can."""
-    return config["predict"][prediction]["methods"] or configuration.methods_that_predict(config["methods"])
+    return configuration.methods_of_prediction(config, prediction)
 
 
 def of_prediction(name):

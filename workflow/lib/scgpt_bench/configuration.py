@@ -18,7 +18,7 @@ from scgpt_bench.data import catalogue
 from scgpt_bench.data.split_names import planned, pooled, slug
 from scgpt_bench.errors import InputError
 from scgpt_bench.methods.registry import KINDS, ORACLE, group_of
-from scgpt_bench.options import SOURCES, Study, checked
+from scgpt_bench.options import PUBLISHED_LIMITS, SOURCES, Study, checked
 from scgpt_bench.scgpt import checkpoint_folder
 from scgpt_bench.scgpt.search import candidates
 from scgpt_bench.shipped import own_or_shipped
@@ -230,16 +230,8 @@ def _check_references(run: Run, source: str) -> None:
     for unknown in sorted(set(config["scores"]["family"] or ()) - set(is_judged)):
         expected = f"methods that are judged: {', '.join(is_judged) or 'none is configured'}"
         raise InputError(source, "scores.family", repr(unknown), expected)
-    for name, options in config["submissions"].items():
-        for key, names, known in (
-            ("contexts", options["contexts"].values(), config["datasets"]),
-            ("methods", options["methods"], config["methods"]),
-        ):
-            for unknown in sorted(set(names) - set(known)):
-                raise InputError(source, f"submissions.{name}.{key}", repr(unknown), f"one of {', '.join(known)}")
-        if options["challenge"] == 2025 and len(options["contexts"]) != 1:
-            raise InputError(source, f"submissions.{name}.contexts", f"{len(options['contexts'])} contexts", "one")
     _check_predictions(run, source)
+    _check_submissions(config, source)
     if not config["inference"]["keep_cells"]:
         for key in ("official_scorers", "submissions"):
             if config[key]:
@@ -270,6 +262,29 @@ def _check_predictions(run: Run, source: str) -> None:
             found = f"{trained[0]!r}, and no split of measured conditions"
             expected = "a split, which says how many epochs it is trained for"
             raise InputError(source, f"predict.{name}.methods", found, expected)
+
+
+def _check_submissions(config: Mapping[str, Any], source: str) -> None:
+    """Refuse a submission of a list, or by a method, that is not predicted, and one of another number of cells."""
+    for name, options in config["submissions"].items():
+        list_name = options["prediction"]
+        if list_name not in config["predict"]:
+            expected = "an entry of 'predict': " + (", ".join(config["predict"]) or "there is none")
+            raise InputError(source, f"submissions.{name}.prediction", repr(list_name), expected)
+        predicting = methods_of_prediction(config, list_name)
+        for unknown in sorted({*options["methods"]} - {*predicting}):
+            expected = f"methods that predict {list_name!r}: {', '.join(predicting)}"
+            raise InputError(source, f"submissions.{name}.methods", repr(unknown), expected)
+        limits = PUBLISHED_LIMITS[options["challenge"]] | options["limits"]
+        cells = config["predict"][list_name]["cells_per_perturbation"]
+        if cells != (expected_cells := limits.get("cells_per_perturbation", cells)):
+            expected = f"{expected_cells}, the number that the challenge of submissions.{name} takes"
+            raise InputError(source, f"predict.{list_name}.cells_per_perturbation", str(cells), expected)
+
+
+def methods_of_prediction(config: Mapping[str, Any], name: str) -> list[str]:
+    """List the methods that predict a list: those that it names, or all that can."""
+    return config["predict"][name]["methods"] or methods_that_predict(config["methods"])
 
 
 def methods_that_predict(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:

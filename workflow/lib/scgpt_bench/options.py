@@ -727,20 +727,48 @@ class Scores(Options):
     every judged method but untrained twins. Choose before you see scores."""
 
 
+# What the organizers publish; of a prediction's own cells, not of those that were measured.
+PUBLISHED_LIMITS: dict[int, dict[str, int]] = {
+    2025: {"genes": 18_080, "cells": 200_000},
+    2026: {
+        "genes": 18_533,
+        "cells": 400_000,
+        "cells_per_perturbation": 400,
+        "counts_per_cell": 1_000_000,
+        "stored_entries": 4_750_000_000,
+    },
+}
+
+
 class Submission(Options):
-    """A file for the Virtual Cell Challenge."""
+    """A file for the Virtual Cell Challenge, of the predictions for a list of perturbations."""
 
     challenge: Literal[2025, 2026]
-    """Year of the challenge; 2025 makes a `.vcc` file, 2026 an h5ad."""
-    contexts: dict[str, str] = Field(min_length=1)
-    """The data set of each context (cell line) of the submission; 2025 has one."""
-    genes: str
+    """Year of the challenge. 2025 makes a `.vcc` file of log1p values, control cells included; 2026 an h5ad of counts
+    without control cells, for `vcc prep`."""
+    prediction: Name
+    """An entry of `predict`, whose list is the challenge's."""
+    contexts: dict[Text, Text] = {}
+    """2026: for each context of the challenge (`A`), what it is called in the data set; none where both are the
+    same."""
+    genes: Text
     """The challenge's list of genes, one per line, no header."""
-    methods: Unique[str] = Field(min_length=1)
-    """Methods whose predictions are submitted."""
-    limits: dict[Literal["genes", "cells", "counts_per_cell", "stored_entries"], Count] = {}
-    """Limits of the challenge that differ from the published ones: the number of `genes` and of `cells` (the most in
-    2025, exactly as many in 2026); 2026 also the most `counts_per_cell` and `stored_entries`."""
+    methods: Unique[Name] = Field(min_length=1)
+    """Methods whose predictions are submitted, one file of each."""
+    limits: dict[Literal["genes", "cells", "cells_per_perturbation", "counts_per_cell", "stored_entries"], Count] = {}
+    """Limits of the challenge that differ from the published ones: the number of `genes`, the most `cells`; in 2026
+    also `cells_per_perturbation`, exactly as many in every context, the most `counts_per_cell` and the most
+    `stored_entries`."""
+
+    @model_validator(mode="after")
+    def _of_its_year(self) -> Self:
+        for limit in self.limits:
+            if limit not in PUBLISHED_LIMITS[self.challenge]:
+                expected = f"limits of {self.challenge}: " + ", ".join(PUBLISHED_LIMITS[self.challenge])
+                raise _fault(repr(limit), expected, "limits")
+        if self.challenge == 2025 and self.contexts:
+            raise _fault(f"{len(self.contexts)} contexts", "none: 2025 has one", "contexts")
+        return self
 
 
 class Prediction(Options):
@@ -749,8 +777,9 @@ class Prediction(Options):
     dataset: Name
     """An entry of `datasets`: predictions start from its control cells, and methods learn from all its conditions."""
     perturbations: Text | None = None
-    """A list of perturbations: one per line, or a TSV or CSV with the column `perturbation` and, where a data set has
-    both, `direction`. Symbols, in any case, or Ensembl identifiers; genes of a combination are joined by `+`."""
+    """A list of perturbations: one per line, or a TSV or CSV with the column `perturbation` (or `target_gene`, as the
+    Virtual Cell Challenge calls it; other columns are not used) and, where a data set has both, `direction`. Symbols,
+    in any case, or Ensembl identifiers; genes of a combination are joined by `+`."""
     targets_of: Name | None = None
     """In place of a list: the perturbations of another entry of `datasets`."""
     contexts: Unique[Text] = []

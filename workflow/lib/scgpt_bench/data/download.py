@@ -17,6 +17,8 @@ from scgpt_bench.errors import InputError
 logger = logging.getLogger(__name__)
 
 SECONDS_WITHOUT_DATA = 60
+GOOGLE = "https://storage.googleapis.com/"
+REFUSED = (400, 401, 403)  # what its buckets answer to those who have to pay or to log in
 
 
 def fetch(
@@ -232,11 +234,18 @@ def _download(address: str, digests: Mapping[str, str], destination: Path, form:
         return found
     except requests.exceptions.RequestException as error:
         known = ", ".join(f"{name} {value}" for name, value in digests.items()) or "any checksum"
-        raise InputError(
-            address, f"download ({retries + 1} attempts)", str(error), f"a file, from here or a mirror, {known}"
-        ) from None
+        expected = f"a file, from here or a mirror, {known}"
+        if address.startswith(GOOGLE) and error.response is not None and error.response.status_code in REFUSED:
+            expected += _with_an_account(address)
+        raise InputError(address, f"download ({retries + 1} attempts)", str(error), expected) from None
     finally:
         _remove_folder(scratch)
+
+
+def _with_an_account(address: str) -> str:
+    """Say how a file of a bucket that does not give it to everybody is fetched."""
+    command = f"gcloud storage cp --billing-project=PROJECT {address.replace(GOOGLE, 'gs://')} FOLDER/"
+    return f"; where the bucket is Requester Pays, run '{command}' with an account, and list FOLDER under 'mirrors'"
 
 
 def _remove_folder(path: Path) -> None:

@@ -28,7 +28,8 @@ GENE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 def read_list(path: str | Path) -> pd.DataFrame:
     """Read the perturbations to predict.
 
-    - ``.tsv``, ``.csv``: a column ``perturbation`` and, if needed, ``direction`` (``down``, ``up``);
+    - ``.tsv``, ``.csv``: a column ``perturbation``, or ``target_gene`` as in files of the Virtual Cell Challenge and,
+      if needed, ``direction`` (``down``, ``up``); other columns are not read;
     - any other name: text, one perturbation per line.
 
     Genes of a combination are joined by ``+``.
@@ -45,9 +46,11 @@ def read_list(path: str | Path) -> pd.DataFrame:
     suffix = Path(path).suffix.lower()
     if suffix in (".tsv", ".csv"):
         table = read_table(path, "\t" if suffix == ".tsv" else ",", dtype=str, na_values=[])
-        if "perturbation" not in table:
-            raise InputError(path, "columns", ", ".join(map(str, table)), "perturbation and, if needed, direction")
-        names = table["perturbation"].str.strip()
+        named = next((name for name in ("perturbation", "target_gene") if name in table), None)
+        if named is None:
+            expected = "perturbation (or target_gene) and, if needed, direction"
+            raise InputError(path, "columns", ", ".join(map(str, table)), expected)
+        names = table[named].str.strip()
         direction = table["direction"].str.strip() if "direction" in table else pd.Series("", index=table.index)
     else:
         try:

@@ -3,17 +3,20 @@
 - 2025: ``.vcc``, a tar of ``pred.h5ad.zst`` and ``watermark.txt``, made by ``cell-eval prep`` (cell-eval 0.8.2): log1p
   values, ``obs["target_gene"]``, control cells included.
 - 2026: one h5ad of whole counts for all contexts (cell lines), ``obs["target_gene"]`` and ``obs["context"]``, no
-  control cells.
+  control cells. ``vcc prep`` (vcc-cli 0.3.0) packs it into a ``.vcc``.
 
-Every limit is an argument, so that it can be tested small and changed when the organizers change it.
+Both are of the predictions for a list of perturbations (:mod:`scgpt_bench.data.unmeasured`) that is the challenge's.
+Perturbations are called as the list calls them. Cells are read and written condition by condition: memory does not grow
+with their number. Every limit is an argument, so that it can be tested small and changed when the organizers change it.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,28 +26,41 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scgpt_bench.data.conditions import contexts_of
+from scgpt_bench.data.conditions import Condition, listed, rows_of
+from scgpt_bench.data.halves import INPUT, is_control_of
+from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.on_disk import CellWriter, open_h5ad, row_chunks, rows_from
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.official.cell_eval import refuse_another_scale
-from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, predicted_counts
+from scgpt_bench.evaluation.official.sides import (
+    NON_TARGETING,
+    TARGET,
+    depth_factors_of,
+    nonnegative,
+    predicted_counts,
+)
 from scgpt_bench.files import atomic_write
+from scgpt_bench.options import PUBLISHED_LIMITS
 
 CONTEXT = "context"
 VCC_MEMBERS = ["pred.h5ad.zst", "watermark.txt"]
+PREDICTIONS = "predictions.h5ad"
 
 
 @dataclass(frozen=True)
-class Limits2025:
-    genes: int = 18_080
-    cells: int = 200_000  # at most, control cells included
+class Limits:
+    """The limits of one year; None where it has no such limit."""
+
+    genes: int
+    cells: int  # at most; in 2025 control cells included
+    cells_per_perturbation: int | None = None  # exactly, in every context
+    counts_per_cell: int | None = None
+    stored_entries: int | None = None
 
 
-@dataclass(frozen=True)
-class Limits2026:
-    genes: int = 18_533
-    cells: int = 360_000  # exactly
-    counts_per_cell: int = 1_000_000
-    stored_entries: int = 4_750_000_000
+def limits_of(challenge: int, changed: Mapping[str, int] | None = None) -> Limits:
+    """Give the published limits of a year, with those that a study changes."""
+    return Limits(**PUBLISHED_LIMITS[challenge] | dict(changed or {}))
 
 
 def read_genes(path: str | Path, number: int) -> list[str]:
@@ -58,137 +74,210 @@ def read_genes(path: str | Path, number: int) -> list[str]:
     return genes
 
 
-def in_order(adata: anndata.AnnData, genes: Sequence[str], source: str) -> anndata.AnnData:
-    """Select the challenge's genes in its order; others are left out.
+def columns_of(genes: Sequence[str], var_names: pd.Index, source: str | Path) -> np.ndarray:
+    """Find the challenge's genes among those of a prediction, in its order; others are left out.
 
     Raises
     ------
     InputError
         For a gene that was not predicted: a submission must not invent it.
     """
-    missing = pd.Index(genes).difference(adata.var_names, sort=False)
-    if len(missing):
-        raise InputError(
-            source, "var_names", f"{len(missing)} genes missing, {missing[0]!r} first", f"all {len(genes)} genes"
-        )
-    return adata[:, list(genes)].copy()
+    columns = var_names.get_indexer(list(genes))
+    if (missing := np.flatnonzero(columns < 0)).size:
+        found = f"{len(missing)} genes missing, {genes[missing[0]]!r} first"
+        raise InputError(source, "var_names", found, f"all {len(genes)} genes")
+    return columns
+
+
+def names_in_list(asked: pd.DataFrame, source: str | Path) -> dict[Condition, str]:
+    """Give the name that the challenge's list has for each predicted condition.
+
+    Parameters
+    ----------
+    asked
+        ``asked.tsv`` (:func:`scgpt_bench.data.unmeasured.asked`).
+
+    Raises
+    ------
+    InputError
+        Where a line is not predicted: a submission covers its list.
+    """
+    for given, context, reason in asked.loc[asked["predicted"] != "yes", ["given", "context", "reason"]].values:
+        raise InputError(source, f"{given!r} in {context!r}", reason, "a list of which every line is predicted, once")
+    return dict(zip(listed(asked), asked["given"].astype(str), strict=True))
+
+
+def _conditions(
+    predictions: anndata.AnnData, names: Mapping[Condition, str]
+) -> Iterator[tuple[Condition, anndata.AnnData]]:
+    """Read the predicted cells of each condition, sorted; refuse what is no prediction of the list."""
+    rows = rows_of(predictions.obs)
+    if different := sorted(rows.keys() ^ names.keys()):
+        found = f"a difference in {different[0].label!r}"
+        raise InputError(PREDICTIONS, "obs['perturbation']", found, "the conditions of asked.tsv")
+    for condition, own in rows.items():
+        obs, first = predictions.obs.iloc[own], own[0]
+        if (weights := obs["weight"]).min() < weights.max():
+            found = f"weights from {weights.min():.3g} to {weights.max():.3g}"
+            expected = "cells that all count alike: a context with enough control cells of each type"
+            raise InputError(PREDICTIONS, condition.label, found, expected)
+        X = rows_from(predictions.X, first, own[-1] - first + 1)[own - first]
+        yield condition, anndata.AnnData(X.toarray() if sparse.issparse(X) else X, obs=obs, var=predictions.var[[]])
 
 
 # 2025
 
 
 def write_2025(
-    predicted: anndata.AnnData, genes: str | Path, path: str | Path, limits: Limits2025 = Limits2025()
+    cells: anndata.AnnData,
+    predictions: anndata.AnnData,
+    asked: pd.DataFrame,
+    genes: str | Path,
+    path: str | Path,
+    limits: Limits,
 ) -> None:
     """Write ``.vcc`` with ``cell-eval prep``, then read it back and check it.
 
+    Predicted values lose what is below 0 (:func:`sides.nonnegative`). Control cells are those of the half ``input``, as
+    for the scorers: what a prediction starts from is what it is compared with.
+
     Parameters
     ----------
-    predicted
-        The predicted side of ``sides.log_sides``: predicted and control cells, log1p.
+    cells, predictions
+        ``cells.h5ad`` and ``predictions.h5ad`` of the list; X may stay on disk.
+    asked
+        ``asked.tsv`` of the list.
     genes
         The challenge's ``gene_names.csv``.
     """
-    names = read_genes(genes, limits.genes)
-    predicted = in_order(predicted, names, "predictions.h5ad")
-    check_2025(predicted, names, "predictions.h5ad", limits)
-    with TemporaryDirectory() as folder, atomic_write(path) as partial:
-        cells = Path(folder) / "cells.h5ad"
-        predicted.write_h5ad(cells)
-        command = [sys.executable, "-m", "cell_eval", "prep", "--input", str(cells), "--genes", str(genes)]
+    wanted = read_genes(genes, limits.genes)
+    columns = columns_of(wanted, predictions.var_names, PREDICTIONS)
+    names = names_in_list(asked, "asked.tsv")
+    contexts = sorted({condition.context for condition in names})
+    if len(contexts) > 1:
+        raise InputError("asked.tsv", CONTEXT, f"{len(contexts)} contexts ({contexts[0]}, ...)", "one in 2025")
+    controls = rows_of(cells.obs)[Condition(CONTROL, contexts[0])]
+    kept = np.zeros(cells.n_obs, dtype=bool)
+    kept[controls] = is_control_of(cells.obs, INPUT)[controls]
+    with TemporaryDirectory(dir=Path(path).parent) as folder, atomic_write(path) as partial:
+        unpacked = Path(folder) / "cells.h5ad"
+        with CellWriter(unpacked, len(wanted)) as file:
+            tables = []
+            for condition, block in _conditions(predictions, names):
+                X = nonnegative(block.X, np.zeros(block.n_obs))
+                file.append(sparse.csr_matrix(X[:, columns]))
+                tables.append(pd.DataFrame({TARGET: names[condition]}, index=block.obs_names))
+            for start, chunk in row_chunks(cells.X, read=kept):
+                file.append(sparse.csr_matrix(chunk[kept[start : start + chunk.shape[0]]])[:, columns])
+            tables.append(pd.DataFrame({TARGET: NON_TARGETING}, index=cells.obs_names[kept]))
+            file.obs, file.var = pd.concat(tables), pd.DataFrame(index=pd.Index(wanted, dtype=object))
+        check_2025(open_h5ad(unpacked), wanted, PREDICTIONS, limits)
+        command = [sys.executable, "-m", "cell_eval", "prep", "--input", str(unpacked), "--genes", str(genes)]
         command += ["--pert-col", TARGET, "--ntc-name", NON_TARGETING, "--output", str(partial)]
         command += ["--expected-gene-dim", str(limits.genes), "--max-cell-dim", str(limits.cells)]
-        subprocess.run(command, check=True)
-        check_vcc(partial, names, limits)
+        subprocess.run(command, check=True, env={**os.environ, "TMPDIR": folder})
+        check_vcc(partial, wanted, limits)
 
 
-def check_2025(adata: anndata.AnnData, genes: Sequence[str], source: str, limits: Limits2025 = Limits2025()) -> None:
+def check_2025(adata: anndata.AnnData, genes: Sequence[str], source: str, limits: Limits) -> None:
     """Refuse cells that the challenge of 2025 would refuse, or take for something else."""
     _check_genes(adata, genes, source)
     _check_column(adata, TARGET, source)
-    if adata.n_obs > limits.cells:
-        raise InputError(source, "obs", f"{adata.n_obs} cells", f"at most {limits.cells}, control cells included")
+    _check_number(adata, source, limits)
     if not (adata.obs[TARGET] == NON_TARGETING).any():
         raise InputError(source, f"obs[{TARGET!r}]", "no control cell", f"cells of {NON_TARGETING!r}")
     refuse_another_scale(adata, source)
 
 
-def check_vcc(path: str | Path, genes: Sequence[str], limits: Limits2025 = Limits2025()) -> None:
+def check_vcc(path: str | Path, genes: Sequence[str], limits: Limits) -> None:
     """Unpack ``.vcc`` and check what it holds."""
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(dir=Path(path).parent) as folder:
         with tarfile.open(path) as archive:
             if sorted(archive.getnames()) != VCC_MEMBERS:
                 raise InputError(path, "members", ", ".join(archive.getnames()) or "none", ", ".join(VCC_MEMBERS))
             archive.extractall(folder, filter="data")
         subprocess.run(["zstd", "--quiet", "--decompress", str(Path(folder) / VCC_MEMBERS[0])], check=True)
-        check_2025(anndata.read_h5ad(Path(folder) / "pred.h5ad"), genes, str(path), limits)
+        check_2025(open_h5ad(Path(folder) / "pred.h5ad"), genes, str(path), limits)
 
 
 # 2026
 
 
-def cells_2026(parts: Mapping[str, tuple[anndata.AnnData, anndata.AnnData]], genes: Sequence[str]) -> anndata.AnnData:
-    """Whole counts of the predicted cells of all contexts, genes in the challenge's order.
+def write_2026(
+    cells: anndata.AnnData,
+    predictions: anndata.AnnData,
+    asked: pd.DataFrame,
+    genes: str | Path,
+    path: str | Path,
+    limits: Limits,
+    contexts: Mapping[str, str] | None = None,
+) -> None:
+    """Write the upload of 2026, if it keeps to the limits: whole counts, at the depth of the control cells.
+
+    Counts are those of :func:`sides.predicted_counts`. Float32 holds them exactly, and is what ``vcc prep`` packs.
 
     Parameters
     ----------
-    parts
-        For each context ``cells.h5ad`` (whose control cells give the depth) and ``predictions.h5ad``.
-
-    Returns
-    -------
-    X: CSR int32; obs: ``target_gene``, ``context``.
+    cells
+        ``cells.h5ad`` with its counts, from which the depth is taken.
+    predictions, asked, genes
+        As in :func:`write_2025`.
+    contexts
+        What the data set calls each context of the challenge; all of them, if any. Without: as the data set does.
     """
-    blocks = []
-    for context, (cells, predictions) in parts.items():
-        if len(declared := contexts_of(predictions.obs)) > 1:
-            found = f"{len(declared)} contexts ({declared[0]}, {declared[1]}, ...)"
-            raise InputError(f"submission, context {context!r}", "data set", found, "a data set of one context")
-        obs = pd.DataFrame(
-            {TARGET: predictions.obs["perturbation"].astype(str).to_numpy(), CONTEXT: context},
-            index=context + ":" + predictions.obs_names.astype(str),
-        )
-        X = predicted_counts(cells, predictions).astype(np.int32)
-        block = anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=predictions.var_names))
-        blocks.append(in_order(block, genes, f"predictions.h5ad of context {context!r}"))
-    return anndata.concat(blocks)
-
-
-def write_2026(
-    parts: Mapping[str, tuple[anndata.AnnData, anndata.AnnData]],
-    genes: str | Path,
-    path: str | Path,
-    limits: Limits2026 = Limits2026(),
-) -> None:
-    """Write the upload of 2026, if it keeps to the limits; ``parts`` as in :func:`cells_2026`."""
-    names = read_genes(genes, limits.genes)
-    adata = cells_2026(parts, names)
-    check_2026(adata, names, "predictions.h5ad", limits)
+    wanted = read_genes(genes, limits.genes)
+    columns = columns_of(wanted, predictions.var_names, PREDICTIONS)
+    names = names_in_list(asked, "asked.tsv")
+    called = _contexts_of_challenge(names, contexts or {})
+    factors = pd.Series(
+        depth_factors_of(cells, predictions.obs["control_cell"].astype(str)), index=predictions.obs_names
+    )
     with atomic_write(path) as partial:
-        adata.write_h5ad(partial, compression="gzip")
+        with CellWriter(partial, len(wanted)) as file:
+            tables = []
+            for condition, block in _conditions(predictions, names):
+                file.append(predicted_counts(block, factors[block.obs_names].to_numpy())[:, columns].sorted_indices())
+                context = called[condition.context]
+                index = context + ":" + block.obs_names
+                tables.append(pd.DataFrame({TARGET: names[condition], CONTEXT: context}, index=index))
+            file.obs, file.var = pd.concat(tables), pd.DataFrame(index=pd.Index(wanted, dtype=object))
+        check_2026(open_h5ad(partial), wanted, PREDICTIONS, limits)
 
 
-def check_2026(adata: anndata.AnnData, genes: Sequence[str], source: str, limits: Limits2026 = Limits2026()) -> None:
+def _contexts_of_challenge(names: Mapping[Condition, str], contexts: Mapping[str, str]) -> dict[str, str]:
+    """Give the challenge's name of each predicted context."""
+    predicted = {condition.context for condition in names}
+    called = {own: name for name, own in contexts.items()} or {context: context for context in predicted}
+    if called.keys() != predicted or len(called) < len(contexts):
+        expected = f"each predicted context once: {', '.join(sorted(predicted))}"
+        raise InputError("submissions", "contexts", ", ".join(sorted(contexts.values())), expected)
+    return called
+
+
+def check_2026(adata: anndata.AnnData, genes: Sequence[str], source: str, limits: Limits) -> None:
     """Refuse cells that the challenge of 2026 would refuse."""
     _check_genes(adata, genes, source)
     for column in (TARGET, CONTEXT):
         _check_column(adata, column, source)
-    if adata.n_obs != limits.cells:
-        raise InputError(source, "obs", f"{adata.n_obs} cells", f"{limits.cells}")
-    controls = int((adata.obs[TARGET] == NON_TARGETING).sum())
-    if controls:
+    _check_number(adata, source, limits)
+    if controls := int((adata.obs[TARGET] == NON_TARGETING).sum()):
         raise InputError(source, f"obs[{TARGET!r}]", f"{controls} control cells", "predicted cells only")
-    values = adata.X.data if sparse.issparse(adata.X) else adata.X
-    if not (np.isfinite(values).all() and (values >= 0).all() and (values == np.rint(values)).all()):
-        raise InputError(source, "X", "values that are not whole, or below 0", "raw counts")
-    stored = adata.X.nnz if sparse.issparse(adata.X) else adata.X.size
-    if stored > limits.stored_entries:
+    numbers = adata.obs.groupby([TARGET, CONTEXT], observed=True).size()
+    for (target, context), number in numbers[numbers != limits.cells_per_perturbation].items():
+        raise InputError(source, f"{target!r} in {context!r}", f"{number} cells", f"{limits.cells_per_perturbation}")
+    stored = 0
+    for start, chunk in row_chunks(adata.X):
+        chunk = sparse.csr_matrix(chunk)
+        values, stored = chunk.data, stored + chunk.nnz
+        if not (np.isfinite(values).all() and (values >= 0).all() and (values == np.rint(values)).all()):
+            raise InputError(source, "X", "values that are not whole, or below 0", "raw counts")
+        depths = np.asarray(chunk.sum(axis=1, dtype=np.float64)).ravel()
+        if limits.counts_per_cell is not None and (depths > limits.counts_per_cell).any():
+            cell = int(np.argmax(depths))
+            name, expected = adata.obs_names[start + cell], f"at most {limits.counts_per_cell} a cell"
+            raise InputError(source, f"cell {name!r}", f"{depths[cell]:.0f} counts", expected)
+    if limits.stored_entries is not None and stored > limits.stored_entries:
         raise InputError(source, "X", f"{stored} stored entries", f"at most {limits.stored_entries}")
-    depths = np.asarray(adata.X.sum(axis=1, dtype=np.float64)).ravel()
-    if (depths > limits.counts_per_cell).any():
-        cell = int(np.argmax(depths))
-        found = f"{depths[cell]:.0f} counts"
-        raise InputError(source, f"cell {adata.obs_names[cell]!r}", found, f"at most {limits.counts_per_cell} a cell")
 
 
 # Both
@@ -207,3 +296,8 @@ def _check_column(adata: anndata.AnnData, column: str, source: str) -> None:
     if column not in adata.obs:
         found = ", ".join(map(str, adata.obs.columns)) or "no columns"
         raise InputError(source, "obs", found, f"the column {column!r}")
+
+
+def _check_number(adata: anndata.AnnData, source: str, limits: Limits) -> None:
+    if adata.n_obs > limits.cells:
+        raise InputError(source, "obs", f"{adata.n_obs} cells", f"at most {limits.cells}")

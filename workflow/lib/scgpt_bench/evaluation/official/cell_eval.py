@@ -7,9 +7,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import anndata
+import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from scgpt_bench.data.conditions import contexts_of
+from scgpt_bench.data.on_disk import row_chunks
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import HALVED
 from scgpt_bench.evaluation.official.answers import as_metrics, finite, name_and_version, not_scored, write_not_scored
@@ -24,12 +27,17 @@ def refuse_another_scale(adata: anndata.AnnData, source: str) -> None:
     """Refuse values that cell-eval would not take for log1p ones.
 
     It guesses: without a fractional value it normalizes and takes the logarithm (again: cell-eval issue 198), and
-    above 15 or below 0 it stops. The guess is asked here, of the scorer's own function, before it matters.
+    above 15 or below 0 it stops. The guess is asked here, of the scorer's own function, before it matters; of the
+    values that decide it, so that X may stay on disk.
     """
     from cell_eval.utils import guess_is_lognorm
 
+    deciding = [0.0]
+    for _, chunk in row_chunks(adata.X):
+        if (values := chunk.data if sparse.issparse(chunk) else chunk.ravel()).size:
+            deciding += [values.min(), values.max(), values[np.argmax(np.modf(values)[0])]]
     try:
-        is_log = guess_is_lognorm(adata)
+        is_log = guess_is_lognorm(anndata.AnnData(sparse.csr_matrix(np.array([deciding]))))
     except ValueError as error:
         raise InputError(source, "X", str(error), "log1p values") from None
     if not is_log:

@@ -199,7 +199,7 @@ def log_sides_of_counts(
     predictions = _within(split, predictions)
     factors = depth_factors_of(cells, predictions.obs["control_cell"].astype(str))
     scale = np.divide(1, factors, out=np.zeros_like(factors), where=factors > 0)
-    predicted = sparse.csr_matrix(sparse.diags(scale) @ predicted_counts(cells, predictions)).log1p()
+    predicted = sparse.csr_matrix(sparse.diags(scale) @ predicted_counts(predictions, factors)).log1p()
     return _sides(cells, cells.X, predicted.astype(np.float32), predictions, split, halved)
 
 
@@ -208,14 +208,20 @@ def count_sides(
 ) -> Sides:
     """Both sides in whole counts: the measured raw counts, and :func:`predicted_counts`."""
     predictions = _within(split, predictions)
-    return _sides(cells, raw_counts(cells), predicted_counts(cells, predictions), predictions, split, halved)
+    factors = depth_factors_of(cells, predictions.obs["control_cell"].astype(str))
+    return _sides(cells, raw_counts(cells), predicted_counts(predictions, factors), predictions, split, halved)
 
 
-def predicted_counts(cells: anndata.AnnData, predictions: anndata.AnnData) -> sparse.csr_matrix:
-    """Count all predicted cells: :func:`nonnegative`, then :func:`sampled_counts` at the depth of the controls.
+def predicted_counts(predictions: anndata.AnnData, depth_factors: np.ndarray) -> sparse.csr_matrix:
+    """Count predicted cells, whole conditions: :func:`nonnegative`, then :func:`sampled_counts`.
 
     Cells of a condition that share a control cell, as imported ones may, are numbered: one name would round them all
     alike.
+
+    Parameters
+    ----------
+    depth_factors
+        Of the control cells that they were predicted from (:func:`depth_factors_of`) [rows of ``predictions``].
 
     Returns
     -------
@@ -224,8 +230,7 @@ def predicted_counts(cells: anndata.AnnData, predictions: anndata.AnnData) -> sp
     names = labels_of(predictions.obs) + ":" + predictions.obs["control_cell"].astype(str)
     number = names.groupby(names).cumcount()
     names = names.where(number == 0, names + ":" + number.astype(str))
-    factors = depth_factors_of(cells, predictions.obs["control_cell"].astype(str))
-    return sampled_counts(_nonnegative_cells(predictions), factors, names)
+    return sampled_counts(_nonnegative_cells(predictions), depth_factors, names)
 
 
 def _within(split: pd.DataFrame, predictions: anndata.AnnData) -> anndata.AnnData:
