@@ -99,7 +99,7 @@ def test_every_sentence_that_code_chooses_is_written_and_every_written_one_is_ch
     chosen = set(re.findall(r'Sentence\(\s*"(\w+)"', code)) | {"some_not_asked", "none_asked"}
     chosen |= {f"scgpt_is_{verdict}" for verdict in ("better", "worse", "equivalent", "inconclusive")}
     macros = re.findall(r"{% macro ([a-z]\w*)\(", (folder / "sentences.html").read_text())
-    assert set(macros) - {"listed", "interval", "number", "percent"} == chosen
+    assert set(macros) - {"listed", "interval", "number", "percent", "whole"} == chosen
 
 
 def test_names_are_escaped_once_in_every_list():
@@ -235,9 +235,9 @@ def test_a_verdict_says_what_limits_it():
     reason = "its direction is better, but specific_pearson is worse than that of ridge; of this one training"
     made.verdicts.loc[made.verdicts["method"] == "tuned", "reason"] = reason
     (place,) = summary.places(made)
-    assert answer_of(place).endswith(f" Note: {reason}.")
+    assert answer_of(place).endswith(f" Note: {reason.replace('this one training', 'one training only')}.")
     assert "show that they are equal" not in answer_of(place), "p is 0.01: a difference was found"
-    assert f"<td>{reason}</td>" in summary.page(made)
+    assert f">{reason}</td>" in summary.page(made)
     made.verdicts[["reason", "p_value"]] = np.nan, 0.4  # an empty column of a table
     (place,) = summary.places(made)
     assert "Note" not in answer_of(place)
@@ -268,13 +268,13 @@ def test_folds_are_judged_together_and_every_other_split_alone():
 @pytest.mark.parametrize(
     ("verdicts", "answer"),
     [
-        (["better"], "Yes. tuned against scratch: better (+0.100, 95 % interval +0.020 to +0.180)."),
+        (["better"], "Yes. tuned: +0.10 over scratch (better)."),
         (["better", "inconclusive"], "Yes, in 1 of 2 comparisons. "),
         (["better", "worse"], "That depends on the method. "),
         (["worse", "equivalent"], "No: it makes predictions worse. "),
         (["equivalent", "equivalent"], "No: it makes no difference. "),
         (["inconclusive", "equivalent"], "Not shown. "),
-        (["not asked"], "Not shown. tuned against scratch: not asked."),
+        (["not asked"], "Not shown."),
     ],
 )
 def test_what_pretraining_is_worth_is_said_of_every_pair(verdicts, answer):
@@ -290,8 +290,13 @@ def test_what_pretraining_is_worth_is_said_of_every_pair(verdicts, answer):
     made = dataclasses.replace(made, kinds={**KINDS, **{name: "scgpt-embedding-ridge" for _, name in pairs}})
     (place,) = summary.places(made)
     assert written(place["pretraining"]).startswith(answer)
-    assert all(f"{method} against {opponent}: " in written(place["pretraining"]) for method, opponent in pairs)
-    assert "on-bins" not in written(place["pretraining"])
+    of_pairs = written(place["pairs"])
+    assert "tuned against scratch: " in of_pairs
+    assert all(
+        f"{method} against {opponent}: {verdict}" in of_pairs
+        for (method, opponent), verdict in zip(pairs, verdicts, strict=True)
+    )
+    assert "on-bins" not in written(place["pretraining"]) + of_pairs
     assert "Does pretraining help?" in summary.page(made)
     assert "Does pretraining help?" not in summary.page(run(contrasts=of_values))
 

@@ -41,6 +41,7 @@ CHANCE = {"discrimination": 0.5, "found_among_20": 1 / LINE_UP}
 NOT_KNOWN = {
     "sign_agreement": "depends on how many genes respond, which noise hides",
     "pearson_delta_centroid": "its reference shares noise with the truth",
+    "found_among_20": "noise makes measured changes more unlike one another than true ones are",
 }
 OF_CELLS = "of cells: not known from truth.h5ad"
 UNKNOWN_NOISE = "sampling variance of the truth not known: a single cell"
@@ -72,7 +73,7 @@ def reference_scores(truth: anndata.AnnData, seed: int = 1) -> pd.DataFrame:
     table.loc[table["metric"] == "mse_unbiased", "noise_free"] = 0.0
     reasons = table["reason"].where(table["metric"].str.startswith(tuple(CHANCE)), "")  # alone in its context
     for name, reason in NOT_KNOWN.items():
-        reasons[table["metric"].str.startswith(name)] = reason
+        reasons[table["metric"].str.startswith(name) & (reasons == "")] = reason
     noise = tested.layers["variance_of_mean"] + tested.layers["variance_of_reference"]
     unknown = pd.MultiIndex.from_frame(tested.obs.loc[~np.isfinite(noise).all(axis=1), COLUMNS].astype(str))
     is_unknown = pd.MultiIndex.from_frame(table[COLUMNS]).isin(unknown)

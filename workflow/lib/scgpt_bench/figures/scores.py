@@ -238,7 +238,7 @@ def _copies(table: pd.DataFrame) -> dict[str, str]:
 def _per_cent(skill: float) -> str:
     if skill < CLIPPED[0]:
         return "\N{MUCH LESS-THAN}"
-    return "\N{MUCH GREATER-THAN}" if skill > CLIPPED[1] else f"{100 * skill:.0f}"
+    return "\N{MUCH GREATER-THAN}" if skill > CLIPPED[1] else f"{round(100 * skill)}"
 
 
 @styled

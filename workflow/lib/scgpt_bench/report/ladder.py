@@ -17,9 +17,9 @@ SIZE, SIGN, FOUND = "effect_covariance", "sign_agreement_top20", "found_among_20
 LOWEST, HIGHEST = -0.3, 1.2  # what is drawn, at most, in units of skill; the rest is cut off, and marked
 MARGIN = 4.0  # per cent of the width, on either side
 CONTROLS = {
-    CEILING: "a second sample of the same cells",
-    FLOOR: "the response of another perturbation",
-    ORACLE: "the planted truth",
+    CEILING: "second sample",
+    FLOOR: "another response",
+    ORACLE: "planted truth",
 }
 
 

@@ -91,7 +91,7 @@ def places(run: Run) -> list[dict[str, Any]]:
                     "apart": _tells_apart(run, rows, picture),
                     "size": _size(run, rows, picture),
                     "planted": _planted(run, picture, dataset),
-                    "pretraining": _pretraining(run, dataset, split),
+                    **_pretraining(run, dataset, split),
                     "chosen": _chosen(run, dataset, splits),
                     "ceiling": _score_of_kind(run, here, CEILING),
                     "floor": _score_of_kind(run, here, FLOOR),
@@ -236,15 +236,18 @@ def _best_verdict(rows: Sequence[Mapping[str, Any]], n: int, means: Mapping[str,
     return Sentence(f"scgpt_is_{first['verdict']}", values)
 
 
-def _pretraining(run: Run, dataset: str, split: str) -> Sentence | None:
-    """Say what the contrasts show; None where nothing was run that differs in pretraining alone."""
+def _pretraining(run: Run, dataset: str, split: str) -> dict[str, Sentence | None]:
+    """Say what the contrasts show, and list them; None where nothing was run that differs in pretraining alone."""
     here = _at(run.contrasts, dataset, split)
     here = here[here["opponent"].isin(run.without_pretraining())]
     pairs = here[(here["metric"] == HEADLINE) & (here["context"] == CONTEXT)].to_dict("records")
     if not pairs:
-        return None
+        return {"pretraining": None, "pairs": None}
     pairs = [{**pair, "reason": _text(pair["reason"])} for pair in pairs]
-    return Sentence("pretraining", {"pairs": pairs, "verdicts": [pair["verdict"] for pair in pairs]})
+    return {
+        "pretraining": Sentence("pretraining", {"pairs": pairs, "verdicts": [pair["verdict"] for pair in pairs]}),
+        "pairs": Sentence("pretraining_pairs", {"pairs": pairs}),
+    }
 
 
 def _chosen(run: Run, dataset: str, splits: Sequence[str]) -> Sentence | None:
