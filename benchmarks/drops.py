@@ -95,13 +95,12 @@ def card(folder: str) -> None:
 
 
 def controls(folder: str) -> None:
-    from scgpt_bench.data.controls import control_cells, draw_controls
+    from scgpt_bench.data.controls import draw_controls, write_control_cells
     from scgpt_bench.data.on_disk import open_h5ad
-    from scgpt_bench.files import write_h5ad
 
     cells = open_h5ad(Path(folder, "cells.h5ad"))
     draw = draw_controls(cells.obs, _split(cells), per_perturbation=100, seed=1, dataset="drop", split_name="fold0")
-    write_h5ad(control_cells(cells, draw), Path(folder, "controls.h5ad"))
+    write_control_cells(cells, draw, Path(folder, "controls.h5ad"))
 
 
 def pseudobulk(folder: str) -> None:

@@ -25,9 +25,10 @@ import joining
 import masked_attention
 import measure
 import planning
+import predicting
 import tuning
 
-MODULES = (inference, finetuning, masked_attention, evaluation, planning, drops, joining, tuning)
+MODULES = (inference, finetuning, masked_attention, evaluation, planning, drops, joining, predicting, tuning)
 PARTS = {part.__name__: part for part in MODULES}
 QUICK: dict[str, dict[str, Any]] = {  # small enough to see in a few minutes that everything runs
     "inference": {"repeats": 1, "sizes": inference.SIZES[:1]},
@@ -37,6 +38,7 @@ QUICK: dict[str, dict[str, Any]] = {  # small enough to see in a few minutes tha
     "planning": {"datasets": 1, "splits": 2, "seeds": 1},
     "drops": {"cells": 4000, "genes": 2000},
     "joining": {"cells": 2000, "genes": 2000},
+    "predicting": {"perturbations": 10, "genes": 2000, "controls": 2000},
     "tuning": {"size": (120, 3000), "largest": (300, 3000)},
 }
 RESULTS = Path(__file__).parent / "results"

@@ -100,8 +100,8 @@ JOBS = {
         "options": {"source": "file", "path": "vectors.tsv"},
     }, {"vectors": "mine"}),
     "gather_predictions": Job("gather_predictions.py", {
-        "shards": ["predictions.h5ad"], "methods": ["method.json"], **_CONTROLS,
-    }, _predicted("gathered"), {"keep_cells": True}),
+        "shards": ["predictions.h5ad"], "methods": ["method.json"],
+    }, _predicted("gathered")),
     "align_vocabulary": Job("align_vocabulary.py", {
         **_CELLS, "vocabulary": "mine/vocab.json", "gene_info": "mine/gene_info.csv",
     }, ["vocabulary.tsv"]),

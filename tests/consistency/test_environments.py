@@ -39,7 +39,7 @@ NEEDED_BY_OTHERS = {
     "cell_eval2": {"numba", "scanpy", "pdex", "pyarrow"},
     "census": UPSTREAM_SCGPT | {"flash-attn", "tqdm"},
     "census_cpu": UPSTREAM_SCGPT | {"tqdm"},
-    "data": {"pyarrow", "tqdm"},  # pandas reads Parquet by the first; the other is the progress bar of pooch
+    "data": {"tqdm"},  # the progress bar of pooch
     "gears": {"dcor", "networkx", "pytorch_geometric", "requests", "scanpy", "tqdm"},
     "figures": {"itables"},  # whose DataTables are in the report
     "scgpt": UPSTREAM_SCGPT,

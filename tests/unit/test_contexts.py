@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 
 from made_up import halved, measure
+from predicted import whole, with_rows, write_whole
 from registered import SIMPLE
 from scgpt_bench.data import controls, planted, splits
 from scgpt_bench.data.catalogue import read_datasets
@@ -24,7 +25,7 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.pseudobulk import truth
 from scgpt_bench.methods import baselines, imported
 from scgpt_bench.methods.benchmark_controls import Known, oracle, shuffled, shuffles, technical_duplicate
-from scgpt_bench.predictions import mean_cell_obs, read_predictions, write_predictions
+from scgpt_bench.predictions import mean_cell_obs, read_predictions
 from scgpt_bench.scgpt import checkpoint, generation, inference, prediction, vocabulary
 from scgpt_bench.scgpt.finetuning import finetune
 from scgpt_bench.scgpt.pairs import Pairs
@@ -137,22 +138,22 @@ def test_a_context_without_a_control_cell_of_a_type_is_refused(cells, split):
 
 @pytest.mark.parametrize("kind", sorted({*SIMPLE} - {"context-mean"}))
 def test_a_simple_method_predicts_in_each_context_what_it_would_alone(kind, cells, split, drawn):
-    together, _ = baselines.predict(cells, split, drawn, SIMPLE[kind])
+    together, _ = whole(baselines.predict, cells, split, drawn, SIMPLE[kind])
     for line in LINES:
         own = split[split["context"] == line]
         here = only(cells, line)
         alone = controls.control_cells(here, controls.draw_controls(halved(here).obs, own, **DRAWING))
-        expected, _ = baselines.predict(here, own, alone, SIMPLE[kind])
+        expected, _ = whole(baselines.predict, here, own, alone, SIMPLE[kind])
         np.testing.assert_allclose(together[(drawn.obs["context"] == line).to_numpy()], expected, atol=1e-6)
 
 
 def test_floor_ceiling_and_oracle_know_the_condition(made, cells, split, drawn):
     known = Known(cells, drawn, truth(measure(cells), split), made.truth)
-    assert shuffled(known, 1)[0].shape == drawn.shape
+    assert whole(shuffled, known, 1)[0].shape == drawn.shape
     for partner in shuffles(known.conditions, 1):
         assert all(one.context == other.context and one != other for one, other in partner.items())
         assert sorted(partner.values()) == sorted(partner)
-    X, _ = oracle(known, 1)
+    X, _ = whole(oracle, known, 1)
     reference = known.truth.layers["reference_input"]
     row_of = {condition: row for row, condition in enumerate(listed(made.truth.obs))}
     weights = drawn.obs["weight"].to_numpy()
@@ -160,7 +161,7 @@ def test_floor_ceiling_and_oracle_know_the_condition(made, cells, split, drawn):
         found = np.average(X[rows], axis=0, weights=weights[rows])
         planted = made.truth.X[row_of[condition]] - made.truth.X[row_of[Condition(CONTROL, condition.context)]]
         np.testing.assert_allclose(found, known.of_truth(reference, [condition])[0] + planted, atol=1e-5)
-    assert technical_duplicate(known, 1)[0].shape == drawn.shape
+    assert whole(technical_duplicate, known, 1)[0].shape == drawn.shape
     with pytest.raises(InputError, match="'A@x' alone in its context"):
         next(shuffles([Condition("A", "x"), Condition("A", "y")], 1))
     assert Condition("A", "x") not in next(shuffles([Condition("A", "x"), Condition("A", "y"), Condition("B", "y")], 1))
@@ -173,8 +174,8 @@ def test_an_imported_file_says_the_context_where_there_are_several(cells, split,
     labels = {"perturbation_column": "perturbation", "control_label": "control", "context_column": None}
     path, row = tmp_path / "file.h5ad", replace(ROW, **labels)
     anndata.AnnData(means, obs=obs, var=cells.var[[]]).write_h5ad(path)
-    X, of_rows, _ = imported.import_predictions(path, row, drawn)
-    write_predictions(tmp_path / "predictions.h5ad", X, of_rows, cells.var_names)
+    X, of_rows, _ = with_rows(imported.import_predictions, path, row, drawn)
+    write_whole(tmp_path / "predictions.h5ad", X, of_rows, cells.var_names)
     written = read_predictions(tmp_path / "predictions.h5ad", cells.var_names, split)
     weights = written.obs["weight"].to_numpy()
     for condition, rows in rows_of(written.obs).items():
@@ -184,7 +185,7 @@ def test_an_imported_file_says_the_context_where_there_are_several(cells, split,
         read_predictions(tmp_path / "predictions.h5ad", cells.var_names, split.assign(context="line2", role="test"))
     anndata.AnnData(means, obs=obs[["perturbation"]], var=cells.var[[]]).write_h5ad(path)
     with pytest.raises(InputError, match="expected the column 'context', with 'line1'"):
-        imported.import_predictions(path, row, drawn)
+        with_rows(imported.import_predictions, path, row, drawn)
 
 
 def test_an_imported_cell_starts_from_a_control_cell_of_its_own_context(cells, split, drawn, tmp_path):
@@ -193,7 +194,7 @@ def test_an_imported_cell_starts_from_a_control_cell_of_its_own_context(cells, s
     elsewhere = obs.groupby("context", observed=True)["control_cell"].first().to_dict()
     obs["control_cell"] = [elsewhere["line2" if context == "line1" else "line1"] for context in obs["context"]]
     anndata.AnnData(drawn.X, obs=obs, var=cells.var[[]]).write_h5ad(tmp_path / "file.h5ad")
-    _, rows, _ = imported.import_predictions(tmp_path / "file.h5ad", replace(ROW, **labels), drawn)
+    _, rows, _ = with_rows(imported.import_predictions, tmp_path / "file.h5ad", replace(ROW, **labels), drawn)
     context_of_cell = cells.obs["context"].astype(str)
     assert (context_of_cell[rows["control_cell"]].to_numpy() == rows["context"].to_numpy()).all()
 
@@ -205,7 +206,7 @@ def test_the_record_counts_what_was_learned_from_in_the_contexts_that_were_used(
         here = drawn[(drawn.obs["context"] == "line1").to_numpy()].copy()
         here.uns["control_mean_of"] = here.uns["control_mean_of"].query("context == 'line1'")
         here.varm["control_mean"] = here.varm["control_mean"][:, : len(here.uns["control_mean_of"])]
-        _, record = baselines.predict(cells, own, here, SIMPLE[kind])
+        _, record = whole(baselines.predict, cells, own, here, SIMPLE[kind])
         assert record["training"].cells == 8 * sum(numbers[line] for line in lines)
 
 
@@ -214,7 +215,7 @@ def test_a_condition_alone_in_its_context_has_no_floor_and_the_record_says_so(ma
     alone = tested[tested["context"] == "line2"].index[1:]
     split = split.drop(alone)
     drawn = controls.control_cells(cells, controls.draw_controls(halved(cells).obs, split, **DRAWING))
-    X, record = shuffled(Known(cells, drawn, truth(measure(cells), split)), 1)
+    X, record = whole(shuffled, Known(cells, drawn, truth(measure(cells), split)), 1)
     ((condition, why),) = record["fallbacks"].items()
     assert (condition.context, why) == ("line2", ("the only test condition of its context", "no change"))
     rows = rows_of(drawn.obs)[condition]
@@ -234,8 +235,8 @@ def test_what_a_script_may_learn_from_is_chosen_by_condition(cells, split, tmp_p
 
 def test_scgpt_predicts_whole_conditions_and_shards_of_them_alike(cells, drawn, weights):
     folder, alignment = weights
-    together, _ = prediction.zero_shot(drawn, alignment, folder, seed=0)
-    means, _ = prediction.zero_shot(drawn, alignment, folder, 0, prediction.Options(keep_cells=False))
+    together, _ = whole(prediction.zero_shot, drawn, alignment, folder, seed=0)
+    means, _ = whole(prediction.zero_shot, drawn, alignment, folder, 0, prediction.Options(keep_cells=False))
     names = mean_cell_obs(drawn.obs)
     for row, condition in enumerate(listed(names)):
         own = rows_of(drawn.obs)[condition]
@@ -245,7 +246,7 @@ def test_scgpt_predicts_whole_conditions_and_shards_of_them_alike(cells, drawn, 
     for index in range(3):
         chosen = inference.shard(drawn.obs, index, 3)
         part = drawn[[condition in chosen for condition in listed(drawn.obs)]].copy()
-        X, _ = prediction.zero_shot(part, alignment, folder, seed=0)
+        X, _ = whole(prediction.zero_shot, part, alignment, folder, seed=0)
         shards.append(pd.DataFrame(X, index=part.obs_names))
     np.testing.assert_array_equal(pd.concat(shards).loc[drawn.obs_names].to_numpy(), together)
 
@@ -254,7 +255,7 @@ def test_prompts_follow_the_direction_of_the_condition(drawn, weights):
     folder, alignment = weights
     drawn = drawn.copy()
     drawn.obs["direction"] = np.where(drawn.obs["context"] == "line1", "up", "down")
-    _, record = prediction.prompted(drawn, alignment, folder, generation.Options(draws=2), 0)
+    _, record = whole(prediction.prompted, drawn, alignment, folder, generation.Options(draws=2), 0)
     raised, silenced = record["prompts"].targets
     assert (raised[:6], silenced) == ("raised", "silenced")
     assert all(name.endswith("@line1") for name in record["prompts"].raised_without_expression)

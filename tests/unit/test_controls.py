@@ -7,7 +7,14 @@ import pytest
 from scipy import sparse
 
 from scgpt_bench.data.conditions import Condition
-from scgpt_bench.data.controls import control_cells, draw_controls, type_weights
+from scgpt_bench.data.controls import (
+    control_cells,
+    control_means_of,
+    draw_controls,
+    open_controls,
+    type_weights,
+    write_control_cells,
+)
 from scgpt_bench.data.halves import INPUT, deal_halves
 from scgpt_bench.data.references import references
 from scgpt_bench.errors import InputError
@@ -157,6 +164,19 @@ def test_controls_file_holds_the_values_of_the_drawn_cells():
     assert controls.X.dtype == np.float32
     assert controls.X.format == "csr"
     np.testing.assert_array_equal(controls.X.toarray(), adata[table["control_cell"]].X.toarray())
+
+
+def test_controls_are_written_as_they_are_made_though_a_cell_is_read_once(tmp_path):
+    table, adata = drawn(), cells()
+    expected = control_cells(adata, table)
+    expected.strings_to_categoricals()
+    write_control_cells(adata, table, tmp_path / "controls.h5ad")
+    found = open_controls(tmp_path / "controls.h5ad")
+    np.testing.assert_array_equal(found.X[:].toarray(), expected.X.toarray())
+    pd.testing.assert_frame_equal(found.obs, expected.obs)
+    means, of_file = control_means_of(expected), control_means_of(found)
+    assert [*means] == [*of_file]
+    np.testing.assert_array_equal([*of_file.values()], [*means.values()])
 
 
 def test_a_drawn_cell_that_does_not_exist_is_refused():

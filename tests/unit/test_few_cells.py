@@ -13,6 +13,7 @@ import pytest
 from scipy import sparse
 
 from made_up import halved, measure
+from predicted import whole, write_whole
 from registered import CONTROLS, SIMPLE
 from scgpt_bench.data import controls, splits
 from scgpt_bench.data.catalogue import Dataset
@@ -29,7 +30,7 @@ from scgpt_bench.figures.scores import method_scores, paired_differences, pertur
 from scgpt_bench.figures.style import save
 from scgpt_bench.figures.trust import robustness_heatmap
 from scgpt_bench.methods import baselines, benchmark_controls
-from scgpt_bench.predictions import read_predictions, write_predictions
+from scgpt_bench.predictions import read_predictions
 from scored import study
 
 GENES = ["STAT1", "JAK2", "IRF1", "GATA1", "SPI1", "CEBPA", "KLF1", "TP53", "CDKN1A", "MYC", "FOS", "JUN"]
@@ -172,8 +173,8 @@ def test_counts_of_cells_that_are_all_alike_have_no_interval():
 def test_neighbours_by_one_control_are_nobody():
     cells = harmonize(drop(n_control=2), ROW, minimum_cells=1)
     split = dealt(cells)
-    X, method = baselines.predict(cells, split, sampled(cells, split), baselines.knn)
-    expected, _ = baselines.predict(cells, split, sampled(cells, split), baselines.train_mean)
+    X, method = whole(baselines.predict, cells, split, sampled(cells, split), baselines.knn)
+    expected, _ = whole(baselines.predict, cells, split, sampled(cells, split), baselines.train_mean)
     np.testing.assert_allclose(X, expected, atol=1e-6)
     fallback = ("no co-expression in 1 control cells", "mean of all training perturbations")
     assert set(method["fallbacks"].values()) == {fallback}
@@ -241,10 +242,10 @@ def measured(cells, split, drawn):
 
 def evaluated(cells, split, drawn, truth, kind, folder):
     if kind in SIMPLE:
-        X, method = baselines.predict(cells, split, drawn, SIMPLE[kind])
+        X, method = whole(baselines.predict, cells, split, drawn, SIMPLE[kind])
     else:
-        X, method = CONTROLS[kind](benchmark_controls.Known(cells, drawn, truth), 0)
-    write_predictions(folder / "p.h5ad", X, drawn.obs, cells.var_names)
+        X, method = whole(CONTROLS[kind], benchmark_controls.Known(cells, drawn, truth), 0)
+    write_whole(folder / "p.h5ad", X, drawn.obs, cells.var_names)
     halved = method.get("halved", False)
     predicted = read_predictions(folder / "p.h5ad", cells.var_names, split)
     means = pseudobulk.pseudobulk(predicted)

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 import torch
 
 from made_up import method_record
+from predicted import whole
 from scgpt_bench.data.conditions import Condition, rows_of, table_of
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
@@ -216,22 +217,22 @@ def test_binned_values_are_those_of_the_whole_cell_in_training_and_in_prediction
     assert report["options"]["value_input"] == "bins"
     drawn = cells[cells.obs["perturbation"] == "control"][:4].copy()
     drawn.obs["perturbation"], drawn.obs["weight"] = "GENE5", 1.0
-    as_trained, _ = prediction.finetuned(drawn, vocabulary, folder, tmp_path)
+    as_trained, _ = whole(prediction.finetuned, drawn, vocabulary, folder, tmp_path)
     stated = json.loads((tmp_path / "report.json").read_text())
     stated["options"]["value_input"] = "log1p"
     (tmp_path / "report.json").write_text(json.dumps(stated))
-    assert np.abs(prediction.finetuned(drawn, vocabulary, folder, tmp_path)[0] - as_trained).max() > 1e-3
+    assert np.abs(whole(prediction.finetuned, drawn, vocabulary, folder, tmp_path)[0] - as_trained).max() > 1e-3
 
 
 def test_a_condition_of_a_direction_that_was_not_trained_is_listed(cells, folder, vocabulary, finetuned, tmp_path):
     drawn = cells[cells.obs["perturbation"] == "control"][:4].copy()
     drawn.obs["perturbation"], drawn.obs["weight"] = ["GENE5", "GENE5", "GENE6", "GENE6"], 1.0
     drawn.obs["direction"] = ["down", "down", "up", "up"]
-    predicted, record = prediction.finetuned(drawn, vocabulary, folder, finetuned[0])
+    predicted, record = whole(prediction.finetuned, drawn, vocabulary, folder, finetuned[0])
     untrained = ("no training perturbation goes up", "a flag with random weights")
     assert record["fallbacks"] == {Condition("GENE6"): untrained}
     run(cells, folder, vocabulary, tmp_path, OPTIONS.model_copy(update={"flag_direction": False}))
-    with_one, record = prediction.finetuned(drawn, vocabulary, folder, tmp_path)
+    with_one, record = whole(prediction.finetuned, drawn, vocabulary, folder, tmp_path)
     assert record["fallbacks"] == {}
     assert (with_one[:2] == predicted[:2]).all()
     assert not np.allclose(with_one[2:], predicted[2:])
@@ -645,17 +646,19 @@ def test_a_point_of_a_learning_curve_without_a_token_is_predicted_as_no_change_a
     forgiven = {NothingToTrainOn: "nothing_to_train_on"}
     finetuning.finetune_unless(forgiven, options=OPTIONS, seed=0, folder=tmp_path, machine=MACHINE, **others)
     drawn = cells[cells.obs["perturbation"] == "control"][:4].copy()
-    drawn.obs["perturbation"], drawn.obs["weight"] = ["GENE5", "GENE6", "GENE5", "GENE6"], 1.0
-    means = np.stack([drawn.X[[0, 2]].toarray().mean(axis=0), drawn.X[[1, 3]].toarray().mean(axis=0)])
+    drawn.obs["perturbation"], drawn.obs["weight"] = ["GENE5", "GENE5", "GENE6", "GENE6"], 1.0
+    means = np.stack([drawn.X[[0, 1]].toarray().mean(axis=0), drawn.X[[2, 3]].toarray().mean(axis=0)])
     drawn.uns["control_mean_of"] = table_of([Condition("GENE5"), Condition("GENE6")])
     drawn.varm["control_mean"] = means.T
-    predicted, record = prediction.finetuned(drawn, vocabulary, folder, tmp_path)
+    predicted, record = whole(prediction.finetuned, drawn, vocabulary, folder, tmp_path)
     np.testing.assert_allclose(predicted, drawn.X.toarray(), atol=1e-6)
     assert [*record["fallbacks"]] == [Condition("GENE5"), Condition("GENE6")]
     reason, instead = record["fallbacks"][Condition("GENE5")]
     assert "role 'validation': found 0 perturbations" in reason
     assert instead == "no change"
-    only_means, _ = prediction.finetuned(drawn, vocabulary, folder, tmp_path, prediction.Options(keep_cells=False))
+    only_means, _ = whole(
+        prediction.finetuned, drawn, vocabulary, folder, tmp_path, prediction.Options(keep_cells=False)
+    )
     np.testing.assert_allclose(only_means, means, atol=1e-6)
 
 

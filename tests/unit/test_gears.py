@@ -15,6 +15,7 @@ import torch
 from scipy import sparse
 
 from made_up import halved
+from predicted import whole
 from scgpt_bench.data.conditions import rows_of
 from scgpt_bench.data.controls import control_cells, control_means_of, draw_controls
 from scgpt_bench.errors import InputError
@@ -100,7 +101,7 @@ def calls(monkeypatch):
 
 
 def test_gears_is_given_no_test_cell_and_no_control_cell_of_the_other_half(cells, split, controls, graph, calls):
-    gears.predict(cells, split, controls, "mine", graph, GearsTraining(), 0, CPU)
+    whole(gears.predict, cells, split, controls, "mine", graph, GearsTraining(), 0, CPU)
     ((known, conditions, asked, *_),) = calls
     assert set(known.obs["perturbation"]) == {"control", *PERTURBED[4:]}
     assert set(known.obs.loc[known.obs["perturbation"] == "control", "half"]) == {"input"}
@@ -109,7 +110,7 @@ def test_gears_is_given_no_test_cell_and_no_control_cell_of_the_other_half(cells
 
 
 def test_a_gene_outside_the_graph_is_not_asked_about_and_has_the_mean_change(cells, split, controls, graph, calls):
-    predicted, found = gears.predict(cells, split, controls, "mine", graph, GearsTraining(), 0, CPU)
+    predicted, found = whole(gears.predict, cells, split, controls, "mine", graph, GearsTraining(), 0, CPU)
     ((condition, fallback),) = found["fallbacks"].items()
     assert condition.perturbation == OUTSIDE
     assert fallback == (f"{OUTSIDE} not in the graph", "mean shift of the training perturbations")
@@ -121,7 +122,7 @@ def test_a_gene_outside_the_graph_is_not_asked_about_and_has_the_mean_change(cel
 
 def test_perturbations_that_gears_cannot_learn_from_are_listed(cells, split, graph, calls):
     split.loc[split["perturbation"] == OUTSIDE, "role"] = "train"
-    _, found = gears.predict(cells, split, drawn(cells, split), "mine", graph, GearsTraining(), 0, CPU)
+    _, found = whole(gears.predict, cells, split, drawn(cells, split), "mine", graph, GearsTraining(), 0, CPU)
     assert found["gears"].perturbations_left_out == (OUTSIDE,)
     assert OUTSIDE not in calls[0][1]["train"]
 
@@ -132,7 +133,7 @@ def test_a_context_that_is_held_out_is_not_asked_about_and_has_the_mean_change_o
     cells.obs["context"] = np.where(np.arange(len(cells)) % 2, "one", "two")
     held_out = pd.concat([split.assign(context="one", role="train"), split.assign(context="two", role="test")])
     controls = drawn(cells, held_out)
-    predicted, found = gears.predict(cells, held_out, controls, "mine", graph, GearsTraining(), 0, CPU)
+    predicted, found = whole(gears.predict, cells, held_out, controls, "mine", graph, GearsTraining(), 0, CPU)
     assert calls == []
     assert {condition.context for condition in found["fallbacks"]} == {"two"}
     reason = "fewer than 3 training perturbations in this context"
@@ -147,7 +148,7 @@ def test_each_context_has_a_model_of_its_own(cells, split, graph, calls):
     cells.obs["context"] = np.where(np.arange(len(cells)) % 2, "one", "two")
     cells = halved(cells)
     split = pd.concat([split.assign(context=context) for context in ("one", "two")])
-    gears.predict(cells, split, drawn(cells, split), "mine", graph, GearsTraining(), 0, CPU)
+    whole(gears.predict, cells, split, drawn(cells, split), "mine", graph, GearsTraining(), 0, CPU)
     (first, *_, seed, _), (second, *_, other_seed, _) = calls
     assert [set(known.obs["context"]) for known in (first, second)] == [{"one"}, {"two"}]
     assert seed != other_seed
@@ -155,7 +156,7 @@ def test_each_context_has_a_model_of_its_own(cells, split, graph, calls):
 
 def test_without_a_validation_perturbation_in_the_graph_nothing_is_trained(cells, split, controls, graph, calls):
     split.loc[split["role"] == "validation", "role"] = "train"
-    _, found = gears.predict(cells, split, controls, "mine", graph, GearsTraining(), 0, CPU)
+    _, found = whole(gears.predict, cells, split, controls, "mine", graph, GearsTraining(), 0, CPU)
     assert not calls
     reasons = {condition.perturbation: reason for condition, (reason, _) in found["fallbacks"].items()}
     assert reasons == dict.fromkeys(PERTURBED[:4], "no perturbation with role 'validation' in the graph")
@@ -164,7 +165,7 @@ def test_without_a_validation_perturbation_in_the_graph_nothing_is_trained(cells
 def test_a_graph_of_other_genes_is_refused(cells, split, controls, graph, calls):
     graph.write_text("source,target,importance\nSTAT1,IRF1,0.5\n")
     with pytest.raises(InputError, match=r"none of the 24 perturbed genes \(G00, G01, G02"):
-        gears.predict(cells, split, controls, "mine", graph, GearsTraining(), 0, CPU)
+        whole(gears.predict, cells, split, controls, "mine", graph, GearsTraining(), 0, CPU)
 
 
 EDGES = pd.DataFrame({"source": ["NA", "B", "B"], "target": ["B", "NA", "B"], "importance": [0.5, 0.5, 1.0]})
@@ -237,7 +238,7 @@ TRAINING = GearsTraining(epochs=6, learning_rate=0.01, batch_size=16)
 def test_gears_with_the_graph_beats_the_mean_of_training_and_learns_nothing_from_test_cells(
     cells, split, controls, graph
 ):
-    predicted, found = gears.predict(cells, split, controls, "mine", graph, TRAINING, 0, CPU)
+    predicted, found = whole(gears.predict, cells, split, controls, "mine", graph, TRAINING, 0, CPU)
     changes = predicted_changes(predicted, controls)
     mean = training_data(cells, split).shifts.mean(axis=0)
     for name in PERTURBED[1:4]:
@@ -246,7 +247,7 @@ def test_gears_with_the_graph_beats_the_mean_of_training_and_learns_nothing_from
     assert found["gears"].versions["cell-gears"]
     tested = cells.obs["perturbation"].isin(PERTURBED[:4]).to_numpy()
     cells.X = sparse.csr_matrix(np.where(tested[:, None], 3.0, cells.X.toarray()).astype(np.float32))
-    again, _ = gears.predict(cells, split, controls, "mine", graph, TRAINING, 0, CPU)
+    again, _ = whole(gears.predict, cells, split, controls, "mine", graph, TRAINING, 0, CPU)
     np.testing.assert_array_equal(again, predicted)
 
 

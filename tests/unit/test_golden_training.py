@@ -14,6 +14,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from predicted import whole
 from scgpt_bench.scgpt import checkpoint, finetuned_model, finetuning, prediction, pretraining, recipe, training
 from scgpt_bench.scgpt import recipe_version as versions
 from scgpt_bench.scgpt.vocabulary import align
@@ -91,7 +92,7 @@ def finetune(folder):
     controls = cells[:6].copy()
     controls.obs["perturbation"], controls.obs["weight"] = np.repeat(["GENE3+GENE4", "GENE6", "GENE29"], 2), 1.0
     controls.obs["direction"] = np.repeat(["down", "up", "down"], 2)
-    predicted, _ = prediction.finetuned(controls, alignment, weights, model)
+    predicted, _ = whole(prediction.finetuned, controls, alignment, weights, model)
     columns = ["loss", "pearson", "pearson_delta", "validation_mse"]
     return history(model, columns) | sizes(tensors) | {"prediction": predicted[:, ::7].ravel().tolist()}
 

@@ -15,6 +15,7 @@ import pytest
 from scipy import sparse
 
 from made_up import halved, measure
+from predicted import with_rows, write_whole
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.conditions import Condition, conditions_of
 from scgpt_bench.data.controls import control_cells, control_means_of, draw_controls
@@ -28,7 +29,7 @@ from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.files import read_h5ad, write_h5ad, write_table
 from scgpt_bench.methods.imported import import_predictions, write_without_test_cells
 from scgpt_bench.methods.training_data import training_data
-from scgpt_bench.predictions import read_predictions, write_predictions
+from scgpt_bench.predictions import read_predictions
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 DATASET = Dataset("planted", "generated", "generated", "counts", 400.0, "perturbation", "control", "interference")
@@ -59,9 +60,9 @@ def answer_as_file(experiment, path, perturbations=None, genes=None, transform=l
 def imported_means(experiment, path, dataset=DATASET, **missing):
     """The pseudo-bulk of what is imported, through the file that every method writes, and what is said about it."""
     cells, split, controls, _ = experiment
-    X, obs, method = import_predictions(path, dataset, controls, **missing)
+    X, obs, method = with_rows(import_predictions, path, dataset, controls, **missing)
     written = path.with_name("predictions.h5ad")
-    write_predictions(written, X, obs, cells.var_names)
+    write_whole(written, X, obs, cells.var_names)
     return pseudobulk(read_predictions(written, cells.var_names, split)), method
 
 
@@ -82,7 +83,7 @@ def test_predicted_cells_stay_as_they_are_however_many(experiment, tmp_path):
     tested = cells[cells.obs["perturbation"].isin(answer.obs_names).to_numpy()]
     own = anndata.AnnData(tested.X, obs=tested.obs[["perturbation"]], var=tested.var[[]])
     own.write_h5ad(tmp_path / "cells.h5ad")
-    X, obs, method = import_predictions(tmp_path / "cells.h5ad", DATASET, controls)
+    X, obs, method = with_rows(import_predictions, tmp_path / "cells.h5ad", DATASET, controls)
     first = conditions_of(controls.obs)[0].perturbation
     np.testing.assert_array_equal(
         X[(obs["perturbation"] == first).to_numpy()],
@@ -105,13 +106,13 @@ def test_cells_of_drawn_controls_count_by_their_types_and_others_once(experiment
     file = anndata.AnnData(controls.X, obs=obs.set_axis([f"row{i}" for i in range(len(obs))]), var=controls.var[[]])
     file = anndata.concat([file, file], index_unique="-")
     file.write_h5ad(tmp_path / "cells.h5ad")
-    _, imported, _ = import_predictions(tmp_path / "cells.h5ad", DATASET, controls)
+    _, imported, _ = with_rows(import_predictions, tmp_path / "cells.h5ad", DATASET, controls)
     weights = imported.set_index("control_cell").groupby("perturbation")["weight"]
     for name, own in controls.obs.groupby("perturbation", observed=True):
         np.testing.assert_allclose(weights.get_group(name)[own["control_cell"]], np.repeat(own["weight"], 2))
     file.obs["control_cell"] = [*file.obs["control_cell"][:-1], "another cell"]
     file.write_h5ad(tmp_path / "cells.h5ad")
-    _, imported, _ = import_predictions(tmp_path / "cells.h5ad", DATASET, controls)
+    _, imported, _ = with_rows(import_predictions, tmp_path / "cells.h5ad", DATASET, controls)
     is_one = (imported["weight"] == 1).groupby(imported["perturbation"]).all()
     assert is_one[is_one].index.tolist() == [file.obs["perturbation"].iloc[-1]]
 

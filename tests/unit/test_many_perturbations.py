@@ -7,6 +7,7 @@ import pytest
 from scipy import sparse
 
 from made_up import measure
+from predicted import whole, with_rows, write_whole
 from scgpt_bench import predictions
 from scgpt_bench.data import controls, splits
 from scgpt_bench.data.catalogue import Dataset
@@ -82,7 +83,7 @@ def test_controls_keep_the_mean_that_each_is_compared_with(files):
 def scored(folder, split, truth, predicted):
     """Through predictions.h5ad and pseudobulk.h5ad to metrics."""
     drawn = read_h5ad(folder / "controls.h5ad")
-    predictions.write_predictions(folder / "predictions.h5ad", predicted, drawn.obs, drawn.var_names)
+    write_whole(folder / "predictions.h5ad", predicted, drawn.obs, drawn.var_names)
     read_back = predictions.read_predictions(folder / "predictions.h5ad", truth.var_names, split)
     write_h5ad(pseudobulk.pseudobulk(read_back), folder / "pseudobulk.h5ad")
     means = read_h5ad(folder / "pseudobulk.h5ad")
@@ -94,7 +95,7 @@ def test_truth_predictions_and_their_means_are_written_and_scored(files, measure
     folder, split = files
     assert list(measured.obs_names) == sorted(NAMES)
     drawn = read_h5ad(folder / "controls.h5ad")
-    predicted, _ = baselines.predict(open_h5ad(folder / "cells.h5ad"), split, drawn, baselines.train_mean)
+    predicted, _ = whole(baselines.predict, open_h5ad(folder / "cells.h5ad"), split, drawn, baselines.train_mean)
     scored(folder, split, measured, predicted)
 
 
@@ -103,16 +104,16 @@ def test_benchmark_controls_and_predictions_of_others(files, measured):
     drawn, cells = read_h5ad(folder / "controls.h5ad"), open_h5ad(folder / "cells.h5ad")
     known = benchmark_controls.Known(cells, drawn, measured)
     for control in (benchmark_controls.shuffled, benchmark_controls.technical_duplicate):
-        predicted, _ = control(known, 0)
-        predictions.write_predictions(folder / "known.h5ad", predicted, drawn.obs, drawn.var_names)
+        predicted, _ = whole(control, known, 0)
+        write_whole(folder / "known.h5ad", predicted, drawn.obs, drawn.var_names)
     obs = pd.DataFrame({"perturbation": NAMES}, index=NAMES)
     means = controls.control_means_of(drawn)
     unchanged = np.stack([means[Condition(name)] for name in NAMES]).astype(np.float32)
     anndata.AnnData(unchanged, obs=obs, var=pd.DataFrame(index=GENES)).write_h5ad(folder / "others.h5ad")
     labels = Dataset(**{**ROW.row, "perturbation_column": "perturbation", "control_label": "control"})
     missing = {"missing_perturbations": "refuse", "missing_genes": "refuse"}
-    X, obs, _ = imported.import_predictions(folder / "others.h5ad", labels, drawn, **missing)
-    predictions.write_predictions(folder / "imported.h5ad", X, obs, drawn.var_names)
+    X, obs, _ = with_rows(imported.import_predictions, folder / "others.h5ad", labels, drawn, **missing)
+    write_whole(folder / "imported.h5ad", X, obs, drawn.var_names)
     assert set(read_h5ad(folder / "imported.h5ad").obs["perturbation"]) == set(NAMES)
 
 
@@ -123,6 +124,6 @@ def test_scgpt_names_every_perturbation_that_it_cannot_ask_about(files, measured
     drawn = read_h5ad(folder / "controls.h5ad")
     alignment = vocabulary.align(drawn.var_names, vocabulary.read_vocabulary(folder / "tiny" / "vocab.json"))
     options = generation.Options(draws=2)
-    predicted, method = prediction.prompted(drawn, alignment, folder / "tiny", options, seed=0)
+    predicted, method = whole(prediction.prompted, drawn, alignment, folder / "tiny", options, seed=0)
     scored(folder, split, measured, predicted)
     assert len(method["fallbacks"]) == N

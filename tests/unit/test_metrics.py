@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from made_up import measured_without_noise
+from predicted import whole
 from scgpt_bench.data.conditions import Condition, table_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import METRICS, metric_of, score
@@ -203,7 +204,7 @@ def test_no_predicted_change_has_a_stated_correlation_in_spite_of_rounding():
         obs=pd.DataFrame({"perturbation": "P0", "weight": 1.0}, index=[str(i) for i in range(100)]),
     )
     control_mean = random.exponential(size=200)
-    cells = shifted_controls(controls, [Condition("P0")], control_mean[None], np.zeros((1, 200)))
+    cells, _ = whole(shifted_controls, controls, [Condition("P0")], control_mean[None], np.zeros((1, 200)))
     means = cells.mean(axis=0, dtype=np.float64)
     assert np.abs(means - control_mean).max() > 0, "this test is about rounding"
     truth = truth_of([control_mean + random.normal(size=200)], control_mean)

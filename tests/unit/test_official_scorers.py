@@ -11,6 +11,7 @@ from cell_eval import MetricsEvaluator
 from scipy import sparse
 
 from made_up import halved, measure
+from predicted import whole
 from registered import CONTROLS
 from scgpt_bench.data.conditions import listed
 from scgpt_bench.data.controls import control_cells, draw_controls
@@ -90,7 +91,7 @@ def prediction(X, controls):
 def predicted(cells, controls, measured):
     """Predictions of the benchmark controls, by kind."""
     return {
-        kind: prediction(CONTROLS[kind](benchmark_controls.Known(cells, controls, measured), 0)[0], controls)
+        kind: prediction(whole(CONTROLS[kind], benchmark_controls.Known(cells, controls, measured), 0)[0], controls)
         for kind in ("shuffled", "technical-duplicate")
     }
 
@@ -250,7 +251,8 @@ def test_genes_are_differentially_expressed_by_their_counts(
 ):
     """Control cells moved to the mean of all of them have no zeros where that is upwards, and are not changed."""
     means = np.asarray(measured.layers["reference_input"])
-    nothing = prediction(shifted_controls(controls, listed(measured.obs), means, np.zeros_like(means)), controls)
+    moved, _ = whole(shifted_controls, controls, listed(measured.obs), means, np.zeros_like(means))
+    nothing = prediction(moved, controls)
     given = predicted.get(kind, nothing)
     sides, of_counts = (function(cells, given, split) for function in (log_sides, log_sides_of_counts))
     moved, counted = (cell_eval.evaluate(sides, cell_eval_reference, 1, other)[0] for other in (None, of_counts))

@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 from scgpt_bench.data import on_disk
-from scgpt_bench.data.on_disk import CellWriter, add_rows, open_h5ad, row_chunks, rows
+from scgpt_bench.data.on_disk import CellWriter, add_rows, batches, dense_rows, open_h5ad, row_chunks, rows
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import read_h5ad
 
@@ -51,6 +51,20 @@ def test_rows_come_in_the_order_asked_for_with_repeats(stored):
     wanted = [20, 3, 3, 0, 22]
     np.testing.assert_array_equal(rows(stored, wanted).toarray(), X[wanted].toarray())
     assert rows(stored, []).shape == (0, 7)
+
+
+@pytest.mark.parametrize("wanted", [[], range(4, 11), [0, 1, 2, 9, 20, 21, 22], [5, 3, 3]])
+def test_dense_rows_are_those_asked_for(stored, wanted):
+    for matrix in (stored, X, X.toarray()):
+        found = dense_rows(matrix, wanted)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, X.toarray()[[*wanted]])
+
+
+def test_batches_are_whole_groups_of_at_most_so_many_values():
+    found = [*batches([3, 2, 9, 1, 1, 1], 10, at_once=50)]
+    assert found == [slice(0, 2), slice(2, 3), slice(3, 6)]
+    assert [*batches([], 10)] == []
 
 
 def test_rows_that_are_read_are_never_held_twice(monkeypatch, tmp_path):

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from jobs import Job
 from made_up import halved
+from predicted import whole
 from scgpt_bench import predictions
 from scgpt_bench.data import controls, planted, splits
 from scgpt_bench.data.catalogue import read_datasets
@@ -65,7 +66,7 @@ def _symbols(cells):
 
 def test_a_zero_shot_prediction_says_what_is_random(experiment):
     _, _, drawn, alignment, folder = experiment
-    predicted, method = prediction.zero_shot(drawn, alignment, folder, seed=0)
+    predicted, method = whole(prediction.zero_shot, drawn, alignment, folder, seed=0)
     assert predicted.shape == drawn.shape
     assert np.isfinite(predicted).all()
     assert method["scgpt"].load_report.checkpoint_pretrained is False
@@ -77,7 +78,7 @@ def test_a_zero_shot_prediction_says_what_is_random(experiment):
 
 def test_another_seed_is_another_random_decoder(experiment):
     _, _, drawn, alignment, folder = experiment
-    first, again, other = (prediction.zero_shot(drawn, alignment, folder, seed=seed)[0] for seed in (0, 0, 1))
+    first, again, other = (whole(prediction.zero_shot, drawn, alignment, folder, seed=seed)[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.01
 
@@ -101,8 +102,8 @@ def test_mean_cells_are_the_means_of_the_cells(experiment):
     assert rows["control_cell"].unique() == ["mean of 5 control cells"]
     assert (rows["weight"] == 1).all()
     for of_cells, of_means in (
-        (prediction.zero_shot(drawn, alignment, folder, 0), prediction.zero_shot(drawn, alignment, folder, 0, MEANS)),
-        [prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, how) for how in (CELLS, MEANS)],
+        [whole(prediction.zero_shot, drawn, alignment, folder, 0, how) for how in (CELLS, MEANS)],
+        [whole(prediction.prompted, drawn, alignment, folder, TWO_DRAWS, 0, how) for how in (CELLS, MEANS)],
     ):
         expected = means_of(of_cells[0], drawn, rows["perturbation"])
         np.testing.assert_allclose(of_means[0], expected, atol=1e-6)
@@ -110,7 +111,7 @@ def test_mean_cells_are_the_means_of_the_cells(experiment):
 
 def test_only_expressed_genes_and_targets_are_predicted_where_only_they_are_fed(experiment):
     _, _, drawn, alignment, folder = experiment
-    predicted, _ = prediction.zero_shot(drawn, alignment, folder, 0, prediction.Options(genes_fed="nonzero"))
+    predicted, _ = whole(prediction.zero_shot, drawn, alignment, folder, 0, prediction.Options(genes_fed="nonzero"))
     targets = np.array([[gene in name.split("+") for gene in drawn.var_names] for name in drawn.obs["perturbation"]])
     fed = (drawn.X.toarray() != 0) | targets
     assert (predicted[~fed] == 0).all()
@@ -120,12 +121,12 @@ def test_only_expressed_genes_and_targets_are_predicted_where_only_they_are_fed(
 def test_a_flagged_call_may_be_given_bins_and_prompts_may_leave_the_target_out(experiment):
     _, _, drawn, alignment, folder = experiment
     of_values, of_bins = (
-        prediction.zero_shot(drawn, alignment, folder, 0, prediction.Options(value_input=value_input))[0]
+        whole(prediction.zero_shot, drawn, alignment, folder, 0, prediction.Options(value_input=value_input))[0]
         for value_input in ("log1p", "bins")
     )
     assert np.abs(of_bins - of_values).max() > 1e-2
     left_out = TWO_DRAWS.model_copy(update={"silenced_targets": "left_out"})
-    _, record = prediction.prompted(drawn, alignment, folder, left_out, 0)
+    _, record = whole(prediction.prompted, drawn, alignment, folder, left_out, 0)
     assert record["prompts"].targets == ("left out",)
 
 
@@ -139,7 +140,7 @@ def test_prompted_cells_are_anchored_at_the_control_mean(experiment, tmp_path):
     folder = tmp_path / "louder"
     symbols = vocabulary.read_vocabulary(experiment[4] / "vocab.json")
     checkpoint.write(folder, tensors, checkpoint.read_arguments(experiment[4]), symbols)
-    predicted, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, seed=0)
+    predicted, method = whole(prediction.prompted, drawn, alignment, folder, TWO_DRAWS, seed=0)
     names = sorted(drawn.obs["perturbation"].unique())
     change = means_of(predicted, drawn, names) - np.stack([*controls.control_means_of(drawn).values()])
     padded = (alignment["status"] == "padded").to_numpy()
@@ -157,7 +158,7 @@ def test_prompts_say_whether_pretraining_had_the_zeros_that_they_have(experiment
     folder = shutil.copytree(folder, tmp_path / "zeros")
     arguments = checkpoint.read_arguments(folder) | {"include_zero_genes": seen}
     (folder / "args.json").write_text(json.dumps(arguments))
-    _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0)
+    _, method = whole(prediction.prompted, drawn, alignment, folder, TWO_DRAWS, 0)
     assert method["prompts"].zeros_in_pretraining is bool(seen)
     assert ("value 0, which this checkpoint has not seen" in caplog.text) is not seen or seen is None
 
@@ -176,7 +177,7 @@ def test_a_prompt_of_activations_says_how_far_targets_are_raised_and_which_no_ce
     silent, expressed, *_ = sorted(set(drawn.obs["perturbation"]) & set(drawn.var_names))
     drawn = silenced(drawn, drawn.var_names.get_loc(silent))
     drawn.obs["direction"] = "up"
-    _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0)
+    _, method = whole(prediction.prompted, drawn, alignment, folder, TWO_DRAWS, 0)
     (raised,) = method["prompts"].targets
     assert raised.startswith("raised to quantile 0.95")
     assert silent in method["prompts"].raised_without_expression
@@ -187,7 +188,7 @@ def test_a_knock_down_of_a_target_that_no_cell_expresses_is_listed(experiment):
     _, _, drawn, alignment, folder = experiment
     silent = min(set(drawn.obs["perturbation"]) & set(drawn.var_names))
     drawn = silenced(drawn, drawn.var_names.get_loc(silent))
-    _, method = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0)
+    _, method = whole(prediction.prompted, drawn, alignment, folder, TWO_DRAWS, 0)
     unmeasured = method["scgpt"].targets_not_measured  # random weights predict bins around 0 for them
     already = [condition.perturbation for condition in method["fallbacks"]]
     assert [name for name in already if name not in unmeasured] == [silent]
@@ -225,8 +226,8 @@ def test_every_method_runs_where_its_job_may_and_states_its_own_number_type(expe
     asked = []
     monkeypatch.setattr(devices, "device_of", lambda gpu: asked.append(gpu) or torch.device("cpu"))
     monkeypatch.setattr(devices, "number_type", lambda device: torch.bfloat16)  # as on a GPU
-    _, of_call = prediction.zero_shot(drawn, alignment, folder, 0, prediction.Options(gpu=2))
-    _, of_prompts = prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0, prediction.Options(gpu=2))
+    _, of_call = whole(prediction.zero_shot, drawn, alignment, folder, 0, prediction.Options(gpu=2))
+    _, of_prompts = whole(prediction.prompted, drawn, alignment, folder, TWO_DRAWS, 0, prediction.Options(gpu=2))
     assert asked == [2, 2]
     assert of_call["scgpt"].attention.endswith("bfloat16)")
     assert of_prompts["scgpt"].attention.endswith("float32)")
@@ -237,7 +238,7 @@ def test_expression_is_not_rounded_to_half_precision(experiment, monkeypatch):
     _, _, drawn, alignment, folder = experiment
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     monkeypatch.setattr(engine.Engine, "_autocast", lambda own: torch.autocast("cpu", torch.bfloat16))
-    predicted, _ = prediction.zero_shot(silenced(drawn, slice(0, 8)), alignment, folder, seed=0)
+    predicted, _ = whole(prediction.zero_shot, silenced(drawn, slice(0, 8)), alignment, folder, seed=0)
     unexpressed = torch.from_numpy(predicted[:, :8])
     assert (unexpressed == unexpressed.bfloat16().float()).float().mean() < 0.1
 
@@ -256,7 +257,7 @@ def test_cells_of_test_perturbations_change_no_bit_of_a_fine_tuned_prediction(ex
     for name, source in (("as measured", cells), ("altered", altered)):
         model_folder = tmp_path / name
         finetuning.finetune(source, split, alignment, folder, options, 0, model_folder)
-        predictions.append(prediction.finetuned(drawn, alignment, folder, model_folder)[0])
+        predictions.append(whole(prediction.finetuned, drawn, alignment, folder, model_folder)[0])
     np.testing.assert_array_equal(*predictions)
 
 
@@ -264,14 +265,14 @@ def _predictions(experiment, folder, model_folder):
     """What every method makes of a checkpoint, by method."""
     cells, split, drawn, alignment, _ = experiment
     made = {
-        "zero-shot": prediction.zero_shot(drawn, alignment, folder, seed=0),
-        "knockout": prediction.prompted(drawn, alignment, folder, TWO_DRAWS, 0),
-        "generate": prediction.prompted(drawn, alignment, folder, TWO_DRAWS.model_copy(update={"rounds": 2}), 0),
+        "zero-shot": whole(prediction.zero_shot, drawn, alignment, folder, seed=0),
+        "knockout": whole(prediction.prompted, drawn, alignment, folder, TWO_DRAWS, 0),
+        "generate": whole(prediction.prompted, drawn, alignment, folder, TWO_DRAWS.model_copy(update={"rounds": 2}), 0),
     }
     for name, pretrained in (("finetuned", [*checkpoint.PRETRAINED_PREFIXES]), ("scratch", [])):
         options = recipe.Options(epochs=1, batch_size=32, pretrained=pretrained)
         finetuning.finetune(cells, split, alignment, folder, options, 0, model_folder / name)
-        made[name] = prediction.finetuned(drawn, alignment, folder, model_folder / name)
+        made[name] = whole(prediction.finetuned, drawn, alignment, folder, model_folder / name)
     return made | {"embeddings": (np.asarray(gene_embeddings(cells, folder, alignment).X), {})}
 
 

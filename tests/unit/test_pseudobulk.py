@@ -7,11 +7,12 @@ import pytest
 from scipy import sparse
 
 from made_up import halved, measure
+from predicted import write_whole
 from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.means import group_means
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
-from scgpt_bench.predictions import read_predictions, write_predictions
+from scgpt_bench.predictions import read_predictions
 
 SPLIT = pd.DataFrame({"perturbation": ["B", "A", "C"], "role": ["test", "test", "train"]})
 
@@ -78,7 +79,7 @@ def test_pseudobulk_averages_predicted_cells_by_their_weight(tmp_path):
         {"perturbation": ["B", "A", "B"], "context": "all", "control_cell": ["x", "x", "y"], "weight": [0.5, 1, 1.5]}
     )
     X = np.array([[1, 1], [5, 6], [3, 1]], dtype=np.float32)
-    write_predictions(tmp_path / "predictions.h5ad", X, obs, ["G1", "G2"])
+    write_whole(tmp_path / "predictions.h5ad", X, obs, ["G1", "G2"])
     predictions = read_predictions(tmp_path / "predictions.h5ad", ["G1", "G2"], SPLIT)
     means = pseudobulk(predictions)
     assert means.obs_names.tolist() == ["A", "B"]

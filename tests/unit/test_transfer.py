@@ -7,6 +7,7 @@ import pytest
 from scipy import sparse
 
 from made_up import halved
+from predicted import whole
 from registered import SIMPLE
 from scgpt_bench.data import controls
 from scgpt_bench.data.conditions import Condition, conditions_of, rows_of
@@ -58,7 +59,7 @@ def drawn_for(cells, split):
 def predicted(kind, cells, split, drawn=None, **options):
     """The predicted change of each test condition, and the record."""
     drawn = drawn_for(cells, split) if drawn is None else drawn
-    X, record = baselines.predict(cells, split, drawn, SIMPLE[kind], **options)
+    X, record = whole(baselines.predict, cells, split, drawn, SIMPLE[kind], **options)
     means = controls.control_means_of(drawn)
     return {c: X[rows].mean(axis=0) - means[c] for c, rows in rows_of(drawn.obs).items()}, record
 

@@ -64,9 +64,9 @@ def judged(seed, carried_over, simple, asked):
         place = {"dataset": f"planted{seed}", "split": f"context-{line}"}
         predicted = {}
         for name in (*simple, *asked):
-            X, _ = baselines.predict(cells, split, drawn, SIMPLE[name])
+            X, _ = whole(baselines.predict, cells, split, drawn, SIMPLE[name])
             predicted[name] = pseudobulk(anndata.AnnData(X, obs=drawn.obs, var=cells.var[[]]))
-        X, _ = oracle(Known(cells, drawn, truth(measured(cells), split), made.truth), 0)
+        X, _ = whole(oracle, Known(cells, drawn, truth(measured(cells), split), made.truth), 0)
         predicted["oracle"] = pseudobulk(anndata.AnnData(X, obs=drawn.obs, var=cells.var[[]]))
         start = whole.layers["reference_input"][whole.obs["tested"].to_numpy()]
         _, of_line = changed_as_planted(made, predicted["oracle"], whole)
@@ -113,7 +113,7 @@ def test_the_same_perturbation_finds_what_carries_over_and_nothing_else():
     for seed in range(101, 101 + EXPERIMENTS):
         shared = planted.generate({**SIZES, "seed": seed}).truth
         for _line, cells, split, drawn, whole, made in experiment(seed, 0.5):
-            X, _ = baselines.predict(cells, split, drawn, SIMPLE["same-perturbation"])
+            X, _ = whole(baselines.predict, cells, split, drawn, SIMPLE["same-perturbation"])
             means = pseudobulk(anndata.AnnData(X, obs=drawn.obs, var=cells.var[[]]))
             tested = whole.obs["tested"].to_numpy()
             predicted = means.X - whole.layers["reference_input"][tested]

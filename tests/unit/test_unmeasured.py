@@ -4,8 +4,10 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from pyarrow import parquet
 
 from made_up import halved, method_record
+from predicted import whole
 from scgpt_bench.data import planted, unmeasured
 from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.conditions import Condition
@@ -15,6 +17,7 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.method_record import Asked
 from scgpt_bench.methods import baselines
 from scgpt_bench.unmeasured.changes import CHANGE_COLUMNS, changes, largest
+from scgpt_bench.unmeasured.changes import write as write_changes
 from scgpt_bench.unmeasured.ranking import RANKING_COLUMNS, rank, read_signature
 from snakemake_checkout import ROOT
 
@@ -111,9 +114,9 @@ def predicted(cells, names, method, **options):
         cells.obs, split, per_perturbation=20, seed=1, dataset="planted", split_name="next", direction_of=directions
     )
     controls = control_cells(cells, draw)
-    X, found = baselines.predict(cells, split, controls, method, **options)
+    X, found = whole(baselines.predict, cells, split, controls, method, **options)
     prediction = anndata.AnnData(X, obs=controls.obs, var=controls.var)
-    return split, changes([prediction], controls), found
+    return split, pd.concat(changes([prediction], controls), ignore_index=True), found
 
 
 def test_methods_learn_from_all_that_was_measured_and_predict_what_was_not(experiment):
@@ -141,6 +144,16 @@ def test_the_spread_is_over_seeds_and_the_largest_changes_come_first(experiment)
     sizes = few["change"].abs().to_numpy().reshape(-1, 3)
     assert (np.diff(sizes, axis=1) <= 0).all()
     assert sizes.max() == found["change"].abs().max()
+
+
+def test_changes_are_written_in_a_row_group_for_each_condition(experiment, tmp_path):
+    cells, _, left_out = experiment
+    _, found, _ = predicted(cells, left_out, baselines.train_mean)
+    by_condition = (own.reset_index(drop=True) for _, own in found.groupby("perturbation", observed=True))
+    of_file = write_changes(by_condition, tmp_path / "changes.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "changes.parquet"), found)
+    assert parquet.ParquetFile(tmp_path / "changes.parquet").num_row_groups == len(left_out)
+    pd.testing.assert_frame_equal(of_file, largest(found))
 
 
 def of_truth(truth, names):

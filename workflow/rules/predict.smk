@@ -152,7 +152,6 @@ if SHARD:
                 "<results>/{{dataset}}/{{split}}/{{method}}/{{seed}}/shards/{scatteritem}.predictions.h5ad"
             ),
             methods=gather.shard("<results>/{{dataset}}/{{split}}/{{method}}/{{seed}}/shards/{scatteritem}.method.json"),
-            controls="<results>/{dataset}/{split}/controls.h5ad",
         output:
             predictions="<results>/{dataset}/{split}/{method}/{seed}/predictions.h5ad",
             method="<results>/{dataset}/{split}/{method}/{seed}/method.json",
@@ -169,7 +168,6 @@ if SHARD:
             runtime=doubling(10),
         params:
             code=code_without_plumbing("gather_predictions.py"),
-            keep_cells=config["inference"]["keep_cells"],
         script:
             "../scripts/gather_predictions.py"
 

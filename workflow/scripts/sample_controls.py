@@ -6,7 +6,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.data import controls
     from scgpt_bench.data.conditions import listed
     from scgpt_bench.data.on_disk import open_h5ad
-    from scgpt_bench.files import read_table, write_h5ad
+    from scgpt_bench.files import read_table
 
     cells = open_h5ad(snakemake.input.cells)
     asked = read_table(snakemake.input.asked) if snakemake.input.asked else None
@@ -19,4 +19,4 @@ with logged(snakemake.log[0]):
         split_name=snakemake.params.split,
         direction_of=None if asked is None else dict(zip(listed(asked), asked["direction"], strict=True)),
     )
-    write_h5ad(controls.control_cells(cells, draw), snakemake.output[0])
+    controls.write_control_cells(cells, draw, snakemake.output[0])

@@ -1,26 +1,27 @@
 """What every method hands over: one predicted cell per test condition and drawn control cell.
 
-The contract of ``predictions.h5ad`` is written and checked here and nowhere else.
+The contract of ``predictions.h5ad`` is written and checked here and nowhere else. A method hands over one condition, or
+a part of one, at a time: neither a method nor what reads its file has all predicted cells in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
+import anndata
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from scgpt_bench.data.conditions import COLUMNS, Condition, conditions_of, listed, rows_of, table_of
 from scgpt_bench.data.means import mean_cell
+from scgpt_bench.data.on_disk import CellWriter, dense_rows, open_h5ad, row_chunks, with_categories
 from scgpt_bench.errors import InputError
-from scgpt_bench.files import read_h5ad, write_h5ad
 
-if TYPE_CHECKING:
-    import anndata
-
+Write: TypeAlias = Callable[[np.ndarray, pd.DataFrame], None]  # the next cells [rows x genes], and ``obs`` of them
 OBS_COLUMNS = [*COLUMNS, "control_cell", "weight"]
 
 
@@ -54,56 +55,67 @@ def anchored_cells(
 
 
 def shifted_controls(
-    controls: anndata.AnnData, conditions: Sequence[Condition], control_means: np.ndarray, shifts: np.ndarray
-) -> np.ndarray:
-    """Anchored cells for every row of ``controls.h5ad``, from one shift per condition.
+    controls: anndata.AnnData,
+    conditions: Sequence[Condition],
+    control_means: np.ndarray,
+    shifts: np.ndarray,
+    *,
+    write: Write,
+) -> None:
+    """Write anchored cells for every row of ``controls.h5ad``, from one shift per condition.
 
     Parameters
     ----------
     controls
-        The contract's ``controls.h5ad``: drawn control cells, their conditions and ``obs["weight"]``.
+        The contract's ``controls.h5ad``, whose X may stay on disk: drawn control cells, their conditions and
+        ``obs["weight"]``.
     conditions
         Of the rows of ``control_means`` and ``shifts``.
     control_means, shifts
         float64 [conditions x genes].
-
-    Returns
-    -------
-    float32 [drawn cells x genes], in the order of ``controls``.
+    write
+        Is given the cells of each condition, in the order of ``conditions``.
     """
     rows = rows_of(controls.obs)
     if set(rows) != set(conditions):
         different = sorted(set(rows) ^ set(conditions))[0].label
         raise InputError("controls.h5ad", "obs['perturbation']", f"a difference in {different!r}", "test conditions")
-    cells, weights = np.empty(controls.shape, dtype=np.float32), controls.obs["weight"].to_numpy()
     for condition, control_mean, shift in zip(conditions, control_means, shifts, strict=True):
-        own = rows[condition]
-        cells[own] = anchored_cells(controls.X[own], weights[own], control_mean, shift)
-    return cells
+        own = controls.obs.iloc[rows[condition]]
+        cells = dense_rows(controls.X, rows[condition])
+        write(anchored_cells(cells, own["weight"].to_numpy(), control_mean, shift), own)
 
 
-def write_predictions(path: str | Path, X: np.ndarray, obs: pd.DataFrame, var_names: Sequence[str]) -> None:
-    """Write ``predictions.h5ad``, whole or not at all.
+@contextmanager
+def writing(path: str | Path, var_names: Sequence[str]) -> Iterator[Write]:
+    """Write ``predictions.h5ad`` block by block, whole or not at all. The blocks change no byte of the file.
 
-    Parameters
-    ----------
-    X
-        Predicted cells [rows x genes], in the scale of ``cells.h5ad``; stored as float32.
-    obs
-        One row per predicted cell with ``perturbation``, ``context``, ``control_cell`` and ``weight``, how much it
-        counts in means (:func:`mean_cell`); other columns are not stored.
+    Yields
+    ------
+    The function that writes the next rows. Of predicted cells [rows x genes], in the scale of ``cells.h5ad``, it stores
+    float32; of ``obs``, one row per predicted cell, the columns ``perturbation``, ``context``, ``control_cell`` and
+    ``weight``, how much it counts in means (:func:`mean_cell`).
+
+    Raises
+    ------
+    InputError
+        For a value that is not finite: its condition and gene.
     """
-    import anndata
+    written = []
+    with CellWriter(path, len(var_names)) as file:
 
-    X = np.ascontiguousarray(X, dtype=np.float32)
-    if not np.isfinite(X).all():
-        row, gene = np.argwhere(~np.isfinite(X))[0]
-        where = f"{listed(obs)[row].label}, gene {var_names[gene]}"
-        raise InputError(path, where, str(X[row, gene]), "finite predictions")
-    obs = obs[OBS_COLUMNS].set_axis(obs.index.astype(str))
-    var = pd.DataFrame(index=pd.Index(var_names, dtype=object))
-    predictions = anndata.AnnData(X, obs=obs, var=var)
-    write_h5ad(predictions, path)
+        def write(cells: np.ndarray, obs: pd.DataFrame) -> None:
+            if not np.isfinite(cells).all():
+                row, gene = np.argwhere(~np.isfinite(cells))[0]
+                where = f"{listed(obs)[row].label}, gene {var_names[gene]}"
+                raise InputError(path, where, str(cells[row, gene]), "finite predictions")
+            file.append(cells)
+            written.append(obs[OBS_COLUMNS].set_axis(obs.index.astype(str)))
+
+        yield write
+        texts = dict.fromkeys([*COLUMNS, "control_cell"], object)  # blocks may have other categories
+        file.obs = with_categories(pd.concat(written).astype(texts))
+        file.var = pd.DataFrame(index=pd.Index(var_names, dtype=object))
 
 
 def mean_cell_obs(obs: pd.DataFrame) -> pd.DataFrame:
@@ -114,7 +126,9 @@ def mean_cell_obs(obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_predictions(path: str | Path, var_names: Sequence[str], split: pd.DataFrame) -> anndata.AnnData:
-    """Read ``predictions.h5ad`` and refuse what breaks its contract.
+    """Open ``predictions.h5ad`` and refuse what breaks its contract.
+
+    X stays on disk: :func:`scgpt_bench.data.on_disk.dense_rows` reads the cells of a condition.
 
     Parameters
     ----------
@@ -129,7 +143,7 @@ def read_predictions(path: str | Path, var_names: Sequence[str], split: pd.DataF
         For other genes or another order, missing or extra conditions, missing columns, or values that are not
         finite.
     """
-    predictions = read_h5ad(path)
+    predictions = open_h5ad(path)
     _check_genes(path, list(predictions.var_names), list(var_names))
     for column in OBS_COLUMNS:
         if column not in predictions.obs:
@@ -142,17 +156,17 @@ def read_predictions(path: str | Path, var_names: Sequence[str], split: pd.DataF
     if predicted - wanted:
         found = repr(min(predicted - wanted).label)
         raise InputError(path, "obs['perturbation']", found, "test conditions only")
-    values = predictions.X.data if sparse.issparse(predictions.X) else predictions.X
-    if not np.isfinite(values).all():
-        raise InputError(path, "X", f"{(~np.isfinite(values)).sum()} NaN or infinite values", "finite predictions")
+    chunks = (chunk.data if sparse.issparse(chunk) else chunk for _, chunk in row_chunks(predictions.X))
+    if wrong := sum(int((~np.isfinite(values)).sum()) for values in chunks):
+        raise InputError(path, "X", f"{wrong} NaN or infinite values", "finite predictions")
     return predictions
 
 
-def gather(shards: Sequence[anndata.AnnData], row_names: Sequence[str]) -> anndata.AnnData:
-    """Put the shards of a prediction together, rows in the order of ``row_names``."""
-    import anndata
-
-    return anndata.concat(shards)[list(row_names)]
+def gather(shards: Sequence[anndata.AnnData], *, write: Write) -> None:
+    """Put the shards of a prediction together, conditions sorted. Each has whole conditions; X may be on disk."""
+    found = {condition: (shard, rows) for shard in shards for condition, rows in rows_of(shard.obs).items()}
+    for _, (shard, rows) in sorted(found.items()):
+        write(dense_rows(shard.X, rows), shard.obs.iloc[rows])
 
 
 def _check_genes(path: str | Path, found: list[str], expected: list[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -20,6 +22,7 @@ from scgpt_bench.data.conditions import (
 )
 from scgpt_bench.data.halves import INPUT, is_control_of
 from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.on_disk import CellWriter, batches, open_h5ad, with_categories
 from scgpt_bench.data.on_disk import rows as rows_of_cells
 from scgpt_bench.data.references import references
 from scgpt_bench.errors import InputError
@@ -190,16 +193,44 @@ def control_cells(cells: anndata.AnnData, draw: pd.DataFrame) -> anndata.AnnData
     uns["control_mean_of"]: the ``perturbation`` and ``context`` of its columns, sorted. (Names of columns would have to
     fit into 64 KB.)
     """
+    X = sparse.csr_matrix(rows_of_cells(cells.X, _rows_of_drawn(cells, draw)), dtype=np.float32)
+    return anndata.AnnData(X, **_described(cells, draw))
+
+
+def write_control_cells(cells: anndata.AnnData, draw: pd.DataFrame, path: str | Path) -> None:
+    """Write what :func:`control_cells` makes, holding each drawn cell once, however often it is drawn."""
+    distinct, position = np.unique(_rows_of_drawn(cells, draw), return_inverse=True)
+    drawn, described = rows_of_cells(cells.X, distinct), _described(cells, draw)
+    with CellWriter(path, cells.n_vars) as file:
+        for part in batches(np.ones(len(position), dtype=np.int64), cells.n_vars):
+            file.append(drawn[position[part]])
+        file.obs, file.var = with_categories(described["obs"]), described["var"]
+        file.varm, file.uns = described["varm"], described["uns"]
+
+
+def _rows_of_drawn(cells: anndata.AnnData, draw: pd.DataFrame) -> np.ndarray:
     rows = cells.obs_names.get_indexer(draw["control_cell"])
     if (rows < 0).any():
         absent = draw["control_cell"].iloc[int(np.argmin(rows))]
         raise InputError("cells.h5ad", "obs_names", f"no cell {absent!r}", "every drawn control cell")
-    names = [f"{condition.label}:{cell}" for condition, cell in zip(listed(draw), draw["control_cell"], strict=True)]
-    X = sparse.csr_matrix(rows_of_cells(cells.X, rows), dtype=np.float32)
+    return rows
+
+
+def _described(cells: anndata.AnnData, draw: pd.DataFrame) -> dict[str, Any]:
+    """Make all of controls.h5ad but X."""
     conditions = conditions_of(draw)
-    means = {"control_mean": np.ascontiguousarray(references(cells, conditions, INPUT).T)}
-    obs, var = draw[DRAW_COLUMNS].set_axis(names), pd.DataFrame(index=cells.var_names)
-    return anndata.AnnData(X, obs=obs, var=var, varm=means, uns={"control_mean_of": table_of(conditions)})
+    names = [f"{condition.label}:{cell}" for condition, cell in zip(listed(draw), draw["control_cell"], strict=True)]
+    return {
+        "obs": draw[DRAW_COLUMNS].set_axis(names),
+        "var": pd.DataFrame(index=cells.var_names),
+        "varm": {"control_mean": np.ascontiguousarray(references(cells, conditions, INPUT).T)},
+        "uns": {"control_mean_of": table_of(conditions)},
+    }
+
+
+def open_controls(path: str | Path) -> anndata.AnnData:
+    """Open ``controls.h5ad``, X on disk."""
+    return open_h5ad(path, uns=["control_mean_of"], varm=["control_mean"])
 
 
 def control_means_of(controls: anndata.AnnData) -> dict[Condition, np.ndarray]:

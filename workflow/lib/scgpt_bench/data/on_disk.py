@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ from scgpt_bench.errors import InputError
 
 VALUES_AT_ONCE = 2**25  # of a chunk, if it were dense: 256 MiB in float64
 STORED_AT_ONCE = 2**20  # values of a chunk inside an HDF5 file
+CACHE = 2**24  # bytes: four such chunks, so that rows that follow one another are not unpacked again for each read
 _STORED = {"data": np.float32, "indices": np.int32}  # of a CSR matrix that is written by chunks
 Matrix: TypeAlias = sparse.csr_matrix | np.ndarray
 
@@ -30,13 +32,14 @@ def open_h5ad(
     uns: Sequence[str] = (),
     columns: Collection[str] | None = None,
     in_place_of_x: str | None = None,
+    varm: Sequence[str] = (),
 ) -> anndata.AnnData:
     """Open the cells of an h5ad file, or of a group ``where`` of an HDF5 file that is laid out like one.
 
     ``X`` stays on disk when it is stored by rows (CSR or dense): read it with :func:`row_chunks` or :func:`rows`.
     Stored by genes (CSC) it is read at once, since every row would take a pass over all of it. ``layers`` are treated
-    alike; those that the file lacks are left out. Only the keys ``uns`` are read, and nothing else: unused parts may be
-    damaged, or of a kind that this anndata does not know.
+    alike; those that the file lacks are left out. Only the keys ``uns`` and ``varm`` are read, and nothing else: unused
+    parts may be damaged, or of a kind that this anndata does not know.
 
     Parameters
     ----------
@@ -51,12 +54,12 @@ def open_h5ad(
         For another kind of file, or one without X or that layer.
     """
     try:
-        file = h5py.File(path)
+        file = h5py.File(path, rdcc_nbytes=CACHE)
         stored = file
         for step in where.strip("/").split("/") if where != "/" else ():
             _refuse_link(path, stored, step)
             stored = stored[step]
-        _refuse_link(path, stored, "obs", "var", "X", "layers", "uns")
+        _refuse_link(path, stored, "obs", "var", "X", "layers", "uns", *(["varm"] if varm else []))
         group, name = (stored.get("layers", {}), in_place_of_x) if in_place_of_x else (stored, "X")
         _refuse_link(path, group, name)
         if name not in group or group[name].attrs.get("encoding-type") == "null":
@@ -69,6 +72,7 @@ def open_h5ad(
         parts = {
             "layers": {name: _matrix(path, stored["layers"], name, shape) for name in kept},
             "uns": {key: _element(path, stored["uns"], key) for key in uns if f"uns/{key}" in stored},
+            "varm": {key: _element(path, stored["varm"], key) for key in varm if f"varm/{key}" in stored},
         }
         return anndata.AnnData(_matrix(path, group, name, shape), **tables, **parts)
     except InputError:
@@ -288,6 +292,31 @@ def rows(X: Any, wanted: Sequence[int]) -> sparse.csr_matrix:
     return result if np.array_equal(position, np.arange(len(distinct))) else result[position]
 
 
+def dense_rows(X: Any, wanted: Sequence[int]) -> np.ndarray:
+    """Read the rows ``wanted`` of ``X``, on disk or in memory, as a dense array, and no others.
+
+    For rows that mostly follow one another, as those of a condition do in files of drawn or predicted cells: each run
+    of them is read at once. For rows from all over a file :func:`rows` is faster.
+    """
+    wanted = np.asarray(wanted, dtype=np.int64)
+    runs = np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1)
+    parts = [rows_from(X, run[0] if len(run) else 0, len(run)) for run in runs]
+    parts = [part.toarray() if sparse.issparse(part) else part for part in parts]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def batches(n_rows: Sequence[int], n_columns: int, at_once: int = 4 * VALUES_AT_ONCE) -> Iterator[slice]:
+    """Split groups of so many rows into batches of whole groups: ``at_once`` values or, if larger, one group."""
+    start, total = 0, 0
+    for stop, number in enumerate(n_rows):
+        if stop > start and (total + number) * n_columns > at_once:
+            yield slice(start, stop)
+            start, total = stop, 0
+        total += number
+    if start < len(n_rows):
+        yield slice(start, len(n_rows))
+
+
 def add_rows(sums: np.ndarray, chunk: Matrix, groups: np.ndarray) -> None:
     """Add each row of ``chunk`` to the row ``groups`` of ``sums`` [groups x genes, float64]; -1 is added nowhere.
 
@@ -307,18 +336,27 @@ def add_rows(sums: np.ndarray, chunk: Matrix, groups: np.ndarray) -> None:
                 sums[groups[start]] += row
 
 
+def with_categories(table: pd.DataFrame) -> pd.DataFrame:
+    """Make texts that repeat categories, as anndata does to ``obs`` when it writes a file."""
+    adata = anndata.AnnData(obs=table)
+    adata.strings_to_categoricals()
+    return adata.obs
+
+
 class CellWriter:
     """Writes an h5ad file by chunks of rows, atomically, with the checksums of :func:`files.write_element`.
 
     The chunks that rows come in change no byte of the file.
 
-    As a context manager: ``append`` chunks of ``X`` and of layers, then leave with ``obs``, ``var`` and ``uns`` set.
+    As a context manager: ``append`` chunks of ``X`` and of layers, then leave with ``obs``, ``var``, ``uns`` and
+    ``varm`` set.
     """
 
     def __init__(self, path: str | Path, n_genes: int):
         self._writing, self._n_genes = files.atomic_write(path), n_genes
         self.obs = self.var = None
         self.uns: Mapping[str, Any] = {}
+        self.varm: Mapping[str, Any] = {}
         self._rows: dict[str, list[np.ndarray]] = {}
         self._waiting: dict[str, np.ndarray] = {}  # for a whole chunk of the file
 
@@ -326,21 +364,28 @@ class CellWriter:
         self._file = h5py.File(self._writing.__enter__(), "w")
         return self
 
-    def append(self, X: sparse.csr_matrix, **layers: sparse.csr_matrix) -> None:
-        """Write the next rows: float32 CSR matrices of the same shape."""
+    def append(self, X: Matrix, **layers: Matrix) -> None:
+        """Write the next rows: matrices of the same shape, CSR or dense (alike in every chunk); stored as float32."""
         for name, matrix in {"X": X, **{f"layers/{key}": layer for key, layer in layers.items()}}.items():
+            if isinstance(matrix, np.ndarray):
+                self._add(name, matrix.astype(np.float32, copy=False))
+                continue
             for part, dtype in _STORED.items():
-                key, values = f"{name}/{part}", getattr(matrix, part).astype(dtype, copy=False)
-                waiting = np.concatenate([self._waiting.get(key, values[:0]), values])
-                whole = len(waiting) // STORED_AT_ONCE * STORED_AT_ONCE
-                self._store(key, waiting[:whole])
-                self._waiting[key] = waiting[whole:].copy()
+                self._add(f"{name}/{part}", getattr(matrix, part).astype(dtype, copy=False))
             self._rows.setdefault(name, []).append(np.diff(matrix.indptr))
+
+    def _add(self, key: str, values: np.ndarray) -> None:
+        """Store whole chunks of the file, and keep the rest until more comes."""
+        waiting = np.concatenate([self._waiting.get(key, values[:0]), values])
+        whole = len(waiting) - len(waiting) % _in_a_chunk(values)
+        self._store(key, waiting[:whole])
+        self._waiting[key] = waiting[whole:].copy()
 
     def _store(self, key: str, values: np.ndarray) -> None:
         if key not in self._file:
-            options = {"maxshape": (None,), "chunks": (STORED_AT_ONCE,), **files.CHECKED}
-            self._file.create_dataset(key, (0,), values.dtype, **options)
+            width = values.shape[1:]
+            options = {"maxshape": (None, *width), "chunks": (_in_a_chunk(values), *width), **files.CHECKED}
+            self._file.create_dataset(key, (0, *width), values.dtype, **options)
         stored = self._file[key]
         stored.resize(len(stored) + len(values), axis=0)
         stored[len(stored) - len(values) :] = values
@@ -361,6 +406,8 @@ class CellWriter:
     def _finish(self) -> None:
         for key, values in self._waiting.items():
             self._store(key, values)
+            if values.ndim > 1:
+                self._file[key].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
         for name, lengths in self._rows.items():
             group, indptr = self._file[name], np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
             small = indptr[-1] <= np.iinfo(np.int32).max
@@ -368,8 +415,14 @@ class CellWriter:
             group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
             group.attrs["shape"] = np.array([len(indptr) - 1, self._n_genes])
         # What the library itself writes around X: without X here, since it would read one that is given.
-        for name, table in (("obs", self.obs), ("var", self.var), ("uns", dict(self.uns))):
-            files.write_element(self._file, name, table)
-        for name in ("layers", "obsm", "varm", "obsp", "varp"):
+        parts = {"obs": self.obs, "var": self.var, "uns": dict(self.uns), "varm": dict(self.varm)}
+        for name, part in parts.items():
+            files.write_element(self._file, name, part)
+        for name in ("layers", "obsm", "obsp", "varp"):
             self._file.require_group(name).attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
         self._file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+
+
+def _in_a_chunk(values: np.ndarray) -> int:
+    """Count the rows of a chunk of the file: ``STORED_AT_ONCE`` values, or one row."""
+    return max(1, STORED_AT_ONCE // math.prod(values.shape[1:]))

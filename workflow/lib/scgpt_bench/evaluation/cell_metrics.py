@@ -1,8 +1,8 @@
 """What predicted cells are worth: their distribution, their spread and the genes that they show to change.
 
-:func:`score_cells` computes all of it. The mean and the spread of a prediction are told apart: ``energy_distance`` and
-``spread_ratio`` compare cells as they are given, ``energy_distance_of_means`` the drawn control cells, moved to the
-predicted mean.
+:func:`score_cells` computes all of it, from predicted cells that may be on disk: it reads one condition at a time. The
+mean and the spread of a prediction are told apart: ``energy_distance`` and ``spread_ratio`` compare cells as they are
+given, ``energy_distance_of_means`` the drawn control cells, moved to the predicted mean.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from scgpt_bench.data.conditions import (
 )
 from scgpt_bench.data.means import first_half, mean_cell
 from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.on_disk import dense_rows
 from scgpt_bench.errors import InputError
 from scgpt_bench.seeding import random_generator
 
@@ -136,7 +137,9 @@ def energy_distance(predictions: anndata.AnnData, truth: anndata.AnnData, halved
     values, reasons = [], []
     for condition, own in _with_cells(predictions).items():
         weights = predictions.obs["weight"].to_numpy()[own]
-        predicted, first = np.unique(predictions.X[own] @ axes_of[condition.context], axis=0, return_index=True)
+        predicted, first = np.unique(
+            dense_rows(predictions.X, own) @ axes_of[condition.context], axis=0, return_index=True
+        )
         value, reason = _energy_distance(predicted, weights[first], measured[condition])
         values.append(value)
         reasons.append(reason or (HALVED if halved else ""))
@@ -157,7 +160,8 @@ def energy_distance_of_means(
     for condition, own in rows_of(predictions.obs).items():
         drawn = np.asarray(truth.uns["control_condition"]) == row_of[condition]
         controls = coordinates[drawn].astype(np.float64)
-        mean = mean_cell(predictions.X[own], predictions.obs["weight"].to_numpy()[own]) @ axes_of[condition.context]
+        mean = mean_cell(dense_rows(predictions.X, own), predictions.obs["weight"].to_numpy()[own])
+        mean = mean @ axes_of[condition.context]
         moved = controls + (mean - mean_cell(controls, weights[drawn]))
         value, reason = _energy_distance(moved, weights[drawn], measured[condition])
         values.append(value)
@@ -174,7 +178,8 @@ def spread_ratio(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.Dat
     row_of = {condition: row for row, condition in enumerate(conditions_of(truth.obs))}
     values, reasons = [], []
     for condition, own in _with_cells(predictions).items():
-        _, of_mean, n = _mean_and_its_variance(predictions.X[own], predictions.obs["weight"].to_numpy()[own])
+        weights = predictions.obs["weight"].to_numpy()[own]
+        _, of_mean, n = _mean_and_its_variance(dense_rows(predictions.X, own), weights)
         known = measured[row_of[condition]] > 0  # neither a single cell nor cells that are all alike
         values.append(of_mean.sum() * n / measured[row_of[condition]] if known else 0.0)
         reasons.append("" if known else "measured cells have no variance")
@@ -193,13 +198,13 @@ def de_overlap(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.DataF
     row_of = {condition: row for row, condition in enumerate(conditions_of(truth.obs))}
     for condition, own in _with_cells(predictions).items():
         row, n = row_of[condition], int(truth.obs["n_cells_tested"].iloc[row_of[condition]])
-        own = own[_drawn(predictions.obs_names[own], n, condition)]
-        weights = predictions.obs["weight"].to_numpy()[own]
-        p_values, t = _welch(predictions.X[own], weights, truth, "reference_input", row, condition)
+        drawn = _drawn(predictions.obs_names[own], n, condition)
+        cells, weights = dense_rows(predictions.X, own)[drawn], predictions.obs["weight"].to_numpy()[own[drawn]]
+        p_values, t = _welch(cells, weights, truth, "reference_input", row, condition)
         found = np.lexsort((-np.abs(t), p_values))[: np.count_nonzero(p_values <= FALSE_DISCOVERIES)]
         measured = np.asarray(truth.layers["significant"])[row] == 1
         values.append(measured[found[: measured.sum()]].sum() / max(measured.sum(), 1))
-        few = f"{len(own)} predicted cells against {n} measured" if len(own) < n else ""
+        few = f"{len(drawn)} predicted cells against {n} measured" if len(drawn) < n else ""
         reasons.append(few if measured.any() else "no measured gene is significant")
     return _table([*_with_cells(predictions)], "de_overlap", values, reasons)
 

@@ -10,7 +10,7 @@ from scipy import sparse
 from scgpt_bench.data.conditions import codes_of, conditions_of, directions_of, listed, rows_of, table_of
 from scgpt_bench.data.halves import TRUTH
 from scgpt_bench.data.means import condition_means, first_half, mean_cell
-from scgpt_bench.data.on_disk import Matrix, add_rows, row_chunks
+from scgpt_bench.data.on_disk import Matrix, add_rows, dense_rows, row_chunks
 from scgpt_bench.data.references import References, references
 from scgpt_bench.errors import InputError
 
@@ -138,12 +138,12 @@ def select_tested(truth: anndata.AnnData) -> anndata.AnnData:
 
 
 def pseudobulk(predictions: anndata.AnnData) -> anndata.AnnData:
-    """Average the predicted cells of each condition; sorted, with ``obs["n_cells"]``.
+    """Average the predicted cells of each condition; sorted, with ``obs["n_cells"]``. They may be on disk.
 
     Predicted cells count in it by their ``weight`` (:func:`means.mean_cell`).
     """
     rows, weights = rows_of(predictions.obs), predictions.obs["weight"].to_numpy()
-    means = [mean_cell(predictions.X[own], weights[own]) for own in rows.values()]
+    means = [mean_cell(dense_rows(predictions.X, own), weights[own]) for own in rows.values()]
     obs = table_of([*rows]).assign(n_cells=[len(own) for own in rows.values()])
     var = pd.DataFrame(index=predictions.var_names)
     return anndata.AnnData(np.stack(means), obs=obs, var=var)

@@ -30,7 +30,7 @@ from scgpt_bench.files import read_h5ad
 from scgpt_bench.method_record import Chosen, Embeddings, Training
 from scgpt_bench.methods.training_data import Shifts, ToPredict, TrainingData, learned_from, of_contexts, to_predict
 from scgpt_bench.methods.tuning import Options, Tunable, listed, tuned
-from scgpt_bench.predictions import shifted_controls
+from scgpt_bench.predictions import Write, shifted_controls
 
 Number = float | Sequence[float]  # of an option: fixed, or candidates
 Whole = int | Sequence[int]
@@ -47,27 +47,31 @@ def predict(
     controls: anndata.AnnData,
     method: Callable[..., Shifts],
     embeddings: Embedded = None,
+    *,
+    write: Write,
     **options: Any,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Fit a method in each context and predict every drawn control cell.
+) -> dict[str, Any]:
+    """Fit a method in each context and write every drawn control cell as predicted, one condition at a time.
 
     Where nothing can be learned in any context, no change is predicted, and the record says so.
 
     Parameters
     ----------
     cells, split, controls
-        ``cells.h5ad``, whose X may stay on disk; ``split.tsv``, ``controls.h5ad``.
+        ``cells.h5ad``, ``split.tsv``, ``controls.h5ad``; X of both may stay on disk.
     method
         One of the functions below.
     embeddings
         Gene vectors [genes x dimensions], index: symbols, for the methods that can use them instead of their own;
         ``attrs`` tells where they come from and is written beside the prediction. Or :class:`ContextVectors`.
+    write
+        Is given the predicted cells of each condition, sorted (:func:`shifted_controls`).
     options
         Options of that method.
 
     Returns
     -------
-    Predicted cells, float32 [rows of ``controls`` x genes], and entries of the method record.
+    Entries of the method record.
     """
     given = {} if embeddings is None else {"embeddings": embeddings}
     shifts: dict[Condition, np.ndarray] = {}
@@ -101,8 +105,9 @@ def predict(
         sizes = {"dimensions": embeddings.shape[1], "genes_without_vector": without}
         record["embeddings"] = Embeddings(**embeddings.attrs, **sizes)
     means = control_means_of(controls)
-    moved = shifted_controls(controls, [*means], np.array([*means.values()]), np.array([shifts[c] for c in means]))
-    return moved, record
+    changes = np.array([shifts[condition] for condition in means])
+    shifted_controls(controls, [*means], np.array([*means.values()]), changes, write=write)
+    return record
 
 
 def _questions(

@@ -22,9 +22,10 @@ import pandas as pd
 from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, listed, rows_of
 from scgpt_bench.data.means import first_half, group_means
 from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.on_disk import batches
 from scgpt_bench.data.on_disk import rows as rows_of_cells
 from scgpt_bench.errors import InputError
-from scgpt_bench.predictions import anchored_cells, shifted_controls
+from scgpt_bench.predictions import Write, anchored_cells, shifted_controls
 from scgpt_bench.seeding import random_generator, stream_seed
 
 SHUFFLES = 20  # over which the floor is a mean: every pair of up to 41 test conditions
@@ -37,7 +38,7 @@ class Known:
     Attributes
     ----------
     cells, controls, truth
-        ``cells.h5ad``, whose X may stay on disk; ``controls.h5ad``, ``truth.h5ad``.
+        ``cells.h5ad``, ``controls.h5ad``, ``truth.h5ad``; X of cells and controls may stay on disk.
     planted
         True means [conditions x genes], log1p scale, of generated data.
     """
@@ -57,21 +58,19 @@ class Known:
         row_of = {condition: row for row, condition in enumerate(listed(self.truth.obs))}
         return np.asarray(values)[[row_of[condition] for condition in conditions]]
 
-    def shifted(self, shifts: np.ndarray) -> np.ndarray:
+    def shifted(self, shifts: np.ndarray, write: Write) -> None:
         """Move the drawn control cells by one shift per tested condition [conditions x genes]."""
         control_means = self.of_truth(self.truth.layers["reference_input"], self.conditions)
-        return shifted_controls(self.controls, self.conditions, control_means, shifts)
+        shifted_controls(self.controls, self.conditions, control_means, shifts, write=write)
 
 
-def shuffled(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+def shuffled(known: Known, seed: int, *, write: Write) -> dict[str, Any]:
     """Predict the measured change of another test condition of the same context; no change where there is no other.
 
     Measured from the control cells that methods see: from those of the truth, it would share their noise with the
     changes that it is compared with.
 
-    Returns
-    -------
-    Predicted cells, float32 [rows of ``controls`` x genes], and entries of the method record. So do
+    It writes the predicted cells of one condition after the other and returns entries of the method record. So do
     :func:`technical_duplicate` and :func:`oracle`.
     """
     source, *others = shuffles(known.conditions, seed)
@@ -80,22 +79,25 @@ def shuffled(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     shifts[[condition in source for condition in known.conditions]] = known.of_truth(changes, [*source.values()])
     alone = [condition for condition in known.conditions if condition not in source]
     fallbacks = {"fallbacks": dict.fromkeys(alone, ("the only test condition of its context", "no change"))}
-    return known.shifted(shifts), {"shuffles": 1 + len(others), **(fallbacks if alone else {})}
+    known.shifted(shifts, write)
+    return {"shuffles": 1 + len(others), **(fallbacks if alone else {})}
 
 
-def technical_duplicate(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+def technical_duplicate(known: Known, seed: int, *, write: Write) -> dict[str, Any]:
     """Predict half of a condition's own cells, to be scored against the other half."""
-    return duplicated_cells(known.cells, known.controls, seed), {"halved": True}
+    duplicated_cells(known.cells, known.controls, seed, write)
+    return {"halved": True}
 
 
-def oracle(known: Known, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+def oracle(known: Known, seed: int, *, write: Write) -> dict[str, Any]:
     """Predict the planted change, free of the noise of any control cell; it draws nothing by ``seed``."""
     assert known.planted is not None  # the configuration has no oracle for measured data
     controls = [Condition(CONTROL, condition.context) for condition in known.conditions]
     of_conditions, of_controls = (
         planted_means(known.planted, chosen, known.truth.var_names) for chosen in (known.conditions, controls)
     )
-    return known.shifted(of_conditions - of_controls), {}
+    known.shifted(of_conditions - of_controls, write)
+    return {}
 
 
 def shuffles(conditions: Sequence[Condition], seed: int) -> Iterator[dict[Condition, Condition]]:
@@ -121,8 +123,8 @@ def shuffles(conditions: Sequence[Condition], seed: int) -> Iterator[dict[Condit
         yield {condition: partner[condition] for condition in conditions if condition in partner}
 
 
-def duplicated_cells(cells: anndata.AnnData, controls: anndata.AnnData, seed: int) -> np.ndarray:
-    """Give the first half of each condition's own cells, as many as control cells were drawn.
+def duplicated_cells(cells: anndata.AnnData, controls: anndata.AnnData, seed: int, write: Write) -> None:
+    """Write the first half of each condition's own cells, as many as control cells were drawn.
 
     Cells are drawn from that half in turn, each once before any twice, and moved so that their mean is the mean of the
     whole half. The second half is the truth that they are scored against. A duplicate has the ``weight`` of its row of
@@ -141,11 +143,14 @@ def duplicated_cells(cells: anndata.AnnData, controls: anndata.AnnData, seed: in
         own = own_rows[condition][in_half[own_rows[condition]]]
         generator = random_generator(seed, "technical-duplicate", *condition.drawn_for)
         drawn[rows] = np.resize(generator.permutation(own), len(rows))
-    duplicates = rows_of_cells(cells.X, drawn)  # of all conditions in one pass over the file
-    predicted = np.empty(controls.shape, dtype=np.float32)
-    for rows, mean in zip(drawn_rows.values(), means, strict=True):
-        predicted[rows] = anchored_cells(duplicates[rows], weights[rows], mean, np.zeros_like(mean))
-    return predicted
+    own = [*zip(drawn_rows.values(), means, strict=True)]
+    for batch in batches([len(rows) for rows, _ in own], cells.n_vars):
+        duplicates = rows_of_cells(cells.X, np.concatenate([drawn[rows] for rows, _ in own[batch]]))
+        start = 0
+        for rows, mean in own[batch]:
+            chosen = duplicates[start : start + len(rows)]
+            write(anchored_cells(chosen, weights[rows], mean, np.zeros_like(mean)), controls.obs.iloc[rows])
+            start += len(rows)
 
 
 def planted_means(planted: anndata.AnnData, conditions: Sequence[Condition], genes: pd.Index) -> np.ndarray:

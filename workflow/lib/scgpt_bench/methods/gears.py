@@ -31,6 +31,7 @@ from scgpt_bench.method_record import Gears
 from scgpt_bench.methods import baselines
 from scgpt_bench.methods.training_data import Shifts, ToPredict, TrainingData, learned_from
 from scgpt_bench.options import GearsTraining
+from scgpt_bench.predictions import Write
 from scgpt_bench.scgpt import devices
 from scgpt_bench.seeding import stream_seed
 
@@ -48,8 +49,10 @@ def predict(
     options: GearsTraining,
     seed: int,
     device: torch.device,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Train GEARS in each context and predict every drawn control cell.
+    *,
+    write: Write,
+) -> dict[str, Any]:
+    """Train GEARS in each context and write every drawn control cell as predicted, one condition at a time.
 
     A test perturbation that GEARS cannot be asked about is predicted as the mean shift of the training and validation
     perturbations of its context, and listed; so are those of a context without enough of these, as the mean shift of
@@ -58,17 +61,19 @@ def predict(
     Parameters
     ----------
     cells, split, controls
-        ``cells.h5ad``, whose X may stay on disk; ``split.tsv``, ``controls.h5ad``.
+        ``cells.h5ad``, ``split.tsv``, ``controls.h5ad``; X of both may stay on disk.
     name, file
         Of the graph: as the record calls it, and where it is (:func:`read_graph`).
     seed
         Of weights, of the order of cells, and of the control cell that GEARS draws for each perturbed one.
     device
         Where it trains.
+    write
+        Is given the predicted cells of each condition, sorted.
 
     Returns
     -------
-    Predicted cells, float32 [rows of ``controls`` x genes], and entries of the method record.
+    Entries of the method record.
     """
     graph = read_graph(file)
     genes = set(genes_of_graph(graph))
@@ -105,7 +110,7 @@ def predict(
             values[rows] = _changes(known, conditions, asked, graph, options, of_context, device)
         return Shifts(values, fallbacks)
 
-    predicted, found = baselines.predict(cells, split, controls, in_context)
+    found = baselines.predict(cells, split, controls, in_context, write=write)
     versions = {name: version(name) for name in ("cell-gears", "torch", "torch-geometric")}
     record = Gears(
         graph=name,
@@ -116,7 +121,7 @@ def predict(
         device=devices.device_name(device),
         versions=versions,
     )
-    return predicted, {**found, "gears": record}
+    return {**found, "gears": record}
 
 
 def read_graph(path: str | Path) -> pd.DataFrame:

@@ -12,6 +12,7 @@ measured cells. Otherwise nothing says which type a row is of: every row counts 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,13 +34,12 @@ from scgpt_bench.data.conditions import (
 from scgpt_bench.data.controls import control_means_of, type_weights
 from scgpt_bench.data.halves import INPUT, is_control_of
 from scgpt_bench.data.labels import perturbation_names
-from scgpt_bench.data.means import group_means
 from scgpt_bench.data.names import CONTROL
-from scgpt_bench.data.on_disk import CellWriter, open_h5ad, row_chunks, rows
+from scgpt_bench.data.on_disk import CellWriter, add_rows, batches, dense_rows, open_h5ad, row_chunks, rows
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import sha256
 from scgpt_bench.method_record import Imported
-from scgpt_bench.predictions import anchored_cells
+from scgpt_bench.predictions import Write, anchored_cells
 
 # A perturbation moves a cell's total and its profile by a few percent; another logarithm, another target sum, counts
 # or changes instead of expression move them further than this (log2: slope 1.44, log10: 0.43, twice the target sum: 2).
@@ -59,8 +59,10 @@ def import_predictions(
     controls: anndata.AnnData,
     missing_perturbations: Missing = "refuse",
     missing_genes: Missing = "refuse",
-) -> tuple[np.ndarray, pd.DataFrame, dict[str, Any]]:
-    """Read the predictions of another program.
+    *,
+    write: Write,
+) -> dict[str, Any]:
+    """Read the predictions of another program, twice: to check all of them, then to write them condition by condition.
 
     Genes are put into the order of ``controls``; genes that only the file has are left out. Rows of control cells and
     of conditions that are not tested are left out too, and listed: predictions are always compared with the measured
@@ -77,15 +79,15 @@ def import_predictions(
         ``control_label``, ``combination_separator``, ``guide_prefix``, ``guide_suffix``, ``gene_symbol_column``) set to
         the file's.
     controls
-        ``controls.h5ad``.
+        ``controls.h5ad``, whose X may stay on disk.
     missing_perturbations, missing_genes
         What to do where the file lacks a test condition, or a gene of ``controls``.
+    write
+        Is given the predicted cells of each condition, sorted.
 
     Returns
     -------
-    X : float32 [rows x genes]
-    obs : ``perturbation``, ``context``, ``control_cell`` and ``weight`` of every row
-    record : entries of the method record, with the file's SHA-256 and everything that was filled or left out
+    Entries of the method record, with the file's SHA-256 and everything that was filled or left out.
 
     Raises
     ------
@@ -114,25 +116,23 @@ def import_predictions(
         found = f"{absent.sum()} of {len(columns)} genes missing, such as {controls.var_names[absent.argmax()]!r}"
         raise InputError(path, "var", found, "every gene of cells.h5ad")
     predicted = [condition for condition in tested if condition not in without]
-    given = rows(file.X, np.concatenate([own_rows[condition] for condition in predicted]))[:, columns[~absent]]
-    _check_values(path, given, dataset.target_sum)
-    numbers = range(len(predicted))
-    means, n_rows = group_means(given, np.repeat(numbers, [len(own_rows[c]) for c in predicted]), numbers)
+    n_rows = np.array([len(own_rows[condition]) for condition in predicted])
+    means = _checked_means(path, file.X, codes_of(of_file, predicted), columns[~absent], dataset.target_sum)
+    mean_of = dict(zip(predicted, means, strict=True))
     expected_near = np.stack([control_means[condition] for condition in predicted])[:, ~absent]
     _check_scale(path, means, expected_near, dataset.target_sum, predicted)
 
     drawn_of = rows_of(controls.obs)
     control_names, contexts = controls.obs["control_cell"].astype(str).to_numpy(), context_of(controls.obs).to_numpy()
     partners = file.obs.get("control_cell", pd.Series("", index=file.obs_names)).astype(str).to_numpy()
-    starts = dict(zip(predicted, np.cumsum(n_rows) - n_rows, strict=True))
-    cells, obs = [], []
-    for condition in tested:
+    written = 0
+    for condition, given in _by_condition(file.X, {condition: own_rows[condition] for condition in tested}):
         n, drawn = len(own_rows[condition]), controls.obs.iloc[drawn_of[condition]]
         control_mean = control_means[condition]
         weights, own_names = drawn["weight"].to_numpy(), control_names[drawn_of[condition]]
         if n > 1:
             block = np.tile(control_mean.astype(np.float32), (n, 1))
-            block[:, ~absent] = _dense(given[starts[condition] : starts[condition] + n])
+            block[:, ~absent] = given.toarray()[:, columns[~absent]]
             named = partners[own_rows[condition]]
             here = control_names[contexts == condition.context]  # a cell of another context has the depth of that one
             partner = np.where(np.isin(named, here), named, np.resize(own_names, n))
@@ -144,11 +144,11 @@ def import_predictions(
         else:
             shift = np.zeros(len(columns))
             if n == 1:
-                shift[~absent] = means[predicted.index(condition)] - control_mean[~absent]
-            block = anchored_cells(controls.X[drawn_of[condition]], weights, control_mean, shift)
+                shift[~absent] = mean_of[condition] - control_mean[~absent]
+            block = anchored_cells(dense_rows(controls.X, drawn_of[condition]), weights, control_mean, shift)
             partner = own_names
-        cells.append(block)
-        obs.append(pd.DataFrame({**condition._asdict(), "control_cell": partner, "weight": weights}))
+        index = range(written, written := written + len(block))
+        write(block, pd.DataFrame({**condition._asdict(), "control_cell": partner, "weight": weights}, index=index))
     imported = Imported(
         file=Path(path).name,
         sha256=sha256(path),
@@ -159,8 +159,7 @@ def import_predictions(
         perturbations_left_out=tuple(c.label for c in conditions_of(of_file) if c not in control_means),
         control_rows_left_out=int((labels == CONTROL).sum()),
     )
-    record = {"imported": imported, "fallbacks": dict.fromkeys(without, ("not predicted", "taken as no change"))}
-    return np.concatenate(cells), pd.concat(obs, ignore_index=True), record
+    return {"imported": imported, "fallbacks": dict.fromkeys(without, ("not predicted", "taken as no change"))}
 
 
 def _contexts(path: str | Path, obs: pd.DataFrame, tested: list[str]) -> np.ndarray:
@@ -204,18 +203,42 @@ def _columns_of_genes(path: str | Path, file: anndata.AnnData, column: str | Non
     return symbols.get_indexer(genes)
 
 
-def _check_values(path: str | Path, X: np.ndarray | sparse.spmatrix, target_sum: float) -> None:
-    values = X.data if sparse.issparse(X) else X
-    finite = np.isfinite(values)
-    if not finite.all():
-        raise InputError(path, "X", f"{(~finite).sum()} NaN or infinite values", "finite predictions")
+def _checked_means(path: str | Path, X: Any, codes: np.ndarray, columns: np.ndarray, target_sum: float) -> np.ndarray:
+    """Average the rows of each condition, float64 [conditions x columns]; refuse values that are no log1p values.
+
+    ``codes`` is the condition of each row; -1 is not read.
+    """
+    sums, lowest, highest, wrong, whole = np.zeros((codes.max() + 1, len(columns))), 0.0, 0.0, 0, True
+    for start, chunk in row_chunks(X, read=codes >= 0):
+        own = codes[start : start + chunk.shape[0]]
+        part = chunk[own >= 0][:, columns]
+        values = part.data if sparse.issparse(part) else part
+        wrong += int((~np.isfinite(values)).sum())
+        if values.size and not wrong:
+            lowest, highest = min(lowest, values.min()), max(highest, values.max())
+            whole = whole and bool((values == np.rint(values)).all())
+        add_rows(sums, part, own[own >= 0])
+    if wrong:
+        raise InputError(path, "X", f"{wrong} NaN or infinite values", "finite predictions")
     limit = np.log1p(target_sum)
-    if values.size and values.min() < -limit:  # models may predict a little less than zero
-        found = f"{values.min():.3g}, below -log1p({target_sum:g}) = {-limit:.3g}"
+    if lowest < -limit:  # models may predict a little less than zero
+        found = f"{lowest:.3g}, below -log1p({target_sum:g}) = {-limit:.3g}"
         raise InputError(path, "X", found, _wanted(target_sum))
-    if values.size and values.max() > 1 and (values == np.rint(values)).all():
-        found = f"whole numbers up to {values.max():g}, as counts are"
-        raise InputError(path, "X", found, _wanted(target_sum))
+    if highest > 1 and whole:
+        raise InputError(path, "X", f"whole numbers up to {highest:g}, as counts are", _wanted(target_sum))
+    return sums / np.bincount(codes[codes >= 0], minlength=len(sums))[:, None]
+
+
+def _by_condition(
+    X: Any, rows_of_conditions: dict[Condition, np.ndarray]
+) -> Iterator[tuple[Condition, sparse.csr_matrix]]:
+    """Yield the rows of each condition; those of many conditions are read together, since they may lie anywhere."""
+    own = [*rows_of_conditions.items()]
+    for batch in batches([len(numbers) for _, numbers in own], X.shape[1]):
+        given, start = rows(X, np.concatenate([numbers for _, numbers in own[batch]])), 0
+        for condition, numbers in own[batch]:
+            yield condition, given[start : start + len(numbers)]
+            start += len(numbers)
 
 
 def _check_scale(
@@ -243,7 +266,3 @@ def _check_scale(
 
 def _wanted(target_sum: float) -> str:
     return f"log1p of counts scaled to {target_sum:g} per cell, as in cells.h5ad"
-
-
-def _dense(X: np.ndarray | sparse.spmatrix) -> np.ndarray:
-    return X.toarray() if sparse.issparse(X) else X

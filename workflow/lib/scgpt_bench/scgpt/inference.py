@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
 from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, rows_of
+from scgpt_bench.data.on_disk import dense_rows
 from scgpt_bench.scgpt.encoding import Encoding, Targets
 from scgpt_bench.scgpt.engine import Engine, GenesFed
 from scgpt_bench.scgpt.model import PERTURBED, TransformerGenerator
@@ -29,7 +29,7 @@ def shard(obs: pd.DataFrame, index: int, number: int) -> list[Condition]:
 
 def predict(
     model: TransformerGenerator,
-    controls: sp.csr_matrix | np.ndarray,
+    controls: Any,
     obs: pd.DataFrame,
     encoding: Encoding,
     genes_fed: GenesFed = "all",
@@ -46,7 +46,7 @@ def predict(
     model
         Of :mod:`scgpt_bench.scgpt.model`; its device decides the number type, see :func:`devices.number_type`.
     controls
-        [pairs x genes] log1p expression.
+        [pairs x genes] log1p expression, in memory or on disk.
     obs
         ``perturbation`` and ``context`` of each pair.
     encoding
@@ -71,7 +71,7 @@ def predict(
     def predicted(batch: tuple[np.ndarray, Targets]) -> tuple[np.ndarray, np.ndarray]:
         rows, targets = batch
         flag = PERTURBED if flags is None else int(flags[rows[0]])
-        return rows, engine.predict(_dense(controls[rows]), targets, flag)
+        return rows, engine.predict(dense_rows(controls, rows).astype(np.float32, copy=False), targets, flag)
 
     with tqdm(total=len(obs), unit="cell", disable=not progress, mininterval=2) as bar:
         for rows, values in _in_order(predicted, batches, engine.workers(len(encoding.token_ids))):
@@ -132,7 +132,3 @@ def running_means(
         code = int(codes[rows[0]])
         sums[code] = sums.get(code, 0.0) + (predicted * weights[rows, None]).sum(axis=0)
     return np.stack([sums[code] / totals[code] for code in range(len(totals))])
-
-
-def _dense(rows: sp.csr_matrix | np.ndarray) -> np.ndarray:
-    return np.asarray(rows.toarray() if sp.issparse(rows) else rows, dtype=np.float32)

@@ -1,7 +1,8 @@
 """Predict with scGPT, zero-shot or fine-tuned: from drawn control cells to predicted cells and a record of the method.
 
-The record has the origin of the weights, what computed the attention, and the targets that the model cannot be asked
-about.
+Every function writes predicted cells as they are computed, a batch or a condition at a time, conditions sorted. Where
+cells are not kept, it writes one mean cell per condition. The record has the origin of the weights, what computed the
+attention, and the targets that the model cannot be asked about.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from tqdm import tqdm
 from scgpt_bench.data.conditions import conditions_of, rows_of
 from scgpt_bench.data.controls import control_means_of
 from scgpt_bench.data.means import mean_cell
+from scgpt_bench.data.on_disk import dense_rows
 from scgpt_bench.files import sha256
 from scgpt_bench.method_record import Finetuning, LoadReport, Prompts, Scgpt
 from scgpt_bench.options import ValueInput
-from scgpt_bench.predictions import anchored_cells, shifted_controls
+from scgpt_bench.predictions import Write, anchored_cells, mean_cell_obs, shifted_controls
 from scgpt_bench.scgpt import (
     checkpoint,
     devices,
@@ -72,22 +74,25 @@ def zero_shot(
     checkpoint_folder: str | Path,
     seed: int,
     options: Options = Options(),
-) -> tuple[np.ndarray, dict[str, Any]]:
+    *,
+    write: Write,
+) -> dict[str, Any]:
     """Predict with flagged targets, pretrained encoders, a random perturbation embedding and a random decoder.
 
     Parameters
     ----------
     controls
-        ``controls.h5ad``, or the rows of some of its conditions.
+        ``controls.h5ad``, whose X may stay on disk.
     alignment
         ``vocabulary/<checkpoint>.tsv``.
     seed
         Of the random weights.
+    write
+        Is given the predicted cells.
 
     Returns
     -------
-    Predicted cells, float32 [rows of ``controls`` x genes], and entries of the method record. Where cells are
-    not kept, one mean cell per condition, in the order of names.
+    Entries of the method record.
     """
     weights = checkpoint.read(checkpoint_folder)
     generator = model.build(weights.arguments, weights.vocabulary)
@@ -95,7 +100,7 @@ def zero_shot(
     n_bins = weights.bins_of(options.value_input)
     encoding = Encoding.of(controls.obs["perturbation"], alignment, weights.vocabulary, n_bins)
     model.restrict_vocabulary(generator, encoding.tokens_in_use)
-    return _predict(generator, controls, alignment, encoding, weights, report, options)
+    return _predict(generator, controls, alignment, encoding, weights, report, options, write)
 
 
 def finetuned(
@@ -104,7 +109,9 @@ def finetuned(
     checkpoint_folder: str | Path,
     model_folder: str | Path,
     options: Options = Options(),
-) -> tuple[np.ndarray, dict[str, Any]]:
+    *,
+    write: Write,
+) -> dict[str, Any]:
     """Predict as :func:`zero_shot` does, with the weights of the fine-tuned model of a folder.
 
     A condition of a direction that no training condition has is listed, where directions have flags of their own: its
@@ -112,9 +119,8 @@ def finetuned(
     """
     report = json.loads(Path(model_folder, finetuned_model.REPORT).read_text())
     if untrained := report.get("nothing_to_train_on"):
-        return _no_change(controls, options), {
-            "fallbacks": dict.fromkeys(rows_of(controls.obs), (untrained, "no change"))
-        }
+        _no_change(controls, options, write)
+        return {"fallbacks": dict.fromkeys(rows_of(controls.obs), (untrained, "no change"))}
     weights = checkpoint.read(checkpoint_folder, report["options"]["pretrained"])
     generator = finetuned_model.load(model_folder, weights)
     n_bins = weights.bins_of(report["options"]["value_input"])
@@ -122,14 +128,14 @@ def finetuned(
     load_report = report.pop("load_report")
     by_direction = report["options"]["flag_direction"]
     flags = flags_of(controls.obs, by_direction)
-    predicted, record = _predict(generator, controls, alignment, encoding, weights, load_report, options, flags)
+    record = _predict(generator, controls, alignment, encoding, weights, load_report, options, write, flags)
     if by_direction:
         direction = controls.obs["direction"].astype(str).to_numpy()
         for condition, rows in rows_of(controls.obs).items():
             if (own := direction[rows[0]]) not in report["training_directions"]:
                 untrained = (f"no training perturbation goes {own}", "a flag with random weights")
                 record["fallbacks"].setdefault(condition, untrained)
-    return predicted, {**record, "finetuning": Finetuning(**report)}
+    return {**record, "finetuning": Finetuning(**report)}
 
 
 def prompted(
@@ -139,7 +145,9 @@ def prompted(
     prompts: generation.Options,
     seed: int,
     options: Options = Options(),
-) -> tuple[np.ndarray, dict[str, Any]]:
+    *,
+    write: Write,
+) -> dict[str, Any]:
     """Predict with the pretrained head: a cell prompted with the target set, against the same cell unchanged.
 
     The target is silenced where the ``direction`` of the condition is ``down``; where it is ``up``, it is raised
@@ -156,11 +164,14 @@ def prompted(
     prompter = generation.Prompter.of(network.to(device), weights, encoding.token_ids)
     without_token, own_rows = encoding.without_token, rows_of(controls.obs)
     fallbacks, unexpressed, directions = {}, [], set()
-    cell_weights, control_means = controls.obs["weight"].to_numpy(), control_means_of(controls)
-    predicted = np.empty((len(controls) if options.keep_cells else len(own_rows), controls.n_vars), dtype=np.float32)
-    for number, (condition, rows) in enumerate(tqdm(own_rows.items(), unit="condition", mininterval=2)):
-        targets, cells = encoding.targets[condition.perturbation], controls.X[rows].toarray()
-        columns, direction = list(targets.columns), controls.obs["direction"].iloc[rows[0]]
+    control_means = control_means_of(controls)
+    for condition, rows in tqdm(own_rows.items(), unit="condition", mininterval=2):
+        targets, cells, obs = (
+            encoding.targets[condition.perturbation],
+            dense_rows(controls.X, rows),
+            controls.obs.iloc[rows],
+        )
+        columns, direction = list(targets.columns), obs["direction"].iloc[0]
         effect, activated = np.zeros_like(cells), direction == "up"
         directions.add(direction)
         if condition.perturbation in without_token:
@@ -175,10 +186,12 @@ def prompted(
                 fallbacks[condition] = ("control cells have the prompted value already", "no change")
             if activated and (targets.added or not bins[:, columns].any(axis=0).all()):
                 unexpressed.append(condition.label)
-        control_mean = control_means[condition]
-        own, mean_effect = cell_weights[rows], effect.mean(axis=0)
-        moved = anchored_cells(cells, own, control_mean, mean_effect) + (effect - mean_effect)
-        predicted[rows if options.keep_cells else number] = moved if options.keep_cells else mean_cell(moved, own)
+        cell_weights, mean_effect = obs["weight"].to_numpy(), effect.mean(axis=0)
+        moved = anchored_cells(cells, cell_weights, control_means[condition], mean_effect) + (effect - mean_effect)
+        if options.keep_cells:
+            write(moved, obs)
+        else:
+            write(mean_cell(moved, cell_weights)[None], mean_cell_obs(obs))
     loaded = {name: tensor for name, tensor in weights.tensors.items() if name in network.state_dict()}
     report = checkpoint.load_report(weights, loaded, {}, seed)
     zeros_seen = weights.arguments.get("include_zero_genes") is True  # upstream's pretraining has no such option
@@ -192,31 +205,29 @@ def prompted(
         raised_without_expression=tuple(unexpressed),
     )
     scgpt = _scgpt(weights, report, encoding, alignment, device, torch.float32)  # nothing here runs in autocast
-    return predicted, {"scgpt": scgpt, "prompts": prompted_as, "fallbacks": fallbacks}
+    return {"scgpt": scgpt, "prompts": prompted_as, "fallbacks": fallbacks}
 
 
-def _no_change(controls: anndata.AnnData, options: Options) -> np.ndarray:
+def _no_change(controls: anndata.AnnData, options: Options, write: Write) -> None:
     of_conditions = control_means_of(controls)
     means = np.stack([of_conditions[condition] for condition in rows_of(controls.obs)])
-    if not options.keep_cells:
-        return means.astype(np.float32)
-    return shifted_controls(controls, [*rows_of(controls.obs)], means, np.zeros_like(means))
+    if options.keep_cells:
+        shifted_controls(controls, [*rows_of(controls.obs)], means, np.zeros_like(means), write=write)
+    else:
+        write(means, mean_cell_obs(controls.obs))
 
 
-def _predict(
-    generator, controls, alignment, encoding, weights, report, options, flags=None
-) -> tuple[np.ndarray, dict[str, Any]]:
+def _predict(generator, controls, alignment, encoding, weights, report, options, write, flags=None) -> dict[str, Any]:
     device = devices.device_of(options.gpu)
     batches = inference.predict(
         generator.to(device), controls.X, controls.obs, encoding, options.genes_fed, options.batch_size, flags
     )
     if options.keep_cells:
-        predicted = np.empty(controls.shape, dtype=np.float32)
         for rows, values in batches:
-            predicted[rows] = values
+            write(values, controls.obs.iloc[rows])
     else:
         means = inference.running_means(batches, controls.obs, controls.obs["weight"].to_numpy())
-        predicted = means.astype(np.float32)
+        write(means, mean_cell_obs(controls.obs))
     scgpt = _scgpt(weights, report, encoding, alignment, device, devices.number_type(device))
     without_token = set(encoding.without_token)
     flagged = {
@@ -228,7 +239,7 @@ def _predict(
         for condition in conditions_of(controls.obs)
         if condition.perturbation in without_token
     }
-    return predicted, {"scgpt": scgpt, "fallbacks": flagged}
+    return {"scgpt": scgpt, "fallbacks": flagged}
 
 
 def _scgpt(weights, report: Mapping[str, Any], encoding, alignment, device, number_type) -> Scgpt:
