@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export study ?= demo
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 
-.PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-slurm coverage verify lint format bench gpu-check check-data slurm-profile lock clean
+.PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-slurm coverage verify lint format bench gpu-check check-data site slurm-profile lock clean
 
 help:  ## This list.
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,9 @@ gpu-check:  ## What holds on this machine's GPU, in eight minutes; writes benchm
 
 check-data: $(INSTALLED)  ## dataset=NAME (configfile=FILE): what is understood of a row of config/datasets.tsv.
 	@PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.check "$$dataset" $${configfile:+--configfile "$$configfile"}
+
+site: $(INSTALLED)  ## The documents as a site, without network: build/docs/site/index.html.
+	PYTHONPATH=workflow/lib $(BIN)/python docs/site.py
 
 slurm-profile:  ## Makes the literal `snakemake --profile slurm` find profiles/slurm.
 	sh profiles/link_slurm_profile.sh

@@ -33,6 +33,7 @@ def test_every_method_that_learns_has_a_curve_and_no_curve_has_a_verdict(results
     assert sorted(curves["method"].unique()) == sorted(METHODS)
     effect = curves[curves["metric"] == "effect_pearson"]
     assert effect.groupby("method")["n_learned"].apply(list).map(len).eq(2).all()
+    assert effect["n_asked"].notna().all()
     for name in ("scores", "verdicts"):
         assert set(read_table(results / f"{name}.tsv")["split"]) == {"fold0"}
     crossings = read_table(results / "crossings.tsv")

@@ -158,6 +158,7 @@ def methods_with_curves():
 rule learning_curves:
     input:
         metrics=files_of("metrics.tsv", config["datasets"], methods_with_curves(), [*SPLITS, *SUBSETS]),
+        records=files_of("method.json", config["datasets"], methods_with_curves(), [*SPLITS, *SUBSETS]),
         references=of_splits("reference_scores.tsv", [*SPLITS, *SUBSETS]),
         splits=of_splits("split.tsv", [*SPLITS, *SUBSETS]),
     output:

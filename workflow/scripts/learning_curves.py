@@ -7,7 +7,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import write_table
 
     study = scores.Study(
-        metrics=scores.gather(snakemake.input.metrics),
+        metrics=scores.with_asked(scores.gather(snakemake.input.metrics), snakemake.input.records),
         references=scores.gather_by_split(snakemake.input.references),
         splits=scores.gather_by_split(snakemake.input.splits),
         **snakemake.params.study,

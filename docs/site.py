@@ -1,0 +1,114 @@
+"""Write the site: the documents of this repository as they are, and a page of metrics from their registry.
+
+``make site`` leaves build/site/index.html. Nothing comes from the network.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shutil
+from pathlib import Path
+
+from sphinx.cmd.build import build_main
+
+from scgpt_bench.evaluation.metric_definitions import COLUMNS, metric_definitions
+from scgpt_bench.evaluation.metrics import METRICS
+
+ROOT = Path(__file__).parents[1]
+HOME = "README.md"
+METRICS_PAGE = "metrics, from their registry"  # no file of the repository
+NAVIGATION = {  # file of the repository: page of the site; a section has a title
+    "Use": {
+        "config/README.md": "configuration",
+        "profiles/README.md": "cluster",
+        "results/README.md": "results",
+        "docs/checkpoints.md": "checkpoints",
+        "docs/pretraining.md": "pretraining",
+        "docs/adding_a_method.md": "adding_a_method",
+        "docs/gpu.md": "gpu",
+    },
+    "Background": {
+        "docs/evaluation.md": "evaluation",
+        METRICS_PAGE: "metrics",
+        "docs/threats_to_validity.md": "threats_to_validity",
+        "docs/architecture.md": "architecture",
+        "benchmarks/README.md": "speed",
+    },
+    "Project": {"CONTRIBUTING.md": "contributing", "CHANGELOG.md": "changelog"},
+}
+PAGES = {HOME: "index"} | {source: page for section in NAVIGATION.values() for source, page in section.items()}
+LINK = re.compile(r"(!?)\[([^\]\[]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def build(target: Path) -> int:
+    """Write pages and site below ``target``; return Sphinx's status: a warning is an error."""
+    pages = target / "pages"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(ROOT / "docs" / "images", pages / "images")
+    for source, page in PAGES.items():
+        if source == METRICS_PAGE:
+            continue
+        text = with_links_of_the_site((ROOT / source).read_text(encoding="utf-8"), source)
+        (pages / f"{page}.md").write_text(text + (contents() if source == HOME else ""), encoding="utf-8")
+    (pages / "metrics.md").write_text(metrics(), encoding="utf-8")
+    settings = ["-c", str(ROOT / "docs"), "-d", str(target / "doctrees"), "-W", "--keep-going", "-q"]
+    return build_main([*settings, str(pages), str(target / "site")])
+
+
+def with_links_of_the_site(text: str, source: str) -> str:
+    """Point the links of a document to pages of the site; name a file that is none, without a link.
+
+    Raises
+    ------
+    FileNotFoundError
+        For a link to what is not in this repository.
+    """
+
+    def pointed(found: re.Match[str]) -> str:
+        image, words, link, anchor = found.groups()
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
+        if target in PAGES:
+            return f"[{words}]({PAGES[target]}.md{anchor or ''})"
+        if image:
+            return f"![{words}]({posixpath.relpath(target, 'docs')})"
+        if not (ROOT / target).exists():
+            raise FileNotFoundError(f"{source}: found a link to {link!r}; expected a file of this repository")
+        return f"`{target}`" if words in (target, link) else f"{words} (`{target}`)"
+
+    return LINK.sub(pointed, text)
+
+
+def contents() -> str:
+    """List the pages for the side bar."""
+    blocks = [
+        "\n".join(["```{toctree}", ":hidden:", f":caption: {title}", "", *section.values(), "```", ""])
+        for title, section in NAVIGATION.items()
+    ]
+    return "\n" + "\n".join(blocks)
+
+
+def metrics() -> str:
+    """Write a section for every metric, as the report's table has them."""
+    lines = ["# Metrics", "", "`effect_pearson`, `specific_pearson`, `discrimination` and `mse_unbiased` judge. All"]
+    lines += ["others are shown for comparison. [How far a verdict can be trusted](evaluation.md) says how.", ""]
+    for metric, (_, row) in zip(METRICS.values(), metric_definitions(METRICS).iterrows(), strict=True):
+        lines += [
+            f"## {metric.name}",
+            "",
+            f"{metric.label[0].upper()}{metric.label[1:]}.",
+            "",
+            "| | |",
+            "| --- | --- |",
+        ]
+        lines += [f"| {column.replace('_', ' ')} | {_cell(row[column])} |" for column in COLUMNS[1:] if row[column]]
+        lines += [f"| better | {'higher' if metric.higher_is_better else 'lower'} |", ""]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return str(text).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    raise SystemExit(build(ROOT / "build" / "docs"))

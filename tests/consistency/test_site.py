@@ -1,0 +1,38 @@
+"""The site of the documents: it is built without a warning, and nothing in it leads nowhere."""
+
+import re
+import runpy
+
+import pytest
+
+from snakemake_checkout import ROOT
+
+SITE = runpy.run_path(str(ROOT / "docs" / "site.py"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site") / "docs"
+    assert SITE["build"](folder) == 0
+    return folder / "site"
+
+
+def test_every_link_and_image_is_in_the_site_and_nothing_is_loaded_from_the_network(site):
+    pages = {path.name: path.read_text(encoding="utf-8") for path in site.glob("*.html")}
+    assert {f"{page}.html" for page in SITE["PAGES"].values()} <= pages.keys()
+    for name, text in pages.items():
+        for tag, address in re.findall(r"<(a|img|link|script)\b[^>]*?(?:href|src)=\"([^\"#?]+)", text):
+            if re.match(r"https?:|mailto:", address):
+                assert tag == "a", (name, address)
+            else:
+                assert (site / address).exists(), (name, address)
+
+
+def test_a_link_to_a_file_that_is_not_there_is_refused():
+    with pytest.raises(FileNotFoundError, match=r"README\.md: found a link to 'docs/none\.md'"):
+        SITE["with_links_of_the_site"]("[none](docs/none.md)", "README.md")
+
+
+def test_a_file_that_is_no_page_is_named():
+    shown = SITE["with_links_of_the_site"]("[rows](config/datasets.tsv) and [more](docs/gpu.md#x)", "README.md")
+    assert shown == "rows (`config/datasets.tsv`) and [more](gpu.md#x)"
