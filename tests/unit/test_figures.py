@@ -30,7 +30,13 @@ from scgpt_bench.figures.responses import (
     predicted_against_true,
     residual_heatmap,
 )
-from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip, skill_heatmap
+from scgpt_bench.figures.scores import (
+    method_scores,
+    paired_differences,
+    perturbation_strip,
+    skill_heatmap,
+    without_outliers,
+)
 from scgpt_bench.figures.style import literal, method_style, metric_label, save
 
 METHODS = [
@@ -279,6 +285,30 @@ def test_the_heat_map_writes_skill_in_per_cent_with_the_verdicts_of_what_judges(
     assert (drawn["ridge", "mse"], drawn["ridge", "mae"]) == ("\N{MUCH LESS-THAN}", "\N{MUCH GREATER-THAN}")
     assert ("ridge", "mse_unbiased") not in drawn
     assert list(dict.fromkeys(method for method, _ in drawn)) == ["ridge", "scgpt-finetuned"], "the best first"
+
+
+def test_one_method_that_is_far_off_does_not_squeeze_the_others():
+    methods = ["ridge", "knn", "additive", "train-mean", "scgpt-zero-shot"]
+    scores = score_table(methods).assign(mean=[0.1, 0.12, 0.15, 0.2, 9.0], metric="mse")
+    scores = scores.assign(ci_low=scores["mean"] - 0.02, ci_high=scores["mean"] + 0.02)
+    ladder = method_scores(scores, "mse").axes[0]
+    assert ladder.get_xlim()[1] < 0.3
+    edge = [line for line in ladder.lines if line.get_marker() == ">"]
+    assert len(edge) == 1
+    assert edge[0].get_xdata() == pytest.approx(ladder.get_xlim()[1], rel=0.03)
+    verdicts = verdict_table(methods).assign(difference=[0.01, 0.02, -0.03, 0.0, -9.0])
+    verdicts = verdicts.assign(ci_low=verdicts["difference"] - 0.02, ci_high=verdicts["difference"] + 0.02)
+    axes = paired_differences(verdicts, "pearson_delta").axes[0]
+    assert axes.get_xlim()[0] > -0.1
+    assert [text.get_text() for text in axes.texts if text.get_text().startswith("-9: ")]
+
+
+def test_values_within_reach_are_all_drawn():
+    values = np.array([0.0, 0.1, 0.2, 0.5])
+    assert without_outliers(values, values - 0.01, values + 0.01) is None
+    assert without_outliers(np.zeros(4), np.zeros(4), np.zeros(4)) is None
+    unknown = np.full(5, np.nan)
+    assert without_outliers(np.array([0, 0.1, 0.2, 0.3, 5.0]), unknown, unknown) == pytest.approx((-0.015, 0.315))
 
 
 def test_a_copy_of_a_metric_is_not_drawn_twice_and_said():

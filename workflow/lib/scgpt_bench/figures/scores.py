@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -85,13 +85,14 @@ def method_scores(
         1.25 + sum(heights) + 0.25 * len(places),
         title or f"{rows['dataset'].iloc[0]}, {rows['split'].iloc[0]}: {metric}, {n}",
         f"Mean over {n}, best on top; bars: 95 % interval over {noun}s. "
-        "Dashed: floor and ceiling, where they were run.",
+        "Dashed: floor and ceiling, where they were run. Triangle at the edge: outside the picture.",
     )
     panels = figure.subplots(len(places), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    limits = without_outliers(*(rows[name].to_numpy(float) for name in ("mean", "ci_low", "ci_high")))
     for axes, (context, place) in zip(panels, places, strict=True):
         for row, score in enumerate(place.itertuples()):
             style = method_style(score.method, kind_of[score.method])
-            _interval(axes, row, score.mean, score.ci_low, score.ci_high, style)
+            _interval(axes, row, score.mean, score.ci_low, score.ci_high, style, limits=limits)
             if score.method in bounds:
                 axes.axvline(score.mean, color=style.colour, linestyle=style.line, linewidth=0.8, zorder=0)
             beside_row(axes, row, _value_text(score))
@@ -100,6 +101,7 @@ def method_scores(
         if len(places) > 1:
             in_context = count_range(place["n_conditions"], noun)
             _head(axes, f"{'all contexts' if context == CONTEXT else context}, {in_context}")
+    _limit(panels, limits)
     direction = "higher is better" if metric_of(metric).higher_is_better else "lower is better"
     axes.set_xlabel(lines_within(f"{metric_of(metric).label}; {direction}", 0.6 * WIDTH, 8))
     if len(places) == 1:
@@ -282,20 +284,25 @@ def paired_differences(
         1.4 + sum(heights) + 0.25 * len(places),
         title or f"{where}: {metric}, {count(rows['method'].nunique(), 'method')} against the best simple method",
         f"Difference paired by {noun}; bars: 95 % interval. Right: verdict, p-value and the simple method that is "
-        "hardest to beat. Better is to the right, for errors too. Open marker: neither better nor worse.",
+        "hardest to beat. Better is to the right, for errors too. Open marker: neither better nor worse. "
+        "Triangle at the edge: outside the picture.",
     )
     panels = figure.subplots(len(places), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    drawn = [np.append(rows[name].to_numpy(float), 0.0) for name in ("difference", "ci_low", "ci_high")]
+    limits = without_outliers(*drawn)
     for axes, (heading, place) in zip(panels, places, strict=True):
         axes.axvline(0, color=INK, linewidth=0.8)
         for row, verdict in enumerate(place.itertuples()):
             hollow = verdict.verdict not in ("better", "worse")
             style = method_style(verdict.method, kinds.get(verdict.method))
-            _interval(axes, row, verdict.difference, verdict.ci_low, verdict.ci_high, style, hollow)
-            beside_row(axes, row, _verdict_text(verdict))
+            _interval(axes, row, verdict.difference, verdict.ci_low, verdict.ci_high, style, hollow, limits)
+            is_cut = limits is not None and not limits[0] <= verdict.difference <= limits[1]
+            beside_row(axes, row, (f"{verdict.difference:+.3g}: " if is_cut else "") + _verdict_text(verdict))
         label_rows(axes, place["method"].tolist())
         axes.grid(axis="x")
         if len(places) > 1:
             _head(axes, heading)
+    _limit(panels, limits)
     turned = "" if metric_of(metric).higher_is_better else ", sign flipped: more is better"
     label = f"difference from the best simple method in {metric_of(metric).label}{turned}"
     axes.set_xlabel(lines_within(label, 0.6 * WIDTH, 8))
@@ -425,14 +432,48 @@ def _names_below(perturbations: pd.Index) -> tuple[list[str], int]:
     return names_that_fit(perturbations, 72 * room, SMALL - 1) or [], 90
 
 
+Limits = tuple[float, float]
+
+
+def without_outliers(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> Limits | None:
+    """Say what to draw where up to a quarter of the methods would squeeze the others; None where none does.
+
+    They do where all values, with their intervals, need three times the width of the others.
+    """
+    lows, highs = np.fmin(values, low), np.fmax(values, high)
+    nearest = np.abs(values - np.median(values)).argsort(kind="stable")
+    kept = nearest[: len(values) - len(values) // 4]
+    start, end = lows[kept].min(), highs[kept].max()
+    if not highs.max() - lows.min() > 3 * (end - start) > 0:
+        return None
+    return start - 0.05 * (end - start), end + 0.05 * (end - start)
+
+
 def _interval(
-    axes: Axes, row: float, mean: float, low: float, high: float, style: MethodStyle, hollow: bool = False
+    axes: Axes,
+    row: float,
+    mean: float,
+    low: float,
+    high: float,
+    style: MethodStyle,
+    hollow: bool = False,
+    limits: Limits | None = None,
 ) -> None:
     if np.isfinite(low) and np.isfinite(high):
         axes.plot([low, high], [row, row], color=style.colour, linewidth=1.8, solid_capstyle="butt")
     face = "white" if hollow else style.colour
     edge = style.colour if hollow else INK
-    axes.plot(mean, row, style.marker, markerfacecolor=face, markeredgecolor=edge, markersize=5.5, markeredgewidth=0.6)
+    start, end = limits or (-np.inf, np.inf)
+    marker = "<" if mean < start else ">" if mean > end else style.marker
+    look = {"markerfacecolor": face, "markeredgecolor": edge, "markersize": 5.5, "markeredgewidth": 0.6}
+    inside = 0.015 * (end - start) if limits else 0.0
+    axes.plot(np.clip(mean, start + inside, end - inside), row, marker, **look)
+
+
+def _limit(panels: Sequence[Axes], limits: Limits | None) -> None:
+    """Draw no more than ``limits``, on axes that are shared."""
+    if limits:
+        panels[0].set_xlim(*limits)
 
 
 def _value_text(score: Any) -> str:
