@@ -60,7 +60,7 @@ PLAN = {"prints": r"This was a dry-run|Nothing to be done", "append": "-n"}
 NORMAN = {"<it>": "config/norman.yaml"}
 STUDY = {"config/<study>.yaml": PAPALEXI}
 # The Makefile names folders, which a file here would only add to: -k chooses among their tests.
-ONE_FILE = {"PYTEST_ADDOPTS": "-k test_seeding", "PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}
+ONE_FILE = {"PYTEST_ADDOPTS": "-k test_seeding --ignore-glob=*/test_[!s]*", "PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}
 PARITY = {
     "prints": r"tests? collected",
     "put": {"tests/parity": "tests/parity/test_on_gpu.py"},
@@ -91,6 +91,7 @@ COMMANDS = {
     "make coverage": Called(r"Coverage failure: total of", status=2, environment=ONE_FILE),
     "make clean": Elsewhere("tests/consistency/test_make_clean.py", r'\["make", "clean"\]'),
     "make bench": Called(r"python benchmarks/run\.py", append="-n"),
+    "make site": Elsewhere("tests/consistency/test_site.py", r'SITE\["build"\]\('),
     "make help": Called(r"make check-data +dataset=NAME"),
     "make verify": Called(r"error: results/demo/provenance\.json: file: found FileNotFoundError", status=2),
     "make verify study=<study>": Called(
@@ -121,6 +122,7 @@ COMMANDS = {
         r"put perturbench_devel under datasets in config/papalexi\.yaml", put={"<name>": "perturbench_devel", **STUDY}
     ),
     # on one machine
+    "snakemake --directory .test --cores 2": Called(**PLAN),
     "snakemake --profile profiles/local": Elsewhere("Makefile", r"snakemake --profile profiles/local\n"),
     f"{LOCAL} --configfile {PAPALEXI}": Called(**PLAN),
     f"{LOCAL} --configfile study.yaml": Called(**PLAN),
