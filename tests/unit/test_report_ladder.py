@@ -78,7 +78,13 @@ def test_size_sign_and_line_up_stand_beside_the_direction():
     assert [of_tuned[key] for key in ("size", "sign", "found")] == [0.25, 0.375, 0.375]
     assert np.isnan(rows["planted"]["size"])
     text = " ".join(summary.page(made_run()).split())
-    assert "scgpt-finetuned finds the right perturbation among 20 in 38 %, ridge in 50 %; chance is 5 %." in text
+    assert "scgpt-finetuned finds the right one among 20 in 38 %, ridge in 50 %, chance in 5 %." in text
+    made = made_run()
+    tested = made.verdicts[made.verdicts["method"] == "scgpt-finetuned"].assign(
+        metric="discrimination", verdict="worse"
+    )
+    with_test = dataclasses.replace(made, verdicts=pd.concat([made.verdicts, tested]))
+    assert "ridge in 50 %, chance in 5 % (discrimination: worse)." in " ".join(summary.page(with_test).split())
     assert "scgpt-finetuned predicts changes of 25 % of the true size, ridge of 40 %." in text
 
 

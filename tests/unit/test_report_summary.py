@@ -96,7 +96,7 @@ def warned(made: Run) -> list[tuple[str, str]]:
 def test_every_sentence_that_code_chooses_is_written_and_every_written_one_is_chosen():
     folder = Path(page.__file__).parent
     code = (folder / "summary.py").read_text() + (folder / "warnings.py").read_text()
-    chosen = set(re.findall(r'Sentence\(\s*"(\w+)"', code)) | {"some_not_asked", "none_asked"}
+    chosen = set(re.findall(r'Sentence\(\s*"(\w+)"', code)) | {"some_not_asked", "none_asked", "tells_apart", "size"}
     chosen |= {f"scgpt_is_{verdict}" for verdict in ("better", "worse", "equivalent", "inconclusive")}
     macros = re.findall(r"{% macro ([a-z]\w*)\(", (folder / "sentences.html").read_text())
     assert set(macros) - {"listed", "interval", "number", "percent", "whole"} == chosen

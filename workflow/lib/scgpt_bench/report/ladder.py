@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.evaluation.scores import HEADLINE
-from scgpt_bench.methods.registry import CEILING, FLOOR, ORACLE, SIMPLE
+from scgpt_bench.methods.registry import CEILING, FLOOR, KINDS, ORACLE, SIMPLE
 from scgpt_bench.report.run import Run
 
 SIZE, SIGN, FOUND = "effect_covariance", "sign_agreement_top20", "found_among_20"  # the columns beside the picture
@@ -76,6 +76,7 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[s
             {
                 "method": method,
                 "group": run.group(method).name.replace(" ", "-"),
+                "about": KINDS[run.kinds[method]].description,
                 "note": CONTROLS.get(run.kinds[method], ""),
                 "untrained": method in without,
                 "best_simple": method == best,

@@ -168,13 +168,21 @@ def _compared(run: Run, rows: Sequence[Mapping[str, Any]], picture: Mapping[str,
 
 
 def _tells_apart(run: Run, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]) -> Sentence | None:
-    compared = [row for row in _compared(run, rows, picture) if row["found"] == row["found"]]
-    return Sentence("tells_apart", {"rows": compared}) if len(compared) == 2 else None
+    return _beside("tells_apart", "found", "discrimination", rows, _compared(run, rows, picture))
 
 
 def _size(run: Run, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]) -> Sentence | None:
-    compared = [row for row in _compared(run, rows, picture) if row["size"] == row["size"]]
-    return Sentence("size", {"rows": compared}) if len(compared) == 2 else None
+    return _beside("size", "size", "mse_unbiased", rows, _compared(run, rows, picture))
+
+
+def _beside(
+    name: str, key: str, metric: str, rows: Sequence[Mapping[str, Any]], compared: Sequence[Mapping[str, Any]]
+) -> Sentence | None:
+    """Set two methods side by side in a number that is no test, with the verdict of the metric that tests it."""
+    if len(compared) != 2 or any(np.isnan(row[key]) for row in compared):
+        return None
+    (verdicts,) = (row["companions"] for row in rows if row["method"] == compared[0]["method"])
+    return Sentence(name, {"rows": compared, "metric": metric, "verdict": verdicts[COMPANIONS.index(metric)]})
 
 
 def _planted(run: Run, picture: Mapping[str, Any], dataset: str) -> Sentence | None:
