@@ -145,6 +145,7 @@ CONFIGURATION = [
         ("submission of no list", {"submissions": {"vcc": SUBMISSION}}, "submissions.vcc.prediction", "'next'", "an entry of 'predict': there is none"),
         ("submission by a method that does not predict", {"predict": LIST, "submissions": {"vcc": {**SUBMISSION, "methods": ["elsewhere"]}}}, "submissions.vcc.methods", "'elsewhere'", "methods that predict 'next': scgpt-zero-shot, train-mean"),
         ("submission of too few cells", {"predict": LIST, "submissions": {"vcc": SUBMISSION}}, "predict.next.cells_per_perturbation", "100", "400, the number that the challenge of submissions.vcc takes"),
+        ("genes of no part", {"predict": LIST, "submissions": {"vcc": {**SUBMISSION, "missing_genes": "control-cell"}}}, "submissions.vcc.missing_genes", "'control-cell', of 'drop', which is not joined", "refuse"),
         ("limit of another year", {"submissions": {"vcc": {**SUBMISSION, "challenge": 2025, "limits": {"counts_per_cell": 9}}}}, "submissions.vcc.limits", "'counts_per_cell'", "limits of 2025: genes, cells"),
         ("contexts of another year", {"submissions": {"vcc": {**SUBMISSION, "challenge": 2025, "contexts": {"A": "all"}}}}, "submissions.vcc.contexts", "1 contexts", "none: 2025 has one"),
         ("no such vectors", {"methods__knn": {"vectors": "go"}}, "methods.knn.vectors", "'go'", "a key of 'vectors': none is configured"),

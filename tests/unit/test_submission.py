@@ -180,6 +180,23 @@ def test_vcc_prep_takes_the_upload_of_2026_and_refuses_another_number_of_cells(w
     assert "wrong number of cells" in str(vcc_cli.prep(official, *given, "4", "--force"))
 
 
+def test_genes_that_a_joined_data_set_lacks_have_the_counts_of_the_control_cell(tmp_path, caplog):
+    """Joined on B, A and C: D has the part's counts; an unchanged cell has all of its own counts again."""
+    part = measured_cells()
+    joined = part[:, ["B", "A", "C"]].copy()
+    joined.obs_names = "part:" + joined.obs_names
+    (tmp_path / "genes.csv").write_text("\n".join(GENES) + "\n")
+    arguments = joined, prediction(joined), asked(joined), tmp_path / "genes.csv", tmp_path / "p.h5ad", LIMITS_2026
+    with pytest.raises(InputError, match="1 genes missing, 'D' first"):
+        write_2026(*arguments)
+    write_2026(*arguments, parts={"part": part, "unused": part[:, ["A"]]})
+    counts = anndata.AnnData(part.layers["counts"], var=part.var)[:3, GENES].X.toarray()
+    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "p.h5ad").X.toarray(), np.tile(counts, (2, 1)))
+    assert "1 of 4 genes (D first) are not in the data set" in caplog.text
+    with pytest.raises(InputError, match=r"parts/part/cells\.h5ad: var_names: found 1 genes missing, 'D' first"):
+        write_2026(*arguments, parts={"part": part[:, ["A", "B", "C"]]})
+
+
 def with_control(adata):
     adata.obs[TARGET] = [NON_TARGETING, *adata.obs[TARGET][1:]]
     return adata

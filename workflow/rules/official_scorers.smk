@@ -97,12 +97,20 @@ rule cell_eval2:
         "../scripts/run_cell_eval2.py"
 
 
+def parts_of_submission(wildcards):
+    """The parts of a joined data set whose control cells fill in the genes that it lacks, if the submission says so."""
+    options = config["submissions"][wildcards.submission]
+    filled = options["missing_genes"] == "control-cell"
+    return RUN.datasets[config["predict"][options["prediction"]]["dataset"]].parts if filled else ()
+
+
 def prediction_of_submission(wildcards):
     """The predictions for the list of a submission, what the list asks for, and the cells that they start from."""
     prediction = config["submissions"][wildcards.submission]["prediction"]
     dataset = f"<results>/{config['predict'][prediction]['dataset']}"
     folder = f"{dataset}/predicted-{prediction}"
     return {
+        "parts": [f"<results>/parts/{part}/cells.h5ad" for part in parts_of_submission(wildcards)],
         "cells": f"{dataset}/cells.h5ad",
         "asked": f"{folder}/asked.tsv",
         "predictions": f"{folder}/{wildcards.method}/{wildcards.seed}/predictions.h5ad",
@@ -139,5 +147,6 @@ rule vcc_submission:
         code=code("vcc_submission.py"),
         content=lambda wildcards: content_of_file(genes_of_submission(wildcards)),
         submission=submission_options,
+        parts=parts_of_submission,
     script:
         "../scripts/vcc_submission.py"

@@ -19,4 +19,6 @@ with logged(snakemake.log[0]):
     if options["challenge"] == 2025:
         submission.write_2025(**prediction)
     else:
-        submission.write_2026(**prediction, contexts=options["contexts"])
+        files = zip(snakemake.params.parts, snakemake.input.parts, strict=True)
+        parts = {part: open_h5ad(file, layers=["counts"]) for part, file in files}
+        submission.write_2026(**prediction, contexts=options["contexts"], parts=parts)

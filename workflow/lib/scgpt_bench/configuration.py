@@ -231,7 +231,7 @@ def _check_references(run: Run, source: str) -> None:
         expected = f"methods that are judged: {', '.join(is_judged) or 'none is configured'}"
         raise InputError(source, "scores.family", repr(unknown), expected)
     _check_predictions(run, source)
-    _check_submissions(config, source)
+    _check_submissions(run, source)
     if not config["inference"]["keep_cells"]:
         for key in ("official_scorers", "submissions"):
             if config[key]:
@@ -264,8 +264,9 @@ def _check_predictions(run: Run, source: str) -> None:
             raise InputError(source, f"predict.{name}.methods", found, expected)
 
 
-def _check_submissions(config: Mapping[str, Any], source: str) -> None:
+def _check_submissions(run: Run, source: str) -> None:
     """Refuse a submission of a list, or by a method, that is not predicted, and one of another number of cells."""
+    config = run.config
     for name, options in config["submissions"].items():
         list_name = options["prediction"]
         if list_name not in config["predict"]:
@@ -275,6 +276,11 @@ def _check_submissions(config: Mapping[str, Any], source: str) -> None:
         for unknown in sorted({*options["methods"]} - {*predicting}):
             expected = f"methods that predict {list_name!r}: {', '.join(predicting)}"
             raise InputError(source, f"submissions.{name}.methods", repr(unknown), expected)
+        dataset = config["predict"][list_name]["dataset"]
+        if options["missing_genes"] == "control-cell" and not run.datasets[dataset].parts:
+            found = f"'control-cell', of {dataset!r}, which is not joined"
+            expected = "refuse: its control cells have no other genes"
+            raise InputError(source, f"submissions.{name}.missing_genes", found, expected)
         limits = PUBLISHED_LIMITS[options["challenge"]] | options["limits"]
         cells = config["predict"][list_name]["cells_per_perturbation"]
         if cells != (expected_cells := limits.get("cells_per_perturbation", cells)):

@@ -755,6 +755,10 @@ class Submission(Options):
     """The challenge's list of genes, one per line, no header."""
     methods: Unique[Name] = Field(min_length=1)
     """Methods whose predictions are submitted, one file of each."""
+    missing_genes: Literal["refuse", "control-cell"] = "refuse"
+    """2026: what becomes of a gene that a joined data set lacks, since not every part measured it. The submission is
+    refused, or every cell has the counts of its control cell, as if nothing changed; the job's log says how many genes
+    these are."""
     limits: dict[Literal["genes", "cells", "cells_per_perturbation", "counts_per_cell", "stored_entries"], Count] = {}
     """Limits of the challenge that differ from the published ones: the number of `genes`, the most `cells`; in 2026
     also `cells_per_perturbation`, exactly as many in every context, the most `counts_per_cell` and the most
@@ -768,6 +772,8 @@ class Submission(Options):
                 raise _fault(repr(limit), expected, "limits")
         if self.challenge == 2025 and self.contexts:
             raise _fault(f"{len(self.contexts)} contexts", "none: 2025 has one", "contexts")
+        if self.challenge == 2025 and self.missing_genes != "refuse":
+            raise _fault(repr(self.missing_genes), "refuse: the training file of 2025 has all genes", "missing_genes")
         return self
 
 

@@ -12,6 +12,7 @@ with their number. Every limit is an argument, so that it can be tested small an
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -29,7 +30,8 @@ from scipy import sparse
 from scgpt_bench.data.conditions import Condition, listed, rows_of
 from scgpt_bench.data.halves import INPUT, is_control_of
 from scgpt_bench.data.names import CONTROL
-from scgpt_bench.data.on_disk import CellWriter, open_h5ad, row_chunks, rows_from
+from scgpt_bench.data.on_disk import CellWriter, dense_rows, open_h5ad, row_chunks
+from scgpt_bench.data.on_disk import rows as rows_of_cells
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.official.cell_eval import refuse_another_scale
 from scgpt_bench.evaluation.official.sides import (
@@ -38,9 +40,12 @@ from scgpt_bench.evaluation.official.sides import (
     depth_factors_of,
     nonnegative,
     predicted_counts,
+    raw_counts,
 )
 from scgpt_bench.files import atomic_write
 from scgpt_bench.options import PUBLISHED_LIMITS
+
+logger = logging.getLogger(__name__)
 
 CONTEXT = "context"
 VCC_MEMBERS = ["pred.h5ad.zst", "watermark.txt"]
@@ -89,6 +94,36 @@ def columns_of(genes: Sequence[str], var_names: pd.Index, source: str | Path) ->
     return columns
 
 
+def counts_of_missing(
+    genes: Sequence[str], control_cells: Sequence[str], parts: Mapping[str, anndata.AnnData]
+) -> sparse.csr_matrix:
+    """Read the counts that control cells of a joined data set have of genes that it lacks.
+
+    Parameters
+    ----------
+    control_cells
+        Cells of the joined data set, ``<part>:<cell>``.
+    parts
+        ``cells.h5ad`` of each part, with all its genes and counts; X and counts may stay on disk.
+
+    Returns
+    -------
+    CSR float32 [control cells x genes]
+
+    Raises
+    ------
+    InputError
+        For a gene that a part with such a cell has not measured either.
+    """
+    part_of, _, cells = zip(*(name.partition(":") for name in control_cells), strict=True)
+    counts = np.zeros((len(cells), len(genes)), dtype=np.float32)
+    for part, own in pd.Series(part_of).groupby([*part_of]).indices.items():
+        columns = columns_of(genes, parts[part].var_names, f"parts/{part}/cells.h5ad")
+        rows = parts[part].obs_names.get_indexer([cells[row] for row in own])
+        counts[own] = rows_of_cells(raw_counts(parts[part]), rows)[:, columns].toarray()
+    return sparse.csr_matrix(counts)
+
+
 def names_in_list(asked: pd.DataFrame, source: str | Path) -> dict[Condition, str]:
     """Give the name that the challenge's list has for each predicted condition.
 
@@ -116,13 +151,12 @@ def _conditions(
         found = f"a difference in {different[0].label!r}"
         raise InputError(PREDICTIONS, "obs['perturbation']", found, "the conditions of asked.tsv")
     for condition, own in rows.items():
-        obs, first = predictions.obs.iloc[own], own[0]
+        obs = predictions.obs.iloc[own]
         if (weights := obs["weight"]).min() < weights.max():
             found = f"weights from {weights.min():.3g} to {weights.max():.3g}"
             expected = "cells that all count alike: a context with enough control cells of each type"
             raise InputError(PREDICTIONS, condition.label, found, expected)
-        X = rows_from(predictions.X, first, own[-1] - first + 1)[own - first]
-        yield condition, anndata.AnnData(X.toarray() if sparse.issparse(X) else X, obs=obs, var=predictions.var[[]])
+        yield condition, anndata.AnnData(dense_rows(predictions.X, own), obs=obs, var=predictions.var[[]])
 
 
 # 2025
@@ -211,6 +245,7 @@ def write_2026(
     path: str | Path,
     limits: Limits,
     contexts: Mapping[str, str] | None = None,
+    parts: Mapping[str, anndata.AnnData] | None = None,
 ) -> None:
     """Write the upload of 2026, if it keeps to the limits: whole counts, at the depth of the control cells.
 
@@ -224,19 +259,33 @@ def write_2026(
         As in :func:`write_2025`.
     contexts
         What the data set calls each context of the challenge; all of them, if any. Without: as the data set does.
+    parts
+        Of a joined data set, where genes that it lacks have the counts of control cells (:func:`counts_of_missing`);
+        without, such genes are refused.
     """
     wanted = read_genes(genes, limits.genes)
-    columns = columns_of(wanted, predictions.var_names, PREDICTIONS)
+    missing = [gene for gene in wanted if gene not in predictions.var_names] if parts else []
+    columns = columns_of(wanted, predictions.var_names.append(pd.Index(missing, dtype=object)), PREDICTIONS)
     names = names_in_list(asked, "asked.tsv")
     called = _contexts_of_challenge(names, contexts or {})
-    factors = pd.Series(
-        depth_factors_of(cells, predictions.obs["control_cell"].astype(str)), index=predictions.obs_names
-    )
+    control_cells = predictions.obs["control_cell"].astype(str)
+    factors = pd.Series(depth_factors_of(cells, control_cells), index=predictions.obs_names)
+    unpredicted, drawn = None, pd.Index(control_cells.unique())
+    if parts and missing:
+        logger.warning(
+            "%d of %d genes (%s first) are not in the data set: every cell has the counts of its control cell there",
+            len(missing), len(wanted), missing[0],
+        )  # fmt: skip
+        unpredicted = counts_of_missing(missing, drawn, parts)
     with atomic_write(path) as partial:
         with CellWriter(partial, len(wanted)) as file:
             tables = []
             for condition, block in _conditions(predictions, names):
-                file.append(predicted_counts(block, factors[block.obs_names].to_numpy())[:, columns].sorted_indices())
+                counts = predicted_counts(block, factors[block.obs_names].to_numpy())
+                if unpredicted is not None:
+                    own = unpredicted[drawn.get_indexer(control_cells[block.obs_names])]
+                    counts = sparse.hstack([counts, own], format="csr")
+                file.append(counts[:, columns].sorted_indices())
                 context = called[condition.context]
                 index = context + ":" + block.obs_names
                 tables.append(pd.DataFrame({TARGET: names[condition], CONTEXT: context}, index=index))
