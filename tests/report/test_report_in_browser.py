@@ -107,6 +107,21 @@ def test_no_verdict_of_the_start_page_is_out_of_sight(report, tmp_path, width):
         assert all(each.rect["x"] + each.rect["width"] <= width for each in verdicts)
 
 
+def test_tables_can_be_read_in_the_dark(report, tmp_path):
+    with browser.chromium(tmp_path / "profile", 1280) as driver:
+        dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+        browser.open_report(driver, report)
+        for category in ("Start", "Verdict"):
+            browser.go_to(driver, category)
+            browser.draw_everything(driver)
+            assert browser.accessibility_violations(driver) == []
+        assert (
+            driver.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
+            != "rgba(255, 255, 255, 1)"
+        )
+
+
 def test_every_figure_is_drawn_and_told_in_words(reader, run):
     browser.go_to(reader, "Scores")
     seen = 0

@@ -146,8 +146,10 @@ async function fill(table) {
   }));
 }
 
-// Paper has no pages of a table, nothing to unfold and no scroll bars: all rows are printed, wide tables smaller.
+// Paper is white and has no pages of a table, nothing to unfold and no scroll bars: all rows are printed, wide tables
+// smaller.
 function beforePrinting() {
+  document.documentElement.classList.remove('dark');
   closed = [...document.querySelectorAll('details:not([open])')];
   for (const details of closed) details.open = true;
   for (const [table, rows] of filled) {
@@ -162,6 +164,7 @@ function beforePrinting() {
 }
 
 function afterPrinting() {
+  follow();
   for (const details of closed) details.open = false;
   for (const table of document.querySelectorAll('main table')) table.style.zoom = '';
   for (const rows of filled.values()) {
@@ -187,7 +190,7 @@ function numberColumn(rows, index, bar) {
     },
     createdCell: (cell, value) => {
       if (!bar || value === '' || !largest) return;
-      const colour = Number(value) < 0 ? '#f6d5c2' : '#cfe3f2';
+      const colour = Number(value) < 0 ? 'var(--less)' : 'var(--more)';
       cell.style.backgroundImage = `linear-gradient(${colour}, ${colour})`;
       cell.style.backgroundSize = `${(100 * Math.abs(Number(value))) / largest}% 100%`;
     },
@@ -219,6 +222,14 @@ async function save(button) {
   link.click();
   URL.revokeObjectURL(link.href);
 }
+
+// Dark where the reader's system is: page.css follows it by itself, DataTables by a class.
+const dark = matchMedia('(prefers-color-scheme: dark)');
+function follow() {
+  document.documentElement.classList.toggle('dark', dark.matches);
+}
+dark.addEventListener('change', follow);
+follow();
 
 for (const button of document.querySelectorAll('button.download')) {
   button.addEventListener('click', () => save(button));
