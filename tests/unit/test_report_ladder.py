@@ -106,6 +106,12 @@ def test_verdicts_are_those_of_the_table_and_controls_are_named():
     assert rows["planted"]["note"] == "planted truth"
 
 
+def test_a_method_is_explained_where_the_mouse_rests():
+    assert '<th scope="row" title="Nothing changes.">control-mean</th>' in summary.page(made_run())
+    unknown = {**KINDS, "ridge": "of another program"}
+    assert 'title="Made by another program.">ridge</th>' in summary.page(made_run(kinds=unknown))
+
+
 def test_without_a_known_skill_scores_are_drawn_as_they_are():
     made = made_run()
     made.scores["skill"] = np.nan

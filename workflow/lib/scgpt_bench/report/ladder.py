@@ -76,7 +76,7 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[s
             {
                 "method": method,
                 "group": run.group(method).name.replace(" ", "-"),
-                "about": KINDS[run.kinds[method]].description,
+                "about": _about(run.kinds[method]),
                 "note": CONTROLS.get(run.kinds[method], ""),
                 "untrained": method in without,
                 "best_simple": method == best,
@@ -95,6 +95,10 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[s
     ticks = [value for value in (0.0, 0.25, 0.5, 0.75, 1.0) if axis.low <= value <= axis.high]
     columns = [name for name in ("size", "sign", "found") if any(np.isfinite(row[name]) for row in found)]
     return {"rows": found, "axis": axis, "ticks": [(axis.place(tick), tick) for tick in ticks], "columns": columns}
+
+
+def _about(kind: str) -> str:
+    return KINDS[kind].description if kind in KINDS else "Made by another program."
 
 
 def _in_skill(headline: pd.DataFrame) -> pd.DataFrame:
