@@ -11,6 +11,7 @@ from scgpt_bench.data.splits import table_of_roles
 from scgpt_bench.method_record import record_of
 from scgpt_bench.methods.registry import KINDS
 from scgpt_bench.report import predicted
+from scgpt_bench.unmeasured.expected import prediction_interval
 from scgpt_bench.unmeasured.trust import TRUST_COLUMNS, trust
 
 TESTED = [f"P{i}" for i in range(12)]
@@ -56,6 +57,8 @@ def test_a_method_is_set_beside_its_score_on_measured_conditions_of_the_same_kin
     assert table["split"].eq("fold0").all()
     for method, level in LEVELS.items():
         assert table.loc[method, ["mean", "right_signs"]].to_numpy(float) == pytest.approx([level] * 2, abs=0.02)
+    assert table["expected_low"].between(-1, table["ci_low"] + 1e-9).all()
+    assert table["expected_high"].between(table["ci_high"] - 1e-9, 1).all()
     assert table["against_no_change"].tolist() == ["the same", "better", "better", "better", "worse"]
     assert table["against_tuned_simple"].tolist() == ["worse", "worse", "the same", "better", "worse"]
     judged = [KINDS[method].group.is_judged for method in LEVELS]
@@ -68,6 +71,13 @@ def test_what_a_method_is_not_asked_about_is_a_row_of_its_own_with_the_score_of_
     table = trust(study(not_asked=few), split_of(LISTED), records(["scgpt-zero-shot"], ["N3"])).set_index("asked")
     assert table.loc["yes", ["n_predicted", "n_conditions"]].tolist() == [2, 5]
     assert table.loc["no", ["n_predicted", "n_conditions", "verdict"]].tolist() == [1, 7, "not asked"]
+
+
+def test_the_mean_of_a_list_is_expected_within_a_prediction_interval():
+    scores = [0.1, 0.2, 0.3, 0.4]
+    half = 3.182446 * np.std(scores, ddof=1) * np.sqrt(1 / 4 + 1 / 6)  # t of 3 degrees of freedom
+    assert prediction_interval(scores, 6) == pytest.approx((0.25 - half, 0.25 + half), abs=1e-6)
+    assert np.isnan(prediction_interval([0.5], 6)).all()
 
 
 @pytest.mark.parametrize(

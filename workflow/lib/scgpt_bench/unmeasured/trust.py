@@ -15,6 +15,7 @@ from scgpt_bench.evaluation.classes import CLASS
 from scgpt_bench.evaluation.scores import HEADLINE, KEY, Block, Study, blocks, scores
 from scgpt_bench.evaluation.verdicts import beside, decide, is_reliable, verdicts
 from scgpt_bench.method_record import MethodRecord
+from scgpt_bench.unmeasured.expected import prediction_interval
 
 NOT_MEASURED = "not measured"
 NO_CHANGE = "no change"
@@ -22,11 +23,12 @@ RIGHT_SIGNS = "sign_agreement_top20"
 CONTEXT_LEARNED = "context_learned"
 KNOWN = [*CLASS, CONTEXT_LEARNED]
 TRUST_COLUMNS = [
-    *("method", *KNOWN, "asked", "n_predicted", "split", "n_conditions", "mean", "ci_low", "ci_high", "skill"),
-    *("right_signs", "verdict", "opponent", "against_no_change", "against_tuned_simple", "reason"),
+    *("method", *KNOWN, "asked", "n_predicted", "split", "n_conditions", "mean", "ci_low", "ci_high"),
+    *("expected_low", "expected_high", "skill", "right_signs"),
+    *("verdict", "opponent", "against_no_change", "against_tuned_simple", "reason"),
 ]
 _VERDICTS = ["verdict", "against_no_change", "against_tuned_simple"]
-_NUMBERS = ["mean", "ci_low", "ci_high", "skill", "right_signs"]
+_NUMBERS = ["mean", "ci_low", "ci_high", "expected_low", "expected_high", "skill", "right_signs"]
 
 
 def trust(study: Study, split: pd.DataFrame, records: Mapping[str, MethodRecord]) -> pd.DataFrame:
@@ -52,9 +54,11 @@ def trust(study: Study, split: pd.DataFrame, records: Mapping[str, MethodRecord]
 
     A row for every class of the list, and for each question of the study that tests conditions of that class: folds
     and held-out contexts as they are pooled on the start page, any other split by itself. ``n_conditions``, ``mean``,
-    its 95 % interval and ``skill`` are of :data:`HEADLINE` over the tested conditions of the class, in all contexts;
-    ``right_signs`` is the mean of ``sign_agreement_top20``. ``verdict`` is by the rule of ``verdicts.tsv``, the other
-    two compare :data:`HEADLINE` alone. Where nothing was measured they say so, and ``reason`` says why.
+    its 95 % interval and ``skill`` are of :data:`HEADLINE` over the tested conditions of the class, in all contexts.
+    The mean of the ``n_predicted`` listed ones is expected from ``expected_low`` to ``expected_high``, once as many
+    cells of them are measured (:func:`scgpt_bench.unmeasured.expected.prediction_interval`). ``right_signs`` is the
+    mean of ``sign_agreement_top20``. ``verdict`` is by the rule of ``verdicts.tsv``, the other two compare
+    :data:`HEADLINE` alone. Where nothing was measured they say so, and ``reason`` says why.
     """
     wanted = with_known(split)
     wanted = wanted[wanted["role"] == "test"]
@@ -66,7 +70,7 @@ def trust(study: Study, split: pd.DataFrame, records: Mapping[str, MethodRecord]
         for (*known, is_asked), part in own.groupby([*KNOWN, "asked"]):
             base = {"method": method, **dict(zip(KNOWN, known, strict=True))}
             base |= {"asked": "yes" if is_asked else "no", "n_predicted": len(part)}
-            found = measured.beside(method, known, is_asked)
+            found = measured.beside(method, known, is_asked, len(part))
             rows += [{**base, **one} for one in found]
     return pd.DataFrame(rows, columns=TRUST_COLUMNS).astype({"n_conditions": "Int64"})
 
@@ -92,8 +96,11 @@ class _Measured:
             known = known.loc[known["role"] == "test", [*key, *KNOWN]]
             self.known = self.study.metrics[key].merge(known, on=key, how="left", validate="m:1")[KNOWN]
 
-    def beside(self, method: str, known: Sequence[Any], asked: bool) -> list[dict[str, Any]]:
-        """Give what is known of a method on conditions of a class, a row for each question."""
+    def beside(self, method: str, known: Sequence[Any], asked: bool, n_new: int) -> list[dict[str, Any]]:
+        """Give what is known of a method on conditions of a class, a row for each question.
+
+        ``n_new`` conditions of the list are of this class.
+        """
         if not len(self.study.metrics):
             return [_not_measured("the study holds out nothing that was measured")]
         metrics = self.study.metrics
@@ -112,7 +119,13 @@ class _Measured:
         if part not in self.found:
             self.found[part] = self._of_part(metrics[rows])
         found = self.found[part]
-        return found[found["method"] == method].drop(columns="method").to_dict("records")
+        found = found[found["method"] == method].drop(columns="method").to_dict("records")
+        scored = metrics[rows & of_method & (metrics["metric"] == HEADLINE)]
+        for row in found:
+            splits = self.study.pooled.get(row["split"], [row["split"]])
+            values = scored[scored["split"].isin(splits)].groupby(key)["value"].mean()  # over seeds
+            row["expected_low"], row["expected_high"] = prediction_interval(values, n_new)
+        return found
 
     def _of_part(self, metrics: pd.DataFrame) -> pd.DataFrame:
         study = self.study.of(metrics)
@@ -132,7 +145,8 @@ class _Measured:
                 pairs.get((split, method, column), NOT_MEASURED)
                 for split, method in table[["split", "method"]].itertuples(index=False)
             ]
-        return table[["method", *TRUST_COLUMNS[TRUST_COLUMNS.index("split") :]]]
+        of_every_list = [name for name in TRUST_COLUMNS if name not in ("expected_low", "expected_high")]
+        return table[["method", *of_every_list[of_every_list.index("split") :]]]
 
     def _pairs(self, study: Study) -> dict[tuple[str, str, str], str]:
         """Compare every method with no change and with the tuned best, by :data:`HEADLINE`."""
