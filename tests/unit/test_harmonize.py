@@ -122,6 +122,15 @@ def test_a_single_control_is_refused_since_there_are_two_halves(drop):
         run(drop[7:].copy())
 
 
+def test_a_row_without_a_column_of_perturbations_has_control_cells_only(drop):
+    cells = run(drop, replace(ROW, perturbation_column=None, control_label="control", combination_separator=None))
+    assert set(cells.obs["perturbation"]) == {"control"}
+    assert cells.uns["harmonized"]["n_controls"] == 20
+    assert not any("target" in problem for problem in cells.uns["harmonized"]["problems"])
+    with pytest.raises(InputError, match=r"0 perturbations of at most 0 cells; expected .* no perturbation_column"):
+        run(drop[:8].copy())
+
+
 def test_few_controls_are_a_problem_to_know_of(drop):
     (problem,) = run(drop).uns["harmonized"]["problems"]
     assert problem.startswith("8 control cells: measured changes and methods get half of them each")

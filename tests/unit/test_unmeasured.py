@@ -156,6 +156,18 @@ def test_changes_are_written_in_a_row_group_for_each_condition(experiment, tmp_p
     pd.testing.assert_frame_equal(of_file, largest(found))
 
 
+@pytest.mark.parametrize("method", [baselines.control_mean, baselines.train_mean, baselines.tuned_simple])
+def test_without_a_perturbed_cell_simple_methods_predict_no_change_and_say_that_they_were_not_asked(experiment, method):
+    cells, _, left_out = experiment
+    controls = cells[cells.obs["perturbation"] == "control"].copy()
+    split, found, record = predicted(controls, left_out, method)
+    assert set(split["role"]) == {"test"}
+    assert found["change"].abs().max() < 1e-6
+    fallback = ("nothing to learn from, in any context, in this direction", "no change")
+    asked = [] if method is baselines.control_mean else sorted(left_out)
+    assert record["fallbacks"] == {Condition(name): fallback for name in asked}
+
+
 def of_truth(truth, names):
     """Changes of planted truth, as predictions give them."""
     table = truth.to_df()

@@ -12,6 +12,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anndata
+import numpy as np
+import pandas as pd
 import pytest
 
 import stand_in_conda
@@ -121,8 +124,12 @@ COMMANDS = {
     "make check-data dataset=<name> configfile=config/<study>.yaml": Called(
         r"put perturbench_devel under datasets in config/papalexi\.yaml", put={"<name>": "perturbench_devel", **STUDY}
     ),
+    "make check-data dataset=my_cells configfile=config/unmeasured.yaml": Called(
+        r"controls +60 cells, all of them(?s:.)*predictions +lists of perturbations \(knock-out\)"
+    ),
     # on one machine
     "snakemake --directory .test --cores 2": Called(**PLAN),
+    f"{LOCAL} --configfile config/unmeasured.yaml": Called(**PLAN),
     "snakemake --profile profiles/local": Elsewhere("Makefile", r"snakemake --profile profiles/local\n"),
     f"{LOCAL} --configfile {PAPALEXI}": Called(**PLAN),
     f"{LOCAL} --configfile study.yaml": Called(**PLAN),
@@ -196,6 +203,11 @@ def checkout(tmp_path_factory, papalexi_file, perturbench_file):
         stored = copy / stored_file(datasets[name])
         stored.parent.mkdir(parents=True)
         shutil.copy(file, stored)
+    counts = np.random.default_rng(0).poisson(2, (60, 5)).astype(np.float32)
+    anndata.AnnData(counts, var=pd.DataFrame(index=["STAT1", "JAK1", "IRF1", "FOS", "JUN"])).write_h5ad(
+        copy / "my_cells.h5ad"
+    )
+    (copy / "my_genes.txt").write_text("STAT1\nJAK1\n")
     stand_in_conda.install(copy.parent / "conda")
     srun = copy.parent / "conda" / "bin" / "srun"
     srun.write_text('#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n')

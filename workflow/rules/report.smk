@@ -3,12 +3,17 @@ from scgpt_bench.scgpt import recipe
 
 
 def first_records_of_run():
-    """The record of the first seed of every method, over data sets and splits."""
-    return [
+    """The record of the first seed of every method, over data sets and splits; of lists where there is no split."""
+    records = [
         f"<results>/{dataset}/{split}/{method}/{config['methods'][method]['seeds'][0]}/method.json"
         for dataset in config["datasets"]
         for split in SPLITS
         for method in config["methods"]
+    ]
+    return records or [
+        f"<results>/{options['dataset']}/predicted-{name}/{method}/{config['methods'][method]['seeds'][0]}/method.json"
+        for name, options in config["predict"].items()
+        for method in methods_of_prediction(name)
     ]
 
 
@@ -79,7 +84,19 @@ def own_files_of_run():
         for split, file in splits.items()
         if split in SPLITS
     ]
+    lists = config["predict"].values()
+    files += [options[key] for options in lists for key in ("perturbations", "signature") if options[key]]
     return files + [options["genes"] for options in config["submissions"].values()]
+
+
+def scgpt_records_of_run():
+    """The record of every prediction of scGPT, of splits and of lists."""
+    methods = methods_run_by("predict_scgpt")
+    return files_of("method.json", config["datasets"], methods) + [
+        f"<results>/{options['dataset']}/predicted-{name}/{method}/{seed}/method.json"
+        for name, options in config["predict"].items()
+        for method, seed in predictions([method for method in methods_of_prediction(name) if method in methods])
+    ]
 
 
 rule provenance:
@@ -87,7 +104,7 @@ rule provenance:
         own_files=own_files_of_run(),
         inputs=inputs_of_run(),
         results=["<results>/scores.tsv", "<results>/verdicts.tsv", *metrics_of_run()],
-        scgpt=files_of("method.json", config["datasets"], methods_run_by("predict_scgpt")),
+        scgpt=scgpt_records_of_run(),
     output:
         provenance=report(
             "<results>/provenance.json",
@@ -138,10 +155,10 @@ def entries_of_datasets():
     """What the report shows of each data set and split."""
     shown = []
     for dataset in config["datasets"]:
-        shown += [
-            f"<results>/{dataset}/figures/{name}" for name in ("data_card.html", "reliability.svg", "knock_down.svg")
-        ]
-        shown += [f"<results>/{dataset}/data_card.tsv", f"<results>/{dataset}/figures/responses.svg"]
+        shown.append(f"<results>/{dataset}/figures/data_card.html")
+        if RUN.is_perturbed(dataset):
+            shown += [f"<results>/{dataset}/figures/{name}.svg" for name in ("reliability", "knock_down", "responses")]
+            shown.append(f"<results>/{dataset}/data_card.tsv")
         if dataset in last_two():
             shown += [f"<results>/{dataset}/figures/drop_comparison.{suffix}" for suffix in ("html", "svg")]
             shown.append(f"<results>/{dataset}/drop_comparison.tsv")
@@ -187,11 +204,14 @@ def submissions_of_run():
 
 
 def results_with_costs():
-    """The results whose jobs the cost figures count: all that a run computes before costs, provenance and report."""
+    """The results whose jobs the cost figures count: all that a run computes before costs, provenance and report.
+
+    Where no split is run, nothing is scored: verdicts, scores and what explains them are left out.
+    """
     return [
-        *verdicts_of_report(),
+        *(verdicts_of_report() if SPLITS else []),
         *entries_of_datasets(),
-        *tables_of_run(),
+        *(tables_of_run() if SPLITS else []),
         *predictions_of_unmeasured(),
         *submissions_of_run(),
     ]

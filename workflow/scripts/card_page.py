@@ -8,7 +8,7 @@ with logged(snakemake.log[0]):
 
     import pandas as pd
 
-    from scgpt_bench.evaluation.data_card import leakage_notes, split_notes
+    from scgpt_bench.evaluation.data_card import COLUMNS, leakage_notes, split_notes
     from scgpt_bench.figures import data_card
     from scgpt_bench.figures.style import save
     from scgpt_bench.files import atomic_write, read_table, write_table
@@ -19,6 +19,6 @@ with logged(snakemake.log[0]):
     with atomic_write(output.text) as partial:
         partial.write_text(data_card.card_text(card, leakage_notes(splits), of_splits))
     write_table(data_card.card_table(card), output.table)
-    table, title = pd.DataFrame(card["conditions"]), card["dataset"]
+    table, title = pd.DataFrame(card["conditions"], columns=COLUMNS), card["dataset"]
     save(data_card.reliability(table, card["minimum_reliability"], title), output.reliability)
     save(data_card.knock_down(table, snakemake.params.perturbation_kind, title), output.knock_down)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import anndata
 
 DEMO = "config/config.yaml"  # the options of generated data sets, where no configuration is named
-TEMPLATE, ITS_DATASET = "config/papalexi.yaml", "papalexi_2021"
+TEMPLATE = ("config/papalexi.yaml", "papalexi_2021")  # of a new study, and the data set in it
+TEMPLATE_OF_CONTROLS = ("config/unmeasured.yaml", "my_cells")
 RUN = ".venv/bin/snakemake --profile profiles/local --configfile"
 
 
@@ -113,23 +114,30 @@ def _row_and_options(
         if dataset.address == GENERATED or Path(configfile).is_file():
             given = configuration.read(own_or_shipped(configfile))
         else:
-            given, configfile = configuration.read(own_or_shipped(TEMPLATE), _renamed(name)), None
-    source = configfile or TEMPLATE
+            template = own_or_shipped(_template(dataset)[0])
+            given, configfile = configuration.read(template, _renamed(dataset)), None
+    source = configfile or _template(dataset)[0]
     run = configuration.validate({**given, "dataset_table": table}, source)
     if dataset.address == GENERATED and name not in run.config["generated"]:
         raise InputError(source, "generated", f"no options for {name!r}", "an entry for it")
     return dataset, run, configfile, f"of {source}" + ("" if configfile else ", which the next step copies")
 
 
-def _renamed(name: str) -> dict[str, str]:
+def _template(dataset: Dataset) -> tuple[str, str]:
+    """Return the configuration that is copied for a data set, and what its data set is called there."""
+    return TEMPLATE if dataset.perturbation_column is not None else TEMPLATE_OF_CONTROLS
+
+
+def _renamed(dataset: Dataset) -> dict[str, str]:
     """Return the texts of the template that become others, in this order; a study's name has fewer characters."""
-    study = re.sub("[^a-z0-9_-]", "-", name.lower())
-    return {ITS_DATASET: name} | ({} if study == name else {f"study: {name}": f"study: {study}"})
+    name, study = dataset.name, re.sub("[^a-z0-9_-]", "-", dataset.name.lower())
+    return {_template(dataset)[1]: name} | ({} if study == name else {f"study: {name}": f"study: {study}"})
 
 
 def _own_configuration(dataset: Dataset) -> str:
     """Name the configuration that the next step makes for a data set."""
-    return TEMPLATE if dataset.name == ITS_DATASET else f"config/{dataset.name}.yaml"
+    template, its_dataset = _template(dataset)
+    return template if dataset.name == its_dataset else f"config/{dataset.name}.yaml"
 
 
 def _file(dataset: Dataset, mirrors: list[str]) -> tuple[Path | None, str]:
@@ -180,8 +188,8 @@ def _next_step(dataset: Dataset, config: dict[str, Any], configfile: str | None)
         first = "" if dataset.name in config["datasets"] else f"put {dataset.name} under datasets in {configfile}\n"
         return f"{first}{RUN} {configfile}"
     own = _own_configuration(dataset)
-    script = "; ".join(f"s/{old}/{new}/" for old, new in _renamed(dataset.name).items())
-    return f"sed '{script}' {TEMPLATE} > {own}\nlook through {own}\n{RUN} {own}"
+    script = "; ".join(f"s/{old}/{new}/" for old, new in _renamed(dataset).items())
+    return f"sed '{script}' {_template(dataset)[0]} > {own}\nlook through {own}\n{RUN} {own}"
 
 
 if __name__ == "__main__":

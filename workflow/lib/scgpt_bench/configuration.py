@@ -95,6 +95,11 @@ class Run:
         names = [self.datasets[name].parts or (name,) for name in self.config["datasets"]]
         return [*dict.fromkeys(drop for parts in names for drop in parts)]
 
+    def is_perturbed(self, name: str) -> bool:
+        """Say whether a data set, or a part of a joined one, has perturbed cells, as its row says."""
+        rows = [self.datasets[drop] for drop in self.datasets[name].parts or (name,)]
+        return any(row.perturbation_column is not None for row in rows)
+
     def series(self, name: str) -> set[str]:
         """Return the series of a data set, or those of the parts of a joined one."""
         return {self.datasets[drop].series for drop in self.datasets[name].parts or (name,)}
@@ -341,6 +346,8 @@ def _check_paths(run: Run, source: str) -> None:
     paths |= {f"vectors.{name}.path": entry.get("path") for name, entry in config["vectors"].items()}
     paths |= {f"methods.{name}.script": entry.get("script") for name, entry in config["methods"].items()}
     paths |= {f"submissions.{name}.genes": entry["genes"] for name, entry in config["submissions"].items()}
+    for name, entry in config["predict"].items():
+        paths |= {f"predict.{name}.{key}": entry[key] for key in ("perturbations", "signature")}
     for split, files in config["splits"]["files"].items():
         paths |= {f"splits.files.{split}.{dataset}": path for dataset, path in files.items()}
     for name, entry in config["methods"].items():
@@ -382,6 +389,23 @@ def _check_contexts(run: Run, source: str) -> None:
         raise InputError(source, f"{where}.unseen", "both, but no fold in splits.run", "folds to cross with contexts")
 
 
+def _check_without_splits(run: Run, source: str) -> None:
+    """Refuse a study that scores nothing and predicts nothing either, and methods that nothing in it runs."""
+    config = run.config
+    if not config["predict"]:
+        expected = "an entry in run, gears_seeds, contexts or files, or a list in predict"
+        raise InputError(source, "splits", "no split to run", expected)
+    if config["official_scorers"]:
+        expected = "an entry in splits, whose predictions they judge"
+        raise InputError(source, "official_scorers", "scorers, and no split", expected)
+    lists = config["predict"].values()
+    used = {method for options in lists for method in options["methods"] or methods_that_predict(config["methods"])}
+    for method in config["methods"]:
+        if method not in used:
+            expected = "a method of a list in predict: without a split nothing is scored"
+            raise InputError(source, f"methods.{method}", "a method that nothing runs", expected)
+
+
 def _check_splits(run: Run, source: str) -> None:
     config = run.config
     splits = config["splits"]
@@ -403,7 +427,11 @@ def _check_splits(run: Run, source: str) -> None:
         if name in names:
             raise InputError(source, f"splits.files.{name}", "the name under which splits are pooled", "another name")
     if not names:
-        raise InputError(source, "splits", "no split to run", "an entry in run, gears_seeds, contexts or files")
+        _check_without_splits(run, source)
+    for dataset in config["datasets"] if names else []:
+        if not run.is_perturbed(dataset):
+            found = f"{names[0]!r}, but {dataset!r} has control cells only: no perturbation_column in its row"
+            raise InputError(source, "splits", found, "no split (run: []), and lists in predict")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise InputError(source, "splits", f"{twice[0]!r} twice", "every split once")

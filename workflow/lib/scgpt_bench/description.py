@@ -96,7 +96,13 @@ def describe(
     for name, path in (checkpoints or {}).items():
         lines[f"known to {name}"] = _of_checkpoint(Path(path), symbols, targets)
     lines["options"] = options
-    lines |= _enough(used, dataset, config)
+    if dataset.perturbation_column is None:
+        for name in ("perturbations", "combinations", "directions", "too few cells", "targets", "guides"):
+            del lines[name]
+        lines["controls"] = f"{_cells(number[CONTROL])}, all of them: the row names no column of perturbations"
+        lines["predictions"] = f"lists of perturbations ({dataset.perturbation_kind}); nothing is learned or scored"
+    else:
+        lines |= _enough(used, dataset, config)
     lines["repairs"] = "\n".join(findings.repairs) or "none"
     problems = [*findings.problems, *batches_without_controls(used), *_types_without_controls(used)]
     lines["problems"] = "\n".join(problems) or "none"

@@ -53,7 +53,10 @@ def annotate(adata: anndata.AnnData, dataset: Dataset, findings: Findings) -> An
     """
     if adata.n_obs == 0 or adata.n_vars == 0 or adata.X is None:
         raise findings.error("X", f"{adata.n_obs} cells x {adata.n_vars} genes", "values of cells x genes")
-    labels = findings.column(adata.obs, "obs", dataset.perturbation_column, "perturbation of each cell")
+    if dataset.perturbation_column is None:
+        labels = pd.Series(CONTROL, index=adata.obs.index)
+    else:
+        labels = findings.column(adata.obs, "obs", dataset.perturbation_column, "perturbation of each cell")
     kept = _not_excluded(labels, dataset, findings)
     genes = read_genes(adata.var, dataset, findings)
     targets_of = adata.uns.get(TARGETS, {}) if dataset.perturbation_column == GUIDE else {}
@@ -187,7 +190,7 @@ def _check_targets(targets: list[str], genes: Genes, where: str, dataset: Datase
     if dates:
         expected = "the gene's name: a spreadsheet made a date of it (1-Mar of MARCHF1 or MTARC1, 2-Sep of SEPTIN2)"
         raise findings.error(where, f"the label {dates[0]!r}", expected)
-    if {target.upper() for target in targets}.isdisjoint(genes.symbols.str.upper()):
+    if targets and {target.upper() for target in targets}.isdisjoint(genes.symbols.str.upper()):
         findings.problems.append(f"none of the {len(targets)} targets is among the measured genes")
 
 

@@ -59,6 +59,10 @@ _OF_JOINED = f"{JOINED}:"  # how the address of a joined data set begins; the na
 # What a joined row may say of itself. All else is known of its parts, or of the form of cells.h5ad.
 _COLUMNS_OF_JOINED = ("name", "version", "series", "address", "format", "target_sum", "status", "licence", "citation")
 _NOT_OF_JOINED = ("values", "perturbation_column", "control_label", "perturbation_kind")  # needed in all other rows
+_OF_PERTURBED = (  # what only a row of perturbed cells can say
+    *("control_label", "excluded_label", "direction_column", "guide_column", "guide_table"),
+    *("combination_separator", "guide_prefix", "guide_suffix"),
+)
 _PATTERNS = {  # what the cells of a column look like, where they are not empty; and the same in words
     "name": (_NAMES, _NAMES_IN_WORDS),
     "series": (_NAMES, _NAMES_IN_WORDS),
@@ -103,6 +107,8 @@ class Dataset:
         What X, or the layer, contains: raw ``counts``, or ``log1p`` of counts scaled to ``target_sum`` per cell.
     target_sum
         Counts per cell to which cells.h5ad is scaled.
+    perturbation_column
+        Column of ``obs`` with each cell's perturbation; None where nothing is perturbed: all cells are control cells.
     control_label
         Labels of control cells, spelled as in the file, several joined by ``|``.
     excluded_label
@@ -132,7 +138,7 @@ class Dataset:
     format: str
     values: str
     target_sum: float
-    perturbation_column: str
+    perturbation_column: str | None
     control_label: str
     perturbation_kind: str
     version: str | None = None
@@ -329,15 +335,21 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
         if row.cells["format"] == JOINED:
             datasets[name] = _joined(row)
             continue
+        unperturbed = row.cells["perturbation_column"] is None
+        for column in _OF_PERTURBED if unperturbed else ():
+            if row.cells[column] is not None:
+                expected = "an empty cell, or the column of each cell's perturbation in perturbation_column"
+                raise row.error(column, repr(row.cells[column]), expected)
         for column in _NOT_OF_JOINED:
-            row.text(column)
+            if not (unperturbed and column in ("perturbation_column", "control_label")):
+                row.text(column)
         cells: dict[str, Any] = {
             **row.cells,
             "target_sum": _positive(row, "target_sum"),
             "bytes": row.number("bytes"),
             "sha256": _dataset_sha256(row),
             "status": row.cells["status"] or STATUSES[0],
-            "control_label": _labels(row, "control_label"),
+            "control_label": CONTROL if unperturbed else _labels(row, "control_label"),
             "excluded_label": _labels(row, "excluded_label"),
             "contexts": _labels(row, "contexts"),
             "guide_prefix": _regular_expression(row, "guide_prefix"),

@@ -166,8 +166,8 @@ def list_too_few(number: Mapping[Condition, int], minimum_cells: int) -> list[Co
 def check_groups(
     obs: pd.DataFrame, number: Mapping[Condition, int], minimum_cells: int, dataset: Dataset, findings: Findings
 ) -> None:
-    """Refuse a drop without a perturbation left, with less than two control cells in one of its contexts, or with other
-    contexts than its row declares.
+    """Refuse a drop without a perturbation left (unless its row has none), with less than two control cells in one of
+    its contexts, or with other contexts than its row declares.
 
     Parameters
     ----------
@@ -184,11 +184,13 @@ def check_groups(
     is_control = obs["perturbation"] == CONTROL
     if not is_control.any():
         raise findings.error("X", "no control cell with any count", "control cells")
-    if is_control.all():
+    if is_control.all() and dataset.perturbation_column is not None:
         n_cells = [n_cells for condition, n_cells in number.items() if condition.perturbation != CONTROL]
         n_perturbations = len({condition.perturbation for condition in number} - {CONTROL})
-        expected = f"a perturbation with at least {minimum_cells} cells (minimum_cells)"
         found = f"{n_perturbations} perturbations of at most {max(n_cells, default=0)} cells"
+        expected = f"a perturbation with at least {minimum_cells} cells (minimum_cells)"
+        if not n_cells:
+            expected += "; or no perturbation_column and no control_label in the row, where all cells are control cells"
         raise findings.error(f"obs[{dataset.perturbation_column!r}]", found, expected)
     for context, n_controls in is_control.groupby(obs["context"].astype(str)).sum().items():
         if n_controls < 2:

@@ -30,7 +30,8 @@ def gather_classes(paths: Iterable[str | Path]) -> pd.DataFrame:
     -------
     Columns ``CLASS_COLUMNS``.
     """
-    return classes_of(gather_by_split(paths))
+    paths = [*paths]
+    return classes_of(gather_by_split(paths)) if paths else pd.DataFrame(columns=CLASS_COLUMNS)
 
 
 def classes_of(splits: pd.DataFrame) -> pd.DataFrame:
@@ -50,6 +51,8 @@ def scores_by_class(study: Study) -> pd.DataFrame:
     Columns ``COLUMNS``, of the same meaning as in ``scores.tsv`` and ``verdicts.tsv``; what concerns the verdict is
     missing where a method is not judged. P-values are not corrected for the number of classes.
     """
+    if study.metrics.empty:
+        return pd.DataFrame(columns=COLUMNS)
     tables = []
     metrics = study.metrics.merge(classes_of(study.splits), on=["dataset", "split", *CONDITION])
     for _, of_dataset in metrics.groupby("dataset", sort=False):

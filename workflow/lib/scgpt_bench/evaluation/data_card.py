@@ -516,7 +516,7 @@ def _compare_with_others(
     """
     compared = [row for row, record in enumerate(records) if "n_de_genes" not in record["unknown"]]
     if len(compared) < FEWEST:
-        noun = noun_of(pd.DataFrame(records))
+        noun = noun_of(pd.DataFrame(records, columns=COLUMNS))
         why = f"{_cells(len(compared), noun)} to compare with one another, of {FEWEST} at least"
         for record in records:
             _unknown(record, why, "shared_response")
@@ -658,7 +658,9 @@ def _problems(
     n_targets: int,
 ) -> tuple[list[str], list[str]]:
     """Say what is wrong, and what need not be: sentences."""
-    table = pd.DataFrame(records)
+    if not records:
+        return ["no perturbed cell: nothing can be learned from these cells, and nothing scored on them"], []
+    table = pd.DataFrame(records, columns=COLUMNS)
     labels, noun = labels_of(table), noun_of(table)
     problems, notes = _of_few(table, unknown), []
 
@@ -723,7 +725,7 @@ def _some(names: Iterable[str], total: int, noun: str, shown: int = 5) -> str:
 
 def reliability_of(card: Mapping[str, Any]) -> pd.Series:
     """Read the split-half reliability of every condition of ``card.json``, indexed by their labels."""
-    table = pd.DataFrame(card["conditions"])
+    table = pd.DataFrame(card["conditions"], columns=COLUMNS)
     return table.set_index(labels_of(table))["reliability"].astype(float).rename("split-half reliability")
 
 
@@ -766,7 +768,7 @@ def split_notes(card: Mapping[str, Any], splits: Mapping[str, pd.DataFrame], min
         Cells below which a split that is dealt here neither tests nor validates a condition.
     """
     n_cells = {Condition(row["perturbation"], row["context"]): row["n_cells"] for row in card["conditions"]}
-    noun = noun_of(pd.DataFrame(card["conditions"]))
+    noun = noun_of(pd.DataFrame(card["conditions"], columns=COLUMNS))
     notes = []
     for split, table in splits.items():
         used, train = conditions_of(table), set(conditions_of(table, "train"))

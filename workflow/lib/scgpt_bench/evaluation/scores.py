@@ -31,6 +31,7 @@ SCORE_COLUMNS = [
 ]
 KEY = ["dataset", "split", "context", "method", "metric"]  # of a row of scores.tsv and of verdicts.tsv
 
+_OF_PATH = ["dataset", "split", "method", "seed"]
 _SIDE = ["n_conditions", "n_asked", "mean", "ci_low", "ci_high", "skill", "opponent", "verdict"]
 RELIABLE_COLUMNS = [*KEY, *_SIDE, *(f"reliable_{name}" for name in _SIDE)]
 
@@ -176,8 +177,11 @@ class Block:
 
 
 def gather(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """Read tables ``.../<dataset>/<split>/<method>/<seed>/metrics.tsv`` into one, with those names as columns."""
-    tables = []
+    """Read tables ``.../<dataset>/<split>/<method>/<seed>/metrics.tsv`` into one, with those names as columns.
+
+    Without a table, as in a study that scores nothing, it has no rows.
+    """
+    tables = [pd.DataFrame(columns=[*_OF_PATH, *CONDITION, "metric", "value", "reason"])]
     for path in paths:
         dataset, split, method, seed = Path(path).parts[-5:-1]
         table = read_table(path, dtype=dict.fromkeys(CONDITION, str))
@@ -187,12 +191,12 @@ def gather(paths: Iterable[str | Path]) -> pd.DataFrame:
 
 
 def gather_by_split(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """Read tables ``.../<dataset>/<split>/<file>`` into one, with those names as columns."""
+    """Read tables ``.../<dataset>/<split>/<file>`` into one, with those names as columns; none make an empty one."""
     tables = []
     for path in paths:
         dataset, split = Path(path).parts[-3:-1]
         tables.append(read_table(path, dtype=dict.fromkeys(CONDITION, str)).assign(dataset=dataset, split=split))
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["dataset", "split", *CONDITION])
 
 
 def with_asked(metrics: pd.DataFrame, records: Iterable[str | Path]) -> pd.DataFrame:
@@ -328,6 +332,8 @@ def blocks(study: Study, whole: pd.DataFrame | None = None) -> Iterator[Block]:
     same ones; a metric without any that all methods have gives no block. Benchmark controls are not compared: values
     that they lack are missing, since a scorer may have none for the ceiling, whose reference is half of the cells.
     """
+    if study.metrics.empty:
+        return
     whole = study.metrics if whole is None else whole
     references = dict(list(study.references.groupby(["dataset", "split", "metric"])))
     for dataset, table in study.metrics.groupby("dataset", sort=False):

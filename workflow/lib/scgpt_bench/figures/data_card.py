@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scgpt_bench.data.conditions import CONTEXT, labels_of, noun_of
+from scgpt_bench.data.conditions import CONTEXT, contexts_of, labels_of, noun_of
+from scgpt_bench.evaluation.data_card import COLUMNS
 from scgpt_bench.figures.style import (
     INK,
     SMALL,
@@ -44,7 +45,10 @@ def reliability(conditions: pd.DataFrame, minimum: float, title: str) -> Figure:
         The threshold of ``reliable``.
     """
     require(
-        conditions, ["perturbation", "context", "n_cells", "reliability", "reliability_low", "reliable"], "card.json"
+        conditions,
+        ["perturbation", "context", "n_cells", "reliability", "reliability_low", "reliable"],
+        "card.json",
+        or_empty=True,
     )
     numbers = ["n_cells", "reliability", "reliability_low", "reliability_high"]
     table = conditions.astype(dict.fromkeys(numbers, float))
@@ -76,7 +80,8 @@ def reliability(conditions: pd.DataFrame, minimum: float, title: str) -> Figure:
     _legend(ranked, marks if not known.all() else marks[:2])
     _name_columns(ranked, list(labels_of(table)), noun)
     ranked.set_ylabel("split-half reliability (correlation)")
-    by_cells.set_xscale("log")
+    if len(table):
+        by_cells.set_xscale("log")
     by_cells.set_xlabel("cells")
     by_cells.set_ylim(bottom, 1.05)
     median = f"the median reliability is {np.median(values[known]):.2f}" if known.any() else "no reliability is known"
@@ -98,7 +103,7 @@ def knock_down(conditions: pd.DataFrame, perturbation_kind: str, title: str) -> 
         Says which way a target is expected to go.
     """
     columns = ["perturbation", "context", "n_cells", "target_log_fold_change", "target_wrong_way"]
-    require(conditions, columns, "card.json")
+    require(conditions, columns, "card.json", or_empty=True)
     measured, noun = conditions.dropna(subset=["target_log_fold_change"]), noun_of(conditions)
     table = measured.astype({"target_log_fold_change": float}).sort_values("target_log_fold_change", kind="stable")
     up = perturbation_kind == "activation"
@@ -150,7 +155,7 @@ def _name_columns(axes: Axes, names: Sequence[str], noun: str) -> None:
     """Names below consecutive columns where they fit, else only what they are."""
     axes.set_xlim(-0.8, len(names) - 0.2)
     width = 0.6 * WIDTH * 72 / max(len(names), 1)
-    if len(names) <= SHOWN and names_that_fit(names, width, SMALL - 1) is not None:
+    if 0 < len(names) <= SHOWN and names_that_fit(names, width, SMALL - 1) is not None:
         axes.set_xticks(range(len(names)), [literal(elided(name)) for name in names], rotation=90, fontsize=SMALL - 1)
         axes.tick_params(axis="x", length=0)
     else:
@@ -163,8 +168,8 @@ def card_table(card: Mapping[str, Any]) -> pd.DataFrame:
 
     ``unknown`` names what is left empty, and why. There is no ``context`` where none is declared.
     """
-    table = pd.DataFrame(card["conditions"])
-    if card["n_contexts"] == 1 and table["context"].iloc[0] == CONTEXT:
+    table = pd.DataFrame(card["conditions"], columns=COLUMNS)
+    if card["n_contexts"] == 1 and contexts_of(table) in ([], [CONTEXT]):
         table = table.drop(columns="context")
     table["targets"] = table["targets"].map(lambda changes: ", ".join(changes))
     table["unknown"] = table["unknown"].map(_reasons)
@@ -182,7 +187,7 @@ def _reasons(unknown: Mapping[str, str]) -> str:
 def card_text(card: Mapping[str, Any], leakage: Sequence[str], of_splits: Sequence[str]) -> str:
     """``card.json`` as a piece of HTML for the report: what is wrong first, then what was measured."""
     noise, unknown = card["shared_control_noise"], card["unknown"]
-    noun = noun_of(pd.DataFrame(card["conditions"]))
+    noun = noun_of(pd.DataFrame(card["conditions"], columns=COLUMNS))
     in_contexts = (
         f", {card['n_conditions']:,} conditions in {card['n_contexts']} contexts" if noun == "condition" else ""
     )

@@ -21,7 +21,6 @@ from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.means import FEWEST, cells_of, condition_means
 from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.data.references import References
-from scgpt_bench.errors import InputError
 from scgpt_bench.method_record import Chosen
 
 
@@ -199,16 +198,9 @@ def of_contexts(cells: anndata.AnnData, split: pd.DataFrame, contexts: Sequence[
 
     Returns
     -------
-    What each context learns from, without a perturbation where nothing was measured in its direction.
-
-    Raises
-    ------
-    InputError
-        If no condition is trained on.
+    What each context learns from, without a perturbation where nothing was measured in its direction, or at all.
     """
     learned = learned_from(split)
-    if not learned:
-        raise InputError("split.tsv", "role", "no perturbation with role 'train'", "at least one to learn from")
     means, n_cells = condition_means(cells, learned)
     references = References(cells, [INPUT])
     whole, to_fit, to_judge = (means - references.mean(learned, INPUT + part) for part in ("", "_a", "_b"))
@@ -230,7 +222,7 @@ def _for_context(
 ) -> TrainingData:
     own, others = shown[context], {}
     here = {c.perturbation: direction for c, direction in direction_of.items() if c.context == context}
-    [(usual, _)] = Counter(here.values() or direction_of.values()).most_common(1)
+    usual = next((way for way, _ in Counter(here.values() or direction_of.values()).most_common(1)), "")
     for name, other in shown.items():
         same = [direction_of[Condition(one, name)] == here.get(one, usual) for one in other.perturbations]
         if name != context and any(same):

@@ -80,7 +80,7 @@ def _of_simple_methods(run: Run, places: Places) -> Iterable[Sentence]:
     by_context = run.scores["split"].astype(str).str.startswith(f"{split_names.CONTEXT}-").any()
     data = ["any", *(["combinations"] if combined else []), *(["contexts"] if by_context else [])]
     missing = [kind.name for kind in KINDS.values() if kind.expected in data and kind.name not in run.kinds.values()]
-    if missing and SCGPT in map(run.group, run.kinds):
+    if places and missing and SCGPT in map(run.group, run.kinds):
         yield Sentence("simple_methods_not_run", {"kinds": missing})
 
 
