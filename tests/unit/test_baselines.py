@@ -10,6 +10,7 @@ import pytest
 from scipy import sparse
 
 from made_up import halved
+from predicted import whole
 from registered import SIMPLE
 from scgpt_bench.data.conditions import Condition, conditions_of, table_of
 from scgpt_bench.data.halves import INPUT
@@ -110,10 +111,10 @@ def test_cells_of_tested_perturbations_change_no_choice_and_no_prediction_by_one
 def test_cells_on_disk_give_the_same_prediction_to_the_bit(method, tmp_path, monkeypatch):
     cells, split = experiment(SHIFTS, ROLES)
     controls = drawn(cells)
-    expected = predict(cells, split, controls, method)
+    expected = whole(predict, cells, split, controls, method)
     cells.write_h5ad(tmp_path / "cells.h5ad")
     monkeypatch.setattr("scgpt_bench.data.on_disk.row_chunks.__defaults__", (4 * 7, None))  # seven cells at once
-    found = predict(open_h5ad(tmp_path / "cells.h5ad"), split, controls, method)
+    found = whole(predict, open_h5ad(tmp_path / "cells.h5ad"), split, controls, method)
     assert (found[0] == expected[0]).all()
     assert found[1] == expected[1]
 
@@ -121,7 +122,7 @@ def test_cells_on_disk_give_the_same_prediction_to_the_bit(method, tmp_path, mon
 def test_predicted_cells_average_to_control_mean_plus_shift_and_say_what_made_them():
     cells, split = experiment(SHIFTS, ROLES)
     controls = drawn(cells)
-    predicted, method = predict(cells, split, controls, train_mean, weighting="cell", scaled=False)
+    predicted, method = whole(predict, cells, split, controls, train_mean, weighting="cell", scaled=False)
     np.testing.assert_allclose(predicted.mean(axis=0), np.linspace(1, 2, 4) + np.array([1 / 3, 1, 7 / 3, 0]), atol=1e-6)
     assert (method["training"].perturbations, method["training"].cells) == (3, 9)
 

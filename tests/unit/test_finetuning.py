@@ -20,6 +20,7 @@ from scgpt_bench.data.conditions import Condition, rows_of, table_of
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.scores import SCORE_COLUMNS
+from scgpt_bench.evaluation.verdicts import VERDICT_COLUMNS
 from scgpt_bench.files import read_json, read_table, write_h5ad
 from scgpt_bench.report.run import Prediction, Run
 from scgpt_bench.report.warnings import warnings
@@ -623,8 +624,8 @@ def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_st
         assert re.search(rf"\| `{name}` .* reproduces the published recipe", document)
     used = {"options": OPTIONS.model_dump(), "deviations": recipe.deviations(OPTIONS)}
     record = method_record("scgpt-finetuned", finetuning=used)
-    made = Run(pd.DataFrame(columns=SCORE_COLUMNS), pd.DataFrame(), {"tuned": "scgpt-finetuned"}, {}, [],
-               [Prediction("drop", "fold0", "tuned", record)], {})  # fmt: skip
+    tables = (pd.DataFrame(columns=columns) for columns in (SCORE_COLUMNS, VERDICT_COLUMNS))
+    made = Run(*tables, {"tuned": "scgpt-finetuned"}, {}, [], [Prediction("drop", "fold0", "tuned", record)], {})
     (warning,) = (found for found in warnings(made, []) if found.name == "recipe")
     without = [name for name, value in warning.values["different"] if not value]
     assert without == ["precision", "perturbations without a token", "unmeasured targets"]

@@ -14,7 +14,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from predicted import whole
+from predicted import with_rows
 from scgpt_bench.scgpt import checkpoint, finetuned_model, finetuning, prediction, pretraining, recipe, training
 from scgpt_bench.scgpt import recipe_version as versions
 from scgpt_bench.scgpt.vocabulary import align
@@ -92,7 +92,8 @@ def finetune(folder):
     controls = cells[:6].copy()
     controls.obs["perturbation"], controls.obs["weight"] = np.repeat(["GENE3+GENE4", "GENE6", "GENE29"], 2), 1.0
     controls.obs["direction"] = np.repeat(["down", "up", "down"], 2)
-    predicted, _ = whole(prediction.finetuned, controls, alignment, weights, model)
+    cells, rows, _ = with_rows(prediction.finetuned, controls, alignment, weights, model)
+    predicted = cells[rows.index.get_indexer(controls.obs_names)]  # conditions are written in their order
     columns = ["loss", "pearson", "pearson_delta", "validation_mse"]
     return history(model, columns) | sizes(tensors) | {"prediction": predicted[:, ::7].ravel().tolist()}
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,11 @@ CHECKED = {"compression": "lzf", "fletcher32": True}  # numbers in HDF5 get a ch
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to (a file or a folder); it takes the name ``path`` only on success.
 
-    A failure removes what was written. A kill leaves a ``.partial`` that nothing reads and the next try replaces.
+    A failure removes what was written, and the folders made for it. A kill leaves a ``.partial`` that nothing reads and
+    the next try replaces.
     """
     path = Path(path)
+    new = [folder for folder in path.parents if not folder.exists()]  # the innermost first
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     _remove(partial)
@@ -39,6 +41,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     except BaseException:
         _remove(partial)
+        with suppress(OSError):  # another job has put something there
+            for folder in new:
+                folder.rmdir()
         raise
 
 
