@@ -99,7 +99,7 @@ def second(tmp_path_factory):
 
 def test_two_runs_one_in_shards_and_killed_in_every_stage_give_the_same_tables(first, second):
     expected = tiny.tables(first.path)
-    assert len(expected) == 3 + len(tiny.STUDY["methods"])
+    assert len(expected) == 4 + len(tiny.STUDY["methods"])  # scores, by class too, verdicts, contrasts
     assert tiny.tables(second[0].path) == expected
 
 
@@ -169,9 +169,9 @@ def test_another_batch_size_and_more_threads_move_a_prediction_by_rounding_only(
     np.testing.assert_allclose(after[numbers], before[numbers], atol=1e-4)
 
 
-def verify(checkout: Checkout) -> subprocess.CompletedProcess:
+def verify(checkout: Checkout, study: str) -> subprocess.CompletedProcess:
     """What `make verify` does."""
-    command = [sys.executable, "-m", "scgpt_bench.verification", "results/tiny/provenance.json"]
+    command = [sys.executable, "-m", "scgpt_bench.verification", f"results/{study}/provenance.json"]
     environment = {**os.environ, "PYTHONPATH": str(checkout.path / "workflow" / "lib")}
     return subprocess.run(command, cwd=checkout.path, env=environment, capture_output=True, text=True, check=False)
 
@@ -183,7 +183,7 @@ def test_verify_repeats_the_run_and_tells_a_table_that_was_edited(first):
     edited["sha256"] = "0" * 64
     document["versions"]["numpy"] = "0.1"
     path.write_text(json.dumps(document))
-    done = verify(first)
+    done = verify(first, "tiny")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "other surroundings: numpy: 0.1 in the run" in done.stdout
     assert "differs: results/tiny/scores.tsv: differs (by how much is unknown" in done.stdout
@@ -193,7 +193,7 @@ def test_verify_repeats_the_run_and_tells_a_table_that_was_edited(first):
 def test_the_demo_twice_gives_the_same_tables(tmp_path):
     checkout = copy_of_checkout(tmp_path)
     checkout.snakemake()
-    done = verify(checkout)
+    done = verify(checkout, "demo")
     assert done.returncode == 0, done.stdout + done.stderr
     same, of = map(int, re.search(r"(\d+) of (\d+) tables of results are the same bytes", done.stdout).groups())
     assert same == of > 20
