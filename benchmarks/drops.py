@@ -8,11 +8,7 @@ was run and, along the slope, at full size.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import measure
@@ -118,18 +114,9 @@ def _split(cells):
     return fold(cells.obs, dataset="drop", fold=0, **dealing)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("drop", *STEPS))
-    parser.add_argument("folder")
-    parser.add_argument("numbers", nargs="*", type=int, help="drop: cells, genes")
-    arguments = parser.parse_args()
-    runs = dict(zip(("drop", *STEPS), (write_drop, harmonize, card, controls, pseudobulk), strict=True))
-    start = time.perf_counter()
-    runs[arguments.what](arguments.folder, *arguments.numbers)
-    json.dump({"s": time.perf_counter() - start, "MB": measure.peak_memory_mb()}, sys.stdout)
-    print()
-
-
 if __name__ == "__main__":
-    main()
+    measure.run_step(
+        __doc__,
+        dict(zip(("drop", *STEPS), (write_drop, harmonize, card, controls, pseudobulk), strict=True)),
+        "drop: cells, genes",
+    )

@@ -7,11 +7,7 @@ beside five times that of a fifth of the cells (a ratio of 1 means linear), memo
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import measure
@@ -88,17 +84,5 @@ def join(folder: str) -> None:
     write_joined(parts, row, Path(folder, "joined.h5ad"), maximum_genes=5000)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("part", "join"))
-    parser.add_argument("folder")
-    parser.add_argument("numbers", nargs="*", type=int, help="part: cells, genes")
-    arguments = parser.parse_args()
-    start = time.perf_counter()
-    {"part": write_part, "join": join}[arguments.what](arguments.folder, *arguments.numbers)
-    json.dump({"s": time.perf_counter() - start, "MB": measure.peak_memory_mb()}, sys.stdout)
-    print()
-
-
 if __name__ == "__main__":
-    main()
+    measure.run_step(__doc__, {"part": write_part, "join": join}, "part: cells, genes")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,18 @@ def in_fresh_process(script: str | Path, *arguments: object) -> Any:
     command = [sys.executable, str(script), *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_step(description: str | None, steps: Mapping[str, Callable[..., None]], numbers: str) -> None:
+    """Run the step that the command line names, in the folder and with the numbers that follow; print time and memory.
+
+    :func:`in_fresh_process` reads what is printed: ``s`` and ``MB``.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("what", choices=steps)
+    parser.add_argument("folder")
+    parser.add_argument("numbers", nargs="*", type=int, help=numbers)
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    steps[arguments.what](arguments.folder, *arguments.numbers)
+    print(json.dumps({"s": time.perf_counter() - start, "MB": peak_memory_mb()}))

@@ -7,11 +7,7 @@ times that of a fifth of the perturbations (a ratio of 1 means linear), memory b
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import measure
@@ -113,18 +109,9 @@ def changes(folder: str, perturbations: int) -> None:
     assert len(largest) == 100 * perturbations
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("screen", *STEPS))
-    parser.add_argument("folder")
-    parser.add_argument("numbers", nargs="*", type=int, help="screen: genes, control cells; else: perturbations")
-    arguments = parser.parse_args()
-    runs = dict(zip(("screen", *STEPS), (write_screen, draw, predict, changes), strict=True))
-    start = time.perf_counter()
-    runs[arguments.what](arguments.folder, *arguments.numbers)
-    json.dump({"s": time.perf_counter() - start, "MB": measure.peak_memory_mb()}, sys.stdout)
-    print()
-
-
 if __name__ == "__main__":
-    main()
+    measure.run_step(
+        __doc__,
+        dict(zip(("screen", *STEPS), (write_screen, draw, predict, changes), strict=True)),
+        "screen: genes, control cells; else: perturbations",
+    )
