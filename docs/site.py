@@ -17,27 +17,29 @@ from scgpt_bench.evaluation.metrics import METRICS
 
 ROOT = Path(__file__).parents[1]
 HOME = "README.md"
-METRICS_PAGE = "metrics, from their registry"  # no file of the repository
-NAVIGATION = {  # file of the repository: page of the site; a section has a title
+METRICS_PAGE = "metrics"  # of no document, but from the registry
+NAVIGATION = {  # of each section: pages, and the documents that they are
     "Use": {
-        "config/README.md": "configuration",
-        "profiles/README.md": "cluster",
-        "results/README.md": "results",
-        "docs/checkpoints.md": "checkpoints",
-        "docs/pretraining.md": "pretraining",
-        "docs/adding_a_method.md": "adding_a_method",
-        "docs/gpu.md": "gpu",
+        "configuration": "config/README.md",
+        "cluster": "profiles/README.md",
+        "results": "results/README.md",
+        "checkpoints": "docs/checkpoints.md",
+        "pretraining": "docs/pretraining.md",
+        "adding_a_method": "docs/adding_a_method.md",
+        "gpu": "docs/gpu.md",
     },
     "Background": {
-        "docs/evaluation.md": "evaluation",
-        METRICS_PAGE: "metrics",
-        "docs/threats_to_validity.md": "threats_to_validity",
-        "docs/architecture.md": "architecture",
-        "benchmarks/README.md": "speed",
+        "evaluation": "docs/evaluation.md",
+        METRICS_PAGE: None,
+        "threats_to_validity": "docs/threats_to_validity.md",
+        "architecture": "docs/architecture.md",
+        "speed": "benchmarks/README.md",
     },
-    "Project": {"CONTRIBUTING.md": "contributing", "CHANGELOG.md": "changelog"},
+    "Project": {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md"},
 }
-PAGES = {HOME: "index"} | {source: page for section in NAVIGATION.values() for source, page in section.items()}
+PAGES = {HOME: "index"} | {
+    document: page for section in NAVIGATION.values() for page, document in section.items() if document
+}
 LINK = re.compile(r"(!?)\[([^\]\[]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -47,11 +49,9 @@ def build(target: Path) -> int:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "images", pages / "images")
     for source, page in PAGES.items():
-        if source == METRICS_PAGE:
-            continue
         text = with_links_of_the_site((ROOT / source).read_text(encoding="utf-8"), source)
         (pages / f"{page}.md").write_text(text + (contents() if source == HOME else ""), encoding="utf-8")
-    (pages / "metrics.md").write_text(metrics(), encoding="utf-8")
+    (pages / f"{METRICS_PAGE}.md").write_text(metrics(), encoding="utf-8")
     settings = ["-c", str(ROOT / "docs"), "-d", str(target / "doctrees"), "-W", "--keep-going", "-q"]
     return build_main([*settings, str(pages), str(target / "site")])
 
@@ -82,7 +82,7 @@ def with_links_of_the_site(text: str, source: str) -> str:
 def contents() -> str:
     """List the pages for the side bar."""
     blocks = [
-        "\n".join(["```{toctree}", ":hidden:", f":caption: {title}", "", *section.values(), "```", ""])
+        "\n".join(["```{toctree}", ":hidden:", f":caption: {title}", "", *section, "```", ""])
         for title, section in NAVIGATION.items()
     ]
     return "\n" + "\n".join(blocks)
