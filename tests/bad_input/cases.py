@@ -261,6 +261,8 @@ TABLES = [
     ),
     ("a split of control cells only", "configuration", row(perturbation_column="", control_label="", combination_separator=""), "study.yaml", "splits",
      "'fold0', but 'drop' has control cells only", "no split (run: []), and lists in predict"),
+    ("a layer of what has none", "configuration", row(format="10x_h5", layer="counts"),
+     "drops.tsv", "column 'layer'", "'counts'", "an empty cell in format '10x_h5'"),
     ("a context twice", "configuration", row(context_column="line", contexts="K562|K562"),
      "drops.tsv", "column 'contexts'", "'K562|K562'", "every context once"),
     ("a context to hold out that the table does not have", "configuration",

@@ -398,8 +398,7 @@ def _check_without_splits(run: Run, source: str) -> None:
     if config["official_scorers"]:
         expected = "an entry in splits, whose predictions they judge"
         raise InputError(source, "official_scorers", "scorers, and no split", expected)
-    lists = config["predict"].values()
-    used = {method for options in lists for method in options["methods"] or methods_that_predict(config["methods"])}
+    used = {method for name in config["predict"] for method in methods_of_prediction(config, name)}
     for method in config["methods"]:
         if method not in used:
             expected = "a method of a list in predict: without a split nothing is scored"

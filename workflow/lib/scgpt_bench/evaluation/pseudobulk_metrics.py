@@ -19,6 +19,7 @@ SUM_ROUNDING = 1e-11  # of sums over genes in float64, as a share of what is sum
 
 LINE_UP = 20  # conditions among which a predicted change is to find its own
 ALONE = "a single condition in its context"
+AMONG_ALL = "among all"  # a line-up of fewer than LINE_UP
 
 Values = tuple[np.ndarray, np.ndarray]  # one value per condition, and why it is a convention (empty where it is not)
 
@@ -196,7 +197,7 @@ def found_among_20(means: Means) -> Values:
         return np.full(n, 1 / LINE_UP), np.full(n, ALONE)
     left = np.arange(drawn)
     values = (np.maximum(further[:, None] - left, 0) / (n_others - left)).prod(axis=1)
-    return values, np.full(n, "" if drawn == LINE_UP - 1 else f"among all {n_others + 1} conditions of its context")
+    return values, np.full(n, "" if drawn == LINE_UP - 1 else f"{AMONG_ALL} {n_others + 1} conditions of its context")
 
 
 def _further_off(means: Means) -> tuple[np.ndarray, int]:

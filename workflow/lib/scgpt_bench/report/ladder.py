@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scgpt_bench.evaluation.pseudobulk_metrics import AMONG_ALL
 from scgpt_bench.evaluation.scores import HEADLINE
 from scgpt_bench.methods.registry import CEILING, FLOOR, KINDS, ORACLE, SIMPLE
 from scgpt_bench.report.run import Run
@@ -124,6 +125,6 @@ def _value(of_metric: Mapping[str, pd.DataFrame], metric: str, method: str, colu
 def _found(of_metric: Mapping[str, pd.DataFrame], method: str) -> float:
     """Give how often the own perturbation is found among twenty; unknown where there are fewer than twenty."""
     table = of_metric.get(FOUND)
-    if table is None or method not in table.index or "among all" in str(table.loc[method, "reason"]):
+    if table is None or method not in table.index or AMONG_ALL in str(table.loc[method, "reason"]):
         return np.nan
     return float(table.loc[method, "mean"])
