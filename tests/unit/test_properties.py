@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from scgpt_bench.configuration import validate
+from scgpt_bench.configuration import TABLES, validate
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import METRICS as REGISTRY
 from scgpt_bench.evaluation.pseudobulk_metrics import Means, discrimination_l1
@@ -45,6 +45,8 @@ def tables(monkeypatch):
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), YAML, max_size=3))
+@example({"dataset_table": ""})
+@example({"dataset_table": "none.tsv"})
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_configuration_is_filled_in_for_good_or_refused_in_one_line(changes):
     try:
@@ -52,7 +54,8 @@ def test_any_configuration_is_filled_in_for_good_or_refused_in_one_line(changes)
     except InputError as refusal:
         line = str(refusal)
         assert "\n" not in line
-        assert line.startswith(("study.yaml: ", "config"))
+        tables = [changes[key] for key in TABLES if isinstance(changes.get(key), str)]
+        assert line.startswith(("study.yaml: ", "config", *(f"{table}: " for table in tables if table)))
     else:
         assert validate(config, "study.yaml").config == config
 

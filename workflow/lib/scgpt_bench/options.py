@@ -819,13 +819,13 @@ class Study(Options):
     study: str = Field(pattern=r"^(?![\s\S]*\n)[a-z0-9_-]+$")
     """What the study is called. All that it computes is below `results/<study>/`, so that studies do not overwrite each
     other; downloads are shared."""
-    dataset_table: str = "config/datasets.tsv"
+    dataset_table: Text = "config/datasets.tsv"
     """Table of data drops, one row each. Where the folder of the run has no such file, that of the workflow is read."""
-    checkpoint_table: str = "config/checkpoints.tsv"
+    checkpoint_table: Text = "config/checkpoints.tsv"
     """Table of published scGPT checkpoints, one row per file; the workflow's, as above."""
-    published_results_table: str = "config/published_results.tsv"
+    published_results_table: Text = "config/published_results.tsv"
     """Table of published figures that the scores are set beside; the workflow's, as above."""
-    vector_table: str = "config/vectors.tsv"
+    vector_table: Text = "config/vectors.tsv"
     """Table of public gene vectors, one file per row; the workflow's, as above."""
     mirrors: Unique[Text] = []
     """Folders that are searched, by checksum, before anything is downloaded."""
