@@ -13,6 +13,7 @@ help:  ## This list.
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. Leaves results/demo/report.html.
+	@echo "Running the demo: about 6 minutes on two free cores, 2 GB of memory."
 	$(BIN)/snakemake --profile profiles/local
 	@echo "The report is results/demo/report.html: open it in a browser."
 
@@ -80,7 +81,8 @@ slurm-profile:  ## Makes the literal `snakemake --profile slurm` find profiles/s
 $(INSTALLED): requirements.lock requirements-no-deps.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "error: $(PYTHON) is Python %d.%d; expected 3.11 to 3.13: call make PYTHON=python3.11" % v)'
 	@PYTHONPATH=workflow/lib $(PYTHON) -m scgpt_bench.folders
-	@echo "Setting up .venv (2.5 GB, a few minutes) ..."
+	@echo "Setting up .venv: a few minutes; 2.5 GB of disk with a CPU build of PyTorch, 6.3 GB with the CUDA build that"
+	@echo "pip finds on Linux by default. README.md says how to get the CPU build."
 	$(PYTHON) -m venv .venv
 	$(PIP) --requirement requirements.lock
 	$(PIP) --no-deps --requirement requirements-no-deps.lock

@@ -22,11 +22,13 @@ NAVIGATION = {  # of each section: pages, and the documents that they are
     "Use": {
         "configuration": "config/README.md",
         "cluster": "profiles/README.md",
+        "predicting": "docs/predicting.md",
         "results": "results/README.md",
         "checkpoints": "docs/checkpoints.md",
         "pretraining": "docs/pretraining.md",
         "adding_a_method": "docs/adding_a_method.md",
         "gpu": "docs/gpu.md",
+        "glossary": "docs/glossary.md",
     },
     "Background": {
         "evaluation": "docs/evaluation.md",

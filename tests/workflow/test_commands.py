@@ -81,6 +81,11 @@ PACKAGES = (
 COMMANDS = {
     # set-up and tests
     "make demo": Elsewhere(".ci/run", IN_CI.format("demo")),
+    "PIP_EXTRA_INDEX_URL=<address> make demo": Called(
+        r"snakemake --profile profiles/local", put={"<address>": "file:///none"}, append="-n"
+    ),
+    "git clone <address of this repository> scgpt-bench": NotCalled("the repository has no public address yet"),
+    "cd scgpt-bench": NotCalled("it enters that clone"),
     "make test": Elsewhere(".ci/run", IN_CI.format("test")),
     "make test-workflow": Elsewhere(".ci/run", IN_CI.format("test-workflow")),
     "make test-faults": Elsewhere(".ci/run", IN_CI.format("test-faults")),
