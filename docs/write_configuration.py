@@ -48,16 +48,38 @@ def sections():
     yield "predict", table(options.Prediction)
     for name, sources in options.SOURCES.items():
         yield name, tables(sources, {key: " ".join(of.__doc__.split()) for key, of in sources.items()})
-    yield "methods", tables(METHODS, {name: kind.description for name, kind in KINDS.items()})
+    every = [*rows(options.Method)]
+    methods = tables(METHODS, {name: kind.description for name, kind in KINDS.items()}, once=every)
+    yield "methods", f"Every method takes:\n\n{written(every)}\n\n{methods}"
 
 
-def tables(classes, descriptions):
-    parts = [f"### `{name}`\n\n{descriptions[name]}\n\n{table(of)}".rstrip() for name, of in classes.items()]
+def tables(classes, descriptions, once=()):
+    """Table of each class, without the lines ``once``. What it repeats of an earlier one is named, not repeated."""
+    parts, earlier = [], {}
+    for name, of in classes.items():
+        lines = [line for line in rows(of) if line not in once]
+        like = max(earlier, key=lambda other: len({*lines} & {*earlier[other]}), default=None)
+        repeated = {*lines} & {*earlier.get(like, ())}
+        if len(repeated) > 4:
+            left_out = [key(line) for line in earlier[like] if key(line) not in map(key, lines)]
+            but = f" except {', '.join(left_out)}" if left_out else ""
+            shown = f"All keys of `{like}`{but}, and:\n\n{written([line for line in lines if line not in repeated])}"
+        else:
+            shown = written(lines)
+        earlier[name] = lines
+        parts.append(f"### `{name}`\n\n{descriptions[name]}\n\n{shown}".rstrip())
     return "\n\n".join(parts)
 
 
+def key(line):
+    return line.split(" | ")[0].removeprefix("| ")
+
+
 def table(of):
-    lines = [*rows(of)]
+    return written([*rows(of)])
+
+
+def written(lines):
     return "\n".join(["| key | default | meaning |", "| --- | --- | --- |", *lines]) if lines else ""
 
 

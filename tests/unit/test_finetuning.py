@@ -621,7 +621,7 @@ def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_st
     document = (ROOT / "config" / "README.md").read_text()
     assert [name for name in recipe.DEVIATIONS if name in OPTIONS.model_dump()] == [*recipe.PUBLISHED]
     for name in recipe.PUBLISHED:
-        assert re.search(rf"\| `{name}` .* reproduces the published recipe", document)
+        assert re.search(rf"\| `{name}` .* is the published recipe", document)
     used = {"options": OPTIONS.model_dump(), "deviations": recipe.deviations(OPTIONS)}
     record = method_record("scgpt-finetuned", finetuning=used)
     tables = (pd.DataFrame(columns=columns) for columns in (SCORE_COLUMNS, VERDICT_COLUMNS))

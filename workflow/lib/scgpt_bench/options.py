@@ -117,8 +117,8 @@ class Generated(Options):
     seed: Natural = 1
     """Seed of the whole experiment."""
     structure: bool = True
-    """Whether what was learned from other perturbations or from the atlas can predict a response; false gives effects
-    of the same size on genes drawn at random."""
+    """Whether responses can be predicted from other perturbations or from the atlas. `false` gives effects of the same
+    size on genes drawn at random."""
     modules: int = Field(10, ge=2)
     """Number of gene modules."""
     genes_per_module: Count = 20
@@ -140,11 +140,11 @@ class Generated(Options):
     combinations: Natural = 0
     """Pairs of targets that are knocked down together."""
     contexts: Natural = 0
-    """Cell lines that are screened alike, each of a state of its own (`context` in obs); 0 is one line without a
-    name."""
+    """Number of cell lines, each with a state of its own and the same perturbations (`context` in obs); 0 is one line
+    without a name."""
     carried_over: Number = Field(1.0, ge=0, le=1)
-    """Share of the variance of each change that is the same in all cell lines; the rest is on other genes, drawn at
-    random, in each."""
+    """Share of the variance of each change that is the same in all cell lines. The rest is on other genes in each,
+    drawn at random."""
     atlas_cells: Count = 6000
     """Cells of the unperturbed atlas."""
     atlas_states: Count = 30
@@ -172,9 +172,10 @@ class Harmonize(Options):
     """From a drop to cells.h5ad."""
 
     minimum_cells: int = Field(10, ge=2)
-    """Perturbations with fewer cells are left out, and listed."""
+    """Perturbations with fewer cells are dropped and listed."""
     maximum_genes: int | None = Field(None, ge=10)
-    """Keep this many genes, chosen by dispersion among control cells, and every measured target; null keeps all."""
+    """Keep this many genes, those with the highest dispersion among control cells, and every measured target; null
+    keeps all."""
     minimum_guide_umis: Count = 5
     """A cell's top guide needs at least this many UMIs (formats with guide counts)."""
     minimum_guide_share: Number = Field(0.8, gt=0.5, le=1)
@@ -185,58 +186,57 @@ class Card(Options):
     """The data card, made before any model."""
 
     minimum_reliability: Number = Field(0.3, ge=-1, le=1)
-    """A perturbation whose response correlates less than this between two halves of its cells is flagged as unreliable;
-    scores are shown with and without it."""
+    """Flag a perturbation as unreliable if its response correlates less than this between two halves of its cells.
+    Scores are shown with and without flagged ones."""
 
 
 class Contexts(Options):
     """Splits that hold out a context: its conditions are tested, and those of all other contexts are learned from."""
 
     hold_out: HeldOut = []
-    """Names of the contexts to hold out, each in a split of its own, `context-<name>`; `all` takes those in the column
-    `contexts` of the data-set table. Every data set of the study has all of them."""
+    """Contexts to hold out, each in its own split `context-<name>`; `all` takes those in the column `contexts` of the
+    data-set table. Every data set of the study must have them."""
     seen: Annotated[Unique[SeenShare], Field(min_length=1)] = [0]
-    """Shares of the held-out context's conditions that are trained on all the same, as if a part of the screen had been
-    repeated there; a share above 0 is the split `context-<name>-seen<share>`."""
+    """Shares of the held-out context's conditions to train on anyway, as if a part of the screen had been repeated
+    there. A share above 0 is the split `context-<name>-seen<share>`."""
     unseen: Annotated[Unique[Literal["context", "both"]], Field(min_length=1)] = ["context"]
-    """What training has not seen of a tested condition: its `context`, or `both` the context and the perturbation. For
-    `both`, every fold in `run` is crossed with every context (`context-<name>-fold0`): the fold's perturbations are
-    tested in the held-out context and trained on in none."""
+    """What is new about a tested condition: its `context`, or `both` its context and its perturbation. `both` crosses
+    every fold in `run` with every context (`context-<name>-fold0`): the fold's perturbations are tested in the held-out
+    context and trained on nowhere."""
 
 
 class Splits(Options):
     """Which perturbations are trained on and which are tested."""
 
     folds: int = Field(5, ge=2)
-    """Perturbations are dealt into this many folds; each fold is the test set of one split."""
+    """Number of folds of perturbations. Each fold is the test set of one split."""
     run: Unique[Natural] = [0]
-    """The folds that are run as test sets, counted from 0."""
+    """Folds to run as test sets, counted from 0."""
     gears_seeds: Unique[Natural] = []
-    """Seeds of GEARS-style simulation splits to run as well; seed s is the split `gears<s>`."""
+    """Seeds of GEARS-style simulation splits to add; seed s is the split `gears<s>`."""
     files: dict[Name, dict[str, Text]] = {}
-    """Fixed splits to run as well: split name, then data set, then a file (TSV or CSV with perturbation, role and, if
-    roles differ between contexts, context; JSON or pickle as GEARS writes them)."""
+    """Fixed splits to add: split name, then data set, then a file. TSV or CSV with the columns perturbation, role and,
+    if roles differ between contexts, context; or JSON or pickle as GEARS writes them."""
     contexts: Contexts = Contexts()
     """Splits that hold out a context (cell line, donor, data set)."""
     training_sizes: Unique[TrainingSize] = []
-    """Learning curves: every split is run again with these numbers of perturbations to learn from (training and
-    validation together), as splits `<split>-train<number>` without verdicts. `full` is the split itself, which is
-    always run."""
+    """Learning curves: run every split again with this many perturbations to learn from (training and validation
+    together), as splits `<split>-train<number>` without verdicts. `full` is the split itself, which always runs."""
     seed: Natural = 1
-    """Seed of the dealing."""
+    """Seed that assigns perturbations to folds."""
     validation_share: Share = 0.15
-    """Share of the perturbations outside the test fold that are held out to choose a model."""
+    """Share of the perturbations outside the test fold that is held out to choose a model."""
     minimum_cells: int = Field(30, ge=2)
-    """Folds, GEARS-style splits and those that hold out a context test no condition with fewer cells, since its truth
-    would be noise. Fixed splits are taken as they are; the data card names such perturbations."""
+    """Do not test conditions with fewer cells, because their measured mean is noise. Fixed splits are taken as they
+    are; the data card names such perturbations in them."""
 
 
 class Controls(Options):
     """The control cells that every method starts from."""
 
     cells_per_perturbation: Count = 100
-    """Control cells drawn for each test perturbation, by the shares of its cell types. A type with too few gives each
-    once, and these count for more."""
+    """Control cells to draw for each test perturbation, in the shares of its cell types. If a type has too few, each is
+    drawn once and counts for more."""
     seed: Natural = 1
     """Seed of the draw."""
 
@@ -251,9 +251,9 @@ class Catalogue(Options):
 
 
 class Folder(Options):
-    """A folder of one's own in scGPT's layout (best_model.pt or model.safetensors, args.json, vocab.json;
-    gene_info.csv where there is one), such as a published one that was downloaded by hand; docs/checkpoints.md
-    says in which forms they are read.
+    """A folder of your own in scGPT's layout (best_model.pt or model.safetensors, args.json, vocab.json, optionally
+    gene_info.csv), such as a published checkpoint that you downloaded by hand. docs/checkpoints.md lists the forms that
+    are read.
     """
 
     source: Literal["folder"]
@@ -287,7 +287,7 @@ class _RandomWeights(Options):
 
 
 class Random(Sizes, _RandomWeights):
-    """Seeded-random weights in scGPT's layout. Untrained, and called so wherever it appears."""
+    """Random weights, drawn from a seed, in scGPT's layout. The report labels it untrained wherever it appears."""
 
 
 class Pretraining(Sizes):
@@ -300,19 +300,19 @@ class Pretraining(Sizes):
     max_seq_len: int = Field(1200, ge=4)
     """Most genes of a cell in one step, `<cls>` included."""
     mask_ratio: list[Share] = Field([0.25, 0.5, 0.75], min_length=1)
-    """Shares of unknown genes; one is drawn per batch."""
+    """Shares of unknown genes; each batch draws one."""
     include_zero_genes: bool = False
-    """Whether genes that a cell does not express are part of it."""
+    """Whether a cell includes the genes that it does not express."""
     learning_rate: Positive = 1e-4
     """Peak learning rate of Adam."""
     warm_up: Natural = 10000
-    """Steps to the peak learning rate; a cosine to zero follows."""
+    """Steps up to the peak learning rate. It then falls to zero along a cosine."""
     epochs: Count = 6
     """Passes over the cells."""
     batch_size: Count = 512
     """Cells per step."""
     second_pass_after: int | None = Field(1000, ge=0)
-    """Step from which the cell embedding is fed back in a second pass; null never."""
+    """Step from which the cell embedding is fed back in a second pass; null for never."""
     clip_norm: Positive = 1.0
     """Largest norm of a step's gradient."""
     held_out: Share = 0.03
@@ -325,21 +325,18 @@ class _PretrainingSeed(Options):
 
 
 class Pretrain(Pretraining, _PretrainingSeed):
-    """Pretrained by this workflow on unperturbed cells (generative masked modelling, as scGPT was), from random
-    weights.
-    """
+    """Pretrained by this workflow from random weights on unperturbed cells (generative masked modelling, as scGPT)."""
 
     source: Literal["pretrain"]
     dataset: Name
-    """The data set whose unperturbed cells are learned from; the atlas of a generated one, the control cells of any
-    other."""
+    """Data set whose unperturbed cells are used: the atlas of a generated data set, the control cells of any other."""
 
 
 class CensusCells(Options):
     """Which cells of CELLxGENE Census, and how they are read."""
 
     census_version: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
-    """Date of a Census release; `stable` and `latest` move."""
+    """Date of a Census release. `stable` and `latest` are refused, because they move."""
     address: str | None = None
     """SOMA experiment to read instead of the public Census, such as a local copy."""
     tissues: Unique[str] | None = Field(None, min_length=1)
@@ -347,7 +344,7 @@ class CensusCells(Options):
     disease: str | None = "normal"
     """Value of `disease`; null for all."""
     primary_only: bool = True
-    """Whether cells that several studies share count once."""
+    """Whether a cell that several studies share counts once."""
     obs_filter: str | None = None
     """Further condition on obs, in SOMA's value-filter syntax."""
     shuffle_run: Count = 64
@@ -361,34 +358,32 @@ class _FromCensus(Options):
 
 
 class Census(CensusCells, _FromCensus, Pretraining, _PretrainingSeed):
-    """Pretrained by this workflow on cells of CELLxGENE Census, streamed; docs/pretraining.md says what that costs."""
+    """Pretrained by this workflow on cells streamed from CELLxGENE Census. docs/pretraining.md estimates the cost."""
 
 
 # Gene vectors, by where they come from
 
 
 class PublicVectors(Options):
-    """A public file of gene vectors, or a graph of genes, downloaded from its address in the table of gene vectors."""
+    """A public file of gene vectors, or a graph of genes, downloaded from its address in the vector table."""
 
     source: Literal["catalogue"]
 
 
 class ScreenVectors(Options):
-    """Principal components of the changes measured in another data set of the run, for genes that are perturbed alone
-    there.
-    """
+    """Principal components of the changes measured in another data set of the run, for genes perturbed alone there."""
 
     source: Literal["dataset"]
     datasets: dict[str, Name]
-    """For each data set of the run, the one whose changes are taken: another screen of other cells. One of the same
-    cells would give away its own test perturbations, and versions of one data set are refused."""
+    """For each data set of the run, the data set whose changes are used: another screen, of other cells. Versions of
+    the same data set are refused, because they would give away test perturbations."""
     components: Count = 10
     """Principal components."""
 
 
 class ContextVectors(Options):
-    """Principal components of what genes that are perturbed alone do in the other contexts: the means, over contexts
-    that count alike, of the changes that are trained on there. Each context has vectors of its own.
+    """Principal components of the changes that genes perturbed alone cause in the other contexts: training conditions
+    only, averaged over contexts with equal weights. Each context has its own vectors.
     """
 
     source: Literal["contexts"]
@@ -397,7 +392,7 @@ class ContextVectors(Options):
 
 
 class OwnVectors(Options):
-    """A file of one's own, with a vector for each gene, named by symbols, or a graph of genes."""
+    """A file of your own: a vector for each gene, named by symbol, or a graph of genes."""
 
     source: Literal["file"]
     path: Text
@@ -405,8 +400,8 @@ class OwnVectors(Options):
     have the genes), an AnnData of genes x dimensions (`.h5ad`), or word2vec's text format (`.txt`). A graph is a table
     (`.tsv`, `.csv`, also `.gz`) of edges with the columns source, target and importance, or a `.tar.gz` with one."""
     made_from: Unique[Name] | None = None
-    """Data sets of the data-set table whose cells the file was made from; `[]` for none of them, null where nobody
-    knows. A file that was made from a data set of the run is refused: it may give away its test perturbations."""
+    """Data sets of the data-set table from whose cells the file was made; `[]` for none, null for unknown. A file made
+    from a data set of the run is refused, because it may give away test perturbations."""
 
 
 SOURCES: dict[str, dict[str, type[Options]]] = {
@@ -433,9 +428,9 @@ class Method(Options):
     """What every method takes."""
 
     kind: str
-    """What the method is; the method's name where it is not given."""
+    """What the method is. If absent, the method's name."""
     seeds: Unique[Natural] = Field([0], min_length=1)
-    """One run per seed. Methods without a random part give the same prediction for each."""
+    """One run per seed. A method without randomness gives the same prediction for each."""
 
 
 class Weighting(Options):
@@ -458,7 +453,7 @@ class Neighbours(Options):
     """Nearest neighbours."""
 
     neighbours: Choice[Count] = [1, 2, 3, 5, 10, 20]
-    """Number of perturbations that are averaged, or a list to choose from."""
+    """Number of perturbations to average, or a list to choose from."""
 
 
 class Coexpression(Options):
@@ -485,15 +480,15 @@ class Scaled(Options):
     """Size of predicted changes."""
 
     scaled: bool = True
-    """Whether the mean change, and what is predicted beside it, are multiplied by numbers from 0.1 to 1 that are
-    chosen."""
+    """Whether to multiply the mean change, and what is predicted in addition to it, by factors from 0.1 to 1. The
+    factors are chosen by cross-validation."""
 
 
 class Vectors(Options):
     """Other vectors of genes."""
 
     vectors: str | None = None
-    """A key of `vectors`, whose gene vectors take the place of what the method computes from the data set itself."""
+    """A key of `vectors`. Its gene vectors replace what the method computes from the data set itself."""
 
 
 class FromCheckpoint(Options):
@@ -507,23 +502,23 @@ class Flagged(Options):
     """The flagged call."""
 
     genes_fed: Literal["all", "nonzero"] = "all"
-    """Genes of a control cell that the model is given: all, or its nonzero ones and the targets. A gene that is not
-    given is predicted as 0."""
+    """Which genes of a control cell the model sees: all, or the nonzero ones and the targets. A gene that it does not
+    see is predicted as 0."""
 
 
 class Values(Options):
     """The values of a control cell."""
 
     value_input: ValueInput = "log1p"
-    """What the value encoder is given of a control cell: log1p expression, as in the published perturbation path, or
-    the bins 0 to n_bins - 1 on which it was pretrained. The decoder multiplies log1p expression with either."""
+    """What the value encoder receives from a control cell: log1p expression, as in the published perturbation code, or
+    the bins 0 to n_bins - 1 of pretraining. The decoder multiplies log1p expression in both cases."""
 
 
 class SeveralSeeds(Options):
     """The seeds of methods that are trained."""
 
     seeds: Unique[Natural] = Field([0, 1, 2], min_length=1)
-    """One run per seed. With a single one, verdicts are about this one training."""
+    """One run per seed. With one seed, verdicts are about that one training only."""
 
 
 class Search(Options):
@@ -533,8 +528,8 @@ class Search(Options):
         Literal["batch_size", "dropout", "epochs", "freeze", "gamma", "learning_rate"],
         Annotated[Unique[JsonValue], Field(min_length=1)],
     ] = {}
-    """Values to try of some options of this method. Each combination is a training of its own, with the first seed; the
-    one that scores best on the validation perturbations is trained with the other seeds."""
+    """Values to try for options of this method. Each combination is trained with the first seed. The one that scores
+    best on the validation perturbations is then trained with the other seeds."""
 
 
 class Finetuning(Options):
@@ -543,7 +538,7 @@ class Finetuning(Options):
     learning_rate: Positive = 1e-4
     """Learning rate of Adam in the first epoch."""
     gamma: Number = Field(0.9, gt=0, le=1)
-    """Factor of the learning rate from epoch to epoch."""
+    """Factor by which the learning rate changes after each epoch."""
     clip_norm: Positive = 1.0
     """Largest norm of a step's gradient."""
     batch_size: Count = 64
@@ -551,30 +546,29 @@ class Finetuning(Options):
     epochs: Count = 15
     """Passes over the training cells."""
     patience: Count | None = 10
-    """Epochs without a better validation metric after which training ends; null never."""
+    """Training ends after this many epochs without a better validation metric; null for never."""
     dropout: Number = Field(0.0, ge=0, lt=1)
     """Dropout."""
     max_seq_len: int = Field(1536, ge=2)
-    """Genes per step; of more, a random subset is drawn."""
+    """Genes per step. If there are more, each step draws a random subset."""
     keep_targets: bool = True
-    """Whether the perturbed genes are always in that subset; false reproduces the published recipe, which mostly drops
+    """Whether that subset always includes the perturbed genes. `false` is the published recipe, which mostly drops
     them."""
     select: Literal["pearson_delta", "pearson"] = "pearson_delta"
-    """Validation metric that chooses the weights; pearson reproduces the published recipe."""
+    """Validation metric that chooses the weights. `pearson` is the published recipe."""
     pair_within: Unique[Literal["batch", "cell_type"]] = ["batch", "cell_type"]
-    """What the control cell of a pair shares with the perturbed one. Where no control cell does, it is one of the same
-    cell type, if that is asked for, or else any; the model's report.json counts these pairs (`paired_within`). []
-    reproduces the published recipe."""
+    """What the two cells of a pair have in common. If no control cell fits, one of the same cell type is taken (if
+    asked for), else any; the model's report.json counts these pairs (`paired_within`). `[]` is the published recipe."""
     redraw_controls: bool = True
-    """Whether the control cell of a pair is drawn anew in every epoch; false reproduces the published recipe."""
+    """Whether every epoch draws the control cell of a pair anew. `false` is the published recipe."""
     control_pairs: bool = False
-    """Whether every control cell is a training pair too, with itself and without a flag; true reproduces the published
+    """Whether every control cell is also a training pair with itself, without a flag. `true` is the published
     recipe."""
     flag_direction: bool = True
-    """Whether activated genes have a flag of their own, so that a model of activation and interference is told which is
-    which; false reproduces the published recipe, which has one flag."""
+    """Whether activated genes have their own flag, which lets one model learn activation and interference. `false` is
+    the published recipe, which has one flag."""
     validation_cells: Count = 64
-    """Control cells per validation perturbation behind the validation metrics."""
+    """Control cells per validation perturbation for the validation metrics."""
 
 
 class Start(Options):
@@ -597,25 +591,25 @@ class Prompt(Options):
     """How prompts are made."""
 
     known_share: Number = Field(0.1, ge=0, lt=1)
-    """Share of the genes, beside the target, that the prompt gives."""
+    """Share of the genes, besides the target, that the prompt gives."""
     draws: Count = 4
-    """Draws of the given genes, over which the effect is averaged."""
+    """Number of draws of the given genes; the effect is averaged over them."""
     silenced_targets: Literal["zero", "left_out"] = "zero"
-    """What a silenced target is in the prompt: a known gene of value 0, or left out. A checkpoint that was pretrained
-    on expressed genes alone, as the published ones, has never seen a 0."""
+    """How the prompt gives a silenced target: as a known gene with value 0, or not at all. A checkpoint that was
+    pretrained on expressed genes only, as the published ones were, has never seen a 0."""
     target_quantile: Number = Field(0.95, ge=0, le=1)
-    """Where the data set's `perturbation_kind` is `activation`, a target is set to this quantile of its values in the
-    control cells that express it; one that none of them expresses to the same quantile of all their genes, and is
-    listed. Elsewhere a target is set to 0, and this has no meaning; one that no control cell expresses is listed
-    too, since nothing is asked then."""
+    """For activation screens (`perturbation_kind: activation`): a target is set to this quantile of its values in the
+    control cells that express it. If none does, the quantile over all their genes is used and the target is listed. In
+    other screens a target is set to 0 and this option is ignored; a target that no control cell expresses is listed,
+    because setting it to 0 asks nothing."""
     batch_size: Count = 64
-    """Cells per pass; fewer where so many genes are known that their memory would grow beyond 3 GB."""
+    """Cells per pass. Fewer are used if the known genes would need more than 3 GB."""
 
     @model_validator(mode="after")
     def _every_gene_is_unknown_in_some_draw(self) -> Self:
         most = 1 - 1 / self.draws
         if self.known_share > most:
-            expected = f"0 to {most} with {self.draws} draws, so that every gene is unknown in one of them"
+            expected = f"0 to {most} with {self.draws} draws: every gene must be unknown in one of them"
             raise _fault(str(self.known_share), expected, "known_share")
         return self
 
@@ -626,8 +620,8 @@ class Rounds(Options):
     rounds: int = Field(4, ge=2)
     """Rounds of generation."""
     confidence: Literal["agreement", "value", "random"] = "agreement"
-    """What makes a prediction confident. agreement: of the gene's own token with the cell embedding; value: a high
-    predicted bin; random: the ablation."""
+    """How confidence is measured. agreement: the gene's own token against the cell embedding; value: a high predicted
+    bin; random: no measure, as an ablation."""
 
 
 class Graph(Options):
@@ -643,13 +637,13 @@ class GearsTraining(Options):
     hidden_size: Count = 64
     """Width of the network."""
     similar_genes: Count = 20
-    """Edges from the most similar genes of the graph that each perturbed gene has."""
+    """Number of edges from each perturbed gene to its most similar genes in the graph."""
     epochs: Count = 20
-    """Passes over the training cells; the weights that are best on the validation perturbations are kept."""
+    """Passes over the training cells. The weights that are best on the validation perturbations are kept."""
     batch_size: int = Field(32, ge=2)
     """Cells per step."""
     learning_rate: Positive = 1e-3
-    """Learning rate of Adam in the first epoch; it halves from epoch to epoch."""
+    """Learning rate of Adam in the first epoch. It halves after each epoch."""
 
 
 class Foreign(Options):
@@ -658,14 +652,14 @@ class Foreign(Options):
     perturbation_column: str = "perturbation"
     """Column of obs that names the perturbation."""
     control_label: str = "control"
-    """Label of control cells; several are joined by a vertical bar."""
+    """Label of control cells; join several by a vertical bar."""
     combination_separator: str = "+"
-    """What joins the genes of a combination."""
+    """Separator between the genes of a combination."""
     gene_symbol_column: str | None = None
     """Column of var with gene symbols; null takes the index."""
     missing_perturbations: Literal["refuse", "control-mean"] = "refuse"
-    """What happens to a test perturbation that the file lacks: the file is refused, or the perturbation counts as
-    unchanged and is listed."""
+    """What to do if the file lacks a test perturbation: refuse the file, or count the perturbation as unchanged and
+    list it."""
     missing_genes: Literal["refuse", "control-mean"] = "refuse"
     """The same for a gene that the file lacks."""
 
@@ -683,9 +677,9 @@ class Script(Options):
     script: Text
     """Path of the script."""
     interpreter: str | None = None
-    """Python that runs it; null takes that of the workflow's own environment."""
+    """Python that runs the script; null for the Python of the workflow's environment."""
     options: dict[str, JsonValue] = {}
-    """Handed to the script as JSON."""
+    """Options passed to the script as JSON."""
 
 
 # The rest, and the study as a whole
@@ -695,36 +689,37 @@ class Hardware(Options):
     """What a job that runs or trains scGPT asks for."""
 
     gpu: Natural = 1
-    """GPUs per job, of which a prediction of scGPT takes one; 0 runs on the CPU. A change from 0 or to 0 trains and
+    """GPUs per job; a prediction of scGPT uses one of them. 0 runs on the CPU. A change from or to 0 trains and
     predicts again."""
     threads: Count = 4
     """CPU threads per job."""
     save_minutes: Positive = 10
-    """A training job saves its state this often, to go on after a kill. A damaged state is left, with a warning."""
+    """Minutes between saved states of a training. A killed training resumes from the last one; if it is damaged,
+    training starts again with a warning."""
 
 
 class Inference(Options):
     """How scGPT is run."""
 
     batch_size: Count | None = None
-    """Cells per batch; null chooses it from the free memory. In fp32 (on a CPU) another one moves a prediction by less
-    than 1e-5, in bf16 (on a GPU) by more."""
+    """Cells per batch; null chooses the size from the free memory. Another size moves a prediction by less than 1e-5 in
+    fp32 (CPU), and by more in bf16 (GPU)."""
     shards: Count = 1
-    """Jobs that one prediction is dealt out to, each with whole perturbations. Another number predicts again."""
+    """Number of jobs that share one prediction, each with whole perturbations. A change predicts again."""
     keep_cells: bool = True
-    """Whether every predicted cell is kept; false keeps the mean cell of each perturbation, in memory and on disk. What
-    compares cells (energy distance, official scorers, submissions) then cannot judge scGPT."""
+    """Whether to keep every predicted cell. `false` keeps only the mean cell of each perturbation; metrics that compare
+    cells (energy distance, official scorers, submissions) then have nothing to work on for scGPT."""
 
 
 class Scores(Options):
     """From metrics per perturbation to scores with intervals and verdicts."""
 
     margin: Share = 0.05
-    """Difference in skill that counts as none. A method is `equivalent` where its whole interval is within it; a
-    `better` one may lose no more than this in what is specific and in size."""
+    """Difference in skill that counts as none. A method is `equivalent` if its whole interval is within the margin. A
+    `better` method may lose no more than the margin in what is specific to a perturbation and in size."""
     family: Unique[str] | None = Field(None, min_length=1)
-    """Methods whose p-values are corrected together, for their number, when the question is about these alone; null for
-    every judged method but untrained twins. Choose before you see scores."""
+    """Methods whose p-values are corrected together, if the question is only about these; null for every method that
+    competes. Choose before you see scores."""
 
 
 # What the organizers publish; of a prediction's own cells, not of those that were measured.
@@ -744,25 +739,24 @@ class Submission(Options):
     """A file for the Virtual Cell Challenge, of the predictions for a list of perturbations."""
 
     challenge: Literal[2025, 2026]
-    """Year of the challenge. 2025 makes a `.vcc` file of log1p values, control cells included; 2026 an h5ad of counts
+    """Year of the challenge. 2025 makes a `.vcc` file of log1p values with control cells; 2026 an h5ad of counts
     without control cells, for `vcc prep`."""
     prediction: Name
-    """An entry of `predict`, whose list is the challenge's."""
+    """An entry of `predict` whose list is the challenge's."""
     contexts: dict[Text, Text] = {}
-    """2026: for each context of the challenge (`A`), what it is called in the data set; none where both are the
+    """2026: for each context of the challenge (`A`), its name in the data set. Leave it out if the names are the
     same."""
     genes: Text
     """The challenge's list of genes, one per line, no header."""
     methods: Unique[Name] = Field(min_length=1)
-    """Methods whose predictions are submitted, one file of each."""
+    """Methods to submit; each makes one file."""
     missing_genes: Literal["refuse", "control-cell"] = "refuse"
-    """2026: what becomes of a gene that a joined data set lacks, since not every part measured it. The submission is
-    refused, or every cell has the counts of its control cell, as if nothing changed; the job's log says how many genes
-    these are."""
+    """2026: what to do about a gene that a joined data set lacks because not every part measured it. Refuse the
+    submission, or give every cell the counts of its control cell, as if nothing changed; the job's log counts these
+    genes."""
     limits: dict[Literal["genes", "cells", "cells_per_perturbation", "counts_per_cell", "stored_entries"], Count] = {}
-    """Limits of the challenge that differ from the published ones: the number of `genes`, the most `cells`; in 2026
-    also `cells_per_perturbation`, exactly as many in every context, the most `counts_per_cell` and the most
-    `stored_entries`."""
+    """Limits of the challenge, if they differ from the published ones: number of `genes`, most `cells`; for 2026 also
+    `cells_per_perturbation` (exact number, in every context), most `counts_per_cell` and most `stored_entries`."""
 
     @model_validator(mode="after")
     def _of_its_year(self) -> Self:
@@ -781,22 +775,22 @@ class Prediction(Options):
     """Perturbations that nobody measured, to be predicted."""
 
     dataset: Name
-    """An entry of `datasets`: predictions start from its control cells, and methods learn from all its conditions."""
+    """An entry of `datasets`. Predictions start from its control cells, and methods learn from all its conditions."""
     perturbations: Text | None = None
-    """A list of perturbations: one per line, or a TSV or CSV with the column `perturbation` (or `target_gene`, as the
-    Virtual Cell Challenge calls it; other columns are not used) and, where a data set has both, `direction`. Symbols,
-    in any case, or Ensembl identifiers; genes of a combination are joined by `+`."""
+    """File with a list of perturbations: one per line, or a TSV or CSV with the column `perturbation` (or
+    `target_gene`, as in the Virtual Cell Challenge) and, if the data set has both directions, `direction`. Other
+    columns are ignored. Symbols in any case, or Ensembl identifiers; join the genes of a combination by `+`."""
     targets_of: Name | None = None
-    """In place of a list: the perturbations of another entry of `datasets`."""
+    """Instead of a list: predict the perturbations of this other entry of `datasets`."""
     contexts: Unique[Text] = []
-    """The contexts to predict; none for all that have control cells."""
+    """Contexts to predict; empty for all that have control cells."""
     methods: Unique[Name] = []
-    """The methods that predict; none for all that can: benchmark controls and imported predictions cannot."""
+    """Methods that predict; empty for all that can. Benchmark controls and imported predictions cannot."""
     cells_per_perturbation: Count = 100
-    """Control cells that each prediction starts from, and so its predicted cells."""
+    """Control cells that each prediction starts from; also the number of predicted cells."""
     signature: Text | None = None
-    """A TSV or CSV with the columns `gene` and `direction` (`up`, `down`): perturbations are also ranked by how closely
-    their predicted changes follow it."""
+    """A TSV or CSV with the columns `gene` and `direction` (`up`, `down`). It adds a ranking by how closely predicted
+    changes follow it."""
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Self:
@@ -810,49 +804,48 @@ class Figures(Options):
     """What the figures show."""
 
     perturbations: int = Field(6, ge=1, le=24)
-    """How many perturbations the predicted-against-true figure shows, those with the largest true effect first."""
+    """How many perturbations the predicted-against-true figure shows, largest true effect first."""
 
 
 class Study(Options):
     """Every key of a run's configuration, with its default. config/README.md explains them in prose."""
 
     study: str = Field(pattern=r"^(?![\s\S]*\n)[a-z0-9_-]+$")
-    """What the study is called. All that it computes is below `results/<study>/`, so that studies do not overwrite each
-    other; downloads are shared."""
+    """Name of the study. All its results are in `results/<study>/`; downloads are shared between studies."""
     dataset_table: Text = "config/datasets.tsv"
-    """Table of data drops, one row each. Where the folder of the run has no such file, that of the workflow is read."""
+    """Table of data drops, one row each. If the run's folder has no such file, the workflow's own is used."""
     checkpoint_table: Text = "config/checkpoints.tsv"
-    """Table of published scGPT checkpoints, one row per file; the workflow's, as above."""
+    """Table of published scGPT checkpoints, one row per file; the workflow's own by default, as above."""
     published_results_table: Text = "config/published_results.tsv"
-    """Table of published figures that the scores are set beside; the workflow's, as above."""
+    """Table of published figures to set beside the scores; the workflow's own by default, as above."""
     vector_table: Text = "config/vectors.tsv"
-    """Table of public gene vectors, one file per row; the workflow's, as above."""
+    """Table of public gene vectors, one file per row; the workflow's own by default, as above."""
     mirrors: Unique[Text] = []
     """Folders that are searched, by checksum, before anything is downloaded."""
     datasets: Unique[Name] = Field(min_length=1)
-    """Which data sets to run, by their name in the data-set table."""
+    """Data sets to run, by their names in the data-set table."""
     generated: dict[Name, Generated] = {}
-    """Options of the generated data sets (rows whose address is `generated`), by name."""
+    """Options of generated data sets (rows with address `generated`), by name."""
     harmonize: Harmonize = Harmonize()
     card: Card = Card()
     splits: Splits = Splits()
     controls: Controls = Controls()
     checkpoints: dict[Name, dict[str, Any]] = {}
-    """The scGPT checkpoints that methods refer to, by name."""
+    """scGPT checkpoints that methods refer to, by name."""
     vectors: dict[Name, dict[str, Any]] = {}
-    """The gene vectors that methods refer to, by name."""
+    """Gene vectors that methods refer to, by name."""
     hardware: Hardware = Hardware()
     inference: Inference = Inference()
     methods: dict[Name, dict[str, Any]] = Field(min_length=1)
-    """The methods that are compared, by name; the name is the folder of its results."""
+    """Methods to compare, by name. The name is also the folder of the results."""
     scores: Scores = Scores()
     official_scorers: Unique[Literal["cell_eval", "cell_eval2"]] = []
-    """Scorers of the Virtual Cell Challenge that judge every prediction, as they are. They judge data sets of one cell
-    type, `cell_eval2` only those with raw counts."""
+    """Official scorers of the Virtual Cell Challenge to run, unchanged, on every prediction. They accept data sets of
+    one cell type; `cell_eval2` also needs raw counts."""
     submissions: dict[Name, Submission] = {}
     """Files for the Virtual Cell Challenge, by name."""
     predict: dict[Name, Prediction] = {}
-    """Perturbations that nobody measured, to be predicted, by a name for each list."""
+    """Lists of perturbations that nobody measured, to be predicted, by name."""
     figures: Figures = Figures()
 
 

@@ -169,8 +169,8 @@ _REGISTERED = (
     ),
     _simple(
         name="train-mean",
-        description="Every perturbation has the mean shift of the training perturbations: those of its context, or of "
-        "all contexts where it has fewer than three, as a context that is held out. So do the other simple methods.",
+        description="The mean shift of the training perturbations of the context. If the context has fewer than "
+        "three, as a held-out one has, the mean over all contexts; so do the other simple methods.",
         function="train_mean",
         options=(Weighting, Scaled),
         colour="#555555",
@@ -178,16 +178,16 @@ _REGISTERED = (
     ),
     _simple(
         name="context-mean",
-        description="Every perturbation has the mean over contexts, which count alike, of what their training "
-        "perturbations do on average.",
+        description="The average shift of each context's training perturbations, averaged over contexts with equal "
+        "weights.",
         function="context_mean",
         options=(Scaled,),
         colour="#777799",
     ),
     _simple(
         name="same-perturbation",
-        description="What the perturbation does, in the same direction, in the other contexts: the mean of its "
-        "changes there. One that training has in no other context counts as the mean shift, and a note says so.",
+        description="The mean change of the same perturbation, in the same direction, in the other contexts. If "
+        "training has it in none, the mean shift, with a note.",
         function="same_perturbation",
         options=(Scaled,),
         colour="#56b4e9",
@@ -195,8 +195,9 @@ _REGISTERED = (
     ),
     _simple(
         name="same-perturbation-and-context",
-        description="The same, as the difference from the mean shift of each of these contexts, added to the mean "
-        "shift of the context itself; to that of the others, where it has fewer than three training perturbations.",
+        description="The same perturbation's difference from the mean shift in each other context, averaged and added "
+        "to the mean shift of the context itself. If the context has fewer than three training "
+        "perturbations, added to the mean shift of the others.",
         function="same_perturbation_and_context",
         options=(Scaled,),
         colour="#1f78b4",
@@ -204,8 +205,8 @@ _REGISTERED = (
     ),
     _simple(
         name="additive",
-        description="Combinations: the sum of the single shifts seen in training. A single that was not seen counts as "
-        "the mean shift of the training perturbations, and a note says so.",
+        description="For combinations: the sum of the shifts of the single perturbations. A single that training "
+        "lacks counts as the mean shift of the training perturbations, with a note.",
         function="additive",
         options=(Scaled,),
         colour="#7cbde8",
@@ -214,7 +215,7 @@ _REGISTERED = (
     _simple(
         name="ridge",
         description="The bilinear model of Ahlmann-Eltze, Huber and Anders (2025) on principal components of the "
-        "training pseudo-bulks, or with `vectors` for the perturbed genes.",
+        "training pseudo-bulks. With `vectors`, these describe the perturbed genes.",
         function="ridge",
         options=(Ridge, Vectors, Scaled),
         colour="#2f8fd0",
@@ -239,43 +240,43 @@ _REGISTERED = (
     ),
     _simple(
         name="tuned-simple",
-        description="What ridge, knn and, for combinations, additive predict beside the mean shift, added up with "
-        "weights; options and weights are chosen by cross-validation. With `vectors`, also ridge and knn on those; for "
-        "perturbations of other contexts, also same-perturbation and same-perturbation-and-context.",
+        description="A weighted sum of what ridge, knn and, for combinations, additive predict in addition to the "
+        "mean shift. With `vectors`, also ridge and knn on those; for perturbations known from other "
+        "contexts, also same-perturbation and same-perturbation-and-context. Options and weights are "
+        "chosen by cross-validation.",
         function="tuned_simple",
         options=(Vectors,),
         colour="#00497a",
     ),
     _simple(
         name="target-only",
-        description="Nothing changes but the targeted gene, at the mean efficacy seen in training.",
+        description="Only the targeted gene changes, by the mean efficacy seen in training.",
         function="target_only",
         colour="#0b3c6f",
     ),
     _control(
         name=FLOOR,
-        description="Floor: the measured change of another test perturbation; the mean over up to 20 ways to deal them "
-        "out.",
+        description="Floor: the measured change of another test perturbation, averaged over up to 20 reassignments.",
         function="shuffled",
         colour="#000000",
     ),
     _control(
         name=CEILING,
-        description="Ceiling: half of a perturbation's own cells predict the other half, corrected for the halved "
+        description="Ceiling: half of a perturbation's own cells predict the other half. Corrected for the halved "
         "depth.",
         function="technical_duplicate",
         colour="#009e73",
     ),
     _control(
         name=ORACLE,
-        description="The planted mean; for generated data only.",
+        description="The planted mean, for generated data only.",
         function="oracle",
         colour="#005c43",
     ),
     _on_embeddings(
         name="scgpt-embedding-ridge",
-        description="Frozen gene embeddings of the checkpoint as perturbation features, a linear head trained on the "
-        "training perturbations.",
+        description="A linear head, trained on the training perturbations, on the frozen gene embeddings of the "
+        "checkpoint.",
         function="ridge",
         options=(FromCheckpoint, Ridge, Scaled),
         colour="#5c3d00",
@@ -290,14 +291,15 @@ _REGISTERED = (
     ),
     _scgpt(
         name="scgpt-zero-shot",
-        description="The flagged call with pretrained encoders and a random perturbation embedding and decoder.",
+        description="The call with a perturbation flag, as commonly run: pretrained encoders, random perturbation "
+        "embedding and random decoder.",
         function="zero_shot",
         options=(FromCheckpoint, Flagged, Values),
         colour="#f2b134",
     ),
     _trained_scgpt(
         name=FINETUNED,
-        description="Fine-tuned on the training perturbations; encoders and transformer start from the checkpoint, "
+        description="Fine-tuned on the training perturbations. Encoders and transformer start from the checkpoint, "
         "perturbation embedding and decoder from random weights.",
         function="finetuned",
         options=(FromCheckpoint, SeveralSeeds, Search, Finetuning, Flagged, Values, Start),
@@ -305,25 +307,25 @@ _REGISTERED = (
     ),
     _trained_scgpt(
         name=SCRATCH,
-        description="The same training with all weights random at the start; the checkpoint gives sizes and "
-        "vocabulary only.",
+        description="The same training with all weights random at the start. The checkpoint gives only sizes and "
+        "vocabulary.",
         function="finetuned",
         options=(FromCheckpoint, SeveralSeeds, Search, Finetuning, Flagged, Values, RandomStart),
         colour="#f0835a",
     ),
     _scgpt(
         name="scgpt-knockout",
-        description="The pretrained head, asked about unknown genes of a cell with the target silenced (raised, in a "
-        "data set of activations) and of the same cell unchanged; the difference is added to the cell. One masked "
-        "forward pass.",
+        description="The pretrained head predicts unknown genes of a cell twice: with the target silenced (raised, in "
+        "activation screens), and unchanged. The difference is added to the cell. One masked forward pass "
+        "each.",
         function="prompted",
         options=(FromCheckpoint, Prompt),
         colour="#cf8f00",
     ),
     _scgpt(
         name="scgpt-generate",
-        description="The same question, answered by iterative generation in rounds, each making the most confident "
-        "unknown genes known.",
+        description="The same question, answered by iterative generation: each round makes the most confident unknown "
+        "genes known.",
         function="prompted",
         options=(FromCheckpoint, Prompt, Rounds),
         colour="#9a6a00",
@@ -331,9 +333,9 @@ _REGISTERED = (
     _other(
         name="gears",
         description="GEARS (Roohani, Huang and Leskovec 2023), the package cell-gears, trained on the cells of the "
-        "training perturbations with a graph of similar genes. A gene outside the graph is not asked about: its "
-        "perturbation counts as the mean shift of the training perturbations. A model of its own for each context; a "
-        "context with fewer than three training perturbations, as one that is held out, is not asked about.",
+        "training perturbations with a graph of similar genes. Each context has its own model. Not asked, "
+        "and predicted as the mean shift of the training perturbations: genes outside the graph, and "
+        "contexts with fewer than three training perturbations, such as a held-out one.",
         rules=("predict_gears",),
         environment="gears",
         options=(SeveralSeeds, Graph, GearsTraining),
@@ -341,13 +343,13 @@ _REGISTERED = (
     ),
     _foreign(
         name="imported",
-        description="Predictions that another program made, from a file.",
+        description="Predictions of another program, from a file.",
         rules=("import_predictions",),
         options=(Foreign, Files),
     ),
     _foreign(
         name="script",
-        description="A script of one's own, which the workflow runs; docs/adding_a_method.md has the rules.",
+        description="A script of your own that the workflow runs. docs/adding_a_method.md has the rules.",
         rules=("predict_by_script", "import_predictions"),
         options=(Foreign, Script),
     ),
