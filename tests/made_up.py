@@ -52,9 +52,10 @@ class MadeUp:
     folder: Path
     items: list[page.Item]
     start: str
+    methods: Mapping[str, str]
 
     def write(self, path: Path) -> Path:
-        page.write(self.items, self.start, path)
+        page.write(self.items, self.start, path, kinds=self.methods)
         return path
 
 
@@ -92,7 +93,7 @@ def make(
         save(cost_bars(cost, by, "Cost"), add(f"figures/cost_by_{by}.svg", "Cost", figure="cost", by=by))
     write_table(cost, add("cost.tsv", "Cost", table="cost"))
     write_json({"inputs": [], "versions": {"scgpt": "0.2.4"}}, add("provenance.json", "Provenance", table="provenance"))
-    return MadeUp(folder, items, _start(scores, verdicts, datasets, genes, methods))
+    return MadeUp(folder, items, _start(scores, verdicts, datasets, genes, methods), methods)
 
 
 def _of_dataset(number, dataset, scores, verdicts, metrics, perturbations, genes, methods, add) -> None:

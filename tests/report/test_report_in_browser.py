@@ -1,8 +1,11 @@
 """What a reader of the report sees and can do, in a real browser without a network."""
 
+import re
 import shutil
 import time
+from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 import pytest
 from selenium.webdriver.common.by import By
@@ -123,10 +126,9 @@ def test_tables_can_be_read_in_the_dark(report, tmp_path):
 
 
 def test_every_figure_is_drawn_and_told_in_words(reader, run):
-    browser.go_to(reader, "Scores")
     seen = 0
     for category in CATEGORIES:
-        browser.go_to(reader, category)
+        _go_to_address(reader, f"#{category.lower()}?metric=")
         browser.draw_everything(reader)
         for image in browser.visible(reader, ".item img"):
             seen += 1
@@ -147,21 +149,91 @@ def test_names_are_shown_as_they_stand_and_never_run(reader):
     first_column = [cell.text for cell in browser.visible(reader, ".item table tbody td:first-child")]
     assert sorted(first_column) == sorted(PERTURBATIONS)
     assert ATTACK in [cell.text for cell in browser.visible(reader, ".item table thead th")]
-    assert reader.execute_script("return document.scripts.length") == 2
+    assert reader.execute_script("return document.scripts.length") == 3
     # `alert` would have left a dialog that makes every later command fail.
     assert reader.title == "scgpt-bench report"
 
 
-def test_a_filter_leaves_what_was_chosen(reader):
-    browser.go_to(reader, "Perturbations")
-    filters = {label.text.split("\n")[0]: label for label in browser.visible(reader, ".filters label")}
-    choice = Select(filters["method"].find_element(By.TAG_NAME, "select"))
-    choice.select_by_visible_text("ridge")
-    headings = [heading.text for heading in browser.visible(reader, ".item h3")]
-    choice.select_by_visible_text("all")
+def _go_to_address(reader, address):
+    reader.execute_script("location.hash = arguments[0]", address)
+    browser.until(reader, "return !document.getElementById(arguments[0]).hidden", re.match(r"#(\w+)", address)[1])
+
+
+def _choices(reader):
+    return {label.text.split("\n")[0]: Select(label.find_element(By.TAG_NAME, "select")) for label in _labels(reader)}
+
+
+def _labels(reader):
+    return browser.visible(reader, ".choices label")
+
+
+def _items(reader):
+    return [heading.text for heading in browser.visible(reader, ".item h3")]
+
+
+def _left(reader):
+    return browser.visible(reader, ".choices p")[0].text
+
+
+def test_choices_are_in_the_address_and_are_remembered(reader):
+    _go_to_address(reader, "#scores")
+    assert _choices(reader)["metric"].first_selected_option.text == "effect_pearson"
+    assert not any("mse_unbiased" in heading for heading in _items(reader))
+    _choices(reader)["metric"].select_by_visible_text("mse_unbiased")
+    browser.until(reader, "return location.hash.endsWith('scores?metric=mse_unbiased')")
+    assert any("mse_unbiased" in heading for heading in _items(reader))
+    assert not any("effect_pearson" in heading for heading in _items(reader))
+    assert "3 of 8 items. Show all" in _left(reader)
+    browser.go_to(reader, "Verdict")
+    assert _choices(reader)["metric"].first_selected_option.text == "mse_unbiased"
+    browser.draw_everything(reader)
+    assert "metric mse_unbiased" in browser.visible(reader, ".table .note")[0].text
+    reader.back()
+    reader.back()
+    browser.until(reader, "return location.hash === '#scores'")
+    assert _choices(reader)["metric"].first_selected_option.text == "effect_pearson"
+    browser.visible(reader, ".choices p a")[0].click()
+    browser.until(reader, "return !document.querySelector('section:not([hidden]) .item[hidden]')")
+    assert len(_items(reader)) == 8
+
+
+def test_odd_names_in_an_address_are_text(reader, report):
+    address = "#perturbations/" + quote(DATASETS[1], safe="") + "?method=" + quote(ATTACK, safe="") + "&metric=%zz"
+    reader.get(report.resolve().as_uri() + address)
+    browser.until(reader, "return !document.getElementById('perturbations').hidden")
+    assert [heading.text for heading in browser.visible(reader, "h2")] == [DATASETS[1]]
+    assert _choices(reader)["method"].first_selected_option.text == ATTACK
+    headings = [heading for heading in _items(reader) if "predicted against" in heading or "residual" in heading]
     assert len(headings) == 2
-    assert all("ridge" in heading for heading in headings)
-    assert len(browser.visible(reader, ".item h3")) > 2
+    assert all(ATTACK in heading for heading in headings)
+    reader.get(report.resolve().as_uri() + "#scores/planted?metric=<img src=x onerror=alert(1)>&%")
+    browser.until(reader, "return !document.getElementById('scores').hidden")
+    assert "Not on this page: <img src=x onerror=alert(1)>." in _left(reader)
+    assert browser.complaints(reader) == []
+
+
+def test_an_item_has_a_link_that_shows_it(reader):
+    browser.go_to(reader, "Scores")
+    browser.visible(reader, ".choices p a")[0].click()
+    hidden = browser.until(
+        reader,
+        "return [...document.querySelectorAll('section:not([hidden]) .item')].find((item) =>"
+        " item.checkVisibility() && item.textContent.includes('discrimination'))",
+    )
+    reader.execute_script("arguments[0].querySelector('.file a').click()", hidden)
+    browser.until(reader, "return location.hash === '#' + arguments[0].id", hidden)
+    browser.until(reader, "return document.activeElement === arguments[0]", hidden)
+    assert hidden.is_displayed()
+    assert _choices(reader)["metric"].first_selected_option.text == "discrimination"
+
+
+def test_kinds_of_methods_are_chosen_together(reader):
+    _go_to_address(reader, "#scores?group=scGPT")
+    assert _choices(reader)["kind of method"].first_selected_option.text == "scGPT"
+    browser.draw_everything(reader)
+    (table,) = browser.visible(reader, ".item:has(.table)")
+    rows = _rows(reader, table)
+    assert [row.split("\t")[0] for row in rows] == ["scgpt-zero-shot", "scgpt-finetuned"]
 
 
 def test_a_table_sorts_numbers_filters_and_is_saved_in_full(reader, run, tmp_path):
@@ -236,7 +308,7 @@ def test_ten_thousand_rows_are_sorted_and_searched(page_of, tmp_path):
     browser.go_to(driver, "Perturbations")
     browser.draw_everything(driver)
     driver.find_elements(By.CSS_SELECTOR, "thead th")[1].click()
-    browser.until(driver, "return document.querySelector('tbody td.number').textContent === '0'")
+    browser.until(driver, "return document.querySelector('tbody td.number').textContent === '0.0000'")
     driver.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("GENE9999")
     browser.until(driver, "return document.querySelectorAll('tbody tr').length === 1")
     assert driver.find_element(By.CSS_SELECTOR, "tbody td").text == "GENE9999"
@@ -244,24 +316,28 @@ def test_ten_thousand_rows_are_sorted_and_searched(page_of, tmp_path):
 
 def test_print_has_every_row_figure_and_limit(run, report, tmp_path):
     """What a reader has not scrolled to is printed too, and what was folded is folded again afterwards."""
-    rows = pd.DataFrame({"perturbation": [f"GENE{i}" for i in range(60)], "ridge": 0.5})
-    write_table(rows.assign(**{f"a long name of a method {i}": 0.25 for i in range(20)}), tmp_path / "wide.tsv")
+    rows = pd.DataFrame({"perturbation": [f"GENE{i}" for i in range(60)]})
+    write_table(
+        rows.assign(**{f"a long name of a method {i}": np.arange(60) / (i + 60) for i in range(20)}),
+        tmp_path / "wide.tsv",
+    )
     items = [*run.items, page.Item(tmp_path / "wide.tsv", "Perturbations", DATASETS[0], {"table": "wide"}, "")]
     page.write(items, run.start, tmp_path / "report.html")
-    shown = "[...document.querySelectorAll(arguments[0])].filter((element) => element.checkVisibility())"
     with browser.chromium(tmp_path / "profile", 1280) as driver:
         browser.open_report(driver, tmp_path / "report.html")
         browser.go_to(driver, "Perturbations")
-        browser.until(driver, f"return {shown}.every((image) => image.naturalWidth)", ".item img")
-        browser.until(driver, f"return {shown}.every((table) => table.dataset.ready)", ".item table[data-kinds]")
+        browser.draw_everything(driver)
         driver.execute_script("window.dispatchEvent(new Event('beforeprint'))")
-        wide = next(table for table in browser.visible(driver, ".item table") if "long name" in table.text)
-        assert len(wide.find_elements(By.CSS_SELECTOR, "tbody tr")) == 60
-        zoom = float(wide.value_of_css_property("zoom"))
-        assert zoom < 1
+        parts = browser.visible(driver, ".item:has([aria-labelledby]) .printed table")
+        wide = [table for table in parts if "long name" in table.text]
+        assert len(wide) > 1
+        assert all(len(table.find_elements(By.CSS_SELECTOR, "tbody tr")) == 60 for table in wide)
+        assert all(table.text.startswith("perturbation") for table in wide)
+        assert all(table.rect["width"] < 700 for table in wide)
+        assert not browser.visible(driver, ".dt-container")
         driver.execute_script("window.dispatchEvent(new Event('afterprint'))")
-        assert len(wide.find_elements(By.CSS_SELECTOR, "tbody tr")) == 25
-        assert float(wide.value_of_css_property("zoom")) == 1
+        assert not browser.visible(driver, ".printed")
+        assert browser.visible(driver, ".dt-container")
         browser.go_to(driver, "Start")
         folded = "#start details"
         driver.execute_script("window.dispatchEvent(new Event('beforeprint'))")
@@ -271,6 +347,9 @@ def test_print_has_every_row_figure_and_limit(run, report, tmp_path):
         driver.get((tmp_path / "report.html").resolve().as_uri() + "#print")
         assert len(browser.visible(driver, "main > section")) == len(CATEGORIES) + 1
         assert len(browser.visible(driver, ".item")) == len(items)
+        rows = len(pd.read_csv(run.folder / "scores.tsv", sep="\t"))
+        whole = browser.visible(driver, "#scores .printed table")
+        assert sum(len(table.find_elements(By.CSS_SELECTOR, "tbody tr")) for table in whole) % rows == 0
         assert browser.complaints(driver) == []
 
 

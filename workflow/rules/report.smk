@@ -323,5 +323,6 @@ rule report_of_run:
         captions=sources.folder_hash(WORKFLOW / "report"),
         page=sources.folder_hash(LIBRARY / "scgpt_bench" / "report"),
         entries=entries_of_report,
+        kinds=KINDS,
     script:
         "../scripts/report_of_run.py"

@@ -18,4 +18,5 @@ with logged(snakemake.log[0]):
         )
         for entry in snakemake.params.entries
     ]
-    page.write(page.in_order(items), Path(snakemake.input.start).read_text(), snakemake.output[0])
+    start = Path(snakemake.input.start).read_text()
+    page.write(page.in_order(items), start, snakemake.output[0], kinds=snakemake.params.kinds)

@@ -1,40 +1,52 @@
-'use strict';
-// What is shown follows the address (#category, #category/dataset, #item), so that every view has a link and a history.
-// #print is everything at once.
+// The page: what the address asks for, drawn when it comes near the window, and the paper version.
 
-const EVERYTHING = '#print';
-const ROWS = 25; // of a table, on a page of it
-const PRINTED = 680; // pixels that fit the width of a printed page, in portrait
+const EVERYTHING = 'print';
 const sections = [...document.querySelectorAll('main > section')];
 const links = [...document.querySelectorAll('header nav a')];
-const filled = new Map(); // tables of the page, and what DataTables makes of them
-let library;
+const holdings = new Map(); // pages, and the choices that hold on them
 let closed = []; // what was folded before printing
+let before; // what was shown last
 
-function show() {
-  if (location.hash === EVERYTHING) {
-    showEverything();
-    return;
-  }
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1))) || sections[0];
-  const section = target.closest('section');
-  for (const other of sections) other.hidden = other !== section;
-  for (const link of links) mark(link, link.hash === '#' + section.id);
-  showGroup(section, target.closest('.group'));
-  const entry = target.closest('.item');
-  if (entry) entry.hidden = false;
-  // After the browser's own scrolling to the fragment.
-  requestAnimationFrame(() => (entry ? entry.scrollIntoView() : window.scrollTo(0, 0)));
-  if (location.hash) (entry || section).focus({ preventScroll: true });
+// The page, data set and choices that are shown: those of the address, or of the item that it names.
+function shown() {
+  const { page, dataset, chosen } = address();
+  const item = document.getElementById(page)?.closest('.item');
+  if (!item) return { page: page || 'start', dataset, chosen };
+  const group = item.closest('.group');
+  const labels = Object.entries(labelsOf(item)).filter(([name]) => CHOICES.includes(name));
+  return {
+    page: item.closest('section').id,
+    dataset: dataset || group.dataset.dataset || '',
+    chosen: new Map([...labels, ...chosen]),
+  };
 }
 
-function showEverything() {
-  for (const section of sections) section.hidden = false;
-  for (const group of document.querySelectorAll('.group')) {
-    group.hidden = false;
-    prepare(group);
+function show() {
+  const asked = address();
+  const here = shown();
+  const everything = here.page === EVERYTHING;
+  if (!everything) for (const printed of document.querySelectorAll('.printed')) printed.remove();
+  const target = document.getElementById(asked.page) || sections[0];
+  const section = everything ? undefined : target.closest('section') || sections[0];
+  for (const each of sections) {
+    each.hidden = !everything && each !== section;
+    if (!each.hidden) showSection(each, here, everything);
   }
-  window.scrollTo(0, 0);
+  document.documentElement.classList.toggle('everything', everything);
+  for (const link of links) {
+    mark(link, !everything && link.dataset.page === section.id);
+    link.hash = hashOf({ ...here, page: link.dataset.page });
+  }
+  const entry = target.closest('.item');
+  if (entry) entry.hidden = false;
+  const place = everything ? EVERYTHING : `${section.id}/${here.dataset}/${entry?.id ?? ''}`;
+  if (before === undefined ? location.hash : before !== place) {
+    // After the browser's own scrolling to the fragment.
+    requestAnimationFrame(() => (entry ? entry.scrollIntoView() : window.scrollTo(0, 0)));
+    (entry || section || document.body).focus({ preventScroll: true });
+  }
+  before = place;
+  document.dispatchEvent(new CustomEvent('choices'));
 }
 
 function mark(link, current) {
@@ -42,26 +54,39 @@ function mark(link, current) {
   else link.removeAttribute('aria-current');
 }
 
-function showGroup(section, chosen) {
+function showSection(section, here, everything) {
   const groups = [...section.querySelectorAll('.group')];
   const named = groups.filter((group) => group.dataset.dataset !== undefined);
-  const shown = chosen && chosen.dataset.dataset !== undefined ? chosen : named[0];
-  for (const group of groups) {
-    group.hidden = group.dataset.dataset !== undefined && group !== shown;
-    if (!group.hidden) prepare(group);
-  }
+  const current = named.find((group) => group.dataset.dataset === here.dataset) || named[0];
+  for (const group of groups) group.hidden = !everything && group.dataset.dataset !== undefined && group !== current;
   for (const link of section.querySelectorAll('.datasets a')) {
-    mark(link, decodeURIComponent(link.hash.slice(1)) === shown.id);
+    mark(link, link.dataset.dataset === current.dataset.dataset);
+    link.hash = hashOf({ ...here, page: section.id, dataset: link.dataset.dataset });
   }
+  const visible = groups.filter((group) => !group.hidden);
+  const items = visible.flatMap((group) => [...group.querySelectorAll('.item')]);
+  // Tables of the whole run follow the data set whose tab is open.
+  const chosen = { ...here, page: section.id, dataset: current ? current.dataset.dataset : here.dataset };
+  holdings.set(section, applyChoices(section, items, chosen, everything));
+  for (const group of visible) prepare(group, everything);
 }
 
-function prepare(group) {
-  if (group.dataset.prepared) return;
-  group.dataset.prepared = 'yes';
-  addFilters(group);
-  const targets = group.querySelectorAll('img[data-source], table[data-kinds]');
-  for (const target of targets) nearby.observe(target);
-  drawInPeace([...targets]);
+function holdingOf(element) {
+  return holdings.get(element.closest('section'));
+}
+
+function prepare(group, everything) {
+  const targets = [...group.querySelectorAll('img[data-source], .table')];
+  if (everything) {
+    for (const holder of targets.filter((target) => target.matches('.table'))) {
+      holder.querySelector('.printed')?.remove();
+      printedParts(holder);
+    }
+  }
+  for (const target of targets.filter((target) => target.dataset.drawn && target.matches('.table'))) fill(target);
+  const left = targets.filter((target) => !target.dataset.drawn);
+  for (const target of left) nearby.observe(target);
+  drawInPeace(left);
 }
 
 // Thousands of figures would take seconds to draw: each is drawn when it comes near the window, and the others of what
@@ -83,141 +108,39 @@ async function drawInPeace(targets) {
   const idle = window.requestIdleCallback || ((callback) => setTimeout(callback, 50));
   for (const target of targets) {
     await new Promise((resolve) => idle(resolve));
-    if (!target.closest('section').hidden && !target.closest('.group').hidden) await once(target);
+    if (target.checkVisibility()) await once(target);
   }
-}
-
-function addFilters(group) {
-  const items = [...group.querySelectorAll('.item')].map((element) => [element, JSON.parse(element.dataset.labels)]);
-  items.forEach(([element, labels]) => { labels.show = element.querySelector('h3').firstChild.data.trim(); });
-  const names = [...new Set(items.flatMap(([, labels]) => Object.keys(labels)))].reverse();
-  const chosen = {};
-  const filters = group.querySelector('.filters');
-  for (const name of names) {
-    const values = [...new Set(items.map(([, labels]) => labels[name]).filter((value) => value !== undefined))];
-    if (values.length < 2) continue;
-    const select = document.createElement('select');
-    select.append(new Option('all', ''), ...values.map((value) => new Option(value, value)));
-    select.addEventListener('change', () => {
-      chosen[name] = select.value;
-      for (const [element, labels] of items) {
-        element.hidden = Object.entries(chosen).some(([key, value]) => value && labels[key] !== value);
-      }
-    });
-    const label = document.createElement('label');
-    label.append(name, select);
-    filters.append(label);
-  }
-}
-
-function bytesOf(base64) {
-  return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-}
-
-async function figure(image) {
-  const compressed = new Blob([bytesOf(image.dataset.source)]).stream();
-  const content = await new Response(compressed.pipeThrough(new DecompressionStream('gzip'))).arrayBuffer();
-  return new Blob([content], { type: 'image/svg+xml' });
 }
 
 async function draw(image) {
-  image.src = URL.createObjectURL(await figure(image));
+  image.src = URL.createObjectURL(new Blob([await textOf(image)], { type: 'image/svg+xml' }));
   await image.decode();
   URL.revokeObjectURL(image.src);
 }
 
-async function fill(table) {
-  if (!library) {
-    const source = new Blob([bytesOf(document.getElementById('library').textContent)], { type: 'text/javascript' });
-    library = import(URL.createObjectURL(source));
-  }
-  const DataTable = (await library).default;
-  const [, ...rows] = parse(table.closest('.item').querySelector('pre').textContent);
-  const kinds = JSON.parse(table.dataset.kinds);
-  const columns = kinds.map((kind, index) => (kind === 'text' ? textColumn() : numberColumn(rows, index, kind === 'bar')));
-  // `table.dataset.ready` tells the tests that the library is done.
-  filled.set(table, new DataTable(table, {
-    data: rows, columns, order: [], pageLength: ROWS, autoWidth: false, deferRender: true, orderClasses: false,
-    initComplete: () => {
-      const item = table.closest('.item');
-      item.querySelector('nav')?.setAttribute('aria-label', `Pages of ${item.querySelector('h3').textContent}`);
-      table.dataset.ready = 'yes';
-    },
-  }));
-}
-
-// Paper is white and has no pages of a table, nothing to unfold and no scroll bars: all rows are printed, wide tables
-// smaller.
+// Paper is white and has nothing to unfold.
 function beforePrinting() {
   document.documentElement.classList.remove('dark');
   closed = [...document.querySelectorAll('details:not([open])')];
   for (const details of closed) details.open = true;
-  for (const [table, rows] of filled) {
-    if (table.checkVisibility()) rows.page.len(-1).draw(false);
-  }
-  for (const table of document.querySelectorAll('main table')) {
-    const { width } = table.style;
-    table.style.width = 'min-content';
-    table.style.zoom = Math.min(1, PRINTED / (table.offsetWidth || PRINTED));
-    table.style.width = width;
-  }
+  if (document.documentElement.classList.contains('everything')) return;
+  document.documentElement.classList.add('printing');
+  for (const holder of document.querySelectorAll('.table')) if (holder.checkVisibility()) printedParts(holder);
 }
 
 function afterPrinting() {
   follow();
   for (const details of closed) details.open = false;
-  for (const table of document.querySelectorAll('main table')) table.style.zoom = '';
-  for (const rows of filled.values()) {
-    if (rows.page.len() === -1) rows.page.len(ROWS).draw(false);
-  }
-}
-
-function textColumn() {
-  return { className: 'text', render: { display: escaped, _: (value) => value } };
-}
-
-// Numbers are sorted and saved in full and shown with four digits; a missing one is sorted last from above.
-function numberColumn(rows, index, bar) {
-  const values = rows.map((row) => row[index]).filter((value) => value !== '').map(Number);
-  const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  return {
-    className: 'number',
-    type: 'num',
-    render: {
-      display: (value) => (value === '' ? '' : String(Number(Number(value).toPrecision(4)))),
-      filter: (value) => value,
-      _: (value) => (value === '' ? -Infinity : Number(value)),
-    },
-    createdCell: (cell, value) => {
-      if (!bar || value === '' || !largest) return;
-      const colour = Number(value) < 0 ? 'var(--less)' : 'var(--more)';
-      cell.style.backgroundImage = `linear-gradient(${colour}, ${colour})`;
-      cell.style.backgroundSize = `${(100 * Math.abs(Number(value))) / largest}% 100%`;
-    },
-  };
-}
-
-function escaped(value) {
-  return value.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
-}
-
-// Tab-separated values as pandas writes them: cells with a tab, a line break or a quotation mark are quoted.
-function parse(text) {
-  const rows = [[]];
-  const cell = /(?:"((?:[^"]|"")*)"|([^\t\n]*))(\t|\n|$)/y;
-  while (cell.lastIndex < text.length) {
-    const [, quoted, plain, end] = cell.exec(text);
-    rows[rows.length - 1].push(quoted === undefined ? plain : quoted.replaceAll('""', '"'));
-    if (end === '\n' && cell.lastIndex < text.length) rows.push([]);
-  }
-  return rows;
+  if (document.documentElement.classList.contains('everything')) return;
+  document.documentElement.classList.remove('printing');
+  for (const printed of document.querySelectorAll('.printed')) printed.remove();
 }
 
 async function save(button) {
   const entry = button.closest('.item');
   const image = entry.querySelector('img');
   const link = document.createElement('a');
-  link.href = URL.createObjectURL(image ? await figure(image) : new Blob([entry.querySelector('pre').textContent]));
+  link.href = URL.createObjectURL(new Blob([image ? await textOf(image) : entry.querySelector('pre').textContent]));
   link.download = button.dataset.file.replaceAll('/', '.').replace(/^results\./, '');
   link.click();
   URL.revokeObjectURL(link.href);

@@ -15,7 +15,6 @@ import gzip
 import hashlib
 import importlib.util
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +25,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.scores import HEADLINE
 from scgpt_bench.files import atomic_write
+from scgpt_bench.methods.registry import group_of
 
+# One script, in this order: what is chosen in the address, what the choices leave, tables, figures, and the page.
+SCRIPTS = ("address.js", "choices.js", "tables.js", "figures.js", "page.js")
 CATEGORIES = ("Verdict", "Scores", "Perturbations", "Predicted", "Data", "Model", "Trust", "Cost", "Provenance")
+CHOICES = ("dataset", "split", "context", "metric", "method")  # the columns by which a reader chooses rows
 WITHOUT_BAR = ("ci_low", "ci_high", "p_value", "tolerance")
 _SVG = "{http://www.w3.org/2000/svg}"
 _DC = "{http://purl.org/dc/elements/1.1/}"
@@ -92,7 +96,13 @@ def caption(text: str, wildcards: Mapping[str, str], config: Mapping[str, Any]) 
     return publish_parts(filled, writer="html", settings_overrides=closed)["body"]
 
 
-def write(items: Sequence[Item], start: str, path: str | Path, made: datetime.datetime | None = None) -> None:
+def write(
+    items: Sequence[Item],
+    start: str,
+    path: str | Path,
+    made: datetime.datetime | None = None,
+    kinds: Mapping[str, str] | None = None,
+) -> None:
     """Write the report.
 
     Parameters
@@ -105,16 +115,21 @@ def write(items: Sequence[Item], start: str, path: str | Path, made: datetime.da
         The file to write.
     made
         The time stamp, the only thing in which two reports of the same results differ; now, unless given.
+    kinds
+        The kind of each method by its name, for the selector of kinds of methods.
     """
     categories: dict[str, dict[str | None, list[dict[str, object]]]] = {name: {} for name in CATEGORIES}
     for item in items:
         categories[item.category].setdefault(item.subcategory, []).append(_shown(item))
     script, style = data_tables()
-    own_script = (Path(__file__).parent / "page.js").read_text()
+    # In a block, names of the parts are known to each other and not to the window, which has a `valueOf` and others.
+    parts = "\n".join((Path(__file__).parent / name).read_text() for name in SCRIPTS)
+    own_script = f"'use strict';\n{{\n{parts}}}\n"
     stream = template("page.html").stream(
         start=Markup(start),
         categories={name: groups for name, groups in categories.items() if groups},
         made=(made or datetime.datetime.now().astimezone()).isoformat(sep=" ", timespec="seconds"),
+        names=_names(kinds or {}),
         library=base64.b64encode(script).decode(),
         library_style=Markup(style),
         style=Markup((Path(__file__).parent / "page.css").read_text()),
@@ -124,6 +139,11 @@ def write(items: Sequence[Item], start: str, path: str | Path, made: datetime.da
     stream.enable_buffering(64)
     with atomic_write(path) as partial, open(partial, "wb") as handle:
         stream.dump(handle, encoding="utf-8")
+
+
+def _names(kinds: Mapping[str, str]) -> dict[str, object]:
+    """Give what the selectors must know: the metric shown first, and the group of every method."""
+    return {"headline": HEADLINE, "groups": {method: group_of(kind).name for method, kind in kinds.items()}}
 
 
 def template(name: str) -> Template:
@@ -184,7 +204,8 @@ def _table(path: Path) -> dict[str, object]:
     text = path.read_text(encoding="utf-8")
     header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter="\t")
     kinds = [_kind(name, [row[column] for row in rows if row[column]]) for column, name in enumerate(header)]
-    return {"kind": "table", "text": text, "columns": header, "kinds": json.dumps(kinds)}
+    choices = {name: list({row[i]: None for row in rows}) for i, name in enumerate(header) if name in CHOICES}
+    return {"kind": "table", "text": text, "columns": header, "kinds": kinds, "choices": choices, "n_rows": len(rows)}
 
 
 def _kind(name: str, cells: Sequence[str]) -> str:

@@ -1,0 +1,91 @@
+// The selectors above a page: data set, split, metric and method. They leave the items whose labels agree, and the rows
+// of tables.
+
+const names = JSON.parse(document.getElementById('names').textContent); // of metrics and methods: what they are
+const CHOICES = ['dataset', 'split', 'context', 'metric', 'group', 'method']; // those that tables have columns for
+const WORDS = { dataset: 'data set', group: 'kind of method', show: 'what' };
+
+// The value of a choice in an item's labels or a table's row: the kind of a method is that of its name.
+function valueOf(labels, name) {
+  return name === 'group' ? names.groups[labels.method] : labels[name];
+}
+
+// What an item can be told apart by.
+function labelsOf(item) {
+  return { ...JSON.parse(item.dataset.labels), show: item.querySelector('h3').dataset.heading };
+}
+
+// The values that a choice has among these items and in their tables, in their order.
+function valuesOf(items, name) {
+  const found = new Set();
+  for (const item of items) {
+    const inTable = JSON.parse(item.querySelector('.table')?.dataset.choices ?? '{}');
+    const labels = [valueOf(labelsOf(item), name)];
+    if (name === 'group') labels.push(...(inTable.method ?? []).map((method) => names.groups[method]));
+    for (const value of [...labels, ...(inTable[name] ?? [])]) if (value !== undefined) found.add(value);
+  }
+  return [...found];
+}
+
+// The choices that hold among these items: what was chosen, else the headline metric, which spares the reader 50
+// metrics of different units. What does not occur here is no choice here: it waits for the next page.
+function choicesAmong(items, { dataset, chosen }) {
+  const loose = new Set(items.flatMap((item) => Object.keys(labelsOf(item))));
+  const holding = new Map();
+  const options = new Map();
+  const strangers = [];
+  for (const name of new Set([...CHOICES, ...[...loose].reverse()])) {
+    const values = valuesOf(items, name);
+    if (!values.length) continue;
+    options.set(name, values);
+    const value = name === 'dataset' ? dataset || undefined : chosen.get(name);
+    if (value && name !== 'dataset' && !values.includes(value)) strangers.push(value);
+    if (values.includes(value)) holding.set(name, value);
+    else if (name === 'metric' && value !== '') {
+      holding.set(name, values.includes(names.headline) ? names.headline : values[0]);
+    }
+  }
+  return { holding, options, strangers };
+}
+
+function agrees(labels, holding) {
+  return [...holding].every(([name, value]) => [undefined, value].includes(valueOf(labels, name)));
+}
+
+// Draw the selectors of a page, and leave the items that agree with the choices. Returns what holds.
+function applyChoices(section, items, here, everything) {
+  const { holding, options, strangers } = choicesAmong(items, here);
+  if (everything) holding.clear();
+  for (const item of items) item.hidden = !agrees(labelsOf(item), holding);
+  const form = section.querySelector('.choices');
+  if (!form) return holding;
+  const tabs = section.querySelector('.group[data-dataset]');
+  const several = [...options].filter(([name, values]) => values.length > 1 && !(name === 'dataset' && tabs));
+  const selects = several.map(([name, values]) => {
+    const select = document.createElement('select');
+    select.append(new Option('all', ''), ...values.map((value) => new Option(value, value)));
+    select.value = holding.get(name) ?? '';
+    select.name = name;
+    select.addEventListener('change', () => choose(name, select.value));
+    const label = document.createElement('label');
+    label.append(WORDS[name] ?? name, select);
+    return label;
+  });
+  const focused = form.contains(document.activeElement) ? document.activeElement.name : undefined;
+  form.replaceChildren(...selects);
+  if (focused) form.elements[focused]?.focus();
+  const left = items.filter((item) => !item.hidden).length;
+  const said = [`${left} of ${items.length} items.`];
+  if (strangers.length) said.push(`Not on this page: ${strangers.join(', ')}.`);
+  const status = document.createElement('p');
+  status.setAttribute('role', 'status');
+  status.append(said.join(' '));
+  if (left < items.length) {
+    const all = document.createElement('a');
+    all.href = hashOf({ ...here, chosen: new Map([...here.chosen, ...[...holding.keys()].map((name) => [name, ''])]) });
+    all.textContent = 'Show all';
+    status.append(' ', all);
+  }
+  if (selects.length) form.append(status);
+  return holding;
+}
