@@ -228,14 +228,15 @@ def kernels(machine: Machine) -> None:
     """Versions, the attention kernel that PyTorch chooses for each of our calls, and those that could run it."""
     import torch
 
-    from scgpt_bench.scgpt import transformer
+    from scgpt_bench.scgpt import attention
 
     half = machine.half()
     machine.row("GPU", "name", torch.cuda.get_device_name() if machine.on_gpu else "none", size="")
     machine.row("torch", "version", torch.__version__, size="")
     machine.row("cuDNN", "version", str(torch.backends.cudnn.version()), size="")
-    name = transformer.backend_name(torch.device(machine.device), half if machine.on_gpu else torch.float32)
-    machine.row("attention of inference and fine-tuning", "name", name, size="")
+    number_type = half if machine.on_gpu else torch.float32
+    name = attention.kernel_name(torch.device(machine.device), number_type, machine.sizes.heads[1])
+    machine.row("attention", "name", name, size="")
     cells, known, _ = machine.sizes.attention[-1]
     heads, width = machine.sizes.heads
     mask = torch.ones(cells, 1, 1, known, dtype=torch.bool, device=machine.device)
@@ -308,9 +309,12 @@ def gradients(machine: Machine) -> None:
 
 @dataclass(frozen=True)
 class AttentionPath:
-    """A way to compute attention: lengths of its streams, the function, the same in dense form."""
+    """A way to compute attention: tokens of each cell in each stream, the function, the same in dense form.
 
-    lengths: tuple[tuple[int, int], ...]  # cells and tokens of each stream; [cells x tokens x 3 x heads x width]
+    A stream is a projection [tokens x 3 x heads x width].
+    """
+
+    lengths: tuple[Sequence[int], ...]
     ours: Callable[..., Any]
     dense: Callable[..., Any]
 
@@ -318,91 +322,52 @@ class AttentionPath:
 def attention_paths(cells: int, known: int, unknown: int) -> dict[str, AttentionPath]:
     import torch
 
-    from scgpt_bench.scgpt import masked_attention, transformer
+    from scgpt_bench.scgpt.attention import Cells, attend, attend_to_known_and_self
 
-    uneven = [known + 5 * i for i in range(cells)]
-    padded = torch.arange(known)[None, :] >= torch.tensor([max(1, known - 7 * i) for i in range(cells)])[:, None]
+    def of_known(lengths):
+        return lambda stream: attend(*stream.unbind(1), Cells(lengths))
 
-    def packed(lengths):
-        def attend(stream):  # [1 x tokens x 3 x heads x width]
-            return transformer.attend(stream[0].flatten(1), lengths, stream.shape[3])
+    def of_known_dense(lengths):
+        return lambda stream: torch.cat([dense(cell) for cell in stream.split(lengths)])
 
-        return attend
+    def of_unknown(lengths, new_lengths):
+        def attend_both(stream, new):
+            return attend_to_known_and_self(*new.unbind(1), *stream.unbind(1)[1:], Cells(new_lengths), Cells(lengths))
 
-    def packed_dense(lengths):
-        def attend(stream):
-            attended = [dense(*views(cell[None])) for cell in stream[0].split(lengths)]
-            return torch.cat([cell.transpose(1, 2)[0].flatten(1) for cell in attended])
+        return attend_both
 
-        return attend
+    def of_unknown_dense(lengths, new_lengths):
+        def attend_both(stream, new):
+            pairs = zip(stream.split(lengths), new.split(new_lengths), strict=True)
+            return torch.cat([dense_and_self(*pair) for pair in pairs])
 
-    def of_known(padding):
-        def attend(stream):
-            hidden = None if padding is None else padding.to(stream.device)
-            # What a padded position attends to is never read.
-            return visible(masked_attention.attend_to_known(*views(stream), hidden), hidden)
+        return attend_both
 
-        return attend
-
-    def of_known_dense(padding):
-        def attend(stream):
-            hidden = None if padding is None else padding.to(stream.device)
-            return visible(dense(*views(stream), hidden), hidden)
-
-        return attend
-
-    def of_unknown(padding):
-        def attend(stream, unknown_stream):
-            _, key, value = views(stream)
-            hidden = None if padding is None else padding.to(stream.device)
-            return masked_attention.attend_to_known_and_self(*views(unknown_stream), key, value, hidden)
-
-        return attend
-
-    def of_unknown_dense(padding):
-        def attend(stream, unknown_stream):
-            _, key, value = views(stream)
-            hidden = None if padding is None else padding.to(stream.device)
-            return dense_and_self(*views(unknown_stream), key, value, hidden)
-
-        return attend
-
-    equal = [known] * cells
-    one, two = ((cells, known),), ((cells, known), (cells, unknown))
-    return {
-        "cells of equal length": AttentionPath(((1, sum(equal)),), packed(equal), packed_dense(equal)),
-        "cells of different lengths": AttentionPath(((1, sum(uneven)),), packed(uneven), packed_dense(uneven)),
-        "known genes": AttentionPath(one, of_known(None), of_known_dense(None)),
-        "known genes, padded": AttentionPath(one, of_known(padded), of_known_dense(padded)),
-        "unknown genes": AttentionPath(two, of_unknown(None), of_unknown_dense(None)),
-        "unknown genes, padded": AttentionPath(two, of_unknown(padded), of_unknown_dense(padded)),
-    }
+    paths = {}
+    for kind, step in (("equal length", 0), ("different lengths", 5)):
+        lengths, new = [known + step * i for i in range(cells)], [unknown + 3 * step * i for i in range(cells)]
+        paths[f"genes, {kind}"] = AttentionPath((lengths,), of_known(lengths), of_known_dense(lengths))
+        paths[f"unknown genes, {kind}"] = AttentionPath(
+            (lengths, new), of_unknown(lengths, new), of_unknown_dense(lengths, new)
+        )
+    return paths
 
 
-def views(stream):
-    """query, key and value of one projection, each [cells x heads x tokens x width]."""
-    return stream.permute(2, 0, 3, 1, 4).unbind(0)
-
-
-def visible(attended, hidden):
-    return attended if hidden is None else attended.masked_fill(hidden[:, None, :, None], 0)
-
-
-def dense(query, key, value, hidden=None):
+def dense(cell):
+    """Self-attention of one cell [tokens x 3 x heads x width]."""
+    query, key, value = cell.permute(1, 2, 0, 3)
     logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-    if hidden is not None:
-        logits = logits.masked_fill(hidden[:, None, None, :], float("-inf"))
-    return logits.softmax(-1) @ value
+    return (logits.softmax(-1) @ value).transpose(0, 1)
 
 
-def dense_and_self(query, key, value, known_key, known_value, hidden=None):
+def dense_and_self(cell, new):
+    """Attention of the unknown genes ``new`` of one cell to the known ones and each to itself."""
     import torch
 
-    logits = query @ known_key.transpose(-1, -2)
-    if hidden is not None:
-        logits = logits.masked_fill(hidden[:, None, None, :], float("-inf"))
-    shares = (torch.cat([logits, (query * key).sum(-1, keepdim=True)], -1) * query.shape[-1] ** -0.5).softmax(-1)
-    return shares[..., :-1] @ known_value + shares[..., -1:] * value
+    (_, known_key, known_value), (query, key, value) = cell.permute(1, 2, 0, 3), new.permute(1, 2, 0, 3)
+    logits = torch.cat([query @ known_key.transpose(-1, -2), (query * key).sum(-1, keepdim=True)], -1)
+    shares = (logits * query.shape[-1] ** -0.5).softmax(-1)
+    return (shares[..., :-1] @ known_value + shares[..., -1:] * value).transpose(0, 1)
 
 
 def largest_error(machine: Machine, path: AttentionPath, number_type) -> float:
@@ -415,17 +380,17 @@ def largest_error(machine: Machine, path: AttentionPath, number_type) -> float:
     def draw(*shape):
         return torch.randn(*shape, generator=generator).to(machine.device, number_type)
 
-    streams = [draw(cells, tokens, 3, heads, width).requires_grad_() for cells, tokens in path.lengths]
+    streams = [draw(sum(lengths), 3, heads, width).requires_grad_() for lengths in path.lengths]
     exact = [stream.detach().double().requires_grad_() for stream in streams]
     output, expected = path.ours(*streams), path.dense(*exact)
     weight = draw(*expected.shape)
     found_gradients = torch.autograd.grad((output * weight).sum(), streams)
     exact_gradients = torch.autograd.grad((expected * weight).sum(), exact)
     errors = [
-        share_of_norm(found[:, :, part], wanted[:, :, part])
+        share_of_norm(found[:, part], wanted[:, part])
         for found, wanted in zip(found_gradients, exact_gradients, strict=True)
         for part in range(3)
-        if wanted[:, :, part].any()  # the queries of known genes are not part of what unknown genes attend to
+        if wanted[:, part].any()  # the queries of known genes are not part of what unknown genes attend to
     ]
     return max(share_of_norm(output, expected), *errors, key=lambda error: (np.isnan(error), error))
 

@@ -50,14 +50,15 @@ def contender(name: str, length: int) -> Callable[[], tuple]:
 def merged(query, key, value, n_known: int):
     import torch
 
-    from scgpt_bench.scgpt.masked_attention import attend_to_known, attend_to_known_and_self
+    from scgpt_bench.scgpt.attention import Cells, attend, attend_to_known_and_self
 
-    (known_query, new_query), (known_key, new_key), (known_value, new_value) = (
-        (stream[:, :, :n_known], stream[:, :, n_known:]) for stream in (query, key, value)
+    known, new = (
+        [stream[:, :, part].transpose(1, 2).flatten(0, 1) for stream in (query, key, value)]
+        for part in (slice(n_known), slice(n_known, None))
     )
-    known = attend_to_known(known_query, known_key, known_value)
-    unknown = attend_to_known_and_self(new_query, new_key, new_value, known_key, known_value)
-    return torch.cat([known, unknown], dim=2)
+    of_known, of_new = Cells([n_known] * CELLS), Cells([query.shape[2] - n_known] * CELLS)
+    attended = attend(*known, of_known), attend_to_known_and_self(*new, *known[1:], of_new, of_known)
+    return torch.cat([part.unflatten(0, (CELLS, -1)) for part in attended], dim=1).transpose(1, 2)
 
 
 def fused_dense(query, key, value, n_known: int):

@@ -86,9 +86,7 @@ def test_binned_values_reach_the_value_encoder_of_upstream_and_log_values_its_de
     ((_, found),) = inference.predict(ours, values, pairs([genes[1]] * 4), encoding, batch_size=4, progress=False)
     inputs = encoding.inputs(values, [genes[1]] * 4, np.arange(60))
     with torch.no_grad():
-        trained = model.expression(
-            ours, {key: tensor.to(ours.pert_encoder.weight.device) for key, tensor in inputs.items()}
-        )
+        trained = ours({key: tensor.to(ours.pert_encoder.weight.device) for key, tensor in inputs.items()})
     assert np.abs(found - expected).max() < tolerance
     assert np.abs(trained.cpu().numpy() - expected).max() < tolerance
     assert np.abs(found - predicted(ours, values, [genes[1]] * 4, genes)).max() > 1e-3

@@ -14,6 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scgpt_bench.scgpt import (
+    attention,
     checkpoint,
     devices,
     finetuned_model,
@@ -24,7 +25,6 @@ from scgpt_bench.scgpt import (
     pretraining,
     recipe,
     training,
-    transformer,
 )
 from scgpt_bench.scgpt.binning import bin_cells
 from scgpt_bench.scgpt.encoding import Encoding
@@ -119,7 +119,7 @@ def again(device, pretrained, alignment, tmp_path_factory):
 def test_a_job_with_a_gpu_computes_on_it_in_half_precision():
     assert training.machine({"gpu": 1, "save_minutes": 10}).fabric().device.type == "cuda"
     assert devices.device_of(1).type == "cuda"
-    assert devices.number_type(devices.device_of(1)) in transformer.HALF
+    assert devices.number_type(devices.device_of(1)) in attention.HALF
 
 
 def assert_trained(folder, weights, falling):

@@ -141,12 +141,13 @@ def test_combinations_carry_two_flags_and_unmeasured_targets_a_token_outside_the
     batch = pairs.batch(0, 0)
     names = pairs.perturbation[pairs._rows(0, 0)]
     assert {"GENE3+GENE4", "GENE30"} <= set(names)
-    assert batch["genes"].shape[1] == 31
+    genes = torch.cat([batch["genes"], batch["added"]], dim=1)
+    assert genes.shape[1] == 31
     assert batch["truth"].shape[1] == 30
     for row, name in enumerate(names):
-        flagged = batch["genes"][row][batch["flags"][row] == model.PERTURBED]
+        flagged = genes[row][batch["flags"][row] == model.PERTURBED]
         assert [GENES[token] for token in flagged] == name.split("+")
-        assert bool(batch["padding"][row, 30]) == (name != "GENE30")
+        assert batch["present"].mask[row, 30] == (name == "GENE30")
         assert batch["values"][row, 30] == 0
 
 
@@ -249,7 +250,7 @@ def test_the_token_of_an_unmeasured_target_does_not_reach_other_cells_of_the_bat
     def predict(rows, names):
         inputs = encoding.inputs(values[rows], names, np.arange(30))
         with torch.no_grad():
-            return model.expression(generator, inputs)[:, :30]
+            return generator(inputs)[:, :30]
 
     together = predict([0, 1], ["GENE1", "GENE30"])
     assert (together[:1] - predict([0], ["GENE1"])).abs().max() < 1e-5
@@ -330,23 +331,27 @@ def test_an_epoch_is_put_in_order_once(cells, folder, vocabulary, monkeypatch):
     assert sum(names[1] == "order" for names in drawn) == 3
 
 
-class Shifted(torch.nn.Module):
-    """A model that adds a change to every cell."""
+class Shifted:
+    """Stands in for the engine of prediction: adds a change to every cell."""
 
     def __init__(self, change):
-        super().__init__()
-        self.change = torch.nn.Parameter(torch.from_numpy(change.astype(np.float32)))
+        self.change = change.astype(np.float32)
 
-    def forward(self, genes, values, flags, src_key_padding_mask):
-        return {"mlm_output": values + self.change}
+    def cells_per_batch(self, n_tokens):
+        return 7
+
+    def predict(self, cells, targets, flag):
+        assert len(cells) <= 7
+        return cells + self.change
 
 
 def assert_half_of_the_change_is_found(cells, folder, vocabulary, change):
     """A model that predicts half of GENE5's change, the matched one, has its direction and lacks its other half."""
     options = OPTIONS.model_copy(update={"validation_cells": 100})
     validate = validation.Validation(training_set(cells, folder, vocabulary), options, seed=0)
-    with torch.no_grad():
-        found = validate(Shifted(change / 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "Engine", lambda *_: Shifted(change / 2))
+        found = validate(None)
     assert found["pearson_delta"] == pytest.approx(1, abs=1e-4)
     assert found["validation_mse"] == pytest.approx(np.square(change / 2).mean(), rel=1e-3)
 
@@ -407,7 +412,7 @@ def test_two_ranks_share_the_batch_and_their_mean_loss_is_its_loss(cells, folder
     whole = finetuning.loss(generator, pairs.batch(0, 1))
     shares = [finetuning.loss(generator, pairs.batch(0, 1, rank, 2)) for rank in range(2)]
     assert torch.allclose(sum(shares) / 2, whole, rtol=1e-5)
-    error = model.expression(generator, pairs.batch(0, 1))[:, :30] - pairs.batch(0, 1)["truth"]
+    error = generator(pairs.batch(0, 1))[:, :30] - pairs.batch(0, 1)["truth"]
     assert torch.allclose(error.square().mean(), whole, rtol=1e-5)
 
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint, generation, masked_model
+from scgpt_bench.scgpt.attention import Cells
 from scgpt_bench.scgpt.binning import bin_cells
 
 N_GENES, N_TOKENS, PAD, CLS = 90, 103, 100, 101
@@ -48,8 +49,9 @@ def test_one_round_is_one_masked_forward_pass(prompter, cells):
     genes = torch.cat([first, torch.arange(20).repeat(6, 1)], dim=1)
     values = torch.cat([torch.full((6, 1), -2.0), torch.from_numpy(bins[:, :20])], dim=1)
     with torch.no_grad():
-        _, memory = prompter.model.known(genes, values)
-        expected = prompter.model.unknown(torch.arange(20, N_GENES).repeat(6, 1), memory)
+        _, memory = prompter.model.known(genes.flatten(), values.flatten(), Cells([21] * 6))
+        unknown = prompter.model.encoder(torch.arange(20, N_GENES).repeat(6))
+        expected = prompter.model.unknown(unknown, Cells([N_GENES - 20] * 6), memory).view(6, -1)
     np.testing.assert_array_equal(generated[:, :20], bins[:, :20])
     np.testing.assert_allclose(generated[:, 20:], expected.numpy(), atol=1e-4)
 
@@ -230,9 +232,9 @@ def test_a_pass_holds_no_more_known_genes_than_memory_allows(prompter, cells, ta
     told = []
     known_of_model = masked_model.MaskedTransformer.known
 
-    def spy(self, genes, values, *arguments):
-        told.append((len(genes), genes.shape[1] - 1))
-        return known_of_model(self, genes, values, *arguments)
+    def spy(self, genes, values, cells):
+        told.append((len(cells.lengths), cells.longest - 1))
+        return known_of_model(self, genes, values, cells)
 
     monkeypatch.setattr(masked_model.MaskedTransformer, "known", spy)
     monkeypatch.setattr(generation, "_KNOWN_AT_ONCE", 4 * n_known)
@@ -244,10 +246,10 @@ def test_a_pass_holds_no_more_known_genes_than_memory_allows(prompter, cells, ta
 
 
 def test_what_unknown_genes_attend_to_is_kept_without_the_queries(prompter):
-    genes = torch.arange(20).repeat(3, 1)
+    genes = torch.arange(20).repeat(3)
     with torch.no_grad():
-        _, memory = prompter.model.known(genes, genes.float())
-    assert [part.untyped_storage().nbytes() for parts in memory for part in parts] == [3 * 20 * 16 * 4] * 4
+        _, memory = prompter.model.known(genes, genes.float(), Cells([20] * 3))
+    assert [part.untyped_storage().nbytes() for *parts, _ in memory for part in parts] == [3 * 20 * 16 * 4] * 4
 
 
 @pytest.mark.parametrize(

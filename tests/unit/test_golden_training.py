@@ -104,7 +104,7 @@ TRAININGS = {"PRETRAINING": pretrain, "FINETUNING": finetune}
 @pytest.mark.parametrize("name", TRAININGS)
 def test_the_numbers_of_a_training_are_those_of_its_version(name, tmp_path):
     recorded = json.loads(RECORD.read_text())[name]
-    command = "PYTHONPATH=workflow/lib .venv/bin/python tests/unit/test_golden_training.py"
+    command = "PYTHONPATH=workflow/lib:tests .venv/bin/python tests/unit/test_golden_training.py"
     version = getattr(versions, name)
     assert version == recorded["version"], f"{name} is a new version: record its numbers with `{command}`"
     found = TRAININGS[name](tmp_path)

@@ -61,8 +61,8 @@ def test_every_attention_path_is_compared_in_32_and_16_bits_deterministic_and_no
     quantities = [row["quantity"].removeprefix("output and gradients, ") for row in of(small[1], "attention gradients")]
     paths = {quantity.rsplit(", float32", 1)[0].rsplit(", bfloat16", 1)[0] for quantity in quantities}
     assert paths == {
-        "cells of equal length", "cells of different lengths", "known genes", "known genes, padded", "unknown genes",
-        "unknown genes, padded",
+        "genes, equal length", "genes, different lengths", "unknown genes, equal length",
+        "unknown genes, different lengths",
     }  # fmt: skip
     kinds = ("float32", "float32, deterministic", "bfloat16", "bfloat16, deterministic")
     assert sorted(quantities) == sorted(f"{path}, {kind}" for path in paths for kind in kinds)
@@ -84,14 +84,14 @@ def test_a_training_is_killed_in_its_middle(small):
 
 BROKEN = """
 import os, signal
-from scgpt_bench.scgpt import masked_attention
+from scgpt_bench.scgpt import attention
 
 def raises(machine):
     machine.row("before", "s", 1.0)
     raise RuntimeError("CUDA error: misaligned address\\nCompile with TORCH_USE_CUDA_DSA")
 
-right = masked_attention._self_logit
-masked_attention._self_logit = lambda query, key: 2 * right(query, key)
+right = attention._self_logit
+attention._self_logit = lambda query, key: 2 * right(query, key)
 gpu_check.kernels = raises
 gpu_check.pretraining_step = lambda machine: os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -107,8 +107,8 @@ def test_parts_that_fail_are_reported_and_the_others_run(tmp_path):
     assert of(table, "scGPT pretraining step")[0]["peer"] == "the process ended with exit code -9"
     wrong = {row["quantity"].split(", ", 1)[1] for row in of(table, "attention gradients") if float(row["ratio"]) < 1}
     assert {name.rsplit(", ", 1)[0] for name in wrong if "determ" not in name} == {
-        "unknown genes",
-        "unknown genes, padded",
+        "unknown genes, equal length",
+        "unknown genes, different lengths",
     }
     assert len(of(table, "scGPT inference, genes not zero")) == 3
     assert "\n3 failed: kernels, gradients, pretraining\n" in done.stdout

@@ -15,6 +15,7 @@ import torch
 
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint, masked_model, model, pretraining, recipe_version, training
+from scgpt_bench.scgpt.attention import Cells
 from scgpt_bench.seeding import random_generator
 
 SMALL = pretraining.Options(
@@ -99,9 +100,10 @@ def test_with_every_gene_known_it_is_the_encoder_that_fine_tuning_starts_from(pr
     genes = torch.arange(24).repeat(3, 1)
     values = torch.randint(0, 51, (3, 24), generator=torch.Generator().manual_seed(0)).float()
     with torch.no_grad():
-        hidden, _ = masked.known(genes, values)
-        upstream = generator._encode(genes, values, torch.zeros_like(genes), torch.zeros(3, 24, dtype=torch.bool))
-    assert (hidden - upstream).abs().max() < 1e-5
+        hidden, _ = masked.known(genes.flatten(), values.flatten(), Cells([24] * 3))
+        x = generator.encoder(genes) + generator.value_encoder(values)
+        expected = generator.transformer_encoder(x.flatten(0, 1), Cells([24] * 3))
+    assert (hidden - expected).abs().max() < 1e-5
 
 
 def batch_of(bins, ratio=0.5, options=SMALL, seed=0):
@@ -125,13 +127,13 @@ def test_every_gene_of_a_cell_is_either_known_with_its_value_or_unknown(ratio, i
     assert (batch["known_values"][:, 0] == SMALL.pad_value).all()
     for cell in range(len(bins)):
         present = np.arange(24) if include_zero_genes else np.flatnonzero(bins[cell])
-        kept = ~batch["padding"][cell, 1:]
+        kept, asked = batch["known"].mask[cell, 1:], batch["unknown"].mask[cell]
         known, values = batch["known_genes"][cell, 1:][kept], batch["known_values"][cell, 1:][kept]
-        unknown = batch["unknown_genes"][cell][batch["scored"][cell]]
+        unknown = batch["unknown_genes"][cell][asked]
         assert sorted([*known.tolist(), *unknown.tolist()]) == present.tolist()
         assert len(unknown) == int(len(present) * ratio)
         assert (values.numpy() == bins[cell, known]).all()
-        assert (batch["unknown_values"][cell][batch["scored"][cell]].numpy() == bins[cell, unknown]).all()
+        assert (batch["unknown_values"][cell][asked].numpy() == bins[cell, unknown]).all()
 
 
 def test_long_cells_are_sampled_down_and_genes_outside_the_vocabulary_left_out():
@@ -145,21 +147,16 @@ def test_long_cells_are_sampled_down_and_genes_outside_the_vocabulary_left_out()
     assert not (masked["known_genes"] == 24).any()
 
 
-def test_padding_moves_no_prediction(pretrained):
+def test_a_cell_is_predicted_as_it_would_be_alone(pretrained):
     masked, _ = masked_model.load(pretrained[0])
     batch = batch_of(bins_with_zeros(), 0.5, SMALL.model_copy(update={"include_zero_genes": False}))
-    assert batch["padding"].any()
-    together = masked(batch)
-    for cell in range(5):
-        known, unknown = ~batch["padding"][cell], batch["scored"][cell]
-        alone = {
-            "known_genes": batch["known_genes"][cell : cell + 1, known],
-            "known_values": batch["known_values"][cell : cell + 1, known],
-            "padding": torch.zeros(1, int(known.sum()), dtype=torch.bool),
-            "unknown_genes": batch["unknown_genes"][cell : cell + 1, unknown],
-        }
-        for one, other in zip(together, masked(alone), strict=True):
-            assert (one[cell, unknown] - other[0]).abs().max() < 5e-4
+    assert len(set(batch["known"].cells.lengths)) > 1
+    together = masked(batch, second_pass=True)
+    alone = [
+        masked({name: each[cell : cell + 1] for name, each in batch.items()}, second_pass=True) for cell in range(5)
+    ]
+    for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
+        assert (whole - torch.cat(parts)).abs().max() < 5e-4
 
 
 def test_the_second_pass_predicts_from_the_cell_embedding_and_leaves_it_without_gradient(pretrained):
@@ -237,7 +234,7 @@ def test_held_out_cells_are_scored_in_passes_that_a_large_batch_does_not_enlarge
     source, rows = pretraining.MatrixSource(module_cells(120)), np.arange(120)
     masked = pretraining.build(SMALL, 27, 24)
     sizes = []
-    masked.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0]["scored"])))
+    masked.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0]["unknown"])))
     scores = [
         pretraining.held_out_loss(
             masked, source, rows[:20], rows[20:], VOCABULARY, SMALL.model_copy(update={"batch_size": size}), 0
@@ -253,7 +250,7 @@ def test_validation_passes_are_no_larger_than_a_batch_and_score_what_one_pass_wo
     options = SMALL.model_copy(update={"include_zero_genes": False})
     masked = pretraining.build(options, 27, 24)
     scores, sizes = [], []
-    masked.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0]["scored"])))
+    masked.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0]["unknown"])))
     for batch_size in (16, 512):
         options = options.model_copy(update={"batch_size": batch_size})
         task = pretraining.training_task(masked, source, rows[:20], rows[20:], VOCABULARY, options, 0, "cells")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from scgpt_bench.data.names import CONTROL, genes_of
+from scgpt_bench.scgpt.attention import TokenMask
 from scgpt_bench.scgpt.binning import bin_cells
 from scgpt_bench.scgpt.model import NOT_PERTURBED, PERTURBED, RAISED
 from scgpt_bench.scgpt.vocabulary import PAD, align
@@ -110,8 +111,8 @@ class Encoding:
 
     def inputs(
         self, values: np.ndarray, perturbations: Sequence[str], columns: np.ndarray, flags: np.ndarray | None = None
-    ) -> dict[str, Tensor]:
-        """Make tensors of cells in the layout of ``TransformerGenerator``: sampled genes, then unmeasured targets.
+    ) -> dict[str, Any]:
+        """Make a batch of cells for :class:`model.Generator`: sampled genes, then unmeasured targets.
 
         Parameters
         ----------
@@ -126,27 +127,32 @@ class Encoding:
 
         Returns
         -------
-        ``genes``, ``values``, ``flags`` and ``padding`` (n_cells, n_columns + most unmeasured targets of a cell); where
-        values are binned, ``encoded`` too.
+        ``genes`` (n_cells, n_columns), the same in all cells; ``added`` (n_cells, most unmeasured targets of a cell);
+        ``values``, ``flags`` and, where values are binned, ``encoded``, with n_tokens columns, those of both. Which of
+        these are tokens (``present``), have a value (``expressed``) and a flag (``flagged``) is known on the host.
         """
         n_cells, n_genes = values.shape
         targets = [self.targets[name] for name in perturbations]
         own_flag = np.full(n_cells, PERTURBED) if flags is None else flags
         of_genes = np.full((n_cells, n_genes), NOT_PERTURBED, dtype=np.int64)
-        n_extra = max(len(own.added) for own in targets)
-        extra = np.full((n_cells, n_extra), self.pad_id, dtype=np.int64)
+        n_added = max(len(own.added) for own in targets)
+        added = np.full((n_cells, n_added), self.pad_id, dtype=np.int64)
         for row, own in enumerate(targets):
             of_genes[row, list(own.columns)] = own_flag[row]
-            extra[row, : len(own.added)] = own.added
-        absent = extra == self.pad_id
-        of_extra = np.where(absent, NOT_PERTURBED, own_flag[:, None])
-        tensors = {
-            "genes": np.hstack([np.broadcast_to(self.token_ids[columns], (n_cells, len(columns))), extra]),
-            "values": np.hstack([values[:, columns], np.zeros(extra.shape)]).astype(np.float32),
-            "flags": np.hstack([of_genes[:, columns], of_extra]),
-            "padding": np.hstack([np.zeros((n_cells, len(columns)), dtype=bool), absent]),
+            added[row, : len(own.added)] = own.added
+        of_added = np.where(added == self.pad_id, NOT_PERTURBED, own_flag[:, None])
+        zeros = np.zeros(added.shape, dtype=np.float32)
+        arrays = {
+            "genes": np.broadcast_to(self.token_ids[columns], (n_cells, len(columns))),
+            "added": added,
+            "values": np.hstack([values[:, columns].astype(np.float32, copy=False), zeros]),
+            "flags": np.hstack([of_genes[:, columns], of_added]),
         }
         if self.n_bins is not None:
             encoded = bin_cells(values, self.n_bins)[0]
-            tensors["encoded"] = np.hstack([encoded[:, columns], np.zeros(extra.shape)]).astype(np.float32)
-        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}
+            arrays["encoded"] = np.hstack([encoded[:, columns].astype(np.float32, copy=False), zeros])
+        present = np.hstack([np.ones((n_cells, len(columns)), dtype=bool), added != self.pad_id])
+        masks = {"present": present, "expressed": arrays["values"] != 0, "flagged": arrays["flags"] != NOT_PERTURBED}
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()} | {
+            name: TokenMask(mask) for name, mask in masks.items()
+        }

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from scgpt_bench.scgpt import devices
+from scgpt_bench.scgpt.attention import Cells, on_device
 from scgpt_bench.scgpt.binning import bin_cells
 from scgpt_bench.scgpt.encoding import Targets
+from scgpt_bench.scgpt.linear import Projection
 from scgpt_bench.scgpt.model import NOT_PERTURBED, PERTURBED, TransformerGenerator, check_tokens
-from scgpt_bench.scgpt.transformer import CpuEncoder, Projection
+from scgpt_bench.scgpt.transformer import CpuEncoder
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class Engine:
         self.flags = model.pert_encoder.weight
         exact = self.number_type == torch.float32
         self.fast = exact and self.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        self.encoder = CpuEncoder(model.transformer_encoder) if self.fast else model.transformer_encoder.packed
+        self.encoder = CpuEncoder(model.transformer_encoder) if self.fast else model.transformer_encoder
         self.coefficient, self.bias = (
             _decoder(part, self.fast) for part in (model.decoder.coeff_decoder.fc, model.decoder.bias_decoder.fc)
         )
@@ -126,15 +128,15 @@ class Engine:
         identity = torch.cat([self.identity, self._identity(added)]) if added else self.identity
         own = self._rows((values != 0) | flagged[columns])  # tokens that are not the same in every cell
         expressed = self._rows(values != 0)
-        columns, flagged = (torch.from_numpy(array).to(self.device) for array in (columns, flagged))
-        values, encoded = (torch.from_numpy(array).to(self.device) for array in (values, encoded))
+        columns, flagged = (on_device(array, self.device) for array in (columns, flagged))
+        values, encoded = (on_device(array, self.device) for array in (values, encoded))
         x = identity[columns].add_(self.unexpressed)  # tokens x width
         flags = torch.where(flagged[columns[own], None], self.flags[flag], self.flags[NOT_PERTURBED])
         x[own] = (identity[columns[own]] + self.model.value_encoder(encoded[own]) + flags).to(x.dtype)
         if self.first_projection is not None:
-            hidden = self.encoder(x, lengths.tolist(), lambda: self._first_projection(x, columns, own))
+            hidden = self.encoder(x, Cells(lengths), lambda: self._first_projection(x, columns, own))
         else:
-            hidden = self.encoder(x, lengths.tolist())
+            hidden = self.encoder(x, Cells(lengths))
         with torch.autocast(self.device.type, enabled=False):  # in bf16, values between 1 and 2 have steps of 0.008
             hidden = hidden.float()
             predicted = self.bias(hidden)
@@ -150,7 +152,7 @@ class Engine:
         return qkv
 
     def _rows(self, mask: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.flatnonzero(mask)).to(self.device)
+        return on_device(np.flatnonzero(mask), self.device)
 
 
 def _decoder(layers: nn.Sequential, fast: bool):

@@ -191,5 +191,5 @@ def start(
 
 def loss(generator: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Return this rank's share of the mean squared error of a batch of :class:`Pairs`, over the sampled genes."""
-    error = model.expression(generator, batch)[:, : batch["truth"].shape[1]] - batch["truth"]
+    error = generator(batch)[:, : batch["truth"].shape[1]] - batch["truth"]
     return error.square().sum() * batch["weight"]

@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from scgpt_bench.errors import InputError
 from scgpt_bench.options import Count, Prompt, Rounds
+from scgpt_bench.scgpt.attention import Cells
 from scgpt_bench.scgpt.binning import expression_of_bins
 from scgpt_bench.scgpt.checkpoint import Checkpoint
 from scgpt_bench.scgpt.masked_model import MaskedTransformer
@@ -133,15 +134,22 @@ class Prompter:
         first = torch.ones(len(known), 1, dtype=torch.long, device=known.device)
         known_genes = torch.cat([first * self.cls_id, tokens[known]], dim=1)
         known_values = torch.cat([first * self.pad_value, values.gather(1, known)], dim=1)
-        hidden, memory = self.model.known(known_genes, known_values)
+        n_cells, n_known = known_genes.shape
+        cells = Cells([n_known] * n_cells)
+        hidden, memory = self.model.known(known_genes.flatten(), known_values.flatten(), cells)
         n_unknown = unknown.shape[1]
         missing = -n_unknown % _CHUNK
         chunks = functional.pad(tokens[unknown], (0, missing), value=self.pad_id).split(_CHUNK, dim=1)
-        predicted = torch.cat([self.model.unknown(chunk, memory) for chunk in chunks], dim=1)[:, :n_unknown]
-        if not compared:
-            return predicted, None
-        from_cell = torch.cat([self.model.from_cell(hidden[:, 0], chunk) for chunk in chunks], dim=1)
-        return predicted, from_cell[:, :n_unknown]
+        of_chunk = Cells([_CHUNK] * n_cells)
+        cell = self.model.cell_embeddings(hidden, cells)
+        predicted, from_cell = [], []
+        for chunk in chunks:
+            genes = self.model.encoder(chunk.flatten())
+            predicted.append(self.model.unknown(genes, of_chunk, memory).view(n_cells, -1))
+            if compared:
+                from_cell.append(self.model.from_cell(cell, genes, of_chunk).view(n_cells, -1))
+        first, *second = (torch.cat(parts, dim=1)[:, :n_unknown] for parts in (predicted, from_cell) if parts)
+        return first, second[0] if compared else None
 
 
 def effects(

@@ -1,7 +1,7 @@
 """The model that is pretrained: scGPT's transformer over known and unknown genes, and how it is loaded.
 
 Known token = LN(gene embedding) + value embedding; unknown token = LN(gene embedding) + flag embedding, no value.
-Known genes attend to known genes, an unknown gene to all known genes and itself (:mod:`masked_attention`). After Cui et
+Known genes attend to known genes, an unknown gene to all known genes and itself (:mod:`attention`). After Cui et
 al. 2024 and upstream's branch ``integrate-huggingface-model``; :mod:`pretraining` says where the two differ.
 """
 
@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scgpt_bench.scgpt import checkpoint
+from scgpt_bench.scgpt.attention import Cells, attend, attend_to_known_and_self
 from scgpt_bench.scgpt.checkpoint_folder import SIZES
-from scgpt_bench.scgpt.masked_attention import attend_to_known, attend_to_known_and_self
+from scgpt_bench.scgpt.linear import linear, through
+from scgpt_bench.scgpt.transformer import heads_of
 from scgpt_bench.scgpt.upstream import ContinuousValueEncoder, ExprDecoder, GeneEncoder, MVCDecoder
 
 UNKNOWN = 1  # row of flag_encoder that marks an unknown gene
 MODULES = ("encoder", "flag_encoder", "value_encoder", "transformer_encoder", "decoder", "mvc_decoder")
-Memory = list[tuple[Tensor, Tensor]]  # keys and values of the known genes, per layer
+Memory = list[tuple[Tensor, Tensor, Cells]]  # keys and values of the known genes, per layer
 
 
 class _Attention(nn.Module):
@@ -32,15 +35,6 @@ class _Attention(nn.Module):
         self.heads = heads
         self.Wqkv = nn.Linear(width, 3 * width)
         self.out_proj = nn.Linear(width, width)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Project (batch, length, width) to query, key and value, each (batch, heads, length, width / heads)."""
-        batch, length, width = x.shape
-        qkv = self.Wqkv(x).view(batch, length, 3, self.heads, width // self.heads)
-        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
-
-    def merge(self, attended: Tensor) -> Tensor:
-        return self.out_proj(attended.transpose(1, 2).flatten(2))  # (batch, length, width)
 
 
 class _Layer(nn.Module):
@@ -53,15 +47,18 @@ class _Layer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, known: tuple[Tensor, Tensor] | None, padding: Tensor | None):
-        query, key, value = self.self_attn.project(x)
-        if known is None:
-            attended = attend_to_known(query, key, value, padding)
+    def forward(self, x: Tensor, cells: Cells, memory: tuple[Tensor, Tensor, Cells] | None = None):
+        """[tokens x width] -> the same, and the keys and values [tokens x heads x width / heads] of these tokens."""
+        qkv, out = self.self_attn.Wqkv, self.self_attn.out_proj
+        query, key, value = heads_of(linear(x, qkv.weight, qkv.bias), self.self_attn.heads)
+        if memory is None:
+            attended = attend(query, key, value, cells)
         else:
-            attended = attend_to_known_and_self(query, key, value, *known, padding)
-        x = self.norm1(x + self.dropout(self.self_attn.merge(attended)))
-        hidden = self.dropout(functional.relu(self.linear1(x)))
-        return self.norm2(x + self.dropout(self.linear2(hidden))), (key, value)
+            known_key, known_value, known_cells = memory
+            attended = attend_to_known_and_self(query, key, value, known_key, known_value, cells, known_cells)
+        x = self.norm1(x + self.dropout(linear(attended.flatten(1), out.weight, out.bias)))
+        hidden = self.dropout(linear(x, self.linear1.weight, self.linear1.bias, relu=True))
+        return self.norm2(x + self.dropout(linear(hidden, self.linear2.weight, self.linear2.bias))), (key, value)
 
 
 class MaskedTransformer(nn.Module):
@@ -88,63 +85,81 @@ class MaskedTransformer(nn.Module):
         self.mvc_decoder = MVCDecoder(embsize)
         self.encoder.embedding.weight.data.uniform_(-0.1, 0.1)
 
-    def known(
-        self, genes: Tensor, values: Tensor, padding: Tensor | None = None, cell: Tensor | None = None
-    ) -> tuple[Tensor, Memory]:
-        """Encode the known genes, ``<cls>`` first.
+    def known(self, genes: Tensor, values: Tensor, cells: Cells, cell: Tensor | None = None) -> tuple[Tensor, Memory]:
+        """Encode the known genes of several cells, one cell after the other, ``<cls>`` first in each.
 
         Parameters
         ----------
         genes, values
-            (batch, 1 + n_known) token ids and value bins.
-        padding
-            (batch, 1 + n_known) bool, True where there is no gene.
+            (n_known,) token ids and value bins.
+        cells
+            Known genes of each cell, ``<cls>`` included.
         cell
-            (batch, width) to stand at the position of ``<cls>`` instead of its token.
+            (n_cells, width) to stand at the positions of ``<cls>`` instead of its token.
 
         Returns
         -------
-        Hidden states (batch, 1 + n_known, width), and the keys and values that unknown genes attend to.
+        Hidden states (n_known, width), and what unknown genes attend to: keys and values of the known ones.
         """
-        x = self.encoder(genes) + self.value_encoder(values)
+        x = self.encoder(genes) + self._values(values)
         if cell is not None:
-            x = torch.cat([cell.unsqueeze(1).to(x.dtype), x[:, 1:]], dim=1)
+            x = x.index_copy(0, cells.first_tokens(x.device), cell.to(x.dtype))
         memory = []
         for layer in self.transformer_encoder["layers"]:
-            x, (key, value) = layer(x, None, padding)
+            x, (key, value) = layer(x, cells)
             if not torch.is_grad_enabled():  # they are views that keep the queries alive, which a gradient needs anyway
                 key, value = key.clone(), value.clone()
-            memory.append((key, value))
+            memory.append((key, value, cells))
         return x, memory
 
-    def unknown(self, genes: Tensor, memory: Memory, padding: Tensor | None = None) -> Tensor:
-        """Predict value bins (batch, n_unknown) of unknown genes, given what is known."""
-        flag = self.flag_encoder.weight[UNKNOWN]
-        x = self.encoder(genes) + flag  # (batch, n_unknown, width)
-        for layer, keys_and_values in zip(self.transformer_encoder["layers"], memory, strict=True):
-            x, _ = layer(x, keys_and_values, padding)
-        return self.decoder(x)["pred"]
+    def cell_embeddings(self, hidden: Tensor, cells: Cells) -> Tensor:
+        """Take the hidden states (n_cells, width) of ``<cls>`` from those of :meth:`known`."""
+        return hidden.index_select(0, cells.first_tokens(hidden.device))
 
-    def from_cell(self, cell: Tensor, genes: Tensor) -> Tensor:
-        """Predict value bins (batch, n_unknown) from the cell embedding (batch, width) and gene identity alone."""
-        return self.mvc_decoder(cell, self.encoder(genes))["pred"]
+    def unknown(self, genes: Tensor, cells: Cells, memory: Memory) -> Tensor:
+        """Predict value bins (n_unknown,) of the unknown genes of several cells, given what is known of each.
 
-    def forward(self, batch: Mapping[str, Tensor], second_pass: bool = False) -> list[Tensor]:
-        """Predict (batch, n_unknown) the unknown genes of ``batch`` (see :func:`pretraining.masked_batch`).
-
-        From their tokens, from the cell embedding and, in a second pass, from their tokens again with the detached
-        cell embedding at the position of ``<cls>``.
+        Parameters
+        ----------
+        genes
+            (n_unknown, width) embeddings, of :attr:`encoder`.
         """
-        known = batch["known_genes"], batch["known_values"], batch["padding"]
-        hidden, memory = self.known(*known)
-        cell = hidden[:, 0]
-        predictions = [
-            self.unknown(batch["unknown_genes"], memory, batch["padding"]),
-            self.from_cell(cell, batch["unknown_genes"]),
-        ]
+        x = genes + self.flag_encoder.weight[UNKNOWN]
+        for layer, known in zip(self.transformer_encoder["layers"], memory, strict=True):
+            x, _ = layer(x, cells, known)
+        return through(self.decoder.fc, x).squeeze(-1)
+
+    def from_cell(self, cell: Tensor, genes: Tensor, cells: Cells) -> Tensor:
+        """Predict value bins (n_unknown,) from the cell embedding (n_cells, width) and gene identity alone.
+
+        Upstream's inner product (``MVCDecoder``), over packed genes (n_unknown, width).
+        """
+        query, weight = self.mvc_decoder.gene2query, self.mvc_decoder.W
+        queries = linear(self.mvc_decoder.query_activation(linear(genes, query.weight, query.bias)), weight.weight)
+        return (queries * cell.index_select(0, cells.cell_of_token(cell.device))).sum(-1)
+
+    def _values(self, values: Tensor) -> Tensor:
+        """Encode value bins (n_tokens,) as upstream's ``ContinuousValueEncoder``: (n_tokens, width)."""
+        encoder = self.value_encoder
+        first, second = encoder.linear1, encoder.linear2
+        hidden = functional.relu(first(values.unsqueeze(-1).clamp(max=encoder.max_value)))
+        return encoder.dropout(encoder.norm(linear(hidden, second.weight, second.bias)))
+
+    def forward(self, batch: Mapping[str, Any], second_pass: bool = False) -> list[Tensor]:
+        """Predict the unknown genes of all cells of ``batch`` (see :func:`pretraining.masked_batch`).
+
+        Each (n_unknown,): from their tokens, from the cell embedding and, in a second pass, from their tokens again
+        with the detached cell embedding at the position of ``<cls>``.
+        """
+        known, unknown = batch["known"], batch["unknown"]
+        prompt = known.pack(batch["known_genes"]), known.pack(batch["known_values"]), known.cells
+        genes = self.encoder(unknown.pack(batch["unknown_genes"]))
+        hidden, memory = self.known(*prompt)
+        cell = self.cell_embeddings(hidden, known.cells)
+        predictions = [self.unknown(genes, unknown.cells, memory), self.from_cell(cell, genes, unknown.cells)]
         if second_pass:
-            _, memory = self.known(*known, cell=cell.detach())
-            predictions.append(self.unknown(batch["unknown_genes"], memory, batch["padding"]))
+            _, memory = self.known(*prompt, cell=cell.detach())
+            predictions.append(self.unknown(genes, unknown.cells, memory))
         return predictions
 
 

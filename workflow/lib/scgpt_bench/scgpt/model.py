@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint as checkpoints
 from scgpt_bench.scgpt.checkpoint import PRETRAINED_PREFIXES, Checkpoint
+from scgpt_bench.scgpt.linear import linear, through
 from scgpt_bench.scgpt.transformer import Encoder
 from scgpt_bench.scgpt.upstream import TransformerGenerator
 from scgpt_bench.scgpt.vocabulary import PAD
@@ -26,20 +28,56 @@ NOT_PERTURBED = 0  # flag of every other gene; its embedding is fixed at 0, as i
 
 
 class Generator(TransformerGenerator):
-    """Upstream's model, whose value encoder may be given other values than those that the decoder multiplies.
+    """Upstream's model over packed tokens; its modules, names and sums are upstream's.
 
-    Upstream's ``n_input_bins`` is meant for this, with bins over the sampled genes alone; its integers fail (0.2.4).
+    What is the same in many tokens is computed once: the identity of a gene that all cells of a batch have, and the
+    value of all genes that are not expressed. A value encoder may be given other values than those that the decoder
+    multiplies; upstream's ``n_input_bins`` is meant for this, with bins over the sampled genes alone, but its integers
+    fail (0.2.4).
     """
 
-    def forward(
-        self, src: Tensor, values: Tensor, input_pert_flags: Tensor, src_key_padding_mask: Tensor,
-        encoded: Tensor | None = None, **options: Any,
-    ) -> Mapping[str, Tensor]:  # fmt: skip
-        """Predict as upstream does; the value encoder is given ``encoded`` (n_cells, n_tokens), or else ``values``."""
-        if encoded is None:
-            return super().forward(src, values, input_pert_flags, src_key_padding_mask, **options)
-        hidden = self._encode(src, encoded, input_pert_flags, src_key_padding_mask)
-        return {"mlm_output": self.decoder(hidden, values)["pred"]}
+    def forward(self, batch: Mapping[str, Any]) -> Tensor:
+        """Predict expression, float32 (n_cells, n_tokens), of a batch of :meth:`encoding.Encoding.inputs`; 0 for none.
+
+        In autocast, what the two decoders give is combined in fp32: in bf16, values between 1 and 2 have steps of
+        0.008.
+        """
+        present, expressed, flagged = batch["present"], batch["expressed"], batch["flagged"]
+        device = self.pert_encoder.weight.device
+        values, own = batch["values"].flatten(), expressed.positions(device)
+        rows = present.rows_of(expressed, device)  # of the packed tokens: those of expressed genes
+        encoded = values if "encoded" not in batch else batch["encoded"].flatten()
+        x = present.pack(self._identities(batch["genes"], batch["added"])) + self._values(
+            encoded[own], rows, sum(present.cells.lengths)
+        )
+        flags = self.pert_encoder(batch["flags"].flatten()[flagged.positions(device)])
+        x = x.index_add(0, present.rows_of(flagged, device), flags.to(x.dtype))  # tokens x width
+        hidden = self.transformer_encoder(x, present.cells)
+        predicted = through(self.decoder.bias_decoder.fc, hidden).squeeze(-1).float()  # tokens
+        coefficients = through(self.decoder.coeff_decoder.fc, hidden.index_select(0, rows)).squeeze(-1).float()
+        return present.unpack(predicted.index_add(0, rows, coefficients * values[own]))
+
+    def _identities(self, genes: Tensor, added: Tensor) -> Tensor:
+        """Encode the genes (n_cells, n_genes), the same in all cells, and those that only some cells have.
+
+        Returns
+        -------
+        (n_cells, n_genes + n_added, width), without copies of the genes where none is added.
+        """
+        n_cells, n_genes = genes.shape
+        identities = self.encoder(torch.cat([genes[0], added.flatten()]))
+        shared = identities[:n_genes].expand(n_cells, -1, -1)
+        if not added.numel():
+            return shared
+        return torch.cat([shared, identities[n_genes:].unflatten(0, added.shape)], dim=1)
+
+    def _values(self, expressed: Tensor, rows: Tensor, n_tokens: int) -> Tensor:
+        """Encode values (n_expressed,) of the tokens ``rows``; all others are 0: (n_tokens, width)."""
+        encoder = self.value_encoder
+        values = torch.cat([expressed.new_zeros(1), expressed]).unsqueeze(-1).clamp(max=encoder.max_value)
+        hidden = functional.relu(functional.linear(values, encoder.linear1.weight, encoder.linear1.bias))
+        encoded = encoder.norm(linear(hidden, encoder.linear2.weight, encoder.linear2.bias))
+        return encoder.dropout(encoded[:1].expand(n_tokens, -1).index_copy(0, rows, encoded[1:]))
 
 
 def build(arguments: Mapping[str, Any], vocabulary: Mapping[str, int], dropout: float = 0.0) -> TransformerGenerator:
@@ -165,10 +203,3 @@ def check_tokens(model: TransformerGenerator, token_ids: Sequence[int]) -> None:
 def restrict_vocabulary(model: TransformerGenerator, token_ids: Iterable[int]) -> None:
     """Keep only the embedding rows of ``token_ids`` (and ``<pad>``), in place; token ids keep their meaning."""
     model.encoder.embedding = GenesInUse(model.encoder.embedding, list(token_ids))
-
-
-def expression(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Predict expression (n_cells, n_tokens) from :meth:`encoding.Encoding.inputs`, in fp32."""
-    binned = {"encoded": inputs["encoded"]} if "encoded" in inputs else {}
-    output = model(inputs["genes"], inputs["values"], inputs["flags"], src_key_padding_mask=inputs["padding"], **binned)
-    return output["mlm_output"].float()

@@ -29,6 +29,7 @@ from scgpt_bench.method_record import Finetuning, LoadReport, Prompts, Scgpt
 from scgpt_bench.options import ValueInput
 from scgpt_bench.predictions import Write, anchored_cells, mean_cell_obs, shifted_controls
 from scgpt_bench.scgpt import (
+    attention,
     checkpoint,
     devices,
     finetuned_model,
@@ -243,10 +244,11 @@ def _predict(generator, controls, alignment, encoding, weights, report, options,
 
 
 def _scgpt(weights, report: Mapping[str, Any], encoding, alignment, device, number_type) -> Scgpt:
+    arguments = weights.arguments
     return Scgpt(
         load_report=LoadReport(**report),
         checkpoint_sha256=sha256(checkpoint.weights_file(weights.folder)),
-        attention=transformer.backend_name(device, number_type),
+        attention=attention.kernel_name(device, number_type, arguments["embsize"] // arguments["nheads"]),
         device=devices.device_name(device),
         versions=transformer.versions(),
         targets_not_measured=tuple(sorted(name for name, targets in encoding.targets.items() if targets.added)),

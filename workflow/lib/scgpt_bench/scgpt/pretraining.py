@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import anndata
 import numpy as np
@@ -43,6 +43,7 @@ from scgpt_bench.data.means import cells_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.options import Pretraining
 from scgpt_bench.scgpt import checkpoint, recipe_version, training
+from scgpt_bench.scgpt.attention import TokenMask
 from scgpt_bench.scgpt.binning import bin_cells
 from scgpt_bench.scgpt.masked_model import MaskedTransformer
 from scgpt_bench.scgpt.vocabulary import SPECIAL_TOKENS, human_vocabulary
@@ -127,8 +128,8 @@ def masked_batch(
 
     Returns
     -------
-    ``known_genes``, ``known_values``, ``padding`` (n_cells, 1 + n_known) with ``<cls>`` first, and ``unknown_genes``,
-    ``unknown_values``, ``scored`` (n_cells, n_unknown).
+    ``known_genes``, ``known_values`` (n_cells, 1 + n_known) with ``<cls>`` first, ``unknown_genes``, ``unknown_values``
+    (n_cells, n_unknown), and which of these positions hold a gene: ``known``, ``unknown``.
     """
     present = np.broadcast_to(token_ids != pad_id, bins.shape)
     if not options.include_zero_genes:
@@ -155,10 +156,10 @@ def masked_batch(
         "known_values": np.hstack([first * options.pad_value, np.where(padding, options.pad_value, values)]).astype(
             np.float32
         ),
-        "padding": np.hstack([first < 0, padding]),
+        "known": ~np.hstack([first < 0, padding]),
         "unknown_genes": np.where(scored, token_ids[unknown], pad_id),
         "unknown_values": np.take_along_axis(bins, unknown, axis=1),
-        "scored": scored,
+        "unknown": scored,
     }
 
 
@@ -272,14 +273,13 @@ def held_out_loss(
     for start in range(0, len(held_out), size):
         rows = slice(start, start + size)
         batch = _tensors(_masked(held_out[rows], token_ids, 0.5, ("held out", start), vocabulary, options, seed))
-        scored, truth = batch["scored"], batch["unknown_values"]
-        control = dict(batch)
+        unknown, control = batch["unknown"], dict(batch)
         control["known_values"] = _known_values_of(permuted[rows], batch, token_ids, options)
         errors["held_out_loss"] += float(_squared_errors(model, batch).sum())
         errors["permuted_gene_loss"] += float(_squared_errors(model, control).sum())
         mean = torch.from_numpy(gene_means)[batch["unknown_genes"].clamp(max=len(gene_means) - 1)]
-        errors["gene_mean_loss"] += float((mean - truth)[scored].square().sum())
-        n_scored += int(scored.sum())
+        errors["gene_mean_loss"] += float(unknown.pack(mean - batch["unknown_values"]).square().sum())
+        n_scored += sum(unknown.cells.lengths)
     return {key: value / n_scored for key, value in errors.items()}
 
 
@@ -288,7 +288,7 @@ def _squared_errors(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Compute (n_scored,) squared errors in bins of the unknown genes, predicted from their own tokens."""
     device = next(model.parameters()).device
     batch = {key: tensor.to(device) for key, tensor in batch.items()}
-    return (model(batch)[0].float() - batch["unknown_values"])[batch["scored"]].square()
+    return (model(batch)[0].float() - batch["unknown"].pack(batch["unknown_values"])).square()
 
 
 def training_task(
@@ -308,20 +308,21 @@ def training_task(
         ratio = options.mask_ratio[ratios.integers(len(options.mask_ratio))]
         whole = _masked(bins, token_ids, ratio, ("mask", epoch, index), vocabulary, options, seed)
         share = _tensors({key: value[training.share_of(rank, world_size, size)] for key, value in whole.items()})
-        share["weight"] = torch.tensor(world_size / whole["scored"].sum())
+        share["weight"] = torch.tensor(world_size / whole["unknown"].sum())
         if options.second_pass_after is not None and epoch * n_batches + index >= options.second_pass_after:
             share[SECOND_PASS] = torch.empty(0)
         return share
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         predictions = model(batch, second_pass=SECOND_PASS in batch)
-        errors = [(prediction.float() - batch["unknown_values"]).square() for prediction in predictions]
-        return (sum(errors) * batch["scored"]).sum() * batch["weight"]
+        truth = batch["unknown"].pack(batch["unknown_values"])
+        return sum((prediction.float() - truth).square().sum() for prediction in predictions) * batch["weight"]
 
     def validate(model: nn.Module) -> dict[str, float]:
         batch = _tensors(_masked(probe, token_ids, 0.5, ("validation",), vocabulary, options, seed))
-        passes = zip(*(tensor.split(min(size, MOST_AT_ONCE)) for tensor in batch.values()), strict=True)
-        errors = [_squared_errors(model, dict(zip(batch, part, strict=True))) for part in passes]
+        most = min(size, MOST_AT_ONCE)
+        passes = [slice(start, start + most) for start in range(0, len(batch["unknown"]), most)]
+        errors = [_squared_errors(model, {key: each[rows] for key, each in batch.items()}) for rows in passes]
         return {"held_out_loss": float(torch.cat(errors).mean())}
 
     return training.Task(
@@ -365,8 +366,11 @@ def _masked(bins, token_ids, ratio, names, vocabulary, options, seed) -> dict[st
     return masked_batch(bins, token_ids, ratio, generator, vocabulary["<cls>"], vocabulary["<pad>"], options)
 
 
-def _tensors(batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in batch.items()}
+def _tensors(batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {
+        key: TokenMask(value) if value.dtype == bool else torch.from_numpy(np.ascontiguousarray(value))
+        for key, value in batch.items()
+    }
 
 
 def _known_values_of(bins, batch, token_ids, options) -> Tensor:

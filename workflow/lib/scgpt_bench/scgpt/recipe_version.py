@@ -5,5 +5,5 @@ away. Raise a version when the weights that the same data, options and seed lead
 tests/unit/test_golden_training.py fails where that was forgotten.
 """
 
-PRETRAINING = 1
-FINETUNING = 2
+PRETRAINING = 2
+FINETUNING = 3

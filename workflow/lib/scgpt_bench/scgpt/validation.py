@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import nn
 
 from scgpt_bench.data.conditions import Condition, rows_of
 from scgpt_bench.data.controls import type_weights
@@ -15,8 +13,9 @@ from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.references import references
-from scgpt_bench.scgpt import model
 from scgpt_bench.scgpt.encoding import flags_of
+from scgpt_bench.scgpt.engine import Engine
+from scgpt_bench.scgpt.model import TransformerGenerator
 from scgpt_bench.scgpt.recipe import Options
 from scgpt_bench.scgpt.training_set import TrainingSet
 from scgpt_bench.seeding import random_generator
@@ -31,7 +30,7 @@ class Validation:
 
     def __init__(self, training_set: TrainingSet, options: Options, seed: int):
         cells, self.conditions = training_set.cells, training_set.validation
-        self.values, self.encoding, self.batch_size = cells.X, training_set.encoding, options.batch_size
+        self.values, self.encoding = cells.X, training_set.encoding
         self.cell_type, rows = cells.obs["cell_type"].astype(str).to_numpy(), rows_of(cells.obs)
         self.controls = {
             condition: _matched_controls(rows, self.cell_type, condition, options.validation_cells, seed)
@@ -42,11 +41,15 @@ class Validation:
         self.flags = {condition: flags[rows[condition]] for condition in self.conditions}
         self.truth = {c: np.asarray(cells.X[rows[c]].mean(axis=0)).ravel() for c in self.conditions}
 
-    def __call__(self, generator: nn.Module) -> dict[str, float]:
-        """Return the mean ``pearson``, ``pearson_delta`` and ``validation_mse`` of a model in evaluation mode."""
+    def __call__(self, generator: TransformerGenerator) -> dict[str, float]:
+        """Return the mean ``pearson``, ``pearson_delta`` and ``validation_mse`` of a model in evaluation mode.
+
+        It predicts as the tested conditions are predicted (:mod:`engine`), in batches that fit the memory.
+        """
+        engine = Engine(generator, self.encoding.token_ids, "all", self.encoding.n_bins)
         scores = []
         for condition in self.conditions:
-            mean, truth = self._predict(generator, condition), self.truth[condition]
+            mean, truth = self._predict(engine, condition), self.truth[condition]
             control_mean = self.control_mean[condition]
             scores.append(
                 {
@@ -57,19 +60,14 @@ class Validation:
             )
         return pd.DataFrame(scores).mean().to_dict()
 
-    def _predict(self, generator: nn.Module, condition: Condition) -> np.ndarray:
+    def _predict(self, engine: Engine, condition: Condition) -> np.ndarray:
         """Predict the mean cell (n_genes,) of a condition."""
-        device = next(generator.parameters()).device
         rows, shares = self.controls[condition]
-        values = self.values[rows].toarray()
-        columns, batches = np.arange(values.shape[1]), []
-        for start in range(0, len(values), self.batch_size):
-            part = values[start : start + self.batch_size]
-            flags = np.repeat(self.flags[condition][:1], len(part))
-            inputs = self.encoding.inputs(part, [condition.perturbation] * len(part), columns, flags)
-            inputs = {key: tensor.to(device) for key, tensor in inputs.items()}
-            batches.append(model.expression(generator, inputs)[:, : len(columns)].cpu())
-        return mean_cell(torch.cat(batches).numpy(), type_weights(self.cell_type[rows], shares))
+        targets, flag = self.encoding.targets[condition.perturbation], int(self.flags[condition][0])
+        most = engine.cells_per_batch(self.values.shape[1] + len(targets.added))
+        parts = (self.values[rows[start : start + most]] for start in range(0, len(rows), most))
+        predicted = [engine.predict(part.toarray().astype(np.float32, copy=False), targets, flag) for part in parts]
+        return mean_cell(np.concatenate(predicted), type_weights(self.cell_type[rows], shares))
 
 
 def _matched_controls(
