@@ -171,7 +171,7 @@ def test_a_split_of_cells_that_are_not_there_is_refused():
     made = cells()
     split = split_of(made)
     split.loc[split["role"] == "train", "perturbation"] = ["X", "Y"]
-    with pytest.raises(InputError, match="'X', of which there is no cell"):
+    with pytest.raises(InputError, match="'X', which has no cells"):
         audited(made, split)
 
 
@@ -182,7 +182,7 @@ def test_a_prediction_is_of_what_nobody_measured():
     everything = pd.concat([split.assign(role="train"), asked], ignore_index=True)
     checks = audited(made, everything, made_by=PREDICTION)
     assert {check["status"] for check in checks} == {"passed"}
-    with pytest.raises(InputError, match="of which there are cells; expected conditions that nobody measured"):
+    with pytest.raises(InputError, match="which has cells; expected conditions that nobody measured"):
         audited(made, split, made_by=PREDICTION)
 
 

@@ -188,7 +188,7 @@ def test_files_under_other_names_are_named_before_any_job(tmp_path, there, name,
     with pytest.raises(InputError) as error:
         check_names(tmp_path)
     assert error.value.where == name
-    assert error.value.found == f"no such file but {found}"
+    assert error.value.found == f"no such file, only {found}"
 
 
 def test_files_that_are_there_or_gone_with_their_folder_are_no_fault(tmp_path):
@@ -204,5 +204,5 @@ def test_files_that_are_there_or_gone_with_their_folder_are_no_fault(tmp_path):
 
 def test_arguments_under_another_name_are_named_by_the_job_too(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match=r"args\.json: file: found no such file but config\.json"):
+    with pytest.raises(InputError, match=r"args\.json: file: found no such file, only config\.json"):
         read_arguments(tmp_path)

@@ -111,7 +111,7 @@ def test_a_fixed_split_may_hold_out_a_context(cells, tmp_path):
     assert held_out["seen"].tolist() == [True, True]
     assert not table.loc[table["context"] == "line1", "seen"].any()
     path.write_text("perturbation\tcontext\trole\n" + f"{names[0]}\tline3\ttest")
-    with pytest.raises(InputError, match=f"'{names[0]}' in context 'line3', of which there is no cell"):
+    with pytest.raises(InputError, match=f"'{names[0]}' in context 'line3', which has no cells"):
         splits.read_split_file(path, cells.obs)
 
 

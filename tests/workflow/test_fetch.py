@@ -191,4 +191,4 @@ def test_safetensors_of_ones_own_are_taken_and_other_names_refused(checkout, ser
     (folder / "model.safetensors").rename(folder / "epoch_6.pt")
     done = checkout.snakemake(target, "--configfile", "study.yaml", check=False)
     assert done.returncode != 0
-    assert "no such file but epoch_6.pt" in done.stdout
+    assert "no such file, only epoch_6.pt" in done.stdout

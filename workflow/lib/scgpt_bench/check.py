@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _Parser(prog="python -m scgpt_bench.check", description=__doc__.split("\n\n")[0])
     parser.add_argument("name", nargs="?", default="", help="of a row of the data-set table")
     parser.add_argument("--datasets", metavar="TABLE", help="the data-set table, unless the configuration names it")
-    parser.add_argument("--configfile", help="whose options apply; those of the next step unless given")
+    parser.add_argument("--configfile", help="configuration to take options from (default: that of the next step)")
     parser.add_argument("--mirror", action="append", default=[], help="a folder that is searched before a download")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # where a download came from

@@ -44,7 +44,7 @@ def check(status_command: str | None, gpu_rules: Mapping[str, str | None]) -> No
         unknown = [name for name in asked if name not in has_gpus]
         if not unknown and any(has_gpus[name] for name in asked):
             continue
-        found = repr(partition) if partition else f"no partition, so that Slurm takes its default {default!r}"
+        found = repr(partition) if partition else f"no partition, and Slurm's default is {default!r}"
         if not unknown:
             found += ", which has no GPU"
         elif partition:

@@ -162,7 +162,7 @@ def validate(given: Mapping[str, Any], source: str) -> Run:
         one of its tables.
     """
     if "study" not in given:
-        expected = "a name for this study, such as 'study: my_screen', whose results are then below results/my_screen"
+        expected = "a name for this study, such as 'study: my_screen' (its results are in results/my_screen)"
         raise InputError(source, "study", "no such key", expected)
     config = checked(Study, given, source).model_dump()
     kinds = {name: kind.option_class for name, kind in KINDS.items()}
@@ -265,7 +265,7 @@ def _check_predictions(run: Run, source: str) -> None:
         ]
         if trained and not run.splits:
             found = f"{trained[0]!r}, and no split of measured conditions"
-            expected = "a split, which says how many epochs it is trained for"
+            expected = "a split: validation there sets the number of epochs"
             raise InputError(source, f"predict.{name}.methods", found, expected)
 
 
@@ -396,7 +396,7 @@ def _check_without_splits(run: Run, source: str) -> None:
         expected = "an entry in run, gears_seeds, contexts or files, or a list in predict"
         raise InputError(source, "splits", "no split to run", expected)
     if config["official_scorers"]:
-        expected = "an entry in splits, whose predictions they judge"
+        expected = "an entry in splits for them to score"
         raise InputError(source, "official_scorers", "scorers, and no split", expected)
     used = {method for name in config["predict"] for method in methods_of_prediction(config, name)}
     for method in config["methods"]:

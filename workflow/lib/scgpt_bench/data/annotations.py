@@ -85,7 +85,7 @@ def annotate(adata: anndata.AnnData, dataset: Dataset, findings: Findings) -> An
     unassigned = [label for label in dataset.control_labels if gene_names.is_unassigned(label)]
     if unassigned and labels.astype(str).str.strip().isin(unassigned).any():
         findings.problems.append(
-            f"cells labelled {unassigned[0]!r} count as controls: nobody knows which guide they carry"
+            f"cells labelled {unassigned[0]!r} count as controls, although their guide is unknown"
         )
     return Annotations(genes, obs, kept)
 
@@ -96,7 +96,7 @@ def _not_excluded(labels: pd.Series, dataset: Dataset, findings: Findings) -> np
     text = text.where(~text.isin(MISSING), "nan")
     excluded = text.isin(dataset.excluded_labels).to_numpy()
     for label, number in text[excluded].value_counts().items():
-        findings.repairs.append(f"{number} cells labelled {label!r} left out, as the row says")
+        findings.repairs.append(f"{number} cells labelled {label!r} left out (excluded_label of the row)")
     return ~excluded
 
 
@@ -188,7 +188,7 @@ def _check_targets(targets: list[str], genes: Genes, where: str, dataset: Datase
         raise findings.error(where, f"Ensembl identifiers such as {targets[0]!r}", expected)
     dates = gene_names.spreadsheet_dates(targets)
     if dates:
-        expected = "the gene's name: a spreadsheet made a date of it (1-Mar of MARCHF1 or MTARC1, 2-Sep of SEPTIN2)"
+        expected = "the gene's name: a spreadsheet turned it into a date (MARCHF1 or MTARC1 into 1-Mar, SEPTIN2 into 2-Sep)"
         raise findings.error(where, f"the label {dates[0]!r}", expected)
     if targets and {target.upper() for target in targets}.isdisjoint(genes.symbols.str.upper()):
         findings.problems.append(f"none of the {len(targets)} targets is among the measured genes")

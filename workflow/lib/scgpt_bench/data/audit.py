@@ -298,14 +298,14 @@ def _role_in(split: pd.DataFrame, condition: Condition) -> str:
 def _refuse_unmeasured(split: pd.DataFrame, obs: pd.DataFrame, split_name: str) -> None:
     unmeasured = set(listed(split)) - set(conditions_of(obs))
     if unmeasured:
-        found = f"{min(unmeasured).label!r}, of which there is no cell"
+        found = f"{min(unmeasured).label!r}, which has no cells"
         raise InputError(f"split {split_name}", "perturbation", found, "measured conditions")
 
 
 def _refuse_measured(split: pd.DataFrame, obs: pd.DataFrame, split_name: str) -> None:
     measured = {*conditions_of(split, "test")} & {*conditions_of(obs)}
     if measured:
-        found = f"{min(measured).label!r}, of which there are cells"
+        found = f"{min(measured).label!r}, which has cells"
         raise InputError(f"split {split_name}", "role 'test'", found, "conditions that nobody measured")
 
 

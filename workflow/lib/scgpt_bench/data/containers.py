@@ -131,11 +131,11 @@ def _content(head: bytes) -> _Kind:
     if re.match(rb"[XAB]\n", head) and (head[0:1] == b"A" or head[2:5] == b"\0\0\0"):
         return _Kind("an R object (.rds)", advice="save it in R as h5ad, with zellkonverter or anndataR")
     if head[257:262] == b"ustar":
-        return _Kind("a tar archive", advice="unpack it and give a file or folder of it")
+        return _Kind("a tar archive", advice="unpack it, and use one of its files or folders")
     for magic, words in {b"PAR1": "a Parquet table", b"\x93NUMPY": "a NumPy array", b"ARROW1": "an Arrow file"}.items():
         if head.startswith(magic):
             form = "parquet" if magic == b"PAR1" else None
-            return _Kind(words, form, advice="AnnData can be made of it in Python, and written as h5ad")
+            return _Kind(words, form, advice="convert it to AnnData in Python and write h5ad")
     if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         return _Kind("a Python pickle", "torch")
     if head.lower().startswith(b"%%matrixmarket"):
@@ -157,7 +157,7 @@ def _text(head: bytes) -> _Kind:
             return _Kind(
                 f"a {words} table",
                 "csv" if separator == "," else "text",
-                advice="AnnData can be made of it in Python, and written as h5ad",
+                advice="convert it to AnnData in Python and write h5ad",
             )
     return _Kind(f"text that begins with {first[:40]!r}", "text")
 

@@ -139,7 +139,7 @@ def verify(path: str | Path, dataset: Dataset) -> None:
         found = files.digest(path, name)
         if found != expected:
             advice = "" if dataset.is_local else " (delete the file, and it is fetched again)"
-            raise InputError(path, name, found, f"{expected}, as the data-set table or the first download says{advice}")
+            raise InputError(path, name, found, f"{expected} (data-set table or first download){advice}")
 
 
 def record(destination: str | Path, sha256: str) -> Path:

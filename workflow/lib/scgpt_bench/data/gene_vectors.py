@@ -137,7 +137,7 @@ def _read_word2vec(path: str | Path) -> pd.DataFrame:
     table = read_table(path, r"\s+", header=None, skiprows=1, index_col=0, quoting=csv.QUOTE_NONE)
     if list(table.shape) != header:
         found = f"{table.shape[0]} genes x {table.shape[1]} dimensions"
-        raise InputError(path, "table", found, f"{header[0]} x {header[1]}, as line 1 says")
+        raise InputError(path, "table", found, f"{header[0]} x {header[1]} (line 1)")
     return table
 
 

@@ -57,7 +57,7 @@ def few_controls(obs: pd.DataFrame) -> list[str]:
             where = f" in context {context!r}" if len(numbers) > 1 else ""
             sentences.append(
                 f"{number} control cells{where}: measured changes and methods get half of them each, fewer than "
-                f"{FEWEST_OF_HALF}, so that their noise may hide the responses"
+                f"{FEWEST_OF_HALF}: their noise may hide the responses"
             )
     return sentences
 

@@ -200,7 +200,7 @@ def check_groups(
             raise findings.error(where, found, "two control cells or more in every context: one for each half")
     declared, contexts = sorted(dataset.declared_contexts), contexts_of(obs)
     if declared and declared != contexts:
-        expected = f"{', '.join(declared)}, as the column 'contexts' of the data-set table says"
+        expected = f"{', '.join(declared)} (column 'contexts' of the data-set table)"
         raise findings.error(f"obs[{dataset.context_column!r}]", ", ".join(contexts), expected)
 
 

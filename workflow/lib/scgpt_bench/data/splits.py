@@ -390,7 +390,7 @@ def read_split_file(path: str | Path, obs: pd.DataFrame) -> pd.DataFrame:
         named = [c for c in contexts.get(name, []) if context in (None, c.context)]
         if not named:
             found = repr(name) + (f" in context {context!r}" if context is not None else "")
-            raise InputError(path, role, f"{found}, of which there is no cell", "measured conditions")
+            raise InputError(path, role, f"{found}, which has no cells", "measured conditions")
         for condition in named:
             if roles.setdefault(condition, role) != role:
                 found = f"{condition.label!r}, which is in {roles[condition]} as well"

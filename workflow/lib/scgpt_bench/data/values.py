@@ -99,7 +99,7 @@ def read_values(
     if dataset.values == "counts":
         evidence, total = f"counts: every value is an integer, largest {largest:g}", n_counts[kept].sum()
     elif integers:
-        expected = "log values, as values = 'log1p' of the data-set table says, or 'counts'"
+        expected = "log values (values = 'log1p' in the data-set table), or values = 'counts'"
         raise findings.error("X", f"integers only, up to {largest:g}", expected)
     else:
         evidence = _evidence_of_logs(n_counts[n_counts > 0], ratios, dataset, findings)
@@ -163,7 +163,7 @@ def _rules(
     """
     yield ~np.isfinite(matrix.data) | (matrix.data < 0), "a finite value of 0 or more"
     if dataset.values == "counts":
-        yield broken, "an integer, as values = 'counts' of the data-set table says (log values are 'log1p')"
+        yield broken, "an integer (values = 'counts' in the data-set table), or values = 'log1p' for log values"
     elif not integers:  # integers only are counts, which is a clearer thing to say than that they are too large
         limit, largest = np.log1p(dataset.target_sum), matrix.data.max()
         wrong = (matrix.data == largest) & (largest > limit + 1e-3)
@@ -171,7 +171,7 @@ def _rules(
 
 
 def _of_scale(dataset: Dataset) -> str:
-    return f"of log1p with target_sum {dataset.target_sum:g}, as the data-set table says"
+    return f"of log1p with target_sum {dataset.target_sum:g} (data-set table)"
 
 
 def _check_sums(sums: np.ndarray, cells: pd.Index, dataset: Dataset, findings: Findings) -> None:

@@ -138,7 +138,7 @@ def names_in_list(asked: pd.DataFrame, source: str | Path) -> dict[Condition, st
         Where a line is not predicted: a submission covers its list.
     """
     for given, context, reason in asked.loc[asked["predicted"] != "yes", ["given", "context", "reason"]].values:
-        raise InputError(source, f"{given!r} in {context!r}", reason, "a list of which every line is predicted, once")
+        raise InputError(source, f"{given!r} in {context!r}", reason, "a list in which every line is predicted once")
     return dict(zip(listed(asked), asked["given"].astype(str), strict=True))
 
 

@@ -255,12 +255,12 @@ def _check_scale(
         total = np.median(np.expm1(means).sum(axis=1) / np.expm1(control).sum(axis=1))
     if not (SLOPE[0] <= slope <= SLOPE[1] and TOTAL[0] <= total <= TOTAL[1]):
         found = f"values {slope:.3g} times those of control cells (totals of counts {total:.3g} times)"
-        raise InputError(path, "X", found, f"{_wanted(target_sum)}, so that both are near 1")
+        raise InputError(path, "X", found, f"{_wanted(target_sum)} (both near 1)")
     for condition, slope in zip(conditions, slopes, strict=True):
         if not SLOPE_OF_ONE[0] <= slope <= SLOPE_OF_ONE[1]:
             found = f"values {slope:.3g} times those of control cells"
             raise InputError(
-                path, f"X, perturbation {condition.label!r}", found, f"{_wanted(target_sum)}, so that it is near 1"
+                path, f"X, perturbation {condition.label!r}", found, f"{_wanted(target_sum)} (near 1)"
             )
 
 

@@ -93,7 +93,7 @@ FOREIGN_TENSORS = {
 
 _USED = (*SIZES, "n_bins", "n_input_bins", "pad_value", "scgpt_bench")
 IRRELEVANT = {  # keys that change no prediction here, by why
-    "of how it was trained, not of what came of it": """
+    "about the training, not about the model": """
         data_source save_dir load_model n_hvg n_hvp valid_size_or_ratio dist_backend dist_url grad_accu_steps
         max_seq_len mask_ratio trunc_by_sample vocab_path rank batch_size eval_batch_size epochs lr lr_ADV
         scheduler_interval scheduler_factor warmup_ratio_or_step fp16 amp log_interval save_interval save_eval_interval
@@ -104,7 +104,7 @@ IRRELEVANT = {  # keys that change no prediction here, by why
         per_device_train_batch_size num_train_epochs output_dir logging_dir remove_unused_columns evaluation_strategy
         save_strategy""",
     "dropout, which is off in prediction and an option of fine-tuning": "dropout attention_probs_dropout_prob",
-    "losses, whose heads are checked where they are read": """
+    "losses; their heads are checked when they are read": """
         no_cls no_cce USE_CLS USE_CCE CLS CCE MVC GEP GEPC MLM ECS ESC DAB DAR ADV do_mvc do_dab ecs_thres
         ecs_threshold dab_weight""",
     "heads that are not read": """
@@ -112,7 +112,7 @@ IRRELEVANT = {  # keys that change no prediction here, by why
     "exact attention gives the same numbers, however it is computed": "fast_transformer use_fast_transformer",
     "a value that is never fed: unknown genes carry a flag": "mask_value",
     "labels of a model that is refused by another key": "num_batch_labels ntokens_mod vocab_mod",
-    "told by the weights and vocab.json": "ntoken vocab vocab_size padding_idx special_tokens",
+    "known from the weights and vocab.json": "ntoken vocab vocab_size padding_idx special_tokens",
     "other names of sizes, which upstream ignores where it loads a model": """
         n_embd d_model layer_size n_layer n_layers nhead n_head n_heads d_ff hidden_size""",
     "of the program that wrote it": "_wandb architectures model_type torch_dtype dtype transformers_version",
@@ -126,7 +126,7 @@ def weights_file(folder: str | Path) -> Path:
         if Path(folder, name).is_file():
             return Path(folder, name)
     others = ", ".join(other_files(folder, WEIGHTS)[:3])
-    raise InputError(folder, "folder", f"no weights but {others}" if others else "no weights", _expected(WEIGHTS))
+    raise InputError(folder, "folder", f"no weights, only {others}" if others else "no weights", _expected(WEIGHTS))
 
 
 def own_file(folder: str | Path, name: str) -> Path:
@@ -140,7 +140,7 @@ def check_names(folder: str | Path) -> None:
     for name in (WEIGHTS, ARGUMENTS, VOCABULARY):
         others = [] if own_file(folder, name).is_file() else other_files(folder, name)
         if others:
-            raise InputError(folder, name, f"no such file but {', '.join(others[:3])}", _expected(name))
+            raise InputError(folder, name, f"no such file, only {', '.join(others[:3])}", _expected(name))
 
 
 def other_files(folder: str | Path, name: str) -> list[str]:
@@ -171,7 +171,7 @@ def read_arguments(folder: str | Path, prefixes: Iterable[str] = ()) -> dict[str
     path = Path(folder) / ARGUMENTS
     others = [] if path.is_file() else other_files(folder, ARGUMENTS)
     if others:
-        raise InputError(path, "file", f"no such file but {', '.join(others[:3])}", _expected(ARGUMENTS))
+        raise InputError(path, "file", f"no such file, only {', '.join(others[:3])}", _expected(ARGUMENTS))
     arguments = read_json(path, "the model's arguments")
     if not isinstance(arguments, dict):
         raise InputError(path, "file", type(arguments).__name__, "a JSON object: the model's arguments")

@@ -70,7 +70,7 @@ class Prompter:
     def of(cls, model: MaskedTransformer, weights: Checkpoint, token_ids: np.ndarray) -> Prompter:
         """Combine what :func:`scgpt_bench.scgpt.masked_model.load` returns with the token ids of a data set's genes."""
         if "<cls>" not in weights.vocabulary:
-            raise InputError(weights.folder, "vocab.json", "no '<cls>'", "the token that stands first in every cell")
+            raise InputError(weights.folder, "vocab.json", "no '<cls>'", "the token that begins every cell")
         cls_id, pad_id = weights.vocabulary["<cls>"], weights.vocabulary["<pad>"]
         pad_value = float(weights.arguments.get("pad_value", -2))
         return cls(model, np.asarray(token_ids), cls_id, pad_id, pad_value, weights.n_bins)

@@ -88,5 +88,5 @@ def _with_tokens(split: pd.DataFrame, role: str, encoding: Encoding) -> list[Con
     usable = [c for c in conditions_of(split, role) if c.perturbation not in without_token]
     if not usable:
         found = f"{(split['role'] == role).sum()} perturbations, none with all its genes in the vocabulary"
-        raise NothingToTrainOn("split.tsv", f"role {role!r}", found, "at least one whose genes scGPT has tokens for")
+        raise NothingToTrainOn("split.tsv", f"role {role!r}", found, "at least one with tokens for all its genes")
     return usable
