@@ -3,51 +3,51 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Whose results `make verify` and `make clean` are about.
+# The study of `make verify` and `make clean`.
 export study ?= demo
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 
 .PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-slurm coverage verify lint format bench gpu-check check-data site slurm-profile lock clean
 
-help:  ## This list.
+help:  ## List these targets.
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
-demo: $(INSTALLED)  ## The default configuration: planted truth, CPU, minutes. Leaves results/demo/report.html.
+demo: $(INSTALLED)  ## Set up .venv and run the default study (simulated, CPU, minutes): results/demo/report.html.
 	@echo "Running the demo: about 6 minutes on two free cores, 2 GB of memory."
 	$(BIN)/snakemake --profile profiles/local
 	@echo "The report is results/demo/report.html: open it in a browser."
 
-test: $(INSTALLED)  ## The library alone, in minutes: what to run after every change.
+test: $(INSTALLED)  ## Test the library, in minutes: after every change.
 	$(PYTEST) -m "not long" tests/unit tests/parity tests/bad_input tests/hostile
 	@echo "Left out: whole configurations and the report in a browser (make test-workflow); Slurm, faults and whole"
 	@echo "experiments (make test-all)."
 
-test-workflow: $(INSTALLED)  ## The demo, real cells and plans through Snakemake, and the report in a browser.
+test-workflow: $(INSTALLED)  ## Test the demo, real cells and plans through Snakemake, and the report in a browser.
 	$(PYTEST) -m "not long" tests/workflow tests/report
 
-test-all: lint test test-workflow test-faults test-gears test-slurm test-long  ## All tests: more than an hour.
+test-all: lint test test-workflow test-faults test-gears test-slurm test-long  ## Run all tests: more than an hour.
 
-test-faults: $(INSTALLED)  ## A full disk, read-only results; downloads, installations and searches that are killed.
+test-faults: $(INSTALLED)  ## Test a full disk, read-only results, and killed downloads, installations and searches.
 	$(PYTEST) -m "not long" tests/faults
 
-test-gears: .venv-gears/installed  ## GEARS itself, in an environment of its own beside .venv.
+test-gears: .venv-gears/installed  ## Test GEARS itself, in its own environment beside .venv.
 	.venv-gears/bin/python -m pytest --numprocesses 0 --durations 3 tests/unit/test_gears.py
 
-test-long: $(INSTALLED)  ## Whole planted experiments, calibration, the same bytes after kills, memory.
+test-long: $(INSTALLED)  ## Test whole planted experiments, calibration, the same bytes after kills, memory.
 	$(PYTEST) -m "long"
 
-test-slurm: $(INSTALLED)  ## The demo without twins and further seeds, and most other rules, on a Slurm of the tests' own; root on Debian 12.
+test-slurm: $(INSTALLED)  ## Test the demo and most other rules on a Slurm that the tests start; root on Debian 12.
 	SCGPT_BENCH_MUST_RUN=1 $(BIN)/python -m pytest --durations 10 tests/slurm
 
-coverage: $(INSTALLED)  ## Which lines of the library are run by the tests that start no Snakemake; fails below 90 %.
+coverage: $(INSTALLED)  ## Measure which lines of the library the tests run; fails below 90 %.
 	$(BIN)/coverage erase
 	$(PYTEST) -m "not long" tests/unit tests/parity tests/bad_input tests/hostile tests/faults --cov --cov-report=
 	$(BIN)/coverage report --fail-under 90 --skip-covered --sort cover
 
-verify: $(INSTALLED)  ## study=NAME (default: demo): repeats its run in a folder of its own and says what differs.
+verify: $(INSTALLED)  ## study=NAME (default: demo): repeat its run in another folder and report what differs.
 	PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.verification "results/$$study/provenance.json"
 
-lint: $(INSTALLED)  ## Style, formatting, types, dead code and consistency of code, workflow and environments.
+lint: $(INSTALLED)  ## Check style, types, dead code, and that code, workflow and documents agree.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -55,26 +55,26 @@ lint: $(INSTALLED)  ## Style, formatting, types, dead code and consistency of co
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/python -m pytest -q tests/consistency
 
-format: $(INSTALLED)  ## Formats code and workflow, and mends what ruff can.
+format: $(INSTALLED)  ## Format code and workflow, and fix what ruff can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt workflow
 
-bench: $(INSTALLED)  ## Speed and memory beside the peers, in one run; writes benchmarks/results/<machine>.tsv.
+bench: $(INSTALLED)  ## Measure speed and memory beside the upstream tools: benchmarks/results/<machine>.tsv.
 	PYTHONPATH=workflow/lib $(BIN)/python benchmarks/run.py
 
 # A cluster's GPU node needs no .venv: GPU_PYTHON is any Python with torch 2.11 or newer (docs/gpu.md).
 GPU_PYTHON ?= $(firstword $(wildcard $(BIN)/python) $(PYTHON))
-gpu-check:  ## What holds on this machine's GPU, in eight minutes; writes benchmarks/results/<GPU>.tsv.
+gpu-check:  ## Test and measure this machine's GPU, in eight minutes: benchmarks/results/<GPU>.tsv.
 	PYTHONPATH="workflow/lib:$$PYTHONPATH" $(GPU_PYTHON) benchmarks/gpu_check.py
 
-check-data: $(INSTALLED)  ## dataset=NAME (configfile=FILE): what is understood of a row of config/datasets.tsv.
+check-data: $(INSTALLED)  ## dataset=NAME (configfile=FILE): show what is understood of a row of config/datasets.tsv.
 	@PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.check "$$dataset" $${configfile:+--configfile "$$configfile"}
 
-site: $(INSTALLED)  ## The documents as a site, without network: build/docs/site/index.html.
+site: $(INSTALLED)  ## Build the documents as a site, without network: build/docs/site/index.html.
 	PYTHONPATH=workflow/lib $(BIN)/python docs/site.py
 
-slurm-profile:  ## Makes the literal `snakemake --profile slurm` find profiles/slurm.
+slurm-profile:  ## Link profiles/slurm to where `snakemake --profile slurm` finds it.
 	sh profiles/link_slurm_profile.sh
 
 # scgpt goes last, without its declared dependencies: it does not need them, and they cannot be installed together.
@@ -97,7 +97,7 @@ $(INSTALLED): requirements.lock requirements-no-deps.lock
 	.venv-gears/bin/python -c 'import gears'
 	@touch $@
 
-lock:  ## Resolves requirements.in afresh into requirements.lock.
+lock:  ## Resolve requirements.in again into requirements.lock.
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.in
@@ -106,7 +106,7 @@ lock:  ## Resolves requirements.in afresh into requirements.lock.
 
 # Checkpoints are kept with what they were pretrained on, and with .snakemake: without its record there, a checkpoint
 # would be kept whatever its options became. One that was pretrained on measured cells is pretrained again with them.
-clean:  ## study=NAME (default: demo): removes its results and logs; keeps its checkpoints, downloads, .snakemake and .venv.
+clean:  ## study=NAME (default: demo): remove its results and logs; keep checkpoints, downloads, .snakemake and .venv.
 	@echo "$$study" | grep -qx '[a-z0-9_-]*[a-z0-9_-]' || { echo "error: study: found '$$study'; expected the name of a study"; exit 2; }
 	@test -d "results/$$study" || { echo "error: study: found '$$study'; expected a folder of results/"; exit 2; }
 	find "results/$$study" -mindepth 1 -maxdepth 1 ! -name checkpoints ! -name generated -exec rm -r {} +

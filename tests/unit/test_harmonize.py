@@ -449,7 +449,8 @@ def test_a_label_that_says_unassigned_needs_a_decision(drop):
         run(drop)
     left = run(drop, replace(ROW, excluded_label="doublet|unassigned"))
     assert left.n_obs == 16
-    assert list(left.uns["harmonized"]["repairs"]) == ["4 cells labelled 'unassigned' left out (excluded_label of the row)"]
+    repairs = list(left.uns["harmonized"]["repairs"])
+    assert repairs == ["4 cells labelled 'unassigned' left out (excluded_label of the row)"]
     told = understood(drop, control_label="ctrl|unassigned")
     assert told["n_controls"] == 12
     assert "'unassigned' count as controls" in told["problems"][0]

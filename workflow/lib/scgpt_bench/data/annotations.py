@@ -84,9 +84,7 @@ def annotate(adata: anndata.AnnData, dataset: Dataset, findings: Findings) -> An
         _check_directions(obs[kept], dataset, findings)
     unassigned = [label for label in dataset.control_labels if gene_names.is_unassigned(label)]
     if unassigned and labels.astype(str).str.strip().isin(unassigned).any():
-        findings.problems.append(
-            f"cells labelled {unassigned[0]!r} count as controls, although their guide is unknown"
-        )
+        findings.problems.append(f"cells labelled {unassigned[0]!r} count as controls, although their guide is unknown")
     return Annotations(genes, obs, kept)
 
 
@@ -188,7 +186,7 @@ def _check_targets(targets: list[str], genes: Genes, where: str, dataset: Datase
         raise findings.error(where, f"Ensembl identifiers such as {targets[0]!r}", expected)
     dates = gene_names.spreadsheet_dates(targets)
     if dates:
-        expected = "the gene's name: a spreadsheet turned it into a date (MARCHF1 or MTARC1 into 1-Mar, SEPTIN2 into 2-Sep)"
+        expected = "the gene's name, which a spreadsheet turned into a date (MARCHF1 or MTARC1: 1-Mar; SEPTIN2: 2-Sep)"
         raise findings.error(where, f"the label {dates[0]!r}", expected)
     if targets and {target.upper() for target in targets}.isdisjoint(genes.symbols.str.upper()):
         findings.problems.append(f"none of the {len(targets)} targets is among the measured genes")

@@ -148,7 +148,7 @@ def vocabulary_symbols() -> list[str]:
     """
     package = importlib.util.find_spec("scgpt")
     if package is None or not package.submodule_search_locations:
-        raise InputError("planted data", "gene symbols", "no package scgpt", "scgpt 0.2.4: its vocabulary gives the names")
+        raise InputError("planted data", "gene symbols", "no package scgpt", "scgpt 0.2.4, for its vocabulary")
     folder = Path(package.submodule_search_locations[0])
     vocabulary = json.loads((folder / "tokenizer" / "default_census_vocab.json").read_text())
     return sorted(filter(SYMBOL.fullmatch, vocabulary))

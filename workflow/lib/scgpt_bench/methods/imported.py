@@ -259,9 +259,7 @@ def _check_scale(
     for condition, slope in zip(conditions, slopes, strict=True):
         if not SLOPE_OF_ONE[0] <= slope <= SLOPE_OF_ONE[1]:
             found = f"values {slope:.3g} times those of control cells"
-            raise InputError(
-                path, f"X, perturbation {condition.label!r}", found, f"{_wanted(target_sum)} (near 1)"
-            )
+            raise InputError(path, f"X, perturbation {condition.label!r}", found, f"{_wanted(target_sum)} (near 1)")
 
 
 def _wanted(target_sum: float) -> str:
