@@ -78,7 +78,7 @@ def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[
 
 
 def _answer_joined(dataset: Dataset, run: configuration.Run) -> str:
-    """Say what the parts have in common that are here; others are not fetched for that, since there may be many."""
+    """Describe what the parts that are here have in common; others are not fetched, since there may be many."""
     from scgpt_bench.data import readers
     from scgpt_bench.data.annotations import annotate
     from scgpt_bench.data.findings import Findings
@@ -181,7 +181,7 @@ def _say(text: str) -> None:
 
 
 def _next_step(dataset: Dataset, config: dict[str, Any], configfile: str | None) -> str:
-    """Say the next command, or what comes before it."""
+    """Return the next command, or what comes before it."""
     if configfile == DEMO and dataset.name in config["datasets"]:
         return "make demo"
     if configfile:

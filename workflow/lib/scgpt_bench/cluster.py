@@ -59,7 +59,7 @@ def check(status_command: str | None, gpu_rules: Mapping[str, str | None]) -> No
 
 
 def gpus_of_partitions() -> dict[str, bool]:
-    """Whether each partition has a node with GPUs; the name of the default one ends in ``*``."""
+    """Return whether each partition has a node with GPUs; the name of the default one ends in ``*``."""
     answer, problem = _ask("sinfo", "--noheader", "--format=%P %G")
     if problem:
         expected = "a login node of a Slurm cluster; on one machine: --profile profiles/local"

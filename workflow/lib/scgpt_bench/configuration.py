@@ -81,7 +81,7 @@ class Run:
 
     @property
     def splits(self) -> dict[str, dict[str, Any]]:
-        """Say what makes each split (:func:`split_names.planned`)."""
+        """Return how each split is made (:func:`split_names.planned`)."""
         return dict(planned(self.config["splits"], self.held_out))
 
     @property
@@ -96,7 +96,7 @@ class Run:
         return [*dict.fromkeys(drop for parts in names for drop in parts)]
 
     def is_perturbed(self, name: str) -> bool:
-        """Say whether a data set, or a part of a joined one, has perturbed cells, as its row says."""
+        """Return whether a data set, or a part of a joined one, has perturbed cells, as its row says."""
         rows = [self.datasets[drop] for drop in self.datasets[name].parts or (name,)]
         return any(row.perturbation_column is not None for row in rows)
 
@@ -112,7 +112,7 @@ class Run:
         return row.split("|") if row else None
 
     def origins(self, dataset: str) -> dict[str, dict[str, Any]]:
-        """Say what is known of where weights, gene vectors and predictions by other programs come from.
+        """List what is known about where weights, gene vectors and predictions by other programs come from.
 
         These are the arguments of :func:`scgpt_bench.data.audit.declarations`.
         """

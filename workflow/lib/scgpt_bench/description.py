@@ -158,7 +158,7 @@ def _some(names: Iterable[str], shown: int = 5) -> str:
 
 
 def _reader_notes(notes: dict[str, Any], n_read: int) -> dict[str, str]:
-    """Say in words what the reader decided about guides; what it says beside that under its own key."""
+    """Describe what the reader decided about guides, with its other notes under their own keys."""
     lines = {}
     total, without = notes.pop("n_cells_in_file", None), notes.pop("n_cells_without_guide", None)
     umis, share = notes.pop("minimum_guide_umis", None), notes.pop("minimum_guide_share", None)
@@ -261,7 +261,7 @@ def _enough(obs: pd.DataFrame, dataset: Dataset, config: Mapping[str, Any]) -> d
 
 
 def _verdicts(tested: set[Condition], testable: set[Condition], run: Collection[int]) -> str:
-    """Say whether the folds that are run test enough perturbations for a p-value."""
+    """Describe whether the folds that are run test enough perturbations for a p-value."""
     refusal, of_all = (design(tuple(c.perturbation for c in sorted(every))).refusal for every in (tested, testable))
     text = f"the folds that are run ({', '.join(map(str, run)) or 'none'}) test "
     if not refusal:
@@ -270,7 +270,7 @@ def _verdicts(tested: set[Condition], testable: set[Condition], run: Collection[
 
 
 def _held_out(obs: pd.DataFrame, dataset: Dataset, options: Mapping[str, Any]) -> str:
-    """Say how many conditions each context that is held out tests, or why it cannot be."""
+    """Describe how many conditions each context that is held out tests, or why it cannot be."""
     chosen = options["contexts"]["hold_out"]
     dealing = {key: options[key] for key in ("seed", "validation_share", "minimum_cells")}
     found = []
@@ -284,7 +284,7 @@ def _held_out(obs: pd.DataFrame, dataset: Dataset, options: Mapping[str, Any]) -
 
 
 def _reliability(obs: pd.DataFrame, cells: pd.Series, unit: str) -> str:
-    """Say what has a cell in every block that halves are made of, and which cell types have as many controls."""
+    """Describe what has a cell in every block that halves are made of, and which cell types have as many controls."""
     types = _controls_of_types(obs)
     text = f"{(cells >= BLOCKS).sum():,} of {len(cells):,} {unit} have the {BLOCKS} cells that it takes"
     short = types.index[types < BLOCKS]
@@ -309,7 +309,7 @@ def _among(chosen: pd.Index, controls: pd.Series) -> str:
 
 
 def _types_without_controls(obs: pd.DataFrame) -> list[str]:
-    """Say in sentences what a run will say of cell types with too few controls."""
+    """Describe, as a run would, cell types with too few controls."""
     controls = _controls_of_types(obs)
     none, few = controls.index[controls == 0], controls.index[(controls > 0) & (controls < FEWEST_CONTROLS)]
     problems = []
@@ -325,7 +325,7 @@ def _types_without_controls(obs: pd.DataFrame) -> list[str]:
 
 
 def _control_noise(controls: int, cells: pd.Series, config: Mapping[str, Any]) -> str:
-    """Say the share of the controls in the noise of a measured change, which all perturbations have in common."""
+    """Describe the share of the controls in the noise of a measured change, which all perturbations have in common."""
     share = float(np.median(cells)) / (float(np.median(cells)) + controls)
     text = f"{share:.0%} of the noise of a change is that of the {controls:,} controls, shared by all perturbations"
     drawn = config["controls"]["cells_per_perturbation"]

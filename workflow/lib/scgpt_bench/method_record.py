@@ -29,7 +29,7 @@ class Asked(_Part):
 
     @property
     def condition(self) -> Condition:
-        """The same, as tables name it."""
+        """Return the same, as tables name it."""
         return Condition(self.perturbation, self.context)
 
 
@@ -223,7 +223,7 @@ class MethodRecord(_Part):
 
     @property
     def weights(self) -> LoadReport | Embeddings | None:
-        """What is known of the checkpoint that it takes weights or gene vectors from; None if it uses none."""
+        """Return what is known about the checkpoint of its weights or gene vectors; None if it has none."""
         if self.scgpt:
             return self.scgpt.load_report
         return self.embeddings if self.embeddings and self.embeddings.source == "checkpoint" else None

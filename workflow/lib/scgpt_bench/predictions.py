@@ -28,7 +28,7 @@ OBS_COLUMNS = [*COLUMNS, "control_cell", "weight"]
 def anchored_cells(
     controls: sparse.csr_matrix | np.ndarray, weights: np.ndarray, control_mean: np.ndarray, shift: np.ndarray
 ) -> np.ndarray:
-    """Control cells drawn for one condition, moved so that their mean is ``control_mean + shift``.
+    """Move the control cells drawn for one condition until their mean is ``control_mean + shift``.
 
     Each cell is ``control + shift + (control_mean - mean of the drawn cells)``: the cells keep their spread, and the
     noise of the draw (100 of thousands of control cells) does not enter the predicted pseudo-bulk. Values are not

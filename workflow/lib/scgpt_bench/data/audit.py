@@ -215,7 +215,7 @@ def _listed(checks: list[tuple[str, str, str]]) -> list[dict[str, str]]:
 def declarations(
     vectors: Mapping[str, Mapping[str, Any]], checkpoints: Mapping[str, Mapping[str, Any]], foreign: Mapping[str, str]
 ) -> list[dict[str, str]]:
-    """Say of what comes from elsewhere what it was made from: cells of the data set may be in it.
+    """List the origins of weights, vectors and predictions from elsewhere: cells of the data set may be in them.
 
     What is declared as made from a data set of the run was refused with the configuration.
 
@@ -326,7 +326,7 @@ def _refuse_copies(split: pd.DataFrame, identical: Mapping[str, Any], dataset: s
 
 
 def _role(cell: Mapping[str, str], role_of: Mapping[Condition, str]) -> str:
-    """Say what a cell is to this split."""
+    """Return the role of a cell in this split."""
     if cell["perturbation"] == CONTROL:
         return CONTROL_OF[cell["half"]]
     return role_of.get(Condition(cell["perturbation"], cell["context"]), "not used")

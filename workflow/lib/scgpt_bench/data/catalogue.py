@@ -194,7 +194,7 @@ class Dataset:
 
     @property
     def is_local(self) -> bool:
-        """Tell whether the address is a file of this machine."""
+        """Return whether the address is a file of this machine."""
         return self.format not in (GENERATED, JOINED) and not is_remote(self.address)
 
     @property
@@ -310,7 +310,7 @@ class VectorFile:
 
     @property
     def is_local(self) -> bool:
-        """Tell whether the address is a file of this machine; no row of the table has one."""
+        """Return whether the address is a file of this machine; no row of the table has one."""
         return not is_remote(self.address)
 
     def file(self, checksum: str) -> str:
@@ -571,7 +571,7 @@ def _rows(path: str | Path, form: type, may_be_empty: Collection[str] = ()) -> I
 
 
 def is_remote(address: str) -> bool:
-    """Tell whether an address is fetched over HTTP; plain HTTP is safe, because the checksum decides."""
+    """Return whether an address is fetched over HTTP; plain HTTP is safe, because the checksum decides."""
     return address.startswith(("https://", "http://"))
 
 

@@ -102,7 +102,7 @@ def labels_of(table: pd.DataFrame) -> pd.Series:
 
 
 def noun_of(table: pd.DataFrame) -> str:
-    """Say what a row of the table is to a reader: a perturbation, or a condition where contexts are declared."""
+    """Return the reader's word for a row: a perturbation, or a condition if contexts are declared."""
     return "perturbation" if contexts_of(table) == [CONTEXT] else "condition"
 
 

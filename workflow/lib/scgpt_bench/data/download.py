@@ -243,7 +243,7 @@ def _download(address: str, digests: Mapping[str, str], destination: Path, form:
 
 
 def _with_an_account(address: str) -> str:
-    """Say how a file of a bucket that does not give it to everybody is fetched."""
+    """Return how to fetch a file from a bucket that asks for an account."""
     command = f"gcloud storage cp --billing-project=PROJECT {address.replace(GOOGLE, 'gs://')} FOLDER/"
     return f"; where the bucket is Requester Pays, run '{command}' with an account, and list FOLDER under 'mirrors'"
 

@@ -56,7 +56,7 @@ class Genes:
 
     @property
     def duplicates_in_words(self) -> str:
-        """Say how many names several genes have, and the first five."""
+        """Describe how many names several genes have, and the first five."""
         return f"{len(self.duplicated)} duplicate gene names: " + ", ".join(map(repr, self.duplicated[:5]))
 
 

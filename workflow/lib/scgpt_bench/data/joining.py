@@ -332,7 +332,7 @@ def _repairs(
     matched: Matched,
     shares: Mapping[str, float],
 ) -> Iterator[str]:
-    """Say what each part lost and what is called otherwise, then what was repaired in it."""
+    """List what each part lost, what was renamed, and what was repaired in it."""
     for part, cells in parts.items():
         left_out = _left_out(cells.var, matched, part)
         if left_out:
@@ -358,7 +358,7 @@ def _problems(
     targets: Mapping[str, Iterable[str]],
     matched: Matched,
 ) -> Iterator[str]:
-    """Say which targets were measured in a part and are no longer, then what is odd in it."""
+    """List the measured targets that each part lost, then its problems."""
     for part, cells in parts.items():
         left_out = set(_left_out(cells.var, matched, part))
         lost = [target for target in targets[part] if target in left_out]

@@ -80,7 +80,7 @@ def _part(part: str, dataset: Dataset, targets_of: Mapping[str, str]) -> str:
 
 
 def is_control_target(target: str, dataset: Dataset) -> bool:
-    """Tell whether the target of a guide is none: a control label, or 10x's word for that."""
+    """Return whether a guide has no target: a control label, or 10x's word for that."""
     return target in dataset.control_labels or target.casefold() == "non-targeting"
 
 

@@ -33,7 +33,7 @@ _CONTROL_NAMES |= {"nosite", "onenongenesite", "random", "aavs", "rosa"}
 
 
 def are_ensembl_ids(names: Sequence[str]) -> bool:
-    """Tell whether most of the names are Ensembl identifiers of genes."""
+    """Return whether most of the names are Ensembl identifiers of genes."""
     table = pd.Series(list(names), dtype=str)
     return len(table) > 0 and table.str.fullmatch(ENSEMBL_ID).mean() > 0.5
 
@@ -65,7 +65,7 @@ def spreadsheet_dates(names: Iterable[str]) -> list[str]:
 
 
 def is_unassigned(label: str) -> bool:
-    """Tell whether a label says that no guide was called."""
+    """Return whether a label says that no guide was called."""
     return label.strip().lower() in UNASSIGNED
 
 

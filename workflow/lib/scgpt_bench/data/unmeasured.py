@@ -88,7 +88,7 @@ def asked(
     direction: str | None,
     source: str | Path,
 ) -> pd.DataFrame:
-    """Say of every line of a list, in every context, whether it is predicted, under which name, and why not.
+    """List, for every line in every context, whether it is predicted, under which name, or why not.
 
     A gene is found by its symbol, as it is written or in another case, or by its Ensembl identifier where ``var`` has
     these. One that is not measured keeps its name: a method may know it.

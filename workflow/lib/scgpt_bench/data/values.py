@@ -195,7 +195,7 @@ def _whole_ratios(counts: sparse.csr_matrix) -> np.ndarray:
 
 
 def _evidence_of_logs(sums: np.ndarray, ratios: np.ndarray, dataset: Dataset, findings: Findings) -> str:
-    """Say what shows that values are logarithms; refuse another scale than the stated one."""
+    """Describe what shows that values are logarithms; refuse another scale than the stated one."""
     middle, target_sum = np.median(sums), dataset.target_sum
     if sums.max() < 1.01 * sums.min() and middle < 0.99 * target_sum:
         expected = f"{target_sum:g}, or target_sum {middle:.6g} in the data-set table"

@@ -47,6 +47,6 @@ MEASURED: dict[tuple[str, int, int], tuple[float, float]] = {
 
 
 def calibration() -> pd.DataFrame:
-    """:data:`MEASURED` as a table with columns design, conditions, seeds, false_verdicts and by_t_test (percent)."""
+    """Tabulate :data:`MEASURED`: columns design, conditions, seeds, false_verdicts and by_t_test (percent)."""
     rows = [(*key, *rates) for key, rates in MEASURED.items()]
     return pd.DataFrame(rows, columns=["design", "conditions", "seeds", "false_verdicts", "by_t_test"])

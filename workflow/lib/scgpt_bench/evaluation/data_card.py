@@ -300,7 +300,7 @@ class _Controls:
         self._alike = _no_spread(self._variance, squares.reshape(shape).sum(axis=1) / np.maximum(total, 1))
 
     def too_few(self, weights: np.ndarray) -> str:
-        """Why cells of these shares of cell types cannot be compared with the controls; empty where they can."""
+        """Return why cells of these shares of cell types cannot be compared with the controls; empty where they can."""
         for weight, number, cell_type, alike in zip(weights, self.n, self.types, self._alike, strict=True):
             of_type = f" of type {cell_type!r}" if len(self.types) > 1 else ""
             if (weight > RARE_TYPE and number < FEWEST_CONTROLS) or (weight > 0 and number == 0):
@@ -317,20 +317,20 @@ class _Controls:
         return self._matched(self._mean, weights)
 
     def scaled(self, weights: np.ndarray) -> np.ndarray:
-        """Mean of scaled counts, not of their logarithms."""
+        """Return the mean of scaled counts, not of their logarithms."""
         return self._matched(self._scaled, weights)
 
     def blocks(self, weights: np.ndarray) -> np.ndarray:
         return self._matched(self._blocks, weights)
 
     def variances(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of a control cell, and of the matched mean of all of them."""
+        """Return the variance of a control cell, and of the matched mean of all of them."""
         used = weights > 0
         of_mean = self._variance[used] / self.n[used, None]
         return self._matched(self._variance, weights), np.tensordot(weights[used] ** 2, of_mean, axes=1)
 
     def effective_number(self, weights: np.ndarray) -> float:
-        """Of control cells behind the matched mean: 1 / sum of w^2 / n."""
+        """Return the effective number of control cells behind the matched mean: 1 / sum of w^2 / n."""
         used = weights > 0
         return float(1 / (weights[used] ** 2 / self.n[used]).sum())
 
@@ -402,7 +402,7 @@ def _halves(n: int) -> np.ndarray:
 
 
 def split_half(products: np.ndarray, n_cells: np.ndarray) -> float:
-    """Mean correlation of two halves of the blocks over all ways to halve them.
+    """Return the mean correlation of two halves of the blocks over all ways to halve them.
 
     Parameters
     ----------
@@ -657,7 +657,7 @@ def _problems(
     perturbation_kind: str,
     n_targets: int,
 ) -> tuple[list[str], list[str]]:
-    """Say what is wrong, and what need not be: sentences."""
+    """List problems and notes, as sentences."""
     if not records:
         return ["no perturbed cell: nothing can be learned from these cells, and nothing scored on them"], []
     table = pd.DataFrame(records, columns=COLUMNS)
@@ -702,7 +702,7 @@ def _problems(
 
 
 def _of_few(table: pd.DataFrame, unknown: Mapping[str, str]) -> list[str]:
-    """Say what too few cells, controls or conditions leave unknown: sentences, one for each reason."""
+    """List what is unknown because cells, controls or conditions are few: one sentence per reason."""
     problems = []
     no_response = table["unknown"].map(lambda why: why.get("n_de_genes", ""))
     not_halved = table["unknown"].map(lambda why: why.get("reliability", "")).where(no_response == "", "")
@@ -730,7 +730,7 @@ def reliability_of(card: Mapping[str, Any]) -> pd.Series:
 
 
 def leakage_notes(splits: dict[str, pd.DataFrame]) -> list[str]:
-    """Say what a test condition may have in common with the training data, by name: sentences.
+    """List what test conditions may share with the training data, by name: sentences.
 
     Parameters
     ----------

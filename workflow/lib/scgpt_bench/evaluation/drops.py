@@ -77,7 +77,7 @@ def _changes_on_shared(
 
 
 def compare_cards(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Say what was gained and lost between two cards (``card.json``)."""
+    """List what was gained and lost between two cards (``card.json``)."""
     names = [
         {Condition(row["perturbation"], row["context"]).label: row for row in card["conditions"]}
         for card in (before, now)

@@ -184,7 +184,7 @@ class Comparison:
 
     @property
     def varies(self) -> bool:
-        """Say whether differences have a spread, where they are not 0 throughout; without one there is no p-value."""
+        """Return whether differences that are not all 0 have a spread; without one there is no p-value."""
         return bool(((self._se > 0) | (self.difference == 0)).all())
 
     @cached_property
@@ -202,7 +202,7 @@ class Comparison:
         return np.sort(drawn.min(1))
 
     def better(self, at: float = 0.0) -> float:
-        """One-sided p-value that the method is better than each opponent by more than ``at``.
+        """Return the one-sided p-value that the method is better than each opponent by more than ``at``.
 
         The largest of the p-values against each (intersection-union test): choosing among opponents needs no
         correction.
@@ -211,7 +211,7 @@ class Comparison:
         return float(stdtr(self.df, -np.minimum(t, _hall(t, self.skewness))).max())
 
     def worse(self, at: float = 0.0) -> float:
-        """One-sided p-value that the difference from at least one opponent is below ``at``.
+        """Return the one-sided p-value that the difference from at least one opponent is below ``at``.
 
         From the distribution of the most extreme of the K statistics (max-T). Each keeps the t distribution of its own
         degrees of freedom; together they are as dependent as normal ones (a normal copula).
@@ -224,11 +224,11 @@ class Comparison:
 
     @property
     def p_value(self) -> float:
-        """Two-sided p-value of no difference from the best opponent."""
+        """Return the two-sided p-value of no difference from the best opponent."""
         return min(1.0, 2 * min(self.better(), self.worse()))
 
     def interval(self, level: float = 1 - SIGNIFICANCE) -> tuple[float, float]:
-        """Interval of the true difference from the best opponent; excludes 0 exactly where the p-value says so."""
+        """Return the interval of the true difference from the best opponent, consistent with the p-value."""
         tail = (1 - level) / 2
         q = stdtrit(self.df, 1 - tail)
         low = (self.difference - self._se * np.maximum(q, _hall_inverse(q, self.skewness))).min()
@@ -241,7 +241,7 @@ class Comparison:
 
     @property
     def smallest_detectable(self) -> float:
-        """The true difference that is found with a power of 80 % against the hardest opponent alone.
+        """Return the true difference that is found with a power of 80 % against the hardest opponent alone.
 
         From the standard error, never from the difference seen. Few degrees of freedom mostly give too small a standard
         error: it is corrected to be right in the median.

@@ -174,7 +174,7 @@ def effect_covariance(means: Means) -> Values:
 
 
 def discrimination(means: Means) -> Values:
-    """Say which share of the other conditions of the context has a measured change further off than the own one.
+    """Return the share of the context's other conditions whose measured change is further off than the own.
 
     Distances are L1, from the predicted change. A pair of conditions is compared over the genes that are targets of
     neither, so that two conditions with the same prediction share one point between them. Ties count as halves.

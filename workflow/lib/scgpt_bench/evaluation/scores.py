@@ -79,11 +79,11 @@ class Study:
     family: Sequence[str] | None = None
 
     def holds_out_contexts(self, split: str) -> bool:
-        """Say whether a split, or those that are pooled as it, hold out contexts."""
+        """Return whether a split, or those that are pooled as it, hold out contexts."""
         return any(split == name or split in splits for name, splits in self.pooled.items() if name != ALL_SPLITS)
 
     def corrects(self, method: str) -> bool:
-        """Say whether a method competes, so that its p-value is corrected for how many do."""
+        """Return whether a method competes: its p-value is corrected for the number of those."""
         return method not in self.untrained if self.family is None else method in self.family
 
     def of(self, metrics: pd.DataFrame) -> Study:

@@ -54,29 +54,29 @@ class Judged:
 
     @property
     def p_value(self) -> float:
-        """Two-sided; not a number where there is none."""
+        """Return the two-sided p-value; NaN if there is none."""
         return self.comparison.p_value if self.comparison else np.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of 95 %; not numbers where there is no p-value."""
+        """Return the 95 % interval; NaN if there is no p-value."""
         return self.comparison.interval() if self.comparison else (np.nan, np.nan)
 
     def verdict(self, p_value: float) -> str:
-        """Say what the difference shows at this p-value, which may be corrected."""
+        """Return what the difference shows at this p-value, which may be corrected."""
         if self.comparison and p_value <= SIGNIFICANCE:
             return "better" if self.comparison.better() < self.comparison.worse() else "worse"
         return "equivalent" if self.within_margin else "inconclusive"
 
     @property
     def within_margin(self) -> bool:
-        """Say whether the whole interval counts as no difference; never where the margin is not known."""
+        """Return whether the whole interval counts as no difference; never where the margin is not known."""
         low, high = self.interval
         return -self.margin < low and high < self.margin
 
     @property
     def not_inferior(self) -> bool:
-        """Say whether it is shown to be no worse than each opponent by more than the margin, at 2.5 %."""
+        """Return whether it is shown to be no worse than each opponent by more than the margin, at 2.5 %."""
         if not self.comparison or not np.isfinite(self.margin):
             return False
         return self.comparison.better(at=-self.margin) <= SIGNIFICANCE / 2
@@ -195,7 +195,7 @@ def decide(one: Judged, block: Block, p_value: float, reliable: bool) -> tuple[s
 
 
 def _failed_companions(method: str, judged: Mapping[str, Mapping[str, Judged]]) -> list[str]:
-    """Say which of the other judging metrics do not show that the method is as good as the best simple one."""
+    """List which of the other judging metrics do not show that the method is as good as the best simple one."""
     failed = []
     for name in COMPANIONS:
         one = judged.get(name, {}).get(method)
@@ -212,7 +212,7 @@ def _failed_companions(method: str, judged: Mapping[str, Mapping[str, Judged]]) 
 
 
 def of_one_seed(method: str, block: Block, kinds: Mapping[str, str]) -> str:
-    """Say what a result is limited to where a method that depends on its seed was run with one."""
+    """Return the limit of a result if a method that depends on its seed was run with one."""
     kind = KINDS.get(kinds[method])
     if block.values[method].shape[1] > 1 or (kind and not kind.depends_on_seed):
         return ""
@@ -220,7 +220,7 @@ def of_one_seed(method: str, block: Block, kinds: Mapping[str, str]) -> str:
 
 
 def of_contexts(block: Block) -> str:
-    """Say what a result is limited to where few contexts were held out."""
+    """Return the limit of a result if few contexts were held out."""
     number = len({*block.contexts})
     if not block.holds_out_contexts or number >= FEWEST_CONTEXTS:
         return ""
@@ -228,7 +228,7 @@ def of_contexts(block: Block) -> str:
 
 
 def is_reliable(block: Block, kinds: Mapping[str, str]) -> bool:
-    """Whether the ceiling is above the floor on the conditions that both have, at 5 % (one-sided).
+    """Return whether the ceiling is above the floor on the conditions that both have, at 5 % (one-sided).
 
     True where either was not run, or where they share too few conditions: nothing is then known against the data.
     """
@@ -242,7 +242,7 @@ def is_reliable(block: Block, kinds: Mapping[str, str]) -> bool:
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """P-values corrected for their number by Holm's step-down procedure, in the order given."""
+    """Correct p-values for their number by Holm's step-down procedure; the order is kept."""
     ordered = np.argsort(p_values, kind="stable")
     steps = np.asarray(p_values, dtype=float)[ordered] * np.arange(len(p_values), 0, -1)
     corrected = np.empty(len(p_values))

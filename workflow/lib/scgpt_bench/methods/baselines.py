@@ -132,7 +132,7 @@ def _nothing(test: ToPredict, method: Callable[..., Shifts]) -> Shifts:
 
 
 def control_mean(training: TrainingData, test: ToPredict) -> Shifts:
-    """Nothing changes."""
+    """Predict no change."""
     return Shifts(np.zeros(test.control_means.shape))
 
 
@@ -142,7 +142,7 @@ def train_mean(
     weighting: Literal["perturbation", "cell"] = "perturbation",
     scaled: bool = True,
 ) -> Shifts:
-    """Every perturbation does what the others do on average, each of them (or each cell) once."""
+    """Predict the mean change of the training perturbations; each counts once, or each of its cells."""
 
     def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[Options, np.ndarray]]:
         weights = training.n_cells if weighting == "cell" else None
@@ -437,7 +437,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def coexpression(controls: anndata.AnnData, components: int) -> pd.DataFrame:
-    """Gene vectors [genes x components] whose cosine is the correlation of two genes over control cells, denoised.
+    """Compute vectors [genes x components] whose cosine is the correlation of two genes over control cells, denoised.
 
     Principal components of control expression, the first with most variance, centred within cell type and scaled to
     unit variance per gene. Genes without variance have no row; nor has any gene where fewer than ``FEWEST`` cells or
@@ -539,7 +539,7 @@ def tuned_simple(training: TrainingData, test: ToPredict, embeddings: Embedded =
 
 
 def target_only(training: TrainingData, test: ToPredict) -> Shifts:
-    """Only the targeted genes change, by the relative expression that training perturbations left of their targets.
+    """Change only the targeted genes, by the relative expression that training perturbations left of their targets.
 
     On the scale of normalized counts: ``remaining = sum expm1(mean of the target) / sum expm1(its control mean)`` over
     all measured targets of training perturbations, so that well measured targets count most. A target with control
@@ -571,7 +571,7 @@ TRANSFERRING = (context_mean, same_perturbation, same_perturbation_and_context, 
 
 
 def read_embeddings(path: str | Path) -> pd.DataFrame:
-    """Gene vectors for :func:`predict` from an h5ad of genes x dimensions whose ``uns`` tells where they come from."""
+    """Read gene vectors for :func:`predict` from an h5ad of genes x dimensions; ``uns`` has their origin."""
     embeddings = read_h5ad(path)
     table = embeddings.to_df()
     table.attrs = {key: value.item() if hasattr(value, "item") else value for key, value in embeddings.uns.items()}

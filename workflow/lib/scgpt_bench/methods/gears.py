@@ -191,7 +191,7 @@ def strongest(graph: pd.DataFrame, neighbours: int) -> tuple[np.ndarray, np.ndar
 
 
 def _cannot_be_asked(perturbation: str, known: Set[str]) -> str:
-    """Say why not; nothing if it can."""
+    """Return why not; empty if it can."""
     genes = genes_of(perturbation)
     unknown = [gene for gene in genes if gene not in known]
     if unknown:

@@ -140,7 +140,7 @@ class Kind:
 
     @property
     def is_trained(self) -> bool:
-        """Say whether scGPT's weights are trained on perturbed cells."""
+        """Return whether scGPT's weights are trained on perturbed cells."""
         return "finetune" in self.rules
 
     @cached_property

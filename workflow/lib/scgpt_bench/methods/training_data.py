@@ -96,7 +96,7 @@ class TrainingData:
         return replace(_together(left, control_mean, rest.values(), rest), asks_of_seen=self.asks_of_seen)
 
     def is_seen(self, perturbations: Sequence[str]) -> np.ndarray:
-        """Say of each perturbation whether another context shows it, bool [perturbations]."""
+        """Return whether another context has each perturbation, bool [perturbations]."""
         shown = {name for other in self.others.values() for name in other.perturbations}
         return np.array([name in shown for name in perturbations], dtype=bool)
 

@@ -85,7 +85,7 @@ class Checkpoint:
 
     @property
     def pretrained(self) -> bool:
-        """Tell whether the weights were trained: not those that :func:`initialize` drew, which say so."""
+        """Return whether the weights were trained: not those that :func:`initialize` drew, which say so."""
         return bool((self.arguments.get("scgpt_bench") or {}).get("pretrained", True))
 
     @property
@@ -248,7 +248,7 @@ def shapes(arguments: Mapping[str, Any], n_tokens: int) -> dict[str, torch.Size]
 
 
 def below(name: str, prefixes: Iterable[str]) -> bool:
-    """Tell whether a tensor belongs to one of the modules ``prefixes``."""
+    """Return whether a tensor belongs to one of the modules ``prefixes``."""
     return name.startswith(tuple(f"{prefix}." for prefix in prefixes))
 
 
@@ -289,7 +289,7 @@ def write(
 def load_report(
     checkpoint: Checkpoint, loaded: Mapping[str, Tensor], random: Mapping[str, Tensor], seed: int
 ) -> dict[str, Any]:
-    """Say where a model's weights come from, for its method record.
+    """Return where a model's weights come from, for its method record.
 
     Parameters
     ----------

@@ -110,7 +110,7 @@ def _conditions(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _asked(record: MethodRecord, table: pd.DataFrame) -> np.ndarray:
-    """Say which rows the method was asked about."""
+    """Return which rows the method was asked about."""
     asked = {Condition(one.perturbation, one.context) for one in record.asked}
     return np.array([condition in asked for condition in listed(_conditions(table))])
 

@@ -71,7 +71,7 @@ def without_rows(package: str, note: str) -> tuple[pd.DataFrame, dict[str, Any]]
 
 
 def finite(values: Mapping[str, Any]) -> dict[str, float | None]:
-    """Numbers for JSON, which has no NaN: None where a scorer gives none.
+    """Return numbers for JSON, which has no NaN: None where a scorer gives none.
 
     Six digits: the baseline of cell-eval is a float32 sum of groups in no fixed order.
     """

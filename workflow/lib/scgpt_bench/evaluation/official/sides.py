@@ -58,7 +58,7 @@ def contexts_apart(split: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def several_cell_types(cells: anndata.AnnData, split: pd.DataFrame) -> str:
-    """Say why the scorers' values would not tell how well the context of ``split`` is predicted; empty if they would.
+    """Return why the scorers cannot judge the context of ``split``; empty if they can.
 
     A prediction starts from control cells of its perturbation's own types. Beside the control cells of all types it
     would be scored on the cell type: in perturbench_devel the change that doing nothing would be given correlates with
@@ -110,7 +110,7 @@ def nonnegative(X: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def sampled_counts(X: np.ndarray, depth_factors: np.ndarray, names: Sequence[str]) -> sparse.csr_matrix:
-    """Whole counts for predicted log values.
+    """Draw whole counts for predicted log values.
 
     A cell's counts are ``expm1(X) * depth factor``, where the factor is that of the control cell from which it was
     predicted: an unchanged control cell gets its own counts back. What is left of a whole number decides by chance
@@ -172,7 +172,7 @@ def raw_counts(cells: anndata.AnnData) -> sparse.csr_matrix:
 
 
 def log_sides(cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.DataFrame, halved: bool = False) -> Sides:
-    """Both sides in log1p values, as ``cells.h5ad`` holds them.
+    """Return both sides in log1p values, as ``cells.h5ad`` holds them.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def log_sides(cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.Da
 def log_sides_of_counts(
     cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.DataFrame, halved: bool = False
 ) -> Sides:
-    """Both sides in log1p values as cells have them, with zeros: the predicted ones are those of their counts.
+    """Return both sides in log1p values with zeros, as cells have them: predicted ones from their counts.
 
     A rank test needs the zeros. Control cells that were moved by any positive amount have none, so that each is above
     every control cell that has zero of the gene: of ``control-mean``, which predicts no change, 129 to 173 of 299 genes
@@ -206,7 +206,7 @@ def log_sides_of_counts(
 def count_sides(
     cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.DataFrame, halved: bool = False
 ) -> Sides:
-    """Both sides in whole counts: the measured raw counts, and :func:`predicted_counts`."""
+    """Return both sides in whole counts: the measured raw counts, and :func:`predicted_counts`."""
     predictions = _within(split, predictions)
     factors = depth_factors_of(cells, predictions.obs["control_cell"].astype(str))
     return _sides(cells, raw_counts(cells), predicted_counts(predictions, factors), predictions, split, halved)
