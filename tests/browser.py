@@ -63,7 +63,7 @@ def categories(driver: webdriver.Chrome) -> list[str]:
 def go_to(driver: webdriver.Chrome, category: str) -> None:
     driver.execute_script("window.scrollTo(0, 0)")
     driver.find_element(By.LINK_TEXT, category).click()
-    until(driver, "return !document.getElementById(arguments[0]).hidden", category.lower())
+    until(driver, "return !document.getElementById(arguments[0]).hidden", category.lower().replace(" ", "-"))
 
 
 def draw_everything(driver: webdriver.Chrome) -> None:
@@ -106,3 +106,14 @@ def accessibility_violations(driver: webdriver.Chrome) -> list[str]:
     axe.inject()
     found = axe.run()["violations"]
     return [f"{entry['id']}: {[node['html'][:150] for node in entry['nodes'][:3]]}" for entry in found]
+
+
+def assert_answered_in_twenty_seconds(driver: webdriver.Chrome, *pictures: str) -> None:
+    """The first 900 pixels hold the answer, the pictures (selectors of their rows), and the lines of what limits it."""
+    assert driver.execute_script("return scrollY") == 0
+    for selector in ("#start .answer", *pictures, "#start .limits summary"):
+        shown = driver.find_elements(By.CSS_SELECTOR, selector)
+        assert shown, selector
+        ends = [each.rect["y"] + each.rect["height"] for each in shown]
+        assert all(each.is_displayed() for each in shown), selector
+        assert max(ends) <= 900, f"{selector}: {ends}"

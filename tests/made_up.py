@@ -93,7 +93,8 @@ def make(
         save(cost_bars(cost, by, "Cost"), add(f"figures/cost_by_{by}.svg", "Cost", figure="cost", by=by))
     write_table(cost, add("cost.tsv", "Cost", table="cost"))
     write_json({"inputs": [], "versions": {"scgpt": "0.2.4"}}, add("provenance.json", "Provenance", table="provenance"))
-    return MadeUp(folder, items, _start(scores, verdicts, datasets, genes, methods), methods)
+    start = summary.page(_run(scores, verdicts, datasets, len(genes), methods))
+    return MadeUp(folder, items, start, methods)
 
 
 def _of_dataset(number, dataset, scores, verdicts, metrics, perturbations, genes, methods, add) -> None:
@@ -214,16 +215,26 @@ def _verdicts(metrics: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame
     )
 
 
-def _start(scores, verdicts, datasets, genes, methods) -> str:
+def run(
+    datasets: Sequence[str],
+    methods: Mapping[str, str] = METHODS,
+    perturbations: Sequence[str] = tuple(f"GENE{i}" for i in range(12)),
+    n_genes: int = 300,
+) -> Run:
+    """What the start page of a made-up run is written from."""
+    metrics = pd.concat([_metrics(dataset, perturbations, methods) for dataset in datasets], ignore_index=True)
+    return _run(_scores(metrics, methods), _verdicts(metrics, methods), datasets, n_genes, methods)
+
+
+def _run(scores, verdicts, datasets, n_genes, methods) -> Run:
     predictions = [
-        Prediction(dataset, SPLIT, method, method_record(methods[method], n_genes=len(genes)))
+        Prediction(dataset, SPLIT, method, method_record(methods[method], n_genes=n_genes))
         for dataset in datasets
         for method in methods
         if methods[method] in ("scgpt-zero-shot", "scgpt-knockout", "scgpt-finetuned")
     ]
     published = {"epochs": 15, "freeze": []}
-    run = Run(scores, verdicts, methods, {"human": "catalogue"}, {}, predictions, published)
-    return summary.page(run)
+    return Run(scores, verdicts, methods, {"human": "catalogue"}, {}, predictions, published)
 
 
 def method_record(

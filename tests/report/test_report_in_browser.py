@@ -89,18 +89,6 @@ def _colours(image):
     return len(pd.unique(browser.pixels(image).reshape(-1, 3).sum(axis=1)))
 
 
-def test_the_start_page_answers_within_one_screen(tmp_path):
-    """At 1280 x 900, of one data set: the answer, the picture with every method, and what limits the answer."""
-    made = made_up.make(tmp_path / "one")
-    with browser.chromium(tmp_path / "profile", 1280) as driver:
-        browser.open_report(driver, made.write(tmp_path / "report.html"))
-        for selector in (".answer", ".ladder tbody tr", ".limits details summary"):
-            shown = browser.visible(driver, f"#start {selector}")
-            assert shown
-            assert all(each.rect["y"] + each.rect["height"] <= 900 for each in shown), selector
-        assert len(browser.visible(driver, ".ladder tbody tr")) == len(made_up.METHODS)
-
-
 @pytest.mark.parametrize("width", [400, 1100])
 def test_no_verdict_of_the_start_page_is_out_of_sight(report, tmp_path, width):
     with browser.chromium(tmp_path / "profile", width) as driver:

@@ -466,6 +466,12 @@ def test_held_out_contexts_are_one_question_beside_the_folds():
         ("drop, held-out contexts", ["context-A", "context-B"]),
         ("drop, held-out contexts, perturbations unseen in all of them (fold0)", ["context-A-fold0"]),
     ]
+    said = written(found[1]["in_contexts"])
+    assert said == (
+        "tuned against the best simple method in each context of which training had only control cells or a part: "
+        "better in A, B."
+    )
+    assert found[0]["in_contexts"] is None
 
 
 def test_what_a_method_does_not_learn_or_does_not_predict_is_named():
@@ -629,6 +635,8 @@ def test_verdicts_within_each_context_stand_beside_that_over_all_conditions():
     tuned = next(row for row in place["rows"] if row["method"] == "tuned")
     assert (tuned["verdict"], tuned["contexts"]) == ("better", {"K562": "better", "RPE1": "worse"})
     assert len(place["rows"]) == 2, "a row for each method, not for each context"
+    said = written(place["in_contexts"])
+    assert said == "tuned against the best simple method in each context: better in K562; worse in RPE1."
     page = summary.page(made)
     assert "mean over 20 test conditions" in page
     assert all(f'<th scope="col">in {name}</th>' in page for name in ("K562", "RPE1"))
@@ -649,3 +657,46 @@ def test_what_was_chosen_is_said_over_splits_and_what_was_fixed_is_not():
     assert place["chosen"].values == {"methods": {"ridge": {"penalty": ["0.1", "10"]}}}
     page = summary.page(run(predictions=predictions))
     assert "ridge (penalty 0.1)." in page
+
+
+def test_what_a_run_took_is_said_with_the_methods_that_the_answer_names():
+    jobs = [("finetune", "tuned", 3, 0.5, 0.25, 2.0), ("tune", "ridge", 2, 0.001, 0, 0.5)]
+    columns = ["rule", "method", "jobs", "hours", "gpu_hours", "memory_gib"]
+    cost = pd.DataFrame([*jobs, ("truth", "every method", 1, 2, 0, 1)], columns=columns)
+    (said,) = summary.answers(run(cost=cost))["Cost"]
+    assert said == (
+        "2.5 h of computing in 6 jobs, 15.0 min of them on GPUs; 2.0 GiB at most. "
+        "Of it tuned took 30.0 min, ridge took 4 s."
+    )
+    assert "Cost" not in summary.answers(run())
+
+
+def test_a_learning_curve_says_from_how_many_perturbations_on_scgpt_is_ahead():
+    row = {"dataset": "drop", "split": "fold0", "context": "all", "method": "tuned", "metric": "effect_pearson"}
+    found = pd.DataFrame([{**row, "n_learned": 34.6, "ci_low": 20.2, "ci_high": np.nan, "reason": ""}])
+    (said,) = summary.answers(run(crossings=found))["Learning curves"]
+    assert said == (
+        "tuned is above the best simple method from about 35 measured perturbations on "
+        "(95 % interval 20 to more than were tried)."
+    )
+    behind = found.assign(n_learned=np.nan, ci_low=np.nan, reason="behind at every number")
+    (said,) = summary.answers(run(crossings=behind))["Learning curves"]
+    assert said.startswith("tuned has no number of perturbations")
+    assert said.endswith("from which on it is above the best simple method: behind at every number.")
+    assert "Learning curves" not in summary.answers(run())
+
+
+def test_a_run_of_several_questions_opens_with_how_many_have_which_answer():
+    splits = ("fold0", "gears1")
+    (said,) = summary.answers(run("better", splits=splits))["Verdict"]
+    assert said == "Of 2 comparisons: scGPT is better than each simple method in 2."
+    made = run("inconclusive", splits=splits)
+    too_few = made.verdicts["verdict"].where(made.verdicts["split"] != "gears1", "too few conditions")
+    made = dataclasses.replace(made, verdicts=made.verdicts.assign(verdict=too_few))
+    (said,) = summary.answers(made)["Verdict"]
+    assert said == (
+        "Of 2 comparisons: scGPT is not told apart from the best simple method in 1, without a verdict in 1."
+    )
+    text = " ".join(summary.page(made).split())
+    assert text.count('<a href="#answer-') == 2
+    assert '<span class="verdict too-few-conditions">too few conditions</span>' in text

@@ -202,7 +202,7 @@ def demo(tmp_path_factory):
             ["results/plans/benchmarks/pretrain/pretrained.tsv", "results/plans/provenance.json"],
             {"provenance", "report_of_run"},
         ),
-        (["results/plans/benchmarks", "results/plans/cost.tsv"], {"figure_cost", "report_of_run"}),
+        (["results/plans/benchmarks", "results/plans/cost.tsv"], {"figure_cost", "summary", "report_of_run"}),
     ],
 )
 def test_lost_costs_and_provenance_plan_themselves_and_the_report(demo, lost, planned):
@@ -220,7 +220,7 @@ def test_costs_are_read_after_all_results_and_without_the_provenance(demo):
     (costs,) = re.findall(r"rule figure_cost:\n    input: (.*)$", text, re.MULTILINE)
     (report,) = re.findall(r"rule report_of_run:\n    input: (.*)$", text, re.MULTILINE)
     shown_later = ["cost.tsv", "figures/cost_by_rule.svg", "figures/cost_by_method.svg", "provenance.json"]
-    later = {f"results/plans/{name}" for name in [*shown_later, "configuration.yaml"]}
+    later = {f"results/plans/{name}" for name in [*shown_later, "configuration.yaml", "summary.html", "answers.json"]}
     assert set(report.split(", ")) - set(costs.split(", ")) == later
 
 

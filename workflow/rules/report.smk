@@ -26,12 +26,16 @@ rule summary:
         splits=expand("<results>/{dataset}/{split}/split.tsv", dataset=config["datasets"], split=SPLITS),
         records=first_records_of_run(),
         cards=expand("<results>/{dataset}/card.json", dataset=config["datasets"]),
+        cost="<results>/cost.tsv",
+        crossings=["<results>/crossings.tsv"] if SUBSETS else [],
     output:
-        "<results>/summary.html",
+        start="<results>/summary.html",
+        answers="<results>/answers.json",
     log:
         "<logs>/summary.log",
     benchmark:
         "<benchmarks>/summary.tsv"
+    localrule: True  # after the costs, which are read where Snakemake runs
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -204,7 +208,7 @@ def submissions_of_run():
 
 
 def results_with_costs():
-    """The results whose jobs the cost figures count: all that a run computes before costs, provenance and report.
+    """The results whose jobs the cost figures count: all but costs, provenance, start page and report.
 
     Where no split is run, nothing is scored: verdicts, scores and what explains them are left out.
     """
@@ -226,7 +230,7 @@ def measured_rules(wildcards):
 
     Without the rules that run beside or after the one that reads them.
     """
-    last = [f"{BENCHMARKS}{name}.tsv" for name in ("figure_cost", "provenance", "report_of_run")]
+    last = [f"{BENCHMARKS}{name}.tsv" for name in ("figure_cost", "provenance", "summary", "report_of_run")]
     files = {one: str(one.benchmark) for one in workflow.rules}
     counted = [one for one, file in files.items() if file.startswith(BENCHMARKS) and file not in last]
     return {
@@ -239,7 +243,6 @@ def measured_rules(wildcards):
 rule figure_cost:
     input:
         results_with_costs(),
-        "<results>/summary.html",
     output:
         figures=entries(
             "<results>/figures/cost_by_NAME.svg",
@@ -306,6 +309,7 @@ rule report_of_run:
     input:
         results=results_of_run(),
         start="<results>/summary.html",
+        answers="<results>/answers.json",
     output:
         "<results>/report.html",
     log:

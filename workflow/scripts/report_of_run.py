@@ -5,6 +5,7 @@ from scgpt_bench.job import logged
 with logged(snakemake.log[0]):
     from pathlib import Path
 
+    from scgpt_bench.files import read_json
     from scgpt_bench.report import page
 
     captions = Path(snakemake.scriptdir).parent / "report"
@@ -18,5 +19,5 @@ with logged(snakemake.log[0]):
         )
         for entry in snakemake.params.entries
     ]
-    start = Path(snakemake.input.start).read_text()
-    page.write(page.in_order(items), start, snakemake.output[0], kinds=snakemake.params.kinds)
+    start, answers = Path(snakemake.input.start).read_text(), read_json(snakemake.input.answers, "answers of the run")
+    page.write(page.in_order(items), start, snakemake.output[0], kinds=snakemake.params.kinds, answers=answers)

@@ -3,10 +3,11 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
+    import dataclasses
     from pathlib import Path
 
     from scgpt_bench.evaluation.classes import gather_classes
-    from scgpt_bench.files import atomic_write, read_json, read_table
+    from scgpt_bench.files import atomic_write, read_json, read_table, write_json
     from scgpt_bench.method_record import read_record
     from scgpt_bench.provenance import revision
     from scgpt_bench.report import summary
@@ -21,10 +22,14 @@ with logged(snakemake.log[0]):
         verdicts=read_table(snakemake.input.verdicts),
         contrasts=read_table(snakemake.input.contrasts),
         scores_by_class=read_table(snakemake.input.by_class),
+        cost=read_table(snakemake.input.cost),
         classes=gather_classes(snakemake.input.splits),
         predictions=predictions,
         cards={Path(path).parent.name: read_json(path, "a data card") for path in snakemake.input.cards},
         **{key: snakemake.params[key] for key in ("kinds", "checkpoints", "generated", "published", "pooled", "lists")},
     )
-    with atomic_write(snakemake.output[0]) as partial:
+    if snakemake.input.crossings:
+        run = dataclasses.replace(run, crossings=read_table(snakemake.input.crossings))
+    write_json(summary.answers(run), snakemake.output.answers)
+    with atomic_write(snakemake.output.start) as partial:
         partial.write_text(summary.page(run, revision()), encoding="utf-8")

@@ -1,8 +1,8 @@
-"""The picture of the start page: every method between no change and noise-free truth, and how large its changes are."""
+"""The pictures of the start page: every method between no change and noise-free truth, and a line for each question."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,11 +62,7 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[s
     if headline is None:
         return {}
     drawn = _in_skill(headline)
-    axis = Axis(
-        low=float(max(min(drawn["low"].min(), drawn["value"].min(), 0), LOWEST)),
-        high=float(min(max(drawn["high"].max(), drawn["value"].max(), 1), HIGHEST)),
-        skill=bool(headline["skill"].notna().any()),
-    )
+    axis = _axis(drawn[["low", "value", "high"]].to_numpy(), skill=bool(headline["skill"].notna().any()))
     verdicts = {row["method"]: row["verdict"] for row in rows}
     without = run.without_pretraining()
     simple = [name for name in headline.index if run.group(name) == SIMPLE]
@@ -88,14 +84,55 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[s
                 "size": _value(of_metric, SIZE, method, "skill"),
                 "sign": _value(of_metric, SIGN, method, "mean"),
                 "found": _found(of_metric, method),
-                "x": axis.place(at["value"]) if np.isfinite(at["value"]) else None,
-                "cut": axis.cut(at["value"]),
-                "interval": (axis.place(at["low"]), axis.place(at["high"])) if at["low"] <= at["high"] else None,
+                "at": tuple(at[["low", "value", "high"]]),
+                **_placed(axis, *at[["low", "value", "high"]]),
             }
         )
-    ticks = [value for value in (0.0, 0.25, 0.5, 0.75, 1.0) if axis.low <= value <= axis.high]
     columns = [name for name in ("size", "sign", "found") if any(np.isfinite(row[name]) for row in found)]
-    return {"rows": found, "axis": axis, "ticks": [(axis.place(tick), tick) for tick in ticks], "columns": columns}
+    return {"rows": found, "axis": axis, "ticks": _ticks(axis), "columns": columns}
+
+
+def overview(places: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay out one line for each question, all on one axis of skill.
+
+    Parameters
+    ----------
+    places
+        :func:`scgpt_bench.report.summary.places`. One whose scores have no skill has an empty line.
+
+    Returns
+    -------
+    ``axis``, ``ticks``, and ``lines``: for each place the rows of its picture, placed on the common axis.
+    """
+    pictures = [place["ladder"] if place["ladder"] and place["ladder"]["axis"].skill else None for place in places]
+    ends = [row["at"] for picture in pictures if picture for row in picture["rows"]]
+    axis = _axis(np.array([*ends, (0, 0, 1)], float), skill=bool(ends))
+    lines = [
+        [{**row, **_placed(axis, *row["at"])} for row in picture["rows"]] if picture else [] for picture in pictures
+    ]
+    return {"axis": axis, "ticks": _ticks(axis), "lines": lines}
+
+
+def _axis(drawn: np.ndarray, skill: bool) -> Axis:
+    """Choose an axis for low, value and high of methods, within the limits of the picture."""
+    return Axis(
+        low=float(max(min(np.nanmin(drawn, initial=0), 0), LOWEST)),
+        high=float(min(max(np.nanmax(drawn, initial=1), 1), HIGHEST)),
+        skill=skill,
+    )
+
+
+def _placed(axis: Axis, low: float, value: float, high: float) -> dict[str, Any]:
+    return {
+        "x": axis.place(value) if np.isfinite(value) else None,
+        "cut": axis.cut(value),
+        "interval": (axis.place(low), axis.place(high)) if low <= high else None,
+    }
+
+
+def _ticks(axis: Axis) -> list[tuple[float, float]]:
+    ticks = [value for value in (0.0, 0.25, 0.5, 0.75, 1.0) if axis.low <= value <= axis.high]
+    return [(axis.place(tick), tick) for tick in ticks]
 
 
 def _about(kind: str) -> str:

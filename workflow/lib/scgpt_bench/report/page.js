@@ -39,10 +39,11 @@ function show() {
   }
   const entry = target.closest('.item');
   if (entry) entry.hidden = false;
-  const place = everything ? EVERYTHING : `${section.id}/${here.dataset}/${entry?.id ?? ''}`;
+  const goal = entry || target.closest('#start h2');
+  const place = everything ? EVERYTHING : `${section.id}/${here.dataset}/${goal?.id ?? ''}`;
   if (before === undefined ? location.hash : before !== place) {
     // After the browser's own scrolling to the fragment.
-    requestAnimationFrame(() => (entry ? entry.scrollIntoView() : window.scrollTo(0, 0)));
+    requestAnimationFrame(() => (goal ? goal.scrollIntoView() : window.scrollTo(0, 0)));
     (entry || section || document.body).focus({ preventScroll: true });
   }
   before = place;

@@ -31,7 +31,21 @@ from scgpt_bench.methods.registry import group_of
 
 # One script, in this order: what is chosen in the address, what the choices leave, tables, figures, and the page.
 SCRIPTS = ("address.js", "choices.js", "tables.js", "figures.js", "page.js")
-CATEGORIES = ("Verdict", "Scores", "Perturbations", "Predicted", "Data", "Model", "Trust", "Cost", "Provenance")
+# What a category is called in the menu, and over its page.
+CATEGORIES = {
+    "Verdict": "Is scGPT better than simple methods?",
+    "Scores": "What does every method score?",
+    "Pretraining": "Does pretraining help?",
+    "Learning curves": "How many perturbations must be measured?",
+    "Contexts": "Does it carry over to other contexts?",
+    "Perturbations": "Which perturbations are predicted well?",
+    "Predicted": "What is predicted that nobody measured?",
+    "Data": "What was measured?",
+    "Model": "What are the models, and how were they trained?",
+    "Trust": "How far can scores and verdicts be trusted?",
+    "Cost": "What did the run take?",
+    "Provenance": "What does it take to repeat the run?",
+}
 CHOICES = ("dataset", "split", "context", "metric", "method")  # the columns by which a reader chooses rows
 WITHOUT_BAR = ("ci_low", "ci_high", "p_value", "tolerance")
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -70,7 +84,7 @@ def in_order(items: Iterable[Item]) -> list[Item]:
             raise InputError(
                 item.path, "category of the report", repr(item.category), f"one of {', '.join(CATEGORIES)}"
             )
-        return CATEGORIES.index(item.category)
+        return list(CATEGORIES).index(item.category)
 
     return sorted(items, key=place)
 
@@ -102,6 +116,7 @@ def write(
     path: str | Path,
     made: datetime.datetime | None = None,
     kinds: Mapping[str, str] | None = None,
+    answers: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write the report.
 
@@ -117,6 +132,8 @@ def write(
         The time stamp, the only thing in which two reports of the same results differ; now, unless given.
     kinds
         The kind of each method by its name, for the selector of kinds of methods.
+    answers
+        HTML of the sentences with which a category opens, by its name.
     """
     categories: dict[str, dict[str | None, list[dict[str, object]]]] = {name: {} for name in CATEGORIES}
     for item in items:
@@ -128,6 +145,8 @@ def write(
     stream = template("page.html").stream(
         start=Markup(start),
         categories={name: groups for name, groups in categories.items() if groups},
+        titles=CATEGORIES,
+        answers={name: list(map(Markup, sentences)) for name, sentences in (answers or {}).items()},
         made=(made or datetime.datetime.now().astimezone()).isoformat(sep=" ", timespec="seconds"),
         names=_names(kinds or {}),
         library=base64.b64encode(script).decode(),

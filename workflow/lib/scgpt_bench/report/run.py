@@ -11,6 +11,7 @@ import pandas as pd
 
 from scgpt_bench.data.conditions import CONTEXT, Condition, labels_of
 from scgpt_bench.evaluation.classes import CLASS_COLUMNS, COLUMNS
+from scgpt_bench.evaluation.learning_curves import CROSSING_COLUMNS
 from scgpt_bench.evaluation.verdicts import VERDICT_COLUMNS
 from scgpt_bench.method_record import MethodRecord
 from scgpt_bench.methods.registry import BENCHMARK_CONTROL, Group, group_of
@@ -61,6 +62,10 @@ class Run:
         The splits that answer one question, by the name under which they are pooled.
     lists
         Names of the lists of perturbations that nobody measured.
+    cost
+        ``cost.tsv``.
+    crossings
+        ``crossings.tsv``, where there are learning curves.
     """
 
     scores: pd.DataFrame
@@ -76,6 +81,8 @@ class Run:
     contrasts: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=VERDICT_COLUMNS))
     pooled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     lists: Sequence[str] = ()
+    cost: pd.DataFrame = field(default_factory=pd.DataFrame)
+    crossings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CROSSING_COLUMNS))
 
     def group(self, method: str) -> Group:
         """Return the group of a method."""

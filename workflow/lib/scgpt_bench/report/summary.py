@@ -7,19 +7,30 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from scgpt_bench import __version__
+from scgpt_bench.data import split_names
 from scgpt_bench.data.conditions import CONTEXT, noun_of
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.evaluation.scores import HEADLINE
 from scgpt_bench.evaluation.verdicts import COMPANIONS
 from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, SCGPT
-from scgpt_bench.report.ladder import ladder
+from scgpt_bench.report.ladder import ladder, overview
 from scgpt_bench.report.page import template
 from scgpt_bench.report.run import Run, Sentence, grouped
 from scgpt_bench.report.warnings import GROUPS, warnings
 
 ORDER = {"better": 0, "equivalent": 1, "inconclusive": 1, "worse": 2}  # the verdicts that compare
+# What an answer comes to, by the name of its first sentence.
+WORDS = {f"scgpt_is_{verdict}": verdict for verdict in ORDER} | {
+    "too_few_conditions": "too few conditions",
+    "unreliable_data": "unreliable data",
+    "none_asked": "not asked",
+    "no_pretrained_scgpt": "no scGPT",
+    "no_scgpt": "no scGPT",
+}
+HELD_OUT = "held-out contexts"
 SPREAD = "spread_ratio"  # of predicted cells
 _SOFTWARE = {"version": __version__}
 
@@ -35,6 +46,10 @@ def page(run: Run, revision: str | None = None) -> str:
     found = places(run)
     context = {
         "places": found,
+        "overview": overview(found) if len(found) > 1 else None,
+        "tally": Sentence("tally", {"words": [place["word"] for place in found]}),
+        "cost": _cost(run, found),
+        "models": _models(run),
         "limits": limits(warnings(run, found)),
         "methods_text": Sentence("methods_text", {"places": found, "groups": _methods_by_group(run), **_SOFTWARE}),
         "revision": revision,
@@ -44,6 +59,35 @@ def page(run: Run, revision: str | None = None) -> str:
         **_SOFTWARE,
     }
     return template("summary.html").render(**context)
+
+
+def answers(run: Run) -> dict[str, list[str]]:
+    """Return the sentences with which pages of the report open, as HTML, by category."""
+    found = places(run)
+    several = len(found) > 1
+
+    def of_places(key: str) -> list[tuple[str, Sentence]]:
+        return [(place["name"] if several else "", place[key]) for place in found if place[key]]
+
+    sentences = {
+        "Verdict": [("", Sentence("tally", {"words": [place["word"] for place in found]}))] if several else [],
+        "Pretraining": of_places("pretraining"),
+        "Learning curves": of_places("crossing"),
+        "Contexts": of_places("in_contexts"),
+        "Cost": [("", cost)] if (cost := _cost(run, found)) else [],
+    }
+    if found and not several:
+        sentences["Verdict"] = [("", sentence) for sentence in found[0]["answer"]]
+    module = template("sentences.html").module
+    return {
+        category: [
+            str(Markup("<strong>{}:</strong> {}").format(name, said) if name else said)
+            for name, sentence in sentences
+            for said in [Markup(" ".join(getattr(module, sentence.name)(**sentence.values).split()))]
+        ]
+        for category, sentences in sentences.items()
+        if sentences
+    }
 
 
 def limits(found: Sequence[Sentence]) -> dict[str, list[Sentence]]:
@@ -74,22 +118,28 @@ def places(run: Run) -> list[dict[str, Any]]:
             n = max(here.loc[here["metric"] == HEADLINE, "n_conditions"], default=0)
             rows = _rows(run, here, dataset, split)
             picture = ladder(run, here, rows)
+            answer = _answer(run, rows, int(n), _means(here))
+            question = _named(split, run.pooled)
             found.append(
                 {
                     "dataset": dataset,
-                    "name": f"{dataset}, {_named(split, run.pooled)}" if len(questions) > 1 else dataset,
+                    "name": f"{dataset}, {question}" if len(questions) > 1 or HELD_OUT in question else dataset,
                     "split": split,
                     "splits": splits,
                     "contexts": [name for name in of_split["context"].unique() if name != CONTEXT],
                     "noun": noun_of(scores),
                     "n_conditions": int(n),
                     "rows": rows,
-                    "about": _about(run, dataset),
+                    "generated": dataset in run.generated,
                     "first": _before_the_answer(run, dataset),
-                    "answer": _answer(run, rows, int(n), _means(here)),
+                    "answer": answer,
+                    "word": WORDS[answer[0].name],
                     "ladder": picture,
+                    "compared": _compared(run, rows, picture),
                     "apart": _tells_apart(run, rows, picture),
                     "size": _size(run, rows, picture),
+                    "in_contexts": _in_contexts(run, rows, dataset, splits),
+                    "crossing": _crossing(run, rows, dataset, split),
                     "planted": _planted(run, picture, dataset),
                     **_pretraining(run, dataset, split),
                     "chosen": _chosen(run, dataset, splits),
@@ -108,8 +158,8 @@ def _named(split: str, pooled: Collection[str]) -> str:
         return split
     _, _, group = split.partition("-")
     if group.startswith("seen"):
-        return f"held-out contexts of which training has a share of {group.removeprefix('seen')}"
-    return "held-out contexts" + (f", perturbations unseen in all of them ({group})" if group else "")
+        return f"{HELD_OUT} of which training has a share of {group.removeprefix('seen')}"
+    return HELD_OUT + (f", perturbations unseen in all of them ({group})" if group else "")
 
 
 def _at(table: pd.DataFrame, dataset: str, split: str) -> pd.DataFrame:
@@ -150,21 +200,75 @@ def _before_the_answer(run: Run, dataset: str) -> list[Sentence]:
     return [Sentence("most_responses_are_noise", {"labels": poor, "n": len(tested), "noun": noun})]
 
 
-def _about(run: Run, dataset: str) -> Sentence:
-    """Say what the cells and the models are that an answer is about."""
-    sources = grouped((source, name) for name, source in run.checkpoints.items())
-    return Sentence("about", {"generated": dataset in run.generated, "sources": sources})
+def _models(run: Run) -> Sentence:
+    """Say which models the answers are about."""
+    return Sentence("models", {"sources": grouped((source, name) for name, source in run.checkpoints.items())})
 
 
 def _compared(run: Run, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Give the rows of the picture of the two methods that the answer names, scGPT's first."""
+    named = _in_the_answer(run, rows)
+    drawn = {row["method"]: row for row in picture["rows"]} if picture else {}
+    return [drawn[name] for name in (named["method"], named["opponent"]) if name in drawn] if named else []
+
+
+def _in_the_answer(run: Run, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Give the row of the pretrained scGPT method that the answer names; None where none was compared."""
     without = run.without_pretraining()
     scgpt = [row for row in rows if run.group(row["method"]) == SCGPT and row["method"] not in without]
     judged = [row for row in scgpt if row["verdict"] in ORDER]
-    if not judged or not picture:
-        return []
-    named, drawn = _first(judged), {row["method"]: row for row in picture["rows"]}
-    return [drawn[name] for name in (named["method"], named["opponent"]) if name in drawn]
+    return _first(judged) if judged else None
+
+
+def _in_contexts(run: Run, rows: Sequence[Mapping[str, Any]], dataset: str, splits: Sequence[str]) -> Sentence | None:
+    """Sort the contexts by the verdict within each; None where there is one context."""
+    named = _in_the_answer(run, rows)
+    if named is None:
+        return None
+    held_out = [split for split in splits if split.startswith(f"{split_names.CONTEXT}-")]
+    verdicts = named["contexts"]
+    if held_out:
+        of_method = run.verdicts[(run.verdicts["method"] == named["method"]) & (run.verdicts["metric"] == HEADLINE)]
+        found = {split: _at(of_method, dataset, split) for split in held_out}
+        verdicts = {
+            split.removeprefix(f"{split_names.CONTEXT}-"): table.loc[table["context"] == CONTEXT, "verdict"].iloc[0]
+            for split, table in found.items()
+            if (table["context"] == CONTEXT).any()
+        }
+    if not verdicts:
+        return None
+    by_verdict = grouped((verdict, context) for context, verdict in verdicts.items())
+    return Sentence("in_contexts", {"method": named["method"], "held_out": bool(held_out), "verdicts": by_verdict})
+
+
+def _crossing(run: Run, rows: Sequence[Mapping[str, Any]], dataset: str, split: str) -> Sentence | None:
+    """Say from how many perturbations on the method of the answer is ahead; None without learning curves."""
+    named = _in_the_answer(run, rows)
+    here = _at(run.crossings, dataset, split)
+    here = here[(here["metric"] == HEADLINE) & (here["context"] == CONTEXT)]
+    here = here[here["method"] == named["method"]] if named else here.head(0)
+    if here.empty:
+        return None
+    row = {**here.iloc[0], "reason": _text(here.iloc[0]["reason"])}
+    return Sentence("crossing", {key: row[key] for key in ("method", "n_learned", "ci_low", "ci_high", "reason")})
+
+
+def _cost(run: Run, found: Sequence[Mapping[str, Any]]) -> Sentence | None:
+    """Say what the run took, and the methods that answers name; None where no job was counted."""
+    if run.cost.empty:
+        return None
+    named = dict.fromkeys(row["method"] for place in found for row in place["compared"])
+    of_method = run.cost.groupby("method")["hours"].sum()
+    return Sentence(
+        "cost",
+        {
+            "hours": float(run.cost["hours"].sum()),
+            "jobs": int(run.cost["jobs"].sum()),
+            "gpu_hours": float(run.cost["gpu_hours"].sum()),
+            "memory": float(run.cost["memory_gib"].max()),
+            "methods": {name: float(of_method[name]) for name in list(named)[:4] if name in of_method},
+        },
+    )
 
 
 def _tells_apart(run: Run, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]) -> Sentence | None:
