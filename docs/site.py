@@ -92,7 +92,7 @@ def contents() -> str:
 
 def metrics() -> str:
     """Write a section for every metric, as the report's table has them."""
-    lines = ["# Metrics", "", "`effect_pearson`, `specific_pearson`, `discrimination` and `mse_unbiased` judge. All"]
+    lines = ["# Metrics", "", "`effect_pearson`, `specific_pearson`, `discrimination` and `mse_unbiased` decide. All"]
     lines += ["others are shown for comparison. [How far a verdict can be trusted](evaluation.md) says how.", ""]
     for metric, (_, row) in zip(METRICS.values(), metric_definitions(METRICS).iterrows(), strict=True):
         lines += [

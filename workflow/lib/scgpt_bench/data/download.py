@@ -234,7 +234,7 @@ def _download(address: str, digests: Mapping[str, str], destination: Path, form:
         return found
     except requests.exceptions.RequestException as error:
         known = ", ".join(f"{name} {value}" for name, value in digests.items()) or "any checksum"
-        expected = f"a file, from here or a mirror, {known}"
+        expected = f"the file with {known}, from this address or from a folder listed under 'mirrors'"
         if address.startswith(GOOGLE) and error.response is not None and error.response.status_code in REFUSED:
             expected += _with_an_account(address)
         raise InputError(address, f"download ({retries + 1} attempts)", str(error), expected) from None
@@ -245,7 +245,7 @@ def _download(address: str, digests: Mapping[str, str], destination: Path, form:
 def _with_an_account(address: str) -> str:
     """Return how to fetch a file from a bucket that asks for an account."""
     command = f"gcloud storage cp --billing-project=PROJECT {address.replace(GOOGLE, 'gs://')} FOLDER/"
-    return f"; where the bucket is Requester Pays, run '{command}' with an account, and list FOLDER under 'mirrors'"
+    return f"; if the bucket is Requester Pays, run '{command}' with an account, and list FOLDER there"
 
 
 def _remove_folder(path: Path) -> None:

@@ -179,7 +179,7 @@ def skill_heatmap(
     names = names_that_fit(table.columns, room, SMALL) or [literal(elided(name, 12)) for name in table.columns]
     note = "Skill in per cent: 0 is no change, 100 is what noise-free truth would score. "
     note += f"{MARKS['better']} better, {MARKS['worse']} worse, {MARKS['equivalent']} equivalent to the best simple "
-    note += "method, by the metrics that judge. \N{MUCH LESS-THAN}, \N{MUCH GREATER-THAN}: below -99, above 199. "
+    note += "method, by the metrics that decide. \N{MUCH LESS-THAN}, \N{MUCH GREATER-THAN}: below -99, above 199. "
     note += "Grey: no skill."
     if copies:
         equal = "; ".join(f"{name} ({as_what})" for name, as_what in copies.items())
