@@ -61,7 +61,7 @@ def made_up(perturbations: int, genes: int) -> tuple[TrainingData, ToPredict, pd
     controls = AnnData(X, obs=obs, var=pd.DataFrame(index=names))
     judged, n_cells = shifts + random.normal(0, 0.01, genes), np.full(perturbations, 50)
     learned = TrainingData(
-        names, controls, [*names[:perturbations]], 0.5 + shifts, shifts, shifts, judged, n_cells
+        names, controls, np.full(genes, 0.5), [*names[:perturbations]], 0.5 + shifts, shifts, shifts, judged, n_cells
     )  # fmt: skip
     return learned, ToPredict([*names[-TESTED:]], np.full((TESTED, genes), 0.5)), vectors
 

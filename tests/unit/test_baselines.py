@@ -267,6 +267,17 @@ def test_coexpression_of_fewer_cells_than_genes_is_the_correlation_of_the_genes(
     np.testing.assert_allclose(vectors @ vectors.T / 40, np.corrcoef(values.T), atol=1e-4)
 
 
+def test_coexpression_of_many_cells_is_that_of_some_drawn_by_name(monkeypatch):
+    monkeypatch.setattr("scgpt_bench.methods.training_data.CONTROLS", 5)
+    cells, split = experiment(SHIFTS, {"G0": "train", "G1": "train", "G2": "train", "G3": "test"})
+    drawn = training_data(cells, split).controls
+    backwards = training_data(cells[::-1].copy(), split).controls
+    assert drawn.n_obs == 5 < (cells.obs["half"] == INPUT).sum()
+    assert (drawn.obs["half"] == INPUT).all()
+    assert set(drawn.obs_names) == set(backwards.obs_names)
+    np.testing.assert_array_equal(drawn.X.toarray(), cells[drawn.obs_names].X.toarray())
+
+
 def test_target_only_differs_from_control_mean_in_the_targeted_gene():
     # G0 goes from 1 to log1p(0.25 expm1(1)): a quarter of its normalized counts is left.
     left = np.log1p(0.25 * np.expm1(1.0))
@@ -291,7 +302,8 @@ def large(perturbations, genes, cells=500):
     means = random.random((perturbations, genes))
     shifts, n_cells = means - 0.5, np.full(perturbations, 50)
     controls = anndata.AnnData(X, obs=obs, var=pd.DataFrame(index=names))
-    training = TrainingData(names, controls, [*names[:perturbations]], means, shifts, shifts, shifts, n_cells)
+    mean = np.asarray(X.mean(axis=0)).ravel()
+    training = TrainingData(names, controls, mean, [*names[:perturbations]], means, shifts, shifts, shifts, n_cells)
     return training, ToPredict([*names[perturbations : perturbations + 100]], np.full((100, genes), 0.5))
 
 

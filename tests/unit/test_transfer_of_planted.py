@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from made_up import halved
+from predicted import whole
 from registered import SIMPLE
 from scgpt_bench.data import planted, splits
 from scgpt_bench.data.catalogue import read_datasets
@@ -48,19 +49,19 @@ def experiment(seed, carried_over):
         yield line, cells, split, drawn, add_untested(truth(of_all, split), of_all), made
 
 
-def changed_as_planted(made, answer, whole):
+def changed_as_planted(made, answer, known):
     """The planted changes of some conditions, and for each the mean change of its line, from their references."""
     conditions = listed(answer.obs)
     of_controls = [condition._replace(perturbation=CONTROL) for condition in conditions]
-    changes = planted_means(made.truth, conditions, whole.var_names)
-    changes = changes - planted_means(made.truth, of_controls, whole.var_names)
+    changes = planted_means(made.truth, conditions, known.var_names)
+    changes = changes - planted_means(made.truth, of_controls, known.var_names)
     return changes, np.tile(changes.mean(axis=0), (len(changes), 1))
 
 
 def judged(seed, carried_over, simple, asked):
     """Verdicts over all lines on ``asked`` (and the oracle, and what knows the line alone) against ``simple``."""
     tables, scored, of_splits = [], [], []
-    for line, cells, split, drawn, whole, made in experiment(seed, carried_over):
+    for line, cells, split, drawn, known, made in experiment(seed, carried_over):
         place = {"dataset": f"planted{seed}", "split": f"context-{line}"}
         predicted = {}
         for name in (*simple, *asked):
@@ -68,13 +69,13 @@ def judged(seed, carried_over, simple, asked):
             predicted[name] = pseudobulk(anndata.AnnData(X, obs=drawn.obs, var=cells.var[[]]))
         X, _ = whole(oracle, Known(cells, drawn, truth(measured(cells), split), made.truth), 0)
         predicted["oracle"] = pseudobulk(anndata.AnnData(X, obs=drawn.obs, var=cells.var[[]]))
-        start = whole.layers["reference_input"][whole.obs["tested"].to_numpy()]
-        _, of_line = changed_as_planted(made, predicted["oracle"], whole)
+        start = known.layers["reference_input"][known.obs["tested"].to_numpy()]
+        _, of_line = changed_as_planted(made, predicted["oracle"], known)
         predicted["line alone"] = anndata.AnnData(start + of_line, obs=predicted["oracle"].obs, var=cells.var[[]])
         for method, means in predicted.items():
-            table = score(means, whole)
+            table = score(means, known)
             tables.append(table[table["metric"].isin(JUDGING)].assign(method=method, seed=0, **place))
-        scored.append(reference_scores(whole).assign(**place))
+        scored.append(reference_scores(known).assign(**place))
         of_splits.append(split.assign(**place))
     kinds = {name: name if name in simple else "imported" for name in predicted}
     pooled = {"contexts": [f"context-{line}" for line in LINES]}
@@ -112,13 +113,13 @@ def test_the_same_perturbation_finds_what_carries_over_and_nothing_else():
     found = []
     for seed in range(101, 101 + EXPERIMENTS):
         shared = planted.generate({**SIZES, "seed": seed}).truth
-        for _line, cells, split, drawn, whole, made in experiment(seed, 0.5):
+        for _line, cells, split, drawn, known, made in experiment(seed, 0.5):
             X, _ = whole(baselines.predict, cells, split, drawn, SIMPLE["same-perturbation"])
             means = pseudobulk(anndata.AnnData(X, obs=drawn.obs, var=cells.var[[]]))
-            tested = whole.obs["tested"].to_numpy()
-            predicted = means.X - whole.layers["reference_input"][tested]
-            common, _ = changed_as_planted(replace(made, truth=shared), means, whole)
-            own = changed_as_planted(made, means, whole)[0]
+            tested = known.obs["tested"].to_numpy()
+            predicted = means.X - known.layers["reference_input"][tested]
+            common, _ = changed_as_planted(replace(made, truth=shared), means, known)
+            own = changed_as_planted(made, means, known)[0]
             own = own - common * ((own * common).sum(1) / (common**2).sum(1))[:, None]
             found.append([_correlation(predicted, common), _correlation(predicted, own)])
             assert len(conditions_of(split, "test")) == 30

@@ -30,7 +30,8 @@ def learned(shifts, names, to_judge=None, n_controls=40):
     obs = pd.DataFrame({"cell_type": "T"}, index=map(str, range(n_controls)))
     controls = anndata.AnnData(sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=genes))
     judged = shifts if to_judge is None else to_judge
-    return TrainingData(genes, controls, [*names], 1 + shifts, shifts, shifts, judged, np.full(len(names), 9))
+    mean, n_cells = np.ones(len(genes)), np.full(len(names), 9)
+    return TrainingData(genes, controls, mean, [*names], 1 + shifts, shifts, shifts, judged, n_cells)
 
 
 def asked(names, n_genes):

@@ -460,14 +460,15 @@ class Coexpression(Options):
     """What genes are compared by."""
 
     components: Choice[Count] = [5, 10, 20, 50]
-    """Principal components of the co-expression among control cells: a number, or a list to choose from."""
+    """Principal components of the co-expression among control cells (at most 5,000, drawn by name): a number, or a list
+    to choose from."""
 
 
 class Forest(Options):
     """A random forest."""
 
     components: Count = 20
-    """Principal components of the co-expression among control cells."""
+    """Principal components of the co-expression among control cells (at most 5,000, drawn by name)."""
     trees: Count = 100
     """Number of trees."""
     max_features: Choice[UpToOne] = [0.3, 1.0]

@@ -19,7 +19,6 @@ import anndata
 import numpy as np
 import pandas as pd
 from scipy import linalg, sparse
-from scipy.sparse import linalg as sparse_linalg
 
 from scgpt_bench.data.conditions import Condition, codes_of, contexts_of
 from scgpt_bench.data.controls import control_means_of
@@ -303,11 +302,14 @@ def _gene_scores(expression: np.ndarray, components: int) -> np.ndarray:
 def _principal(matrix: np.ndarray, components: int) -> np.ndarray:
     """Multiply a transposed matrix [rows x genes] with its first left singular vectors: [genes x components].
 
-    Through the small rows x rows matrix. The first has most variance; those without any are left out.
+    Through the smaller of rows x rows and genes x genes. The first has most variance; those without any are left out.
     """
-    n = len(matrix)
-    variances, axes = linalg.eigh(matrix @ matrix.T, subset_by_index=[max(n - components, 0), n - 1])
-    return matrix.T @ axes[:, variances > 1e-12 * variances[-1]][:, ::-1]
+    wide = matrix.shape[1] >= len(matrix)
+    squares = matrix @ matrix.T if wide else matrix.T @ matrix
+    n = len(squares)
+    variances, axes = linalg.eigh(squares, subset_by_index=[max(n - components, 0), n - 1])
+    kept = (variances > 1e-12 * variances[-1]).nonzero()[0][::-1]
+    return matrix.T @ axes[:, kept] if wide else axes[:, kept] * np.sqrt(variances[kept])
 
 
 def _perturbation_rows(perturbations: list[str], rows: pd.DataFrame) -> tuple[np.ndarray, dict[str, list[str]]]:
@@ -442,34 +444,28 @@ def coexpression(controls: anndata.AnnData, components: int) -> pd.DataFrame:
     Principal components of control expression, the first with most variance, centred within cell type and scaled to
     unit variance per gene. Genes without variance have no row; nor has any gene where fewer than ``FEWEST`` cells or
     genes vary.
+
+    Parameters
+    ----------
+    controls
+        Control cells of one context, which are made dense: not more than some thousands.
+    components
+        Components; fewer where there are fewer cells or genes.
     """
     types = pd.Categorical(controls.obs["cell_type"].astype(str))
-    X = sparse.csr_matrix(controls.X, dtype=np.float64)
-    means, n_cells = group_means(X, types, list(types.categories))
-    squares = np.bincount(X.indices, weights=np.square(X.data), minlength=X.shape[1])
-    variances = np.maximum(squares - n_cells @ np.square(means), 0) / X.shape[0]
-    varying = np.flatnonzero(variances > 1e-12)
-    if min(X.shape[0], len(varying)) < FEWEST:
+    means, _ = group_means(controls.X, types, list(types.categories))
+    cells = controls.X.astype(np.float64)
+    cells = cells.toarray() if sparse.issparse(cells) else cells
+    for code, mean in enumerate(means):
+        cells[types.codes == code] -= mean
+    variances = np.einsum("cg,cg->g", cells, cells) / max(len(cells), 1)
+    varying = variances > 1e-12
+    fewest = min(len(cells), int(varying.sum()))
+    if fewest < FEWEST:
         return pd.DataFrame(index=controls.var_names[:0])
-    X, means, deviations = X[:, varying], means[:, varying], np.sqrt(variances[varying])
-
-    def forward(v: np.ndarray) -> np.ndarray:
-        v = v.ravel() / deviations
-        return X @ v - (means @ v)[types.codes]
-
-    def backward(u: np.ndarray) -> np.ndarray:
-        u = u.ravel()
-        return (X.T @ u - means.T @ np.bincount(types.codes, weights=u, minlength=len(means))) / deviations
-
-    operator = sparse_linalg.LinearOperator(X.shape, matvec=forward, rmatvec=backward, dtype=np.float64)
-    k = min(components, min(X.shape) - 1)
-    # A fixed start makes the iteration, and so the neighbours, the same in every run. It has the smaller length: over
-    # cells, equal values would be nothing once centred.
-    start = np.ones(X.shape[1])
-    start = start if X.shape[0] > X.shape[1] else forward(start)
-    _, scales, axes = sparse_linalg.svds(operator, k=k, v0=start)
-    order = np.argsort(-scales)
-    return pd.DataFrame((axes.T * scales)[:, order], index=controls.var_names[varying])
+    cells /= np.where(varying, np.sqrt(variances), np.inf)
+    scores = _principal(cells, min(components, fewest - 1))
+    return pd.DataFrame(scores[varying], index=controls.var_names[varying])
 
 
 def forest(

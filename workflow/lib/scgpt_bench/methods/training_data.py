@@ -15,13 +15,17 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, directions_of, rows_of
+from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, context_of, directions_of, rows_of
 from scgpt_bench.data.controls import control_means_of
-from scgpt_bench.data.halves import INPUT
-from scgpt_bench.data.means import FEWEST, cells_of, condition_means
-from scgpt_bench.data.names import CONTROL, genes_of
+from scgpt_bench.data.halves import INPUT, is_control_of
+from scgpt_bench.data.means import FEWEST, condition_means, group_means
+from scgpt_bench.data.names import genes_of
+from scgpt_bench.data.on_disk import rows
 from scgpt_bench.data.references import References
 from scgpt_bench.method_record import Chosen
+from scgpt_bench.seeding import random_generator
+
+CONTROLS = 5000  # cells of a context, of which co-expression is learned: neither time nor memory grows with more
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,9 @@ class TrainingData:
     genes
         The genes of ``cells.h5ad``.
     controls
-        All control cells of the half ``input`` of the context.
+        Control cells of the half ``input`` of the context: all, or ``CONTROLS`` of them, drawn by their names.
+    control_mean
+        Mean over all control cells of that half, float64 [genes].
     perturbations
         Training and validation perturbations, sorted: those of the context, or of all contexts together.
     means, shifts
@@ -57,6 +63,7 @@ class TrainingData:
 
     genes: pd.Index
     controls: anndata.AnnData
+    control_mean: np.ndarray
     perturbations: list[str]
     means: np.ndarray
     shifts: np.ndarray
@@ -92,8 +99,8 @@ class TrainingData:
         """
         left = self.others[context]
         rest = {name: own for name, own in self._others(hidden).items() if name != context}
-        control_mean = (left.means - left.shifts_to_fit).mean(axis=0)
-        return replace(_together(left, control_mean, rest.values(), rest), asks_of_seen=self.asks_of_seen)
+        left = replace(left, control_mean=(left.means - left.shifts_to_fit).mean(axis=0))
+        return replace(_together(left, rest.values(), rest), asks_of_seen=self.asks_of_seen)
 
     def is_seen(self, perturbations: Sequence[str]) -> np.ndarray:
         """Return whether another context has each perturbation, bool [perturbations]."""
@@ -204,17 +211,29 @@ def of_contexts(cells: anndata.AnnData, split: pd.DataFrame, contexts: Sequence[
     means, n_cells = condition_means(cells, learned)
     references = References(cells, [INPUT])
     whole, to_fit, to_judge = (means - references.mean(learned, INPUT + part) for part in ("", "_a", "_b"))
+    is_control = is_control_of(cells.obs, INPUT)
     shown: dict[str, TrainingData] = {}
-    for context in sorted({*contexts, *(condition.context for condition in learned)}):
+    named = sorted({*contexts, *(condition.context for condition in learned)})
+    control_means, _ = group_means(cells.X, context_of(cells.obs).where(is_control), named)
+    for context, control_mean in zip(named, control_means, strict=True):
         rows = [row for row, condition in enumerate(learned) if condition.context == context]
-        controls = cells_of(cells, [Condition(CONTROL, context)], INPUT)
+        controls = _drawn(cells, is_control & (context_of(cells.obs) == context).to_numpy(), context)
         names = [learned[row].perturbation for row in rows]
         of_rows = (array[rows] for array in (means, whole, to_fit, to_judge, n_cells))
-        shown[context] = TrainingData(cells.var_names, controls, names, *of_rows)
+        shown[context] = TrainingData(cells.var_names, controls, control_mean, names, *of_rows)
     measured = rows_of(cells.obs)
     conditions = [condition for condition in conditions_of(split) if condition in measured]
     direction_of = dict(zip(conditions, directions_of(cells.obs, conditions), strict=True))
     return {context: _for_context(context, shown, direction_of) for context in contexts}
+
+
+def _drawn(cells: anndata.AnnData, wanted: np.ndarray, context: str) -> anndata.AnnData:
+    """Read ``CONTROLS`` of the wanted cells, or all where there are no more, in the order of the file."""
+    found = np.flatnonzero(wanted)
+    if len(found) > CONTROLS:
+        by_name = found[np.argsort(cells.obs_names[found])]
+        found = np.sort(random_generator(0, "controls to learn from", context).permutation(by_name)[:CONTROLS])
+    return anndata.AnnData(rows(cells.X, found), obs=cells.obs.iloc[found], var=cells.var)
 
 
 def _for_context(
@@ -229,13 +248,11 @@ def _for_context(
             others[name] = other if all(same) else other.of(np.array(same))
     if len(own.perturbations) >= FEWEST or not others:
         return replace(own, others=others)
-    control_mean = np.asarray(own.controls.X.sum(axis=0, dtype=np.float64)).ravel() / max(own.controls.n_obs, 1)
-    return _together(own, control_mean, [own, *others.values()], others)
+    return _together(own, [own, *others.values()], others)
 
 
 def _together(
     place: TrainingData,
-    control_mean: np.ndarray,
     contexts: Collection[TrainingData],
     others: Mapping[str, TrainingData],
 ) -> TrainingData:
@@ -249,8 +266,17 @@ def _together(
         number[:, rows] += np.array([np.ones_like(own.n_cells), own.n_cells])
     shifts /= np.maximum(number[0], 1)[:, None]
     nothing = shifts[:0]
-    means = control_mean + shifts
-    return TrainingData(place.genes, place.controls, names, means, shifts, nothing, nothing, number[1], others, False)
+    return replace(
+        place,
+        perturbations=names,
+        means=place.control_mean + shifts,
+        shifts=shifts,
+        shifts_to_fit=nothing,
+        shifts_to_judge=nothing,
+        n_cells=number[1],
+        others=others,
+        is_own=False,
+    )
 
 
 def to_predict(controls: anndata.AnnData, context: str = CONTEXT) -> ToPredict:
