@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export study ?= demo
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 
-.PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-slurm coverage verify lint format bench gpu-check check-data site slurm-profile lock clean
+.PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-slurm coverage verify lint format bench gpu-check check-data check-addresses containerfile site slurm-profile lock clean
 
 help:  ## List these targets.
-	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED)  ## Set up .venv and run the default study (simulated, CPU, minutes): results/demo/report.html.
 	@echo "Running the demo: about 6 minutes on two free cores, 2 GB of memory."
@@ -70,6 +70,12 @@ gpu-check:  ## Test and measure this machine's GPU, in eight minutes: benchmarks
 
 check-data: $(INSTALLED)  ## dataset=NAME (configfile=FILE): show what is understood of a row of config/datasets.tsv.
 	@PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.check "$$dataset" $${configfile:+--configfile "$$configfile"}
+
+check-addresses: $(INSTALLED)  ## Ask every address of the tables in config/ (over the network): size, name, kind of file.
+	@PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.check_addresses
+
+containerfile: $(INSTALLED)  ## configfile=FILE: write Dockerfile, an image with the environments of a study (needs conda).
+	$(BIN)/python envs/write_dockerfile.py "$$configfile"
 
 site: $(INSTALLED)  ## Build the documents as a site, without network: build/docs/site/index.html.
 	PYTHONPATH=workflow/lib $(BIN)/python docs/site.py

@@ -17,7 +17,7 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 LOCK = HERE.parent / "requirements.lock"
-PYPI_NAME = {"matplotlib-base": "matplotlib", "snakemake-minimal": "snakemake"}
+PYPI_NAME = {"matplotlib-base": "matplotlib"}
 PYPI_NAME |= {"pytorch": "torch", "pytorch-cpu": "torch", "pytorch-gpu": "torch"}
 # Left out: the interpreter is this one, zstd is a program of the machine.
 NOT_ON_PYPI = {"python", "zstd"}
@@ -32,11 +32,12 @@ def requirements(path: Path) -> list[str]:
     for entry in yaml.safe_load(path.read_text())["dependencies"]:
         for text in entry["pip"] if isinstance(entry, dict) else [entry]:
             name, _, version = text.replace("==", "=").partition("=")
+            exactly = version if "==" in text else f"{version}.*"
             if name == "python" and version != f"{sys.version_info.major}.{sys.version_info.minor}":
                 sys.exit(f"{path}: found python {version}; expected the version that the tests run on")
             if name not in NOT_ON_PYPI:
                 name = PYPI_NAME.get(name, name)
-                wanted.append(f"{name}=={version}" if version and name not in OTHER_VERSION else name)
+                wanted.append(f"{name}=={exactly}" if version and name not in OTHER_VERSION else name)
     return wanted
 
 
