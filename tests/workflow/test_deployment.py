@@ -3,10 +3,12 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -14,6 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import stand_in_conda
 import tiny
 from snakemake_checkout import ROOT, copy_of_checkout
 
@@ -143,6 +146,100 @@ def test_the_smallest_run_is_planned_as_its_readers_call_it(clone):
 def test_the_smallest_run_gives_a_report(clone):
     snakemake(clone, "--directory", ".test")
     assert "scgpt-finetuned" in (clone / ".test" / "results" / "tiny" / "report.html").read_text()
+
+
+# What snakedeploy writes beside copies of config/ and profiles/; a test below compares.
+DEPLOYED = """from snakemake.utils import min_version
+
+
+min_version("6.10.0")
+
+
+configfile: "config/config.yaml"
+
+
+# declare https://github.com/owner/scgpt-bench as a module
+module scgpt_bench:
+    snakefile: 
+        github("owner/scgpt-bench", path="workflow/Snakefile", tag="v1.0.0")
+    config:
+        config
+
+
+# use all rules from https://github.com/owner/scgpt-bench
+use rule * from scgpt_bench
+"""  # noqa: W291
+
+
+@pytest.fixture(scope="module")
+def hosted(tmp_path_factory):
+    """Environment variables with which Git takes what is on GitHub from a folder of this machine."""
+    folder = tmp_path_factory.mktemp("hosted")
+    source = copy_of_checkout(folder / "source").path
+    by = ["-c", "user.name=nobody", "-c", "user.email=nobody@localhost"]
+    commands = (
+        ["init", "--quiet"],
+        ["add", "--all"],
+        [*by, "commit", "--quiet", "--message", "all"],
+        ["tag", "v1.0.0"],
+    )
+    for command in commands:
+        subprocess.run(["git", *command], cwd=source, check=True)
+    subprocess.run(["git", "clone", "--quiet", "--bare", source, folder / "owner" / "scgpt-bench"], check=True)
+    instead = {"GIT_CONFIG_KEY_0": f"url.file://{folder}/.insteadOf", "GIT_CONFIG_VALUE_0": "https://github.com/"}
+    return {"GIT_CONFIG_COUNT": "1", **instead, "XDG_CACHE_HOME": str(folder / "cache")}
+
+
+def test_what_snakedeploy_leaves_is_planned_from_github(tmp_path, hosted):
+    for name in ("workflow", "config"):
+        (tmp_path / name).mkdir()
+    snakefile = tmp_path / "workflow" / "Snakefile"
+    snakefile.write_text(DEPLOYED)
+    shutil.copy(ROOT / ".test" / "config" / "config.yaml", tmp_path / "config")
+    said = snakemake(tmp_path, "--dry-run", **hosted)
+    assert re.search(r"finetune +1\n", said)
+    assert f"{hosted['XDG_CACHE_HOME']}/snakemake" in said  # the tables: there is none in the folder
+    snakefile.write_text(DEPLOYED.replace("tag=", "branch="))
+    said = snakemake(tmp_path, "--dry-run", status=1, **hosted)
+    assert "module: github: found branch='v1.0.0'; expected tag=... or commit=..." in said
+
+
+@pytest.mark.long
+def test_snakedeploy_leaves_a_folder_that_runs_to_a_report(tmp_path, hosted):
+    """snakedeploy in an environment of its own, since it would bring newer packages into this one."""
+    uv = [shutil.which("uv", path=str(Path(sys.executable).parent))]
+    subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv"], check=True)
+    install = [*uv, "pip", "install", "--quiet", "--python", tmp_path / "venv" / "bin" / "python"]
+    subprocess.run([*install, *stand_in_conda.pip_sources(), "snakedeploy==0.17.1"], check=True)
+    deploy = [tmp_path / "venv" / "bin" / "snakedeploy", "deploy-workflow", "https://github.com/owner/scgpt-bench"]
+    mine = tmp_path / "mine"
+    subprocess.run([*deploy, mine, "--tag", "v1.0.0"], env={**os.environ, **hosted}, check=True)
+    assert (mine / "workflow" / "Snakefile").read_text().strip() == DEPLOYED.strip()
+    shutil.copy(ROOT / ".test" / "config" / "config.yaml", mine / "config")
+    snakemake(mine, **hosted)
+    assert "scgpt-finetuned" in (mine / "results" / "tiny" / "report.html").read_text()
+    provenance = yaml.safe_load((mine / "results" / "tiny" / "provenance.json").read_text())
+    assert provenance["revision"] == "v1.0.0"
+    assert "Nothing to be done" in snakemake(mine, "--dry-run", **hosted)
+
+
+def test_the_image_of_a_study_gets_every_environment_and_what_completes_it(tmp_path):
+    """The text alone: no image was ever built. Conda is a stand-in, which Snakemake asks for its platform."""
+    checkout = copy_of_checkout(tmp_path / "clone").path
+    environment = {**os.environ, **stand_in_conda.install(tmp_path / "conda")}
+    command = [sys.executable, "envs/write_dockerfile.py", "config/papalexi.yaml"]
+    subprocess.run(command, cwd=checkout, env=environment, check=True)
+    text = (checkout / "Dockerfile").read_text()
+    assert re.match(r"FROM \S+\nENV CONDA_OVERRIDE_CUDA=[\d.]+\n", text)
+    copied = dict(re.findall(r"^COPY envs/(\S+) (/conda-envs/\S+)$", text, re.MULTILINE))
+    assert {"data.yaml", "scgpt_cpu.yaml", "evaluation.yaml", "figures.yaml"} <= copied.keys()
+    for name, target in copied.items():
+        assert (checkout / "envs" / name).is_file()
+        assert f"--prefix {Path(target).parent} --file {target}" in text or name.endswith(".post-deploy.sh")
+        script = name.replace(".yaml", ".post-deploy.sh")
+        assert (script in copied) == (checkout / "envs" / script).is_file()
+    prefix = Path(copied["scgpt_cpu.yaml"]).parent
+    assert text.index("conda env create") < text.index(f"RUN PATH={prefix}/bin:$PATH bash {prefix}/post-deploy.sh\n")
 
 
 def test_a_table_that_a_study_names_is_not_replaced(tmp_path, clone):

@@ -7,8 +7,23 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# Of this workflow: where it is a module, `workflow.basedir` is the folder of the workflow that uses it.
-WORKFLOW = Path(str(workflow.current_basedir)).parent
+
+def folder_of_workflow():
+    """This workflow's folder `workflow/`; of `github(...)`, Snakemake's copy, with all the files that jobs read.
+
+    Where this is a module, `workflow.basedir` is the folder of the workflow that uses it.
+    """
+    here = workflow.current_basedir
+    if here.is_local:
+        return Path(str(here)).parent
+    if here.branch:  # which may move during a run, and is asked for at every file
+        raise WorkflowError(f"module: github: found branch={here.branch!r}; expected tag=... or commit=...")
+    for name in here.hosted_repo.repo.git.ls_tree("-r", "--name-only", here.ref, "workflow", "config").splitlines():
+        workflow.source_path(f"../../{name}")
+    return Path(workflow.source_path("common.smk")).parents[1]
+
+
+WORKFLOW = folder_of_workflow()
 LIBRARY = WORKFLOW / "lib"
 
 

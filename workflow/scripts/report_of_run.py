@@ -8,7 +8,8 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import read_json
     from scgpt_bench.report import page
 
-    captions = Path(snakemake.scriptdir).parent / "report"
+    # Beside the library: of a script on a Git host, Snakemake knows the address alone.
+    captions = Path(page.__file__).parents[3] / "report"
     items = [
         page.Item(
             Path(entry["path"]),

@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from scgpt_bench.files import content_sha256
 from scgpt_bench.method_record import read_record
+
+# Where Snakemake keeps the files of `github(...)`; the folder between is the tag or commit.
+_COPY_OF_HOSTED = re.compile(r"/hosted-git/.+/([^/]+)/workflow/lib/scgpt_bench$")
 
 
 def describe(
@@ -54,8 +59,13 @@ def checksums(paths: Iterable[str | Path]) -> list[dict[str, str]]:
 
 
 def revision() -> str | None:
-    """Return the commit of the workflow, with ``-dirty`` when files differ from it; None outside a git checkout."""
+    """Return the commit of the workflow, with ``-dirty`` when files differ from it; None outside a git checkout.
+
+    Of Snakemake's copy of ``github(...)``, the tag or commit that was asked for.
+    """
     folder = Path(__file__).parent
+    if copy := _COPY_OF_HOSTED.search(folder.as_posix()):
+        return unquote(copy[1])
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
