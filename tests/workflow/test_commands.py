@@ -23,7 +23,8 @@ from scgpt_bench.data.download import stored_file
 from snakemake_checkout import ROOT, copy_of_checkout
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")])
-BEGINS = r"(?:[A-Z_]+=\S+ )*(?:make|snakemake|srun|conda|python3?|sh|export|\.venv/bin/\w+)"
+PROGRAMS = r"make|snakemake|snakedeploy|srun|conda|docker|apptainer|python3?|sh|export|\.venv/bin/\w+"
+BEGINS = rf"(?:[A-Z_]+=\S+ )*(?:{PROGRAMS})"
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ COMMANDS = {
     "python3 -m pip install --no-index --no-deps --target packages wheels/*.whl": NotCalled("it takes those packages"),
     ".venv/bin/python docs/write_configuration.py": Called(r"\A\Z"),
     # data
+    "make check-addresses": Called(r"python -m scgpt_bench\.check_addresses", append="-n"),
     "make check-data dataset=<name>": Called(r"\nNext:\nsed 's/papalexi_2021", put={"<name>": "perturbench_devel"}),
     "make check-data dataset=papalexi_2021": Called(r"known to scGPT +274 of 299 genes"),
     "make check-data dataset=papalexi_2021 configfile=config/papalexi.yaml": Called(r"verdicts +enough"),
@@ -138,6 +140,9 @@ COMMANDS = {
     "snakemake --profile profiles/local": Elsewhere("Makefile", r"snakemake --profile profiles/local\n"),
     f"{LOCAL} --configfile {PAPALEXI}": Called(**PLAN),
     f"{LOCAL} --configfile study.yaml": Called(**PLAN),
+    "snakedeploy deploy-workflow https://github.com/<owner>/scgpt-bench <folder> --tag <version>": Elsewhere(
+        "tests/workflow/test_deployment.py", '"deploy-workflow", "https://github.com/owner/scgpt-bench"'
+    ),
     ELSEWHERE: Called(**PLAN, put={"<clone>": ".", "<folder>": "elsewhere", "<study>.yaml": PAPALEXI}),
     f"{LOCAL} results/my_study/papalexi_2021/fold0/shrunken-mean/0/predictions.h5ad --configfile study.yaml": Called(
         **PLAN
@@ -163,7 +168,12 @@ COMMANDS = {
     "snakemake --profile profiles/slurm": Called(**PLAN),
     "snakemake prefetch ...": Called(**PLAN, put={"...": "--profile slurm"}),
     "snakemake --conda-create-envs-only ...": ENVIRONMENTS,
-    "snakemake --containerize --configfile config/<study>.yaml > Dockerfile": Called("Hashing conda", put=STUDY),
+    "docker build --tag scgpt-bench .": NotCalled("no Docker where this is tested"),
+    "apptainer build scgpt-bench.sif docker-daemon://scgpt-bench:latest": NotCalled("nor Apptainer"),
+    **dict.fromkeys(
+        ("make containerfile", "make containerfile configfile=config/<study>.yaml"),
+        Elsewhere("tests/workflow/test_deployment.py", '"envs/write_dockerfile.py", "config/papalexi.yaml"'),
+    ),
 }  # fmt: skip
 
 

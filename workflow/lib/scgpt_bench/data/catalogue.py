@@ -34,7 +34,8 @@ FORMATS = {  # and the suffix of their files
     "sceptre_rda": "rda",
     GENERATED: "h5ad",
 }
-STATUSES = ("tried", UNVERIFIED)
+CHECKED = "address checked"
+STATUSES = ("tried", CHECKED, UNVERIFIED)
 VALUES = ("counts", "log1p")
 MIXED = "mixed"
 DIRECTION_OF_KIND = {"knock-out": "down", "interference": "down", "activation": "up"}
@@ -130,7 +131,8 @@ class Dataset:
     direction_column
         Column of ``obs`` with the direction of each cell's perturbation (:data:`DIRECTIONS`), where kinds are mixed.
     status
-        ``tried``, or ``unverified``: the row was written from what others report, and never run.
+        ``tried``: a file with this content was run here. ``address checked``: not run, but its address gave what the
+        row says (:mod:`check_addresses`). ``unverified``: the row was written from what others report.
     """
 
     name: str
@@ -159,7 +161,7 @@ class Dataset:
     combination_separator: str | None = None
     guide_prefix: str | None = None
     guide_suffix: str | None = None
-    status: str = "tried"
+    status: str = UNVERIFIED
     licence: str | None = None
     citation: str | None = None
 
@@ -230,7 +232,8 @@ class Dataset:
 class CheckpointFile:
     """One file of a checkpoint folder: its address, SHA-256 and size in bytes.
 
-    ``corpus`` says of weights, or of a folder, what they were pretrained on, as their source says.
+    ``corpus`` says of weights, or of a folder, what they were pretrained on, as their source says; ``status`` is as in
+    :class:`Dataset`.
     """
 
     name: str
@@ -241,6 +244,7 @@ class CheckpointFile:
     licence: str | None = None
     source: str | None = None
     corpus: str | None = None
+    status: str = UNVERIFIED
 
     @property
     def row(self) -> dict[str, Any]:
@@ -261,12 +265,15 @@ class Checkpoint:
         The address of that folder, which a person has to download.
     corpus
         What it was pretrained on, as its source says; None where none says.
+    status
+        As in :class:`Dataset`, of the folder; each file has its own.
     """
 
     name: str
     files: dict[str, CheckpointFile]
     folder: str | None = None
     corpus: str | None = None
+    status: str = UNVERIFIED
 
     def folder_of(self, file: str) -> str:
         """Return where runs keep this file, relative to their folder; all studies share it.
@@ -297,6 +304,8 @@ class VectorFile:
         What was learned from what, and where that is published.
     made_from
         Rows of the data-set table whose cells it was made from, joined by ``|``; None where nobody knows.
+    status
+        As in :class:`Dataset`.
     """
 
     name: str
@@ -307,6 +316,7 @@ class VectorFile:
     md5: str | None = None
     bytes: int | None = None
     made_from: str | None = None
+    status: str = UNVERIFIED
 
     @property
     def is_local(self) -> bool:
@@ -348,7 +358,7 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
             "target_sum": _positive(row, "target_sum"),
             "bytes": row.number("bytes"),
             "sha256": _dataset_sha256(row),
-            "status": row.cells["status"] or STATUSES[0],
+            "status": row.cells["status"] or UNVERIFIED,
             "control_label": CONTROL if unperturbed else _labels(row, "control_label"),
             "excluded_label": _labels(row, "excluded_label"),
             "contexts": _labels(row, "contexts"),
@@ -398,7 +408,7 @@ def _joined(row: _Row) -> Dataset:
         **{column: row.cells[column] for column in _COLUMNS_OF_JOINED},
         "address": _OF_JOINED + parts,
         "target_sum": _positive(row, "target_sum"),
-        "status": row.cells["status"] or STATUSES[0],
+        "status": row.cells["status"] or UNVERIFIED,
         **{f"{column}_column": column for column in ("perturbation", "context", "batch", "cell_type")},
         "combination_separator": JOINED_BY,
     }
@@ -451,7 +461,8 @@ def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
         if file == FOLDER:
             if name in checkpoints:
                 raise row.error("file", f"{FOLDER!r} beside other rows of {name!r}", "files, or one folder")
-            checkpoints[name] = Checkpoint(name, {}, row.text("address"), row.cells["corpus"])
+            status = row.cells["status"] or UNVERIFIED
+            checkpoints[name] = Checkpoint(name, {}, row.text("address"), row.cells["corpus"], status)
             continue
         files = checkpoints.setdefault(name, Checkpoint(name, {})).files
         if file in files:
@@ -459,7 +470,7 @@ def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
         if not re.fullmatch(_SHA256, row.text("sha256")):
             raise row.error("sha256", repr(row.text("sha256")), "64 hexadecimal digits in lower case")
         row.text("bytes")
-        entry: dict[str, Any] = {**row.cells, "bytes": row.number("bytes")}
+        entry: dict[str, Any] = {**row.cells, "bytes": row.number("bytes"), "status": row.cells["status"] or UNVERIFIED}
         files[file] = CheckpointFile(**entry)
         if row.cells["corpus"]:
             checkpoints[name] = replace(checkpoints[name], corpus=row.cells["corpus"])
@@ -487,7 +498,12 @@ def read_vector_files(path: str | Path) -> dict[str, VectorFile]:
         if not (is_remote(address) and file.endswith(_SUFFIXES) and re.fullmatch(_NAMES, file)):
             expected = "a URL of a file that ends in " + ", ".join(_SUFFIXES)
             raise row.error("address", repr(address), expected)
-        entry: dict[str, Any] = {**row.cells, "bytes": row.number("bytes"), "sha256": _sha256_or(row, UNVERIFIED)}
+        entry: dict[str, Any] = {
+            **row.cells,
+            "bytes": row.number("bytes"),
+            "sha256": _sha256_or(row, UNVERIFIED),
+            "status": row.cells["status"] or UNVERIFIED,
+        }
         vectors[name] = VectorFile(**entry)
     return vectors
 

@@ -166,7 +166,7 @@ def _find_in_mirrors(
         if not mirror.is_dir():
             logger.warning("mirror folder %s: not there, skipped", mirror)
             continue
-        for path in _candidates(mirror, _file_name(address), size):
+        for path in _candidates(mirror, file_name(address), size):
             if all(files.digest(path, name) == value for name, value in digests.items()):
                 return path
     return None
@@ -179,7 +179,8 @@ def _candidates(mirror: Path, name: str, size: int | None) -> Iterator[Path]:
             yield path
 
 
-def _file_name(address: str) -> str:
+def file_name(address: str) -> str:
+    """Return the last part of an address; of one with a fragment, that."""
     parts = urlparse(address)
     return PurePosixPath(unquote(parts.fragment or parts.path)).name
 
@@ -236,13 +237,13 @@ def _download(address: str, digests: Mapping[str, str], destination: Path, form:
         known = ", ".join(f"{name} {value}" for name, value in digests.items()) or "any checksum"
         expected = f"the file with {known}, from this address or from a folder listed under 'mirrors'"
         if address.startswith(GOOGLE) and error.response is not None and error.response.status_code in REFUSED:
-            expected += _with_an_account(address)
+            expected += with_an_account(address)
         raise InputError(address, f"download ({retries + 1} attempts)", str(error), expected) from None
     finally:
         _remove_folder(scratch)
 
 
-def _with_an_account(address: str) -> str:
+def with_an_account(address: str) -> str:
     """Return how to fetch a file from a bucket that asks for an account."""
     command = f"gcloud storage cp --billing-project=PROJECT {address.replace(GOOGLE, 'gs://')} FOLDER/"
     return f"; if the bucket is Requester Pays, run '{command}' with an account, and list FOLDER there"
