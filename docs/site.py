@@ -1,10 +1,11 @@
-"""Write the site: the documents of this repository as they are, and a page of metrics from their registry.
+"""Write the site: the documents of this repository as they are, the demo's report, and the metrics of the registry.
 
-``make site`` leaves build/site/index.html. Nothing comes from the network.
+``make site`` leaves build/docs/site/index.html. Nothing comes from the network.
 """
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 import shutil
@@ -18,12 +19,16 @@ from scgpt_bench.evaluation.metrics import METRICS
 ROOT = Path(__file__).parents[1]
 HOME = "README.md"
 METRICS_PAGE = "metrics"  # of no document, but from the registry
+REPORT_PAGE = "demo"
+REPORT = ROOT / "results" / "demo" / "report.html"
 NAVIGATION = {  # of each section: pages, and the documents that they are
     "Use": {
         "configuration": "config/README.md",
         "cluster": "profiles/README.md",
         "predicting": "docs/predicting.md",
+        REPORT_PAGE: None,
         "results": "results/README.md",
+        "reading_results": "docs/reading_results.ipynb",
         "checkpoints": "docs/checkpoints.md",
         "pretraining": "docs/pretraining.md",
         "adding_a_method": "docs/adding_a_method.md",
@@ -45,16 +50,26 @@ PAGES = {HOME: "index"} | {
 LINK = re.compile(r"(!?)\[([^\]\[]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
-def build(target: Path) -> int:
-    """Write pages and site below ``target``; return Sphinx's status: a warning is an error."""
+def build(target: Path, report: Path = REPORT) -> int:
+    """Write pages and site below ``target``; return Sphinx's status: a warning is an error.
+
+    ``report`` becomes a part of the site if it is there.
+    """
     pages = target / "pages"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "images", pages / "images")
     for source, page in PAGES.items():
-        text = with_links_of_the_site((ROOT / source).read_text(encoding="utf-8"), source)
+        text = (ROOT / source).read_text(encoding="utf-8")
+        text = with_links_of_the_site(notebook(text) if source.endswith(".ipynb") else text, source)
         (pages / f"{page}.md").write_text(text + (contents() if source == HOME else ""), encoding="utf-8")
     (pages / f"{METRICS_PAGE}.md").write_text(metrics(), encoding="utf-8")
+    extra = target / "extra"
+    extra.mkdir()
+    if report.is_file():
+        shutil.copy(report, extra / "report.html")
+    (pages / f"{REPORT_PAGE}.md").write_text(demo(report.is_file()), encoding="utf-8")
     settings = ["-c", str(ROOT / "docs"), "-d", str(target / "doctrees"), "-W", "--keep-going", "-q"]
+    settings += ["-D", f"html_extra_path={extra}"]
     return build_main([*settings, str(pages), str(target / "site")])
 
 
@@ -79,6 +94,22 @@ def with_links_of_the_site(text: str, source: str) -> str:
         return f"`{target}`" if words in (target, link) else f"{words} (`{target}`)"
 
     return LINK.sub(pointed, text)
+
+
+def notebook(text: str) -> str:
+    """Turn a Jupyter notebook into Markdown: its text, and its code in blocks."""
+    cells = [("".join(cell["source"]), cell["cell_type"]) for cell in json.loads(text)["cells"]]
+    blocks = [f"```python\n{source}\n```" if kind == "code" else source for source, kind in cells]
+    return "\n\n".join(blocks) + "\n"
+
+
+def demo(made: bool) -> str:
+    """Write the page of the demo's report: the report itself, or how to make it."""
+    about = "# The report of the demo\n\nCells are simulated, and the answer is known. "
+    if not made:
+        return about + "This site was built where the demo had not run: `make demo`, then `make site` puts it here.\n"
+    frame = '<iframe src="report.html" title="The report of the demo" style="width: 100%; height: 80vh"></iframe>'
+    return f'{about}<a href="report.html">Open it in a page of its own.</a>\n\n{frame}\n'
 
 
 def contents() -> str:

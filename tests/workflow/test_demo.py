@@ -1,7 +1,10 @@
 """`make demo`: the planted experiment ends with the answers that were planted."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import anndata
 import numpy as np
@@ -13,7 +16,7 @@ from scgpt_bench.evaluation.pseudobulk import select_tested
 from scgpt_bench.files import read_table
 from scgpt_bench.method_record import read_record
 from scgpt_bench.report.page import CATEGORIES
-from snakemake_checkout import copy_with_demo
+from snakemake_checkout import ROOT, copy_with_demo
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +208,22 @@ def test_every_job_is_counted_in_the_cost(results):
     cost = read_table(results / "cost.tsv")
     assert cost["jobs"].sum() == len(measured)
     assert set(cost["rule"]) == {path.parts[0].removesuffix(".tsv") for path in measured}
+
+
+def test_the_notebook_reads_these_results(demo):
+    document = json.loads((ROOT / "docs" / "reading_results.ipynb").read_text())
+    cells = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] for cell in cells)  # they would be those of one machine
+    code = "\n".join(["".join(cell["source"]) for cell in cells] + ["print(len(plt.get_fignums()), 'figures')"])
+    environment = {**os.environ, "MPLBACKEND": "Agg"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=demo.path / "docs",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    in_table, computed, figures = re.findall(r"[\d.]+(?= in | here| figures)", done.stdout)
+    assert (in_table, figures) == (computed, "2")
