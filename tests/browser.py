@@ -73,7 +73,7 @@ def draw_everything(driver: webdriver.Chrome) -> None:
         """
         const pending = [...document.querySelectorAll('.group:not([hidden]) .item:not([hidden])')].filter((item) =>
           item.checkVisibility() && ((item.querySelector('img') && !item.querySelector('img').naturalWidth)
-            || item.querySelector('.table:not([data-ready])')));
+            || item.querySelector('.table:not([data-ready]), .view:not([data-ready])')));
         if (pending.length) pending[0].scrollIntoView();
         return !pending.length;
         """,

@@ -3,24 +3,27 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.conditions import Condition
+from scgpt_bench.data.conditions import Condition, table_of
 from scgpt_bench.data.halves import deal_halves
 from scgpt_bench.evaluation import pseudobulk
 from scgpt_bench.figures.cost import cost_bars, cost_table
 from scgpt_bench.figures.model import vocabulary_coverage
-from scgpt_bench.figures.responses import delta_heatmap, predicted_against_true, residual_heatmap
+from scgpt_bench.figures.responses import delta_heatmap
 from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip, skill_heatmap
 from scgpt_bench.figures.style import save
 from scgpt_bench.files import write_json, write_table
 from scgpt_bench.method_record import Finetuning, LoadReport, MethodRecord, Scgpt, record_of
 from scgpt_bench.methods import registry
 from scgpt_bench.report import page, summary
+from scgpt_bench.report import perturbations as perturbation_view
 from scgpt_bench.report.run import Prediction, Run
 
 METHODS = {
@@ -141,28 +144,15 @@ def _of_dataset(number, dataset, scores, verdicts, metrics, perturbations, genes
     table = values.pivot_table(index="perturbation", columns="method", values="value")
     write_table(
         table.reindex(columns=list(methods)).reset_index(),
-        add(f"dataset{number}/perturbations.tsv", "Perturbations", dataset, table="every perturbation", split=SPLIT),
+        add(f"dataset{number}/perturbations.tsv", "Perturbations", dataset, table="index", split=SPLIT),
     )
-    for position, method in enumerate(methods):
-        predicted, shown = 0.5 * true + generator.normal(0, 0.1, true.shape), min(n, 6)
-        draw(
-            f"predicted_against_true_{position}",
-            "Perturbations",
-            lambda p=predicted, k=shown, m=method: predicted_against_true(
-                p[:k], true[:k], perturbations[:k], genes, f"{place}: {m}", values[values["method"] == m]
-            ),
-            figure="predicted against true",
-            method=method,
-            split=SPLIT,
-        )
-        draw(
-            f"residual_{position}",
-            "Perturbations",
-            lambda p=predicted, m=method: residual_heatmap(p, true, perturbations, genes, f"{place}: {m}", 0.4),
-            figure="residual",
-            method=method,
-            split=SPLIT,
-        )
+    view = add(
+        f"dataset{number}/perturbations.json.gz", "Perturbations", dataset, figure="one perturbation", split=SPLIT
+    )
+    if number:
+        shutil.copy(view.parents[1] / "dataset0" / view.name, view)
+    else:
+        perturbation_view.write(view_of(true, perturbations, genes, methods, values, generator), view)
     draw(
         "responses",
         "Data",
@@ -177,6 +167,25 @@ def _of_dataset(number, dataset, scores, verdicts, metrics, perturbations, genes
         lambda: vocabulary_coverage(vocabulary, np.ones(len(genes)), dataset),
         figure="vocabulary coverage",
     )
+
+
+def view_of(true, perturbations, genes, methods, values, generator) -> dict[str, Any]:
+    """What was measured, and half of it with noise as the prediction of every method; four cells of each condition."""
+    obs = table_of([*map(Condition, perturbations)]).assign(n_cells=np.arange(len(perturbations)) + 20)
+    var = pd.DataFrame(index=[*genes])
+    truth = measured_without_noise(anndata.AnnData(true, obs, var, layers={"reference_input": 0 * true}))
+    truth.layers["half_b"] = true + 0.02
+    rows = np.repeat(np.arange(len(obs)), 4)
+    cells = anndata.AnnData(true[rows] + generator.normal(0, 0.3, (len(rows), len(genes))), obs.iloc[rows], var)
+    mse = values.assign(metric="mse", value=0.01)
+    predicted = {}
+    for name, kind in methods.items():
+        means = anndata.AnnData(0.5 * true + generator.normal(0, 0.1, true.shape), obs, var)
+        metrics = pd.concat([table[table["method"] == name] for table in (values, mse)])
+        halved = kind == "technical-duplicate"
+        predicted[name] = perturbation_view.Predicted(kind, halved, metrics, partial(lambda same: same, means))
+    reliability = pd.Series(0.8, obs.index)
+    return perturbation_view.view(truth, predicted, cells, cells, reliability)
 
 
 def _metrics(dataset: str, perturbations: Sequence[str], methods: Mapping[str, str]) -> pd.DataFrame:

@@ -25,12 +25,13 @@ from scgpt_bench.evaluation import cell_metrics, differential_expression, metric
 from scgpt_bench.evaluation.data_card import COLUMNS, data_card, leakage_notes, reliability_of, split_notes
 from scgpt_bench.evaluation.metric_robustness import metric_robustness
 from scgpt_bench.figures import data_card as figures_of_card
-from scgpt_bench.figures.responses import delta_heatmap, predicted_against_true, residual_heatmap
+from scgpt_bench.figures.responses import delta_heatmap
 from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
 from scgpt_bench.figures.style import save
 from scgpt_bench.figures.trust import robustness_heatmap
 from scgpt_bench.methods import baselines, benchmark_controls
 from scgpt_bench.predictions import read_predictions
+from scgpt_bench.report import perturbations
 from scored import study
 
 GENES = ["STAT1", "JAK2", "IRF1", "GATA1", "SPI1", "CEBPA", "KLF1", "TP53", "CDKN1A", "MYC", "FOS", "JUN"]
@@ -251,15 +252,10 @@ def evaluated(cells, split, drawn, truth, kind, folder):
     means = pseudobulk.pseudobulk(predicted)
     table = pd.concat([metrics.score(means, truth, halved), cell_metrics.score_cells(predicted, truth, halved)])
     assert np.isfinite(table["value"]).all(), table[~np.isfinite(table["value"])]
+    whole_view = perturbations.Predicted(kind, halved, table, lambda: means)
+    view = perturbations.view(truth, {kind: whole_view}, cells, drawn, pd.Series(dtype=float))
+    perturbations.write(view, folder / "perturbations.json.gz")
     if kind == "train-mean":
-        predicted_deltas, deltas = (
-            values - truth.layers["reference_input"] for values in (means[truth.obs_names].X, truth.X)
-        )
-        names = truth.obs_names, truth.var_names, kind
-        draw(residual_heatmap(predicted_deltas, deltas, *names, left_over=1), folder)
-        draw(
-            predicted_against_true(predicted_deltas, deltas, *names, table[table["metric"] == "pearson_delta"]), folder
-        )
         draw(robustness_heatmap(metric_robustness(predicted, truth), kind), folder)
     return table.assign(dataset="drop", split="fold0", method=kind, seed=0)
 

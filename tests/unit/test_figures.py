@@ -18,7 +18,6 @@ from matplotlib.text import Text
 
 from scgpt_bench.data.conditions import Condition
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.metrics import HALVED_CORRECTED
 from scgpt_bench.evaluation.transfer import CHANGE, SPECIFIC, Changes
 from scgpt_bench.figures.contexts import carried_over, scores_by_context, transfer_heatmap
 from scgpt_bench.figures.cost import cost_bars, cost_table
@@ -27,8 +26,6 @@ from scgpt_bench.figures.responses import (
     changes,
     delta_heatmap,
     left_over,
-    predicted_against_true,
-    residual_heatmap,
 )
 from scgpt_bench.figures.scores import (
     method_scores,
@@ -163,10 +160,6 @@ def costs(methods) -> pd.DataFrame:
     return cost_table(table.assign(seconds=np.geomspace(1, 5000, len(methods))), {"finetune": 1})
 
 
-def correlations(perturbations, value=-0.5, reason="") -> pd.DataFrame:
-    return pd.DataFrame({"perturbation": perturbations, "context": "all", "value": value, "reason": reason})
-
-
 LINES = ["K562", "RPE1", LONG]
 HELD_OUT = {"contexts": {f"context-{number}": line for number, line in enumerate(LINES)}}
 
@@ -198,7 +191,7 @@ def measured_in_lines(perturbations) -> Changes:
 
 def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[str, Figure]:
     n = len(perturbations)
-    delta, shown = deltas(n), min(n, 6)
+    delta = deltas(n)
     reliability = pd.Series(np.linspace(0, 1, n), index=perturbations, name="split-half reliability")
     return {
         "method_scores": method_scores(score_table(methods), "pearson_delta"),
@@ -206,17 +199,7 @@ def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[
         "paired_differences": paired_differences(verdict_table(methods), "pearson_delta"),
         "paired_differences_of_two": paired_differences(verdict_table(methods, ("a", LONG)), "pearson_delta"),
         "perturbation_strip": perturbation_strip(metric_values(perturbations, methods), "pearson_delta", reliability),
-        "predicted_against_true": predicted_against_true(
-            0.03 * delta[:shown],
-            0.1 * delta[:shown],
-            perturbations[:shown],
-            gene_names(),
-            methods[0],
-            correlations(perturbations[:shown]),
-            np.arange(1, shown + 1),
-        ),
         "delta_heatmap": delta_heatmap(delta, perturbations, gene_names(), "planted"),
-        "residual_heatmap": residual_heatmap(0.5 * delta, delta, perturbations, gene_names(), "planted", 0.25),
         "training_history": training_history(history(15), methods[0], best=7),
         "vocabulary_coverage": vocabulary_coverage(vocabulary(perturbations), np.arange(n) + 1.0, methods[0]),
         "load_report": load_report(loaded(methods), "planted"),
@@ -498,17 +481,6 @@ def test_changes_are_those_that_are_scored(halved):
     assert left_over(metrics, truth) == pytest.approx(5.5 / (55 / 6))
 
 
-def test_the_residual_is_what_was_measured_minus_what_was_predicted():
-    true = deltas(8)
-    figure = residual_heatmap(0.5 * true, true, names(8), gene_names(), "ridge", 0.25)
-    measured, predicted, residual = (np.asarray(axes.collections[0].get_array()) for axes in figure.axes[:3])
-    np.testing.assert_allclose(measured - predicted, residual)
-    np.testing.assert_allclose(residual, 0.5 * measured)
-    assert figure.get_label() == "Over all genes, the squared error is 25 % of that of predicting no change."
-    worse = residual_heatmap(-true, true, names(8), gene_names(), "ridge", 4.0)
-    assert worse.get_label().endswith("400 % of that of predicting no change (more than 100 %: worse).")
-
-
 def test_a_score_without_interval_is_a_dot_without_bar():
     scores = score_table(["ridge"]).assign(ci_low=np.nan, ci_high=np.nan)
     assert len(method_scores(scores, "pearson_delta").axes[0].lines) == 1
@@ -543,29 +515,6 @@ def test_a_response_without_variance_is_drawn_and_correlates_with_nothing():
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     correlation = figure.axes[1].collections[0].get_array().reshape(5, 5)[rows.index("nothing")]
     np.testing.assert_array_equal(np.sort(correlation), [0, 0, 0, 0, 1])
-
-
-def test_the_prediction_is_on_the_vertical_axis_with_its_score_of_the_tables():
-    true, genes = deltas(1), gene_names()
-    figure = predicted_against_true(-0.5 * true, true, ["STAT1"], genes, "ridge", correlations(["STAT1"], -1.0), [12])
-    assert figure.axes[0].get_title() == "STAT1\nr = −1.00, n = 12 cells"
-    np.testing.assert_array_equal(figure.axes[0].lines[-1].get_ydata(), -0.5 * true[0])
-    corrected = correlations(["STAT1"], 0.891, HALVED_CORRECTED)
-    figure = predicted_against_true(0.5 * true, true, ["STAT1"], genes, "technical-duplicate", corrected)
-    assert figure.axes[0].get_title() == "STAT1\nr = 0.89", "not the correlation of the halves, which is 1"
-    flat = correlations(["STAT1"], 0.0, "prediction has no variance")
-    figure = predicted_against_true(0 * true, true, ["STAT1"], genes, "control-mean", flat)
-    assert figure.axes[0].get_title() == "STAT1\nr undefined, set to 0"
-    assert figure.get_label() == "effect_pearson: STAT1 r undefined, set to 0."
-
-
-def test_the_strongest_genes_are_named():
-    true = np.zeros((1, 60))
-    true[0, [3, 17, 31]] = [2.0, -1.0, 1.5]
-    scores = correlations(["STAT1"], 1.0)
-    axes = predicted_against_true(0.9 * true, true, ["STAT1"], gene_names(), "ridge", scores, n_named=3).axes[0]
-    named = {text.get_text() for text in axes.texts}
-    assert named == {gene_names()[i] for i in (3, 17, 31)}
 
 
 def test_the_training_history_draws_losses_metrics_and_learning_rate_and_no_bookkeeping():

@@ -427,75 +427,46 @@ rule figure_perturbations:
         "../scripts/figure_perturbations.py"
 
 
-rule perturbation_table:
+rule perturbations:
     input:
         metrics=metrics_of_split,
+        first_metrics=first_files(config["methods"], "metrics.tsv"),
+        pseudobulks=first_files(config["methods"], "pseudobulk.h5ad"),
+        records=first_files(config["methods"], "method.json"),
         truth="<results>/{dataset}/{split}/truth.h5ad",
+        cells="<results>/{dataset}/cells.h5ad",
+        controls="<results>/{dataset}/{split}/controls.h5ad",
         card="<results>/{dataset}/card.json",
     output:
-        report(
+        table=report(
             "<results>/{dataset}/{split}/perturbations.tsv",
             category="Perturbations",
             subcategory="{dataset}",
-            labels={"split": "{split}", "metric": JUDGING[0], "table": "every perturbation, number by number"},
+            labels={"split": "{split}", "metric": JUDGING[0], "table": "index: every perturbation"},
             caption="../report/perturbation_table.rst",
         ),
+        view=report(
+            "<results>/{dataset}/{split}/perturbations.json.gz",
+            category="Perturbations",
+            subcategory="{dataset}",
+            labels={"split": "{split}", "figure": "one perturbation, gene by gene"},
+            caption="../report/perturbation_view.rst",
+        ),
     log:
-        "<logs>/perturbation_table/{dataset}.{split}.log",
+        "<logs>/perturbations/{dataset}.{split}.log",
     benchmark:
-        "<benchmarks>/perturbation_table/{dataset}.{split}.tsv"
+        "<benchmarks>/perturbations/{dataset}.{split}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(10),
+        mem_mb=doubling(4000),
+        runtime=doubling(20),
     params:
-        code=code("perturbation_table.py"),
+        code=code("perturbations.py"),
         metric=JUDGING[0],
-    script:
-        "../scripts/perturbation_table.py"
-
-
-rule figure_predicted_against_true:
-    input:
-        pseudobulks=first_files(config["methods"], "pseudobulk.h5ad"),
-        metrics=first_files(config["methods"], "metrics.tsv"),
-        records=first_files(config["methods"], "method.json"),
-        truth="<results>/{dataset}/{split}/truth.h5ad",
-    output:
-        scatter=entries(
-            "<results>/{dataset}/{split}/figures/predicted_against_true_NAME.svg",
-            config["methods"],
-            label="method",
-            labels={"split": "{split}", "figure": "predicted against true"},
-            category="Perturbations",
-            subcategory="{dataset}",
-            caption="predicted_against_true.rst",
-        ),
-        residual=entries(
-            "<results>/{dataset}/{split}/figures/residual_NAME.svg",
-            config["methods"],
-            label="method",
-            labels={"split": "{split}", "figure": "measured, predicted, residual"},
-            category="Perturbations",
-            subcategory="{dataset}",
-            caption="residual.rst",
-        ),
-    log:
-        "<logs>/figure_predicted_against_true/{dataset}.{split}.log",
-    benchmark:
-        "<benchmarks>/figure_predicted_against_true/{dataset}.{split}.tsv"
-    conda:
-        "../../envs/figures.yaml"
-    resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(10),
-    params:
-        code=code("figure_predicted_against_true.py"),
         kinds=KINDS,
-        number=config["figures"]["perturbations"],
     script:
-        "../scripts/figure_predicted_against_true.py"
+        "../scripts/perturbations.py"
 
 
 # Trust

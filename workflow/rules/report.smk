@@ -172,9 +172,8 @@ def entries_of_datasets():
             folder = f"<results>/{dataset}/{split}/figures"
             shown.append(f"<results>/{dataset}/{split}/audit.tsv")
             shown += [f"{folder}/scores_{metric}.svg" for metric in METRICS]
-            shown += [f"{folder}/perturbations.svg", f"<results>/{dataset}/{split}/perturbations.tsv"]
-            for method in config["methods"]:
-                shown += [f"{folder}/predicted_against_true_{method}.svg", f"{folder}/residual_{method}.svg"]
+            shown += [f"<results>/{dataset}/{split}/perturbations.{suffix}" for suffix in ("tsv", "json.gz")]
+            shown.append(f"{folder}/perturbations.svg")
             if methods_run_by("predict_scgpt"):
                 shown.append(f"{folder}/load_report.svg")
             for method, seed in predictions(methods_run_by("finetune")):

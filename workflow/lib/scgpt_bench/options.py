@@ -805,7 +805,7 @@ class Figures(Options):
     """What the figures show."""
 
     perturbations: int = Field(6, ge=1, le=24)
-    """How many perturbations the predicted-against-true figure shows, largest true effect first."""
+    """How many perturbations the figure of measured changes in two contexts shows."""
 
 
 class Study(Options):

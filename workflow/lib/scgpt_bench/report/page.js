@@ -139,10 +139,10 @@ function afterPrinting() {
 
 async function save(button) {
   const entry = button.closest('.item');
-  const image = entry.querySelector('img');
+  const packed = entry.querySelector('img, .view');
   const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([image ? await textOf(image) : entry.querySelector('pre').textContent]));
-  link.download = button.dataset.file.replaceAll('/', '.').replace(/^results\./, '');
+  link.href = URL.createObjectURL(new Blob([packed ? await textOf(packed) : entry.querySelector('pre').textContent]));
+  link.download = button.dataset.file.replaceAll('/', '.').replace(/^results\.|\.gz$/g, '');
   link.click();
   URL.revokeObjectURL(link.href);
 }

@@ -29,8 +29,9 @@ from scgpt_bench.evaluation.scores import HEADLINE
 from scgpt_bench.files import atomic_write
 from scgpt_bench.methods.registry import group_of
 
-# One script, in this order: what is chosen in the address, what the choices leave, tables, figures, and the page.
-SCRIPTS = ("address.js", "choices.js", "tables.js", "figures.js", "page.js")
+# One script, in this order: what is chosen in the address, what the choices leave, tables, figures, the view of one
+# perturbation, and the page.
+SCRIPTS = ("address.js", "choices.js", "tables.js", "figures.js", "drawings.js", "perturbations.js", "page.js")
 # What a category is called in the menu, and over its page.
 CATEGORIES = {
     "Verdict": "Is scGPT better than simple methods?",
@@ -59,8 +60,8 @@ class Item:
     Attributes
     ----------
     path
-        An SVG figure, a TSV table, text (JSON, YAML), or a piece of HTML (its headings from h4 down) whose writer
-        escaped what had to be.
+        An SVG figure, a TSV table, text (JSON, YAML), a piece of HTML (its headings from h4 down) whose writer escaped
+        what had to be, or the view of a perturbation (:mod:`scgpt_bench.report.perturbations`).
     category, subcategory
         Where it stands; ``None`` for a subcategory that is no data set's.
     labels
@@ -188,7 +189,7 @@ def data_tables() -> tuple[bytes, str]:
 
 def _shown(item: Item) -> dict[str, object]:
     """Give what the template needs of an item."""
-    kinds = {".svg": _figure, ".tsv": _table, ".json": _text, ".yaml": _text, ".html": _piece}
+    kinds = {".svg": _figure, ".tsv": _table, ".gz": _view, ".json": _text, ".yaml": _text, ".html": _piece}
     if item.path.suffix not in kinds:
         raise InputError(item.path, "suffix", repr(item.path.suffix), f"one of {', '.join(kinds)}")
     labels = dict(item.labels)
@@ -240,6 +241,10 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _view(path: Path) -> dict[str, object]:
+    return {"kind": "view", "source": base64.b64encode(path.read_bytes()).decode()}
 
 
 def _text(path: Path) -> dict[str, object]:

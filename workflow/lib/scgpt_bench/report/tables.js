@@ -37,11 +37,12 @@ async function fill(holder) {
   const table = document.createElement('table');
   table.className = 'compact stripe';
   table.setAttribute('aria-labelledby', holder.closest('.item').getAttribute('aria-labelledby'));
-  holder.replaceChildren(table, ...(constant.length ? [sentence(`The same in every row: ${constant.join(', ')}.`)] : []));
+  const said = constant.length ? [sentence(`The same in every row: ${constant.join(', ')}.`)] : [];
+  holder.replaceChildren(table, ...said, ...holder.querySelectorAll('.printed'));
   const described = kept.map((index) => ({
     data: index,
     title: escaped(columns[index]),
-    ...(kinds[index] === 'text' ? textColumn(columns[index]) : numberColumn(rows, index, kinds[index] === 'bar')),
+    ...(kinds[index] === 'text' ? textColumn(holder, columns, index) : numberColumn(rows, index, kinds[index] === 'bar')),
   }));
   filled.set(holder, new DataTable(table, {
     data: rows, columns: described, order: [], pageLength: ROWS, autoWidth: false, deferRender: true, orderClasses: false,
@@ -56,6 +57,7 @@ async function fill(holder) {
       holder.dataset.ready = 'yes'; // tells the tests that the library is done
     },
   }));
+  await showChosenMethods(holder);
 }
 
 function sentence(text) {
@@ -84,8 +86,11 @@ function freeze(table) {
   }
 }
 
-function textColumn(name) {
-  return { className: 'text', render: { display: (value) => explained(name, value), _: (value) => value } };
+// In the index of perturbations a name leads to the view of it.
+function textColumn(holder, columns, index) {
+  const name = columns[index];
+  const display = (value, kind, row) => (name === 'perturbation' && linkOfRow(holder, columns, row)) || explained(name, value);
+  return { className: 'text', render: { display, _: (value) => value } };
 }
 
 // All numbers of a column have the same number of decimals, so that they align; one that would be cut to nothing is
