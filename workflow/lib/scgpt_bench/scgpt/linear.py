@@ -11,12 +11,23 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
-    """Compute a linear layer with gradients: [... x in] -> [... x out], ``relu`` of it if asked."""
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False, added_to: Tensor | None = None
+) -> Tensor:
+    """Compute a linear layer with gradients, [rows x in] -> [rows x out]: its ``relu``, or ``added_to`` a residual."""
     if _by_onednn(x, weight):
-        return _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias, relu).unflatten(0, x.shape[:-1])
+        return _Linear.apply(x, weight, bias, relu, added_to)
     y = functional.linear(x, weight, bias)
-    return functional.relu(y) if relu else y
+    y = functional.relu(y) if relu else y
+    return y if added_to is None else added_to + y
+
+
+def projections(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Project [rows x width] to query, key and value, each [rows x width], by a weight (3 width, width)."""
+    if _by_onednn(x, weight):
+        return _Projections.apply(x, weight, bias)
+    query, key, value = functional.linear(x, weight, bias).chunk(3, dim=1)
+    return query, key, value
 
 
 def through(layers: nn.Sequential, x: Tensor) -> Tensor:
@@ -36,12 +47,18 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
+_onednn = torch.ops.mkldnn._linear_pointwise
+
+
 class _Linear(torch.autograd.Function):
     """The products with the weight by oneDNN; the gradient of the weight by MKL, which is faster at it."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, relu):
-        y = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "relu" if relu else "none", [], "")
+    def forward(ctx, x, weight, bias, relu, added_to):
+        if added_to is None:
+            y = _onednn.default(x, weight, bias, "relu" if relu else "none", [], "")
+        else:
+            y = _onednn.binary(x, added_to, weight, bias, "add")
         ctx.save_for_backward(x, weight, y if relu else None)
         return y
 
@@ -50,16 +67,43 @@ class _Linear(torch.autograd.Function):
     def backward(ctx, gradient):
         x, weight, y = ctx.saved_tensors
         gradient = gradient.contiguous()
+        of_residual = gradient if ctx.needs_input_grad[4] else None
         if y is not None:
             gradient = torch.ops.aten.threshold_backward(gradient, y, 0)
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_x = torch.ops.mkldnn._linear_pointwise.default(gradient, weight.t(), None, "none", [], "")
+            of_x = _onednn.default(gradient, weight.t(), None, "none", [], "")
         if ctx.needs_input_grad[1]:
             of_weight = gradient.t() @ x
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum(0)
-        return of_x, of_weight, of_bias, None
+        return of_x, of_weight, of_bias, None, of_residual
+
+
+class _Projections(torch.autograd.Function):
+    """Three linear layers whose weights lie in one tensor: attention needs no copy of a gradient that they share."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        parts = zip(weight.chunk(3), bias.chunk(3), strict=True)
+        return tuple(_onednn.default(x, own_weight, own_bias, "none", [], "") for own_weight, own_bias in parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients):
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = None, torch.empty_like(weight), weight.new_empty(len(weight))
+        parts = zip(gradients, weight.chunk(3), of_weight.chunk(3), of_bias.chunk(3), strict=True)
+        for gradient, own_weight, of_own_weight, of_own_bias in parts:
+            gradient = gradient.contiguous()
+            if of_x is None:
+                of_x = _onednn.default(gradient, own_weight.t(), None, "none", [], "")
+            else:
+                of_x = _onednn.binary(gradient, of_x, own_weight.t(), None, "add")
+            torch.mm(gradient.t(), x, out=of_own_weight)
+            torch.sum(gradient, 0, out=of_own_bias)
+        return of_x, of_weight, of_bias
 
 
 class Projection:

@@ -18,8 +18,8 @@ from torch.nn import functional
 from scgpt_bench.scgpt import checkpoint
 from scgpt_bench.scgpt.attention import Cells, attend, attend_to_known_and_self
 from scgpt_bench.scgpt.checkpoint_folder import SIZES
-from scgpt_bench.scgpt.linear import linear, through
-from scgpt_bench.scgpt.transformer import heads_of
+from scgpt_bench.scgpt.linear import linear, projections, through
+from scgpt_bench.scgpt.transformer import heads_of, residual
 from scgpt_bench.scgpt.upstream import ContinuousValueEncoder, ExprDecoder, GeneEncoder, MVCDecoder
 
 UNKNOWN = 1  # row of flag_encoder that marks an unknown gene
@@ -50,15 +50,15 @@ class _Layer(nn.Module):
     def forward(self, x: Tensor, cells: Cells, memory: tuple[Tensor, Tensor, Cells] | None = None):
         """[tokens x width] -> the same, and the keys and values [tokens x heads x width / heads] of these tokens."""
         qkv, out = self.self_attn.Wqkv, self.self_attn.out_proj
-        query, key, value = heads_of(linear(x, qkv.weight, qkv.bias), self.self_attn.heads)
+        query, key, value = heads_of(projections(x, qkv.weight, qkv.bias), self.self_attn.heads)
         if memory is None:
             attended = attend(query, key, value, cells)
         else:
             known_key, known_value, known_cells = memory
             attended = attend_to_known_and_self(query, key, value, known_key, known_value, cells, known_cells)
-        x = self.norm1(x + self.dropout(linear(attended.flatten(1), out.weight, out.bias)))
+        x = self.norm1(residual(x, attended.flatten(1), out, self.dropout))
         hidden = self.dropout(linear(x, self.linear1.weight, self.linear1.bias, relu=True))
-        return self.norm2(x + self.dropout(linear(hidden, self.linear2.weight, self.linear2.bias))), (key, value)
+        return self.norm2(residual(x, hidden, self.linear2, self.dropout)), (key, value)
 
 
 class MaskedTransformer(nn.Module):

@@ -7,13 +7,13 @@ costs PyTorch its fused attention and genes x genes of memory. Here the same sum
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from torch import Tensor, nn
 
 from scgpt_bench.scgpt.attention import Cells, attend
-from scgpt_bench.scgpt.linear import Projection, linear
+from scgpt_bench.scgpt.linear import Projection, linear, projections
 
 
 def versions() -> dict[str, str]:
@@ -44,17 +44,24 @@ class Encoder(nn.Module):
 def _layer(layer: nn.TransformerEncoderLayer, x: Tensor, cells: Cells) -> Tensor:
     attention = layer.self_attn
     dropout = attention.dropout if layer.training else 0.0
-    qkv = linear(x, attention.in_proj_weight, attention.in_proj_bias)  # tokens x 3 width
-    attended = attend(*heads_of(qkv, attention.num_heads), cells, dropout).flatten(1)  # tokens x width
-    x = layer.norm1(x + layer.dropout1(linear(attended, attention.out_proj.weight, attention.out_proj.bias)))
+    parts = projections(x, attention.in_proj_weight, attention.in_proj_bias)  # each: tokens x width
+    attended = attend(*heads_of(parts, attention.num_heads), cells, dropout).flatten(1)  # tokens x width
+    x = layer.norm1(residual(x, attended, attention.out_proj, layer.dropout1))
     hidden = layer.dropout(linear(x, layer.linear1.weight, layer.linear1.bias, relu=True))  # tokens x d_hid
-    return layer.norm2(x + layer.dropout2(linear(hidden, layer.linear2.weight, layer.linear2.bias)))
+    return layer.norm2(residual(x, hidden, layer.linear2, layer.dropout2))
 
 
-def heads_of(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """View a projection [tokens x 3 width] as query, key and value, each [tokens x heads x width / heads]."""
-    query, key, value = qkv.unflatten(1, (3, heads, -1)).unbind(1)
+def heads_of(parts: Sequence[Tensor], heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """View query, key and value [tokens x width] by heads, each [tokens x heads x width / heads]."""
+    query, key, value = (part.unflatten(1, (heads, -1)) for part in parts)
     return query, key, value
+
+
+def residual(x: Tensor, hidden: Tensor, layer: nn.Linear, dropout: nn.Dropout) -> Tensor:
+    """Add a linear layer of ``hidden`` [tokens x in] to ``x`` [tokens x width], after dropout if there is any."""
+    if dropout.p and dropout.training:
+        return x + dropout(linear(hidden, layer.weight, layer.bias))
+    return linear(hidden, layer.weight, layer.bias, added_to=x)
 
 
 class CpuEncoder:
@@ -73,7 +80,7 @@ class CpuEncoder:
         """As :class:`Encoder`; overwrites ``x``. The first layer's projection may come from elsewhere."""
         for i, layer in enumerate(self.layers):
             qkv = layer.qkv(x) if i or first_projection is None else first_projection()
-            attended = attend(*heads_of(qkv, layer.heads), cells).flatten(1)
+            attended = attend(*heads_of(qkv.chunk(3, dim=1), layer.heads), cells).flatten(1)
             del qkv  # the largest array, and not needed below
             for rows, attended_rows in zip(x.split(self.ROWS), attended.split(self.ROWS), strict=True):
                 rows.copy_(layer.after_attention(rows, attended_rows))
