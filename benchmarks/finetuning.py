@@ -113,7 +113,8 @@ def steps_of(task, accelerator: str) -> Callable[[], float]:
 
     def step() -> float:
         with training.deterministic(fabric.device):
-            loss, _, _ = training.step(task, fabric, model, optimizer, position, SEED, CLIP)
+            batch = task.batch(position.epoch, position.batch, fabric.global_rank, fabric.world_size)
+            loss, _, _ = training.step(task, fabric, model, optimizer, position, batch, SEED, CLIP)
         position.step, position.batch = position.step + 1, position.batch + 1
         return loss
 

@@ -265,6 +265,7 @@ def method_record(
             load_report=LoadReport(**loaded),
             checkpoint_sha256="0" * 64,
             attention="sdpa",
+            precision="fp32",
             device="cpu",
             versions={"torch": "2.13.0"},
             targets_not_measured=(),
@@ -273,7 +274,7 @@ def method_record(
         )
     if "finetune" in registry.KINDS[kind].rules:
         options = {"epochs": 7, "freeze": ["encoder"], "pair_within": ["batch", "cell_type"]}
-        report = {"seed": 0, "options": options, "deviations": DEVIATIONS, "precision": "32-true", "device": "cpu"}
+        report = {"seed": 0, "options": options, "deviations": DEVIATIONS, "precision": "fp32", "device": "cpu"}
         report |= {"processes": 1, "versions": {"torch": "2.13.0"}, "training_pairs": 9, "paired_within": {"any": 9}}
         report |= {"flag_share": 1.0, "perturbations_without_token": (), "training_directions": {"down": 9}}
         report |= {"selected_epoch": 1, "pearson_delta": 0.5}

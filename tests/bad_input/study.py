@@ -110,7 +110,7 @@ JOBS = {
     }, _predicted(f"{FOLD}/scgpt-zero-shot/0"), {
         "function": "zero_shot",
         "options": {"kind": "scgpt-zero-shot", "checkpoint": "tiny", "genes_fed": "all"},
-        "batch_size": None, "keep_cells": True,
+        "batch_size": None, "keep_cells": True, "precision": None,
     }, {"seed": "0"}),
     "import_predictions": Job("import_predictions.py", {
         "file": "elsewhere.h5ad", **_CELLS, **_SPLIT, **_CONTROLS,

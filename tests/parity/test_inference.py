@@ -27,7 +27,7 @@ ENGINES = {"cpu": 1e-5, "cuda": 2e-2, "cuda in fp32": 1e-4}
 def engine(request):
     with pytest.MonkeyPatch.context() as patch:
         if "fp32" in request.param:
-            patch.setattr(devices, "number_type", lambda device: torch.float32)
+            patch.setattr(devices, "number_type", lambda device, precision: torch.float32)
         yield request.param
 
 

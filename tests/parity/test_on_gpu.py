@@ -13,6 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from scgpt_bench.options import Hardware
 from scgpt_bench.scgpt import (
     attention,
     checkpoint,
@@ -117,7 +118,7 @@ def again(device, pretrained, alignment, tmp_path_factory):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: tests/parity ran on the CPU alone")
 def test_a_job_with_a_gpu_computes_on_it_in_half_precision():
-    assert training.machine({"gpu": 1, "save_minutes": 10}).fabric().device.type == "cuda"
+    assert training.machine(Hardware(gpu=1).model_dump()).fabric().device.type == "cuda"
     assert devices.device_of(1).type == "cuda"
     assert devices.number_type(devices.device_of(1)) in attention.HALF
 

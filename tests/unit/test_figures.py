@@ -144,6 +144,10 @@ def history(epochs: int) -> pd.DataFrame:
             "gradient_norm": 1.0,
             "seconds": 3.0,
             "peak_memory_mb": 900.0,
+            "cells_per_second": 40.0,
+            "tokens_per_second": 60_000.0 + epoch,
+            "data_wait": 0.031,
+            "peak_share": 0.21,
         }
     )
 
@@ -523,8 +527,9 @@ def test_the_training_history_draws_losses_metrics_and_learning_rate_and_no_book
         "loss (squared log1p expression)",
         "validation: Pearson delta (correlation)",
         "learning rate",
+        "speed: 60,008 tokens and 40 cells per second; waited for data 3.1% of the time; 21% of the peak FLOP/s",
     ]
-    assert [len(axes.lines) for axes in made.axes] == [3, 2, 2]
+    assert [len(axes.lines) for axes in made.axes] == [3, 2, 2, 2]
     assert all(axes.lines[-1].get_xdata()[0] == 7 for axes in made.axes)
 
 

@@ -29,6 +29,7 @@ def record(conditions=(KNOWN, UNKNOWN), fallbacks=None, not_measured=(), **entri
         load_report=LOAD_REPORT,
         checkpoint_sha256="0" * 64,
         attention="sdpa",
+        precision="fp32",
         device="cpu",
         versions={"torch": "2.13.0"},
         targets_not_measured=not_measured,

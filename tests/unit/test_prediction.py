@@ -203,7 +203,7 @@ def test_the_job_of_a_prompted_method_takes_the_direction_of_each_condition(expe
     write_table(alignment, tmp_path / "vocabulary.tsv")
     files = {"controls": "controls.h5ad", "checkpoint": [str(folder / "best_model.pt")], "vocabulary": "vocabulary.tsv"}
     options = {"kind": "scgpt-knockout", "checkpoint": "tiny", "target_quantile": 0.8, "draws": 2}
-    params = {"function": "prompted", "options": options, "batch_size": None, "keep_cells": True}
+    params = {"function": "prompted", "options": options, "batch_size": None, "keep_cells": True, "precision": None}
     outputs = {"predictions": "predictions.h5ad", "method": "method.json"}
     job = Job("predict_scgpt.py", {**files, "model": []}, outputs, params, {"seed": "0"})
     done = job.run(tmp_path)
@@ -225,12 +225,24 @@ def test_every_method_runs_where_its_job_may_and_states_its_own_number_type(expe
     _, _, drawn, alignment, folder = experiment
     asked = []
     monkeypatch.setattr(devices, "device_of", lambda gpu: asked.append(gpu) or torch.device("cpu"))
-    monkeypatch.setattr(devices, "number_type", lambda device: torch.bfloat16)  # as on a GPU
+    monkeypatch.setattr(devices, "number_type", lambda device, precision: torch.bfloat16)
     _, of_call = whole(prediction.zero_shot, drawn, alignment, folder, 0, prediction.Options(gpu=2))
     _, of_prompts = whole(prediction.prompted, drawn, alignment, folder, TWO_DRAWS, 0, prediction.Options(gpu=2))
     assert asked == [2, 2]
     assert of_call["scgpt"].attention.endswith("bfloat16)")
     assert of_prompts["scgpt"].attention.endswith("float32)")
+
+
+def test_effects_in_bf16_on_a_cpu_are_those_in_fp32(experiment):
+    _, _, drawn, alignment, folder = experiment
+    effects = []
+    for precision in ("fp32", "bf16"):
+        options = prediction.Options(precision=precision)
+        predicted, record = whole(prediction.zero_shot, drawn, alignment, folder, 0, options)
+        assert record["scgpt"].precision == precision
+        effects.append(predicted - predicted.mean(axis=0))
+    assert not np.array_equal(*effects)
+    assert np.corrcoef(*(each.ravel() for each in effects))[0, 1] > 0.999
 
 
 def test_expression_is_not_rounded_to_half_precision(experiment, monkeypatch):

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint, masked_model, model, pretraining, recipe_version, training
@@ -108,8 +109,9 @@ def test_with_every_gene_known_it_is_the_encoder_that_fine_tuning_starts_from(pr
 
 def batch_of(bins, ratio=0.5, options=SMALL, seed=0):
     batch = pretraining.masked_batch(
-        bins, np.arange(24), ratio, random_generator(seed, "mask"), VOCABULARY["<cls>"], VOCABULARY["<pad>"], options
-    )
+        bins, np.arange(24), ratio, random_generator(seed, "mask").random(bins.shape), VOCABULARY["<cls>"],
+        VOCABULARY["<pad>"], options,
+    )  # fmt: skip
     return pretraining._tensors(batch)
 
 
@@ -141,7 +143,7 @@ def test_long_cells_are_sampled_down_and_genes_outside_the_vocabulary_left_out()
     assert batch["known_genes"].shape[1] + batch["unknown_genes"].shape[1] == 11
     token_ids = np.where(np.arange(24) < 20, np.arange(24), 24)
     masked = pretraining.masked_batch(
-        np.ones((4, 24), dtype=np.float32), token_ids, 0.5, random_generator(0), 25, 24, SMALL
+        np.ones((4, 24), dtype=np.float32), token_ids, 0.5, random_generator(0).random((4, 24)), 25, 24, SMALL
     )
     assert not (masked["unknown_genes"] == 24).any()
     assert not (masked["known_genes"] == 24).any()
@@ -199,7 +201,9 @@ class Stopped(pretraining.MatrixSource):
         return stopped
 
 
-@pytest.mark.parametrize(("seed", "message"), [(0, "resumed at epoch 1"), (1, "another run: starting anew")])
+@pytest.mark.parametrize(
+    ("seed", "message"), [(0, "resumed at epoch 1"), (1, "another run (another cells): starting anew")]
+)
 def test_a_state_is_resumed_with_the_same_values_alone(tmp_path, caplog, seed, message):
     options = SMALL.model_copy(update={"epochs": 1})
     with pytest.raises(training.Interrupted):
@@ -216,7 +220,22 @@ def test_a_state_of_another_recipe_is_not_resumed(tmp_path, caplog, monkeypatch)
         pretraining.pretrain(Stopped(module_cells(200)), GENES, tmp_path, options, 1, MACHINE)
     monkeypatch.setattr(recipe_version, "PRETRAINING", recipe_version.PRETRAINING + 1)
     pretraining.pretrain(pretraining.MatrixSource(module_cells(200)), GENES, tmp_path, options, 1, MACHINE)
-    assert "another run: starting anew" in caplog.text
+    assert "another run (another recipe_version): starting anew" in caplog.text
+
+
+@pytest.mark.parametrize("second_pass_after", [None, 0])
+def test_the_operations_of_a_step_are_nearly_those_that_pytorch_counts(second_pass_after, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)  # PyTorch does not count oneDNN's
+    options = SMALL.model_copy(update={"embsize": 128, "d_hid": 128, "second_pass_after": second_pass_after})
+    source, rows = pretraining.MatrixSource(module_cells(60)), np.arange(60)
+    model = pretraining.build(options, 27, 24)
+    task = pretraining.training_task(model, source, rows[:50], rows[50:], VOCABULARY, options, 0, "cells")
+    batch = task.batch(0, 0, 0, 1)
+    work = task.work(batch)
+    assert (work.cells, work.tokens) == (32, 32 * 25)
+    with FlopCounterMode(display=False) as counter:
+        task.loss(model, batch).backward()
+    assert work.operations == pytest.approx(counter.get_total_flops(), rel=0.15)
 
 
 @pytest.mark.parametrize("include_zero_genes", [True, False])
@@ -228,6 +247,28 @@ def test_the_mean_loss_of_two_ranks_is_the_loss_of_the_whole_batch(tmp_path, inc
     whole = task.loss(masked, task.batch(0, 1, 0, 1))
     shares = [task.loss(masked, task.batch(0, 1, rank, 2)) for rank in range(2)]
     assert torch.allclose(sum(shares) / 2, whole, rtol=1e-5)
+
+
+def test_a_rank_bins_its_own_cells_alone_and_asks_what_one_process_would(monkeypatch):
+    options = SMALL.model_copy(update={"include_zero_genes": False, "batch_size": 9})
+    source, rows, binned = pretraining.MatrixSource(module_cells(60)), np.arange(60), []
+    task = pretraining.training_task(
+        pretraining.build(options, 27, 24), source, rows[:50], rows[50:], VOCABULARY, options, 0, "cells"
+    )
+    whole = task.batch(1, 2, 0, 1)
+    bin_cells = pretraining.bin_cells
+    monkeypatch.setattr(
+        pretraining, "bin_cells", lambda own, *rest: binned.append(own.shape[0]) or bin_cells(own, *rest)
+    )
+    for rank, own in ((0, slice(0, 4)), (1, slice(4, 9))):
+        share = task.batch(1, 2, rank, 2)
+        for name in ("known_genes", "known_values", "unknown_genes", "unknown_values"):
+            width = share[name].shape[1]
+            assert torch.equal(share[name], whole[name][own, :width]), name
+        for name in ("known", "unknown"):
+            assert share[name].cells.lengths == whole[name][own].cells.lengths
+        assert share["weight"] == 2 * whole["weight"]
+    assert binned == [4, 5]
 
 
 def test_held_out_cells_are_scored_in_passes_that_a_large_batch_does_not_enlarge():

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ import pytest
 import torch
 
 from scgpt_bench import files
-from scgpt_bench.scgpt import training
+from scgpt_bench.errors import InputError
+from scgpt_bench.options import Hardware
+from scgpt_bench.scgpt import devices, training
 from scgpt_bench.seeding import random_generator
 
 LIBRARY = Path(__file__).parents[2] / "workflow" / "lib"
@@ -55,7 +59,7 @@ if not fabric.is_global_zero:  # a clock that leaps, and a slow disk
     training.time = types.SimpleNamespace(monotonic=itertools.count(0, 700).__next__)
     load = torch.load
     torch.load = lambda *arguments, **options: (time.sleep(0.5), load(*arguments, **options))[1]
-training.train(task, fabric, folder, "job", seed=5, save_minutes=0.0 if pause else 10)
+training.train(task, fabric, folder, "job", seed=5, machine=training.Machine(save_minutes=0.0 if pause else 10))
 if fabric.is_global_zero:
     torch.save(model.state_dict(), folder + "/final.pt")
     os.remove(folder + "/" + training.BEST)  # as fine-tuning does
@@ -174,6 +178,102 @@ def test_the_history_is_one_row_per_epoch_with_all_that_a_reader_asks_for(fabric
     assert history["seconds"].is_monotonic_increasing
 
 
+def with_weight(task, work=None):
+    """The regression with a loss that is a sum over cells, as those of the models are."""
+    batch = task.batch(0, 0, 0, 1)
+    batch = {**batch, "weight": torch.tensor(1 / len(batch["x"])), "mark": torch.empty(0)}
+
+    def loss(model, batch):
+        return (model(batch["x"])[:, 0] - batch["x"].sum(dim=1)).square().sum() * batch["weight"]
+
+    return replace(task, batch=lambda *_: batch, loss=loss, work=work)
+
+
+def test_a_batch_in_parts_is_the_same_step_up_to_rounding(fabric, tmp_path):
+    sizes = {}
+    for most in (None, 5):
+        task = with_weight(regression())
+        task.model.register_forward_pre_hook(lambda _, x, most=most: sizes.setdefault(most, []).append(len(x[0])))
+        machine = training.Machine("cpu", micro_batch=most)
+        position = training.train(task, fabric, tmp_path / str(most), "a", seed=0, clip_norm=0.5, machine=machine)
+        sizes[f"{most} history"] = [row["loss"] for row in position.history], task.model.weight.detach().numpy()
+    assert sizes[None][:2] == [16, 16]
+    assert sizes[5][:8] == [5, 5, 5, 1] * 2
+    for one, other in zip(sizes["None history"], sizes["5 history"], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_the_next_batch_is_prepared_while_a_step_runs_and_each_batch_once(fabric, tmp_path):
+    task, asked, first = regression(epochs=2), [], threading.Event()
+
+    def batch(epoch, index, rank, world_size):
+        asked.append((epoch, index))
+        if (epoch, index) == (0, 1):
+            first.set()
+        return task.batch(epoch, index, rank, world_size)
+
+    def loss(model, batch):
+        assert first.wait(30), "the step on a batch runs, and no thread prepares the next one"
+        return task.loss(model, batch)
+
+    training.train(replace(task, batch=batch, loss=loss), fabric, tmp_path, "a", seed=0)
+    assert asked == [(epoch, index) for epoch in range(2) for index in range(3)]
+
+
+def test_what_is_wrong_with_a_batch_ends_the_training_as_itself(fabric, tmp_path):
+    def batch(epoch, index, rank, world_size):
+        if index == 2:
+            raise InputError("cells.h5ad", "X", "-1", "expression")
+        return {"x": torch.ones(4, 4)}
+
+    with pytest.raises(InputError, match=r"cells.h5ad: X: found -1"):
+        training.train(replace(regression(), batch=batch), fabric, tmp_path, "a", seed=0)
+
+
+def test_the_history_says_how_fast_steps_were_and_how_long_they_waited(fabric, tmp_path, monkeypatch):
+    task = with_weight(regression(epochs=2), lambda batch: training.Work(16.0, 64.0, 1e6))
+    waiting = replace(task, batch=lambda *share: time.sleep(0.02) or task.batch(*share))
+    for name, timed in (("at once", task), ("waiting", waiting)):
+        training.train(timed, fabric, tmp_path / name, "a", seed=0)
+    history, slow = (pd.read_table(tmp_path / name / training.HISTORY) for name in ("at once", "waiting"))
+    np.testing.assert_allclose(history["tokens_per_second"], 4 * history["cells_per_second"])
+    assert (slow["cells_per_second"] < 16 / 0.02).all()
+    assert (slow["data_wait"] > 0.5).all()
+    assert history["peak_share"].isna().all(), "what a CPU could do at most is not known"
+    monkeypatch.setattr(devices, "peak", lambda device, precision: 1e9)
+    training.train(task, fabric, tmp_path / "peak", "a", seed=0)
+    known = pd.read_table(tmp_path / "peak" / training.HISTORY)
+    np.testing.assert_allclose(known["peak_share"], known["cells_per_second"] / 16 * 1e6 / 1e9)
+
+
+def test_the_peak_of_a_gpu_is_that_of_its_model(monkeypatch):
+    names = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H100 PCIe": 756e12, "NVIDIA L40S": 362e12, "Tesla T4": None}
+    for name, expected in names.items():
+        monkeypatch.setattr(devices, "device_name", lambda device, name=name: name)
+        assert devices.peak(torch.device("cuda"), "bf16") == expected
+    monkeypatch.undo()
+    assert devices.peak(torch.device("cpu"), "fp32") is None
+
+
+def test_tf32_is_for_products_of_a_gpu_while_they_are_asked_for(caplog):
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    for device, precision, found in ((gpu, "tf32", "high"), (gpu, "fp32", "highest"), (cpu, "tf32", "highest")):
+        with devices.products_in(device, precision):
+            assert torch.get_float32_matmul_precision() == found
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert devices.training_precision(cpu, "tf32") == "fp32"
+    assert "hardware.precision" in caplog.text
+    assert devices.precision_name(gpu, devices.number_type(gpu, "tf32"), "tf32") == "tf32"
+    assert devices.precision_name(cpu, devices.number_type(cpu, "bf16"), "bf16") == "bf16"
+
+
+def test_a_state_of_another_precision_is_not_resumed_and_the_line_says_so(fabric, tmp_path, caplog):
+    for precision in ("fp32", "bf16"):
+        training.train(regression(epochs=2), fabric, tmp_path, {"seed": 0, "precision": precision}, seed=0)
+    (line,) = caplog.messages
+    assert line.endswith("another run (its precision is fp32, that of this run is bf16): starting anew")
+
+
 def test_progress_is_told_from_the_first_batch_on(fabric, tmp_path, caplog):
     with caplog.at_level("INFO"):
         training.train(regression(epochs=2), fabric, tmp_path, "a", seed=0)
@@ -245,14 +345,22 @@ def test_a_training_on_a_gpu_computes_by_deterministic_algorithms_alone(fabric, 
     deterministic, modes = training.deterministic, []
 
     def score(model):
-        modes.append(torch.get_deterministic_debug_mode())
+        filled = torch.utils.deterministic.fill_uninitialized_memory
+        modes.append((torch.get_deterministic_debug_mode(), filled))
         return 0.0
 
-    for device in ("cpu", "cuda"):
-        monkeypatch.setattr(training, "deterministic", lambda _, device=device: deterministic(torch.device(device)))
-        training.train(regression(epochs=1, score=score), fabric, tmp_path / device, "a", seed=0)
-    assert modes == [0, 2], "2: an operation without a deterministic algorithm is an error"
+    for device, asked in (("cpu", True), ("cuda", True), ("cuda", False)):
+        monkeypatch.setattr(
+            training, "deterministic", lambda _, asked, device=device: deterministic(torch.device(device), asked)
+        )
+        machine = training.Machine("cpu", deterministic=asked)
+        training.train(
+            regression(epochs=1, score=score), fabric, tmp_path / f"{device} {asked}", "a", seed=0, machine=machine
+        )
+    # 2: an operation without a deterministic algorithm is an error; new memory is not filled with NaN
+    assert modes == [(0, True), (2, False), (0, True)]
     assert torch.get_deterministic_debug_mode() == 0
+    assert torch.utils.deterministic.fill_uninitialized_memory
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] in (":4096:8", ":16:8"), "without it, PyTorch refuses every product"
 
 
@@ -330,20 +438,20 @@ def test_a_state_that_another_process_cannot_read_is_resumed_by_none(fabric, tmp
 
 def test_a_gpu_that_is_not_there_is_told_and_the_cpu_used(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert training.machine({"gpu": 2, "save_minutes": 5.0}) == training.Machine("cpu", 1, save_minutes=5.0)
+    assert training.machine(Hardware(gpu=2, save_minutes=5).model_dump()) == training.Machine("cpu", save_minutes=5)
     (line,) = caplog.messages
     assert "2 GPU(s) asked for" in line
     assert "one process on the CPU" in line
-    training.machine({"gpu": 0, "save_minutes": 5.0})
+    training.machine(Hardware(gpu=0).model_dump())
     assert len(caplog.messages) == 1
 
 
 def test_gradients_are_clipped_to_the_limit_and_the_norm_before_is_reported():
     model = torch.nn.Linear(3, 1)
     model.weight.grad, model.bias.grad = torch.tensor([[3.0, 0.0, 4.0]]), torch.tensor([12.0])
-    assert training._clip(model, 1.0) == 13.0
+    assert float(training._clip(model, 1.0)) == 13.0
     assert torch.allclose(model.bias.grad, torch.tensor([12 / 13]))
-    assert training._clip(model, 2.0) == pytest.approx(1.0)
+    assert float(training._clip(model, 2.0)) == pytest.approx(1.0)
     assert torch.allclose(model.bias.grad, torch.tensor([12 / 13]))
 
 

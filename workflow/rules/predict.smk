@@ -136,6 +136,7 @@ rule predict_scgpt:
         options=method_options,
         batch_size=config["inference"]["batch_size"],
         keep_cells=config["inference"]["keep_cells"],
+        precision=config["hardware"]["precision"],
     script:
         "../scripts/predict_scgpt.py"
 

@@ -16,6 +16,7 @@ def environment_of(rule):
 # A parameter of these jobs: another device computes other numbers. A word, since Snakemake compares the values of a
 # job's parameters without their names, and True may be another one's.
 DEVICE = "gpu" if config["hardware"]["gpu"] else "cpu"
+TRAINED_ON = " in ".join(filter(None, [DEVICE, config["hardware"]["precision"]]))
 
 
 def checkpoint_options(wildcards):
@@ -81,7 +82,7 @@ rule pretrain:
         runtime=1440,  # also when it is tried again, since it resumes
     params:
         recipe=f"version {recipe_version.PRETRAINING}",
-        device=DEVICE,
+        device=TRAINED_ON,
         options=checkpoint_options,
     script:
         "../scripts/pretrain.py"
@@ -114,7 +115,7 @@ rule pretrain_census:
         runtime=10080,  # also when it is tried again, since it resumes
     params:
         recipe=f"version {recipe_version.PRETRAINING}",
-        device=DEVICE,
+        device=TRAINED_ON,
         options=checkpoint_options,
     script:
         "../scripts/pretrain_census.py"
@@ -208,11 +209,11 @@ rule finetune:
         gpu=config["hardware"]["gpu"],
         nodes=1,
         tasks_per_gpu=0,  # one task for all GPUs
-        mem_mb=doubling(16000 * max(1, config["hardware"]["gpu"])),
+        mem_mb=doubling(12000 + 4000 * max(1, config["hardware"]["gpu"])),  # all processes share the cells
         runtime=1440,  # also when it is tried again, since it resumes
     params:
         recipe=f"version {recipe_version.FINETUNING}",
-        device=DEVICE,
+        device=TRAINED_ON,
         is_subset=lambda wildcards: wildcards.split in SUBSETS,
         options=training_options,
     script:
@@ -240,7 +241,7 @@ use rule finetune as finetune_candidate with:
         candidate=names_pattern({name for names in CANDIDATES.values() for name in names}),
     params:
         recipe=f"version {recipe_version.FINETUNING}",
-        device=DEVICE,
+        device=TRAINED_ON,
         is_subset=lambda wildcards: wildcards.split in SUBSETS,
         options=lambda wildcards: training_options(wildcards) | CANDIDATES[wildcards.method][wildcards.candidate],
 

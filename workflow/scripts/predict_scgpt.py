@@ -27,6 +27,7 @@ with logged(snakemake.log[0]):
         batch_size=snakemake.params.batch_size,
         keep_cells=snakemake.params.keep_cells,
         gpu=snakemake.resources.gpu,
+        precision=snakemake.params.precision,
     )
     index, number = map(int, snakemake.wildcards.get("scatteritem", "1-of-1").split("-of-"))
     controls = open_controls(snakemake.input.controls)

@@ -64,6 +64,7 @@ class Scgpt(_Part):
     load_report: LoadReport
     checkpoint_sha256: str
     attention: str
+    precision: str  # fp32, tf32, bf16 or fp16
     device: str
     versions: dict[str, str]
     targets_not_measured: tuple[str, ...]
@@ -88,6 +89,8 @@ class Finetuning(_Part):
     precision: str
     device: str
     processes: int
+    deterministic: bool = True
+    micro_batch: int | None = None
     versions: dict[str, str]
     training_pairs: int
     paired_within: dict[str, int]

@@ -89,6 +89,7 @@ HeldOut = Annotated[
     WithJsonSchema({"anyOf": [{"const": "all"}, {"type": "array", "items": {"type": "string"}, "uniqueItems": True}]}),
 ]
 ValueInput = Literal["log1p", "bins"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
 class Options(BaseModel):
@@ -697,6 +698,18 @@ class Hardware(Options):
     save_minutes: Positive = 10
     """Minutes between saved states of a training. A killed training resumes from the last one; if it is damaged,
     training starts again with a warning."""
+    precision: Precision | None = None
+    """What scGPT computes in. `bf16`: products in 16 bits, on a CPU too. `tf32`: products in TF32, on NVIDIA GPUs from
+    Ampere on; `fp32` on a CPU. null: `bf16` on a GPU (without bf16, `fp32` for training and fp16 for prediction),
+    `fp32` on a CPU. Prompts are never in 16 bits, which hide small effects, but in `tf32` on a GPU, unless this is
+    `fp32`. A change trains and predicts again, and resumes no saved state."""
+    deterministic: bool = True
+    """Whether a GPU trains with deterministic algorithms only, so that a repeated or resumed training ends with the
+    same bytes. `false` lets PyTorch choose faster ones (cuDNN's attention). No effect on a CPU."""
+    micro_batch: Count | None = None
+    """Most cells that a device trains on at once; null for its whole share of a batch. A larger share is computed in
+    parts and their gradients are added up: the same step, except for rounding and draws of dropout, in less memory. A
+    change trains nothing again."""
 
 
 class Inference(Options):

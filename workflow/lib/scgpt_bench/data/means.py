@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anndata
@@ -97,14 +97,19 @@ def condition_means(cells: anndata.AnnData, conditions: Sequence[Condition]) -> 
     return means, n_cells
 
 
-def cells_of(cells: anndata.AnnData, conditions: Sequence[Condition], half: str) -> anndata.AnnData:
+def cells_of(
+    cells: anndata.AnnData,
+    conditions: Sequence[Condition],
+    half: str,
+    read: Callable[[Any, np.ndarray], sparse.csr_matrix] = rows,
+) -> anndata.AnnData:
     """Read the cells of some conditions, in their order; of control cells those of ``half``, if they are listed.
 
-    ``cells`` may be on disk.
+    ``cells`` may be on disk; ``read`` makes a matrix of the rows of X that are asked for.
     """
     others = (cells.obs["perturbation"] == CONTROL).to_numpy() & ~is_control_of(cells.obs, half)
     wanted = np.flatnonzero((codes_of(cells.obs, conditions) >= 0) & ~others)
-    return anndata.AnnData(rows(cells.X, wanted), obs=cells.obs.iloc[wanted], var=cells.var)
+    return anndata.AnnData(read(cells.X, wanted), obs=cells.obs.iloc[wanted], var=cells.var)
 
 
 def first_half(obs: pd.DataFrame, conditions: Sequence[Condition]) -> np.ndarray:

@@ -36,7 +36,9 @@ _LOADED = {
     "random": ("random", "#d55e00", None),
     "unused": ("in the checkpoint, unused", "#cccccc", "////"),
 }
+_RATE = "tokens_per_second"
 _BOOKKEEPING = {"epoch", "step", "learning_rate", "gradient_norm", "seconds", "peak_memory_mb"}
+_BOOKKEEPING |= {_RATE, "cells_per_second", "data_wait", "peak_share"}
 _TRAINING, _VALIDATION = "#0072b2", "#d55e00"
 
 
@@ -44,14 +46,15 @@ _TRAINING, _VALIDATION = "#0072b2", "#d55e00"
 def training_history(
     history: pd.DataFrame, title: str, best: float | None = None, loss_unit: str = "squared log1p expression"
 ) -> Figure:
-    """Loss, validation metrics and learning rate over the course of training.
+    """Loss, validation metrics, learning rate and speed over the course of training.
 
     Parameters
     ----------
     history
         ``history.tsv`` of ``scgpt_bench.scgpt.training``, one row an epoch: ``epoch`` (or ``step``), ``loss`` and any
         ``<name>_loss`` measured on held-out cells (one panel), validation metrics by name (a panel each) and
-        ``learning_rate``. Missing values are left out; gradient norm, time and memory are not drawn.
+        ``learning_rate``. Where it has them, ``tokens_per_second``, with ``data_wait`` and ``peak_share`` in words.
+        Missing values are left out; gradient norm, time and memory are not drawn.
     title
         Which model on which data.
     best
@@ -66,6 +69,9 @@ def training_history(
     panels = ([losses] if losses else []) + [[name] for name in metrics]
     if "learning_rate" in history.columns:
         panels.append(["learning_rate"])
+    speed = _speed(history) if _RATE in history.columns else ""
+    if speed:
+        panels.append([_RATE])
     if not panels:
         found = ", ".join(map(str, history.columns))
         raise InputError("training history", "columns", found, "loss, a validation metric or learning_rate")
@@ -79,10 +85,11 @@ def training_history(
     for axes, names in zip(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], panels, strict=True):
         for name in names:
             known = history[[time, name]].dropna()
-            colour = {"loss": _TRAINING, "learning_rate": INK}.get(name, _VALIDATION)
+            colour = {"loss": _TRAINING, "learning_rate": INK, _RATE: INK}.get(name, _VALIDATION)
             marker = "o" if len(known) <= 40 else ""
             axes.plot(known[time], known[name], marker=marker, markersize=3, color=colour)
-        axes.set_title(_panel_title(names, loss_unit), loc="left", fontsize=SMALL, pad=3)
+        heading = f"speed: {speed}" if names == [_RATE] else _panel_title(names, loss_unit)
+        axes.set_title(heading, loc="left", fontsize=SMALL, pad=3)
         if best is not None:
             axes.axvline(best, color=INK, linestyle="--", linewidth=0.8)
         axes.grid(axis="y")
@@ -97,8 +104,19 @@ def training_history(
             told.append(f"{name}: {known[name].iloc[0]:.3g} at first, {known[name].iloc[-1]:.3g} at the end.")
     if best is not None:
         told.append(f"Weights kept: {time} {best:g}.")
+    if speed:
+        told.append(f"Speed: {speed}.")
     say(figure, " ".join(told))
     return figure
+
+
+def _speed(history: pd.DataFrame) -> str:
+    """Say how fast the training was, in means over its epochs."""
+    means = history[[_RATE, "cells_per_second", "data_wait", "peak_share"]].mean()
+    told = [f"{means[_RATE]:,.0f} tokens and {means['cells_per_second']:,.3g} cells per second"]
+    told.append(f"waited for data {means['data_wait']:.1%} of the time")
+    told.append("peak not known" if np.isnan(means["peak_share"]) else f"{means['peak_share']:.0%} of the peak FLOP/s")
+    return "; ".join(told)
 
 
 def _panel_title(names: list[str], loss_unit: str) -> str:

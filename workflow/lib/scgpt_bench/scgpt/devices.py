@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
+from scgpt_bench.options import Precision
+
 log = logging.getLogger(__name__)
+
+# Dense products per second, as NVIDIA's data sheets give them, in 10^12 operations: bf16, tf32, fp32.
+PEAK = {
+    "A100": (312, 156, 19.5),
+    "A10": (125, 62.5, 31.2),
+    "A30": (165, 82, 10.3),
+    "A40": (150, 75, 37.4),
+    "H100 PCIe": (756, 378, 51),
+    "H100": (989, 495, 67),
+    "H200": (989, 495, 67),
+    "B200": (2250, 1100, 75),
+    "L4": (121, 60, 30.3),
+    "L40S": (362, 183, 91.6),
+    "L40": (181, 90.5, 90.5),
+}
 
 
 def device_of(gpu: int) -> torch.device:
@@ -23,8 +43,51 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def number_type(device: torch.device) -> torch.dtype:
-    """Choose what the transformer computes in: bf16 on a GPU that has it, else fp16; fp32 on a CPU."""
+def peak(device: torch.device, precision: Precision) -> float | None:
+    """Look up the operations per second that a GPU is specified for; None for a CPU and for other GPUs."""
+    name = device_name(device).removeprefix("NVIDIA ")
+    known = [model for model in PEAK if re.match(rf"{model}\b", name)]
+    if not known:
+        return None
+    return 1e12 * PEAK[max(known, key=len)][("bf16", "tf32", "fp32").index(precision)]
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Tell whether this is a GPU that computes in bf16."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def number_type(device: torch.device, precision: Precision | None = None) -> torch.dtype:
+    """Choose what the transformer predicts in: as asked for, or bf16 on a GPU that has it, else fp16; fp32 on a CPU."""
+    if precision:
+        return torch.bfloat16 if precision == "bf16" else torch.float32
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if has_bf16(device) else torch.float16
+
+
+def training_precision(device: torch.device, precision: Precision | None) -> Precision:
+    """Choose what a model is trained in: as asked for, or bf16 on a GPU that has it, else fp32."""
+    if precision == "tf32" and device.type != "cuda":
+        log.warning("tf32 asked for (hardware.precision), which a CPU does not have: fp32 is used")
+        return "fp32"
+    return precision or ("bf16" if has_bf16(device) else "fp32")
+
+
+def precision_name(device: torch.device, computed_in: torch.dtype, precision: Precision | None = None) -> str:
+    """Name what a prediction is computed in: ``fp32``, ``tf32``, ``bf16`` or ``fp16``."""
+    if computed_in == torch.float32:
+        return "tf32" if precision == "tf32" and device.type == "cuda" else "fp32"
+    return {torch.bfloat16: "bf16", torch.float16: "fp16"}[computed_in]
+
+
+@contextmanager
+def products_in(device: torch.device, precision: Precision | None) -> Iterator[None]:
+    """Let a GPU multiply float32 matrices in TF32 where that was asked for."""
+    before = torch.get_float32_matmul_precision()
+    if precision == "tf32" and device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

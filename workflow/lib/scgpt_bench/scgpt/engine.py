@@ -16,6 +16,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from scgpt_bench.options import Precision
 from scgpt_bench.scgpt import devices
 from scgpt_bench.scgpt.attention import Cells, on_device
 from scgpt_bench.scgpt.binning import bin_cells
@@ -37,13 +38,14 @@ class Engine:
 
     @torch.inference_mode()
     def __init__(
-        self, model: TransformerGenerator, token_ids: np.ndarray, genes_fed: GenesFed, n_bins: int | None = None
-    ):
+        self, model: TransformerGenerator, token_ids: np.ndarray, genes_fed: GenesFed, n_bins: int | None = None,
+        precision: Precision | None = None,
+    ):  # fmt: skip
         self.model = model.eval()
         self.genes_fed, self.n_bins = genes_fed, n_bins
         self.most_cells: int | None = None  # less than what once ran out of memory
         self.device = model.pert_encoder.weight.device
-        self.number_type = devices.number_type(self.device)
+        self.number_type = devices.number_type(self.device, precision)
         self.token_ids = token_ids
         self.flags = model.pert_encoder.weight
         exact = self.number_type == torch.float32

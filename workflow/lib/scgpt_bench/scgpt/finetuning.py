@@ -7,10 +7,12 @@ carry a flag. Loss: squared error over all measured genes. :mod:`recipe` has the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from scgpt_bench import files
 from scgpt_bench.data.conditions import conditions_of
 from scgpt_bench.errors import InputError
-from scgpt_bench.scgpt import checkpoint, devices, finetuned_model, model, recipe_version, training, transformer
+from scgpt_bench.scgpt import checkpoint, finetuned_model, model, recipe_version, training, transformer
 from scgpt_bench.scgpt.pairs import Pairs
 from scgpt_bench.scgpt.recipe import Options, deviations
 from scgpt_bench.scgpt.training_set import TrainingSet
@@ -49,8 +51,8 @@ def finetune(
     Parameters
     ----------
     cells
-        ``cells.h5ad``, which may be on disk: each process reads control cells and those of the training and validation
-        perturbations that it uses.
+        ``cells.h5ad``, which may be on disk: control cells and those of the training and validation perturbations are
+        read once, and shared by all processes (:func:`training.shared_rows`).
     split
         ``split.tsv``.
     vocabulary
@@ -73,15 +75,15 @@ def finetune(
     training.TrainingFailed
         See :func:`scgpt_bench.scgpt.training.train`.
     """
-    machine = machine or training.Machine()
+    machine, folder = machine or training.Machine(), Path(folder)
     weights = checkpoint.read(checkpoint_folder, options.pretrained)
-    training_set = TrainingSet.of(cells, split, vocabulary, weights, options.value_input, validates)
-    pairs = Pairs(training_set, options, seed)
     fabric = machine.fabric()
     if options.batch_size < fabric.world_size:
         expected = f"at least {fabric.world_size}, a pair for each device"
         raise InputError("configuration", "batch_size", str(options.batch_size), expected)
-    encoding = training_set.encoding
+    read = training.shared_rows(fabric, folder / "cells")
+    training_set = TrainingSet.of(cells, split, vocabulary, weights, options.value_input, validates, read)
+    pairs, encoding = Pairs(training_set, options, seed), training_set.encoding
     generator, load_report = start(weights, encoding.tokens_in_use, options, seed)
     model.check_tokens(generator, [encoding.pad_id, *encoding.tokens_in_use])
     task = training.Task(
@@ -94,12 +96,14 @@ def finetune(
         batch=pairs.batch,
         loss=loss,
         learning_rate=training.step_decay(options.learning_rate, options.gamma),
-        validate=Validation(training_set, options, seed),
+        validate=Validation(training_set, options, seed, machine.precision),
         select=options.select if validates else None,
+        work=partial(work, generator),
     )
-    folder = Path(folder)
+    made_on = machine.record(fabric)
     identity = {
         "options": options.model_dump(),
+        "precision": made_on["precision"],
         "seed": seed,
         "data": training_set.checksums(),
         "weights": files.sha256(checkpoint.weights_file(weights.folder)),
@@ -115,16 +119,13 @@ def finetune(
         seed=seed,
         clip_norm=options.clip_norm,
         patience=options.patience,
-        save_minutes=machine.save_minutes,
-        log_seconds=machine.log_seconds,
+        machine=machine,
     )
     report = {
         "seed": seed,
         "options": options.model_dump(),
         "deviations": deviations(options),
-        "precision": fabric.strategy.precision.precision,
-        "device": devices.device_name(fabric.device),
-        "processes": fabric.world_size,
+        **made_on,
         "versions": transformer.versions(),
         "load_report": load_report,
         "training_pairs": len(pairs.rows),
@@ -193,3 +194,13 @@ def loss(generator: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Return this rank's share of the mean squared error of a batch of :class:`Pairs`, over the sampled genes."""
     error = generator(batch)[:, : batch["truth"].shape[1]] - batch["truth"]
     return error.square().sum() * batch["weight"]
+
+
+def work(generator: TransformerGenerator, batch: Mapping[str, Any]) -> training.Work:
+    """Count what the step on a batch of :class:`Pairs` takes."""
+    lengths, expressed = (np.array(batch[name].cells.lengths) for name in ("present", "expressed"))
+    layers, decoder = generator.transformer_encoder.layers, generator.decoder
+    of_layers, of_bias, of_coefficient = map(training.n_weights, (layers, decoder.bias_decoder, decoder.coeff_decoder))
+    products = (of_layers + of_bias) * lengths.sum() + of_coefficient * expressed.sum()
+    products += 2 * len(layers) * generator.d_model * np.square(lengths).sum()
+    return training.Work(len(lengths), float(lengths.sum()), 6.0 * float(products))

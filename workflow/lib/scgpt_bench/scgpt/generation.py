@@ -35,7 +35,8 @@ from scgpt_bench.scgpt.checkpoint import Checkpoint
 from scgpt_bench.scgpt.masked_model import MaskedTransformer
 from scgpt_bench.seeding import random_generator, stream_seed
 
-_CHUNK = 64  # unknown genes per pass: a fixed size, so that their number cannot move a bit of any prediction
+# Unknown genes per pass, on a CPU and on a GPU: fixed sizes, so that their number cannot move a bit of any prediction.
+_CHUNK = {"cpu": 64, "cuda": 1024}
 _KNOWN_AT_ONCE = 64_000  # known genes of all cells of a pass: keys and values of 3 GB at the published size
 
 
@@ -138,9 +139,10 @@ class Prompter:
         cells = Cells([n_known] * n_cells)
         hidden, memory = self.model.known(known_genes.flatten(), known_values.flatten(), cells)
         n_unknown = unknown.shape[1]
-        missing = -n_unknown % _CHUNK
-        chunks = functional.pad(tokens[unknown], (0, missing), value=self.pad_id).split(_CHUNK, dim=1)
-        of_chunk = Cells([_CHUNK] * n_cells)
+        size = _CHUNK[known.device.type]
+        missing = -n_unknown % size
+        chunks = functional.pad(tokens[unknown], (0, missing), value=self.pad_id).split(size, dim=1)
+        of_chunk = Cells([size] * n_cells)
         cell = self.model.cell_embeddings(hidden, cells)
         predicted, from_cell = [], []
         for chunk in chunks:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, rows_of
 from scgpt_bench.data.on_disk import dense_rows
+from scgpt_bench.options import Precision
 from scgpt_bench.scgpt.encoding import Encoding, Targets
 from scgpt_bench.scgpt.engine import Engine, GenesFed
 from scgpt_bench.scgpt.model import PERTURBED, TransformerGenerator
@@ -36,6 +37,7 @@ def predict(
     batch_size: int | None = None,
     flags: np.ndarray | None = None,
     progress: bool = True,
+    precision: Precision | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Predict every pair of a control cell and a condition, condition by condition in the order of names.
 
@@ -44,7 +46,7 @@ def predict(
     Parameters
     ----------
     model
-        Of :mod:`scgpt_bench.scgpt.model`; its device decides the number type, see :func:`devices.number_type`.
+        Of :mod:`scgpt_bench.scgpt.model`; its device and ``precision`` decide the type: :func:`devices.number_type`.
     controls
         [pairs x genes] log1p expression, in memory or on disk.
     obs
@@ -60,12 +62,14 @@ def predict(
     flags
         [pairs] flag of the targets, the same in all pairs of a condition (:func:`encoding.flags_of`); ``PERTURBED``
         unless given.
+    precision
+        What the transformer computes in; None leaves it to the device.
 
     Yields
     ------
     Rows of the pairs, and their predictions [rows x genes] float32.
     """
-    engine = Engine(model, encoding.token_ids, genes_fed, encoding.n_bins)
+    engine = Engine(model, encoding.token_ids, genes_fed, encoding.n_bins, precision)
     batches = _batches(obs, encoding, engine, batch_size)
 
     def predicted(batch: tuple[np.ndarray, Targets]) -> tuple[np.ndarray, np.ndarray]:

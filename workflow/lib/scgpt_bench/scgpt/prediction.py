@@ -26,7 +26,7 @@ from scgpt_bench.data.means import mean_cell
 from scgpt_bench.data.on_disk import dense_rows
 from scgpt_bench.files import sha256
 from scgpt_bench.method_record import Finetuning, LoadReport, Prompts, Scgpt
-from scgpt_bench.options import ValueInput
+from scgpt_bench.options import Precision, ValueInput
 from scgpt_bench.predictions import Write, anchored_cells, mean_cell_obs, shifted_controls
 from scgpt_bench.scgpt import (
     attention,
@@ -60,6 +60,9 @@ class Options:
         False keeps the mean predicted cell of each condition and no other, as batches are computed.
     gpu
         GPUs that the job asked for; one is used.
+    precision
+        What products are computed in; None leaves it to the device (:func:`devices.number_type`). Prompts are never in
+        16 bits, which hide small differences between them, but in TF32 on a GPU unless fp32 is asked for.
     """
 
     genes_fed: GenesFed = "all"
@@ -67,6 +70,7 @@ class Options:
     batch_size: int | None = None
     keep_cells: bool = True
     gpu: int = 0
+    precision: Precision | None = None
 
 
 def zero_shot(
@@ -161,6 +165,7 @@ def prompted(
     """
     network, weights = masked_model.load(checkpoint_folder)
     device = devices.device_of(options.gpu)
+    precision: Precision = "fp32" if options.precision == "fp32" else "tf32"
     encoding = Encoding.of(controls.obs["perturbation"], alignment, weights.vocabulary)
     prompter = generation.Prompter.of(network.to(device), weights, encoding.token_ids)
     without_token, own_rows = encoding.without_token, rows_of(controls.obs)
@@ -180,9 +185,10 @@ def prompted(
         else:
             bins, edges = bin_cells(cells, prompter.n_bins)
             tokens = [*encoding.token_ids[columns], *targets.added]
-            effect, asked = generation.effects(
-                prompter, bins, edges, tokens, prompts, seed, condition.drawn_for, activated
-            )
+            with devices.products_in(device, precision):
+                effect, asked = generation.effects(
+                    prompter, bins, edges, tokens, prompts, seed, condition.drawn_for, activated
+                )
             if not asked:
                 fallbacks[condition] = ("control cells have the prompted value already", "no change")
             if activated and (targets.added or not bins[:, columns].any(axis=0).all()):
@@ -205,7 +211,7 @@ def prompted(
         zeros_in_pretraining=zeros_seen,
         raised_without_expression=tuple(unexpressed),
     )
-    scgpt = _scgpt(weights, report, encoding, alignment, device, torch.float32)  # nothing here runs in autocast
+    scgpt = _scgpt(weights, report, encoding, alignment, device, torch.float32, precision)
     return {"scgpt": scgpt, "prompts": prompted_as, "fallbacks": fallbacks}
 
 
@@ -221,15 +227,18 @@ def _no_change(controls: anndata.AnnData, options: Options, write: Write) -> Non
 def _predict(generator, controls, alignment, encoding, weights, report, options, write, flags=None) -> dict[str, Any]:
     device = devices.device_of(options.gpu)
     batches = inference.predict(
-        generator.to(device), controls.X, controls.obs, encoding, options.genes_fed, options.batch_size, flags
-    )
-    if options.keep_cells:
-        for rows, values in batches:
-            write(values, controls.obs.iloc[rows])
-    else:
-        means = inference.running_means(batches, controls.obs, controls.obs["weight"].to_numpy())
-        write(means, mean_cell_obs(controls.obs))
-    scgpt = _scgpt(weights, report, encoding, alignment, device, devices.number_type(device))
+        generator.to(device), controls.X, controls.obs, encoding, options.genes_fed, options.batch_size, flags,
+        precision=options.precision,
+    )  # fmt: skip
+    with devices.products_in(device, options.precision):
+        if options.keep_cells:
+            for rows, values in batches:
+                write(values, controls.obs.iloc[rows])
+        else:
+            means = inference.running_means(batches, controls.obs, controls.obs["weight"].to_numpy())
+            write(means, mean_cell_obs(controls.obs))
+    computed_in = devices.number_type(device, options.precision)
+    scgpt = _scgpt(weights, report, encoding, alignment, device, computed_in, options.precision)
     without_token = set(encoding.without_token)
     flagged = {
         condition: (
@@ -243,12 +252,13 @@ def _predict(generator, controls, alignment, encoding, weights, report, options,
     return {"scgpt": scgpt, "fallbacks": flagged}
 
 
-def _scgpt(weights, report: Mapping[str, Any], encoding, alignment, device, number_type) -> Scgpt:
+def _scgpt(weights, report: Mapping[str, Any], encoding, alignment, device, number_type, precision) -> Scgpt:
     arguments = weights.arguments
     return Scgpt(
         load_report=LoadReport(**report),
         checkpoint_sha256=sha256(checkpoint.weights_file(weights.folder)),
         attention=attention.kernel_name(device, number_type, arguments["embsize"] // arguments["nheads"]),
+        precision=devices.precision_name(device, number_type, precision),
         device=devices.device_name(device),
         versions=transformer.versions(),
         targets_not_measured=tuple(sorted(name for name, targets in encoding.targets.items() if targets.added)),

@@ -12,7 +12,8 @@ its training differ from that branch in this:
 - a value that equals several edges of bins gets the middle one of these bins (:mod:`binning`; upstream draws one at
   random). Counts are full of such ties, so that losses are not comparable with upstream's;
 - the learning rate is one step ahead: the first step has 1 / ``warm_up`` of the peak (upstream: 0);
-- precision: bf16 without loss scaling on GPUs that have it, fp32 elsewhere (upstream: fp16 with loss scaling);
+- precision: bf16 on GPUs that have it, fp32 elsewhere, or what is asked for, without loss scaling (upstream: fp16 with
+  loss scaling);
 - the loss is the mean over the unknown genes of the whole batch, with one mask ratio (upstream: over each process's
   share, with a ratio of its own);
 - the second pass begins at step ``second_pass_after`` of the run (upstream counts epochs from 1, so that in its script
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,7 +113,7 @@ def unperturbed(cells: anndata.AnnData) -> anndata.AnnData:
 
 
 def masked_batch(
-    bins: np.ndarray, token_ids: np.ndarray, ratio: float, generator: np.random.Generator, cls_id: int, pad_id: int,
+    bins: np.ndarray, token_ids: np.ndarray, ratio: float, draws: np.ndarray, cls_id: int, pad_id: int,
     options: Options,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Split each cell's genes at random into known and unknown ones.
@@ -125,6 +126,8 @@ def masked_batch(
         (n_genes,) ids of the genes; those equal to ``pad_id`` (outside the vocabulary) are left out.
     ratio
         Share of unknown genes.
+    draws
+        (n_cells, at least as many as a cell has genes) random numbers from 0 to 1, by which a cell's genes are ordered.
 
     Returns
     -------
@@ -139,7 +142,7 @@ def masked_batch(
     listed = np.arange(max(1, n_present.max()))[None, :] < n_present[:, None]
     genes = np.zeros(listed.shape, dtype=np.int64)
     genes[listed] = columns  # each cell's present genes, so that the work grows with them and not with the vocabulary
-    order = np.argsort(np.where(listed, generator.random(listed.shape), 2.0), axis=1)  # the present genes come first
+    order = np.argsort(np.where(listed, draws[:, : listed.shape[1]], 2.0), axis=1)  # the present genes come first
     order = np.take_along_axis(genes, order, axis=1)
     n_genes = np.minimum(n_present, options.max_seq_len - 1)
     n_unknown = (n_genes * ratio).astype(np.int64)
@@ -204,24 +207,22 @@ def pretrain(
     _start_on_bins(model, options.n_bins)
     task = training_task(model, source, training_rows, held_out_rows, vocabulary, options, seed, name)
     folder = Path(folder)
-    about = dict(source.description())
+    about, made_on = dict(source.description()), machine.record(fabric)
     identity = {
         "options": options.model_dump(),
         "seed": seed,
+        "precision": made_on["precision"],
         "cells": [name, len(source), about],
         "genes": genes,
         "torch": torch.__version__,
         "recipe_version": recipe_version.PRETRAINING,
     }
-    training.train(
-        task, fabric, folder, identity, seed=seed, clip_norm=options.clip_norm,
-        save_minutes=machine.save_minutes, log_seconds=machine.log_seconds,
-    )  # fmt: skip
+    training.train(task, fabric, folder, identity, seed=seed, clip_norm=options.clip_norm, machine=machine)
     if not fabric.is_global_zero:
         return {}
     scores = held_out_loss(model, source, training_rows, held_out_rows, vocabulary, options, seed)
     report = {"seed": seed, "cells": len(source), "genes": len(genes), "options": options.model_dump(), **scores}
-    report["source"] = about
+    report |= {"source": about, **made_on}
     checkpoint.write(folder, model.cpu().state_dict(), _arguments(options, seed), vocabulary)
     files.write_json(report, folder / "report.json")
     (folder / training.STATE).unlink(missing_ok=True)
@@ -303,12 +304,16 @@ def training_task(
     probe, _ = bin_cells(source.rows(held_out_rows[:256]), options.n_bins, name)
 
     def batch(epoch: int, index: int, rank: int, world_size: int) -> dict[str, Tensor]:
-        bins, _ = bin_cells(cells_of_batch(epoch, index), options.n_bins, name)
+        cells, own = cells_of_batch(epoch, index), training.share_of(rank, world_size, size)
         ratios = random_generator(seed, "pretraining", "ratio", epoch, index)
         ratio = options.mask_ratio[ratios.integers(len(options.mask_ratio))]
-        whole = _masked(bins, token_ids, ratio, ("mask", epoch, index), vocabulary, options, seed)
-        share = _tensors({key: value[training.share_of(rank, world_size, size)] for key, value in whole.items()})
-        share["weight"] = torch.tensor(world_size / whole["unknown"].sum())
+        # What is drawn and counted is of the whole batch, cheap and the same for any number of ranks; binning is not.
+        n_present = _genes_present(cells, token_ids, vocabulary["<pad>"], options)
+        n_unknown = (np.minimum(n_present, options.max_seq_len - 1) * ratio).astype(np.int64)
+        draws = random_generator(seed, "pretraining", "mask", epoch, index).random((size, max(1, n_present.max())))
+        bins, _ = bin_cells(cells[own], options.n_bins, name)
+        share = _tensors(_masked_by(draws[own], bins, token_ids, ratio, vocabulary, options))
+        share["weight"] = torch.tensor(world_size / n_unknown.sum())
         if options.second_pass_after is not None and epoch * n_batches + index >= options.second_pass_after:
             share[SECOND_PASS] = torch.empty(0)
         return share
@@ -335,7 +340,19 @@ def training_task(
         learning_rate=training.cosine_with_warm_up(options.learning_rate, options.warm_up, options.epochs * n_batches),
         validate=validate,
         must_fall="held_out_loss",  # the loss has a term more in the second pass
+        work=partial(work, model),
     )
+
+
+def work(model: MaskedTransformer, batch: Mapping[str, Any]) -> training.Work:
+    """Count what the step on a masked batch takes."""
+    known, unknown = (np.array(batch[name].cells.lengths) for name in ("known", "unknown"))
+    layers, tokens = model.transformer_encoder["layers"], known + unknown
+    of_layers, of_decoder, of_mvc = map(training.n_weights, (layers, model.decoder, model.mvc_decoder))
+    products = of_layers * tokens.sum() + of_decoder * unknown.sum()
+    products += 2 * len(layers) * model.encoder.embedding.embedding_dim * (tokens * known).sum()
+    products = (2 if SECOND_PASS in batch else 1) * products + of_mvc * unknown.sum()
+    return training.Work(len(known), float(tokens.sum()), 6.0 * float(products))
 
 
 def split_rows(n_cells: int, options: Options, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -362,8 +379,25 @@ def _token_ids(vocabulary: Mapping[str, int]) -> np.ndarray:
 
 
 def _masked(bins, token_ids, ratio, names, vocabulary, options, seed) -> dict[str, np.ndarray]:
-    generator = random_generator(seed, "pretraining", *names)
-    return masked_batch(bins, token_ids, ratio, generator, vocabulary["<cls>"], vocabulary["<pad>"], options)
+    n_present = _genes_present(sp.csr_matrix(bins), token_ids, vocabulary["<pad>"], options)
+    draws = random_generator(seed, "pretraining", *names).random((len(bins), max(1, n_present.max())))
+    return _masked_by(draws, bins, token_ids, ratio, vocabulary, options)
+
+
+def _masked_by(draws, bins, token_ids, ratio, vocabulary, options) -> dict[str, np.ndarray]:
+    return masked_batch(bins, token_ids, ratio, draws, vocabulary["<cls>"], vocabulary["<pad>"], options)
+
+
+def _genes_present(cells: sp.csr_matrix, token_ids: np.ndarray, pad_id: int, options: Options) -> np.ndarray:
+    """Count the genes (n_cells,) that each cell may be asked about: those with a token, or the expressed ones of them.
+
+    ``cells`` may be expression or bins, which are above 0 for the same genes.
+    """
+    has_token = token_ids != pad_id
+    if options.include_zero_genes:
+        return np.full(cells.shape[0], has_token.sum())
+    rows = np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
+    return np.bincount(rows[(cells.data > 0) & has_token[cells.indices]], minlength=cells.shape[0])
 
 
 def _tensors(batch: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ DEVIATIONS = {
     "redraw_controls": "the control cell of a pair is drawn anew in every epoch; false: drawn once, as published",
     "control_pairs": "every pair has a perturbed cell; true: each control cell is paired with itself too, as published",
     "flag_direction": "activated genes have a flag of their own; false: one flag for perturbed genes, as published",
-    "precision": "bf16 without loss scaling on GPUs that have it, fp32 elsewhere; published: fp16 with loss scaling",
+    "precision": "bf16 on GPUs that have it, else fp32, or as asked, without loss scaling; published: fp16 with it",
     "perturbations without a token": "are left out of training and validation; published: trained as flagged <pad>",
     "unmeasured targets": "enter as tokens with value 0 and the flag, outside the loss; published: IndexError",
 }

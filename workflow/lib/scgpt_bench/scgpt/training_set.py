@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import anndata
+import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from scgpt_bench import files
 from scgpt_bench.data.conditions import Condition, conditions_of, context_of, controls_of, rows_of
 from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.means import cells_of
+from scgpt_bench.data.on_disk import rows
 from scgpt_bench.errors import InputError
 from scgpt_bench.options import ValueInput
 from scgpt_bench.scgpt.checkpoint import Checkpoint
@@ -48,8 +52,11 @@ class TrainingSet:
     def of(
         cls, cells: anndata.AnnData, split: pd.DataFrame, alignment: pd.DataFrame, weights: Checkpoint,
         value_input: ValueInput = "log1p", validates: bool = True,
+        read: Callable[[Any, np.ndarray], sparse.csr_matrix] = rows,
     ) -> TrainingSet:  # fmt: skip
         """Read the cells of a split; see :func:`scgpt_bench.scgpt.finetuning.finetune` for the parameters.
+
+        ``read`` makes a matrix of the rows of X that are asked for (:func:`means.cells_of`).
 
         Raises
         ------
@@ -59,8 +66,8 @@ class TrainingSet:
         encoding = Encoding.of(split["perturbation"], alignment, weights.vocabulary, weights.bins_of(value_input))
         training = _with_tokens(split, "train", encoding)
         validation = _with_tokens(split, "validation", encoding) if validates else []
-        read = cells_of(cells, [*controls_of(cells.obs), *training, *validation], INPUT)
-        return cls(read, encoding, training, validation)
+        own = cells_of(cells, [*controls_of(cells.obs), *training, *validation], INPUT, read)
+        return cls(own, encoding, training, validation)
 
     @property
     def directions(self) -> dict[str, int]:

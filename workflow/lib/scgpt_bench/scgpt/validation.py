@@ -13,6 +13,7 @@ from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.references import references
+from scgpt_bench.options import Precision
 from scgpt_bench.scgpt.encoding import flags_of
 from scgpt_bench.scgpt.engine import Engine
 from scgpt_bench.scgpt.model import TransformerGenerator
@@ -28,7 +29,8 @@ class Validation:
     each type counts as that type does among its cells, however many control cells were drawn.
     """
 
-    def __init__(self, training_set: TrainingSet, options: Options, seed: int):
+    def __init__(self, training_set: TrainingSet, options: Options, seed: int, precision: Precision | None = None):
+        self.precision = precision  # as predictions will have it
         cells, self.conditions = training_set.cells, training_set.validation
         self.values, self.encoding = cells.X, training_set.encoding
         self.cell_type, rows = cells.obs["cell_type"].astype(str).to_numpy(), rows_of(cells.obs)
@@ -46,7 +48,7 @@ class Validation:
 
         It predicts as the tested conditions are predicted (:mod:`engine`), in batches that fit the memory.
         """
-        engine = Engine(generator, self.encoding.token_ids, "all", self.encoding.n_bins)
+        engine = Engine(generator, self.encoding.token_ids, "all", self.encoding.n_bins, self.precision)
         scores = []
         for condition in self.conditions:
             mean, truth = self._predict(engine, condition), self.truth[condition]
