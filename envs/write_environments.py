@@ -19,8 +19,9 @@ def files(table):
     """Each file by its name, and its text."""
     for name, environment in table["environments"].items():
         variants = {name: environment}
-        if environment.get("gpu"):
-            variants[name] = {**environment, "build": {"pytorch": "pytorch-gpu"}}
+        if "gpu_only" in environment:
+            packages = [*environment["conda_forge"], *environment["gpu_only"]]
+            variants[name] = {**environment, "conda_forge": packages, "build": {"pytorch": "pytorch-gpu"}}
             about = f"{name}.yaml for jobs without a GPU: conda can make it where there is no NVIDIA driver."
             variants[f"{name}_cpu"] = {**environment, "about": about, "build": {"pytorch": "pytorch-cpu"}}
         for variant, content in variants.items():

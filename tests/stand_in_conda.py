@@ -19,9 +19,9 @@ HERE = Path(__file__).resolve().parent
 LOCK = HERE.parent / "requirements.lock"
 PYPI_NAME = {"matplotlib-base": "matplotlib"}
 PYPI_NAME |= {"pytorch": "torch", "pytorch-cpu": "torch", "pytorch-gpu": "torch"}
-# Left out: the interpreter is this one, zstd is a program of the machine.
-NOT_ON_PYPI = {"python", "zstd"}
-# conda-forge has no GPU build of the newest pytorch: tested with the newest, on CPU.
+# Left out: the interpreter is this one, zstd is a program of the machine, flash-attn needs a GPU to be built.
+NOT_ON_PYPI = {"python", "zstd", "flash-attn"}
+# conda-forge has no GPU build of the newest pytorch with flash-attn: tested with the newest, on CPU.
 OTHER_VERSION = {"torch"}
 ACTIVATE = 'export CONDA_PREFIX="$1" PATH="$1/bin:$PATH" PYTHONNOUSERSITE=1\n'
 

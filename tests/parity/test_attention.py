@@ -274,6 +274,24 @@ def test_self_attention_of_cells_of_different_lengths_is_one_call_where_a_gpu_ha
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_flash_attn_computes_cells_of_different_lengths_with_dropout(deterministic, monkeypatch):
+    asked = []
+
+    def flash_attention(query, key, value, ends, key_ends, longest, longest_key, **options):
+        asked.append((ends.tolist(), key_ends is ends, longest, longest_key, options))
+        return value
+
+    monkeypatch.setattr(attention, "kernel", lambda *_: "flash_attn")
+    monkeypatch.setattr(attention, "flash_attn_varlen_func", flash_attention)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
+    stream = torch.randn(11, 3, 2, 8).unbind(1)
+    assert attention.attend(*stream, Cells([3, 2, 6]), dropout=0.1) is stream[2]
+    assert asked == [([0, 3, 5, 11], True, 6, 6, {"dropout_p": 0.1, "deterministic": deterministic})]
+    attention.attend(*stream, Cells([11]))  # equal lengths: PyTorch chooses the fastest kernel
+    assert len(asked) == 1
+
+
 def test_where_cells_end_is_put_on_a_device_once():
     cells = Cells([3, 2, 6])
     assert cells.ends(torch.device("cpu")) is cells.ends(torch.device("cpu"))
@@ -307,8 +325,9 @@ def test_tokens_are_packed_and_put_back():
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU of the given compute capability."""
+    """A GPU of the given compute capability, without flash-attn."""
     monkeypatch.setattr(torch, "__version__", "2.12")
+    monkeypatch.setattr(attention, "flash_attn_varlen_func", None)
 
     def with_capability(*capability):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -322,19 +341,23 @@ def test_a_cpu_has_one_kernel():
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (8, 6), (9, 0), (12, 0)])
-def test_different_lengths_go_through_flash_attention_from_ampere_on(gpu, capability):
+def test_different_lengths_go_through_flash_attention_from_ampere_on(gpu, capability, monkeypatch):
     gpu(*capability)
-    expected = "sdpa, for cells of different lengths varlen (torch 2.12, bfloat16)"
-    assert attention.kernel_name(GPU, torch.bfloat16) == expected
+    of_torch = "varlen (torch 2.12, bfloat16; flash-attn is not installed: with dropout run by run)"
+    assert attention.kernel_name(GPU, torch.bfloat16) == f"sdpa, for cells of different lengths {of_torch}"
+    monkeypatch.setattr(attention, "flash_attn_varlen_func", lambda *_: None)
+    monkeypatch.setattr(attention, "version", {"flash-attn": "2.8.3"}.__getitem__)
+    of_package = "flash_attn 2.8.3 (torch 2.12, bfloat16)"
+    assert attention.kernel_name(GPU, torch.bfloat16) == f"sdpa, for cells of different lengths {of_package}"
 
 
 @pytest.mark.parametrize(
     ("capability", "number_type", "width", "why"),
     [
-        ((7, 0), torch.float16, 64, "varlen needs compute capability 8.0, this GPU has 7.0"),
-        ((7, 5), torch.float16, 64, "varlen needs compute capability 8.0, this GPU has 7.5"),
-        ((9, 0), torch.float32, 64, "varlen is for bf16 and fp16"),
-        ((9, 0), torch.bfloat16, 12, "varlen needs heads whose width is a multiple of 8, these have 12"),
+        ((7, 0), torch.float16, 64, "FlashAttention 2 needs compute capability 8.0, this GPU has 7.0"),
+        ((7, 5), torch.float16, 64, "FlashAttention 2 needs compute capability 8.0, this GPU has 7.5"),
+        ((9, 0), torch.float32, 64, "FlashAttention 2 is for bf16 and fp16"),
+        ((9, 0), torch.bfloat16, 12, "FlashAttention 2 needs heads whose width is a multiple of 8, these have 12"),
     ],
     ids=["V100", "T4", "fp32", "width"],
 )

@@ -1,9 +1,10 @@
 """Attention over packed tokens: those of several cells follow one another, without padding.
 
 One choice is made here, for prediction, fine-tuning and pretraining alike. Neighbouring cells with equally many tokens
-are computed together by ``scaled_dot_product_attention``, in one call for each run of them. Cells of different lengths
-are computed in one call by PyTorch's own FlashAttention 2 (``torch.nn.attention.varlen``) on a GPU that has it;
-elsewhere run by run. :func:`kernel_name` describes the choice for the record of a method.
+are computed together by ``scaled_dot_product_attention``, in one call for each run of them. On a GPU, cells of
+different lengths are computed in one call by FlashAttention 2: of the package flash-attn where it is installed, else
+PyTorch's own (``torch.nn.attention.varlen``), which has no dropout; elsewhere run by run. :func:`kernel_name` describes
+the choice for the record of a method.
 
 Pretraining has a rule of its own: a known gene attends to the known genes, an unknown gene to these and to itself, or
 ``allow(query, key) = known(key) or key == query`` (scGPT, Cui et al. 2024, "Attention mask for generative
@@ -17,6 +18,7 @@ row sum of (output x its gradient).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from itertools import groupby
 from typing import Any
 
@@ -25,6 +27,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+try:
+    from flash_attn import flash_attn_varlen_func
+except ImportError:
+    flash_attn_varlen_func = None
 
 HALF = (torch.bfloat16, torch.float16)
 AMPERE = (8, 0)  # the compute capability that FlashAttention 2 needs
@@ -116,27 +123,34 @@ def on_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def kernel(device: torch.device, number_type: torch.dtype, head_width: int = _ALIGNED) -> str:
-    """Choose what computes cells of different lengths: ``varlen`` (all in one call) or ``sdpa`` (run by run)."""
-    return "sdpa" if device.type != "cuda" or _against_varlen(device, number_type, head_width) else "varlen"
+    """Choose what computes cells of different lengths: ``flash_attn`` or ``varlen`` at once, or ``sdpa`` by runs."""
+    if device.type != "cuda" or _against_flash_attention(device, number_type, head_width):
+        return "sdpa"
+    return "varlen" if flash_attn_varlen_func is None else "flash_attn"
 
 
 def kernel_name(device: torch.device, number_type: torch.dtype, head_width: int = _ALIGNED) -> str:
-    """Name what computes attention, with version and number type; on a GPU, why nothing else, for a method's record."""
-    reason = _against_varlen(device, number_type, head_width) if device.type == "cuda" else ""
-    about = f"torch {torch.__version__}, {str(number_type).removeprefix('torch.')}{'; ' if reason else ''}{reason}"
+    """Name what computes attention, its versions and number type, and why nothing faster does, for a method record."""
     name = kernel(device, number_type, head_width)
-    return f"sdpa ({about})" if name == "sdpa" else f"sdpa, for cells of different lengths varlen ({about})"
+    about = [f"torch {torch.__version__}, {str(number_type).removeprefix('torch.')}"]
+    if device.type == "cuda" and name == "sdpa":
+        about.append(_against_flash_attention(device, number_type, head_width))
+    if name == "varlen":
+        about.append("flash-attn is not installed: with dropout run by run")
+    with_version = f"flash_attn {version('flash-attn')}" if name == "flash_attn" else name
+    others = "" if name == "sdpa" else f", for cells of different lengths {with_version}"
+    return f"sdpa{others} ({'; '.join(about)})"
 
 
-def _against_varlen(device: torch.device, number_type: torch.dtype, head_width: int) -> str:
-    """Why PyTorch's FlashAttention 2 cannot be used on this GPU; empty where it can."""
+def _against_flash_attention(device: torch.device, number_type: torch.dtype, head_width: int) -> str:
+    """Why FlashAttention 2 cannot be used on this GPU; empty where it can."""
     if number_type not in HALF:
-        return "varlen is for bf16 and fp16"
+        return "FlashAttention 2 is for bf16 and fp16"
     if head_width % _ALIGNED:
-        return f"varlen needs heads whose width is a multiple of {_ALIGNED}, these have {head_width}"
+        return f"FlashAttention 2 needs heads whose width is a multiple of {_ALIGNED}, these have {head_width}"
     capability = torch.cuda.get_device_capability(device)
     if capability < AMPERE:
-        return "varlen needs compute capability {}.{}, this GPU has {}.{}".format(*AMPERE, *capability)
+        return "FlashAttention 2 needs compute capability {}.{}, this GPU has {}.{}".format(*AMPERE, *capability)
     return ""
 
 
@@ -151,18 +165,22 @@ def attend(query: Tensor, key: Tensor, value: Tensor, cells: Cells, dropout: flo
     query, key, value
         (n_tokens, heads, head_width); views of one projection need not be copied.
     dropout
-        Of the attention weights. PyTorch's FlashAttention 2 for different lengths has none: with it, run by run.
+        Of the attention weights. PyTorch's own FlashAttention 2 for different lengths has none: with it, run by run.
 
     Returns
     -------
     (n_tokens, heads, head_width).
     """
     runs = [run for run in _runs(cells, cells) if run[1]]
-    if len(runs) > 1 and not dropout and kernel(query.device, query.dtype, query.shape[-1]) == "varlen":
+    chosen = kernel(query.device, query.dtype, query.shape[-1]) if len(runs) > 1 else "sdpa"
+    where = (cells.ends(query.device),) * 2 + (cells.longest,) * 2 if chosen != "sdpa" else ()
+    if chosen == "flash_attn":
+        fixed_order = torch.are_deterministic_algorithms_enabled()
+        return flash_attn_varlen_func(query, key, value, *where, dropout_p=dropout, deterministic=fixed_order)
+    if chosen == "varlen" and not dropout:
         from torch.nn.attention.varlen import varlen_attn  # takes a second to import, and only GPUs have it
 
-        ends = cells.ends(query.device)
-        return varlen_attn(query, key, value, ends, ends, cells.longest, cells.longest)
+        return varlen_attn(query, key, value, *where)
     attended = [
         functional.scaled_dot_product_attention(*parts, dropout_p=dropout) for parts in _zipped(runs, query, key, value)
     ]
@@ -238,7 +256,7 @@ def _attend_to_others(
     Output (n_queries, heads, head_width), log-sum-exp of the logits (n_queries, heads), and what the backward kernel
     needs besides, for each of its calls.
     """
-    if kernel(query.device, query.dtype, query.shape[-1]) == "varlen":
+    if kernel(query.device, query.dtype, query.shape[-1]) != "sdpa":  # PyTorch's own: it returns the log-sum-exp
         ends = cells.ends(query.device), key_cells.ends(query.device), cells.longest, key_cells.longest
         output, log_sum_exp, *state, _ = torch.ops.aten._flash_attention_forward(
             query, key, value, *ends, 0.0, False, False
@@ -266,7 +284,7 @@ def _gradients_of_others(
     On a GPU they are added up in a fixed order where deterministic algorithms are asked for, as
     :func:`scgpt_bench.scgpt.training.train` does.
     """
-    if kernel(query.device, query.dtype, query.shape[-1]) == "varlen":
+    if kernel(query.device, query.dtype, query.shape[-1]) != "sdpa":
         ends = cells.ends(query.device), key_cells.ends(query.device), cells.longest, key_cells.longest
         return torch.ops.aten._flash_attention_backward(
             gradient.contiguous(), query, key, value, output, log_sum_exp.t().contiguous(), *ends, 0.0, False,

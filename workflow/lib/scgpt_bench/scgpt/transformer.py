@@ -12,13 +12,15 @@ from importlib.metadata import version
 
 from torch import Tensor, nn
 
+from scgpt_bench.scgpt import attention
 from scgpt_bench.scgpt.attention import Cells, attend
 from scgpt_bench.scgpt.linear import Projection, linear, projections
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that compute scGPT, by name."""
-    return {name: version(name) for name in ("torch", "numpy", "scgpt")}
+    """Return the versions of the packages that compute scGPT, by name: flash-attn where it can be used at all."""
+    flash_attention = ["flash-attn"] if attention.flash_attn_varlen_func else []
+    return {name: version(name) for name in ("torch", "numpy", "scgpt", *flash_attention)}
 
 
 class Encoder(nn.Module):
