@@ -41,6 +41,7 @@ import run
 LIMIT = 480  # seconds, all parts
 SHORTEST = 5  # seconds: a part is not begun with less
 ALLOWED = "allowed"  # the peer of a row that is a test: its value must not be larger than the peer's
+UPSTREAM_MODEL = "scgpt 0.2.4"
 UPSTREAM, AMP = "scgpt 0.2.4 pred_perturb", "scgpt 0.2.4 pred_perturb, fp16 autocast"
 TUTORIAL = "Tutorial_Perturbation, scgpt 0.2.4, fp16"
 EFFECTS = "effects between perturbations, 1 - correlation"
@@ -397,6 +398,53 @@ def largest_error(machine: Machine, path: AttentionPath, number_type) -> float:
 
 def share_of_norm(found, expected) -> float:
     return float((found.double() - expected).norm() / expected.norm())
+
+
+def step_gradients(machine: Machine) -> None:
+    """Gradients of a fine-tuning step, with and without an unmeasured target, beside those of upstream's own code."""
+    import finetuning as steps
+    import inference as flagged_prediction
+    import torch
+
+    from scgpt_bench.scgpt import model
+    from scgpt_bench.scgpt.vocabulary import human_vocabulary
+
+    cells, (_, fed, genes), half = 4, machine.sizes.finetuning, machine.half()
+    vocabulary = human_vocabulary()
+    ours = model.build(machine.sizes.model, vocabulary)
+    model.draw_weights(ours, seed=0)
+    upstream = flagged_prediction.upstream_model(machine.sizes.model, vocabulary)
+    upstream.load_state_dict(ours.state_dict())
+    ours, upstream = ours.to(machine.device).train(), upstream.to(machine.device).train()
+
+    def theirs(batch):
+        tokens, hidden = torch.cat([batch["genes"], batch["added"]], dim=1), ~batch["present"].mask
+        padding = torch.from_numpy(hidden).to(machine.device)
+        return upstream(tokens, batch["values"], batch["flags"], src_key_padding_mask=padding)["mlm_output"]
+
+    def gradients(network, predict, batch, number_type):
+        network.zero_grad()
+        half = number_type != torch.float32
+        with torch.autocast(machine.device, number_type if half else None, enabled=half):
+            predicted = predict(batch)
+        error = predicted.float()[:, : batch["truth"].shape[1]] - batch["truth"]
+        error.square().mean().backward()
+        return torch.cat([each.grad.flatten() for each in network.parameters() if each.grad is not None])
+
+    for unmeasured in (False, True):
+        pairs = steps.pairs_of(genes, cells, unmeasured, fed)
+        batches = (pairs.batch(0, index) for index in range(pairs.batches))
+        batch = next(each for each in batches if bool(each["added"].numel()) == unmeasured)
+        batch = {name: each.to(machine.device) for name, each in batch.items()}
+        size = f"{cells} cells x {fed} genes of {genes}{', an unmeasured target' if unmeasured else ''}"
+        exact = gradients(ours, ours, batch, torch.float32)
+        error = share_of_norm(exact, gradients(upstream, theirs, batch, torch.float32).double())
+        machine.within(f"gradients, float32, {UPSTREAM_MODEL}", "share of norm", error, GRADIENTS["float32"], size)
+        errors = [
+            share_of_norm(gradients(*of, batch, half), exact.double()) for of in ((ours, ours), (upstream, theirs))
+        ]
+        kind = f"gradients, {short(half)} against float32, and 1.5 times the error of {UPSTREAM_MODEL}"
+        machine.within(kind, "share of norm", errors[0], 1.5 * errors[1], size)
 
 
 # Parity
@@ -795,6 +843,7 @@ def matmul_rate(machine: Machine, number_type) -> float:
 def distinct_lengths(machine: Machine) -> None:
     """``genes_fed: nonzero``: cells of distinct lengths, the first pass (kernels are prepared) and the second."""
     import pandas as pd
+    import torch
 
     from scgpt_bench.scgpt import inference, model
     from scgpt_bench.scgpt.encoding import Encoding, Targets
@@ -810,19 +859,30 @@ def distinct_lengths(machine: Machine) -> None:
     values = np.log1p(2 * generator.poisson(generator.gamma(0.3, 1.0, (cells, genes)))).astype(np.float32)
     encoding = Encoding(np.arange(genes), vocabulary["<pad>"], {"target": Targets((5,))})
 
-    def predict() -> float:
+    names = pd.DataFrame({"perturbation": ["target"] * cells})
+
+    def predicted(**options) -> np.ndarray:
+        batches = inference.predict(built, values, names, encoding, "nonzero", progress=False, **options)
+        return np.concatenate([batch for _, batch in batches])
+
+    def seconds() -> float:
         start = time.perf_counter()
-        list(
-            inference.predict(
-                built, values, pd.DataFrame({"perturbation": ["target"] * cells}), encoding, "nonzero", progress=False
-            )
-        )
+        predicted()
         machine.wait()
         return time.perf_counter() - start
 
-    machine.row("time, first pass", "s", predict())
-    machine.row("time, second pass", "s", predict())
-    machine.row("peak memory", "MB", machine.peak_memory_mb(predict))
+    machine.row("time, first pass", "s", seconds())
+    machine.row("time, second pass", "s", seconds())
+    machine.row("peak memory", "MB", machine.peak_memory_mb(predicted))
+    half = machine.half()
+    with predicting_in(half):
+        found = predicted()
+    with predicting_in(torch.float32):
+        together, alone = predicted(), predicted(batch_size=1)
+    error = difference(together, alone)
+    machine.within("values, float32, together against each cell alone", "share of norm", error, VALUES["float32"])
+    error = difference(found, alone)
+    machine.within("values, 16 bits against float32", "share of norm", error, VALUES[short(half)])
 
 
 # Running the parts
@@ -846,6 +906,7 @@ def parts(smoke: bool) -> dict[str, Part]:
     return {
         "kernels": Part(kernels, "attention kernels", "", 30),
         "gradients": Part(gradients, "attention gradients", "", 60),
+        "step": Part(step_gradients, "gradients of a fine-tuning step", "", 45),
         "parity": Part(parity, "parity", "", 75),
         "repeated": Part(repeated, "training repeated", "", 120),
         "finetuning": Part(finetuning_step, "scGPT fine-tuning step", "", 80),

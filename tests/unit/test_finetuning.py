@@ -683,6 +683,9 @@ def test_the_report_lists_the_deviations_from_the_published_recipe_that_are_in_f
     assert set(report["deviations"]) == always
     for name, value in published.items():
         assert name not in recipe.deviations(OPTIONS.model_copy(update={name: value}))
+    assert {*recipe.deviations(OPTIONS.model_copy(update={"value_input": "bins"}))} == always | set(published) | {
+        "ties"
+    }
 
 
 def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_states_and_the_others_claim_none():

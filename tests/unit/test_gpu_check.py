@@ -44,6 +44,7 @@ def test_every_part_passes_in_small_on_the_cpu(small):
     works = {
         "attention kernels", "attention gradients", "parity", "training repeated", "scGPT fine-tuning step",
         "scGPT pretraining step", "scGPT inference", "scGPT inference, genes not zero",
+        "gradients of a fine-tuning step",
     }  # fmt: skip
     assert {row["work"] for row in table} == works
     assert len({row["size"] for row in of(table, "scGPT inference")}) == 4
@@ -54,7 +55,10 @@ def test_each_tested_row_is_within_what_is_allowed_and_has_it_as_its_goal(small)
     tested = [row for row in small[1] if row["peer"] == "allowed"]
     assert {row["goal"] for row in tested} == {"1"}
     assert all(float(row["ours"]) <= float(row["peer_value"]) and float(row["ratio"]) >= 1 for row in tested)
-    assert {row["work"] for row in tested} == {"attention gradients", "parity", "training repeated", "scGPT inference"}
+    assert {row["work"] for row in tested} == {
+        "attention gradients", "gradients of a fine-tuning step", "parity", "training repeated", "scGPT inference",
+        "scGPT inference, genes not zero",
+    }  # fmt: skip
 
 
 def test_every_attention_path_is_compared_in_32_and_16_bits_deterministic_and_not(small):
@@ -66,6 +70,12 @@ def test_every_attention_path_is_compared_in_32_and_16_bits_deterministic_and_no
     }  # fmt: skip
     kinds = ("float32", "float32, deterministic", "bfloat16", "bfloat16, deterministic")
     assert sorted(quantities) == sorted(f"{path}, {kind}" for path in paths for kind in kinds)
+
+
+def test_a_step_is_compared_with_upstreams_with_and_without_an_unmeasured_target(small):
+    rows = of(small[1], "gradients of a fine-tuning step")
+    assert [row["size"].endswith("an unmeasured target") for row in rows] == [False, False, True, True]
+    assert all(float(row["ours"]) > 0 for row in rows), "0 would be a comparison with itself"
 
 
 def test_effects_between_perturbations_are_compared_and_not_those_of_a_model_that_learned_nothing(small):
@@ -110,7 +120,7 @@ def test_parts_that_fail_are_reported_and_the_others_run(tmp_path):
         "unknown genes, equal length",
         "unknown genes, different lengths",
     }
-    assert len(of(table, "scGPT inference, genes not zero")) == 3
+    assert len(of(table, "scGPT inference, genes not zero")) == 5
     assert "\n3 failed: kernels, gradients, pretraining\n" in done.stdout
     assert "1 passed: distinct\n" in done.stdout
 

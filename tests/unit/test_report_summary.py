@@ -221,6 +221,22 @@ def test_targets_that_a_prompt_sets_are_said_to_be_left_alone():
     assert "Targeted genes are not predicted: flagged" in whats(run(predictions=[prompted]))
 
 
+def test_prompts_with_the_value_0_are_named_where_the_checkpoint_has_not_seen_it():
+    title = "Prompts hold the value 0, which the checkpoint has never seen: flagged"
+    unseen = predicted("flagged", prompts=SILENCED.model_copy(update={"zeros_in_pretraining": False}))
+    found = dict(warned(run(predictions=[unseen])))
+    assert "silenced_targets: left_out" in found[title]
+    assert title not in whats(run(predictions=[predicted("flagged", prompts=SILENCED)]))
+
+
+def test_a_checkpoint_that_was_pretrained_here_is_told_from_a_published_one():
+    title = "Not the published pretraining to the letter: own"
+    found = dict(warned(run(checkpoints={"own": "pretrain", "human": "catalogue"})))
+    assert "the middle one of these bins" in found[title]
+    assert "one step ahead" in found[title]
+    assert title not in whats(run(checkpoints={"human": "catalogue"}))
+
+
 def test_the_rows_are_those_of_the_tables_best_first():
     (place,) = summary.places(run())
     assert [row["method"] for row in place["rows"]] == ["tuned", "flagged"]
@@ -329,6 +345,7 @@ def test_every_limit_is_named():
         "Few perturbations: drop",
         "Padded genes: drop",
         "Not the published recipe to the letter: tuned",
+        "Not the published pretraining to the letter: own",
     ]
     why = dict(warned(made))
     assert "6 of 300 measured genes (2.0 %)" in why["Padded genes: drop"]

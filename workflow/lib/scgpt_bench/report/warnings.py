@@ -25,9 +25,11 @@ GROUPS = {
         *("generated_data", "no_check_of_data", "few_conditions", "unreliable_responses", "unknown_reliability"),
         *("composition", "batches"),
     ),
-    "The models": ("no_published_checkpoint", "random_decoder", "untrained", "recipe"),
+    "The models": ("no_published_checkpoint", "random_decoder", "untrained", "recipe", "pretraining_recipe"),
     "What was learned from": ("fewer_perturbations", "other_controls"),
-    "What was not predicted": ("padded_genes", "not_asked", "targets_not_predicted", "unchanged_genes"),
+    "What was not predicted": (
+        *("padded_genes", "not_asked", "targets_not_predicted", "zeros_in_prompts", "unchanged_genes"),
+    ),
 }
 
 Places = Sequence[Mapping[str, Any]]
@@ -218,6 +220,11 @@ def _of_prompts(run: Run, places: Places) -> Iterable[Sentence]:
     prompted = list(dict.fromkeys(made.method for made in run.predictions if made.record.prompts))
     if prompted:
         yield Sentence("targets_not_predicted", {"methods": prompted, "metric": HEADLINE})
+    unseen = (
+        made.method for made in run.predictions if made.record.prompts and not made.record.prompts.zeros_in_pretraining
+    )
+    if methods := list(dict.fromkeys(unseen)):
+        yield Sentence("zeros_in_prompts", {"methods": methods})
 
 
 def _of_files(run: Run, places: Places) -> Iterable[Sentence]:
@@ -245,3 +252,5 @@ def _of_recipe(run: Run, places: Places) -> Iterable[Sentence]:
             recipes.append(((different, changed), made.method))
     for (different, changed), methods in grouped(recipes).items():
         yield Sentence("recipe", {"methods": methods, "different": different, "changed": changed})
+    if made_here := [name for name, source in run.checkpoints.items() if source in ("pretrain", "census")]:
+        yield Sentence("pretraining_recipe", {"checkpoints": made_here})

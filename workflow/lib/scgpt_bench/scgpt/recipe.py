@@ -19,6 +19,7 @@ DEVIATIONS = {
     "flag_direction": "activated genes have a flag of their own; false: one flag for perturbed genes, as published",
     "precision": "bf16 on GPUs that have it, else fp32, or as asked, without loss scaling; published: fp16 with it",
     "perturbations without a token": "are left out of training and validation; published: trained as flagged <pad>",
+    "ties": "with value_input: bins, a value between equal edges of bins gets the middle bin; published: a random one",
     "unmeasured targets": "enter as tokens with value 0 and the flag, outside the loss; published: IndexError",
 }
 
@@ -44,7 +45,10 @@ class Options(Start, Values, Finetuning):
 def deviations(options: Options) -> dict[str, str]:
     """List those of :data:`DEVIATIONS` that are in force with these options."""
     chosen = options.model_dump()
-    return {name: text for name, text in DEVIATIONS.items() if name not in PUBLISHED or chosen[name] != PUBLISHED[name]}
+    absent = {name for name, value in PUBLISHED.items() if chosen[name] == value}
+    if options.value_input != "bins":
+        absent.add("ties")
+    return {name: text for name, text in DEVIATIONS.items() if name not in absent}
 
 
 def published_options() -> dict[str, Any]:
