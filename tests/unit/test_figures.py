@@ -1,5 +1,6 @@
 """Figures: the same bytes every time, one colour a method, names as they stand, nothing that hides anything."""
 
+import io
 import os
 import re
 import subprocess
@@ -34,7 +35,7 @@ from scgpt_bench.figures.scores import (
     skill_heatmap,
     without_outliers,
 )
-from scgpt_bench.figures.style import literal, method_style, metric_label, save
+from scgpt_bench.figures.style import hover, keep, literal, method_style, metric_label, save
 
 METHODS = [
     *["control-mean", "train-mean", "additive", "ridge", "knn", "target-only"],
@@ -384,6 +385,24 @@ def test_text_stays_text_and_the_title_is_the_accessible_name(tmp_path):
     assert set(METHODS) - {"shuffled", "technical-duplicate"} <= set(svg_texts(tmp_path / "figure.svg"))
     title = ElementTree.parse(tmp_path / "figure.svg").find("{http://www.w3.org/2000/svg}title")
     assert title.text == "planted, fold-0: pearson_delta, 25 perturbations"
+
+
+def test_marks_say_their_values_in_the_svg_and_the_figure_carries_its_numbers(tmp_path):
+    figure = Figure()
+    axes = figure.subplots()
+    names = ["<script>", "a & b", 'line\n"two"']
+    hover(axes.plot([1, 2, 3], [1, np.nan, 3], "o")[0], names[:2])
+    hover(axes.scatter([1, 2, 3], [3, 2, 1]), names)
+    hover(axes.plot([1, 2], [1, 1])[0], "one text")
+    keep(figure, pd.DataFrame({"method": names, "mean": [0.1234567891, None, 1.0]}))
+    save(figure, tmp_path / "figure.svg")
+    root = ElementTree.parse(tmp_path / "figure.svg").getroot()
+    titles = [element.text for element in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert titles[1:] == [*names[:2], 'line "two"', *names[:2], "one text"]
+    source = root.find(".//{http://purl.org/dc/elements/1.1/}source").text
+    pd.testing.assert_frame_equal(
+        pd.read_csv(io.StringIO(source), sep="\t"), pd.DataFrame({"method": names, "mean": [0.1234567891, None, 1.0]})
+    )
 
 
 def test_a_method_has_one_colour_in_every_figure():

@@ -49,7 +49,7 @@ def test_the_report_opens_without_a_network_and_shows_everything(results, tmp_pa
         assert browser.accessibility_violations(reader) == []
         assert browser.complaints(reader) == []
         assert browser.requested(reader) <= {"file", "data", "blob"}
-        script = "return [...document.querySelectorAll('.item:has(img) .caption')].map((c) => c.textContent)"
+        script = "return [...document.querySelectorAll('.item:has(.figure) .caption')].map((c) => c.textContent)"
         captions = [caption.split("In this run:") for caption in reader.execute_script(script)]
     assert len(captions) == len(list(results.rglob("*.svg")))
     for explanation, findings in captions:
@@ -87,7 +87,7 @@ def test_two_reports_of_one_run_differ_in_the_time_stamp_only(demo, results):
 def test_snakemakes_own_report_shows_the_same_files(demo, results, tmp_path):
     demo.snakemake("--report", str(tmp_path / "stock.html"))
     text = (tmp_path / "stock.html").read_text()
-    shown = re.findall(r'data-file="([^"]+)"', (results / "report.html").read_text())
+    shown = re.findall(r"<code>(results/[^<]+)</code></p>", (results / "report.html").read_text())
     assert len(shown) > 50
     assert [name for name in shown if name.rpartition("/")[2] not in text] == []
 

@@ -14,6 +14,7 @@ from scgpt_bench.figures.style import (
     WIDTH,
     beside_row,
     count,
+    keep,
     label_rows,
     new_figure,
     require,
@@ -139,6 +140,7 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
         beside_row(gpu, row, _time(entry.gpu_hours) if entry.gpu_hours else "none")
         beside_row(memory, row, "unknown" if pd.isna(entry.memory_gib) else _memory(entry.memory_gib))
     label_rows(time, list(bars.index))
+    keep(figure, bars.reset_index())
     for axes in (gpu, memory):
         axes.tick_params(axis="y", length=0)
     largest = bars["memory_gib"].max()

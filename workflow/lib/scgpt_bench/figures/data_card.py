@@ -19,6 +19,8 @@ from scgpt_bench.figures.style import (
     WIDTH,
     count,
     elided,
+    hover,
+    keep,
     legend_above,
     literal,
     names_that_fit,
@@ -72,7 +74,10 @@ def reliability(conditions: pd.DataFrame, minimum: float, title: str) -> Figure:
     size = 14 if len(table) <= SHOWN else 4
     bottom = min(-0.3, np.nanmin(values, initial=0) - 0.1)
     for axes, x in ((ranked, places), (by_cells, table["n_cells"].to_numpy())):
-        axes.scatter(x[known], values[known], s=size, color=colours[known], zorder=3)
+        points = axes.scatter(x[known], values[known], s=size, color=colours[known], zorder=3)
+        if known.sum() > 1:
+            told = zip(labels_of(table[known]), values[known], table.loc[known, "n_cells"], strict=True)
+            hover(points, [f"{name}: {value:.2f}, {cells:.0f} cells" for name, value, cells in told])
         axes.scatter(x[~known], np.full((~known).sum(), bottom + 0.05), s=size, color=UNDECIDED, marker="x")
         axes.axhline(minimum, color=INK, linewidth=0.7, linestyle="--")
         axes.axhline(0, color="#999999", linewidth=0.5)
@@ -86,6 +91,7 @@ def reliability(conditions: pd.DataFrame, minimum: float, title: str) -> Figure:
     by_cells.set_ylim(bottom, 1.05)
     median = f"the median reliability is {np.median(values[known]):.2f}" if known.any() else "no reliability is known"
     unknown = f"; {(~known).sum()} are unknown" if known.any() and not known.all() else ""
+    keep(figure, table[["perturbation", "context", *numbers, "reliable"]])
     say(figure, f"the responses of {is_reliable.sum()} of {total} repeat; {median}{unknown}.")
     return figure
 
@@ -125,7 +131,9 @@ def knock_down(conditions: pd.DataFrame, perturbation_kind: str, title: str) -> 
     against = (table["target_wrong_way"] == True).to_numpy()  # noqa: E712
     colours = np.select([against, as_expected], [UNRELIABLE, RELIABLE], UNDECIDED)
     axes.vlines(np.arange(len(table)), 0, values, color=colours, linewidth=1)
-    axes.scatter(np.arange(len(table)), values, s=14 if len(table) <= SHOWN else 4, color=colours, zorder=3)
+    points = axes.scatter(np.arange(len(table)), values, s=14 if len(table) <= SHOWN else 4, color=colours, zorder=3)
+    if len(table) > 1:
+        hover(points, [f"{name}: {value:+.2f}" for name, value in zip(labels_of(table), values, strict=True)])
     axes.axhline(0, color=INK, linewidth=0.6)
     if len(table):
         _name_columns(axes, list(labels_of(table)), noun)
@@ -136,6 +144,7 @@ def knock_down(conditions: pd.DataFrame, perturbation_kind: str, title: str) -> 
         marks = (("as expected", RELIABLE, "o"), ("other way, within chance", UNDECIDED, "o"))
         _legend(axes, (*marks, ("other way, beyond chance", UNRELIABLE, "o")))
     axes.set_ylabel("log2 fold change of the target")
+    keep(figure, table[columns])
     if len(table):
         moved = f"{as_expected.sum()} of {count(len(table), 'measured target')} moved as expected"
         other = "" if perturbation_kind == "mixed" else f", {against.sum()} the other way beyond chance"

@@ -15,6 +15,8 @@ from scgpt_bench.figures.style import (
     INK,
     WIDTH,
     count,
+    hover,
+    keep,
     method_style,
     metric_label,
     new_figure,
@@ -69,7 +71,7 @@ def learning_curves(
             # Beside each other, where bars would hide each other.
             x = curve["n_learned"] * np.exp(0.012 * (place - part["method"].nunique() / 2))
             ends = np.abs(curve[["ci_low", "ci_high"]].to_numpy(float).T - curve["mean"].to_numpy(float))
-            handles[method] = axes.errorbar(
+            handles[method] = drawn = axes.errorbar(
                 x,
                 curve["mean"],
                 yerr=ends,
@@ -81,6 +83,10 @@ def learning_curves(
                 elinewidth=0.7,
                 label=method,
             )
+            # One scored point is drawn like any other; what has no score is no point.
+            scored = curve.dropna(subset=["mean"])
+            points = [f"{method}, {row.n_learned:g}: {row.mean:.3f}" for row in scored.itertuples()]
+            hover(drawn[0], points or method)
             at = _crossing(crossings, split, method, metric)
             if np.isfinite(at):
                 axes.axvline(at, color=style.colour, linewidth=0.8, linestyle=":")
@@ -93,6 +99,7 @@ def learning_curves(
         if len(splits) > 1:
             axes.set_title("all folds" if split == ALL_SPLITS else split, loc="left", color=INK)
         axes.grid(axis="y")
+    keep(figure, shown)
     figure.legend(handles=[*handles.values()], loc="outside right upper")
     say(figure, " ".join(found) or f"No method overtakes the best simple one ({count(len(handles), 'method')}).")
     return figure

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from scgpt_bench.data.conditions import CONTEXT, labels_of, noun_of
 from scgpt_bench.errors import InputError
@@ -26,6 +28,8 @@ from scgpt_bench.figures.style import (
     count_range,
     elided,
     group_handles,
+    hover,
+    keep,
     label_rows,
     legend_above,
     lines_within,
@@ -92,7 +96,8 @@ def method_scores(
     for axes, (context, place) in zip(panels, places, strict=True):
         for row, score in enumerate(place.itertuples()):
             style = method_style(score.method, kind_of[score.method])
-            _interval(axes, row, score.mean, score.ci_low, score.ci_high, style, limits=limits)
+            mark = _interval(axes, row, score.mean, score.ci_low, score.ci_high, style, limits=limits)
+            hover(mark, f"{score.method}: {_value_text(score)}")
             if score.method in bounds:
                 axes.axvline(score.mean, color=style.colour, linestyle=style.line, linewidth=0.8, zorder=0)
             beside_row(axes, row, _value_text(score))
@@ -107,6 +112,7 @@ def method_scores(
     if len(places) == 1:
         legend_above(axes, 4, group_handles(rows["method"], kinds))
     say(figure, _ladder_in_words(of_all, kind_of))
+    keep(figure, rows)
     return figure
 
 
@@ -195,10 +201,15 @@ def skill_heatmap(
     axes.imshow(np.ma.masked_invalid(table.clip(-1, 1)), cmap=colours, vmin=-1.25, vmax=1.25, aspect="auto")
     for (row, metric), (column, method) in product(enumerate(table.index), enumerate(table.columns)):
         value = table.loc[metric, method]
+        verdict = verdict_of.get((method, metric), "")
+        words = f"{method}, {metric}: skill {value:.3f}" + (f", {verdict}" if verdict else "")
+        # All but nothing to see, and a place for the mouse.
+        hover(axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, alpha=0.004, linewidth=0)), words)
         if np.isfinite(value):
-            text = _per_cent(value) + MARKS.get(verdict_of.get((method, metric), ""), "")
+            text = _per_cent(value) + MARKS.get(verdict, "")
             ink = "white" if abs(value) > 0.8 else INK
-            axes.text(column, row, text, ha="center", va="center", fontsize=SMALL - 1.5, color=ink)
+            place = {"ha": "center", "va": "center", "fontsize": SMALL - 1.5}
+            hover(axes.text(column, row, text, color=ink, **place), words)
     axes.set_yticks(range(n_metrics), [literal(elided(name, 48)) for name in table.index])
     axes.set_xticks(range(n_methods), names, rotation=90)
     axes.xaxis.tick_top()
@@ -218,6 +229,7 @@ def skill_heatmap(
             )
     if tally:
         found.append(f"Verdicts: {tally}.")
+    keep(figure, table.reset_index())
     if cut := int(((table < CLIPPED[0]) | (table > CLIPPED[1])).sum().sum()):
         found.append(f"Out of scale: {cut} of {table.size}.")
     say(figure, " ".join(found))
@@ -295,7 +307,9 @@ def paired_differences(
         for row, verdict in enumerate(place.itertuples()):
             hollow = verdict.verdict not in ("better", "worse")
             style = method_style(verdict.method, kinds.get(verdict.method))
-            _interval(axes, row, verdict.difference, verdict.ci_low, verdict.ci_high, style, hollow, limits)
+            mark = _interval(axes, row, verdict.difference, verdict.ci_low, verdict.ci_high, style, hollow, limits)
+            interval = f"{verdict.difference:+.3g} [{verdict.ci_low:.3g}, {verdict.ci_high:.3g}]"
+            hover(mark, f"{verdict.method}: {interval}, {verdict.verdict}")
             is_cut = limits is not None and not limits[0] <= verdict.difference <= limits[1]
             beside_row(axes, row, (f"{verdict.difference:+.3g}: " if is_cut else "") + _verdict_text(verdict))
         label_rows(axes, place["method"].tolist())
@@ -316,6 +330,7 @@ def paired_differences(
         f"{count(len(rows), 'comparison')}: {', '.join(f'{number} {verdict}' for verdict, number in tally.items())}. "
         + " ".join(told[: len(rows)]),
     )
+    keep(figure, rows)
     return figure
 
 
@@ -458,7 +473,8 @@ def _interval(
     style: MethodStyle,
     hollow: bool = False,
     limits: Limits | None = None,
-) -> None:
+) -> Line2D:
+    """Draw a mean and its interval; the mark of the mean."""
     if np.isfinite(low) and np.isfinite(high):
         axes.plot([low, high], [row, row], color=style.colour, linewidth=1.8, solid_capstyle="butt")
     face = "white" if hollow else style.colour
@@ -467,7 +483,7 @@ def _interval(
     marker = "<" if mean < start else ">" if mean > end else style.marker
     look = {"markerfacecolor": face, "markeredgecolor": edge, "markersize": 5.5, "markeredgewidth": 0.6}
     inside = 0.015 * (end - start) if limits else 0.0
-    axes.plot(np.clip(mean, start + inside, end - inside), row, marker, **look)
+    return axes.plot(np.clip(mean, start + inside, end - inside), row, marker, **look)[0]
 
 
 def _limit(panels: Sequence[Axes], limits: Limits | None) -> None:

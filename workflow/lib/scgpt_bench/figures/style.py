@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
+import re
 import textwrap
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -60,6 +63,9 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "scgpt-bench",
 }
+_HOVER, _BETWEEN = "hover: ", "\N{SYMBOL FOR UNIT SEPARATOR}"
+_POINT = re.compile(r"(<use [^>]*?)/>")
+_TABLES: weakref.WeakKeyDictionary[Figure, pd.DataFrame] = weakref.WeakKeyDictionary()
 styled = mpl.rc_context(STYLE)  # as a decorator: the style holds inside the function, and nowhere else
 
 
@@ -212,6 +218,21 @@ def say(figure: Figure, findings: str) -> None:
     figure.set_label("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in findings))
 
 
+def hover(artist: Artist, texts: str | Sequence[str]) -> None:
+    """Have the SVG show ``texts`` where the mouse rests on ``artist``: one text, or one for each of its points.
+
+    Points are markers of a line, or two or more of a scatter. An artist of which not all points are drawn shows no
+    text, nor does one that is rasterized.
+    """
+    texts = [texts] if isinstance(texts, str) else texts
+    artist.set_gid(_HOVER + _BETWEEN.join("".join(c if c.isprintable() else " " for c in text) for text in texts))
+
+
+def keep(figure: Figure, table: pd.DataFrame) -> None:
+    """Have the SVG carry the numbers that ``figure`` shows, for the reader to save."""
+    _TABLES[figure] = table
+
+
 def listed(names: Sequence[str], most: int = 8) -> str:
     """Write ``a, b, c and 4 more``."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
@@ -243,7 +264,8 @@ def require(table: pd.DataFrame, columns: Sequence[str], name: str, or_empty: bo
 def save(figure: Figure, path: str | Path) -> None:
     """Write ``figure`` to ``path`` (``.svg`` or ``.png``), whole or not at all, the same bytes for the same figure.
 
-    The SVG carries the figure's title as its accessible name, and what was said of it (:func:`say`) as description.
+    The SVG carries the figure's title as its accessible name, what was said of it (:func:`say`) as description, the
+    numbers that it shows (:func:`keep`) as source, and what its marks say (:func:`hover`) as their titles.
 
     Raises
     ------
@@ -254,6 +276,8 @@ def save(figure: Figure, path: str | Path) -> None:
     if suffix == ".svg":
         title = figure.get_suptitle().replace("\n", " ").replace(r"\$", "$")
         metadata = {"Date": None, "Creator": "scgpt-bench", "Title": title, "Description": figure.get_label()}
+        if figure in _TABLES:
+            metadata["Source"] = _TABLES[figure].to_csv(sep="\t", index=False, lineterminator="\n")
     elif suffix == ".png":
         metadata = {"Software": None}
     else:
@@ -264,3 +288,22 @@ def save(figure: Figure, path: str | Path) -> None:
         figure.set_layout_engine("none")
     with files.atomic_write(path) as partial:
         figure.savefig(partial, format=suffix[1:], metadata=metadata)
+        if suffix == ".svg":
+            partial.write_text(_with_titles(partial.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _with_titles(svg: str) -> str:
+    """Turn the names that :func:`hover` gave to groups of ``svg`` into titles of these, or of the points in them."""
+    number = itertools.count()
+
+    def titled(group: re.Match) -> str:
+        texts, content = group[2].split(_BETWEEN), group[3]
+        head = f'<g id="hover_{next(number)}">'
+        if len(texts) == 1:
+            return f"{head}<title>{texts[0]}</title>{content}"
+        of_points = iter(texts)
+        if len(re.findall(_POINT, content)) != len(texts):
+            return head + content
+        return head + re.sub(_POINT, lambda point: f"{point[1]}><title>{next(of_points)}</title></use>", content)
+
+    return re.sub(rf"<g id=([\"']){_HOVER}(.*?)\1>(.*?)(?=<g id=|\Z)", titled, svg, flags=re.DOTALL)

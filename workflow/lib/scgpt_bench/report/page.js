@@ -25,7 +25,7 @@ function show() {
   const asked = address();
   const here = shown();
   const everything = here.page === EVERYTHING;
-  if (!everything) for (const printed of document.querySelectorAll('.printed')) printed.remove();
+  for (const printed of document.querySelectorAll('.printed')) printed.remove();
   const target = document.getElementById(asked.page) || sections[0];
   const section = everything ? undefined : target.closest('section') || sections[0];
   for (const each of sections) {
@@ -77,15 +77,11 @@ function holdingOf(element) {
 }
 
 function prepare(group, everything) {
-  const targets = [...group.querySelectorAll('img[data-source], .table')];
-  if (everything) {
-    for (const holder of targets.filter((target) => target.matches('.table'))) {
-      holder.querySelector('.printed')?.remove();
-      printedParts(holder);
-    }
-  }
-  for (const target of targets.filter((target) => target.dataset.drawn && target.matches('.table'))) fill(target);
-  const left = targets.filter((target) => !target.dataset.drawn);
+  const figures = [...group.querySelectorAll('.figure')];
+  const tables = [...group.querySelectorAll('.table')];
+  if (everything) for (const holder of tables) printedParts(holder);
+  else for (const holder of tables) if (holder.dataset.drawn) fill(holder);
+  const left = (everything ? figures : [...figures, ...tables]).filter((target) => !target.dataset.drawn);
   for (const target of left) nearby.observe(target);
   drawInPeace(left);
 }
@@ -102,7 +98,7 @@ function once(target) {
   nearby.unobserve(target);
   if (target.dataset.drawn) return undefined;
   target.dataset.drawn = 'yes';
-  return target.tagName === 'IMG' ? draw(target) : fill(target);
+  return target.matches('.figure') ? draw(target) : fill(target);
 }
 
 async function drawInPeace(targets) {
@@ -111,12 +107,6 @@ async function drawInPeace(targets) {
     await new Promise((resolve) => idle(resolve));
     if (target.checkVisibility()) await once(target);
   }
-}
-
-async function draw(image) {
-  image.src = URL.createObjectURL(new Blob([await textOf(image)], { type: 'image/svg+xml' }));
-  await image.decode();
-  URL.revokeObjectURL(image.src);
 }
 
 // Paper is white and has nothing to unfold.
@@ -139,10 +129,17 @@ function afterPrinting() {
 
 async function save(button) {
   const entry = button.closest('.item');
-  const packed = entry.querySelector('img, .view');
+  const { suffix } = button.dataset;
+  const figure = entry.querySelector('.figure');
+  const packed = figure ?? entry.querySelector('.view');
+  let content;
+  if (figure && suffix === 'png') content = await pngOf(figure);
+  else if (figure && suffix === 'tsv') content = await dataOf(figure);
+  else content = packed ? await textOf(packed) : entry.querySelector('pre').textContent;
   const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([packed ? await textOf(packed) : entry.querySelector('pre').textContent]));
-  link.download = button.dataset.file.replaceAll('/', '.').replace(/^results\.|\.gz$/g, '');
+  link.href = URL.createObjectURL(new Blob([content]));
+  const file = button.closest('.file').querySelector('code').textContent;
+  link.download = `${file.replace(/^results\//, '').replaceAll('/', '.').replace(/\.\w+(\.gz)?$/, '')}.${suffix}`;
   link.click();
   URL.revokeObjectURL(link.href);
 }

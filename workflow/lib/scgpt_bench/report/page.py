@@ -1,7 +1,7 @@
 """One HTML file out of figures, tables and captions: opens offline, asks nothing of the network, runs no text as code.
 
 Figures are SVG files, compressed, whose title and ``dc:description`` become the alternative text and the numbers of the
-caption.
+caption. Their ``dc:source`` is the table that they draw, if they carry it.
 Tables are TSV files: the text itself is in the page, for sorting and searching (DataTables, from itables) and to be
 saved unrounded. A content security policy in the page forbids every request, and every script but the page's own.
 """
@@ -210,11 +210,15 @@ def _figure(path: Path) -> dict[str, object]:
     size = [float(root.attrib[side].removesuffix("pt")) for side in ("width", "height")]
     title = root.findtext(f"{_SVG}title", "")
     findings = next((element.text or "" for element in root.iter(f"{_DC}description")), "")
+    saved = {"svg": "Save as SVG", "png": "Save as PNG"}
+    if root.find(f".//{_DC}source") is not None:
+        saved["tsv"] = "Save its numbers"
     return {
         "kind": "figure",
+        "saved": saved,
         "source": base64.b64encode(gzip.compress(content, mtime=0)).decode(),
-        "width": round(size[0] * 4 / 3),
-        "height": round(size[1] * 4 / 3),
+        "width": size[0],
+        "height": size[1],
         "findings": findings,
         "alternative": ". ".join(part.rstrip(".") for part in (title or path.name, findings) if part) + ".",
     }
@@ -225,7 +229,8 @@ def _table(path: Path) -> dict[str, object]:
     header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter="\t")
     kinds = [_kind(name, [row[column] for row in rows if row[column]]) for column, name in enumerate(header)]
     choices = {name: list({row[i]: None for row in rows}) for i, name in enumerate(header) if name in CHOICES}
-    return {"kind": "table", "text": text, "columns": header, "kinds": kinds, "choices": choices, "n_rows": len(rows)}
+    shown = {"columns": header, "kinds": kinds, "choices": choices, "n_rows": len(rows)}
+    return {"kind": "table", "saved": {"tsv": "Save the table"}, "text": text, **shown}
 
 
 def _kind(name: str, cells: Sequence[str]) -> str:
@@ -244,12 +249,16 @@ def _is_number(cell: str) -> bool:
 
 
 def _view(path: Path) -> dict[str, object]:
-    return {"kind": "view", "source": base64.b64encode(path.read_bytes()).decode()}
+    return {
+        "kind": "view",
+        "saved": {"json": "Save its numbers"},
+        "source": base64.b64encode(path.read_bytes()).decode(),
+    }
 
 
 def _text(path: Path) -> dict[str, object]:
-    return {"kind": "text", "text": path.read_text(encoding="utf-8")}
+    return {"kind": "text", "saved": {path.suffix[1:]: "Save the file"}, "text": path.read_text(encoding="utf-8")}
 
 
 def _piece(path: Path) -> dict[str, object]:
-    return {"kind": "piece", "text": Markup(path.read_text(encoding="utf-8"))}
+    return {"kind": "piece", "saved": {}, "text": Markup(path.read_text(encoding="utf-8"))}

@@ -42,7 +42,7 @@ async function fill(holder) {
   const described = kept.map((index) => ({
     data: index,
     title: escaped(columns[index]),
-    ...(kinds[index] === 'text' ? textColumn(holder, columns, index) : numberColumn(rows, index, kinds[index] === 'bar')),
+    ...(kinds[index] === 'text' ? textColumn(holder, rows, columns, index) : numberColumn(rows, index, kinds[index] === 'bar')),
   }));
   filled.set(holder, new DataTable(table, {
     data: rows, columns: described, order: [], pageLength: ROWS, autoWidth: false, deferRender: true, orderClasses: false,
@@ -87,10 +87,11 @@ function freeze(table) {
 }
 
 // In the index of perturbations a name leads to the view of it.
-function textColumn(holder, columns, index) {
+function textColumn(holder, rows, columns, index) {
   const name = columns[index];
   const display = (value, kind, row) => (name === 'perturbation' && linkOfRow(holder, columns, row)) || explained(name, value);
-  return { className: 'text', render: { display, _: (value) => value } };
+  const long = rows.some((row) => row[index].length > 60);
+  return { className: long ? 'text long' : 'text', render: { display, _: (value) => value } };
 }
 
 // All numbers of a column have the same number of decimals, so that they align; one that would be cut to nothing is
@@ -182,7 +183,7 @@ function printedParts(holder) {
 
 function cellOf(kind, text, isNumber) {
   const cell = document.createElement(kind);
-  cell.textContent = text;
+  cell.textContent = kind === 'th' ? text.replaceAll('_', '_\u200b') : text; // a name may be broken where it has a line
   if (kind === 'th') cell.scope = 'col';
   if (isNumber) cell.className = 'number';
   return cell;
