@@ -47,11 +47,12 @@ coverage: $(INSTALLED)  ## Measure which lines of the library the tests run; fai
 verify: $(INSTALLED)  ## study=NAME (default: demo): repeat its run in another folder and report what differs.
 	PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.verification "results/$$study/provenance.json"
 
-lint: $(INSTALLED)  ## Check style, types, dead code, and that code, workflow and documents agree.
+lint: $(INSTALLED)  ## Check style, spelling, types, dead code, and that code, workflow and documents agree.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/vulture
+	git ls-files -z | xargs -0 $(BIN)/codespell
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/python -m pytest -q tests/consistency
 
