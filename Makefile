@@ -88,7 +88,7 @@ slurm-profile:  ## Link profiles/slurm to where `snakemake --profile slurm` find
 $(INSTALLED): requirements.lock requirements-no-deps.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "error: $(PYTHON) is Python %d.%d; expected 3.11 to 3.13: call make PYTHON=python3.11" % v)'
 	@PYTHONPATH=workflow/lib $(PYTHON) -m scgpt_bench.folders
-	@echo "Setting up .venv: a few minutes; 2.5 GB of disk with a CPU build of PyTorch, 6.3 GB with the CUDA build that"
+	@echo "Setting up .venv: a few minutes; 2.8 GB of disk with a CPU build of PyTorch, 6.6 GB with the CUDA build that"
 	@echo "pip finds on Linux by default. README.md says how to get the CPU build."
 	$(PYTHON) -m venv .venv
 	$(PIP) --requirement requirements.lock
