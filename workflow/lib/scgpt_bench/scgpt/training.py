@@ -668,7 +668,7 @@ def deterministic(device: torch.device, asked: bool = True) -> Iterator[None]:
 def _listen_to_sigterm() -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether SIGTERM came; the step that runs then is finished first."""
     asked = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     try:
         yield lambda: bool(asked)
     finally:
