@@ -117,7 +117,9 @@ def ask(row: Row) -> tuple[str, str]:
                 return SILENT, f"HTTP {response.status_code} {response.reason}{account}"
             return compared(row, response.url, response.headers, next(response.iter_content(FIRST), b""))
     except (requests.exceptions.RequestException, OSError) as error:
-        return SILENT, " ".join(str(error).split())
+        # The reason alone: requests puts the connection pool and the address around it.
+        reason = getattr(error.args[0], "reason", error) if error.args else error
+        return SILENT, str(reason).rpartition("): ")[2]
 
 
 def compared(row: Row, url: str, headers: Mapping[str, str], first: bytes) -> tuple[str, str]:
