@@ -172,3 +172,4 @@ def test_paper_has_the_chosen_view_and_the_whole_index(driver, report):
     assert shown(driver) == ("STAT1", ["knn"])
     rows = [row.text for row in browser.visible(driver, ".printed tbody td:first-child")]
     assert sorted(rows) == sorted(name for tested in TESTED.values() for name in tested)
+    assert all(row.rect["width"] > 60 for row in browser.visible(driver, ".printed tbody td:first-child"))

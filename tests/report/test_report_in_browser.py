@@ -132,7 +132,8 @@ def test_every_figure_is_drawn_and_told_in_words(reader, run):
 def test_names_are_shown_as_they_stand_and_never_run(reader):
     start = reader.find_element(By.ID, "start")
     browser.go_to(reader, "Start")
-    assert DATASETS[1] in [heading.text for heading in start.find_elements(By.TAG_NAME, "h2")]
+    headings = [heading.text for heading in start.find_elements(By.TAG_NAME, "h2")]
+    assert any(heading.startswith(DATASETS[1][:40]) for heading in headings)  # the start page shortens long names
     _go_to_address(reader, f"#perturbations/planted?methods={quote(ATTACK, safe='')}")
     browser.draw_everything(reader)
     first_column = [cell.text for cell in browser.visible(reader, ".table tbody td:first-child")]

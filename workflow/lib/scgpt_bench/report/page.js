@@ -28,11 +28,12 @@ function show() {
   for (const printed of document.querySelectorAll('.printed')) printed.remove();
   const target = document.getElementById(asked.page) || sections[0];
   const section = everything ? undefined : target.closest('section') || sections[0];
+  // First, since parts of a printed table are as wide as paper only where they have a width.
+  document.documentElement.classList.toggle('everything', everything);
   for (const each of sections) {
     each.hidden = !everything && each !== section;
     if (!each.hidden) showSection(each, here, everything);
   }
-  document.documentElement.classList.toggle('everything', everything);
   for (const link of links) {
     mark(link, !everything && link.dataset.page === section.id);
     link.hash = hashOf({ ...here, page: link.dataset.page });
