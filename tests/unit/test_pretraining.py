@@ -161,6 +161,23 @@ def test_a_cell_is_predicted_as_it_would_be_alone(pretrained):
         assert (whole - torch.cat(parts)).abs().max() < 5e-4
 
 
+def test_in_bf16_the_gradients_of_a_step_are_those_in_fp32_but_for_rounding():
+    """Cells of different lengths, the second pass; number types of autocast as on a GPU, products in bf16."""
+    torch.manual_seed(0)
+    masked = pretraining.build(SMALL.model_copy(update={"dropout": 0.0}), 27, 24)
+    batch = batch_of(bins_with_zeros(8), 0.5, SMALL.model_copy(update={"include_zero_genes": False}))
+    truth = batch["unknown"].pack(batch["unknown_values"])
+    found = []
+    for half in (False, True):
+        masked.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            predictions = masked(batch, second_pass=True)
+        sum((each.float() - truth).square().mean() for each in predictions).backward()
+        found.append(torch.cat([parameter.grad.flatten() for parameter in masked.parameters()]))
+    exact, rounded = found
+    assert 1e-5 < (rounded - exact).norm() / exact.norm() < 2e-2
+
+
 def test_the_second_pass_predicts_from_the_cell_embedding_and_leaves_it_without_gradient(pretrained):
     masked, _ = masked_model.load(pretrained[0])
     known, passes = masked.known, []
