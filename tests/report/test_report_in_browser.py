@@ -225,6 +225,9 @@ def test_kinds_of_methods_are_chosen_together(reader):
     (table,) = browser.visible(reader, ".item:has(.table)")
     rows = _rows(reader, table)
     assert [row.split("\t")[0] for row in rows] == ["scgpt-zero-shot", "scgpt-finetuned"]
+    assert "Fine-tuned on the training" in table.find_element(
+        By.CSS_SELECTOR, "tbody tr:nth-child(2) span"
+    ).get_attribute("title")
 
 
 def test_text_of_figures_is_found_and_marks_say_their_values(reader, run, tmp_path):

@@ -109,15 +109,17 @@ def test_a_simple_method_judges_a_model_is_judged_and_benchmark_controls_do_neit
     assert set(scores(study(metrics, kinds))["method"]) == set(METHODS)
 
 
-def test_figures_draw_it_in_its_colour_and_a_variant_in_one_of_its_group(metrics, kinds):
-    assert method_style("train-median").colour == COLOUR
-    assert method_style("by-cell", "train-median").colour in registry.SIMPLE.spare_colours
+def test_figures_draw_it_in_its_colour_and_a_variant_in_the_same_with_another_fill(metrics, kinds):
+    assert method_style("train-median")[1:] == (COLOUR, "o", "-", "full")
+    assert method_style("by-cell", "train-median")[1:] == (COLOUR, "o", "--", "left")
+    several = dict.fromkeys(("a", "train-median", "b"), "train-median")
+    assert method_style("b", "train-median", several)[1:] == (COLOUR, "o", ":", "bottom")
     table = scores(study(metrics, kinds))
     ladder = method_scores(table, "agreement", kinds)
     drawn = {line.get_color() for line in ladder.axes[0].lines}
     assert {COLOUR, MODEL_COLOUR} <= drawn
     legend = [text.get_text() for text in ladder.axes[0].get_legend().get_texts()]
-    assert legend == ["simple method", "benchmark control", "other model"]
+    assert legend == ["simple method", "benchmark control", "other model", "half filled: variant, colour of its kind"]
     differences = paired_differences(verdicts(study(metrics, kinds)), "agreement", kinds)
     assert MODEL_COLOUR in {line.get_color() for line in differences.axes[0].lines}
 

@@ -1,6 +1,7 @@
 """The page holds everything it shows, in the order of the reader's questions."""
 
 import datetime
+import json
 import re
 
 import pandas as pd
@@ -50,6 +51,21 @@ def test_names_are_text_and_tables_are_whole(tmp_path, table):
     assert "0.1234567" in text
     assert '<span class="labels">&lt;b&gt;</span>' in text
     assert "<p>Caption.</p>" in text
+
+
+def test_methods_and_metrics_are_explained_where_they_are_known(tmp_path):
+    metrics = ["effect_pearson", "mse_top20", "</script>"]
+    write_table(pd.DataFrame({"metric": metrics, "mean": [0.5, 0.25, 1.0]}), tmp_path / "a.tsv")
+    items = [item(tmp_path / "a.tsv", "Scores")]
+    kinds = {"ridge": "ridge", "tenfold": "ridge", "elsewhere": "imported"}
+    page.write(items, "", tmp_path / "report.html", MADE, kinds=kinds)
+    (block,) = re.findall(r'id="names">(.*?)</script>', (tmp_path / "report.html").read_text())
+    names = json.loads(block)
+    assert list(names["metric"]) == metrics[:2]
+    assert "Higher is better" in names["metric"]["effect_pearson"]
+    assert "Lower is better" in names["metric"]["mse_top20"]
+    assert names["method"]["tenfold"].startswith("simple method, a variant of ridge: ")
+    assert names["groups"]["elsewhere"] == "other model"
 
 
 def test_two_pages_of_the_same_results_are_the_same_bytes(tmp_path, table):

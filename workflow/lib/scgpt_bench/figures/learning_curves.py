@@ -67,7 +67,7 @@ def learning_curves(
         numbers = sorted(part["n_learned"].unique())
         for place, (method, curve) in enumerate(part.groupby("method", sort=False)):
             curve = curve.sort_values("n_learned")
-            style = method_style(method, kinds.get(method, method))
+            style = method_style(method, kinds.get(method, method), kinds)
             # Beside each other, where bars would hide each other.
             x = curve["n_learned"] * np.exp(0.012 * (place - part["method"].nunique() / 2))
             ends = np.abs(curve[["ci_low", "ci_high"]].to_numpy(float).T - curve["mean"].to_numpy(float))
@@ -77,6 +77,8 @@ def learning_curves(
                 yerr=ends,
                 color=style.colour,
                 marker=style.marker,
+                fillstyle=style.fill,
+                markerfacecoloralt="white",
                 linestyle=style.line,
                 markersize=4,
                 linewidth=1.1,

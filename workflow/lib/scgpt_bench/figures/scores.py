@@ -95,7 +95,7 @@ def method_scores(
     limits = without_outliers(*(rows[name].to_numpy(float) for name in ("mean", "ci_low", "ci_high")))
     for axes, (context, place) in zip(panels, places, strict=True):
         for row, score in enumerate(place.itertuples()):
-            style = method_style(score.method, kind_of[score.method])
+            style = method_style(score.method, kind_of[score.method], kinds)
             mark = _interval(axes, row, score.mean, score.ci_low, score.ci_high, style, limits=limits)
             hover(mark, f"{score.method}: {_value_text(score)}")
             if score.method in bounds:
@@ -306,7 +306,7 @@ def paired_differences(
         axes.axvline(0, color=INK, linewidth=0.8)
         for row, verdict in enumerate(place.itertuples()):
             hollow = verdict.verdict not in ("better", "worse")
-            style = method_style(verdict.method, kinds.get(verdict.method))
+            style = method_style(verdict.method, kinds.get(verdict.method), kinds)
             mark = _interval(axes, row, verdict.difference, verdict.ci_low, verdict.ci_high, style, hollow, limits)
             interval = f"{verdict.difference:+.3g} [{verdict.ci_low:.3g}, {verdict.ci_high:.3g}]"
             hover(mark, f"{verdict.method}: {interval}, {verdict.verdict}")
@@ -482,6 +482,8 @@ def _interval(
     start, end = limits or (-np.inf, np.inf)
     marker = "<" if mean < start else ">" if mean > end else style.marker
     look = {"markerfacecolor": face, "markeredgecolor": edge, "markersize": 5.5, "markeredgewidth": 0.6}
+    if not hollow:
+        look |= {"fillstyle": style.fill, "markerfacecoloralt": "white"}
     inside = 0.015 * (end - start) if limits else 0.0
     return axes.plot(np.clip(mean, start + inside, end - inside), row, marker, **look)[0]
 

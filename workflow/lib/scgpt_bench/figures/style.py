@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import re
 import textwrap
@@ -76,13 +75,17 @@ class MethodStyle(NamedTuple):
     colour: str
     marker: str
     line: str
+    fill: str  # which part of the marker, as matplotlib has it
 
 
-def method_style(method: str, kind: str | None = None) -> MethodStyle:
-    """Give the style of a method: a function of its name and its kind.
+_FILLS, _LINES = ("left", "bottom", "right", "top"), ("--", ":", "-.")  # of variants
 
-    A method that is called like its kind has the colour of its entry in the registry; any other takes one of the spare
-    colours of its kind's group, chosen by a hash of its name.
+
+def method_style(method: str, kind: str | None = None, kinds: Mapping[str, str] | None = None) -> MethodStyle:
+    """Give the style of a method: the colour of its kind in the registry.
+
+    A method that is not called like its kind is a variant of it: half of its marker is filled, and its line is broken.
+    A kind without a colour of its own, as predictions that another program made, takes one of its group's spare ones.
 
     Parameters
     ----------
@@ -90,24 +93,40 @@ def method_style(method: str, kind: str | None = None) -> MethodStyle:
         Its name in the configuration.
     kind
         What it is; its name, unless given.
+    kinds
+        The kind of each method of the configuration: variants of one kind differ by their place in it.
     """
     kind = kind or method
     group = group_of(kind)
-    colour = KINDS[kind].colour if method == kind and kind in KINDS else ""
-    if not colour:
-        digest = hashlib.sha256(method.encode("utf-8", "surrogatepass")).digest()
-        colour = group.spare_colours[int.from_bytes(digest[:4], "big") % len(group.spare_colours)]
-    return MethodStyle(group.name, colour, group.marker, group.line)
+    known = kinds or {method: kind}
+    if not (kind in KINDS and KINDS[kind].colour):
+        foreign = [name for name, its in known.items() if not (its in KINDS and KINDS[its].colour)]
+        place = foreign.index(method) if method in foreign else 0
+        colour = group.spare_colours[place % len(group.spare_colours)]
+        return MethodStyle(group.name, colour, group.marker, group.line, "full")
+    if method == kind:
+        return MethodStyle(group.name, KINDS[kind].colour, group.marker, group.line, "full")
+    variants = [name for name, its in known.items() if its == kind and name != kind]
+    place = variants.index(method) if method in variants else 0
+    fill, line = _FILLS[place % len(_FILLS)], _LINES[place % len(_LINES)]
+    return MethodStyle(group.name, KINDS[kind].colour, group.marker, line, fill)
 
 
 def group_handles(methods: Iterable[str], kinds: Mapping[str, str]) -> list[Line2D]:
-    """Legend entries for the groups that occur among ``methods``."""
-    present = {method_style(method, kinds.get(method)).group for method in methods}
-    return [
+    """Legend entries for the groups that occur among ``methods``, and one that says what a variant looks like."""
+    styles = [method_style(method, kinds.get(method), kinds) for method in methods]
+    present = {style.group for style in styles}
+    handles = [
         Line2D([], [], linestyle="", marker=group.marker, color=group.colour, markersize=5, label=group.name)
         for group in GROUPS
         if group.name in present
     ]
+    if any(style.fill != "full" for style in styles):
+        look = {"fillstyle": _FILLS[0], "markerfacecoloralt": "white", "color": "#777777", "markersize": 5}
+        handles.append(
+            Line2D([], [], linestyle="", marker="o", label="half filled: variant, colour of its kind", **look)
+        )
+    return handles
 
 
 def metric_label(metric: str) -> str:

@@ -54,7 +54,7 @@ class Group:
     colour, marker, line
         Its look in legends and figures.
     spare_colours
-        For methods that are not called like their kind.
+        For kinds that have no colour of their own.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Group:
     colour: str
     marker: str
     line: str = "-"
-    spare_colours: tuple[str, ...]
+    spare_colours: tuple[str, ...] = ()
 
 
 # Colours after Okabe and Ito (2008), varied in lightness within a group, so that groups differ in hue and in marker.
@@ -72,21 +72,18 @@ SIMPLE = Group(
     judges=True,
     colour="#0072b2",
     marker="o",
-    spare_colours=("#5d89a8", "#7f7fbf", "#4a6fe3", "#2b5c8a"),
 )
 SCGPT = Group(
     name="scGPT",
     is_judged=True,
     colour="#d55e00",
     marker="D",
-    spare_colours=("#c44e00", "#d98b4a", "#a33b00", "#e8a33d"),
 )
 BENCHMARK_CONTROL = Group(
     name="benchmark control",
     colour="#000000",
     marker="s",
     line="--",
-    spare_colours=("#3f3f3f", "#2a7f62"),
 )
 OTHER_MODEL = Group(
     name="other model",
@@ -119,7 +116,7 @@ class Kind:
     options
         What it takes beside the options of every method, in this order.
     colour
-        Of the method that is called like its kind.
+        Of its methods.
     expected
         On which data a run without it says so, since it is hard to beat: ``any``, those with ``combinations``, or those
         split by ``contexts``.

@@ -5,6 +5,11 @@ const names = JSON.parse(document.getElementById('names').textContent); // of me
 const CHOICES = ['dataset', 'split', 'context', 'metric', 'group', 'method']; // those that tables have columns for
 const WORDS = { dataset: 'data set', group: 'kind of method', show: 'what' };
 
+// What a name of a method or a metric means, where it is one.
+function meaningOf(name) {
+  return [names.method, names.metric].find((known) => Object.hasOwn(known, name))?.[name];
+}
+
 // The value of a choice in an item's labels or a table's row: the kind of a method is that of its name.
 function valueOf(labels, name) {
   return name === 'group' ? names.groups[labels.method] : labels[name];
@@ -68,6 +73,8 @@ function applyChoices(section, items, here, everything) {
     select.name = name;
     select.addEventListener('change', () => choose(name, select.value));
     const label = document.createElement('label');
+    for (const option of select.options) option.title = meaningOf(option.value) ?? '';
+    select.title = meaningOf(select.value) ?? '';
     label.append(WORDS[name] ?? name, select);
     return label;
   });

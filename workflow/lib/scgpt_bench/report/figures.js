@@ -20,6 +20,13 @@ async function draw(holder) {
     if (DRAWN.has(element.localName)) makeOwn(element, `${holder.closest('.item').id}-`);
     else if (element.isConnected) element.remove();
   }
+  for (const text of svg.querySelectorAll('text')) {
+    const meaning = meaningOf(text.textContent.replace(/ \((floor|ceiling)\)$/, ''));
+    if (!meaning || text.closest('g:has(> title)')) continue;
+    const title = document.createElementNS(svg.namespaceURI, 'title');
+    title.textContent = meaning;
+    text.append(title);
+  }
   for (const side of ['width', 'height']) svg.removeAttribute(side);
   svg.setAttribute('preserveAspectRatio', 'xMinYMin meet');
   holder.replaceChildren(svg);

@@ -156,6 +156,7 @@ follow();
 for (const button of document.querySelectorAll('button.download')) {
   button.addEventListener('click', () => save(button));
 }
+for (const code of document.querySelectorAll('main code')) code.title = meaningOf(code.textContent) ?? '';
 history.scrollRestoration = 'manual';
 window.addEventListener('hashchange', show);
 window.addEventListener('beforeprint', beforePrinting);

@@ -25,9 +25,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.evaluation.scores import HEADLINE
 from scgpt_bench.files import atomic_write
-from scgpt_bench.methods.registry import group_of
+from scgpt_bench.methods.registry import KINDS, group_of
 
 # One script, in this order: what is chosen in the address, what the choices leave, tables, figures, the view of one
 # perturbation, and the page.
@@ -149,7 +150,9 @@ def write(
         titles=CATEGORIES,
         answers={name: list(map(Markup, sentences)) for name, sentences in (answers or {}).items()},
         made=(made or datetime.datetime.now().astimezone()).isoformat(sep=" ", timespec="seconds"),
-        names=_names(kinds or {}),
+        names=_names(
+            kinds or {}, [shown for groups in categories.values() for items in groups.values() for shown in items]
+        ),
         library=base64.b64encode(script).decode(),
         library_style=Markup(style),
         style=Markup((Path(__file__).parent / "page.css").read_text()),
@@ -161,9 +164,31 @@ def write(
         stream.dump(handle, encoding="utf-8")
 
 
-def _names(kinds: Mapping[str, str]) -> dict[str, object]:
-    """Give what the selectors must know: the metric shown first, and the group of every method."""
-    return {"headline": HEADLINE, "groups": {method: group_of(kind).name for method, kind in kinds.items()}}
+def _names(kinds: Mapping[str, str], items: Iterable[Mapping[str, Any]]) -> dict[str, object]:
+    """Give the metric shown first, the group of every method, and what methods and metrics are, where it is known."""
+    metrics = sorted({name for item in items for name in item.get("choices", {}).get("metric", [])})
+    return {
+        "headline": HEADLINE,
+        "groups": {method: group_of(kind).name for method, kind in kinds.items()},
+        "method": {method: _about_method(method, kind) for method, kind in kinds.items() if kind in KINDS},
+        "metric": {name: about for name in metrics if (about := _about_metric(name))},
+    }
+
+
+def _about_method(method: str, kind: str) -> str:
+    about = KINDS[kind]
+    return f"{about.group.name}{'' if method == kind else f', a variant of {kind}'}: {about.description}"
+
+
+def _about_metric(name: str) -> str:
+    try:
+        about = metric_of(name)
+    except InputError:  # of a table of the user's
+        return ""
+    better = "Higher is better" if about.higher_is_better else "Lower is better"
+    return (
+        f"{about.label}. {better}. Genes: {about.gene_set}. Compared with: {about.reference}. Source: {about.source}."
+    )
 
 
 def template(name: str) -> Template:

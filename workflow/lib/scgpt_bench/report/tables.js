@@ -41,7 +41,7 @@ async function fill(holder) {
   holder.replaceChildren(table, ...said, ...holder.querySelectorAll('.printed'));
   const described = kept.map((index) => ({
     data: index,
-    title: escaped(columns[index]),
+    title: explained(columns[index]),
     ...(kinds[index] === 'text' ? textColumn(holder, rows, columns, index) : numberColumn(rows, index, kinds[index] === 'bar')),
   }));
   filled.set(holder, new DataTable(table, {
@@ -89,7 +89,7 @@ function freeze(table) {
 // In the index of perturbations a name leads to the view of it.
 function textColumn(holder, rows, columns, index) {
   const name = columns[index];
-  const display = (value, kind, row) => (name === 'perturbation' && linkOfRow(holder, columns, row)) || explained(name, value);
+  const display = (value, kind, row) => (name === 'perturbation' && linkOfRow(holder, columns, row)) || explained(value);
   const long = rows.some((row) => row[index].length > 60);
   return { className: long ? 'text long' : 'text', render: { display, _: (value) => value } };
 }
@@ -123,8 +123,8 @@ function numberColumn(rows, index, bar) {
   };
 }
 
-function explained(name, value) {
-  const meaning = names[name]?.[value];
+function explained(value) {
+  const meaning = meaningOf(value);
   return meaning ? `<span title="${escaped(meaning)}">${escaped(value)}</span>` : escaped(value);
 }
 
