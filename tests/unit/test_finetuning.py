@@ -698,7 +698,7 @@ def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_st
     tables = (pd.DataFrame(columns=columns) for columns in (SCORE_COLUMNS, VERDICT_COLUMNS))
     made = Run(*tables, {"tuned": "scgpt-finetuned"}, {}, [], [Prediction("drop", "fold0", "tuned", record)], {})
     (warning,) = (found for found in warnings(made, []) if found.name == "recipe")
-    without = [name for name, value in warning.values["different"] if not value]
+    without = [name for name, value, text in warning.values["different"] if text and not value]
     assert without == ["precision", "perturbations without a token", "unmeasured targets"]
 
 

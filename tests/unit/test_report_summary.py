@@ -353,6 +353,7 @@ def test_every_limit_is_named():
     recipe = why["Not the published recipe to the letter: tuned"]
     assert "pair_within batch, cell_type; " in recipe
     assert all(name in recipe for name in DEVIATIONS)
+    assert f"unmeasured targets ({DEVIATIONS['unmeasured targets']})" in recipe
     assert "epochs 7 (published 15); freeze encoder (published none)" in recipe
 
 

@@ -248,7 +248,9 @@ def _of_recipe(run: Run, places: Places) -> Iterable[Sentence]:
                 for name, value in run.published.items()
                 if name in used and name not in deviations and used[name] != value
             )
-            different = tuple((name, shown(used.get(name, ""))) for name in deviations)
+            different = tuple(
+                (name, shown(used[name]), "") if name in used else (name, "", text) for name, text in deviations.items()
+            )
             recipes.append(((different, changed), made.method))
     for (different, changed), methods in grouped(recipes).items():
         yield Sentence("recipe", {"methods": methods, "different": different, "changed": changed})
