@@ -595,7 +595,7 @@ SPLIT_FILE = [
 RECORDS = [
     (name, "gather_predictions", fault, "method.json", where, found, expected)
     for name, fault, where, found, expected in [
-        ("none", removed("method.json"), "file", "FileNotFoundError", "the record of a method"),
+        ("none", removed("method.json"), "file", "No such file", "the record of a method"),
         ("cut short", text("method.json", '{"kind": "train-mean"'), "file", "EOF", "JSON: the record of a method"),
         ("empty", text("method.json", "{}"), "kind", "no such key", "the record of a method"),
         ("a list", text("method.json", "[]"), "file", "[]", "object"),

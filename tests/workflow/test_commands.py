@@ -102,7 +102,7 @@ COMMANDS = {
     "make bench": Called(r"python benchmarks/run\.py", append="-n"),
     "make site": Elsewhere("tests/consistency/test_site.py", r'SITE\["build"\]\('),
     "make help": Called(r"make check-data +dataset=NAME"),
-    "make verify": Called(r"error: results/demo/provenance\.json: file: found FileNotFoundError", status=2),
+    "make verify": Called(r"error: results/demo/provenance\.json: file: found No such file", status=2),
     "make verify study=<study>": Called(
         r"error: results/other/provenance\.json: file: found", status=2, put={"<study>": "other"}
     ),

@@ -179,6 +179,8 @@ def validate_sparse(matrix: sparse.spmatrix) -> sparse.spmatrix:
 
 def first_line(error: Exception) -> str:
     """Return the type and the first line of a message: what fits into an error of one line."""
+    if isinstance(error, FileNotFoundError) and error.strerror:
+        return error.strerror  # the error names the file already
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
