@@ -546,7 +546,7 @@ def test_the_training_history_draws_losses_metrics_and_learning_rate_and_no_book
         "loss (squared log1p expression)",
         "validation: Pearson delta (correlation)",
         "learning rate",
-        "speed: 60,008 tokens and 40 cells per second; waited for data 3.1% of the time; 21% of the peak FLOP/s",
+        "tokens per second: mean 60,008, of 40 cells; 3.1% of the time waiting for data; 21% of the peak FLOP/s",
     ]
     assert [len(axes.lines) for axes in made.axes] == [3, 2, 2, 2]
     assert all(axes.lines[-1].get_xdata()[0] == 7 for axes in made.axes)

@@ -118,7 +118,7 @@ def test_what_changes_no_result_plans_nothing(finished):
     options = {"learning_rate": 0.001, "epochs": 2, "dropout": 0.0, "checkpoint": "served"}
     study = {
         "mirrors": ["mirror"],
-        "hardware": {"save_minutes": 3},
+        "hardware": {"save_minutes": 3, "deterministic": False, "micro_batch": 4},
         **STUDY,
         "splits": {"gears_seeds": [1], "folds": 5, "run": [0]},
         "methods": {"train-mean": {"seeds": [0]}, "scgpt-finetuned": options},
@@ -154,12 +154,13 @@ def test_another_checksum_of_an_unverified_drop_or_of_a_checkpoint_fetches_it_ag
     assert plan(finished)[0] >= {("fetch_dataset", ""), ("fetch_checkpoint", "")}
 
 
-def test_a_gpu_instead_of_the_cpu_computes_again_what_uses_it_and_more_gpus_nothing(finished):
+def test_a_gpu_instead_of_the_cpu_and_another_precision_compute_again_what_uses_them_and_more_gpus_nothing(finished):
     write(finished, study={**STUDY, "hardware": {"gpu": 4}})
     assert plan(finished)[0] == set()
-    write(finished, study={**STUDY, "hardware": {"gpu": 0}})
     jobs = {(rule, split) for rule in ("finetune", "predict_scgpt", "evaluate") for split in ("fold0", "gears1")}
-    assert plan(finished)[0] == {*jobs, ("scores", "")}
+    for changed in ({"gpu": 0}, {"precision": "tf32"}):
+        write(finished, study={**STUDY, "hardware": changed})
+        assert plan(finished)[0] == {*jobs, ("scores", "")}
 
 
 def test_the_provenance_lists_every_file_of_the_users(finished):

@@ -88,13 +88,13 @@ def training_history(
             colour = {"loss": _TRAINING, "learning_rate": INK, _RATE: INK}.get(name, _VALIDATION)
             marker = "o" if len(known) <= 40 else ""
             axes.plot(known[time], known[name], marker=marker, markersize=3, color=colour)
-        heading = f"speed: {speed}" if names == [_RATE] else _panel_title(names, loss_unit)
+        heading = f"tokens per second: {speed}" if names == [_RATE] else _panel_title(names, loss_unit)
         axes.set_title(heading, loc="left", fontsize=SMALL, pad=3)
         if best is not None:
             axes.axvline(best, color=INK, linestyle="--", linewidth=0.8)
         axes.grid(axis="y")
         axes.locator_params(axis="y", nbins=4)
-        axes.yaxis.set_major_formatter("{x:.3g}")
+        axes.yaxis.set_major_formatter("{x:,.0f}" if names == [_RATE] else "{x:.3g}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel(time)
     told = [f"{count(len(history), time)}."]
@@ -105,7 +105,7 @@ def training_history(
     if best is not None:
         told.append(f"Weights kept: {time} {best:g}.")
     if speed:
-        told.append(f"Speed: {speed}.")
+        told.append(f"Tokens per second: {speed}.")
     say(figure, " ".join(told))
     return figure
 
@@ -113,9 +113,10 @@ def training_history(
 def _speed(history: pd.DataFrame) -> str:
     """Say how fast the training was, in means over its epochs."""
     means = history[[_RATE, "cells_per_second", "data_wait", "peak_share"]].mean()
-    told = [f"{means[_RATE]:,.0f} tokens and {means['cells_per_second']:,.3g} cells per second"]
-    told.append(f"waited for data {means['data_wait']:.1%} of the time")
-    told.append("peak not known" if np.isnan(means["peak_share"]) else f"{means['peak_share']:.0%} of the peak FLOP/s")
+    told = [f"mean {means[_RATE]:,.0f}, of {means['cells_per_second']:,.3g} cells"]
+    told.append(f"{means['data_wait']:.1%} of the time waiting for data")
+    peak = means["peak_share"]
+    told.append("share of the peak FLOP/s not known" if np.isnan(peak) else f"{peak:.0%} of the peak FLOP/s")
     return "; ".join(told)
 
 
