@@ -37,14 +37,23 @@ def rows(repeats: int = 3, lengths: tuple[int, ...] = LENGTHS) -> list[dict]:
 
 
 def contender(name: str, length: int) -> Callable[[], tuple]:
-    """A function that returns the gradients of query, key and value: ``ours`` or a peer."""
+    """A function that returns the gradients of query, key and value: ``ours`` or a peer.
+
+    They lie as linear layers leave them, (cells, genes, heads, head width); peers are given views.
+    """
     import torch
 
     torch.manual_seed(0)
-    streams = [torch.randn(CELLS, HEADS, length, HEAD_WIDTH, requires_grad=True) for _ in range(3)]
-    direction = torch.randn(CELLS, HEADS, length, HEAD_WIDTH)
+    streams = [torch.randn(CELLS, length, HEADS, HEAD_WIDTH, requires_grad=True) for _ in range(3)]
+    direction = torch.randn(CELLS, length, HEADS, HEAD_WIDTH)
     attend = {"ours": merged, "sdpa": fused_dense, "softmax": softmax_dense}[name]
-    return lambda: torch.autograd.grad(attend(*streams, length // 2), streams, direction)
+
+    def attended():
+        if name == "ours":
+            return attend(*streams, length // 2)
+        return attend(*(stream.transpose(1, 2) for stream in streams), length // 2).transpose(1, 2)
+
+    return lambda: torch.autograd.grad(attended(), streams, direction)
 
 
 def merged(query, key, value, n_known: int):
@@ -53,12 +62,12 @@ def merged(query, key, value, n_known: int):
     from scgpt_bench.scgpt.attention import Cells, attend, attend_to_known_and_self
 
     known, new = (
-        [stream[:, :, part].transpose(1, 2).flatten(0, 1) for stream in (query, key, value)]
+        [stream[:, part].flatten(0, 1) for stream in (query, key, value)]
         for part in (slice(n_known), slice(n_known, None))
     )
-    of_known, of_new = Cells([n_known] * CELLS), Cells([query.shape[2] - n_known] * CELLS)
+    of_known, of_new = Cells([n_known] * CELLS), Cells([query.shape[1] - n_known] * CELLS)
     attended = attend(*known, of_known), attend_to_known_and_self(*new, *known[1:], of_new, of_known)
-    return torch.cat([part.unflatten(0, (CELLS, -1)) for part in attended], dim=1).transpose(1, 2)
+    return torch.cat([part.unflatten(0, (CELLS, -1)) for part in attended], dim=1)
 
 
 def fused_dense(query, key, value, n_known: int):
