@@ -176,7 +176,8 @@ def view_of(true, perturbations, genes, methods, values, generator) -> dict[str,
     truth = measured_without_noise(anndata.AnnData(true, obs, var, layers={"reference_input": 0 * true}))
     truth.layers["half_b"] = true + 0.02
     rows = np.repeat(np.arange(len(obs)), 4)
-    cells = anndata.AnnData(true[rows] + generator.normal(0, 0.3, (len(rows), len(genes))), obs.iloc[rows], var)
+    of_cells = obs.iloc[rows].reset_index(drop=True).rename(index=str)
+    cells = anndata.AnnData(true[rows] + generator.normal(0, 0.3, (len(rows), len(genes))), of_cells, var)
     mse = values.assign(metric="mse", value=0.01)
     predicted = {}
     for name, kind in methods.items():

@@ -17,7 +17,7 @@ from scgpt_bench.report import page, perturbations
 ATTACK = "<script>alert(1)</script>"
 METHODS = {"knn": "knn", "ridge": "ridge", ATTACK: "scgpt-finetuned", "ceiling": "technical-duplicate"}
 GENES = [ATTACK, *(f"CXCL{number}" for number in range(99))]
-TESTED = {"fold0": [ATTACK, "A&B", "STAT1"], "fold1": ["GATA1", "JAK2"]}
+TESTED = {"fold0": [ATTACK, "A&B", "STAT1"], "fold1": ["GATA1@K562", "JAK2@K562"]}  # the second in a context
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,9 @@ def report(views, tmp_path_factory):
     for split, (view, values) in views.items():
         table = values.pivot_table(index="perturbation", columns="method", values="value").reset_index()
         index, shown = (folder / split / f"perturbations.{suffix}" for suffix in ("tsv", "json.gz"))
-        write_table(table.assign(measured_cells=[*range(20, 20 + len(table))]), index)
+        names = table["perturbation"].str.split("@", expand=True).reindex(columns=[0, 1])
+        table = table.assign(perturbation=names[0], context=names[1], measured_cells=[*range(20, 20 + len(table))])
+        write_table(table.dropna(axis=1), index)
         perturbations.write(view, shown)
         items.append(page.Item(index, "Perturbations", "drop", {"split": split, "table": "index"}, ""))
         items.append(page.Item(shown, "Perturbations", "drop", {"split": split, "figure": "one perturbation"}, ""))
@@ -82,11 +84,11 @@ def test_without_a_choice_it_is_the_largest_change_by_the_best_method_of_each_gr
     assert browser.accessibility_violations(reader) == []
 
 
-@pytest.mark.parametrize("name", [ATTACK, "JAK2"])
+@pytest.mark.parametrize("name", [ATTACK, "JAK2@K562"])
 def test_a_row_of_the_index_leads_to_its_view_and_back(reader, name):
     """Of the split that tests it, where several are on the page."""
     first = shown(reader)
-    (link,) = [link for link in browser.visible(reader, ".table a") if link.text == name]
+    (link,) = [link for link in browser.visible(reader, ".table a") if link.text == name.split("@")[0]]
     link.click()
     until_shown(reader, name)
     assert shown(reader) == (name, ["ridge", ATTACK])
@@ -171,5 +173,5 @@ def test_paper_has_the_chosen_view_and_the_whole_index(driver, report):
     until_shown(driver, "STAT1")
     assert shown(driver) == ("STAT1", ["knn"])
     rows = [row.text for row in browser.visible(driver, ".printed tbody td:first-child")]
-    assert sorted(rows) == sorted(name for tested in TESTED.values() for name in tested)
+    assert sorted(rows) == sorted(name.split("@")[0] for tested in TESTED.values() for name in tested)
     assert all(row.rect["width"] > 60 for row in browser.visible(driver, ".printed tbody td:first-child"))
