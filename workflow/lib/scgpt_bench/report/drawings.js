@@ -7,6 +7,7 @@ const CELL = 9; // pixels of a column of the heat map
 const SHAPES = { // of marks, by the group of a method; a circle for others
   scGPT: 'M0-5.5L5.5 0L0 5.5L-5.5 0Z', 'other model': 'M0-5L5 4H-5Z', 'benchmark control': 'M-4-4H4V4H-4Z',
 };
+const OPPOSITE = { left: 'right', right: 'left', top: 'bottom', bottom: 'top' };
 const html = maker('http://www.w3.org/1999/xhtml');
 const svg = maker('http://www.w3.org/2000/svg');
 const pointed = new WeakMap(); // heat maps: what is under the pointer
@@ -116,7 +117,7 @@ function scatter(content, condition, at, limit) {
   const slope = condition.slope[at] === null ? '' : `, slope ${rounded(condition.slope[at])}`;
   const other = method.halved ? '; against the other half of the cells' : '';
   const label = `${method.name}: predicted against measured change of ${condition.name}`;
-  return html('figure', { style: `--method: ${method.colour}` },
+  return html('figure', { style: paintOf(method) },
     captionOf(method, html('br'), r + slope + other), picture('', SIDE + 60, SIDE + 50, label, frame));
 }
 
@@ -139,9 +140,28 @@ function namesBeside(labels, xs, ys) {
   });
 }
 
+// The colour of a method; of a variant, which has that of its kind, half of a mark is filled.
+function paintOf({ colour, fill, gradient }) {
+  if (fill === 'full') return `--method: ${colour}`;
+  const swatch = `linear-gradient(to ${OPPOSITE[fill]}, ${colour} 50%, var(--paper) 50%)`;
+  return `--method: ${colour}; --fill: url(#${gradient}); --swatch: ${swatch}`;
+}
+
+function gradientsOf({ methods }) {
+  const variants = methods.filter(({ fill }) => fill !== 'full');
+  const made = variants.map(({ colour, fill, gradient }) => {
+    const [x1, x2, y1, y2] = ['right', 'left', 'bottom', 'top'].map((side) => Number(fill === side));
+    const half = svg('stop', { offset: 0.5, 'stop-color': colour });
+    const empty = svg('stop', { offset: 0.5, style: 'stop-color: var(--paper)' });
+    return svg('linearGradient', { id: gradient, x1, x2, y1, y2 }, half, empty);
+  });
+  return svg('svg', { width: 0, height: 0, 'aria-hidden': 'true' }, ...made);
+}
+
 // The mark of a method, by its group.
-function markOf({ group, colour }, x, y, look) {
-  const attributes = { class: look, transform: `translate(${x} ${y})`, style: `--method: ${colour}` };
+function markOf(method, x, y, look) {
+  const { group } = method;
+  const attributes = { class: look, transform: `translate(${x} ${y})`, style: paintOf(method) };
   return SHAPES[group] ? svg('path', { ...attributes, d: SHAPES[group] }) : svg('circle', { ...attributes, r: 4.5 });
 }
 
@@ -252,7 +272,7 @@ function heatMap(content, at, chosen, linkOf) {
   const share = method.left_over === null ? '' : `: over all genes, the squared error is ${
     (100 * method.left_over).toFixed(0)} % of that of predicting no change`;
   const colours = `. Full colour: ${change(limit).slice(1)} or more; red is up, blue is down.`;
-  return html('figure', { class: 'map', style: `--method: ${method.colour}` }, captionOf(method, share + colours),
+  return html('figure', { class: 'map', style: paintOf(method) }, captionOf(method, share + colours),
     html('div', { class: 'scroll', tabindex: 0, role: 'group', 'aria-label': label }, drawn));
 }
 

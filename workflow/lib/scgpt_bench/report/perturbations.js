@@ -4,7 +4,14 @@
 const contents = new Map(); // views, and what is in them
 
 function contentOf(view) {
-  if (!contents.has(view)) contents.set(view, textOf(view).then(JSON.parse));
+  if (!contents.has(view)) {
+    contents.set(view, textOf(view).then((text) => {
+      const content = JSON.parse(text);
+      content.methods.forEach((method, at) => { method.gradient = `${view.closest('.item').id}-${at}`; });
+      view.append(controlsOf(view.closest('.item'), content), html('div', { class: 'drawings' }), gradientsOf(content));
+      return content;
+    }));
+  }
   return contents.get(view);
 }
 
@@ -53,7 +60,6 @@ function drawView(view, content, whole) {
   const { row, found, methods } = chosenOf(content);
   const item = view.closest('.item');
   const condition = content.conditions[row];
-  if (!view.childElementCount) view.append(controlsOf(item, content), html('div', { class: 'drawings' }));
   const [controls, drawings] = view.children;
   controls.querySelector('select').value = whole ? condition.name : '';
   for (const [at, box] of controls.querySelectorAll('input').entries()) box.checked = methods.includes(at);
@@ -86,8 +92,8 @@ function controlsOf(item, content) {
   const names = content.conditions.map(({ name }) => new Option(name, name));
   const select = html('select', {}, new Option('choose', ''), ...names);
   select.addEventListener('change', () => { location.hash = linkTo(item, { perturbation: select.value }); });
-  const labels = content.methods.map(({ name, colour }) => html('label', { style: `--method: ${colour}` },
-    html('input', { type: 'checkbox', value: name }), html('span', { class: 'swatch' }), name));
+  const labels = content.methods.map((method) => html('label', { style: paintOf(method) },
+    html('input', { type: 'checkbox', value: method.name }), html('span', { class: 'swatch' }), method.name));
   const methods = html('fieldset', {}, html('legend', {}, 'methods'), ...labels);
   methods.addEventListener('change', () => {
     const checked = [...methods.querySelectorAll('input:checked')].map((box) => encodeURIComponent(box.value));

@@ -134,6 +134,8 @@ def view(
         }
         for row, name in enumerate(truth.obs_names)
     ]
+    kinds = {name: method.kind for name, method in methods.items()}
+    styles = {name: method_style(name, kind, kinds) for name, kind in kinds.items()}
     return {
         "noun": noun_of(truth.obs),
         "n_genes": truth.n_vars,
@@ -141,12 +143,13 @@ def view(
         "methods": [
             {
                 "name": name,
-                "group": method_style(name, method.kind).group,
-                "colour": method_style(name, method.kind).colour,
-                "halved": method.halved,
-                "left_over": _number(left_over(method.metrics, truth)),
+                "group": style.group,
+                "colour": style.colour,
+                "fill": style.fill,
+                "halved": methods[name].halved,
+                "left_over": _number(left_over(methods[name].metrics, truth)),
             }
-            for name, method in methods.items()
+            for name, style in styles.items()
         ],
         "conditions": conditions,
         "map": {
