@@ -14,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 import browser
+import firefox
 import made_up
 from scgpt_bench.files import write_table
 from scgpt_bench.report import page
@@ -371,6 +372,29 @@ def test_print_has_every_row_figure_and_limit(run, report, tmp_path):
         whole = browser.visible(driver, "#scores .printed table")
         assert rows in [len(table.find_elements(By.CSS_SELECTOR, "tbody tr")) for table in whole]
         assert browser.complaints(driver) == []
+
+
+def test_firefox_shows_every_page_and_keeps_choices(report, tmp_path):
+    chosen = "document.querySelector('section:not([hidden]) [name={}]')"
+    pending = "[...document.querySelectorAll(':is(.figure, .table, .view):not([data-ready])')]"
+    pending += ".filter((element) => element.checkVisibility())"
+    with firefox.firefox(tmp_path / "profile") as driver:
+        driver.open(report.resolve().as_uri() + "#start?metric=mse_unbiased")
+        for width in (1280, 400):
+            driver.resize(width)
+            for category in ("start", *map(str.lower, CATEGORIES)):
+                driver.value(f"document.querySelector('header [data-page={category}]').click()")
+                driver.until(f"!document.getElementById('{category}').hidden")
+                assert driver.value("document.documentElement.scrollWidth <= innerWidth"), category
+                driver.until(f"{{ const left = {pending}; left[0]?.scrollIntoView(); !left.length }}")
+                assert driver.value("document.documentElement.scrollWidth <= innerWidth"), category
+        driver.value("document.querySelector('header [data-page=scores]').click()")
+        driver.until("!document.getElementById('scores').hidden")
+        assert driver.value(f"{chosen.format('metric')}.value") == "mse_unbiased"
+        assert driver.value("document.querySelector('#scores .figure title').textContent.length > 10")
+        driver.value("history.back()")
+        driver.until("document.getElementById('scores').hidden")
+        assert driver.complaints == []
 
 
 def test_the_checks_find_what_is_wrong(page_of, tmp_path):
