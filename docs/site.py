@@ -26,6 +26,7 @@ NAVIGATION = {  # of each section: pages, and the documents that they are
         "configuration": "config/README.md",
         "cluster": "profiles/README.md",
         "predicting": "docs/predicting.md",
+        "reading_the_report": "docs/reading_the_report.md",
         REPORT_PAGE: None,
         "results": "results/README.md",
         "reading_results": "docs/reading_results.ipynb",

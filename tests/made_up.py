@@ -17,7 +17,7 @@ from scgpt_bench.evaluation import pseudobulk
 from scgpt_bench.figures.cost import cost_bars, cost_table
 from scgpt_bench.figures.model import vocabulary_coverage
 from scgpt_bench.figures.responses import delta_heatmap
-from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip, skill_heatmap
+from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_heatmap, skill_heatmap
 from scgpt_bench.figures.style import save
 from scgpt_bench.files import write_json, write_table
 from scgpt_bench.method_record import Finetuning, LoadReport, MethodRecord, Scgpt, record_of
@@ -137,7 +137,7 @@ def _of_dataset(number, dataset, scores, verdicts, metrics, perturbations, genes
     draw(
         "perturbations",
         "Perturbations",
-        lambda: perturbation_strip(values, "effect_pearson", cells, methods, place),
+        lambda: perturbation_heatmap(values, "effect_pearson", cells, methods, place),
         figure="every perturbation",
         split=SPLIT,
     )

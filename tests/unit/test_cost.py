@@ -68,7 +68,7 @@ def test_where_all_files_are_lost_the_table_is_empty_and_the_figures_say_so(read
 
 
 def test_costs_of_jobs_too_short_to_be_sampled_are_drawn(read):
-    memory = cost_bars(cost_table(read(scores=SHORT), {}), "rule", "this run").axes[2]
+    memory = cost_bars(cost_table(read(scores=SHORT), {}), "rule", "this run").axes[-1]
     assert [text.get_text() for text in memory.texts] == ["unknown"]
 
 
@@ -84,7 +84,9 @@ def test_costs_add_time_take_the_largest_memory_and_count_the_gpus():
     table = cost_table(jobs, {"fit": 2})
     assert table["method"].to_list() == ["ridge", "ridge-long", SHARED]
     assert table["jobs"].to_list() == [2, 1, 1]
+    assert table["time"].to_list() == ["3.0 h", "60.0 s", "3.0 s"]
     np.testing.assert_allclose(table["gpu_hours"], [6, 2 / 60, 0])
+    assert len(cost_bars(cost_table(jobs, {}), "rule", "this run").axes) == 2, "no panel of GPUs without one"
     time, gpu, memory = cost_bars(table, "rule", "this run").axes
     assert [text.get_text() for text in time.texts] == ["3.0 h", "3.0 s"]
     assert [text.get_text() for text in gpu.texts] == ["6.0 h", "none"]

@@ -24,7 +24,7 @@ from scgpt_bench.evaluation.pseudobulk import add_untested, pseudobulk, response
 from scgpt_bench.evaluation.scores import of_reliable, scores
 from scgpt_bench.evaluation.verdicts import verdicts
 from scgpt_bench.figures.data_card import card_table, knock_down, reliability
-from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
+from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_heatmap
 from scored import study
 
 CONTEXTS = ("K562", "RPE1")
@@ -229,7 +229,7 @@ def test_figures_show_contexts_where_there_are_several():
     assert [axes.get_title(loc="left") for axes in differences.axes] == [
         "drop, fold0", "drop, fold0, K562", "drop, fold0, RPE1"
     ]  # fmt: skip
-    strip = perturbation_strip(table, "specific_pearson", None, KINDS)
+    strip = perturbation_heatmap(table, "specific_pearson", None, KINDS)
     assert "20 conditions" in strip.get_suptitle()
     assert labels_of(table).iloc[0] == "P0@K562"
 

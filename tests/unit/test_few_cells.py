@@ -26,7 +26,7 @@ from scgpt_bench.evaluation.data_card import COLUMNS, data_card, leakage_notes, 
 from scgpt_bench.evaluation.metric_robustness import metric_robustness
 from scgpt_bench.figures import data_card as figures_of_card
 from scgpt_bench.figures.responses import delta_heatmap
-from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
+from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_heatmap
 from scgpt_bench.figures.style import save
 from scgpt_bench.figures.trust import robustness_heatmap
 from scgpt_bench.methods import baselines, benchmark_controls
@@ -267,7 +267,7 @@ def scored(tables, card, folder):
     draw(method_scores(means, "pearson_delta", KINDS), folder)
     draw(paired_differences(answers, "pearson_delta", KINDS), folder)
     strip = table[table["metric"] == "pearson_delta"]
-    draw(perturbation_strip(strip, "pearson_delta", reliability_of(card), KINDS), folder)
+    draw(perturbation_heatmap(strip, "pearson_delta", reliability_of(card), KINDS), folder)
     reliable = study(scores.of_reliable(table, [card]), KINDS)
     scores.with_and_without(means, answers, scores.scores(reliable), verdicts.verdicts(reliable))
 

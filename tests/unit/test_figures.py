@@ -29,9 +29,11 @@ from scgpt_bench.figures.responses import (
     left_over,
 )
 from scgpt_bench.figures.scores import (
+    closest_pairs,
     method_scores,
+    one_against_another,
     paired_differences,
-    perturbation_strip,
+    perturbation_heatmap,
     skill_heatmap,
     without_outliers,
 )
@@ -203,7 +205,12 @@ def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[
         "skill_heatmap": skill_heatmap(skill_table(methods), verdict_table(methods)),
         "paired_differences": paired_differences(verdict_table(methods), "pearson_delta"),
         "paired_differences_of_two": paired_differences(verdict_table(methods, ("a", LONG)), "pearson_delta"),
-        "perturbation_strip": perturbation_strip(metric_values(perturbations, methods), "pearson_delta", reliability),
+        "one_against_another": one_against_another(
+            metric_values(perturbations, methods), "pearson_delta", [(methods[0], methods[1])], methods[0]
+        ),
+        "perturbation_heatmap": perturbation_heatmap(
+            metric_values(perturbations, methods), "pearson_delta", reliability
+        ),
         "delta_heatmap": delta_heatmap(delta, perturbations, gene_names(), "planted"),
         "training_history": training_history(history(15), methods[0], best=7),
         "vocabulary_coverage": vocabulary_coverage(vocabulary(perturbations), np.arange(n) + 1.0, methods[0]),
@@ -415,10 +422,6 @@ def test_a_method_has_one_colour_in_every_figure():
             row = labels.index(method)
             lines = [line for line in axes.lines if list(line.get_ydata()) == [row, row]]
             assert {to_hex(line.get_color()) for line in lines} == {colour}, (name, method)
-        (panel,) = (
-            axes for axes in made["perturbation_strip"].axes if axes.get_title(loc="left").startswith(f"{method}, ")
-        )
-        assert {to_hex(line.get_color()) for line in panel.lines} == {colour}, method
 
 
 def test_known_methods_differ_in_colour_and_groups_in_marker():
@@ -509,14 +512,50 @@ def test_a_score_without_interval_is_a_dot_without_bar():
     assert len(method_scores(scores, "pearson_delta").axes[0].lines) == 1
 
 
-def test_the_strip_sorts_perturbations_by_reliability_and_averages_seeds():
-    values = pd.DataFrame(
-        {"perturbation": [*"ABAB"], "context": "all", "method": "ridge", "value": [0.1, 0.5, 0.3, 0.7]}
-    )
-    figure = perturbation_strip(values, "pearson_delta", pd.Series({"A": 0.2, "B": 0.9}, name="reliability"))
-    dots = figure.axes[0].lines[-1].get_ydata()
-    np.testing.assert_allclose(dots, [0.6, 0.2])
-    assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == ["B", "A"]
+def test_alike_conditions_stand_together_in_the_heat_map_of_methods_the_best_on_top():
+    high, low = [0.8, 0.7], [0.1, 0.2]
+    rows = [(name, "ridge", value) for name, two in zip("ABCD", (high, low, high, low), strict=True) for value in two]
+    rows += [(name, "knn", value - 0.1) for name, _, value in rows]
+    values = pd.DataFrame(rows, columns=["perturbation", "method", "value"]).assign(context="all")
+    values.loc[(values["perturbation"] == "B") & (values["method"] == "knn"), "value"] = np.nan
+    figure = perturbation_heatmap(values, "pearson_delta", pd.Series({"A": 0.2, "B": 0.9}, name="reliability"))
+    drawn, reliability, *_ = figure.axes
+    columns = [label.get_text() for label in reliability.get_xticklabels()]
+    assert {frozenset(columns[:2]), frozenset(columns[2:])} == {frozenset("AC"), frozenset("BD")}
+    methods = [label.get_text() for label in drawn.get_yticklabels()]
+    assert methods == ["knn", "ridge"], "medians of 0.65 and 0.45"
+    shown = pd.DataFrame(drawn.images[0].get_array().filled(np.nan), methods, columns)
+    np.testing.assert_allclose(shown.loc["ridge", list("ABCD")], [0.75, 0.15, 0.75, 0.15])  # seeds are averaged
+    np.testing.assert_allclose(shown.loc["knn", list("ABCD")], [0.65, np.nan, 0.65, 0.05])
+    below = dict(zip(columns, reliability.images[0].get_array().filled(np.nan)[0], strict=True))
+    assert (below["A"], below["B"]) == (0.2, 0.9)
+
+
+def test_one_method_against_another_counts_where_it_is_ahead():
+    rows = [(name, "tuned", value) for name, value in zip("ABCD", (0.5, 0.6, 0.1, 0.4), strict=True)]
+    rows += [(name, "ridge", 0.3) for name in "ABC"] + [("A", "scratch", 0.9)]
+    values = pd.DataFrame(rows, columns=["perturbation", "method", "value"]).assign(context="all")
+    pairs = [("tuned", "ridge"), ("tuned", "scratch"), ("tuned", "never run")]
+    figure = one_against_another(values, "pearson_delta", pairs, "planted")
+    assert [axes.get_title() for axes in figure.axes] == ["tuned\nahead in 2 of 3", "tuned\nahead in 0 of 1"]
+    dots = figure.axes[0].lines[1]
+    assert sorted(zip(dots.get_xdata(), dots.get_ydata(), strict=True)) == [(0.3, 0.1), (0.3, 0.5), (0.3, 0.6)]
+    assert "tuned is ahead of ridge in 2 of 3 perturbations" in figure.get_label()
+    errors = one_against_another(values, "mse", pairs[:1], "planted")
+    assert "ahead of ridge in 1 of 3" in errors.get_label()
+    assert "No two methods" in one_against_another(values.head(0), "mse", pairs, "planted").get_supxlabel()
+
+
+def test_the_methods_nearest_to_being_better_come_first():
+    verdicts = pd.DataFrame(
+        [("tuned", "ridge", 0.1, "all"), ("flagged", "knn", -0.5, "all"), ("prompted", "ridge", 0.2, "all"),
+         ("prompted", "knn", 0.9, "K562"), ("gears", "ridge", 0.7, "all"), ("unasked", "ridge", np.nan, "all")],
+        columns=["method", "opponent", "difference", "context"],
+    ).assign(metric="pearson_delta")  # fmt: skip
+    scgpt = ["tuned", "flagged", "prompted", "unasked"]
+    expected = [("prompted", "ridge"), ("tuned", "ridge"), ("flagged", "knn")]
+    assert closest_pairs(verdicts, "pearson_delta", scgpt) == expected
+    assert closest_pairs(verdicts, "pearson_delta", scgpt, most=1) == expected[:1]
 
 
 def test_perturbations_of_one_pathway_stand_together_in_the_heat_map():
@@ -608,7 +647,7 @@ def test_the_load_report_says_how_much_is_pretrained():
         columns=["method", "status", "n_parameters"],
     )
     beside = [text.get_text() for text in load_report(report, "planted").axes[0].texts]
-    assert beside == ["4 M, 75.0 % pretrained", "500, 0.0 % pretrained"]
+    assert beside == ["4 M, 75.0 % pretrained, 9 M unused", "500, 0.0 % pretrained"]
 
 
 def test_metrics_are_named_in_words_with_their_gene_set():
@@ -649,4 +688,4 @@ def test_input_that_cannot_be_drawn_is_refused_by_name():
     with pytest.raises(InputError, match="status: found 'lost'"):
         vocabulary_coverage(pd.DataFrame({"gene": ["A"], "status": ["lost"], "matched_as": ["A"]}), None, "planted")
     with pytest.raises(InputError, match="none that is a number"):
-        perturbation_strip(metric_values(["A"]).assign(value=np.nan), "mse")
+        perturbation_heatmap(metric_values(["A"]).assign(value=np.nan), "mse")

@@ -14,7 +14,7 @@ from scgpt_bench.evaluation.metrics import HALVED, HALVED_CORRECTED, METRICS, Me
 from scgpt_bench.evaluation.official.answers import as_metrics
 from scgpt_bench.evaluation.scores import scores
 from scgpt_bench.evaluation.verdicts import verdicts
-from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_strip
+from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_heatmap
 from scgpt_bench.figures.style import metric_label
 from scored import study
 
@@ -131,7 +131,7 @@ def test_figures_draw_them_with_their_labels_best_first(metrics):
         assert order.index("near") < order.index("ridge")
         differences = " ".join(paired_differences(judged, metric, KINDS).axes[0].get_xlabel().split())
         assert ("sign flipped" in differences) == (metric == "wasserstein")
-        strip = perturbation_strip(metrics[metrics["metric"] == metric], metric, None, KINDS)
+        strip = perturbation_heatmap(metrics[metrics["metric"] == metric], metric, None, KINDS)
         assert "worst: ridge" in strip.get_label()
 
 

@@ -78,13 +78,16 @@ def test_size_sign_and_line_up_stand_beside_the_direction():
     assert [of_tuned[key] for key in ("size", "sign", "found")] == [0.25, 0.375, 0.375]
     assert np.isnan(rows["planted"]["size"])
     text = " ".join(summary.page(made_run()).split())
-    assert "scgpt-finetuned finds the right one among 20 in 38 %, ridge in 50 %, chance in 5 %." in text
+    assert (
+        "The prediction of scgpt-finetuned is nearest to its own perturbation among 20 in 38 %, "
+        "that of ridge in 50 %; by chance in 5 %." in text
+    )
     made = made_run()
     tested = made.verdicts[made.verdicts["method"] == "scgpt-finetuned"].assign(
         metric="discrimination", verdict="worse"
     )
     with_test = dataclasses.replace(made, verdicts=pd.concat([made.verdicts, tested]))
-    assert "ridge in 50 %, chance in 5 % (discrimination: worse)." in " ".join(summary.page(with_test).split())
+    assert "ridge in 50 %; by chance in 5 % (discrimination: worse)." in " ".join(summary.page(with_test).split())
     assert "scgpt-finetuned predicts changes of 25 % of the true size, ridge of 40 %." in text
 
 
@@ -156,8 +159,8 @@ def test_the_kind_of_cells_and_of_model_is_beside_the_name(checkpoints, generate
 def test_what_was_planted_and_how_much_of_it_was_found_is_said_of_generated_data_only():
     assert "What was planted" not in summary.page(made_run())
     text = " ".join(summary.page(made_run(generated={"drop": {"structure": True}})).split())
-    found = "planted truth 100, simple methods 50, pretrained scGPT 75, the response of another perturbation 5."
-    assert f"in the atlas as in knock-downs. Found, in % of the best possible: {found}" in text
+    found = "planted truth 100, simple methods 50, pretrained scGPT 75, responses of other perturbations 5."
+    assert f"after a knock-down. Found, in % of the best possible score: {found}" in text
     assert "which nothing can predict" in summary.page(made_run(generated={"drop": {"structure": False}}))
 
 

@@ -132,13 +132,13 @@ def before_the_answer(made: Run) -> list[str]:
             "better",
             0.2,
             "Yes: tuned predicts the direction of the response better than each simple method. The hardest to beat is "
-            "ridge: 0.50 against 0.30 (correlation with the measured change; difference +0.200, 95 % ",
+            "ridge: 0.50 against 0.30 (correlation of predicted and measured change; difference +0.200, 95 % ",
         ),
         (
             "inconclusive",
             0.02,
-            "Not shown: no pretrained scGPT method was shown to be better than the best simple method, ridge. The "
-            "closest is tuned (corr",
+            "Not shown: the best scGPT method, tuned, is not better in everything that counts than the best simple "
+            "method, ridge (correlation",
         ),
         (
             "equivalent",
@@ -172,7 +172,7 @@ def test_the_answer_is_that_of_the_best_scgpt_method(verdict, difference, answer
         (
             "worse",
             "inconclusive",
-            "Not shown: no pretrained scGPT method was shown to be better than the best simple method, ridge. ",
+            "Not shown: the best scGPT method, flagged, is not better in everything that counts than the best simple ",
         ),
         ("equivalent", "inconclusive", "No: tuned is as good as the best simple method"),
     ],
@@ -251,13 +251,15 @@ def test_a_verdict_says_what_limits_it():
     reason = "its direction is better, but specific_pearson is worse than that of ridge; of this one training"
     made.verdicts.loc[made.verdicts["method"] == "tuned", "reason"] = reason
     (place,) = summary.places(made)
-    assert answer_of(place).endswith(f" Note: {reason.replace('this one training', 'one training only')}.")
+    note = reason.replace("of this one training", "valid for the one training that was run")
+    assert answer_of(place).endswith(f" Note: {note}.")
     assert "show that they are equal" not in answer_of(place), "p is 0.01: a difference was found"
     assert f">{reason}</td>" in summary.page(made)
     made.verdicts[["reason", "p_value"]] = np.nan, 0.4  # an empty column of a table
     (place,) = summary.places(made)
     assert "Note" not in answer_of(place)
-    assert "not show that they are equal: a true difference of 0.080 is found in 80 %" in answer_of(place)
+    assert "tuned, cannot be told apart from the best simple method, ridge" in answer_of(place)
+    assert "not show that they are equal: only a true difference of 0.08 or more is found in 80 %" in answer_of(place)
 
 
 def test_the_spread_of_cells_is_shown_where_it_was_measured():
@@ -326,7 +328,7 @@ def test_what_scores_above_noise_free_truth_is_named():
 def test_data_that_nothing_checks_are_named():
     made = run()
     made = dataclasses.replace(made, scores=made.scores[made.scores["method"] != "other"])
-    assert dict(warned(made))["No check of the data: drop"].startswith("Without shuffled nothing shows")
+    assert dict(warned(made))["No check of the data: drop"].startswith("shuffled was not run, so nothing shows")
 
 
 def test_a_run_without_scgpt_says_so():
@@ -349,7 +351,7 @@ def test_every_limit_is_named():
     ]
     why = dict(warned(made))
     assert "6 of 300 measured genes (2.0 %)" in why["Padded genes: drop"]
-    assert why["Random decoder: flagged"].startswith("5.8 % of the parameters")
+    assert why["Random decoder: flagged"].startswith("The checkpoint has no weights for 5.8 % of the parameters")
     recipe = why["Not the published recipe to the letter: tuned"]
     assert "pair_within batch, cell_type; " in recipe
     assert all(name in recipe for name in DEVIATIONS)
@@ -394,7 +396,7 @@ def test_perturbations_in_other_batches_than_the_controls_are_named():
     why = dict(warned(run(cards={"drop": confounded, "clean": card(("A", True, False, 0.1))})))
     assert "Other batches: clean" not in why
     assert why["Other batches: drop"].startswith("1 of 3 (B) are in other batches")
-    assert "up to 33 % of the length" in why["Other batches: drop"]
+    assert "as much as 33 % of the length" in why["Other batches: drop"]
 
 
 def test_unreliable_perturbations_and_targets_that_cannot_be_told_are_named():
@@ -405,7 +407,7 @@ def test_unreliable_perturbations_and_targets_that_cannot_be_told_are_named():
         "Two halves of the cells disagree about the response of 1 of 2 (B)"
     )
     assert why["Not asked about every test perturbation: drop"] == (
-        "These methods fell back on a rule. "
+        "These methods fell back on a stated rule. "
         "LINC1 (1 of 20): tuned (neither measured nor in the vocabulary: not told what was perturbed)."
     )
 
@@ -514,7 +516,7 @@ def test_what_a_method_does_not_learn_or_does_not_predict_is_named():
     )
     assert "2 genes (G1, G2)" in why["Genes taken as unchanged: theirs on drop"]
     assert why["Not asked about every test perturbation: drop"] == (
-        "These methods fell back on a rule. C (1 of 20): flagged (no token: no change). "
+        "These methods fell back on a stated rule. C (1 of 20): flagged (no token: no change). "
         "E (1 of 20): flagged (control cells have the prompted value already: no change). "
         "D (1 of 20): ridge (no vector: counted as zero)."
     )
@@ -609,8 +611,8 @@ def test_methods_that_no_metric_tells_apart_are_named_together():
     )
     why = dict(warned(made))
     assert why["The same prediction: ridge, sum on drop"] == (
-        "They are equal in every metric: count them as one. Without combinations, additive is the mean of the training "
-        "perturbations."
+        "They score the same by every metric: count them as one. Without combinations, additive is the mean of the "
+        "training perturbations."
     )
     assert not [what for what in why if what.startswith("Not asked")], "said once"
     made.scores.loc[made.scores["method"] == "sum", "mean"] += 1e-4

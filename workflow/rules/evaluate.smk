@@ -100,6 +100,10 @@ def study():
     }
 
 
+# Methods that are compared as a question of its own.
+PAIRS = registry.contrasts(config["methods"], checkpoints_from("random"))
+
+
 rule scores:
     input:
         metrics=[*metrics_of_run(), *official_metrics_of_run()],
@@ -121,7 +125,7 @@ rule scores:
         ),
         contrasts=report(
             "<results>/contrasts.tsv",
-            category="Verdict",
+            category="Pretraining",
             labels={"table": "what pretraining and input values are worth"},
             caption="../report/contrasts.rst",
         ),
@@ -143,7 +147,7 @@ rule scores:
     params:
         code=code("scores.py"),
         study=study(),
-        pairs=registry.contrasts(config["methods"], checkpoints_from("random")),
+        pairs=PAIRS,
     script:
         "../scripts/scores.py"
 
@@ -164,15 +168,13 @@ rule learning_curves:
     output:
         curves=report(
             "<results>/learning_curves.tsv",
-            category="Scores",
-            subcategory="learning curves",
+            category="Learning curves",
             labels={"table": "scores by number of perturbations"},
             caption="../report/learning_curve_table.rst",
         ),
         crossings=report(
             "<results>/crossings.tsv",
-            category="Scores",
-            subcategory="learning curves",
+            category="Learning curves",
             labels={"table": "when each method overtakes the best simple one"},
             caption="../report/crossings.rst",
         ),

@@ -210,10 +210,10 @@ rule figure_scores:
 
 
 def questions_of_run():
-    """The splits that have an answer each, pooled ones by the name under which they are pooled."""
+    """The splits that have an answer each, with those that they pool, by the name under which they are pooled."""
     pooled = {name: splits for name, splits in POOLED.items() if len(splits) > 1}
     of_pooled = {split for splits in pooled.values() for split in splits}
-    return [*pooled, *(split for split in SPLITS if split not in of_pooled)]
+    return pooled | {split: [split] for split in SPLITS if split not in of_pooled}
 
 
 rule figure_skill:
@@ -223,7 +223,7 @@ rule figure_skill:
     output:
         entries(
             "<results>/{dataset}/figures/skill_NAME.svg",
-            questions_of_run(),
+            [*questions_of_run()],
             label="split",
             labels={"figure": "skill by every metric"},
             category="Scores",
@@ -241,10 +241,84 @@ rule figure_skill:
         runtime=doubling(10),
     params:
         code=code("figure_skill.py"),
-        questions=questions_of_run(),
+        questions=[*questions_of_run()],
         kinds=KINDS,
     script:
         "../scripts/figure_skill.py"
+
+
+def metrics_of_dataset(wildcards):
+    """The metrics of every method, split and seed on one data set."""
+    return metrics_of([wildcards.dataset])
+
+
+def figures_of_pairs(name, heading, category):
+    """A figure of one method against another for each question."""
+    return entries(
+        f"<results>/{{dataset}}/figures/{name}_NAME.svg",
+        [*questions_of_run()],
+        label="split",
+        labels={"figure": heading},
+        category=category,
+        subcategory="{dataset}",
+        caption=f"{name}.rst",
+    )
+
+
+rule figure_pairs:
+    input:
+        metrics=metrics_of_dataset,
+        verdicts="<results>/verdicts.tsv",
+    output:
+        simple=figures_of_pairs("against_simple", "scGPT against the best simple method", "Verdict"),
+        pretraining=figures_of_pairs("against_twin", "with and without pretraining", "Pretraining") if PAIRS else [],
+    log:
+        "<logs>/figure_pairs/{dataset}.log",
+    benchmark:
+        "<benchmarks>/figure_pairs/{dataset}.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(4000),
+        runtime=doubling(10),
+    params:
+        code=code("figure_pairs.py"),
+        metric=JUDGING[0],
+        questions=questions_of_run(),
+        scgpt=[method for method, kind in KINDS.items() if registry.group_of(kind) == registry.SCGPT],
+        pairs=PAIRS,
+        kinds=KINDS,
+    script:
+        "../scripts/figure_pairs.py"
+
+
+rule figure_contrasts:
+    input:
+        "<results>/contrasts.tsv",
+    output:
+        entries(
+            "<results>/figures/contrasts_NAME.svg",
+            JUDGING,
+            label="metric",
+            labels={"figure": "difference from the twin"},
+            category="Pretraining",
+            caption="contrasts_figure.rst",
+        ),
+    log:
+        "<logs>/figure_contrasts.log",
+    benchmark:
+        "<benchmarks>/figure_contrasts.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    resources:
+        mem_mb=doubling(1000),
+        runtime=doubling(10),
+    params:
+        code=code("figure_contrasts.py"),
+        metrics=JUDGING,
+        kinds=KINDS,
+    script:
+        "../scripts/figure_contrasts.py"
 
 
 rule figure_differences:
@@ -285,9 +359,9 @@ rule figure_learning_curves:
             "<results>/{dataset}/figures/learning_curves_NAME.svg",
             JUDGING,
             label="metric",
-            labels={"data set": "{dataset}", "figure": "score by number of perturbations"},
-            category="Scores",
-            subcategory="learning curves",
+            labels={"figure": "score by number of perturbations"},
+            category="Learning curves",
+            subcategory="{dataset}",
             caption="learning_curves.rst",
         ),
     log:
@@ -317,23 +391,23 @@ rule transfer:
     output:
         table=report(
             "<results>/{dataset}/transfer.tsv",
-            category="Data",
-            subcategory="contexts",
-            labels={"data set": "{dataset}", "table": "how far measured changes carry over"},
+            category="Contexts",
+            subcategory="{dataset}",
+            labels={"table": "how far measured changes carry over"},
             caption="../report/transfer.rst",
         ),
         ceiling=report(
             "<results>/{dataset}/figures/transfer.svg",
-            category="Data",
-            subcategory="contexts",
-            labels={"data set": "{dataset}", "figure": "how far measured changes carry over"},
+            category="Contexts",
+            subcategory="{dataset}",
+            labels={"figure": "how far measured changes carry over"},
             caption="../report/transfer.rst",
         ),
         perturbations=report(
             "<results>/{dataset}/figures/carried_over.svg",
-            category="Data",
-            subcategory="contexts",
-            labels={"data set": "{dataset}", "figure": "measured changes in two contexts"},
+            category="Contexts",
+            subcategory="{dataset}",
+            labels={"figure": "measured changes in two contexts"},
             caption="../report/carried_over.rst",
         ),
     log:
@@ -367,9 +441,9 @@ rule figure_contexts:
             "<results>/{dataset}/figures/contexts_NAME.svg",
             JUDGING,
             label="metric",
-            labels={"data set": "{dataset}", "figure": "score in each context"},
-            category="Scores",
-            subcategory="contexts",
+            labels={"figure": "score in each context"},
+            category="Contexts",
+            subcategory="{dataset}",
             caption="contexts.rst",
         ),
     log:

@@ -141,11 +141,10 @@ rule provenance:
 
 def verdicts_of_report():
     compared = JUDGING if any(registry.group_of(kind).is_judged for kind in KINDS.values()) else []
-    return [
-        *(f"<results>/figures/differences_{metric}.svg" for metric in compared),
-        "<results>/verdicts.tsv",
-        "<results>/contrasts.tsv",
-    ]
+    shown = [*(f"<results>/figures/differences_{metric}.svg" for metric in compared), "<results>/verdicts.tsv"]
+    if PAIRS:
+        shown += [*(f"<results>/figures/contrasts_{metric}.svg" for metric in JUDGING), "<results>/contrasts.tsv"]
+    return shown
 
 
 def method_for_robustness():
@@ -153,6 +152,12 @@ def method_for_robustness():
     finetuned = [method for method, kind in KINDS.items() if kind == registry.FINETUNED]
     others = [method for method, kind in KINDS.items() if registry.group_of(kind) != registry.BENCHMARK_CONTROL]
     return (finetuned or others or [*KINDS])[-1]
+
+
+def checkpoints_with_vocabulary():
+    """The checkpoints whose vocabulary is drawn: random weights are a control, and left out where there are others."""
+    random = checkpoints_from("random")
+    return [name for name in config["checkpoints"] if name not in random] or random
 
 
 def entries_of_datasets():
@@ -166,8 +171,12 @@ def entries_of_datasets():
         if dataset in last_two():
             shown += [f"<results>/{dataset}/figures/drop_comparison.{suffix}" for suffix in ("html", "svg")]
             shown.append(f"<results>/{dataset}/drop_comparison.tsv")
-        shown += [f"<results>/{dataset}/figures/vocabulary_{name}.svg" for name in config["checkpoints"]]
+        shown += [f"<results>/{dataset}/figures/vocabulary_{name}.svg" for name in checkpoints_with_vocabulary()]
         shown += [f"<results>/{dataset}/figures/skill_{split}.svg" for split in questions_of_run()]
+        if any(registry.group_of(kind) == registry.SCGPT for kind in KINDS.values()):
+            shown += [f"<results>/{dataset}/figures/against_simple_{split}.svg" for split in questions_of_run()]
+        if PAIRS:
+            shown += [f"<results>/{dataset}/figures/against_twin_{split}.svg" for split in questions_of_run()]
         for split in SPLITS:
             folder = f"<results>/{dataset}/{split}/figures"
             shown.append(f"<results>/{dataset}/{split}/audit.tsv")
@@ -192,7 +201,7 @@ def entries_of_datasets():
 def tables_of_run():
     """The tables that the report shows once."""
     names = ("scores", "scores_by_class", "reliable_scores", "metric_definitions", "calibration", "published_results")
-    curves = ("learning_curves", "crossings") if SUBSETS else ()
+    curves = ("crossings", "learning_curves") if SUBSETS else ()
     return [f"<results>/{name}.tsv" for name in (*names, *curves)]
 
 

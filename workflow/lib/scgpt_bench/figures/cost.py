@@ -23,7 +23,8 @@ from scgpt_bench.figures.style import (
     styled,
 )
 
-COLUMNS = ["rule", "method", "jobs", "hours", "gpu_hours", "memory_gib"]
+COLUMNS = ["rule", "method", "jobs", "time", "hours", "gpu_hours", "memory_gib"]
+_COLOURS = {"hours": "#0072b2", "gpu_hours": "#009e73", "memory_gib": "#d55e00"}
 SHARED = "every method"  # what is not done for a single method
 _log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def cost_table(costs: pd.DataFrame, gpus: Mapping[str, int]) -> pd.DataFrame:
 
     Returns
     -------
-    Columns ``COLUMNS``; hours are summed over jobs, which may have run side by side.
+    Columns ``COLUMNS``; hours are summed over jobs, which may have run side by side, and ``time`` is the same to read.
     """
     require(costs, ["rule", "method", "seconds", "memory_mib"], "costs", or_empty=True)
     table = costs.assign(
@@ -92,6 +93,7 @@ def cost_table(costs: pd.DataFrame, gpus: Mapping[str, int]) -> pd.DataFrame:
         gpu_hours=("gpu_hours", "sum"),
         memory_gib=("memory_gib", "max"),
     )
+    table["time"] = [_time(hours) for hours in table["hours"]]
     return table.sort_values("hours", ascending=False, kind="stable", ignore_index=True)[COLUMNS]
 
 
@@ -119,16 +121,14 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
         WIDTH,
         1.1 + rows_height(bars.index, 0.22),
         f"{title}: {count(int(bars['jobs'].sum()), 'job')}, {_time(bars['hours'].sum())}",
-        f"Time: sum over the jobs of a {by} (jobs may run side by side). GPU: the same times the GPUs asked for. "
-        "Memory: the largest job.",
+        f"Time: sum over the jobs of a {by} (jobs may run side by side). GPU, where one was asked for: the same times "
+        "the number of GPUs. Memory: the largest job.",
     )
-    time, gpu, memory = figure.subplots(1, 3, sharey=True)
+    # Without a GPU there is nothing to draw of GPUs.
+    columns = {name: colour for name, colour in _COLOURS.items() if name != "gpu_hours" or bars["gpu_hours"].any()}
+    panels = dict(zip(columns, figure.subplots(1, len(columns), sharey=True), strict=True))
     rows = range(len(bars))
-    for axes, column, colour in (
-        (time, "hours", "#0072b2"),
-        (gpu, "gpu_hours", "#009e73"),
-        (memory, "memory_gib", "#d55e00"),
-    ):
+    for (column, colour), axes in zip(columns.items(), panels.values(), strict=True):
         most = bars[column].fillna(0).max()
         unit, size = ("GiB", 1.0) if column == "memory_gib" else _unit(most)
         axes.barh(rows, bars[column] / size, height=0.62, color=colour)
@@ -136,12 +136,14 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
         axes.locator_params(axis="x", nbins=3)
         axes.set_xlim(0, 1.02 * (most / size or 1.0))
     for row, entry in enumerate(bars.itertuples()):
-        beside_row(time, row, _time(entry.hours))
-        beside_row(gpu, row, _time(entry.gpu_hours) if entry.gpu_hours else "none")
-        beside_row(memory, row, "unknown" if pd.isna(entry.memory_gib) else _memory(entry.memory_gib))
-    label_rows(time, list(bars.index))
+        beside_row(panels["hours"], row, _time(entry.hours))
+        if "gpu_hours" in panels:
+            beside_row(panels["gpu_hours"], row, _time(entry.gpu_hours) if entry.gpu_hours else "none")
+        memory = "unknown" if pd.isna(entry.memory_gib) else _memory(entry.memory_gib)
+        beside_row(panels["memory_gib"], row, memory)
+    label_rows(panels["hours"], list(bars.index))
     keep(figure, bars.reset_index())
-    for axes in (gpu, memory):
+    for axes in list(panels.values())[1:]:
         axes.tick_params(axis="y", length=0)
     largest = bars["memory_gib"].max()
     own = bars.drop(index=SHARED, errors="ignore")

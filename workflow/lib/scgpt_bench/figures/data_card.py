@@ -36,7 +36,9 @@ SHOWN = 60  # perturbations that are named; beyond, dots without names
 
 @styled
 def reliability(conditions: pd.DataFrame, minimum: float, title: str) -> Figure:
-    """Draw the split-half reliability of every condition with its interval, the best first, and against its cells.
+    """Draw the split-half reliability of every condition with its interval, the best first.
+
+    Where conditions differ in their number of cells, a second panel draws it against that.
 
     Parameters
     ----------
@@ -67,13 +69,14 @@ def reliability(conditions: pd.DataFrame, minimum: float, title: str) -> Figure:
         f"controls (mean over all splits of ten blocks; bars: 95 % jackknife interval). Below {minimum:g} (dashed) a "
         "response is flagged as unreliable: scores on it are mostly noise. Unknown: too few cells or controls.",
     )
-    ranked, by_cells = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 1]})
+    varies = bool(table["n_cells"].min() < table["n_cells"].max())
+    ranked, *by_cells = figure.subplots(1, 1 + varies, sharey=True, squeeze=False, width_ratios=[3, 1][: 1 + varies])[0]
     places, colours = np.arange(len(table)), np.where(is_reliable, RELIABLE, UNRELIABLE)
     bounds = table[["reliability_low", "reliability_high"]].to_numpy()
     ranked.vlines(places, bounds[:, 0], bounds[:, 1], color=colours, linewidth=1 if len(table) <= SHOWN else 0.4)
     size = 14 if len(table) <= SHOWN else 4
     bottom = min(-0.3, np.nanmin(values, initial=0) - 0.1)
-    for axes, x in ((ranked, places), (by_cells, table["n_cells"].to_numpy())):
+    for axes, x in zip((ranked, *by_cells), (places, table["n_cells"].to_numpy()), strict=False):
         points = axes.scatter(x[known], values[known], s=size, color=colours[known], zorder=3)
         if known.sum() > 1:
             told = zip(labels_of(table[known]), values[known], table.loc[known, "n_cells"], strict=True)
@@ -85,10 +88,10 @@ def reliability(conditions: pd.DataFrame, minimum: float, title: str) -> Figure:
     _legend(ranked, marks if not known.all() else marks[:2])
     _name_columns(ranked, list(labels_of(table)), noun)
     ranked.set_ylabel("split-half reliability (correlation)")
-    if len(table):
-        by_cells.set_xscale("log")
-    by_cells.set_xlabel("cells")
-    by_cells.set_ylim(bottom, 1.05)
+    ranked.set_ylim(bottom, 1.05)
+    for axes in by_cells:
+        axes.set_xscale("log")
+        axes.set_xlabel("cells")
     median = f"the median reliability is {np.median(values[known]):.2f}" if known.any() else "no reliability is known"
     unknown = f"; {(~known).sum()} are unknown" if known.any() and not known.all() else ""
     keep(figure, table[["perturbation", "context", *numbers, "reliable"]])

@@ -32,9 +32,9 @@ _STATUS = {
     "padded": ("padded: unknown to the model", "#d55e00"),
 }
 _LOADED = {
-    "pretrained": ("pretrained", "#0072b2", None),
-    "random": ("random", "#d55e00", None),
-    "unused": ("in the checkpoint, unused", "#cccccc", "////"),
+    "pretrained": ("pretrained", "#0072b2"),
+    "random": ("random", "#d55e00"),
+    "unused": ("in the checkpoint, unused", ""),
 }
 _RATE = "tokens_per_second"
 _BOOKKEEPING = {"epoch", "step", "learning_rate", "gradient_norm", "seconds", "peak_memory_mb"}
@@ -188,12 +188,13 @@ def _vocabulary_note(vocabulary: pd.DataFrame, weight: np.ndarray) -> str:
 
 @styled
 def load_report(report: pd.DataFrame, title: str) -> Figure:
-    """Which parameters of each model came from a checkpoint, which are random, and which of a checkpoint went unused.
+    """Which share of each model's parameters came from a checkpoint, and which is random.
 
     Parameters
     ----------
     report
-        ``method``, ``status`` (``pretrained``, ``random``, ``unused``), ``n_parameters``; rows of one pair add up.
+        ``method``, ``status`` (``pretrained``, ``random``, ``unused``), ``n_parameters``; rows of one pair add up. What
+        a model leaves unused of its checkpoint is written, not drawn.
     title
         Whose models.
     """
@@ -205,23 +206,25 @@ def load_report(report: pd.DataFrame, title: str) -> Figure:
     table = table.reindex(columns=list(_LOADED), fill_value=0).reindex(pd.unique(report["method"]))
     figure = new_figure(
         WIDTH,
-        1.5 + rows_height(table.index, 0.3),
+        1.3 + rows_height(table.index, 0.3),
         f"{title}: {count(len(table), 'model')}",
-        "Right: parameters of the model, and how many of them are pretrained. A random part has learnt nothing "
-        "unless it was trained afterwards. Unused: in the checkpoint, not in the model.",
+        "Share of the model's parameters. Right: how many it has. Random: not loaded from a checkpoint; fine-tuning "
+        "trains such parts. Unused: in the checkpoint, not in the model.",
     )
     axes = figure.add_subplot()
+    size = (table["pretrained"] + table["random"]).to_numpy(float)
     start = np.zeros(len(table))
-    for status, (words, colour, hatch) in _LOADED.items():
-        millions = table[status].to_numpy(float) / 1e6
-        axes.barh(range(len(table)), millions, left=start, height=0.62, color=colour, hatch=hatch, label=words)
-        start += millions
-    for row, (pretrained, random) in enumerate(zip(table["pretrained"], table["random"], strict=True)):
-        model = pretrained + random
-        beside_row(axes, row, f"{_quantity(model)}, {100 * pretrained / max(model, 1):.1f} % pretrained")
+    for status in ("pretrained", "random"):
+        words, colour = _LOADED[status]
+        share = 100 * table[status].to_numpy(float) / np.maximum(size, 1)
+        axes.barh(range(len(table)), share, left=start, height=0.62, color=colour, label=words)
+        start += share
+    for row, (model, (pretrained, _, unused)) in enumerate(zip(size, table.to_numpy(), strict=True)):
+        left = f", {_quantity(unused)} unused" if unused else ""
+        beside_row(axes, row, f"{_quantity(model)}, {100 * pretrained / max(model, 1):.1f} % pretrained{left}")
     label_rows(axes, list(table.index))
-    axes.set_xlabel("parameters (millions)")
-    legend_above(axes, 3)
+    axes.set(xlim=(0, 100), xlabel="share of parameters (%)")
+    legend_above(axes, 2)
     shares = 100 * table["pretrained"] / (table["pretrained"] + table["random"]).clip(lower=1)
     say(figure, "Pretrained: " + "; ".join(f"{method} {share:.1f} %" for method, share in shares.items()) + ".")
     return figure

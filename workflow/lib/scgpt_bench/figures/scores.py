@@ -1,8 +1,8 @@
-"""How well each method does: the ladder, the differences from the best simple method, and every condition."""
+"""How well each method does: the ladder, the differences between two methods, and every condition."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from scipy.cluster import hierarchy
 
 from scgpt_bench.data.conditions import CONTEXT, labels_of, noun_of
 from scgpt_bench.errors import InputError
@@ -257,9 +258,13 @@ def _per_cent(skill: float) -> str:
 
 @styled
 def paired_differences(
-    verdicts: pd.DataFrame, metric: str, kinds: Mapping[str, str] | None = None, title: str | None = None
+    verdicts: pd.DataFrame,
+    metric: str,
+    kinds: Mapping[str, str] | None = None,
+    title: str | None = None,
+    opponent: str = "the best simple method",
 ) -> Figure:
-    """Draw the difference of each method from the best simple method, paired by condition, with interval and verdict.
+    """Draw the difference of each method from its opponent, paired by condition, with interval and verdict.
 
     Parameters
     ----------
@@ -273,6 +278,8 @@ def paired_differences(
         The kind of each method by its name, where it is another.
     title
         Instead of the one made from data set, split and metric.
+    opponent
+        What opponents are, in words.
     """
     kinds = kinds or {}
     columns = ["dataset", "split", "context", "method", "metric", "opponent", "difference", "ci_low", "ci_high"]
@@ -280,7 +287,7 @@ def paired_differences(
     require(verdicts, columns, "verdicts", or_empty=True)
     rows = verdicts[verdicts["metric"] == metric]
     if rows.empty:
-        return new_figure(WIDTH, 0.6, title or metric, "No method was compared with a simple one on this metric.")
+        return new_figure(WIDTH, 0.6, title or metric, "No method was compared on this metric.")
     rows = rows.sort_values(["dataset", "split", "difference", "method"], ascending=[True, True, False, True])
     noun = noun_of(rows)
     places = [
@@ -294,9 +301,9 @@ def paired_differences(
     figure = new_figure(
         WIDTH,
         1.4 + sum(heights) + 0.25 * len(places),
-        title or f"{where}: {metric}, {count(rows['method'].nunique(), 'method')} against the best simple method",
-        f"Difference paired by {noun}; bars: 95 % interval. Right: verdict, p-value and the simple method that is "
-        "hardest to beat. Better is to the right, for errors too. Open marker: neither better nor worse. "
+        title or f"{where}: {metric}, {count(rows['method'].nunique(), 'method')} against {opponent}",
+        f"Difference paired by {noun}; bars: 95 % interval. Right: verdict, p-value and the method compared with. "
+        "Better is to the right, for errors too. Open marker: neither better nor worse. "
         "Triangle at the edge: outside the picture.",
     )
     panels = figure.subplots(len(places), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
@@ -318,7 +325,7 @@ def paired_differences(
             _head(axes, heading)
     _limit(panels, limits)
     turned = "" if metric_of(metric).higher_is_better else ", sign flipped: more is better"
-    label = f"difference from the best simple method in {metric_of(metric).label}{turned}"
+    label = f"difference from {opponent} in {metric_of(metric).label}{turned}"
     axes.set_xlabel(lines_within(label, 0.6 * WIDTH, 8))
     if len(places) == 1:
         legend_above(axes, 4, group_handles(rows["method"], kinds))
@@ -348,14 +355,17 @@ def _verdict_text(verdict: Any) -> str:
 
 
 @styled
-def perturbation_strip(
+def perturbation_heatmap(
     values: pd.DataFrame,
     metric: str,
-    order: pd.Series | None = None,
+    reliability: pd.Series | None = None,
     kinds: Mapping[str, str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draw the value of every condition under every method, one panel a method, the same order in all.
+    """Draw the value of every condition under every method, alike conditions beside each other.
+
+    Methods are rows, the best median on top. Conditions are columns, in the order of a hierarchical clustering (average
+    linkage of the Euclidean distance between their values; one that is missing counts as the condition's mean).
 
     Parameters
     ----------
@@ -363,10 +373,8 @@ def perturbation_strip(
         ``perturbation``, ``context``, ``method``, ``value``; several rows (seeds) are averaged.
     metric
         Identifier of the metric that ``value`` holds.
-    order
-        What to sort conditions by, highest first, and to draw at the bottom: for instance the split-half reliability or
-        the number of cells. Indexed by their labels; its name is that of the axis. Without it, the mean value over
-        methods sorts.
+    reliability
+        A further row below: the split-half reliability, indexed by the labels of conditions; its name is the row's.
     kinds
         The kind of each method by its name, where it is another.
     title
@@ -374,69 +382,148 @@ def perturbation_strip(
     """
     require(values, ["perturbation", "context", "method", "value"], "metrics")
     noun, values = noun_of(values), values.assign(label=labels_of(values))
-    table = values.pivot_table(index="label", columns="method", values="value", aggfunc="mean")
+    table = values.pivot_table(index="method", columns="label", values="value", aggfunc="mean")
     if table.empty:
         raise InputError("metrics", f"values of {metric}", "none that is a number", "a value per condition")
-    sorted_by = "mean over methods" if order is None else str(order.name)
-    key = table.mean(axis=1) if order is None else order.reindex(table.index)
-    table = table.iloc[np.lexsort([table.index.to_numpy(str), -key.fillna(-np.inf).to_numpy(float)])]
-    methods = table.median().sort_values(ascending=not metric_of(metric).higher_is_better, kind="stable").index
-    n, panels = len(table), len(methods) + (order is not None)
-    names, rotation = _names_below(table.index)
+    up = metric_of(metric).higher_is_better
+    medians = table.median(axis=1).sort_values(ascending=not up, kind="stable")
+    filled = table.fillna(table.mean())
+    order = hierarchy.leaves_list(hierarchy.linkage(filled.T, "average")) if table.shape[1] > 2 else slice(None)
+    table = table.loc[medians.index].iloc[:, order]
+    n_methods, n = table.shape
+    known = np.abs(table.to_numpy()[np.isfinite(table.to_numpy())])
+    limit = float(np.quantile(known, 0.98)) or 1.0
+    names, rotation = _names_below(table.columns)
+    below = (
+        text_length(names, SMALL - 1) if rotation else 0.12 * max((name.count("\n") + 1 for name in names), default=1)
+    )
+    heights = [rows_height(table.index, 0.19), *([0.19] if reliability is not None else [])]
+    note = f"One column a {noun}, alike ones beside each other; methods by their median, which is on the right. "
+    ends = f"{limit:.3g} and -{limit:.3g}" if table.min().min() < 0 else f"{limit:.3g}"
+    note += f"The colour ends at {ends}. Grey: no value."
     figure = new_figure(
         WIDTH,
-        1.2
-        + 0.78 * panels
-        + (text_length(names, SMALL - 1) if rotation else 0.12 * max(name.count("\n") + 1 for name in names)),
-        f"{title or metric}, {count(n, noun)}, {count(len(methods), 'method')}",
-        f"One dot a {noun}, the same order in every panel ({sorted_by}, highest left). "
-        "Line: median of the method. Grey: range of all methods.",
+        1.0 + sum(heights) + below,
+        f"{title or metric}, {count(n, noun)}, {count(n_methods, 'method')}",
+        note,
     )
-    axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
-    for panel, method in zip(axes, methods, strict=False):
-        style = method_style(method, (kinds or {}).get(method))
-        _strip(panel, table, method, style, rasterized=n * panels > 1500)
-    if order is not None:
-        axes[-1].bar(np.arange(n), key.reindex(table.index), width=0.8, color="#777777", linewidth=0, rasterized=n > 60)
-        axes[-1].set_title(lines_within(sorted_by, WIDTH - 1.2, SMALL), loc="left", fontsize=SMALL, pad=2)
-        axes[-1].locator_params(axis="y", nbins=3)
-    for panel in axes[:-1]:
-        panel.tick_params(axis="x", length=0)
-    axes[-1].set_xlim(-0.6, n - 0.4)
-    if names:
-        axes[-1].set_xticks(range(n), names, rotation=rotation, fontsize=SMALL - 1)
-    else:
-        step = next((step for step in (10, 20, 50, 100, 200, 500, 1000) if n / step <= 8), n)
-        ranks = [1, *range(step, n + 1, step)]
-        axes[-1].set_xticks([rank - 1 for rank in ranks], [f"{rank:,}" for rank in ranks])
-        axes[-1].set_xlabel(f"{noun}s by rank of {literal(sorted_by)}")
-    figure.supylabel(metric_label(metric), fontsize=8)
-    typical = table.median(axis=1)
-    best, worst = (typical.idxmax(), typical.idxmin())[:: 1 if metric_of(metric).higher_is_better else -1]
-    say(
-        figure,
-        f"{count(n, noun)} under {count(len(methods), 'method')}. Best median: {methods[0]} "
-        f"{table[methods[0]].median():.3f}; worst: {methods[-1]} {table[methods[-1]].median():.3f}. Predicted best "
-        f"by the median method: {best} ({typical[best]:.3f}); worst: {worst} ({typical[worst]:.3f}).",
+    panels = figure.subplots(len(heights), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    look = {"aspect": "auto", "interpolation": "nearest"}
+    colours = mpl.colormaps["RdBu"].with_extremes(bad=FAINT)
+    image = panels[0].imshow(np.ma.masked_invalid(table), cmap=colours, vmin=-limit, vmax=limit, **look)
+    label_rows(panels[0], list(table.index))
+    for row, (label, method) in enumerate(zip(panels[0].get_yticklabels(), table.index, strict=True)):
+        label.set_color(group_of((kinds or {}).get(method, method)).colour)
+        beside_row(panels[0], row, f"{medians[method]:.3g}")
+    if reliability is not None:
+        own = reliability.reindex(table.columns).to_numpy(float)[None]
+        greys = mpl.colormaps["Greys"].with_extremes(bad="white")
+        panels[1].imshow(np.ma.masked_invalid(own), cmap=greys, vmin=0, vmax=1, **look)
+        label_rows(panels[1], [str(reliability.name)])
+        beside_row(panels[1], 0, f"{np.nanmedian(own):.2f}" if np.isfinite(own).any() else "unknown")
+    for panel in panels:
+        panel.spines[:].set_visible(False)
+        panel.tick_params(length=0)
+    panels[-1].set_xticks(range(n) if names else [], names, rotation=rotation, fontsize=SMALL - 1)
+    figure.colorbar(image, ax=panels, shrink=0.6, pad=0.11, label=metric_label(metric))
+    keep(figure, table.reset_index())
+    typical = table.median()
+    best, worst = (typical.idxmax(), typical.idxmin())[:: 1 if up else -1]
+    told = f"{count(n, noun)} under {count(n_methods, 'method')}. Best median: {medians.index[0]} "
+    told += f"{medians.iloc[0]:.3f}; worst: {medians.index[-1]} {medians.iloc[-1]:.3f}. "
+    told += (
+        f"Easiest {noun} (median over methods): {best} ({typical[best]:.3f}); hardest: {worst} ({typical[worst]:.3f})."
     )
+    say(figure, told)
     return figure
 
 
-def _strip(axes: Axes, table: pd.DataFrame, method: str, style: MethodStyle, rasterized: bool) -> None:
-    """One method's dots before the range of all methods."""
-    n, x = len(table), np.arange(len(table))
-    low, high, median = table.min(axis=1), table.max(axis=1), table[method].median()
-    axes.bar(x, high - low, bottom=low, width=0.9, color=FAINT, alpha=0.7, linewidth=0, rasterized=n > 60)
-    axes.axhline(median, color=style.colour, linewidth=1.0)
-    size = 5.0 if n <= 12 else 3.5 if n <= 60 else 2.0
-    axes.plot(x, table[method], style.marker, color=style.colour, markersize=size, rasterized=rasterized)
-    axes.set_title(
-        lines_within(f"{method}, median {median:.3g}", WIDTH - 1.2, SMALL), loc="left", fontsize=SMALL, pad=2
+def closest_pairs(
+    verdicts: pd.DataFrame, metric: str, methods: Collection[str], most: int = 6
+) -> list[tuple[str, str]]:
+    """List the ``methods`` nearest to being better than their opponent, each with that opponent, the best first.
+
+    Parameters
+    ----------
+    verdicts
+        The rows of ``verdicts.tsv`` of one data set and question.
+    """
+    here = verdicts[
+        (verdicts["metric"] == metric) & (verdicts["context"] == CONTEXT) & verdicts["method"].isin(methods)
+    ]
+    here = here[here["difference"].notna()].sort_values("difference", ascending=False, kind="stable").head(most)
+    return list(zip(here["method"], here["opponent"], strict=True))
+
+
+@styled
+def one_against_another(
+    values: pd.DataFrame,
+    metric: str,
+    pairs: Sequence[tuple[str, str]],
+    title: str,
+    kinds: Mapping[str, str] | None = None,
+) -> Figure:
+    """Draw one method's value against another's, a dot a condition and a panel a pair.
+
+    Parameters
+    ----------
+    values
+        ``perturbation``, ``context``, ``method``, ``value``; several rows (seeds) are averaged.
+    metric
+        Identifier of the metric that ``value`` holds.
+    pairs
+        Method and opponent of each panel. Pairs of which one has no value are left out.
+    title
+        Of which data and question.
+    kinds
+        The kind of each method by its name, where it is another.
+    """
+    require(values, ["perturbation", "context", "method", "value"], "metrics", or_empty=True)
+    noun, values = noun_of(values), values.assign(label=labels_of(values))
+    table = values.pivot_table(index="label", columns="method", values="value", aggfunc="mean")
+    drawn = [(pair, table[list(pair)].dropna()) for pair in pairs if {*pair} <= set(table.columns)]
+    drawn = [(pair, both) for pair, both in drawn if len(both)]
+    if not drawn:
+        return new_figure(WIDTH, 0.6, title, "No two methods are compared here.")
+    across = min(3, len(drawn))
+    down = -(-len(drawn) // across)
+    up = metric_of(metric).higher_is_better
+    figure = new_figure(
+        WIDTH,
+        0.9 + 2.5 * down,
+        f"{title}: {count(len(drawn), 'comparison')}",
+        f"One dot a {noun}; dotted: no difference. {'Above' if up else 'Below'} it the method of the panel is better. "
+        "Named: the largest difference.",
     )
-    axes.grid(axis="y")
-    margin = 0.1 * max(high.max() - low.min(), 1e-6)
-    axes.set_ylim(low.min() - margin, high.max() + margin)
-    axes.locator_params(axis="y", nbins=4)
+    panels, found = figure.subplots(down, across, squeeze=False).ravel(), []
+    for axes, ((method, opponent), both) in zip(panels, drawn, strict=False):
+        x, y = both[opponent].to_numpy(), both[method].to_numpy()
+        style = method_style(method, (kinds or {}).get(method), kinds)
+        axes.axline((0, 0), slope=1, color=INK, linewidth=0.6, linestyle=":")
+        look = {"color": style.colour, "fillstyle": style.fill, "markersize": 3.5, "markeredgewidth": 0.3, "alpha": 0.7}
+        (dots,) = axes.plot(x, y, style.marker, **look)
+        hover(
+            dots, [f"{name}: {own:.3f} against {other:.3f}" for name, own, other in zip(both.index, y, x, strict=True)]
+        )
+        most = int(np.argmax(np.abs(y - x)))
+        name, to_the_left = literal(elided(both.index[most], 16)), x[most] > (x.min() + x.max()) / 2
+        beside, side = ((-4, 0), "right") if to_the_left else ((4, 0), "left")
+        look = {"fontsize": SMALL - 1, "va": "center", "ha": side}
+        axes.annotate(name, (x[most], y[most]), beside, textcoords="offset points", **look)
+        ahead = int((y > x).sum() if up else (y < x).sum())
+        axes.set_title(f"{literal(elided(method, 30))}\nahead in {ahead} of {len(both)}", fontsize=SMALL)
+        axes.set_xlabel(lines_within(elided(opponent, 40), WIDTH / 3 - 0.6, SMALL), fontsize=SMALL)
+        low, high = min(x.min(), y.min()), max(x.max(), y.max())
+        margin = 0.08 * (high - low) or 0.1
+        axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin), aspect="equal")
+        axes.locator_params(nbins=4)
+        found.append(f"{method} is ahead of {opponent} in {ahead} of {count(len(both), noun)}")
+    for axes in panels[len(drawn) :]:
+        axes.set_visible(False)
+    figure.supylabel(metric_label(metric), fontsize=8)
+    keep(figure, table[list(dict.fromkeys(name for pair, _ in drawn for name in pair))].reset_index())
+    say(figure, f"{'; '.join(found)}.")
+    return figure
 
 
 def _names_below(perturbations: pd.Index) -> tuple[list[str], int]:
