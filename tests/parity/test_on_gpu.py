@@ -126,7 +126,7 @@ def test_a_job_with_a_gpu_computes_on_it_in_half_precision():
 def assert_trained(folder, weights, falling):
     """The error fell, no loss was NaN, and the weights can be read where there is no GPU."""
     history = pd.read_table(folder / training.HISTORY)
-    assert np.isfinite(history).all(axis=None)
+    assert np.isfinite(history.drop(columns="peak_share")).all(axis=None)  # which is not known of a CPU
     assert history[falling].iloc[-1] < 0.9 * history[falling].iloc[0]
     # Without map_location tensors are put where they were saved from.
     assert {tensor.device.type for tensor in torch.load(folder / weights, weights_only=True).values()} == {"cpu"}
