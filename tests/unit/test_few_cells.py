@@ -148,7 +148,7 @@ def test_what_is_unknown_of_three_controls_is_a_problem_and_no_number():
     assert card["median_shared_response"] is None
     assert card["shared_control_noise"] == {"same_controls": None, "disjoint_controls": None}
     assert card["problems"] == [
-        "3 control cells: measured changes and methods get half of them each, fewer than 25, so that their noise may "
+        "3 control cells: measured changes and methods get half of them each, fewer than 25: their noise may "
         "hide the responses",
         "4 of 4 perturbations (GATA1, IRF1, JAK2, STAT1) of unknown response: 3 control cells, of 10 at least",
         "response that all share, and noise of the control mean, unknown: 0 perturbations to compare with one another, "
