@@ -169,8 +169,9 @@ def _left(reader):
     return browser.visible(reader, ".choices p")[0].text
 
 
-def test_choices_are_in_the_address_and_are_remembered(reader):
-    _go_to_address(reader, "#scores")
+def test_choices_are_in_the_address_and_are_remembered(reader, report):
+    reader.get("about:blank")
+    reader.get(report.resolve().as_uri() + "#scores")
     assert _choices(reader)["metric"].first_selected_option.text == "effect_pearson"
     assert not any("mse_unbiased" in heading for heading in _items(reader))
     _choices(reader)["metric"].select_by_visible_text("mse_unbiased")
@@ -205,12 +206,11 @@ def test_odd_names_in_an_address_are_text(reader, report):
 
 
 def test_an_item_has_a_link_that_shows_it(reader):
-    browser.go_to(reader, "Scores")
-    browser.visible(reader, ".choices p a")[0].click()
+    _go_to_address(reader, "#scores?metric=")
     hidden = browser.until(
         reader,
         "return [...document.querySelectorAll('section:not([hidden]) .item')].find((item) =>"
-        " item.checkVisibility() && item.textContent.includes('discrimination'))",
+        " item.checkVisibility() && item.querySelector('h3').textContent.includes('discrimination'))",
     )
     reader.execute_script("arguments[0].querySelector('.file a').click()", hidden)
     browser.until(reader, "return location.hash === '#' + arguments[0].id", hidden)
