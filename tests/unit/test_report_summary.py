@@ -709,13 +709,13 @@ def test_a_learning_curve_says_from_how_many_perturbations_on_scgpt_is_ahead():
 def test_a_run_of_several_questions_opens_with_how_many_have_which_answer():
     splits = ("fold0", "gears1")
     (said,) = summary.answers(run("better", splits=splits))["Verdict"]
-    assert said == "Of 2 comparisons: scGPT is better than each simple method in 2."
+    assert said == "In 2 comparisons, scGPT is better than each simple method in 2."
     made = run("inconclusive", splits=splits)
     too_few = made.verdicts["verdict"].where(made.verdicts["split"] != "gears1", "too few conditions")
     made = dataclasses.replace(made, verdicts=made.verdicts.assign(verdict=too_few))
     (said,) = summary.answers(made)["Verdict"]
     assert said == (
-        "Of 2 comparisons: scGPT is not told apart from the best simple method in 1, without a verdict in 1."
+        "In 2 comparisons, scGPT cannot be told apart from the best simple method in 1 and has no verdict in 1."
     )
     text = " ".join(summary.page(made).split())
     assert text.count('<a href="#answer-') == 2

@@ -44,6 +44,7 @@ from scgpt_bench.figures.style import (
     say,
     styled,
     text_length,
+    wrapped,
 )
 from scgpt_bench.methods.registry import CEILING, FLOOR, SCGPT, SIMPLE, group_of
 
@@ -425,7 +426,7 @@ def perturbation_heatmap(
         panel.spines[:].set_visible(False)
         panel.tick_params(length=0)
     panels[-1].set_xticks(range(n) if names else [], names, rotation=rotation, fontsize=SMALL - 1)
-    figure.colorbar(image, ax=panels, shrink=0.6, pad=0.11, label=metric_label(metric))
+    figure.colorbar(image, ax=panels, shrink=0.6, pad=0.11, label=wrapped(metric_label(metric), 24))
     keep(figure, table.reset_index())
     typical = table.median()
     best, worst = (typical.idxmax(), typical.idxmin())[:: 1 if up else -1]
