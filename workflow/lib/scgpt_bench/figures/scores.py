@@ -48,6 +48,7 @@ from scgpt_bench.figures.style import (
 )
 from scgpt_bench.methods.registry import CEILING, FLOOR, SCGPT, SIMPLE, group_of
 
+BESIDE = 1.9  # inches to the right of a heat map of perturbations: medians and the colour bar
 CLIPPED = (-0.995, 1.995)  # skill that is written as a number; what is beyond is marked
 MARKS = {"better": "\N{BLACK UP-POINTING TRIANGLE}", "worse": "\N{BLACK DOWN-POINTING TRIANGLE}", "equivalent": "="}
 
@@ -394,7 +395,7 @@ def perturbation_heatmap(
     n_methods, n = table.shape
     known = np.abs(table.to_numpy()[np.isfinite(table.to_numpy())])
     limit = float(np.quantile(known, 0.98)) or 1.0
-    names, rotation = _names_below(table.columns)
+    names, rotation = _names_below(table.columns, WIDTH - text_length(map(str, table.index), SMALL) - BESIDE)
     below = (
         text_length(names, SMALL - 1) if rotation else 0.12 * max((name.count("\n") + 1 for name in names), default=1)
     )
@@ -527,9 +528,9 @@ def one_against_another(
     return figure
 
 
-def _names_below(perturbations: pd.Index) -> tuple[list[str], int]:
-    """Labels for the perturbations and their rotation in degrees; no label where there is no room for all."""
-    room = (WIDTH - 1.0) / len(perturbations)
+def _names_below(perturbations: pd.Index, width: float) -> tuple[list[str], int]:
+    """Label perturbations on ``width`` inches: the labels, none where there is no room for all, and their rotation."""
+    room = max(width, 1.0) / len(perturbations)
     if len(perturbations) <= 6:
         return [lines_within(elided(name, 80), 0.95 * room, SMALL - 1) for name in perturbations], 0
     return names_that_fit(perturbations, 72 * room, SMALL - 1) or [], 90
