@@ -343,7 +343,7 @@ def test_a_cpu_has_one_kernel():
 @pytest.mark.parametrize("capability", [(8, 0), (8, 6), (9, 0), (12, 0)])
 def test_different_lengths_go_through_flash_attention_from_ampere_on(gpu, capability, monkeypatch):
     gpu(*capability)
-    of_torch = "varlen (torch 2.12, bfloat16; flash-attn is not installed: with dropout run by run)"
+    of_torch = "varlen (torch 2.12, bfloat16; flash-attn cannot be imported: with dropout run by run)"
     assert attention.kernel_name(GPU, torch.bfloat16) == f"sdpa, for cells of different lengths {of_torch}"
     monkeypatch.setattr(attention, "flash_attn_varlen_func", lambda *_: None)
     monkeypatch.setattr(attention, "version", {"flash-attn": "2.8.3"}.__getitem__)

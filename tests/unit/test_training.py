@@ -1,5 +1,6 @@
 """The training loop: a killed run ends as an uninterrupted one, two processes compute what one does, faults stop it."""
 
+import errno
 import itertools
 import os
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 
 from scgpt_bench import files
 from scgpt_bench.errors import InputError
@@ -220,6 +222,22 @@ def test_the_next_batch_is_prepared_while_a_step_runs_and_each_batch_once(fabric
     assert asked == [(epoch, index) for epoch in range(2) for index in range(3)]
 
 
+def test_files_of_shared_cells_are_removed_also_after_an_error_and_may_stay_on_nfs(fabric, tmp_path, monkeypatch):
+    X, folder = sparse.random(9, 4, 0.5, format="csr", dtype=np.float32, random_state=0), tmp_path / "cells"
+    read = training.shared_rows(fabric, folder)
+    assert (read(X, np.arange(3)) != X[:3]).nnz == 0
+    assert not folder.exists()
+    with pytest.raises(IndexError):
+        read(X, np.array([9]))
+    assert not folder.exists()
+
+    def removed(path, **_):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+
+    monkeypatch.setattr(os, "rmdir", removed)
+    assert (read(X, np.arange(3)) != X[:3]).nnz == 0
+
+
 def test_what_is_wrong_with_a_batch_ends_the_training_as_itself(fabric, tmp_path):
     def batch(epoch, index, rank, world_size):
         if index == 2:
@@ -247,7 +265,8 @@ def test_the_history_says_how_fast_steps_were_and_how_long_they_waited(fabric, t
 
 
 def test_the_peak_of_a_gpu_is_that_of_its_model(monkeypatch):
-    names = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H100 PCIe": 756e12, "NVIDIA L40S": 362e12, "Tesla T4": None}
+    names = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H100 PCIe": 756e12, "NVIDIA H200 NVL": 835e12,
+             "NVIDIA L40S": 362e12, "Tesla T4": None}  # fmt: skip
     for name, expected in names.items():
         monkeypatch.setattr(devices, "device_name", lambda device, name=name: name)
         assert devices.peak(torch.device("cuda"), "bf16") == expected
@@ -255,7 +274,7 @@ def test_the_peak_of_a_gpu_is_that_of_its_model(monkeypatch):
     assert devices.peak(torch.device("cpu"), "fp32") is None
 
 
-def test_tf32_is_for_products_of_a_gpu_while_they_are_asked_for(caplog):
+def test_tf32_is_for_products_of_a_gpu_while_they_are_asked_for(caplog, monkeypatch):
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     for device, precision, found in ((gpu, "tf32", "high"), (gpu, "fp32", "highest"), (cpu, "tf32", "highest")):
         with devices.products_in(device, precision):
@@ -263,7 +282,12 @@ def test_tf32_is_for_products_of_a_gpu_while_they_are_asked_for(caplog):
         assert torch.get_float32_matmul_precision() == "highest"
     assert devices.training_precision(cpu, "tf32") == "fp32"
     assert "hardware.precision" in caplog.text
-    assert devices.precision_name(gpu, devices.number_type(gpu, "tf32"), "tf32") == "tf32"
+    for has, found in ((True, "tf32"), (False, "fp32")):  # before Ampere, PyTorch's switch does nothing
+        monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda has=has: has)
+        monkeypatch.setattr(devices, "device_name", lambda device: "Tesla T4")
+        assert devices.precision_name(gpu, devices.number_type(gpu, "tf32"), "tf32") == found
+        assert devices.training_precision(gpu, "tf32") == found
+    assert "which a Tesla T4 does not have" in caplog.text
     assert devices.precision_name(cpu, devices.number_type(cpu, "bf16"), "bf16") == "bf16"
 
 

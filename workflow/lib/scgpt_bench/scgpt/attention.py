@@ -136,7 +136,7 @@ def kernel_name(device: torch.device, number_type: torch.dtype, head_width: int 
     if device.type == "cuda" and name == "sdpa":
         about.append(_against_flash_attention(device, number_type, head_width))
     if name == "varlen":
-        about.append("flash-attn is not installed: with dropout run by run")
+        about.append("flash-attn cannot be imported: with dropout run by run")
     with_version = f"flash_attn {version('flash-attn')}" if name == "flash_attn" else name
     others = "" if name == "sdpa" else f", for cells of different lengths {with_version}"
     return f"sdpa{others} ({'; '.join(about)})"

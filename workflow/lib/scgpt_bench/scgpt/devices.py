@@ -19,8 +19,10 @@ PEAK = {
     "A10": (125, 62.5, 31.2),
     "A30": (165, 82, 10.3),
     "A40": (150, 75, 37.4),
+    "H100 NVL": (835, 418, 60),
     "H100 PCIe": (756, 378, 51),
     "H100": (989, 495, 67),
+    "H200 NVL": (835, 418, 60),
     "H200": (989, 495, 67),
     "B200": (2250, 1100, 75),
     "L4": (121, 60, 30.3),
@@ -57,6 +59,11 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def has_tf32(device: torch.device) -> bool:
+    """Tell whether this is a GPU that computes in TF32."""
+    return device.type == "cuda" and torch.cuda.is_tf32_supported()
+
+
 def number_type(device: torch.device, precision: Precision | None = None) -> torch.dtype:
     """Choose what the transformer predicts in: as asked for, or bf16 on a GPU that has it, else fp16; fp32 on a CPU."""
     if precision:
@@ -68,8 +75,8 @@ def number_type(device: torch.device, precision: Precision | None = None) -> tor
 
 def training_precision(device: torch.device, precision: Precision | None) -> Precision:
     """Choose what a model is trained in: as asked for, or bf16 on a GPU that has it, else fp32."""
-    if precision == "tf32" and device.type != "cuda":
-        log.warning("tf32 asked for (hardware.precision), which a CPU does not have: fp32 is used")
+    if precision == "tf32" and not has_tf32(device):
+        log.warning("tf32 asked for (hardware.precision), which a %s does not have: fp32 is used", device_name(device))
         return "fp32"
     return precision or ("bf16" if has_bf16(device) else "fp32")
 
@@ -77,7 +84,7 @@ def training_precision(device: torch.device, precision: Precision | None) -> Pre
 def precision_name(device: torch.device, computed_in: torch.dtype, precision: Precision | None = None) -> str:
     """Name what a prediction is computed in: ``fp32``, ``tf32``, ``bf16`` or ``fp16``."""
     if computed_in == torch.float32:
-        return "tf32" if precision == "tf32" and device.type == "cuda" else "fp32"
+        return "tf32" if precision == "tf32" and has_tf32(device) else "fp32"
     return {torch.bfloat16: "bf16", torch.float16: "fp16"}[computed_in]
 
 

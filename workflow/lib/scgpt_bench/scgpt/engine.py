@@ -84,7 +84,9 @@ class Engine:
     def _tokens_in_memory(self) -> int:
         """Count the tokens whose buffers fill half of the free memory."""
         if self.device.type == "cuda":
-            free = torch.cuda.mem_get_info(self.device)[0]
+            # What PyTorch reserved and does not use is free to it: in a training, after a step, most of the memory.
+            unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            free = torch.cuda.mem_get_info(self.device)[0] + unused
         else:
             free = psutil.virtual_memory().available
         return free // 2 // (_BUFFERS * self.identity.shape[1] * 4)

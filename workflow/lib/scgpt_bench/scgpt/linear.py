@@ -47,7 +47,9 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-_onednn = torch.ops.mkldnn._linear_pointwise
+def _onednn():
+    """Return the operator; builds of PyTorch without oneDNN lack it, so it is not looked up before it is needed."""
+    return torch.ops.mkldnn._linear_pointwise
 
 
 class _Linear(torch.autograd.Function):
@@ -56,9 +58,9 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, relu, added_to):
         if added_to is None:
-            y = _onednn.default(x, weight, bias, "relu" if relu else "none", [], "")
+            y = _onednn().default(x, weight, bias, "relu" if relu else "none", [], "")
         else:
-            y = _onednn.binary(x, added_to, weight, bias, "add")
+            y = _onednn().binary(x, added_to, weight, bias, "add")
         ctx.save_for_backward(x, weight, y if relu else None)
         return y
 
@@ -72,7 +74,7 @@ class _Linear(torch.autograd.Function):
             gradient = torch.ops.aten.threshold_backward(gradient, y, 0)
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_x = _onednn.default(gradient, weight.t(), None, "none", [], "")
+            of_x = _onednn().default(gradient, weight.t(), None, "none", [], "")
         if ctx.needs_input_grad[1]:
             of_weight = gradient.t() @ x
         if ctx.needs_input_grad[2]:
@@ -87,7 +89,7 @@ class _Projections(torch.autograd.Function):
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
         parts = zip(weight.chunk(3), bias.chunk(3), strict=True)
-        return tuple(_onednn.default(x, own_weight, own_bias, "none", [], "") for own_weight, own_bias in parts)
+        return tuple(_onednn().default(x, own_weight, own_bias, "none", [], "") for own_weight, own_bias in parts)
 
     @staticmethod
     @once_differentiable
@@ -98,9 +100,9 @@ class _Projections(torch.autograd.Function):
         for gradient, own_weight, of_own_weight, of_own_bias in parts:
             gradient = gradient.contiguous()
             if of_x is None:
-                of_x = _onednn.default(gradient, own_weight.t(), None, "none", [], "")
+                of_x = _onednn().default(gradient, own_weight.t(), None, "none", [], "")
             else:
-                of_x = _onednn.binary(gradient, of_x, own_weight.t(), None, "add")
+                of_x = _onednn().binary(gradient, of_x, own_weight.t(), None, "add")
             torch.mm(gradient.t(), x, out=of_own_weight)
             torch.sum(gradient, 0, out=of_own_bias)
         return of_x, of_weight, of_bias
@@ -120,8 +122,8 @@ class Projection:
     def __call__(self, x: Tensor, activation: str = "none", slope: float | None = None) -> Tensor:
         """[rows x in] -> [rows x out], after ``none``, ``relu`` or ``leaky_relu`` (with its slope)."""
         scalars = [] if slope is None else [slope]
-        return torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, activation, scalars, "")
+        return _onednn().default(x, self.weight, self.bias, activation, scalars, "")
 
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """``residual`` [rows x out] plus the projection of ``x`` [rows x in]."""
-        return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
+        return _onednn().binary(x, residual, self.weight, self.bias, "add")

@@ -69,8 +69,8 @@ class Pairs:
 
         Returns
         -------
-        ``genes``, ``values``, ``flags``, ``padding`` (pairs, n_sampled + n_unmeasured) and ``truth``
-        (pairs, n_sampled); ``weight`` makes the sum of squared errors a mean over the whole batch.
+        What :meth:`encoding.Encoding.inputs` makes, and ``truth`` (pairs, n_sampled); ``weight`` makes the sum of
+        squared errors a mean over the whole batch.
         """
         rows = self._rows(epoch, index)
         columns = self._columns(epoch, index, rows)

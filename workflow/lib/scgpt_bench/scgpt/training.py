@@ -121,7 +121,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Machine:
-    """Devices and habits of a run. Except for ``precision``, they change how long it takes, not what it computes.
+    """Devices and habits of a run.
+
+    Except for ``precision``, rounding and draws of dropout, they change how long it takes, not what it computes.
 
     Attributes
     ----------
@@ -330,17 +332,20 @@ def train(
 def shared_rows(fabric: Fabric, folder: Path) -> Callable[[Any, np.ndarray], sparse.csr_matrix]:
     """Return a function that reads rows of a matrix once for all processes of a machine (:mod:`data.mapped`).
 
-    The first process writes them to ``folder``, which is removed as soon as all have mapped it.
+    The first process writes them to ``folder``, which is removed as soon as all have mapped it, or if that fails. NFS
+    keeps files that are mapped under other names until the last process ends, and the folder with them.
     """
 
     def read(X: Any, wanted: np.ndarray) -> sparse.csr_matrix:
-        if fabric.is_global_zero:
-            mapped.write_rows(X, wanted, folder)
-        fabric.barrier()
-        found = mapped.map_rows(folder)
-        fabric.barrier()
-        if fabric.is_global_zero:
-            shutil.rmtree(folder)
+        try:
+            if fabric.is_global_zero:
+                mapped.write_rows(X, wanted, folder)
+            fabric.barrier()
+            found = mapped.map_rows(folder)
+            fabric.barrier()
+        finally:
+            if fabric.is_global_zero:
+                shutil.rmtree(folder, ignore_errors=True)
         return found
 
     return read
@@ -420,7 +425,7 @@ def step(
 ) -> tuple[float, float, list[bool]]:
     """Do one optimizer step on ``batch``, which is at ``position``; the caller moves on.
 
-    Nothing before the last line but one waits for the device.
+    Nothing waits for the device before loss and norm are read, at the end.
 
     Parameters
     ----------
@@ -666,7 +671,7 @@ def deterministic(device: torch.device, asked: bool = True) -> Iterator[None]:
 
 @contextmanager
 def _listen_to_sigterm() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether SIGTERM came; the step that runs then is finished first."""
+    """Yield a function that tells whether SIGTERM came; the step that runs then and the next one are finished first."""
     asked = []
     before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     try:
