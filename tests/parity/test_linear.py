@@ -8,6 +8,11 @@ from scgpt_bench.scgpt import linear as module
 from scgpt_bench.scgpt.linear import linear, projections
 
 
+@pytest.fixture(autouse=True)
+def of_every_size(monkeypatch):
+    monkeypatch.setattr(module, "WORTH_IT", 1)
+
+
 def draw(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).requires_grad_()
 
@@ -55,6 +60,12 @@ def test_views_of_memory_in_another_order_are_read_right():
         draw(32, 48),
         draw(32),
     )
+
+
+def test_small_weights_are_left_to_pytorch(monkeypatch):
+    monkeypatch.setattr(module, "WORTH_IT", 256 * 256)
+    assert not module._by_onednn(draw(9, 64), draw(192, 64))
+    assert module._by_onednn(draw(9, 512), draw(512, 512))
 
 
 def test_what_is_not_fp32_is_left_to_pytorch(monkeypatch):
