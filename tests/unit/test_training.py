@@ -250,13 +250,14 @@ def test_what_is_wrong_with_a_batch_ends_the_training_as_itself(fabric, tmp_path
 
 def test_the_history_says_how_fast_steps_were_and_how_long_they_waited(fabric, tmp_path, monkeypatch):
     task = with_weight(regression(epochs=2), lambda batch: training.Work(16.0, 64.0, 1e6))
-    waiting = replace(task, batch=lambda *share: time.sleep(0.02) or task.batch(*share))
+    waiting = replace(task, batch=lambda *share: time.sleep(0.2) or task.batch(*share))
     for name, timed in (("at once", task), ("waiting", waiting)):
         training.train(timed, fabric, tmp_path / name, "a", seed=0)
     history, slow = (pd.read_table(tmp_path / name / training.HISTORY) for name in ("at once", "waiting"))
     np.testing.assert_allclose(history["tokens_per_second"], 4 * history["cells_per_second"])
-    assert (slow["cells_per_second"] < 16 / 0.02).all()
-    assert (slow["data_wait"] > 0.5).all()
+    # The clock starts after the first batch was asked for, and this machine may be busy: both hold by a wide margin.
+    assert (slow["cells_per_second"] < 16 / 0.1).all()
+    assert (slow["data_wait"] > 0.1).all()
     assert history["peak_share"].isna().all(), "what a CPU could do at most is not known"
     monkeypatch.setattr(devices, "peak", lambda device, precision: 1e9)
     training.train(task, fabric, tmp_path / "peak", "a", seed=0)

@@ -136,8 +136,12 @@ def metric_label(metric: str) -> str:
 
 def literal(name: object) -> str:
     """``name`` as text that matplotlib draws as it stands: no mathematics, nothing that XML cannot hold."""
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(name))
-    return text.replace("$", r"\$")
+    return _printable(str(name)).replace("$", r"\$")
+
+
+def _printable(text: str, besides: str = "") -> str:
+    """Replace what XML cannot hold, and all else that is no printed character, but for ``besides``."""
+    return "".join(c if c.isprintable() or c in besides else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def wrapped(name: object, characters: int = LINE_CHARACTERS) -> str:
@@ -296,7 +300,7 @@ def save(figure: Figure, path: str | Path) -> None:
         title = figure.get_suptitle().replace("\n", " ").replace(r"\$", "$")
         metadata = {"Date": None, "Creator": "scgpt-bench", "Title": title, "Description": figure.get_label()}
         if figure in _TABLES:
-            metadata["Source"] = _TABLES[figure].to_csv(sep="\t", index=False, lineterminator="\n")
+            metadata["Source"] = _printable(_TABLES[figure].to_csv(sep="\t", index=False, lineterminator="\n"), "\t\n")
     elif suffix == ".png":
         metadata = {"Software": None}
     else:
