@@ -49,7 +49,7 @@ def test_ten_data_sets(start):
     datasets = [f"drop{number}" for number in range(10)]
     reader = start(_limited(made_up.run(datasets)))
     answer, *of_datasets = reader.find_elements(By.CSS_SELECTOR, "#start .answer")
-    assert "Of 10 comparisons: " in answer.text
+    assert "In 10 comparisons, scGPT " in answer.text
     assert len(of_datasets) == 10
     reader.execute_script("for (const part of document.querySelectorAll('.answers')) part.remove()")
     browser.assert_answered_in_twenty_seconds(reader, ".overview tbody tr")

@@ -289,7 +289,8 @@ def test_folds_are_judged_together_and_every_other_split_alone():
         (["better"], "Yes. tuned: +0.10 over scratch (better)."),
         (["better", "inconclusive"], "Yes, in 1 of 2 comparisons. "),
         (["better", "worse"], "That depends on the method. "),
-        (["worse", "equivalent"], "No: it makes predictions worse. "),
+        (["worse"], "No: it makes predictions worse. "),
+        (["worse", "equivalent"], "No: it makes predictions worse, in 1 of 2 comparisons. "),
         (["equivalent", "equivalent"], "No: it makes no difference. "),
         (["inconclusive", "equivalent"], "Not shown. "),
         (["not asked"], "Not shown."),
@@ -627,6 +628,8 @@ def test_responses_that_are_mostly_noise_are_said_before_the_verdict():
         "Most responses are noise: two halves of the cells disagree for 28 of the 29 test perturbations (P1, P2, "
     )
     assert "Unreliable perturbations: drop" not in whats(run(cards={"drop": card(*of_28)})), "said once"
+    page, _ = summary.answers(run(cards={"drop": card(*of_28)}))["Verdict"]
+    assert page.startswith("Most responses are noise: "), "on the page of the verdict too"
     tested = pd.DataFrame({"dataset": "drop", "split": "fold0", "perturbation": ["P0", "P1"], "context": "all"})
     (place,) = summary.places(run(cards={"drop": card(*of_28)}, classes=tested))
     assert place["first"] == [], "one of the two that were tested is reliable"
@@ -685,7 +688,7 @@ def test_what_a_run_took_is_said_with_the_methods_that_the_answer_names():
     cost = pd.DataFrame([*jobs, ("truth", "every method", 1, 2, 0, 1)], columns=columns)
     (said,) = summary.answers(run(cost=cost))["Cost"]
     assert said == (
-        "2.5 h of computing in 6 jobs, 15.0 min of them on GPUs; 2.0 GiB at most. "
+        "2.5 h of computing in 6 jobs, 15.0 min of GPU time; 2.0 GiB at most. "
         "Of it tuned took 30.0 min, ridge took 4 s."
     )
     assert "Cost" not in summary.answers(run())
@@ -699,10 +702,13 @@ def test_a_learning_curve_says_from_how_many_perturbations_on_scgpt_is_ahead():
         "tuned is above the best simple method from about 35 measured perturbations on "
         "(95 % interval 20 to more than were tried)."
     )
-    behind = found.assign(n_learned=np.nan, ci_low=np.nan, reason="behind at every number")
-    (said,) = summary.answers(run(crossings=behind))["Learning curves"]
-    assert said.startswith("tuned has no number of perturbations")
-    assert said.endswith("from which on it is above the best simple method: behind at every number.")
+    unknown = found.assign(reason="an end of the interval is not known")
+    (said,) = summary.answers(run(crossings=unknown))["Learning curves"]
+    assert said.endswith("(95 % interval 20 to unknown).")
+    for reason in ("not above the best simple method with 40 perturbations", "above it with 10 perturbations already"):
+        without = found.assign(n_learned=np.nan, ci_low=np.nan, reason=reason)
+        (said,) = summary.answers(run(crossings=without))["Learning curves"]
+        assert said == f"No number can be given for tuned: {reason}."
     assert "Learning curves" not in summary.answers(run())
 
 
@@ -714,9 +720,7 @@ def test_a_run_of_several_questions_opens_with_how_many_have_which_answer():
     too_few = made.verdicts["verdict"].where(made.verdicts["split"] != "gears1", "too few conditions")
     made = dataclasses.replace(made, verdicts=made.verdicts.assign(verdict=too_few))
     (said,) = summary.answers(made)["Verdict"]
-    assert said == (
-        "In 2 comparisons, scGPT cannot be told apart from the best simple method in 1 and has no verdict in 1."
-    )
+    assert said == "In 2 comparisons, scGPT is not shown to be better, as good or worse in 1 and has no verdict in 1."
     text = " ".join(summary.page(made).split())
     assert text.count('<a href="#answer-') == 2
     assert '<span class="verdict too-few-conditions">too few conditions</span>' in text

@@ -271,7 +271,7 @@ rule figure_pairs:
         verdicts="<results>/verdicts.tsv",
     output:
         simple=figures_of_pairs("against_simple", "scGPT against the best simple method", "Verdict"),
-        pretraining=figures_of_pairs("against_twin", "with and without pretraining", "Pretraining") if PAIRS else [],
+        pretraining=figures_of_pairs("against_twin", "each method against its twin", "Pretraining") if PAIRS else [],
     log:
         "<logs>/figure_pairs/{dataset}.log",
     benchmark:

@@ -151,7 +151,7 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
     shared = f"; shared by all methods: {_time(bars.loc[SHARED, 'hours'])}" if SHARED in bars.index else ""
     say(
         figure,
-        f"{_time(bars['hours'].sum())} over all jobs, {_time(bars['gpu_hours'].sum())} on GPUs{longest}"
+        f"{_time(bars['hours'].sum())} over all jobs, {_time(bars['gpu_hours'].sum())} of GPU time{longest}"
         f"{shared}." + ("" if pd.isna(largest) else f" Largest job: {_memory(largest)}."),
     )
     return figure

@@ -86,8 +86,8 @@ def view(
     method), ``quartiles`` of the measured cells and of the drawn control cells, each minus the mean of the control
     cells that they are compared with, and by method ``r`` (``effect_pearson``) and ``slope`` (least squares, of the
     predicted on the measured change, over all genes that are no target). ``map``: order of rows, genes and changes of
-    the heat map, clustered by what was measured. ``half_b`` stands beside ``measured`` where a method is compared with
-    that half of the cells.
+    the heat map, clustered by what was measured. ``half_b`` is beside ``measured`` where a method is compared with that
+    half of the cells.
 
     Raises
     ------

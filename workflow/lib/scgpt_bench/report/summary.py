@@ -77,7 +77,7 @@ def answers(run: Run) -> dict[str, list[str]]:
         "Cost": [("", cost)] if (cost := _cost(run, found)) else [],
     }
     if found and not several:
-        sentences["Verdict"] = [("", sentence) for sentence in found[0]["answer"]]
+        sentences["Verdict"] = [("", sentence) for sentence in (*found[0]["first"], *found[0]["answer"])]
     module = template("sentences.html").module
     return {
         category: [
