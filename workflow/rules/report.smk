@@ -27,7 +27,7 @@ rule summary:
         records=first_records_of_run(),
         cards=expand("<results>/{dataset}/card.json", dataset=config["datasets"]),
         cost="<results>/cost.tsv",
-        crossings=["<results>/crossings.tsv"] if SUBSETS else [],
+        crossings="<results>/crossings.tsv" if SUBSETS else [],
     output:
         start="<results>/summary.html",
         answers="<results>/answers.json",
