@@ -123,6 +123,8 @@ def test_every_figure_is_drawn_and_told_in_words(reader, run):
         for image in browser.visible(reader, ".item .figure"):
             seen += 1
             assert len(image.get_attribute("aria-label")) > 40
+            # A picture of an element holds what is in the window: at its edge that may be two lines.
+            reader.execute_script("arguments[0].scrollIntoView()", image)
             # A busy machine paints a figure some time after it has loaded it.
             waiting = WebDriverWait(reader, browser.SECONDS)
             waiting.until(lambda _, image=image: _colours(image) > 20, image.get_attribute("aria-label"))
