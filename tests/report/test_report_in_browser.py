@@ -312,6 +312,8 @@ def test_the_keyboard_is_enough(reader):
     assert reader.switch_to.active_element.text == "Perturbations"
     reader.switch_to.active_element.send_keys(Keys.ENTER)
     browser.until(reader, "return !document.getElementById('perturbations').hidden")
+    reader.find_element(By.CSS_SELECTOR, ".skip").send_keys(Keys.ENTER)
+    browser.until(reader, "return document.activeElement.id === 'perturbations'")
     browser.draw_everything(reader)
     table = browser.visible(reader, ".item table thead th")
     table[1].find_element(By.CSS_SELECTOR, "[tabindex='0'], button").send_keys(Keys.ENTER)

@@ -158,3 +158,22 @@ def test_a_change_that_is_not_finite_is_refused(truth, cells, means):
     broken.X[0, 4] = np.nan
     with pytest.raises(InputError, match=r"pseudobulk.h5ad of ridge: STAT1, G4: found nan; expected finite changes"):
         view(truth, methods_of({"ridge": broken}), cells, cells, pd.Series(dtype=float))
+
+
+def test_the_index_has_a_row_a_condition_and_the_mean_of_the_seeds_of_every_method(truth):
+    reliability = pd.Series([0.5, 0.7], index=NAMES[:2])
+    rows = [
+        (condition.perturbation, "all", method, value)
+        for seed in (0, 1)
+        for method, first in (("scgpt-finetuned", 0.1), ("knn", 0.3))
+        for condition, value in zip(CONDITIONS, np.array([0.0, 0.2, 0.4]) + first + seed, strict=True)
+    ]
+    values = pd.DataFrame(rows, columns=["perturbation", "context", "method", "value"])
+    found = perturbations.index(truth, values, reliability)
+    lengths = [np.sqrt(np.square(changes).sum()) for changes in truth.X - truth.layers["reference_truth"]]
+    assert list(found["perturbation"]) == [condition.perturbation for condition in CONDITIONS]
+    assert list(found.columns[1:]) == ["measured_cells", "measured_change", "reliability", "scgpt-finetuned", "knn"]
+    np.testing.assert_allclose(found["measured_change"], lengths)
+    np.testing.assert_allclose(found["reliability"], [0.5, 0.7, np.nan])
+    np.testing.assert_allclose(found["scgpt-finetuned"], [0.6, 0.8, 1.0])
+    np.testing.assert_allclose(found["knn"], [0.8, 1.0, 1.2])

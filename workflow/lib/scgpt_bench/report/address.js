@@ -34,6 +34,8 @@ function choose(name, value) {
   if (name === 'dataset') here.dataset = value ?? '';
   else if (value === undefined) here.chosen.delete(name);
   else here.chosen.set(name, value);
+  // Several methods are chosen in the view of a perturbation: a later choice of one takes their place.
+  if (name === 'method') here.chosen.delete('methods');
   location.hash = hashOf(here);
 }
 

@@ -51,6 +51,12 @@ function show() {
   document.dispatchEvent(new CustomEvent('choices'));
 }
 
+// To the content of the page that is shown, which stays.
+document.querySelector('.skip').addEventListener('click', (event) => {
+  event.preventDefault();
+  sections.find((section) => !section.hidden).focus();
+});
+
 function mark(link, current) {
   if (current) link.setAttribute('aria-current', 'page');
   else link.removeAttribute('aria-current');

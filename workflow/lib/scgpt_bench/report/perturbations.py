@@ -17,7 +17,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.conditions import codes_of, labels_of, listed, noun_of
+from scgpt_bench.data.conditions import CONTEXT, codes_of, contexts_of, labels_of, listed, noun_of
 from scgpt_bench.data.on_disk import row_chunks
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import DEFINED
@@ -54,6 +54,35 @@ class Predicted:
     halved: bool
     metrics: pd.DataFrame
     pseudobulk: Callable[[], anndata.AnnData]
+
+
+def index(truth: anndata.AnnData, values: pd.DataFrame, reliability: pd.Series) -> pd.DataFrame:
+    """Put in a row what is known of each test condition, and what every method scores on it.
+
+    Parameters
+    ----------
+    truth
+        The test conditions of ``truth.h5ad``.
+    values
+        Values of one metric (``perturbation context method value``); several rows (seeds) are averaged.
+    reliability
+        By label of the condition.
+
+    Returns
+    -------
+    ``perturbation``, ``context`` where there are several, ``measured_cells``, ``measured_change`` (the length of the
+    change over all genes, log1p), ``reliability``, and a column a method.
+    """
+    names = ["perturbation", "context"] if contexts_of(truth.obs) != [CONTEXT] else ["perturbation"]
+    known = truth.obs[names].assign(
+        measured_cells=truth.obs["n_cells"],
+        measured_change=np.linalg.norm(truth.X - truth.layers["reference_truth"], axis=1),
+        reliability=reliability,
+    )
+    scores = values.assign(condition=labels_of(values)).pivot_table(
+        index="condition", columns="method", values="value", aggfunc="mean"
+    )
+    return known.join(scores[values["method"].unique()])
 
 
 def view(
