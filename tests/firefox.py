@@ -72,11 +72,15 @@ def firefox(profile: Path) -> Iterator[Firefox]:
     profile.mkdir()
     (profile / "user.js").write_text(OFFLINE)
     command = [program, "--headless", "--no-remote", "--profile", str(profile), "--remote-debugging-port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    said = profile / "stderr"  # a file, since a pipe that nobody reads would stop it once full
+    with open(said, "w") as stderr, subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL) as process:
         try:
-            lines = iter(process.stderr)
-            address = next(found[1] for line in lines if (found := re.search(r"BiDi listening on (ws://\S+)", line)))
-            driver = Firefox(address)
+            end = time.monotonic() + SECONDS
+            while not (found := re.search(r"BiDi listening on (ws://\S+)\n", said.read_text())):
+                assert process.poll() is None, said.read_text()
+                assert time.monotonic() < end, said.read_text()
+                time.sleep(0.05)
+            driver = Firefox(found[1])
             yield driver
             driver.close()
         finally:
