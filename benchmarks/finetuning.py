@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import inference as flagged_prediction
 import measure
@@ -81,8 +82,11 @@ def pairs_of(genes: int, cells: int, unmeasured: bool = False, most_genes: int =
     return Pairs(TrainingSet(cells_of_all, encoding, training, []), options, SEED)
 
 
-def our_step(pairs, accelerator: str = "cpu", arguments=ARGUMENTS) -> Callable[[], float]:
-    """The steps of ``finetuning.finetune``, one a call, without the validation and the saving between epochs."""
+def our_step(pairs, arguments=ARGUMENTS, **machine: Any) -> Callable[[], float]:
+    """The steps of ``finetuning.finetune``, one a call, without the validation and the saving between epochs.
+
+    ``machine`` are fields of :class:`scgpt_bench.scgpt.training.Machine`.
+    """
     import torch
 
     from scgpt_bench.scgpt import checkpoint, finetuning, training, vocabulary
@@ -99,22 +103,25 @@ def our_step(pairs, accelerator: str = "cpu", arguments=ARGUMENTS) -> Callable[[
         learning_rate=training.step_decay(RATE, 0.9),
         validate=lambda model: {},
     )
-    return steps_of(task, accelerator)
+    return steps_of(task, **machine)
 
 
-def steps_of(task, accelerator: str) -> Callable[[], float]:
+def steps_of(task, **machine: Any) -> Callable[[], float]:
     """The steps of a training, one a call, by the training's own loop."""
-    from scgpt_bench.scgpt import training
+    from scgpt_bench.scgpt import devices, training
 
-    fabric = training.Machine(accelerator).fabric()
+    where = training.Machine(**{"accelerator": "cpu", **machine})
+    fabric = where.fabric()
     model, optimizer = fabric.setup(task.model, task.optimizer)
     model.train()
     position = training.Position()
+    precision = devices.training_precision(fabric.device, where.precision)
 
     def step() -> float:
-        with training.deterministic(fabric.device):
+        strict = training.deterministic(fabric.device, where.deterministic)
+        with strict, devices.products_in(fabric.device, precision):
             batch = task.batch(position.epoch, position.batch, fabric.global_rank, fabric.world_size)
-            loss, _, _ = training.step(task, fabric, model, optimizer, position, batch, SEED, CLIP)
+            loss, _, _ = training.step(task, fabric, model, optimizer, position, batch, SEED, CLIP, where.micro_batch)
         position.step, position.batch = position.step + 1, position.batch + 1
         return loss
 

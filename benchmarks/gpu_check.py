@@ -306,6 +306,51 @@ def gradients(machine: Machine) -> None:
                     kind = f"{name}, {short(number_type)}{', deterministic' if strict else ''}"
                     size = f"{cells} cells x {known} + {unknown} genes"
                     machine.within(f"output and gradients, {kind}", "share of norm", error, allowed, size)
+        dropout(machine, number_type)
+
+
+def dropout(machine: Machine, number_type) -> None:
+    """Attention with dropout, cells of different lengths.
+
+    With values of 1 an output is the sum of the weights that are left: 1 on average. What reaches the values backwards
+    adds up to the same sum if forward and backward drop the same weights.
+    """
+    import torch
+
+    from scgpt_bench.scgpt.attention import Cells, attend
+
+    cells, known, _ = machine.sizes.attention[-1]
+    heads, width = machine.sizes.heads
+    packed = Cells([known + 5 * number for number in range(cells)])
+    generator = torch.Generator().manual_seed(0)
+    query, key = (
+        torch.randn(sum(packed.lengths), heads, width, generator=generator).to(machine.device, number_type)
+        for _ in range(2)
+    )
+    allowed, size = GRADIENTS[short(number_type)], f"{cells} cells of different lengths from {known} genes"
+
+    def draw(strict: bool):
+        torch.manual_seed(0)
+        value = torch.ones_like(query, requires_grad=True)
+        with deterministic(strict):
+            output = attend(query, key, value, packed, dropout=0.2)
+            (gradient,) = torch.autograd.grad(output.float().sum(), value)
+        return output.detach().double(), gradient.double()
+
+    for strict in (True, False):
+        output, gradient = draw(strict)
+        kind = f"dropout, {short(number_type)}{', deterministic' if strict else ''}"
+        left = output[..., 0]  # the same in each column
+        machine.within(
+            f"{kind}: mean of what is left, minus 1, and five of its standard errors", "1",
+            abs(float(left.mean()) - 1), 5 * float(left.std()) / left.numel() ** 0.5, size,
+        )  # fmt: skip
+        error = abs(float(gradient.sum() / output.sum()) - 1)
+        machine.within(f"{kind}: forward against backward", "1", error, allowed, size)
+        machine.within(f"{kind}: nothing is dropped", "of 1", int(float(output.std()) == 0), 0, size)
+    again = draw(True)
+    other = int(not all(map(torch.equal, again, draw(True))))
+    machine.within(f"dropout, {short(number_type)}, deterministic: other bits when drawn again", "of 1", other, 0, size)
 
 
 @dataclass(frozen=True)
@@ -685,7 +730,7 @@ def finetuning_step(machine: Machine) -> None:
     seconds, memory, model = {}, {}, machine.sizes.model
     for unmeasured in (False, True):
         pairs = steps.pairs_of(genes, cells, unmeasured, fed)
-        step = steps.our_step(pairs, machine.device, model)
+        step = steps.our_step(pairs, model, accelerator=machine.device)
         seconds[unmeasured] = machine.seconds(step, warm=3)
         memory[unmeasured] = machine.peak_memory_mb(step)
         name = f"{size}, an unmeasured target" if unmeasured else size
@@ -713,6 +758,73 @@ def finetuning_step(machine: Machine) -> None:
     machine.against("peak memory", "MB", memory[False], TUTORIAL, theirs[1], size)
 
 
+def switches(machine: Machine) -> None:
+    """What ``hardware.micro_batch``, ``precision`` and ``deterministic`` do to a fine-tuning step and its result."""
+    import finetuning as steps
+    import torch
+
+    cells, fed, genes = machine.sizes.finetuning
+    few = max(1, cells // 4)
+    size = f"{cells} cells x {fed} genes of {genes}"
+    pairs = steps.pairs_of(genes, cells, most_genes=fed)
+    gradients_by_switch(machine, pairs, few, size)
+    half = "bf16" if machine.half() == torch.bfloat16 else "fp32"  # no training is in fp16
+    usual: dict[str, Any] = {"precision": half}
+    variants = {
+        "fp32": {"precision": "fp32"},
+        "tf32": {"precision": "tf32"},
+        f"{half}, not deterministic": usual | {"deterministic": False},
+        f"{half}, {few} cells at once": usual | {"micro_batch": few},
+    }
+
+    def measured(variant: dict[str, Any]) -> tuple[float, float]:
+        step = steps.our_step(pairs, machine.sizes.model, accelerator=machine.device, **variant)
+        return machine.seconds(step, warm=2), machine.peak_memory_mb(step)
+
+    reference = measured(usual)
+    for name, variant in variants.items():
+        machine.free()
+        found = or_why_not(lambda variant=variant: measured(variant))
+        for quantity, unit, at in (("time", "s", 0), ("peak memory", "MB", 1)):
+            value = found if isinstance(found, str) else found[at]
+            machine.against(f"{quantity}, {half}, deterministic, whole", unit, reference[at], name, value, size)
+
+
+def gradients_by_switch(machine: Machine, pairs, few: int, size: str) -> None:
+    """Gradients of a batch in parts, in TF32 and in any order, against the whole in fp32; no dropout."""
+    import torch
+
+    from scgpt_bench.scgpt import checkpoint, devices, finetuning, training
+    from scgpt_bench.scgpt.vocabulary import human_vocabulary
+
+    weights = checkpoint.Checkpoint(Path("random"), machine.sizes.model, human_vocabulary(), {})
+    model, _ = finetuning.start(weights, pairs.encoding.tokens_in_use, pairs.options, 0)
+    model = model.to(machine.device).eval()  # nothing is dropped
+    batch = {name: each.to(machine.device) for name, each in pairs.batch(0, 0).items()}
+
+    def gradient(most: int | None = None, precision: str = "fp32", strict: bool = True):
+        model.zero_grad()
+        device = torch.device(machine.device)
+        with training.deterministic(device, strict), devices.products_in(device, precision):
+            for part in training.micro_batches(batch, most):
+                finetuning.loss(model, part).backward()
+        return torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
+
+    whole = gradient()
+    other = int(not torch.equal(whole, gradient()))
+    machine.within("gradients, float32, deterministic: other bits when computed again", "of 1", other, 0, size)
+    in_tf32 = gradient(precision="tf32")
+    if devices.has_tf32(torch.device(machine.device)):
+        machine.within("gradients, TF32: same bits as in fp32", "of 1", int(torch.equal(in_tf32, whole)), 0, size)
+    for kind, found in (
+        (f"{few} cells at once against all", gradient(few)),
+        ("not deterministic against deterministic", gradient(strict=False)),
+        ("TF32 against fp32", in_tf32),
+    ):
+        error = share_of_norm(found, whole.double())
+        machine.within(f"gradients, float32, {kind}", "share of norm", error, GRADIENTS["float32"], size)
+
+
 def pretraining_step(machine: Machine) -> None:
     """A step with the second pass, cells of distinct numbers of genes."""
     import finetuning as steps
@@ -736,7 +848,7 @@ def pretraining_step(machine: Machine) -> None:
     task.batch(0, 0, 0, 1)
     prepared = time.perf_counter() - start
     again = replace(task, batch=lambda epoch, index, *share: task.batch(epoch, index % task.batches, *share))
-    step = steps.steps_of(again, machine.device)
+    step = steps.steps_of(again, accelerator=machine.device)
     size = f"{cells} cells x {fed} genes of {genes}, second pass"
     seconds = machine.seconds(step, warm=2)
     machine.row("time", "s", seconds, size=size)
@@ -910,6 +1022,7 @@ def parts(smoke: bool) -> dict[str, Part]:
         "parity": Part(parity, "parity", "", 75),
         "repeated": Part(repeated, "training repeated", "", 120),
         "finetuning": Part(finetuning_step, "scGPT fine-tuning step", "", 80),
+        "switches": Part(switches, "switches of a fine-tuning step", "", 60),
         "pretraining": Part(pretraining_step, "scGPT pretraining step", "", 60),
         **{
             f"inference-{n}": Part(inference_at(n, k), "scGPT inference", f"{n} genes x {k} cells", 45)

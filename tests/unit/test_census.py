@@ -142,6 +142,16 @@ def test_an_epoch_reads_every_cell_once_and_never_more_than_a_buffer(whole):
         assert (cells != whole.rows(asked)).nnz == 0
 
 
+def test_the_next_buffer_is_read_while_the_batches_of_one_are_used(whole):
+    batches = whole.batches(np.arange(224), 16, 1)  # five buffers of 3 batches, the last one of 2
+    whole._counts = Watched(whole._counts)
+    for number in range(14):
+        batches(0, number)
+        batches._thread.submit(int).result()  # what was begun before is finished
+        assert len(whole._counts.cells) == min(number // 3 + 2, 5)
+        assert len(batches._buffers) <= 2
+
+
 def test_batches_mix_runs_and_differ_from_epoch_to_epoch(whole):
     batches = whole.batches(np.arange(240), 16, 1)
     first = batches.order(0)[:16]

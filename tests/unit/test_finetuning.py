@@ -653,6 +653,7 @@ def test_in_bf16_and_in_parts_it_learns_nearly_the_same(cells, folder, vocabular
     machine = replace(MACHINE, precision="bf16", micro_batch=3)
     report = run(cells, folder, vocabulary, tmp_path, machine=machine)
     assert [report[key] for key in ("precision", "deterministic", "micro_batch")] == ["bf16", True, 3]
+    assert report["attention"] == f"sdpa (torch {torch.__version__}, bfloat16)"
     losses, exact = (pd.read_table(path / "history.tsv")["loss"] for path in (tmp_path, finetuned[0]))
     assert (losses != exact).all()
     np.testing.assert_allclose(losses, exact, rtol=2e-2)

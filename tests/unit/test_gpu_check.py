@@ -44,7 +44,7 @@ def test_every_part_passes_in_small_on_the_cpu(small):
     works = {
         "attention kernels", "attention gradients", "parity", "training repeated", "scGPT fine-tuning step",
         "scGPT pretraining step", "scGPT inference", "scGPT inference, genes not zero",
-        "gradients of a fine-tuning step",
+        "gradients of a fine-tuning step", "switches of a fine-tuning step",
     }  # fmt: skip
     assert {row["work"] for row in table} == works
     assert len({row["size"] for row in of(table, "scGPT inference")}) == 4
@@ -57,12 +57,16 @@ def test_each_tested_row_is_within_what_is_allowed_and_has_it_as_its_goal(small)
     assert all(float(row["ours"]) <= float(row["peer_value"]) and float(row["ratio"]) >= 1 for row in tested)
     assert {row["work"] for row in tested} == {
         "attention gradients", "gradients of a fine-tuning step", "parity", "training repeated", "scGPT inference",
-        "scGPT inference, genes not zero",
+        "scGPT inference, genes not zero", "switches of a fine-tuning step",
     }  # fmt: skip
 
 
 def test_every_attention_path_is_compared_in_32_and_16_bits_deterministic_and_not(small):
-    quantities = [row["quantity"].removeprefix("output and gradients, ") for row in of(small[1], "attention gradients")]
+    quantities = [
+        row["quantity"].removeprefix("output and gradients, ")
+        for row in of(small[1], "attention gradients")
+        if not row["quantity"].startswith("dropout")
+    ]
     paths = {quantity.rsplit(", float32", 1)[0].rsplit(", bfloat16", 1)[0] for quantity in quantities}
     assert paths == {
         "genes, equal length", "genes, different lengths", "unknown genes, equal length",
@@ -76,6 +80,16 @@ def test_a_step_is_compared_with_upstreams_with_and_without_an_unmeasured_target
     rows = of(small[1], "gradients of a fine-tuning step")
     assert [row["size"].endswith("an unmeasured target") for row in rows] == [False, False, True, True]
     assert all(float(row["ours"]) > 0 for row in rows), "0 would be a comparison with itself"
+
+
+def test_dropout_and_each_switch_of_a_training_have_rows_that_could_fail(small):
+    dropped = [row for row in of(small[1], "attention gradients") if row["quantity"].startswith("dropout")]
+    assert len(dropped) == 2 * 7  # float32 and bfloat16: three rows deterministic, three not, and one drawn again
+    switches = of(small[1], "switches of a fine-tuning step")
+    parts = next(row for row in switches if "cells at once against all" in row["quantity"])
+    assert float(parts["ours"]) > 0, "0 would be a comparison with itself"
+    timed = {row["peer"] for row in switches if row["quantity"].startswith("time")}
+    assert timed == {"fp32", "tf32", "bf16, not deterministic", "bf16, 1 cells at once"}
 
 
 def test_effects_between_perturbations_are_compared_and_not_those_of_a_model_that_learned_nothing(small):

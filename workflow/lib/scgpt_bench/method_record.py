@@ -86,6 +86,7 @@ class Finetuning(_Part):
     seed: int
     options: dict[str, Any]
     deviations: dict[str, str]
+    attention: str = ""  # what computed it; an earlier report does not say
     precision: str
     device: str
     processes: int

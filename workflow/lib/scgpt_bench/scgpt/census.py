@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,6 +27,8 @@ from scgpt_bench.seeding import random_generator
 
 ORGANISM, MEASUREMENT, LAYER = "homo_sapiens", "RNA", "raw"
 TISSUE, DISEASE, PRIMARY = "tissue_general", "disease", "is_primary_data"
+Buffer = tuple[np.ndarray, sp.csr_matrix]  # rows in ascending order, their counts
+
 # tiledbsoma's own default is 1 GiB per column of a read.
 READ_BUFFERS = {"soma.init_buffer_bytes": 128 * 2**20}
 
@@ -111,25 +114,37 @@ class CensusSource:
 
 
 class Batches:
-    """Training batches in the order that the module describes; one buffer of cells in memory at a time."""
+    """Training batches in the order that the module describes.
+
+    Two buffers of cells are in memory: one that batches are taken from, and the next one of the epoch, which a thread
+    reads meanwhile.
+    """
 
     def __init__(self, source: CensusSource, rows: np.ndarray, size: int, seed: int):
         self._source, self._rows, self._size, self._seed = source, rows, size, seed
         self._per_buffer = max(1, source.options.shuffle_buffer // size) * size  # no batch lies in two buffers
         self._order: tuple[int, np.ndarray] | None = None
-        self._buffer: tuple[tuple[int, int], np.ndarray, sp.csr_matrix] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="next buffer")
+        self._buffers: dict[tuple[int, int], Future[Buffer]] = {}  # read or being read, by epoch and number
 
     def __call__(self, epoch: int, number: int) -> sp.csr_matrix:
         """Read (size, n_genes) counts of batch ``number`` of ``epoch``, cells in ascending order."""
         order = self.order(epoch)
         start = number * self._size
-        key = epoch, start // self._per_buffer
-        if self._buffer is None or self._buffer[0] != key:
-            self._buffer = None  # gives its memory back before the next one is read
-            held = np.sort(order[key[1] * self._per_buffer : (key[1] + 1) * self._per_buffer])
-            self._buffer = key, held, self._source.rows(held)
-        _, held, counts = self._buffer
+        wanted = start // self._per_buffer
+        last = (len(order) - 1) // self._per_buffer
+        places = [(epoch, place) for place in (wanted, wanted + 1) if place <= last]
+        # what is not wanted any more gives its memory back before the next one is read
+        self._buffers = {place: self._buffers[place] for place in places if place in self._buffers}
+        for place in places:
+            if place not in self._buffers:
+                rows = order[place[1] * self._per_buffer : (place[1] + 1) * self._per_buffer]
+                self._buffers[place] = self._thread.submit(self._read, np.sort(rows))
+        held, counts = self._buffers[epoch, wanted].result()
         return counts[np.searchsorted(held, np.sort(order[start : start + self._size]))]
+
+    def _read(self, rows: np.ndarray) -> Buffer:
+        return rows, self._source.rows(rows)
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the rows in the order in which ``epoch`` sees them."""

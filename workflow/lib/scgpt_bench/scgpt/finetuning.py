@@ -100,7 +100,7 @@ def finetune(
         select=options.select if validates else None,
         work=partial(work, generator),
     )
-    made_on = machine.record(fabric)
+    made_on = machine.record(fabric, weights.arguments)
     identity = {
         "options": options.model_dump(),
         "precision": made_on["precision"],

@@ -207,7 +207,7 @@ def pretrain(
     _start_on_bins(model, options.n_bins)
     task = training_task(model, source, training_rows, held_out_rows, vocabulary, options, seed, name)
     folder = Path(folder)
-    about, made_on = dict(source.description()), machine.record(fabric)
+    about, made_on = dict(source.description()), machine.record(fabric, options.model_dump())
     identity = {
         "options": options.model_dump(),
         "seed": seed,

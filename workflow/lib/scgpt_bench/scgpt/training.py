@@ -37,7 +37,7 @@ from scgpt_bench import files
 from scgpt_bench.data import mapped
 from scgpt_bench.errors import InputError
 from scgpt_bench.options import Precision
-from scgpt_bench.scgpt import devices, torch_files
+from scgpt_bench.scgpt import attention, devices, torch_files
 from scgpt_bench.seeding import stream_seed
 
 if TYPE_CHECKING:
@@ -155,10 +155,14 @@ class Machine:
         on_gpu = self.accelerator == "cuda" or (self.accelerator == "auto" and torch.cuda.is_available())
         return torch.device("cuda" if on_gpu else "cpu")
 
-    def record(self, fabric: Fabric) -> dict[str, Any]:
-        """Describe what trained, for the report of a model."""
+    def record(self, fabric: Fabric, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Describe what trained a model with these ``arguments`` (args.json), for its report."""
+        precision = devices.training_precision(fabric.device, self.precision)
+        number_type = torch.bfloat16 if precision == "bf16" else torch.float32
+        head_width = arguments["embsize"] // arguments["nheads"]
         return {
-            "precision": devices.training_precision(fabric.device, self.precision),
+            "attention": attention.kernel_name(fabric.device, number_type, head_width),
+            "precision": precision,
             "deterministic": self.deterministic or fabric.device.type != "cuda",
             "micro_batch": self.micro_batch,
             "device": devices.device_name(fabric.device),
