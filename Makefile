@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export study ?= demo
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 
-.PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-slurm coverage verify lint format bench gpu-check check-data check-addresses containerfile site slurm-profile lock clean
+.PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-slurm coverage verify lint format bench gpu-check check-data check-addresses containerfile site pictures slurm-profile lock clean
 
 help:  ## List these targets.
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -80,6 +80,9 @@ containerfile: $(INSTALLED)  ## configfile=FILE: write Dockerfile, an image with
 
 site: $(INSTALLED)  ## Build the documents as a site, without network: build/docs/site/index.html.
 	PYTHONPATH=workflow/lib $(BIN)/python docs/site.py
+
+pictures: $(INSTALLED)  ## Make the pictures of the documents again, from results/ (after make demo): docs/images.
+	PYTHONPATH=workflow/lib:tests $(BIN)/python docs/pictures.py
 
 slurm-profile:  ## Link profiles/slurm to where `snakemake --profile slurm` finds it.
 	sh profiles/link_slurm_profile.sh

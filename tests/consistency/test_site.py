@@ -7,6 +7,7 @@ import pytest
 
 from snakemake_checkout import ROOT
 
+PICTURES = runpy.run_path(str(ROOT / "docs" / "pictures.py"))["PICTURES"]
 SITE = runpy.run_path(str(ROOT / "docs" / "site.py"))
 
 
@@ -51,3 +52,10 @@ def test_the_notebook_is_a_page_with_its_code_and_figures(site):
     assert "highlight-python" in page
     assert page.count("<img") >= 2
     assert 'href="results.html"' in page
+
+
+def test_every_picture_is_made_from_a_study_and_shown_in_a_document():
+    made = [name for names in PICTURES.values() for name in names]
+    assert sorted(made) == sorted(path.name for path in (ROOT / "docs" / "images").iterdir())
+    documents = "".join((ROOT / name).read_text() for name in SITE["PAGES"])
+    assert [name for name in made if f"images/{name}" not in documents] == []

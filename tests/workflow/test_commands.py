@@ -101,6 +101,7 @@ COMMANDS = {
     "make clean": Elsewhere("tests/consistency/test_make_clean.py", r'\["make", "clean"\]'),
     "make bench": Called(r"python benchmarks/run\.py", append="-n"),
     "make site": Elsewhere("tests/consistency/test_site.py", r'SITE\["build"\]\('),
+    "make pictures": Called(r"python docs/pictures\.py", append="-n"),  # tests/workflow/test_demo.py makes two of them
     "make help": Called(r"make check-data +dataset=NAME"),
     "make verify": Called(r"error: results/demo/provenance\.json: file: found No such file", status=2),
     "make verify study=<study>": Called(

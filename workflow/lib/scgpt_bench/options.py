@@ -295,7 +295,7 @@ class Pretraining(Sizes):
     """How a model is pretrained. The published values are those of scGPT_human's args.json."""
 
     dropout: Number = Field(0.2, ge=0, lt=1)
-    """Dropout."""
+    """Share of the units that dropout sets to 0 in a training step."""
     n_bins: int = Field(51, ge=3, le=1000)
     """Value bins of a cell, its zeros included; at most 1000."""
     max_seq_len: int = Field(1200, ge=4)
@@ -550,7 +550,7 @@ class Finetuning(Options):
     patience: Count | None = 10
     """Training ends after this many epochs without a better validation metric; null for never."""
     dropout: Number = Field(0.0, ge=0, lt=1)
-    """Dropout."""
+    """Share of the units that dropout sets to 0 in a training step."""
     max_seq_len: int = Field(1536, ge=2)
     """Genes per step. If there are more, each step draws a random subset."""
     keep_targets: bool = True
@@ -560,12 +560,13 @@ class Finetuning(Options):
     """Validation metric that chooses the weights. `pearson` is the published recipe."""
     pair_within: Unique[Literal["batch", "cell_type"]] = ["batch", "cell_type"]
     """What the two cells of a pair have in common. If no control cell fits, one of the same cell type is taken (if
-    asked for), else any; the model's report.json counts these pairs (`paired_within`). `[]` is the published recipe."""
+    listed here), else any; the model's report.json counts these pairs (`paired_within`). `[]` is the published
+    recipe."""
     redraw_controls: bool = True
     """Whether every epoch draws the control cell of a pair anew. `false` is the published recipe."""
     control_pairs: bool = False
-    """Whether every control cell is also a training pair with itself, without a flag. `true` is the published
-    recipe."""
+    """Whether to train on control cells too, each paired with itself and without a perturbation flag. `true` is the
+    published recipe."""
     flag_direction: bool = True
     """Whether activated genes have their own flag, which lets one model learn activation and interference. `false` is
     the published recipe, which has one flag."""
@@ -699,17 +700,17 @@ class Hardware(Options):
     """Minutes between saved states of a training. A killed training resumes from the last one; if it is damaged,
     training starts again with a warning."""
     precision: Precision | None = None
-    """What scGPT computes in. `bf16`: products in 16 bits, on a CPU too. `tf32`: products in TF32, on NVIDIA GPUs from
-    Ampere on; `fp32` on a CPU. null: `bf16` on a GPU (without bf16, `fp32` for training and fp16 for prediction),
-    `fp32` on a CPU. Prompts are never in 16 bits, which hide small effects, but in `tf32` on a GPU, unless this is
-    `fp32`. A change trains and predicts again, and resumes no saved state."""
+    """Precision of scGPT's matrix products. `fp32` is the most accurate and the slowest. `bf16` has 16 bits, on a CPU
+    too. `tf32` needs an NVIDIA GPU (Ampere or newer); on a CPU it is `fp32`. null: `bf16` on a GPU, `fp32` on a CPU; a
+    GPU without bf16 trains in `fp32` and predicts in fp16. Prompts never use 16 bits, which hide small effects: on a
+    GPU they use `tf32`, or `fp32` if you choose that. A change trains and predicts again from the start."""
     deterministic: bool = True
-    """Whether a GPU trains with deterministic algorithms only, so that a repeated or resumed training ends with the
-    same bytes. `false` lets PyTorch choose faster ones (cuDNN's attention). No effect on a CPU."""
+    """Whether a GPU trains with deterministic algorithms only. A repeated or resumed training then ends with the same
+    bytes. `false` lets PyTorch choose faster ones (cuDNN's attention). No effect on a CPU."""
     micro_batch: Count | None = None
-    """Most cells that a device trains on at once; null for its whole share of a batch. A larger share is computed in
-    parts and their gradients are added up: the same step, except for rounding and draws of dropout, in less memory. A
-    change trains nothing again."""
+    """Largest number of cells that a GPU (or the CPU) trains on at once; null for its whole share of a batch. Set it if
+    a training runs out of memory. The share is then computed in parts and their gradients are added up. The step is the
+    same, except for rounding and draws of dropout. A change trains nothing again."""
 
 
 class Inference(Options):
