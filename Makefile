@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export study ?= demo
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 
-.PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-slurm coverage verify lint format bench gpu-check check-data check-addresses containerfile site pictures slurm-profile lock clean
+.PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-slurm coverage verify lint format bench gpu-check plan check-data check-addresses containerfile site pictures slurm-profile lock clean
 
 help:  ## List these targets.
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,9 @@ bench: $(INSTALLED)  ## Measure speed and memory beside the upstream tools: benc
 GPU_PYTHON ?= $(firstword $(wildcard $(BIN)/python) $(PYTHON))
 gpu-check:  ## Test and measure this machine's GPU, in eight minutes: benchmarks/results/<GPU>.tsv.
 	PYTHONPATH="workflow/lib:$$PYTHONPATH" $(GPU_PYTHON) benchmarks/gpu_check.py
+
+plan: $(INSTALLED)  ## configfile=FILE: estimate jobs, core and GPU hours, disk and memory of a study; runs nothing.
+	@$(BIN)/snakemake --profile profiles/local --dry-run --quiet progress rules $${configfile:+--configfile "$$configfile"}
 
 check-data: $(INSTALLED)  ## dataset=NAME (configfile=FILE): show what is understood of a row of config/datasets.tsv.
 	@PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.check "$$dataset" $${configfile:+--configfile "$$configfile"}

@@ -1,5 +1,6 @@
 """The workflow as Snakemake parses it: tests ask for its rules, and read no text of rule files."""
 
+import inspect
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -48,6 +49,11 @@ def script(rule: Any) -> Path:
 def resources(rule: Any) -> dict[str, Any]:
     """The resources of a rule that are the same in all its jobs."""
     return {name: entry.value for name, entry in rule.resources.items() if not entry.is_evaluable()}
+
+
+def grows_with_attempts(rule: Any, resource: str) -> bool:
+    """Whether a resource that is a function of the job is one of the attempt too."""
+    return "attempt" in inspect.signature(rule.resources[resource]._evaluator).parameters
 
 
 def is_local(rule: Any) -> bool:

@@ -16,11 +16,12 @@ from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 
 import needs
 import parsed_workflow
-from parsed_workflow import is_local, parameters, resources, script
+from parsed_workflow import grows_with_attempts, is_local, parameters, resources, script
 from scgpt_bench import sources
 from scgpt_bench.evaluation.metrics import METRICS
 from scgpt_bench.evaluation.scores import HEADLINE
 from scgpt_bench.methods.registry import KINDS
+from scgpt_bench.resources import read
 
 ROOT = Path(__file__).parents[2]
 RULES = parsed_workflow.rules()
@@ -91,10 +92,18 @@ def test_every_rule_states_what_it_needs(rule):
     assert {"mem_mb", "runtime"} <= set(rule.resources)
 
 
-def test_only_a_job_that_resumes_keeps_its_time_limit_when_it_is_tried_again():
-    constant = {name for name, rule in RULES.items() if "runtime" in resources(rule)}
-    assert constant == TRAININGS
-    assert not [name for name, rule in RULES.items() if "mem_mb" in resources(rule)]
+def test_every_rule_has_its_rows_in_the_table_of_resources_and_no_row_is_without_a_rule():
+    """A rule that another one is made from shares its script, its functions and its rows."""
+    table = read(parsed_workflow.ROOT / "workflow" / "resources.tsv")
+    assert set(table) <= set(RULES)
+    assert {script(RULES[name]) for name in table} == {script(rule) for rule in RULES.values()}
+    assert len({script(RULES[name]) for name in table}) == len(table)
+
+
+def test_only_the_time_of_a_job_that_resumes_stays_the_same_when_it_is_tried_again():
+    assert not [name for name, rule in RULES.items() if {"mem_mb", "runtime"} & set(resources(rule))]
+    assert not [name for name, rule in RULES.items() if not grows_with_attempts(rule, "mem_mb")]
+    assert {name for name, rule in RULES.items() if not grows_with_attempts(rule, "runtime")} == TRAININGS
 
 
 @pytest.mark.parametrize("gpus", [0, 1, 4])

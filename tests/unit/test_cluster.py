@@ -1,6 +1,9 @@
 """A run on Slurm is refused before it waits for what the cluster does not have."""
 
+from pathlib import Path
+
 import pytest
+from snakemake_executor_plugin_slurm.partitions import read_partition_file
 
 from scgpt_bench import cluster
 from scgpt_bench.errors import InputError
@@ -78,3 +81,12 @@ def test_a_cluster_without_gpus(commands):
     commands("sacct")
     line = refused(finetune=None)
     assert "expected a cluster with GPUs; or hardware.gpu: 0 in the configuration" in line
+
+
+def test_partitions_that_are_chosen_by_resources_are_those_of_the_file_with_enough_gpus(tmp_path):
+    """The example of the profile is read as the executor reads it."""
+    example = Path(__file__).parents[2] / "profiles" / "slurm" / "partitions.yaml"
+    assert [partition.name for partition in read_partition_file(example)] == ["short", "long", "large_memory", "gpu"]
+    assert cluster.partitions_with_gpus(example, 4) == "gpu"
+    assert cluster.partitions_with_gpus(example, 5) is None
+    assert cluster.partitions_with_gpus(None, 1) is None

@@ -137,6 +137,11 @@ COMMANDS = {
         r"controls +60 cells, all of them(?s:.)*predictions +lists of perturbations \(knock-out\)"
     ),
     # on one machine
+    "make plan": Called(r"Plan of what is not done yet(?s:.)*\n  planted +6,300 +200 +80 +its options"),
+    "make plan configfile=config/<study>.yaml": Called(
+        r"GPU hours +[\d,]+\n(?s:.)*replogle_k562_gears +162,751 +5,000",
+        put={"config/<study>.yaml": "config/replogle.yaml"},
+    ),
     "snakemake --directory .test --cores 2": Called(**PLAN),
     f"{LOCAL} --configfile config/unmeasured.yaml": Called(**PLAN),
     "snakemake --profile profiles/local": Elsewhere("Makefile", r"snakemake --profile profiles/local\n"),

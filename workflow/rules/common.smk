@@ -25,6 +25,7 @@ def folder_of_workflow():
 
 WORKFLOW = folder_of_workflow()
 LIBRARY = WORKFLOW / "lib"
+RESOURCES = WORKFLOW / "resources.tsv"
 
 
 def search_path(environment):
@@ -38,7 +39,7 @@ def search_path(environment):
 os.environ.update(PYTHONPATH=search_path(os.environ))
 sys.path.insert(0, str(LIBRARY))
 
-from scgpt_bench import cluster, configuration, folders, sources
+from scgpt_bench import cluster, configuration, folders, resources, sizes, sources
 from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, GENERATED
 from scgpt_bench.data.download import stored_file
 from scgpt_bench.data.names import ALL_SPLITS
@@ -134,9 +135,32 @@ wildcard_constraints:
 # Resources and parameters: what a job depends on beside its inputs, and no more than that
 
 
-def doubling(number):
-    """Megabytes or minutes that double with each attempt."""
-    return lambda wildcards, attempt: number * 2 ** (attempt - 1)
+def needs_of(rule):
+    """What the jobs of a rule need: its rows of the table."""
+    try:
+        return resources.of_rule(resources.read(RESOURCES), rule, RESOURCES)
+    except InputError as error:
+        raise WorkflowError(str(error))
+
+
+SIZES = sizes.Sizes(RUN, SUBSETS, PREDICTED)
+
+
+def memory_of(rule, gpus=0):
+    """Megabytes that a job of a rule asks for, by the size of its data; they double with each attempt."""
+    need = needs_of(rule)
+    return lambda wildcards, attempt: need.memory_mb(SIZES, wildcards, gpus) * 2 ** (attempt - 1)
+
+
+def minutes_of(rule, gpus=0, resumes_within=None):
+    """Minutes that a job of a rule asks for, by the size of its data; they double with each attempt.
+
+    A training that resumes asks for the same again, and for no more than `resumes_within`.
+    """
+    need = needs_of(rule)
+    if resumes_within:
+        return lambda wildcards, threads: min(resumes_within, need.runtime(SIZES, wildcards, threads, gpus))
+    return lambda wildcards, threads, attempt: need.runtime(SIZES, wildcards, threads, gpus) * 2 ** (attempt - 1)
 
 
 def code(script):

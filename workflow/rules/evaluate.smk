@@ -15,8 +15,8 @@ rule truth:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=doubling(16000),
-        runtime=doubling(30),
+        mem_mb=memory_of("truth"),
+        runtime=minutes_of("truth"),
     params:
         code=code("truth.py"),
     script:
@@ -35,8 +35,8 @@ rule reference_scores:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=doubling(8000),
-        runtime=doubling(30),
+        mem_mb=memory_of("reference_scores"),
+        runtime=minutes_of("reference_scores"),
     params:
         code=code("reference_scores.py"),
     script:
@@ -59,8 +59,8 @@ rule evaluate:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=doubling(8000),
-        runtime=doubling(30),
+        mem_mb=memory_of("evaluate"),
+        runtime=minutes_of("evaluate"),
     params:
         code=code("evaluate.py"),
     script:
@@ -142,8 +142,8 @@ rule scores:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=doubling(4000),
-        runtime=doubling(30),
+        mem_mb=memory_of("scores"),
+        runtime=minutes_of("scores"),
     params:
         code=code("scores.py"),
         study=study(),
@@ -185,8 +185,8 @@ rule learning_curves:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=doubling(4000),
-        runtime=doubling(30),
+        mem_mb=memory_of("learning_curves"),
+        runtime=minutes_of("learning_curves"),
     params:
         code=code("learning_curves.py"),
         study=study(),

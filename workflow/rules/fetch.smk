@@ -16,8 +16,8 @@ rule fetch_dataset:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(240),
+        mem_mb=memory_of("fetch_dataset"),
+        runtime=minutes_of("fetch_dataset"),
     params:
         code=code_without_plumbing("fetch_dataset.py"),
     script:
@@ -43,8 +43,8 @@ rule generate_dataset:
     conda:
         "../../envs/scgpt_cpu.yaml"
     resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(30),
+        mem_mb=memory_of("generate_dataset"),
+        runtime=minutes_of("generate_dataset"),
     params:
         code=code_without_plumbing("generate_dataset.py"),
         options=generator_options,
@@ -66,8 +66,8 @@ rule fetch_checkpoint:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(60),
+        mem_mb=memory_of("fetch_checkpoint"),
+        runtime=minutes_of("fetch_checkpoint"),
     params:
         code=code_without_plumbing("fetch_checkpoint.py"),
     script:
@@ -94,8 +94,8 @@ rule copy_checkpoint:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(60),
+        mem_mb=memory_of("copy_checkpoint"),
+        runtime=minutes_of("copy_checkpoint"),
     params:
         code=code_without_plumbing("copy_checkpoint.py"),
         content=lambda wildcards: content_of_file(own_checkpoint_file(wildcards)),
@@ -115,8 +115,8 @@ rule fetch_vectors:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(60),
+        mem_mb=memory_of("fetch_vectors"),
+        runtime=minutes_of("fetch_vectors"),
     params:
         code=code_without_plumbing("fetch_vectors.py"),
     script:

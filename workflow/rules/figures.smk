@@ -20,8 +20,8 @@ rule card_page:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("card_page"),
+        runtime=minutes_of("card_page"),
     params:
         code=code("card_page.py"),
         perturbation_kind=perturbation_kind_of_dataset,
@@ -50,8 +50,8 @@ rule audit_table:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(10),
+        mem_mb=memory_of("audit_table"),
+        runtime=minutes_of("audit_table"),
     params:
         code=code("audit_table.py"),
         how=how_whole_split_is_made,
@@ -78,8 +78,8 @@ rule figure_responses:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(8000),
-        runtime=doubling(20),
+        mem_mb=memory_of("figure_responses"),
+        runtime=minutes_of("figure_responses"),
     params:
         code=code("figure_responses.py"),
     script:
@@ -108,8 +108,8 @@ rule figure_vocabulary:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(8000),
-        runtime=doubling(10),
+        mem_mb=memory_of("figure_vocabulary"),
+        runtime=minutes_of("figure_vocabulary"),
     params:
         code=code("figure_vocabulary.py"),
     script:
@@ -135,8 +135,8 @@ rule figure_training_history:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("figure_training_history"),
+        runtime=minutes_of("figure_training_history"),
     params:
         code=code("figure_training_history.py"),
     script:
@@ -167,8 +167,8 @@ rule figure_load_report:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("figure_load_report"),
+        runtime=minutes_of("figure_load_report"),
     params:
         code=code("figure_load_report.py"),
         methods=methods_run_by("predict_scgpt"),
@@ -199,8 +199,8 @@ rule figure_scores:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("figure_scores"),
+        runtime=minutes_of("figure_scores"),
     params:
         code=code("figure_scores.py"),
         metrics=METRICS,
@@ -237,8 +237,8 @@ rule figure_skill:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("figure_skill"),
+        runtime=minutes_of("figure_skill"),
     params:
         code=code("figure_skill.py"),
         questions=[*questions_of_run()],
@@ -279,8 +279,8 @@ rule figure_pairs:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(4000),
-        runtime=doubling(10),
+        mem_mb=memory_of("figure_pairs"),
+        runtime=minutes_of("figure_pairs"),
     params:
         code=code("figure_pairs.py"),
         metric=JUDGING[0],
@@ -311,8 +311,8 @@ rule figure_contrasts:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("figure_contrasts"),
+        runtime=minutes_of("figure_contrasts"),
     params:
         code=code("figure_contrasts.py"),
         metrics=JUDGING,
@@ -340,8 +340,8 @@ rule figure_differences:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("figure_differences"),
+        runtime=minutes_of("figure_differences"),
     params:
         code=code("figure_differences.py"),
         metrics=JUDGING,
@@ -371,8 +371,8 @@ rule figure_learning_curves:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("figure_learning_curves"),
+        runtime=minutes_of("figure_learning_curves"),
     params:
         code=code("figure_learning_curves.py"),
         metrics=JUDGING,
@@ -417,8 +417,8 @@ rule transfer:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(16000),
-        runtime=doubling(30),
+        mem_mb=memory_of("transfer"),
+        runtime=minutes_of("transfer"),
     params:
         code=code("transfer.py"),
         minimum_reliability=config["card"]["minimum_reliability"],
@@ -453,8 +453,8 @@ rule figure_contexts:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("figure_contexts"),
+        runtime=minutes_of("figure_contexts"),
     params:
         code=code("figure_contexts.py"),
         metrics=JUDGING,
@@ -491,8 +491,8 @@ rule figure_perturbations:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(10),
+        mem_mb=memory_of("figure_perturbations"),
+        runtime=minutes_of("figure_perturbations"),
     params:
         code=code("figure_perturbations.py"),
         metric=JUDGING[0],
@@ -533,8 +533,8 @@ rule perturbations:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(4000),
-        runtime=doubling(20),
+        mem_mb=memory_of("perturbations"),
+        runtime=minutes_of("perturbations"),
     params:
         code=code("perturbations.py"),
         metric=JUDGING[0],
@@ -570,8 +570,8 @@ rule figure_metric_robustness:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("figure_metric_robustness"),
+        runtime=minutes_of("figure_metric_robustness"),
     params:
         code=code("figure_metric_robustness.py"),
     script:

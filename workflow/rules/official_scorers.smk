@@ -15,8 +15,8 @@ rule cell_eval_reference:
         "../../envs/cell_eval.yaml"
     threads: config["hardware"]["threads"]
     resources:
-        mem_mb=doubling(32000),
-        runtime=doubling(120),
+        mem_mb=memory_of("cell_eval_reference"),
+        runtime=minutes_of("cell_eval_reference"),
     params:
         code=code("cell_eval_reference.py"),
     script:
@@ -41,8 +41,8 @@ rule cell_eval:
         "../../envs/cell_eval.yaml"
     threads: config["hardware"]["threads"]
     resources:
-        mem_mb=doubling(32000),
-        runtime=doubling(120),
+        mem_mb=memory_of("cell_eval"),
+        runtime=minutes_of("cell_eval"),
     params:
         code=code("run_cell_eval.py"),
     script:
@@ -63,8 +63,8 @@ rule cell_eval2_reference:
         "../../envs/cell_eval2.yaml"
     threads: config["hardware"]["threads"]
     resources:
-        mem_mb=doubling(32000),
-        runtime=doubling(240),
+        mem_mb=memory_of("cell_eval2_reference"),
+        runtime=minutes_of("cell_eval2_reference"),
     params:
         code=code("cell_eval2_reference.py"),
     script:
@@ -89,8 +89,8 @@ rule cell_eval2:
         "../../envs/cell_eval2.yaml"
     threads: config["hardware"]["threads"]
     resources:
-        mem_mb=doubling(32000),
-        runtime=doubling(120),
+        mem_mb=memory_of("cell_eval2"),
+        runtime=minutes_of("cell_eval2"),
     params:
         code=code("run_cell_eval2.py"),
     script:
@@ -141,8 +141,8 @@ rule vcc_submission:
     conda:
         "../../envs/cell_eval.yaml"
     resources:
-        mem_mb=doubling(32000),
-        runtime=doubling(240),
+        mem_mb=memory_of("vcc_submission"),
+        runtime=minutes_of("vcc_submission"),
     params:
         code=code("vcc_submission.py"),
         content=lambda wildcards: content_of_file(genes_of_submission(wildcards)),

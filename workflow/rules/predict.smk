@@ -40,8 +40,8 @@ rule predict_baseline:
     conda:
         environment_of("predict_baseline")
     resources:
-        mem_mb=doubling(8000),
-        runtime=doubling(30),
+        mem_mb=memory_of("predict_baseline"),
+        runtime=minutes_of("predict_baseline"),
     params:
         code=code_without_plumbing("predict_baseline.py"),
         function=function_of_method,
@@ -77,8 +77,8 @@ rule predict_benchmark_control:
     conda:
         environment_of("predict_benchmark_control")
     resources:
-        mem_mb=doubling(8000),
-        runtime=doubling(30),
+        mem_mb=memory_of("predict_benchmark_control"),
+        runtime=minutes_of("predict_benchmark_control"),
     params:
         code=code_without_plumbing("predict_benchmark_control.py"),
         function=function_of_method,
@@ -127,8 +127,8 @@ rule predict_scgpt:
         gpu=min(1, config["hardware"]["gpu"]),  # it uses one: `shards` use several
         nodes=1,
         tasks_per_gpu=0,  # one task for all GPUs
-        mem_mb=doubling(8000),
-        runtime=doubling(240),
+        mem_mb=memory_of("predict_scgpt", gpus=min(1, config["hardware"]["gpu"])),
+        runtime=minutes_of("predict_scgpt", gpus=min(1, config["hardware"]["gpu"])),
     params:
         code=code_without_plumbing("predict_scgpt.py"),
         device=DEVICE,
@@ -165,8 +165,8 @@ if SHARD:
         conda:
             "../../envs/evaluation.yaml"
         resources:
-            mem_mb=doubling(8000),
-            runtime=doubling(10),
+            mem_mb=memory_of("gather_predictions"),
+            runtime=minutes_of("gather_predictions"),
         params:
             code=code_without_plumbing("gather_predictions.py"),
         script:
@@ -207,8 +207,8 @@ rule predict_gears:
         gpu=min(1, config["hardware"]["gpu"]),  # it uses one
         nodes=1,
         tasks_per_gpu=0,  # one task for all GPUs
-        mem_mb=doubling(32000),  # cells are dense there
-        runtime=doubling(1440),
+        mem_mb=memory_of("predict_gears", gpus=min(1, config["hardware"]["gpu"])),
+        runtime=minutes_of("predict_gears", gpus=min(1, config["hardware"]["gpu"])),
     params:
         code=code_without_plumbing("predict_gears.py"),
         content=lambda wildcards: content_of_file(own_graph_of_method(wildcards)),
@@ -244,8 +244,8 @@ rule predict_by_script:
         gpu=config["hardware"]["gpu"],
         nodes=1,
         tasks_per_gpu=0,  # one task for all GPUs
-        mem_mb=doubling(16000),
-        runtime=doubling(1440),
+        mem_mb=memory_of("predict_by_script", gpus=config["hardware"]["gpu"]),
+        runtime=minutes_of("predict_by_script", gpus=config["hardware"]["gpu"]),
     params:
         code=code_without_plumbing("predict_by_script.py"),
         content=lambda wildcards: content_of_file(script_of_method(wildcards)),
@@ -304,8 +304,8 @@ rule import_predictions:
     conda:
         environment_of("import_predictions")
     resources:
-        mem_mb=doubling(8000),
-        runtime=doubling(60),
+        mem_mb=memory_of("import_predictions"),
+        runtime=minutes_of("import_predictions"),
     params:
         code=code_without_plumbing("import_predictions.py"),
         content=content_of_file_to_import,

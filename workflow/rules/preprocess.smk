@@ -29,8 +29,8 @@ rule harmonize:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(16000),
-        runtime=doubling(60),
+        mem_mb=memory_of("harmonize"),
+        runtime=minutes_of("harmonize"),
     params:
         code=code_without_plumbing("harmonize.py"),
         content=lambda wildcards: content_of_file(RUN.datasets[wildcards.dataset].guide_table),
@@ -75,8 +75,8 @@ rule join:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(8000),
-        runtime=doubling(120),
+        mem_mb=memory_of("join"),
+        runtime=minutes_of("join"),
     params:
         code=code_without_plumbing("join.py"),
         dataset=dataset_row,
@@ -97,8 +97,8 @@ rule card:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(6000),
-        runtime=doubling(120),
+        mem_mb=memory_of("card"),
+        runtime=minutes_of("card"),
     params:
         code=code("card.py"),
         perturbation_kind=perturbation_kind_of_dataset,
@@ -126,8 +126,8 @@ rule align_vocabulary:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(10),
+        mem_mb=memory_of("align_vocabulary"),
+        runtime=minutes_of("align_vocabulary"),
     params:
         code=code_without_plumbing("align_vocabulary.py"),
     script:
@@ -148,8 +148,8 @@ rule gene_embeddings:
     conda:
         "../../envs/scgpt_cpu.yaml"
     resources:
-        mem_mb=doubling(4000),
-        runtime=doubling(10),
+        mem_mb=memory_of("gene_embeddings"),
+        runtime=minutes_of("gene_embeddings"),
     params:
         code=code_without_plumbing("gene_embeddings.py"),
     script:
@@ -179,8 +179,8 @@ rule gene_vectors:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(8000),
-        runtime=doubling(30),
+        mem_mb=memory_of("gene_vectors"),
+        runtime=minutes_of("gene_vectors"),
     params:
         code=code_without_plumbing("gene_vectors.py"),
         content=lambda wildcards: content_of_file(own_file_of_vectors(wildcards)),
@@ -219,8 +219,8 @@ rule split:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(10),
+        mem_mb=memory_of("split"),
+        runtime=minutes_of("split"),
     params:
         code=code_without_plumbing("split.py"),
         content=lambda wildcards: content_of_file(split_file(wildcards)),
@@ -244,8 +244,8 @@ rule subset_split:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("subset_split"),
+        runtime=minutes_of("subset_split"),
     params:
         code=code_without_plumbing("subset_split.py"),
         size=lambda wildcards: SUBSETS[wildcards.split][1],
@@ -286,8 +286,8 @@ rule unmeasured_split:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(10),
+        mem_mb=memory_of("unmeasured_split"),
+        runtime=minutes_of("unmeasured_split"),
     params:
         code=code_without_plumbing("unmeasured_split.py"),
         content=lambda wildcards: content_of_file(prediction_of(wildcards)["perturbations"]),
@@ -329,8 +329,8 @@ rule sample_controls:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(8000),
-        runtime=doubling(30),
+        mem_mb=memory_of("sample_controls"),
+        runtime=minutes_of("sample_controls"),
     params:
         code=code_without_plumbing("sample_controls.py"),
         options=controls_options,
@@ -353,8 +353,8 @@ rule identical_cells:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(4000),
-        runtime=doubling(60),
+        mem_mb=memory_of("identical_cells"),
+        runtime=minutes_of("identical_cells"),
     script:
         "../scripts/identical_cells.py"
 
@@ -380,8 +380,8 @@ rule audit:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(10),
+        mem_mb=memory_of("audit"),
+        runtime=minutes_of("audit"),
     params:
         how=how_whole_split_is_made,
     script:

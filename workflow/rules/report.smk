@@ -39,8 +39,8 @@ rule summary:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(10),
+        mem_mb=memory_of("summary"),
+        runtime=minutes_of("summary"),
     params:
         code=code("summary.py"),
         templates=sources.folder_hash(LIBRARY / "scgpt_bench" / "report"),
@@ -129,8 +129,8 @@ rule provenance:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(60),
+        mem_mb=memory_of("provenance"),
+        runtime=minutes_of("provenance"),
     params:
         code=code("provenance.py"),
         contents=lambda wildcards: list(map(content_of_file, own_files_of_run())),
@@ -274,8 +274,8 @@ rule figure_cost:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("figure_cost"),
+        runtime=minutes_of("figure_cost"),
     params:
         code=code("figure_cost.py"),
         rules=measured_rules,
@@ -328,8 +328,8 @@ rule report_of_run:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(30),
+        mem_mb=memory_of("report_of_run"),
+        runtime=minutes_of("report_of_run"),
     params:
         code=code("report_of_run.py"),
         captions=sources.folder_hash(WORKFLOW / "report"),

@@ -35,8 +35,8 @@ rule initialize_checkpoint:
     conda:
         "../../envs/scgpt_cpu.yaml"
     resources:
-        mem_mb=doubling(4000),
-        runtime=doubling(10),
+        mem_mb=memory_of("initialize_checkpoint"),
+        runtime=minutes_of("initialize_checkpoint"),
     params:
         code=code_without_plumbing("initialize_checkpoint.py"),
         options=checkpoint_options,
@@ -78,8 +78,8 @@ rule pretrain:
         gpu=config["hardware"]["gpu"],
         nodes=1,
         tasks_per_gpu=0,  # one task for all GPUs
-        mem_mb=doubling(16000 * max(1, config["hardware"]["gpu"])),
-        runtime=1440,  # also when it is tried again, since it resumes
+        mem_mb=memory_of("pretrain", gpus=config["hardware"]["gpu"]),
+        runtime=minutes_of("pretrain", gpus=config["hardware"]["gpu"], resumes_within=1440),
     params:
         recipe=f"version {recipe_version.PRETRAINING}",
         device=TRAINED_ON,
@@ -111,8 +111,8 @@ rule pretrain_census:
         gpu=config["hardware"]["gpu"],
         nodes=1,
         tasks_per_gpu=0,  # one task for all GPUs
-        mem_mb=doubling(64000),
-        runtime=10080,  # also when it is tried again, since it resumes
+        mem_mb=memory_of("pretrain_census", gpus=config["hardware"]["gpu"]),
+        runtime=minutes_of("pretrain_census", gpus=config["hardware"]["gpu"], resumes_within=10080),
     params:
         recipe=f"version {recipe_version.PRETRAINING}",
         device=TRAINED_ON,
@@ -209,8 +209,8 @@ rule finetune:
         gpu=config["hardware"]["gpu"],
         nodes=1,
         tasks_per_gpu=0,  # one task for all GPUs
-        mem_mb=doubling(12000 + 4000 * max(1, config["hardware"]["gpu"])),  # all processes share the cells
-        runtime=1440,  # also when it is tried again, since it resumes
+        mem_mb=memory_of("finetune", gpus=config["hardware"]["gpu"]),
+        runtime=minutes_of("finetune", gpus=config["hardware"]["gpu"], resumes_within=1440),
     params:
         recipe=f"version {recipe_version.FINETUNING}",
         device=TRAINED_ON,
@@ -268,8 +268,8 @@ rule choose_recipe:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("choose_recipe"),
+        runtime=minutes_of("choose_recipe"),
     params:
         code=code_without_plumbing("choose_recipe.py"),
         candidates=lambda wildcards: CANDIDATES[wildcards.method],

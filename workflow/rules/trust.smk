@@ -20,8 +20,8 @@ rule metric_robustness:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=doubling(8000),
-        runtime=doubling(60),
+        mem_mb=memory_of("metric_robustness"),
+        runtime=minutes_of("metric_robustness"),
     params:
         code=code("metric_robustness.py"),
         activated=targets_go_up,
@@ -47,8 +47,8 @@ rule published_results:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("published_results"),
+        runtime=minutes_of("published_results"),
     params:
         code=code("published_results.py"),
         content=lambda wildcards: content_of_file(config["published_results_table"]),
@@ -79,8 +79,8 @@ rule metric_definitions:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(10),
+        mem_mb=memory_of("metric_definitions"),
+        runtime=minutes_of("metric_definitions"),
     params:
         code=code("metric_definitions.py"),
     script:
@@ -110,8 +110,8 @@ rule reliable_scores:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=doubling(4000),
-        runtime=doubling(30),
+        mem_mb=memory_of("reliable_scores"),
+        runtime=minutes_of("reliable_scores"),
     params:
         code=code("reliable_scores.py"),
         study=study(),
@@ -153,8 +153,8 @@ rule drop_comparison:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(10),
+        mem_mb=memory_of("drop_comparison"),
+        runtime=minutes_of("drop_comparison"),
     params:
         code=code("drop_comparison.py"),
         pooled=POOLED,

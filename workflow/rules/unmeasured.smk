@@ -35,8 +35,8 @@ rule link_prediction:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(1000),
-        runtime=doubling(30),
+        mem_mb=memory_of("link_prediction"),
+        runtime=minutes_of("link_prediction"),
     params:
         code=code("link_prediction.py"),
     script:
@@ -62,8 +62,8 @@ rule predicted_changes:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(4000),
-        runtime=doubling(30),
+        mem_mb=memory_of("predicted_changes"),
+        runtime=minutes_of("predicted_changes"),
     params:
         code=code("predicted_changes.py"),
     script:
@@ -106,8 +106,8 @@ rule rank_predictions:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=doubling(4000),
-        runtime=doubling(30),
+        mem_mb=memory_of("rank_predictions"),
+        runtime=minutes_of("rank_predictions"),
     params:
         code=code("rank_predictions.py"),
         content=lambda wildcards: content_of_file(prediction_of(wildcards)["signature"]),
@@ -148,8 +148,8 @@ rule trust_in_predictions:
     conda:
         "../../envs/evaluation.yaml"
     resources:
-        mem_mb=doubling(4000),
-        runtime=doubling(30),
+        mem_mb=memory_of("trust_in_predictions"),
+        runtime=minutes_of("trust_in_predictions"),
     params:
         code=code("trust_in_predictions.py"),
         study=study(),
@@ -178,8 +178,8 @@ rule predicted_page:
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=doubling(2000),
-        runtime=doubling(10),
+        mem_mb=memory_of("predicted_page"),
+        runtime=minutes_of("predicted_page"),
     params:
         code=code("predicted_page.py"),
         templates=sources.folder_hash(LIBRARY / "scgpt_bench" / "report"),

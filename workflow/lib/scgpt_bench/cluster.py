@@ -8,6 +8,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
 
 from scgpt_bench.errors import InputError
 
@@ -56,6 +59,18 @@ def check(status_command: str | None, gpu_rules: Mapping[str, str | None]) -> No
             found,
             f"{choice}; or hardware.gpu: 0 in the configuration",
         )
+
+
+def partitions_with_gpus(path: str | Path | None, gpus: int) -> str | None:
+    """List the partitions of a file for ``slurm-partition-config`` that have so many GPUs, joined by commas.
+
+    The executor has read the file before, and refused what is wrong with it; None without a file, or without such a
+    partition.
+    """
+    if path is None:
+        return None
+    partitions = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["partitions"]
+    return ",".join(name for name, limits in partitions.items() if limits.get("max_gpu", 0) >= gpus) or None
 
 
 def gpus_of_partitions() -> dict[str, bool]:

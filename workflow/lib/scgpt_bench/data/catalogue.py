@@ -64,6 +64,7 @@ _OF_PERTURBED = (  # what only a row of perturbed cells can say
     *("control_label", "excluded_label", "direction_column", "guide_column", "guide_table"),
     *("combination_separator", "guide_prefix", "guide_suffix"),
 )
+_NUMBERS_OF = ("cells", "genes", "perturbations")  # about how many a drop has
 _PATTERNS = {  # what the cells of a column look like, where they are not empty; and the same in words
     "name": (_NAMES, _NAMES_IN_WORDS),
     "series": (_NAMES, _NAMES_IN_WORDS),
@@ -72,7 +73,7 @@ _PATTERNS = {  # what the cells of a column look like, where they are not empty;
         f"a URL that begins with https://, a local path, {GENERATED!r}, or {_OF_JOINED!r} and rows of this table",
     ),
     "md5": (r"[0-9a-f]{32}", "32 hexadecimal digits in lower case, or nothing"),
-    "bytes": (r"[1-9][0-9]*", "a positive whole number"),
+    **dict.fromkeys(("bytes", *_NUMBERS_OF), (r"[1-9][0-9]*", "a positive whole number")),
 }
 _CHOICES: dict[str, Collection[str]] = {
     "format": (*FORMATS, JOINED),
@@ -102,6 +103,8 @@ class Dataset:
         The checksum that the source publishes, where it publishes no SHA-256.
     bytes
         Size of the file; lets a mirror be searched without hashing it.
+    cells, genes, perturbations
+        About how many the file has. Memory and time of jobs are planned by them, and nothing else depends on them.
     layer
         Layer that is read in place of X, of the formats :data:`WITH_LAYERS`.
     values
@@ -148,6 +151,9 @@ class Dataset:
     sha256: str | None = None
     md5: str | None = None
     bytes: int | None = None
+    cells: int | None = None
+    genes: int | None = None
+    perturbations: int | None = None
     layer: str | None = None
     excluded_label: str | None = None
     guide_table: str | None = None
@@ -223,7 +229,7 @@ class Dataset:
     @property
     def how_to_read(self) -> dict[str, Any]:
         """Return :attr:`row` without what changes no cell: where the file came from, and what is for people."""
-        without = ("version", "series", "sha256", "md5", "bytes", "status", "licence", "citation")
+        without = ("version", "series", "sha256", "md5", "bytes", *_NUMBERS_OF, "status", "licence", "citation")
         kept = {column: value for column, value in self.row.items() if column not in without}
         return {**kept, "address": self.address if self.parts else self.name}
 
@@ -356,7 +362,7 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
         cells: dict[str, Any] = {
             **row.cells,
             "target_sum": _positive(row, "target_sum"),
-            "bytes": row.number("bytes"),
+            **{column: row.number(column) for column in ("bytes", *_NUMBERS_OF)},
             "sha256": _dataset_sha256(row),
             "status": row.cells["status"] or UNVERIFIED,
             "control_label": CONTROL if unperturbed else _labels(row, "control_label"),
