@@ -15,8 +15,9 @@ from scgpt_bench.data.conditions import Condition, table_of
 from scgpt_bench.data.halves import deal_halves
 from scgpt_bench.evaluation import pseudobulk
 from scgpt_bench.figures.cost import cost_bars, cost_table
-from scgpt_bench.figures.model import vocabulary_coverage
+from scgpt_bench.figures.model import training_history, vocabulary_coverage
 from scgpt_bench.figures.responses import delta_heatmap
+from scgpt_bench.figures.rule_graph import rule_graph
 from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_heatmap, skill_heatmap
 from scgpt_bench.figures.style import save
 from scgpt_bench.files import write_json, write_table
@@ -24,6 +25,7 @@ from scgpt_bench.method_record import Finetuning, LoadReport, MethodRecord, Scgp
 from scgpt_bench.methods import registry
 from scgpt_bench.report import page, summary
 from scgpt_bench.report import perturbations as perturbation_view
+from scgpt_bench.report import rules as rules_of_run
 from scgpt_bench.report.run import Prediction, Run
 
 METHODS = {
@@ -94,6 +96,14 @@ def make(
     cost = cost_table(jobs.assign(seconds=100.0, memory_mib=900.0), {"finetune": 1})
     for by in ("rule", "method"):
         save(cost_bars(cost, by, "Cost"), add(f"figures/cost_by_{by}.svg", "Cost", figure="cost", by=by))
+    rules = {
+        "split": {"stage": "preprocess", "needs": [], "script": "split.py", "environment": "data"},
+        "finetune": {"stage": "train", "needs": ["split"], "script": "finetune.py", "environment": "scgpt"},
+    }
+    save(rule_graph(rules, cost, "Rules"), add("figures/rule_graph.svg", "Cost", figure="rules and what they need"))
+    scripts = Path(page.__file__).parents[3] / "scripts"
+    text = rules_of_run.piece(rules, {"scgpt": ["python=3.11"], "data": []}, cost, scripts)
+    add("rules.html", "Cost", figure="rules, code and environments").write_text(text)
     write_table(cost, add("cost.tsv", "Cost", table="cost"))
     write_json({"inputs": [], "versions": {"scgpt": "0.2.4"}}, add("provenance.json", "Provenance", table="provenance"))
     start = summary.page(_run(scores, verdicts, datasets, len(genes), methods))
@@ -161,11 +171,16 @@ def _of_dataset(number, dataset, scores, verdicts, metrics, perturbations, genes
     )
     status = np.where(np.arange(len(genes)) % 50, "in_vocabulary", "padded")
     vocabulary = pd.DataFrame({"gene": genes, "status": status, "matched_as": genes})
+    coverage = vocabulary_coverage({"human": vocabulary}, np.ones(len(genes)))
+    table = "genes that the vocabulary knows"
+    write_table(coverage, add(f"dataset{number}/vocabulary_coverage.tsv", "Model", dataset, table=table))
+    epochs = pd.DataFrame({"epoch": np.arange(1, 16), "loss": 1 / np.arange(1, 16)})
+    histories = {f"fold{fold}, seed 0": epochs * (1 + fold / 9) for fold in range(5)}
     draw(
-        "vocabulary",
+        "training_history",
         "Model",
-        lambda: vocabulary_coverage(vocabulary, np.ones(len(genes)), dataset),
-        figure="vocabulary coverage",
+        lambda: training_history(histories, f"scgpt-finetuned on {dataset}"),
+        figure="training history",
     )
 
 

@@ -100,6 +100,50 @@ def test_no_verdict_of_the_start_page_is_out_of_sight(report, tmp_path, width):
         assert all(each.rect["x"] + each.rect["width"] <= width for each in verdicts)
 
 
+def test_no_verdict_of_a_table_is_out_of_sight(reader):
+    width = reader.execute_script("return innerWidth")
+    _go_to_address(reader, "#verdict?metric=")
+    browser.draw_everything(reader)
+    verdicts = [cell for cell in browser.visible(reader, ".table td") if cell.text in ("better", "worse")]
+    assert len(verdicts) > 5
+    assert all(cell.rect["x"] + cell.rect["width"] <= width for cell in verdicts)
+
+
+def test_cells_of_a_heat_map_say_their_values(reader):
+    _go_to_address(reader, "#perturbations/planted")
+    browser.draw_everything(reader)
+    said = """
+        const cells = document.querySelector('#perturbations .group:not([hidden]) [data-cells]');
+        const { left, top, width, height } = cells.firstElementChild.getBoundingClientRect();
+        const place = { clientX: left + width / 40, clientY: top + height / 40, bubbles: true };
+        cells.firstElementChild.dispatchEvent(new PointerEvent('pointermove', place));
+        const { texts, rows, columns } = JSON.parse(cells.dataset.cells);
+        return [document.querySelector('.hover').textContent, `${rows[0]}, ${columns[0]}\n${texts[0][0]}`];
+    """
+    shown, expected = reader.execute_script(said)
+    assert shown == expected
+    assert re.fullmatch(r".*\n-?\d\.\d{3}", shown, re.DOTALL)
+
+
+def test_figures_are_dark_in_the_dark_and_keep_their_hues(report, tmp_path):
+    with browser.chromium(tmp_path / "profile", 1280) as driver:
+        browser.open_report(driver, report)
+        _go_to_address(driver, "#scores")
+        browser.draw_everything(driver)
+        figure = browser.visible(driver, ".figure")[0]
+        driver.execute_script("arguments[0].scrollIntoView()", figure)
+        light = browser.pixels(figure).astype(float)
+        dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+        browser.until(driver, "return document.documentElement.classList.contains('dark')")
+        shaded = browser.pixels(figure).astype(float)
+        assert light[0, 0].min() == 255
+        assert shaded[0, 0].max() < 30
+        marks = np.ptp(light, axis=2) > 100  # what has a colour
+        assert marks.sum() > 100
+        assert np.mean(light.argmax(axis=2)[marks] == shaded.argmax(axis=2)[marks]) > 0.9
+
+
 def test_tables_can_be_read_in_the_dark(report, tmp_path):
     with browser.chromium(tmp_path / "profile", 1280) as driver:
         dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
@@ -192,6 +236,11 @@ def test_choices_are_in_the_address_and_are_remembered(reader, report):
     browser.visible(reader, ".choices p a")[0].click()
     browser.until(reader, "return !document.querySelector('section:not([hidden]) .item[hidden]')")
     assert len(_items(reader)) == 8
+    _go_to_address(reader, "#verdict/planted")
+    assert _choices(reader)["data set"].first_selected_option.text == "planted"
+    browser.visible(reader, ".choices p a")[0].click()
+    browser.until(reader, "return location.hash.startsWith('#verdict?')")
+    assert _choices(reader)["data set"].first_selected_option.text == "all"
 
 
 def test_odd_names_in_an_address_are_text(reader, report):

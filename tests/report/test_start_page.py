@@ -10,6 +10,7 @@ import browser
 import made_up
 from scgpt_bench.evaluation.verdicts import ONE_TRAINING
 from scgpt_bench.report import page, summary
+from scgpt_bench.report.ladder import MOST
 
 CONTEXTS = ("K562", "RPE1", "Jurkat")
 
@@ -43,6 +44,14 @@ def test_one_data_set(start):
     browser.assert_answered_in_twenty_seconds(reader, ".ladder tbody tr")
     assert len(reader.find_elements(By.CSS_SELECTOR, ".ladder tbody tr")) == len(made_up.METHODS)
     assert len(reader.find_elements(By.CSS_SELECTOR, ".limits summary")) == 4
+
+
+def test_many_methods(start):
+    methods = {**made_up.METHODS, **{f"ridge on {i}": "ridge" for i in range(14)}}
+    reader = start(_limited(made_up.run(["planted"], methods)))
+    browser.assert_answered_in_twenty_seconds(reader, ".ladder tbody tr")
+    assert len(reader.find_elements(By.CSS_SELECTOR, ".ladder tbody tr")) == MOST
+    assert "11 more methods score less than these: Scores has all 26." in reader.find_element(By.ID, "start").text
 
 
 def test_ten_data_sets(start):

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
 from matplotlib.text import Text
 
 from scgpt_bench.data.conditions import Condition
@@ -28,6 +29,7 @@ from scgpt_bench.figures.responses import (
     delta_heatmap,
     left_over,
 )
+from scgpt_bench.figures.rule_graph import rule_graph
 from scgpt_bench.figures.scores import (
     closest_pairs,
     method_scores,
@@ -129,11 +131,6 @@ def gene_names(genes: int = 60) -> list[str]:
     return [f"ENSG{i:05d}.1" if i % 5 == 0 else f"CXCL{i}" for i in range(genes)]
 
 
-def vocabulary(genes) -> pd.DataFrame:
-    status = np.array(["in_vocabulary", "renamed", "padded"])[np.arange(len(genes)) % 3]
-    return pd.DataFrame({"gene": genes, "status": status, "matched_as": genes})
-
-
 def history(epochs: int) -> pd.DataFrame:
     epoch = np.arange(1, epochs + 1)
     return pd.DataFrame(
@@ -165,6 +162,20 @@ def loaded(methods) -> pd.DataFrame:
 def costs(methods) -> pd.DataFrame:
     table = pd.DataFrame({"rule": "finetune", "method": list(methods), "memory_mib": 900.0})
     return cost_table(table.assign(seconds=np.geomspace(1, 5000, len(methods))), {"finetune": 1})
+
+
+def named_rules(names) -> dict[str, dict]:
+    """A chain of rules in three stages, the last of which no column has."""
+    stages = ["fetch", "evaluate", "elsewhere"]
+    return {
+        name: {
+            "stage": stages[3 * place // len(names)],
+            "needs": [*names[:place]],
+            "script": f"{place}.py",
+            "environment": "data",
+        }
+        for place, name in enumerate(names)
+    }
 
 
 LINES = ["K562", "RPE1", LONG]
@@ -212,13 +223,15 @@ def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[
             metric_values(perturbations, methods), "pearson_delta", reliability
         ),
         "delta_heatmap": delta_heatmap(delta, perturbations, gene_names(), "planted"),
-        "training_history": training_history(history(15), methods[0], best=7),
-        "vocabulary_coverage": vocabulary_coverage(vocabulary(perturbations), np.arange(n) + 1.0, methods[0]),
+        "training_history": training_history({name: history(15) for name in methods}, methods[0], {methods[0]: 7}),
         "load_report": load_report(loaded(methods), "planted"),
         "scores_by_context": scores_by_context(context_scores(methods), "pearson_delta", HELD_OUT),
         "transfer_heatmap": transfer_heatmap(carried(perturbations), "planted"),
-        "carried_over": carried_over(measured_in_lines(perturbations), carried(perturbations), "planted", 6),
+        "carried_over": carried_over(
+            measured_in_lines(perturbations), carried(perturbations), gene_names(), "planted", 6
+        ),
         "cost_bars": cost_bars(costs(methods), "method", "this run"),
+        "rule_graph": rule_graph(named_rules(methods), costs(methods).assign(rule=[*methods]), "this run"),
     }
 
 
@@ -580,15 +593,31 @@ def test_a_response_without_variance_is_drawn_and_correlates_with_nothing():
 
 
 def test_the_training_history_draws_losses_metrics_and_learning_rate_and_no_bookkeeping():
-    made = training_history(history(15), "planted", best=7)
-    assert [axes.get_title(loc="left") for axes in made.axes] == [
+    made = training_history(
+        {"fold0, seed 0": history(15), "fold1, seed 0": history(9)}, "planted", {"fold0, seed 0": 7}
+    )
+    panels = [axes for axes in made.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in panels] == [
         "loss (squared log1p expression)",
-        "validation: Pearson delta (correlation)",
+        "validation: Pearson delta\n(correlation)",
         "learning rate",
-        "tokens per second: mean 60,008, of 40 cells; 3.1% of the time waiting for data; 21% of the peak FLOP/s",
+        "tokens per second",
     ]
-    assert [len(axes.lines) for axes in made.axes] == [3, 2, 2, 2]
-    assert all(axes.lines[-1].get_xdata()[0] == 7 for axes in made.axes)
+    rings = [[line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1] for axes in panels]
+    assert rings == [[7, 7], [7], [7], [7]]
+    assert [sum(len(line.get_xdata()) > 1 for line in axes.lines) for axes in panels] == [4, 2, 2, 2]
+    assert "2 trainings of 9 to 15 epochs. loss: 1 at first, 0.0667 to 0.111 at the end." in made.get_label()
+    assert "21% of the peak FLOP/s" in made.get_label()
+
+
+def test_a_rule_that_another_one_needs_anyway_has_no_arrow_of_its_own():
+    rules = named_rules(["a", "b", "c"])
+    rules["a"]["needs"] = ["c"]  # a search trains, chooses, and trains again
+    made = rule_graph(rules, costs(["a", "b"]).assign(rule=["b", "a"]), "this run")
+    arrows = [patch for patch in made.axes[0].patches if isinstance(patch, PathPatch)]
+    assert len(rule_graph(named_rules(["a", "b", "c"]), costs(["a"]), "").axes[0].patches) == 3 + 2
+    assert len(arrows) == 4
+    assert made.get_label().startswith("3 rules in 3 stages. Longest: b 83.3 min, a 1.0 s.")
 
 
 def test_better_is_to_the_right_and_only_a_verdict_fills_the_marker():
@@ -634,11 +663,13 @@ def test_a_run_without_anything_to_compare_says_so():
 def test_coverage_counts_genes_and_expression():
     status = ["in_vocabulary", "in_vocabulary", "renamed", "padded"]
     table = pd.DataFrame({"gene": list("ABCD"), "status": status, "matched_as": ["A", "B", "C2", "<pad>"]})
-    figure = vocabulary_coverage(table, np.array([6.0, 2.0, 1.0, 1.0]), "planted")
-    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert legend[0] == "in the vocabulary: 2 genes (50.0 %), 80.0 % of expression"
-    assert legend[2] == "padded: unknown to the model: 1 gene (25.0 %), 10.0 % of expression"
-    assert figure.get_supxlabel() == "Padded: D. Under another name: C as C2. Highest expression first."
+    (row,) = vocabulary_coverage({"human": table}, np.array([6.0, 2.0, 1.0, 1.0])).to_dict("records")
+    assert row == {
+        "checkpoint": "human",
+        **{"genes": 4, "in_vocabulary": 2, "renamed": 1, "padded": 1},
+        **{"percent_of_genes": 75.0, "percent_of_expression": pytest.approx(90.0)},
+        **{"padded_genes": "D", "renamed_genes": "C as C2"},
+    }
 
 
 def test_the_load_report_says_how_much_is_pretrained():
@@ -686,6 +717,8 @@ def test_input_that_cannot_be_drawn_is_refused_by_name():
     with pytest.raises(InputError, match=r"shape: found \(1, 2\); expected \(2, 2\)"):
         delta_heatmap(np.zeros((1, 2)), ["STAT1", "JAK2"], ["A", "B"], "planted")
     with pytest.raises(InputError, match="status: found 'lost'"):
-        vocabulary_coverage(pd.DataFrame({"gene": ["A"], "status": ["lost"], "matched_as": ["A"]}), None, "planted")
+        vocabulary_coverage(
+            {"human": pd.DataFrame({"gene": ["A"], "status": ["lost"], "matched_as": ["A"]})}, np.ones(1)
+        )
     with pytest.raises(InputError, match="none that is a number"):
         perturbation_heatmap(metric_values(["A"]).assign(value=np.nan), "mse")

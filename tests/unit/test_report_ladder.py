@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from scgpt_bench.report import page, summary
-from scgpt_bench.report.ladder import LOWEST, MARGIN, Axis, ladder
+from scgpt_bench.report.ladder import LOWEST, MARGIN, MOST, Axis, ladder
 from scgpt_bench.report.run import Run
 from scgpt_bench.report.warnings import GROUPS
 
@@ -49,6 +49,22 @@ def made_run(**more) -> Run:
 def drawn(made: Run) -> dict:
     (place,) = summary.places(made)
     return place["ladder"]
+
+
+def test_of_many_methods_the_strongest_are_shown_with_both_that_are_compared_and_the_bounds():
+    """All that is better than these is another model's, so that the weakest would otherwise be all of ours."""
+    made = made_run()
+    headline = made.scores[made.scores["metric"] == "effect_pearson"]
+    ridge = headline[headline["method"] == "ridge"]
+    many = [ridge.assign(method=f"theirs{i}", mean=0.8 + i / 100, skill=0.9 + i / 100) for i in range(20)]
+    kinds = {**KINDS, **{f"theirs{i}": "imported" for i in range(20)}}
+    made = made_run(scores=pd.concat([made.scores, *many], ignore_index=True), kinds=kinds)
+    shown = [row["method"] for row in drawn(made)["rows"] if row["shown"]]
+    assert len(shown) == MOST
+    assert {"technical-duplicate", "planted", "other", "ridge", "scgpt-finetuned", "theirs19"} <= {*shown}
+    assert {"control-mean", "scgpt-zero-shot", "theirs0"}.isdisjoint(shown)
+    text = re.sub(r"\s+", " ", summary.page(made))
+    assert '12 more methods score less than these: <a href="#scores/drop">Scores</a> has all 27.' in text
 
 
 def test_a_value_is_between_the_ends_of_the_axis_and_beyond_them_it_is_cut():

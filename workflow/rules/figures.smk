@@ -89,49 +89,71 @@ rule figure_responses:
 # Model
 
 
-rule figure_vocabulary:
+def checkpoints_with_vocabulary():
+    """The checkpoints whose vocabulary is counted: random weights are a control, and left out where there are others."""
+    random = checkpoints_from("random")
+    return [name for name in config["checkpoints"] if name not in random] or random
+
+
+rule vocabulary_coverage:
     input:
-        vocabulary="<results>/{dataset}/vocabulary/{checkpoint}.tsv",
+        vocabularies=expand(
+            "<results>/{{dataset}}/vocabulary/{checkpoint}.tsv", checkpoint=checkpoints_with_vocabulary()
+        ),
         cells="<results>/{dataset}/cells.h5ad",
     output:
         report(
-            "<results>/{dataset}/figures/vocabulary_{checkpoint}.svg",
+            "<results>/{dataset}/vocabulary_coverage.tsv",
             category="Model",
             subcategory="{dataset}",
-            labels={"checkpoint": "{checkpoint}", "figure": "vocabulary coverage"},
+            labels={"table": "genes that the vocabulary knows"},
             caption="../report/vocabulary.rst",
         ),
     log:
-        "<logs>/figure_vocabulary/{dataset}.{checkpoint}.log",
+        "<logs>/vocabulary_coverage/{dataset}.log",
     benchmark:
-        "<benchmarks>/figure_vocabulary/{dataset}.{checkpoint}.tsv"
+        "<benchmarks>/vocabulary_coverage/{dataset}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
-        mem_mb=memory_of("figure_vocabulary"),
-        runtime=minutes_of("figure_vocabulary"),
+        mem_mb=memory_of("vocabulary_coverage"),
+        runtime=minutes_of("vocabulary_coverage"),
     params:
-        code=code("figure_vocabulary.py"),
+        code=code("vocabulary_coverage.py"),
+        checkpoints=checkpoints_with_vocabulary(),
     script:
-        "../scripts/figure_vocabulary.py"
+        "../scripts/vocabulary_coverage.py"
+
+
+def trainings(wildcards):
+    """The split and the seed of every training of a method on a data set."""
+    return [(split, seed) for split in SPLITS for _, seed in predictions([wildcards.method])]
+
+
+def files_of_trainings(name):
+    def files(wildcards):
+        folder = f"<results>/{wildcards.dataset}"
+        return [f"{folder}/{split}/{wildcards.method}/{seed}/model/{name}" for split, seed in trainings(wildcards)]
+
+    return files
 
 
 rule figure_training_history:
     input:
-        history="<results>/{dataset}/{split}/{method}/{seed}/model/history.tsv",
-        report="<results>/{dataset}/{split}/{method}/{seed}/model/report.json",
+        histories=files_of_trainings("history.tsv"),
+        reports=files_of_trainings("report.json"),
     output:
         report(
-            "<results>/{dataset}/{split}/figures/training_history_{method}_{seed}.svg",
+            "<results>/{dataset}/figures/training_history_{method}.svg",
             category="Model",
             subcategory="{dataset}",
-            labels={"split": "{split}", "method": "{method}", "seed": "{seed}", "figure": "training history"},
+            labels={"method": "{method}", "figure": "training history"},
             caption="../report/training_history.rst",
         ),
     log:
-        "<logs>/figure_training_history/{dataset}.{split}.{method}.{seed}.log",
+        "<logs>/figure_training_history/{dataset}.{method}.log",
     benchmark:
-        "<benchmarks>/figure_training_history/{dataset}.{split}.{method}.{seed}.tsv"
+        "<benchmarks>/figure_training_history/{dataset}.{method}.tsv"
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -139,6 +161,7 @@ rule figure_training_history:
         runtime=minutes_of("figure_training_history"),
     params:
         code=code("figure_training_history.py"),
+        trainings=lambda wildcards: [f"{split}, seed {seed}" for split, seed in trainings(wildcards)],
     script:
         "../scripts/figure_training_history.py"
 

@@ -1,4 +1,6 @@
 # What the report says in words, what the run cost, what it takes to repeat it, and the report.
+import yaml
+
 from scgpt_bench.scgpt import recipe
 
 
@@ -154,12 +156,6 @@ def method_for_robustness():
     return (finetuned or others or [*KINDS])[-1]
 
 
-def checkpoints_with_vocabulary():
-    """The checkpoints whose vocabulary is drawn: random weights are a control, and left out where there are others."""
-    random = checkpoints_from("random")
-    return [name for name in config["checkpoints"] if name not in random] or random
-
-
 def entries_of_datasets():
     """What the report shows of each data set and split."""
     shown = []
@@ -171,7 +167,11 @@ def entries_of_datasets():
         if dataset in last_two():
             shown += [f"<results>/{dataset}/figures/drop_comparison.{suffix}" for suffix in ("html", "svg")]
             shown.append(f"<results>/{dataset}/drop_comparison.tsv")
-        shown += [f"<results>/{dataset}/figures/vocabulary_{name}.svg" for name in checkpoints_with_vocabulary()]
+        if config["checkpoints"]:
+            shown.append(f"<results>/{dataset}/vocabulary_coverage.tsv")
+        if SPLITS:
+            trained = methods_run_by("finetune")
+            shown += [f"<results>/{dataset}/figures/training_history_{method}.svg" for method in trained]
         shown += [f"<results>/{dataset}/figures/skill_{split}.svg" for split in questions_of_run()]
         if any(registry.group_of(kind) == registry.SCGPT for kind in KINDS.values()):
             shown += [f"<results>/{dataset}/figures/against_simple_{split}.svg" for split in questions_of_run()]
@@ -185,8 +185,6 @@ def entries_of_datasets():
             shown.append(f"{folder}/perturbations.svg")
             if methods_run_by("predict_scgpt"):
                 shown.append(f"{folder}/load_report.svg")
-            for method, seed in predictions(methods_run_by("finetune")):
-                shown.append(f"{folder}/training_history_{method}_{seed}.svg")
             shown += [f"<results>/{dataset}/{split}/{method}/search.tsv" for method in CANDIDATES]
             shown.append(f"{folder}/metric_robustness_{method_for_robustness()}.svg")
         if RUN.held_out:
@@ -247,6 +245,42 @@ def measured_rules(wildcards):
     }
 
 
+RULES = workflow.current_basedir
+
+
+def rules_of_results(wildcards, output):
+    """The rules that the results come from, as Snakemake has planned them: what each needs, runs and runs in.
+
+    Snakemake evaluates it where it plans, and local jobs run there.
+    """
+    needed_by = workflow.dag.dependencies
+    last = next(job for job in needed_by if output[0] in job.output)
+    needs = {}
+    for job in workflow.dag.bfs(needed_by, last):
+        needs.setdefault(job.rule, set()).update(one.rule.name for one in needed_by[job])
+    described = {}
+    for rule in sorted(needs, key=lambda rule: rule.name):
+        own = rule.basedir == RULES  # and not one of a workflow that uses this one as a module
+        described[rule.name] = {
+            "stage": Path(rule.snakefile).stem,
+            "needs": sorted(needs[rule] - {rule.name}),
+            "script": Path(rule.script).name if own and rule.script else "",
+            "environment": Path(rule.conda_env).stem if own and rule.conda_env else "",
+        }
+    del described[last.rule.name]
+    return described
+
+
+def packages_of_environments(wildcards):
+    """The packages of every environment that a rule of this workflow names."""
+    files = sorted({one.conda_env for one in workflow.rules if one.basedir == RULES and one.conda_env})
+    packages = {}
+    for file in files:
+        with workflow.sourcecache.open(RULES.join(file)) as handle:
+            packages[Path(file).stem] = [one for one in yaml.safe_load(handle)["dependencies"] if isinstance(one, str)]
+    return packages
+
+
 # Benchmark files are a log and no input: a lost one recomputes nothing. The inputs are what has to be finished before.
 rule figure_cost:
     input:
@@ -259,6 +293,18 @@ rule figure_cost:
             labels={"figure": "time, GPU time and memory"},
             category="Cost",
             caption="cost.rst",
+        ),
+        graph=report(
+            "<results>/figures/rule_graph.svg",
+            category="Cost",
+            labels={"figure": "rules and what they need"},
+            caption="../report/rule_graph.rst",
+        ),
+        rules=report(
+            "<results>/rules.html",
+            category="Cost",
+            labels={"figure": "rules, code and environments"},
+            caption="../report/rules.rst",
         ),
         table=report(
             "<results>/cost.tsv",
@@ -282,6 +328,9 @@ rule figure_cost:
         seeds={method: options["seeds"] for method, options in config["methods"].items()},
         folder=BENCHMARKS,
         by=COST_BY,
+        templates=sources.folder_hash(LIBRARY / "scgpt_bench" / "report"),
+        plan=rules_of_results,
+        environments=packages_of_environments,
     script:
         "../scripts/figure_cost.py"
 
@@ -289,6 +338,7 @@ rule figure_cost:
 def results_of_run():
     """Everything that a run computes except the report: what the report shows, in its order, and the submissions."""
     costs = [*(f"<results>/figures/cost_by_{by}.svg" for by in COST_BY), "<results>/cost.tsv"]
+    costs += ["<results>/figures/rule_graph.svg", "<results>/rules.html"]
     return [*results_with_costs(), *costs, "<results>/provenance.json", "<results>/configuration.yaml"]
 
 

@@ -159,5 +159,6 @@ rule drop_comparison:
         code=code("drop_comparison.py"),
         pooled=POOLED,
         metric=JUDGING[0],
+        kinds=KINDS,
     script:
         "../scripts/drop_comparison.py"

@@ -10,9 +10,11 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import write_table
 
     output, name = snakemake.output, snakemake.wildcards.dataset
-    measured = changes(open_h5ad(snakemake.input[0]))
+    cells = open_h5ad(snakemake.input[0])
+    measured = changes(cells)
     table = transfer(measured, snakemake.params.minimum_reliability)
     write_table(table, output.table)
     save(transfer_heatmap(table, f"{name}: how far measured changes carry over"), output.ceiling)
     title = f"{name}: measured changes in two contexts"
-    save(carried_over(measured, table, title, snakemake.params.perturbations), output.perturbations)
+    genes, most = [*cells.var_names], snakemake.params.perturbations
+    save(carried_over(measured, table, genes, title, most), output.perturbations)

@@ -19,6 +19,9 @@ from scgpt_bench.figures.style import (
     WIDTH,
     count,
     elided,
+    hover,
+    hover_cells,
+    keep,
     lines_within,
     listed,
     literal,
@@ -31,6 +34,7 @@ from scgpt_bench.figures.style import (
 )
 
 ALL = "all"
+NAMED = 40  # genes of a scatter that say their names
 MOST_INTERVALS = 6  # columns; more leave no room for two numbers
 _UNIT = "log1p expression"
 
@@ -81,11 +85,14 @@ def scores_by_context(scores: pd.DataFrame, metric: str, held_out: Mapping[str, 
         cells, decimals = np.stack([mean, low, high], axis=2), _decimals(mean)
         texts = [[_with_interval(cell, decimals, len(columns)) for cell in row] for row in cells]
         _heatmap(axes, mean, texts, [literal(elided(name)) for name in order], columns, *ends[::better])
+        full = [[_in_words(cell, decimals) for cell in row] for row in cells]
+        hover_cells(axes, order, columns, full)
         axes.set_title(literal(name), loc="left", fontsize=SMALL, fontweight="bold")
         best.append(f"{name}: {order[0]} {np.nanmean(mean[0]):.2f}")
     figure.supylabel("")
     axes.set_xlabel(f"{metric_label(metric)}; {'higher' if better > 0 else 'lower'} is better")
     say(figure, f"Best method in the mean over contexts, {listed(best)}.")
+    keep(figure, pd.concat(tables.values(), ignore_index=True).drop(columns="column"))
     return figure
 
 
@@ -93,6 +100,15 @@ def _decimals(values: np.ndarray) -> int:
     """Count the decimals that show two digits of the largest value; two at least."""
     largest = np.nanmax(np.abs(values), initial=0.0)
     return max(2, 1 - int(np.floor(np.log10(largest)))) if largest > 0 else 2
+
+
+def _in_words(score: np.ndarray, decimals: int) -> str:
+    """Write a mean and its interval for the pointer, where there is always room."""
+    mean, low, high = score
+    if not np.isfinite(mean):
+        return "no score"
+    known = np.isfinite(low) and np.isfinite(high)
+    return f"{mean:.{decimals}f}" + (f" (95 % interval {low:.{decimals}f} to {high:.{decimals}f})" if known else "")
 
 
 def _with_interval(score: np.ndarray, decimals: int, columns: int) -> str:
@@ -138,17 +154,20 @@ def transfer_heatmap(transfer: pd.DataFrame, title: str) -> Figure:
                 texts[row][column] = f"{median:.2f}\n{known}" if known else "0"
             if known:
                 found.append(f"{what} {one} and {other}: {median:.2f} ({known} of {len(part)})")
+        full = [[text.replace("\n", ", reliable in both: ") for text in row] for row in texts]
+        hover_cells(axes, contexts, contexts, full)
         _heatmap(axes, values, texts, names if what == CHANGE else [""] * len(names), names, 0.0, 1.0)
         axes.set_title("whole change" if what == CHANGE else "what is specific of it", loc="left", fontsize=SMALL)
         if max(map(len, names)) * len(names) > 24:
             for label in axes.get_xticklabels():
                 label.set(rotation=45, ha="right", rotation_mode="anchor")
     say(figure, f"Correlation, noise taken out: {listed(found, 12)}." if found else "No change is reliable in two.")
+    keep(figure, transfer)
     return figure
 
 
 @styled
-def carried_over(measured: Changes, transfer: pd.DataFrame, title: str, number: int) -> Figure:
+def carried_over(measured: Changes, transfer: pd.DataFrame, genes: Sequence[str], title: str, number: int) -> Figure:
     """Draw the measured change of a perturbation in one context against that in another, one panel a perturbation.
 
     Those with the largest changes come first, each between the two contexts in which it is most reliable, if there are
@@ -158,6 +177,8 @@ def carried_over(measured: Changes, transfer: pd.DataFrame, title: str, number: 
     ----------
     measured, transfer
         Changes, and what :func:`scgpt_bench.evaluation.transfer.transfer` says of them.
+    genes
+        Names of the columns of the changes.
     title
         Whose changes.
     number
@@ -186,13 +207,24 @@ def carried_over(measured: Changes, transfer: pd.DataFrame, title: str, number: 
         "One dot a gene, targets left out; dotted: the same change in both contexts. r: Pearson correlation; in "
         "brackets, noise taken out, where both changes are reliable.",
     )
-    panels, found = figure.subplots(down, across, squeeze=False).ravel(), []
+    panels, found, numbers = figure.subplots(down, across, squeeze=False).ravel(), [], []
     for axes, pair in zip(panels, pairs.itertuples(), strict=False):
         one, other = (rows[pair.perturbation, side] for side in (pair.context, pair.other_context))
         counted = measured.counted[one]
         corrected = f" ({pair.corrected:.2f})" if np.isfinite(pair.corrected) else ""
         text = f"r = {round(pair.correlation, 2) + 0.0:.2f}{corrected}"
-        _scatter(axes, measured.whole[one][counted], measured.whole[other][counted])
+        points = pd.DataFrame(
+            {
+                "perturbation": pair.perturbation,
+                "gene": np.asarray(genes, dtype=object)[counted],
+                "context": pair.context,
+                "change": measured.whole[one][counted].round(4),
+                "other_context": pair.other_context,
+                "change_there": measured.whole[other][counted].round(4),
+            }
+        )
+        _scatter(axes, points)
+        numbers.append(points)
         axes.set_title(f"{lines_within(elided(pair.perturbation, 40), WIDTH / 3 - 0.5, SMALL)}\n{text}", fontsize=SMALL)
         axes.set_xlabel(lines_within(f"in {elided(pair.context, 20)}", WIDTH / 3 - 0.5, SMALL), fontsize=SMALL)
         axes.set_ylabel(lines_within(f"in {elided(pair.other_context, 20)}", 1.6, SMALL), fontsize=SMALL)
@@ -201,15 +233,23 @@ def carried_over(measured: Changes, transfer: pd.DataFrame, title: str, number: 
         axes.set_visible(False)
     figure.supylabel(f"measured change ({_UNIT})", fontsize=8)
     say(figure, f"{listed(found, 12)}.")
+    keep(figure, pd.concat(numbers, ignore_index=True))
     return figure
 
 
-def _scatter(axes: Axes, one: np.ndarray, other: np.ndarray) -> None:
+def _scatter(axes: Axes, points: pd.DataFrame) -> None:
+    """Draw a dot a gene; those with the largest changes say their names."""
+    one, other = points["change"].to_numpy(), points["change_there"].to_numpy()
     limit = 1.1 * max(np.abs(one).max(), np.abs(other).max(), 1e-6)
     axes.axline((0, 0), slope=1, color=INK, linewidth=0.6, linestyle=":")
     axes.axhline(0, color=FAINT, linewidth=0.8)
     axes.axvline(0, color=FAINT, linewidth=0.8)
     axes.plot(one, other, ".", color="#0072b2", markersize=3, markeredgewidth=0, alpha=0.6, rasterized=True)
+    strongest = points.iloc[np.argsort(-np.maximum(np.abs(one), np.abs(other)), kind="stable")[:NAMED]]
+    (dots,) = axes.plot(
+        strongest["change"], strongest["change_there"], "o", color="#0072b2", markersize=2.5, markeredgewidth=0
+    )
+    hover(dots, [f"{gene.gene}: {gene.change:+.3f} and {gene.change_there:+.3f}" for gene in strongest.itertuples()])
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     axes.locator_params(nbins=4)
 

@@ -14,6 +14,7 @@ from scgpt_bench.figures.style import (
     WIDTH,
     beside_row,
     count,
+    hover,
     keep,
     label_rows,
     new_figure,
@@ -93,7 +94,7 @@ def cost_table(costs: pd.DataFrame, gpus: Mapping[str, int]) -> pd.DataFrame:
         gpu_hours=("gpu_hours", "sum"),
         memory_gib=("memory_gib", "max"),
     )
-    table["time"] = [_time(hours) for hours in table["hours"]]
+    table["time"] = [readable_time(hours) for hours in table["hours"]]
     return table.sort_values("hours", ascending=False, kind="stable", ignore_index=True)[COLUMNS]
 
 
@@ -120,7 +121,7 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
     figure = new_figure(
         WIDTH,
         1.1 + rows_height(bars.index, 0.22),
-        f"{title}: {count(int(bars['jobs'].sum()), 'job')}, {_time(bars['hours'].sum())}",
+        f"{title}: {count(int(bars['jobs'].sum()), 'job')}, {readable_time(bars['hours'].sum())}",
         f"Time: sum over the jobs of a {by} (jobs may run side by side). GPU, where one was asked for: the same times "
         "the number of GPUs. Memory: the largest job.",
     )
@@ -131,15 +132,19 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
     for (column, colour), axes in zip(columns.items(), panels.values(), strict=True):
         most = bars[column].fillna(0).max()
         unit, size = ("GiB", 1.0) if column == "memory_gib" else _unit(most)
-        axes.barh(rows, bars[column] / size, height=0.62, color=colour)
+        written = readable_memory if column == "memory_gib" else readable_time
+        for bar, name, value in zip(
+            axes.barh(rows, bars[column] / size, height=0.62, color=colour), bars.index, bars[column], strict=True
+        ):
+            hover(bar, f"{name}: {'unknown' if pd.isna(value) else written(value)}")
         axes.set_xlabel({"hours": f"time ({unit})", "gpu_hours": f"GPU time ({unit})"}.get(column, f"memory ({unit})"))
         axes.locator_params(axis="x", nbins=3)
         axes.set_xlim(0, 1.02 * (most / size or 1.0))
     for row, entry in enumerate(bars.itertuples()):
-        beside_row(panels["hours"], row, _time(entry.hours))
+        beside_row(panels["hours"], row, readable_time(entry.hours))
         if "gpu_hours" in panels:
-            beside_row(panels["gpu_hours"], row, _time(entry.gpu_hours) if entry.gpu_hours else "none")
-        memory = "unknown" if pd.isna(entry.memory_gib) else _memory(entry.memory_gib)
+            beside_row(panels["gpu_hours"], row, readable_time(entry.gpu_hours) if entry.gpu_hours else "none")
+        memory = "unknown" if pd.isna(entry.memory_gib) else readable_memory(entry.memory_gib)
         beside_row(panels["memory_gib"], row, memory)
     label_rows(panels["hours"], list(bars.index))
     keep(figure, bars.reset_index())
@@ -147,12 +152,12 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
         axes.tick_params(axis="y", length=0)
     largest = bars["memory_gib"].max()
     own = bars.drop(index=SHARED, errors="ignore")
-    longest = f"; the longest {by}: {own.index[0]}, {_time(own['hours'].iloc[0])}" if len(own) else ""
-    shared = f"; shared by all methods: {_time(bars.loc[SHARED, 'hours'])}" if SHARED in bars.index else ""
+    longest = f"; the longest {by}: {own.index[0]}, {readable_time(own['hours'].iloc[0])}" if len(own) else ""
+    shared = f"; shared by all methods: {readable_time(bars.loc[SHARED, 'hours'])}" if SHARED in bars.index else ""
     say(
         figure,
-        f"{_time(bars['hours'].sum())} over all jobs, {_time(bars['gpu_hours'].sum())} of GPU time{longest}"
-        f"{shared}." + ("" if pd.isna(largest) else f" Largest job: {_memory(largest)}."),
+        f"{readable_time(bars['hours'].sum())} over all jobs, {readable_time(bars['gpu_hours'].sum())} of GPU time"
+        f"{longest}{shared}." + ("" if pd.isna(largest) else f" Largest job: {readable_memory(largest)}."),
     )
     return figure
 
@@ -164,12 +169,14 @@ def _unit(hours: float) -> tuple[str, float]:
     return next((unit, size) for unit, size in _UNITS if hours >= 2 * size or unit == "seconds")
 
 
-def _time(hours: float) -> str:
+def readable_time(hours: float) -> str:
+    """Write a time in the unit in which it is easiest to read."""
     for unit, size in (("h", 1.0), ("min", 1 / 60)):
         if hours >= 2 * size:
             return f"{hours / size:.1f} {unit}"
     return f"{hours * 3600:.1f} s"
 
 
-def _memory(gib: float) -> str:
+def readable_memory(gib: float) -> str:
+    """Write an amount of memory in GiB or MiB."""
     return f"{gib:.1f} GiB" if gib >= 1 else f"{1024 * gib:.0f} MiB"

@@ -16,6 +16,8 @@ from scgpt_bench.figures.style import (
     INK,
     WIDTH,
     beside_row,
+    hover,
+    keep,
     label_rows,
     legend_above,
     method_style,
@@ -30,7 +32,12 @@ from scgpt_bench.figures.style import (
 
 @styled
 def drop_comparison(
-    before: Mapping[str, Any], now: Mapping[str, Any], table: pd.DataFrame, metric: str, split: str
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    table: pd.DataFrame,
+    metric: str,
+    split: str,
+    kinds: Mapping[str, str] | None = None,
 ) -> Figure:
     """Draw the cells of every condition and one score of every method over all contexts, before and now.
 
@@ -42,7 +49,10 @@ def drop_comparison(
         Of :func:`scgpt_bench.evaluation.drops.compare_scores`.
     metric, split
         Which score is shown.
+    kinds
+        The kind of each method by its name, where it is another.
     """
+    kinds = kinds or {}
     require(
         table, ["split", "context", "method", "metric", "mean_before", "mean", "verdict_changed"], "drop comparison"
     )
@@ -65,11 +75,13 @@ def drop_comparison(
     names = sorted(counts[0].keys() | counts[1].keys())
     x, y = (np.array([count.get(name, 0) for name in names], dtype=float) for count in counts)
     cells.plot([0, max(x.max(), y.max())], [0, max(x.max(), y.max())], color=FAINT, linewidth=0.8)
-    cells.scatter(x, y, s=10, color="#0072b2")
+    points = cells.scatter(x, y, s=10, color="#0072b2")
+    if len(names) > 1:
+        hover(points, [f"{n.label}: {a:.0f} cells before, {b:.0f} now" for n, a, b in zip(names, x, y, strict=True)])
     cells.set_xlabel(f"cells in {before['dataset']}")
     cells.set_ylabel(f"cells in {now['dataset']}")
     rows = np.arange(len(shown))
-    colours = [method_style(method).colour for method in shown["method"]]
+    colours = [method_style(method, kinds.get(method), kinds).colour for method in shown["method"]]
     scores.hlines(rows, shown["mean_before"], shown["mean"], color=colours, linewidth=1)
     scores.scatter(shown["mean_before"], rows, s=22, facecolors="white", edgecolors=colours, zorder=3)
     scores.scatter(shown["mean"], rows, s=22, color=colours, zorder=3)
@@ -84,6 +96,7 @@ def drop_comparison(
     ]
     legend_above(scores, 2, handles)
     changed = int((shown["verdict_changed"] == "yes").sum())
+    keep(figure, shown)
     say(
         figure,
         f"{now['n_cells'] - before['n_cells']:+,} cells, {len(names)} {noun}s in one of the drops or both; "

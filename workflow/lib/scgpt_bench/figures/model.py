@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.figures.style import (
     INK,
     SMALL,
     WIDTH,
     beside_row,
     count,
+    count_range,
+    hover,
+    keep,
     label_rows,
     legend_above,
+    lines_within,
     listed,
     literal,
-    metric_label,
     new_figure,
     require,
     rows_height,
@@ -26,11 +32,7 @@ from scgpt_bench.figures.style import (
     styled,
 )
 
-_STATUS = {
-    "in_vocabulary": ("in the vocabulary", "#0072b2"),
-    "renamed": ("under another name", "#88bfe0"),
-    "padded": ("padded: unknown to the model", "#d55e00"),
-}
+_STATUS = ("in_vocabulary", "renamed", "padded")
 _LOADED = {
     "pretrained": ("pretrained", "#0072b2"),
     "random": ("random", "#d55e00"),
@@ -40,74 +42,94 @@ _RATE = "tokens_per_second"
 _BOOKKEEPING = {"epoch", "step", "learning_rate", "gradient_norm", "seconds", "peak_memory_mb"}
 _BOOKKEEPING |= {_RATE, "cells_per_second", "data_wait", "peak_share"}
 _TRAINING, _VALIDATION = "#0072b2", "#d55e00"
+_ACROSS = 3  # panels of a training history
 
 
 @styled
 def training_history(
-    history: pd.DataFrame, title: str, best: float | None = None, loss_unit: str = "squared log1p expression"
+    histories: Mapping[str, pd.DataFrame],
+    title: str,
+    kept: Mapping[str, float] | None = None,
+    loss_unit: str = "squared log1p expression",
 ) -> Figure:
-    """Loss, validation metrics, learning rate and speed over the course of training.
+    """Loss, validation metrics, learning rate and speed over the course of a method's trainings, a line for each.
 
     Parameters
     ----------
-    history
-        ``history.tsv`` of ``scgpt_bench.scgpt.training``, one row an epoch: ``epoch`` (or ``step``), ``loss`` and any
-        ``<name>_loss`` measured on held-out cells (one panel), validation metrics by name (a panel each) and
-        ``learning_rate``. Where it has them, ``tokens_per_second``, with ``data_wait`` and ``peak_share`` in words.
-        Missing values are left out; gradient norm, time and memory are not drawn.
+    histories
+        By the name of a training, ``history.tsv`` of ``scgpt_bench.scgpt.training``, one row an epoch: ``epoch`` (or
+        ``step``), ``loss`` and any ``<name>_loss`` measured on held-out cells (one panel), validation metrics by name
+        (a panel each) and ``learning_rate``. Where it has them, ``tokens_per_second``, with ``data_wait`` and
+        ``peak_share`` in words. Missing values are left out; gradient norm, time and memory are not drawn.
     title
-        Which model on which data.
-    best
-        The epoch or step whose weights were kept.
+        Which method on which data.
+    kept
+        By the name of a training, the epoch or step whose weights were kept.
     loss_unit
         The unit of the loss.
     """
+    kept = kept or {}
+    history = pd.concat([table.assign(training=name) for name, table in histories.items()], ignore_index=True)
     time = next((name for name in ("epoch", "step") if name in history.columns), "epoch")
     require(history, [time], "training history")
     losses = [name for name in history.columns if name == "loss" or name.endswith("_loss")]
-    metrics = [name for name in history.columns if name not in {*losses, *_BOOKKEEPING}]
+    metrics = [name for name in history.columns if name not in {*losses, *_BOOKKEEPING, "training"}]
     panels = ([losses] if losses else []) + [[name] for name in metrics]
-    if "learning_rate" in history.columns:
-        panels.append(["learning_rate"])
-    speed = _speed(history) if _RATE in history.columns else ""
-    if speed:
-        panels.append([_RATE])
+    panels += [[name] for name in ("learning_rate", _RATE) if name in history.columns]
     if not panels:
-        found = ", ".join(map(str, history.columns))
-        raise InputError("training history", "columns", found, "loss, a validation metric or learning_rate")
-    kept = "" if best is None else f" Dashed: the {time} whose weights were kept ({best:g})."
+        known = ", ".join(map(str, history.columns.drop("training")))
+        raise InputError("training history", "columns", known, "loss, a validation metric or learning_rate")
+    down = -(-len(panels) // _ACROSS)
+    rings = f" Ring: the {time} whose weights were kept." if kept else ""
     figure = new_figure(
         WIDTH,
-        1.0 + 1.25 * len(panels),
-        f"{title}: {count(len(history), time)}",
-        f"Blue: training; vermilion: held-out cells.{kept}",
+        0.9 + 1.35 * down,
+        f"{title}: {count(len(histories), 'training')}",
+        f"A line is a training. Blue: training cells; vermilion: held-out cells.{rings}",
     )
-    for axes, names in zip(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], panels, strict=True):
+    places = figure.subplots(down, _ACROSS, sharex=True, squeeze=False)
+    for axes in places.ravel()[len(panels) :]:
+        axes.set_visible(False)
+    for axes, names in zip(places.ravel(), panels, strict=False):
         for name in names:
-            known = history[[time, name]].dropna()
             colour = {"loss": _TRAINING, "learning_rate": INK, _RATE: INK}.get(name, _VALIDATION)
-            marker = "o" if len(known) <= 40 else ""
-            axes.plot(known[time], known[name], marker=marker, markersize=3, color=colour)
-        heading = f"tokens per second: {speed}" if names == [_RATE] else _panel_title(names, loss_unit)
-        axes.set_title(heading, loc="left", fontsize=SMALL, pad=3)
-        if best is not None:
-            axes.axvline(best, color=INK, linestyle="--", linewidth=0.8)
+            for training, rows in history[[time, name, "training"]].dropna().groupby("training", sort=False):
+                marker = "o" if len(rows) == 1 else ""
+                (line,) = axes.plot(rows[time], rows[name], marker=marker, markersize=3, linewidth=0.9, color=colour)
+                hover(
+                    line, f"{training}, {name}: {rows[name].iloc[0]:.3g} at first, {rows[name].iloc[-1]:.3g} at the end"
+                )
+                ring = rows[rows[time] == kept.get(training)]
+                axes.plot(ring[time], ring[name], "o", markersize=4.5, markerfacecolor="white", color=colour)
+        axes.set_title(_panel_title(names, loss_unit), loc="left", fontsize=SMALL, pad=3)
         axes.grid(axis="y")
         axes.locator_params(axis="y", nbins=4)
         axes.yaxis.set_major_formatter("{x:,.0f}" if names == [_RATE] else "{x:.3g}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlabel(time)
-    told = [f"{count(len(history), time)}."]
+    for column in range(min(_ACROSS, len(panels))):
+        lowest = places[(len(panels) - 1 - column) // _ACROSS, column]
+        lowest.set_xlabel(time)
+        lowest.tick_params(labelbottom=True)
+    found = [
+        f"{count(len(histories), 'training')} of {count_range([len(table) for table in histories.values()], time)}."
+    ]
     for name in [*losses, *metrics]:
-        known = history[[time, name]].dropna()
-        if len(known):
-            told.append(f"{name}: {known[name].iloc[0]:.3g} at first, {known[name].iloc[-1]:.3g} at the end.")
-    if best is not None:
-        told.append(f"Weights kept: {time} {best:g}.")
-    if speed:
-        told.append(f"Tokens per second: {speed}.")
-    say(figure, " ".join(told))
+        ends = history[[name, "training"]].dropna().groupby("training", sort=False)[name].agg(["first", "last"])
+        if len(ends):
+            found.append(f"{name}: {_range(ends['first'])} at first, {_range(ends['last'])} at the end.")
+    if kept:
+        found.append(f"Weights kept: {time} {_range(pd.Series(kept))}.")
+    if _RATE in history.columns:
+        found.append(f"Tokens per second: {_speed(history)}.")
+    say(figure, " ".join(found))
+    keep(figure, history[["training", *history.columns.drop("training")]])
     return figure
+
+
+def _range(values: pd.Series) -> str:
+    """Write ``0.12``, or ``0.1 to 0.2`` where values differ."""
+    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _speed(history: pd.DataFrame) -> str:
@@ -121,69 +143,52 @@ def _speed(history: pd.DataFrame) -> str:
 
 
 def _panel_title(names: list[str], loss_unit: str) -> str:
-    if names == ["learning_rate"]:
-        return "learning rate"
+    if names[0] in ("learning_rate", _RATE):
+        return names[0].replace("_", " ")
     if names[0] == "loss" or names[0].endswith("_loss"):
         return f"loss ({literal(loss_unit)})"
-    return "validation: " + metric_label(names[0].removeprefix("validation_"))
+    title = "validation: " + metric_of(names[0].removeprefix("validation_")).label
+    return lines_within(title, WIDTH / _ACROSS - 0.6, SMALL)
 
 
-@styled
-def vocabulary_coverage(vocabulary: pd.DataFrame, expression: np.ndarray | None, title: str) -> Figure:
-    """How many genes, and how much of the expression, a checkpoint's vocabulary knows.
+def vocabulary_coverage(vocabularies: Mapping[str, pd.DataFrame], expression: np.ndarray) -> pd.DataFrame:
+    """Count the genes, and the share of the expression, that the vocabulary of each checkpoint knows.
 
     Parameters
     ----------
-    vocabulary
-        The vocabulary table (``gene``, ``status``, ``matched_as``), one row a gene.
+    vocabularies
+        By checkpoint, its vocabulary table (``gene``, ``status``, ``matched_as``), one row a gene.
     expression
-        [genes] mean expression in the order of the table, to weight genes with; ``None`` draws genes only.
-    title
-        Which data against which checkpoint.
+        [genes] mean expression in the order of the tables.
+
+    Returns
+    -------
+    One row a checkpoint: ``checkpoint``, ``genes``, how many are ``in_vocabulary``, ``renamed`` and ``padded``, the
+    ``percent_of_genes`` and ``percent_of_expression`` that are not padded, and names of ``padded_genes`` and
+    ``renamed_genes``, those with the highest expression first.
     """
-    require(vocabulary, ["gene", "status", "matched_as"], "vocabulary table")
-    unknown = sorted(set(vocabulary["status"]) - set(_STATUS))
-    if unknown:
-        raise InputError("vocabulary table", "status", ", ".join(map(repr, unknown)), f"one of {', '.join(_STATUS)}")
-    weights = {"genes": np.ones(len(vocabulary))}
-    if expression is not None:
-        weights["expression"] = np.asarray(expression, dtype=float)
-    padded = (vocabulary["status"] == "padded").to_numpy()
-    figure = new_figure(
-        WIDTH,
-        1.75 + 0.32 * len(weights),
-        f"{title}: {count(len(vocabulary), 'gene')}, {int(padded.sum()):,} padded",
-        _vocabulary_note(vocabulary, weights.get("expression", weights["genes"])),
-    )
-    axes = figure.add_subplot()
-    left = np.zeros(len(weights))
-    for status, (words, colour) in _STATUS.items():
-        chosen = (vocabulary["status"] == status).to_numpy()
-        shares = [100 * weight[chosen].sum() / max(weight.sum(), 1e-12) for weight in weights.values()]
-        label = f"{words}: {count(int(chosen.sum()), 'gene')} ({shares[0]:.1f} %)"
-        if expression is not None:
-            label += f", {shares[1]:.1f} % of expression"
-        axes.barh(range(len(weights)), shares, left=left, height=0.6, color=colour, label=label)
-        left += shares
-    label_rows(axes, list(weights))
-    axes.set(xlim=(0, 100), xlabel="share of the measured genes, and of their mean expression (%)")
-    legend_above(axes, 1)
-    covered = 100 * (1 - weights["genes"][padded].sum() / len(vocabulary))
-    told = f"{covered:.1f} % of {count(len(vocabulary), 'gene')} are known to the model"
-    if expression is not None:
-        lost = weights["expression"][padded].sum() / max(weights["expression"].sum(), 1e-12)
-        told += f", with {100 * (1 - lost):.1f} % of the mean expression"
-    say(figure, told + ".")
-    return figure
-
-
-def _vocabulary_note(vocabulary: pd.DataFrame, weight: np.ndarray) -> str:
-    by_weight = vocabulary.iloc[np.argsort(-weight, kind="stable")]
-    padded, renamed = (by_weight[by_weight["status"] == status] for status in ("padded", "renamed"))
-    parts = [f"Padded: {listed(padded['gene'])}." if len(padded) else "Every measured gene has a token of its own."]
-    if len(renamed):
-        parts.append(f"Under another name: {listed(renamed['gene'] + ' as ' + renamed['matched_as'])}.")
-    return " ".join(parts) + (" Highest expression first." if len(padded) or len(renamed) else "")
+    rows = []
+    for checkpoint, vocabulary in vocabularies.items():
+        require(vocabulary, ["gene", "status", "matched_as"], "vocabulary table")
+        unknown = sorted({*vocabulary["status"]} - {*_STATUS})
+        if unknown:
+            expected = f"one of {', '.join(_STATUS)}"
+            raise InputError("vocabulary table", "status", ", ".join(map(repr, unknown)), expected)
+        padded = (vocabulary["status"] == "padded").to_numpy()
+        known = 1 - np.array([padded.mean(), expression[padded].sum() / max(expression.sum(), 1e-12)])
+        by_expression = vocabulary.iloc[np.argsort(-expression, kind="stable")]
+        of_status = {status: by_expression[by_expression["status"] == status] for status in _STATUS}
+        rows.append(
+            {
+                "checkpoint": checkpoint,
+                "genes": len(vocabulary),
+                **{status: len(genes) for status, genes in of_status.items()},
+                **dict(zip(("percent_of_genes", "percent_of_expression"), 100 * known, strict=True)),
+                "padded_genes": listed([*of_status["padded"]["gene"]]),
+                "renamed_genes": listed([*of_status["renamed"]["gene"] + " as " + of_status["renamed"]["matched_as"]]),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 @styled
@@ -217,7 +222,9 @@ def load_report(report: pd.DataFrame, title: str) -> Figure:
     for status in ("pretrained", "random"):
         words, colour = _LOADED[status]
         share = 100 * table[status].to_numpy(float) / np.maximum(size, 1)
-        axes.barh(range(len(table)), share, left=start, height=0.62, color=colour, label=words)
+        bars = axes.barh(range(len(table)), share, left=start, height=0.62, color=colour, label=words)
+        for bar, method, number, part in zip(bars, table.index, table[status], share, strict=True):
+            hover(bar, f"{method}, {words}: {number:,} parameters, {part:.1f} %")
         start += share
     for row, (model, (pretrained, _, unused)) in enumerate(zip(size, table.to_numpy(), strict=True)):
         left = f", {_quantity(unused)} unused" if unused else ""
@@ -227,6 +234,7 @@ def load_report(report: pd.DataFrame, title: str) -> Figure:
     legend_above(axes, 2)
     shares = 100 * table["pretrained"] / (table["pretrained"] + table["random"]).clip(lower=1)
     say(figure, "Pretrained: " + "; ".join(f"{method} {share:.1f} %" for method, share in shares.items()) + ".")
+    keep(figure, table.reset_index())
     return figure
 
 

@@ -20,6 +20,8 @@ from scgpt_bench.figures.style import (
     WIDTH,
     count,
     elided,
+    hover_cells,
+    keep,
     literal,
     names_that_fit,
     new_figure,
@@ -136,6 +138,11 @@ def delta_heatmap(
     limit = max(float(np.quantile(np.abs(delta[:, columns]), 0.99)), 1e-6)
     _map(left, delta[np.ix_(rows, columns)], limit, f"delta ({_UNIT})", "both")
     _map(right, correlation[np.ix_(rows, rows)], 1.0, "correlation of deltas", "neither")
+    for axes, matrix, across in (
+        (left, delta[np.ix_(rows, columns)], gene_names),
+        (right, correlation[np.ix_(rows, rows)], names),
+    ):
+        hover_cells(axes, names, across, [[f"{value:.3f}" for value in row] for row in matrix])
     left.set_yticks(*row_labels, fontsize=_NAMES, rotation=0)
     left.set_xticks(*column_labels, fontsize=_NAMES, rotation=90)
     right.set_xticks(*mirrored_labels, fontsize=_NAMES, rotation=90)
@@ -148,6 +155,7 @@ def delta_heatmap(
         one, other = np.unravel_index(pairs.argmax(), pairs.shape)
         found += f" Most alike: {conditions[one]} and {conditions[other]}, r = {pairs.max():.2f}."
     say(figure, found)
+    keep(figure, pd.DataFrame(delta[np.ix_(rows, columns)], names, gene_names).round(4).reset_index(names=noun))
     return figure
 
 

@@ -30,6 +30,7 @@ from scgpt_bench.figures.style import (
     elided,
     group_handles,
     hover,
+    hover_cells,
     keep,
     label_rows,
     legend_above,
@@ -413,6 +414,8 @@ def perturbation_heatmap(
     look = {"aspect": "auto", "interpolation": "nearest"}
     colours = mpl.colormaps["RdBu"].with_extremes(bad=FAINT)
     image = panels[0].imshow(np.ma.masked_invalid(table), cmap=colours, vmin=-limit, vmax=limit, **look)
+    texts = [["no value" if np.isnan(value) else f"{value:.3f}" for value in row] for row in table.to_numpy()]
+    hover_cells(panels[0], table.index, table.columns, texts, start=-0.5)
     label_rows(panels[0], list(table.index))
     for row, (label, method) in enumerate(zip(panels[0].get_yticklabels(), table.index, strict=True)):
         label.set_color(group_of((kinds or {}).get(method, method)).colour)
@@ -421,6 +424,8 @@ def perturbation_heatmap(
         own = reliability.reindex(table.columns).to_numpy(float)[None]
         greys = mpl.colormaps["Greys"].with_extremes(bad="white")
         panels[1].imshow(np.ma.masked_invalid(own), cmap=greys, vmin=0, vmax=1, **look)
+        texts = [["unknown" if np.isnan(value) else f"{value:.2f}" for value in own[0]]]
+        hover_cells(panels[1], [str(reliability.name)], table.columns, texts, start=-0.5)
         label_rows(panels[1], [str(reliability.name)])
         beside_row(panels[1], 0, f"{np.nanmedian(own):.2f}" if np.isfinite(own).any() else "unknown")
     for panel in panels:

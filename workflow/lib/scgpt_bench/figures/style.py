@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import re
 import textwrap
 import weakref
@@ -18,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
 from scgpt_bench import files
@@ -62,7 +64,7 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "scgpt-bench",
 }
-_HOVER, _BETWEEN = "hover: ", "\N{SYMBOL FOR UNIT SEPARATOR}"
+_HOVER, _CELLS, _BETWEEN = "hover: ", "cells: ", "\N{SYMBOL FOR UNIT SEPARATOR}"
 _POINT = re.compile(r"(<use [^>]*?)/>")
 _TABLES: weakref.WeakKeyDictionary[Figure, pd.DataFrame] = weakref.WeakKeyDictionary()
 styled = mpl.rc_context(STYLE)  # as a decorator: the style holds inside the function, and nowhere else
@@ -251,6 +253,29 @@ def hover(artist: Artist, texts: str | Sequence[str]) -> None:
     artist.set_gid(_HOVER + _BETWEEN.join("".join(c if c.isprintable() else " " for c in text) for text in texts))
 
 
+def hover_cells(
+    axes: Axes, rows: Iterable[str], columns: Iterable[str], texts: Sequence[Sequence[str]], start: float = 0.0
+) -> None:
+    """Have the report show the text of a cell of a heat map where the mouse rests on it: one element for all of them.
+
+    Parameters
+    ----------
+    axes
+        Rows and columns of its heat map are 1 wide, the first row on top.
+    rows, columns
+        Names of the cells, which are part of what is shown.
+    texts
+        [rows][columns]; of an empty one the name alone is shown.
+    start
+        Where the first cell begins: 0 of a mesh, -0.5 of an image.
+    """
+    names = [[_printable(str(name)) for name in part] for part in (rows, columns)]
+    cells = {"rows": names[0], "columns": names[1], "texts": [[_printable(text) for text in row] for row in texts]}
+    # All but nothing to see, and a place for the mouse.
+    place = Rectangle((start, start), len(names[1]), len(names[0]), alpha=0.004, linewidth=0, zorder=10)
+    axes.add_patch(place).set_gid(_CELLS + json.dumps(cells, ensure_ascii=False))
+
+
 def keep(figure: Figure, table: pd.DataFrame) -> None:
     """Have the SVG carry the numbers that ``figure`` shows, for the reader to save."""
     _TABLES[figure] = table
@@ -288,7 +313,8 @@ def save(figure: Figure, path: str | Path) -> None:
     """Write ``figure`` to ``path`` (``.svg`` or ``.png``), whole or not at all, the same bytes for the same figure.
 
     The SVG carries the figure's title as its accessible name, what was said of it (:func:`say`) as description, the
-    numbers that it shows (:func:`keep`) as source, and what its marks say (:func:`hover`) as their titles.
+    numbers that it shows (:func:`keep`) as source, and what its marks say (:func:`hover`) as their titles. What the
+    cells of a heat map say (:func:`hover_cells`) is an attribute, which the report reads.
 
     Raises
     ------
@@ -329,4 +355,8 @@ def _with_titles(svg: str) -> str:
             return head + content
         return head + re.sub(_POINT, lambda point: f"{point[1]}><title>{next(of_points)}</title></use>", content)
 
+    def of_cells(group: re.Match) -> str:
+        return f'<g id="hover_{next(number)}" data-cells={group[1]}{group[2]}{group[1]}>'
+
+    svg = re.sub(rf"<g id=([\"']){_CELLS}(.*?)\1>", of_cells, svg, flags=re.DOTALL)
     return re.sub(rf"<g id=([\"']){_HOVER}(.*?)\1>(.*?)(?=<g id=|\Z)", titled, svg, flags=re.DOTALL)

@@ -7,7 +7,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from scgpt_bench.evaluation.metric_robustness import UNTOUCHED
-from scgpt_bench.figures.style import SMALL, WIDTH, count, literal, new_figure, require, say, styled, text_length
+from scgpt_bench.figures.style import (
+    SMALL,
+    WIDTH,
+    count,
+    hover_cells,
+    keep,
+    literal,
+    new_figure,
+    require,
+    say,
+    styled,
+    text_length,
+)
 
 ROW = 0.15  # inches
 _NAMES = SMALL - 1  # points
@@ -50,6 +62,8 @@ def robustness_heatmap(panel: pd.DataFrame, title: str) -> Figure:
         colour = "white" if shares[row, column] > 60 else "black"
         text = f"+{min(shares[row, column], 999):.0f}"
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=_NAMES - 0.5, color=colour)
+    texts = [["no gap" if np.isnan(share) else f"{share:+.1f} % of the gap" for share in row] for row in shares]
+    hover_cells(axes, metrics, transformations, texts)
     axes.set_yticks(np.arange(len(metrics)) + 0.5, [literal(metric) for metric in metrics], fontsize=_NAMES)
     axes.set_xticks(np.arange(len(transformations)) + 0.5, [literal(name) for name in transformations], rotation=45)
     axes.tick_params(axis="both", length=0)
@@ -68,4 +82,5 @@ def robustness_heatmap(panel: pd.DataFrame, title: str) -> Figure:
         worst = gamed.iloc[0]
         found += f"; most: {worst['metric']} from {worst['transformation']} ({100 * worst['share_of_gap']:.0f} %)"
     say(figure, found + ".")
+    keep(figure, panel)
     return figure

@@ -89,7 +89,9 @@ function applyChoices(section, items, here, everything) {
   status.append(said.join(' '));
   if (left < items.length) {
     const all = document.createElement('a');
-    all.href = hashOf({ ...here, chosen: new Map([...here.chosen, ...[...holding.keys()].map((name) => [name, ''])]) });
+    const free = [...holding.keys()].filter((name) => name !== 'dataset');
+    const chosen = new Map([...here.chosen, ...free.map((name) => [name, ''])]);
+    all.href = hashOf({ ...here, dataset: tabs ? here.dataset : '', chosen });
     all.textContent = 'Show all';
     status.append(' ', all);
   }

@@ -10,7 +10,7 @@ const SHAPES = { // of marks, by the group of a method; a circle for others
 const OPPOSITE = { left: 'right', right: 'left', top: 'bottom', bottom: 'top' };
 const html = maker('http://www.w3.org/1999/xhtml');
 const svg = maker('http://www.w3.org/2000/svg');
-const pointed = new WeakMap(); // heat maps: what is under the pointer
+const pointed = new WeakMap(); // heat maps, of figures too: what is under the pointer
 
 // Names become text or attributes, so nothing in them is run.
 function maker(space) {
@@ -256,8 +256,8 @@ function heatMap(content, at, chosen, linkOf) {
     const area = { x, y: top, width: wide, height };
     const image = svg('image', { ...area, preserveAspectRatio: 'none', href: pixels(values, map.rows, limit) });
     pointed.set(image, (across, down) => {
-      const row = map.rows[clamped(Math.floor(down * map.rows.length), 0, map.rows.length - 1)];
-      const column = clamped(Math.floor(across * genes.length), 0, genes.length - 1);
+      const row = map.rows[placeIn(map.rows, down)];
+      const column = placeIn(genes, across);
       const place = `${conditions[row].name}, ${content.genes[map.genes[column]]}`;
       return { text: `${place}\n${title} ${change(values[row][column])}`, link: linkOf(conditions[row]) };
     });

@@ -20,6 +20,13 @@ async function draw(holder) {
     if (DRAWN.has(element.localName)) makeOwn(element, `${holder.closest('.item').id}-`);
     else if (element.isConnected) element.remove();
   }
+  for (const group of svg.querySelectorAll('[data-cells]')) {
+    const { rows, columns, texts } = JSON.parse(group.dataset.cells);
+    pointed.set(group.firstElementChild, (across, down) => {
+      const [row, column] = [placeIn(rows, down), placeIn(columns, across)];
+      return { text: `${rows[row]}, ${columns[column]}\n${texts[row][column]}` };
+    });
+  }
   for (const text of svg.querySelectorAll('text')) {
     const meaning = meaningOf(text.textContent.replace(/ \((floor|ceiling)\)$/, ''));
     if (!meaning || text.closest('g:has(> title)')) continue;
@@ -31,6 +38,11 @@ async function draw(holder) {
   svg.setAttribute('preserveAspectRatio', 'xMinYMin meet');
   holder.replaceChildren(svg);
   holder.dataset.ready = 'yes';
+}
+
+// Which of the names side by side is at this share of their width.
+function placeIn(names, share) {
+  return clamped(Math.floor(share * names.length), 0, names.length - 1);
 }
 
 // Two figures have the same names for different parts: in the page each name begins with that of its item.

@@ -11,11 +11,12 @@ import pandas as pd
 
 from scgpt_bench.evaluation.pseudobulk_metrics import AMONG_ALL
 from scgpt_bench.evaluation.scores import HEADLINE
-from scgpt_bench.methods.registry import CEILING, FLOOR, KINDS, ORACLE, SIMPLE
+from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, KINDS, ORACLE, SCGPT, SIMPLE
 from scgpt_bench.report.run import Run
 
 SIZE, SIGN, FOUND = "effect_covariance", "sign_agreement_top20", "found_among_20"  # the columns beside the picture
 LOWEST, HIGHEST = -0.3, 1.2  # what is drawn, at most, in units of skill; the rest is cut off, and marked
+MOST = 15  # rows, which leave room for answers and limits on the first screen
 MARGIN = 4.0  # per cent of the width, on either side
 CONTROLS = {
     CEILING: "second sample",
@@ -54,8 +55,8 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[s
 
     Returns
     -------
-    ``axis``, ``ticks`` and ``rows``, the best first, each with what is written and where it is drawn. Empty without a
-    score.
+    ``axis``, ``ticks`` and ``rows``, the best first, each with what is written, where it is drawn, and whether it is
+    one of the ``MOST`` that are shown. Empty without a score.
     """
     of_metric = {name: table.set_index("method") for name, table in scores.groupby("metric", sort=False)}
     headline = of_metric.get(HEADLINE)
@@ -68,10 +69,13 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[s
     simple = [name for name in headline.index if run.group(name) == SIMPLE]
     best = headline.loc[simple, "mean"].idxmax() if simple else None
     found = []
-    for method, at in drawn.sort_values("value", ascending=False, kind="stable").iterrows():
+    drawn = drawn.sort_values("value", ascending=False, kind="stable")
+    shown = _shown(run, [*drawn.index], best)
+    for method, at in drawn.iterrows():
         found.append(
             {
                 "method": method,
+                "shown": method in shown,
                 "group": run.group(method).name.replace(" ", "-"),
                 "about": _about(run.kinds[method]),
                 "note": CONTROLS.get(run.kinds[method], ""),
@@ -90,6 +94,14 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[s
         )
     columns = [name for name in ("size", "sign", "found") if any(np.isfinite(row[name]) for row in found)]
     return {"rows": found, "axis": axis, "ticks": _ticks(axis), "columns": columns}
+
+
+def _shown(run: Run, methods: Sequence[str], best_simple: str | None) -> set[str]:
+    """Choose what is always shown (bounds, the best simple and the best scGPT method), then the best of the others."""
+    bounds = [method for method in methods if run.group(method) == BENCHMARK_CONTROL]
+    best = [method for method in methods if run.group(method) == SCGPT][:1]
+    first = dict.fromkeys([*bounds, *filter(None, [best_simple]), *best, *methods])
+    return {*[*first][:MOST]}
 
 
 def overview(places: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

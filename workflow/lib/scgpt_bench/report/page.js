@@ -116,10 +116,10 @@ async function drawInPeace(targets) {
   }
 }
 
-// Paper is white and has nothing to unfold.
+// Paper is white and has nothing to unfold; the code of rules stays folded.
 function beforePrinting() {
   document.documentElement.classList.remove('dark');
-  closed = [...document.querySelectorAll('details:not([open])')];
+  closed = [...document.querySelectorAll('details:not([open], .folded)')];
   for (const details of closed) details.open = true;
   if (document.documentElement.classList.contains('everything')) return;
   document.documentElement.classList.add('printing');

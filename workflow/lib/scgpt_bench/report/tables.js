@@ -16,9 +16,16 @@ function partOf(holder, holding) {
   const rows = all.filter((row) => agrees(Object.fromEntries(places.map(([name, index]) => [name, row[index]])), holding));
   const same = columns.map((_, index) => rows.length > 1 && rows.every((row) => row[index] === rows[0][index]));
   if (same.every(Boolean)) same[0] = false;
-  const kept = [...columns.keys()].filter((index) => !same[index]);
+  const kept = first(columns, [...columns.keys()].filter((index) => !same[index]));
   const constant = columns.flatMap((name, index) => (same[index] ? [`${name} ${rows[0][index] || '(empty)'}`] : []));
   return { all, rows, columns, kept, constant };
+}
+
+// A verdict is in sight on a phone too: in a table of verdicts, methods and verdicts are the first columns.
+function first(columns, kept) {
+  if (!columns.includes('verdict')) return kept;
+  const leads = (index) => columns[index] === 'method' || columns[index].startsWith('verdict');
+  return [...kept.filter(leads), ...kept.filter((index) => !leads(index))];
 }
 
 async function fill(holder) {
@@ -45,7 +52,8 @@ async function fill(holder) {
     ...(kinds[index] === 'text' ? textColumn(holder, rows, columns, index) : numberColumn(rows, index, kinds[index] === 'bar')),
   }));
   filled.set(holder, new DataTable(table, {
-    data: rows, columns: described, order: [], pageLength: ROWS, autoWidth: false, deferRender: true, orderClasses: false,
+    data: rows, columns: described, order: [], pageLength: ROWS, paging: rows.length > ROWS, searching: all.length > 1,
+    autoWidth: false, deferRender: true, orderClasses: false,
     language: {
       infoPostFix: rows.length < all.length ? `, of ${all.length.toLocaleString('en')} in the file` : '',
       emptyTable: 'No row of this table agrees with the choices above.',
