@@ -34,6 +34,7 @@ NAVIGATION = {  # of each section: pages, and the documents that they are
         "pretraining": "docs/pretraining.md",
         "adding_a_method": "docs/adding_a_method.md",
         "gpu": "docs/gpu.md",
+        "scaling": "docs/scaling.md",
         "glossary": "docs/glossary.md",
     },
     "Background": {

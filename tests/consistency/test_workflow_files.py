@@ -200,6 +200,11 @@ def test_the_tables_of_the_configuration_document_and_the_schema_are_those_of_th
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 
+def test_the_table_of_scaling_is_that_of_the_coefficients():
+    command = [sys.executable, "docs/write_scaling.py", "--check"]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
 def test_every_option_says_what_it_means():
     def undescribed(schema, path):
         for key, value in schema.items() if isinstance(schema, dict) else ():

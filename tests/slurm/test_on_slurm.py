@@ -256,3 +256,22 @@ def test_what_the_cluster_lacks_is_said_before_a_job_is_submitted(site, on_slurm
     assert done.returncode != 0
     assert f"profiles/slurm/config.yaml: {expected}" in done.stdout + (done.stderr or "")
     assert len(site.cluster.jobs()) == before
+
+
+def test_a_partition_is_chosen_by_memory_and_the_efficiency_of_jobs_is_reported(site):
+    """The partition that is Slurm's default is too small here, and the job needs no GPU."""
+    partitions = {"cpu": {"max_mem_mb": 100, "max_runtime": 60}, "gpu": {"max_mem_mb": 9000, "max_gpu": 2}}
+    path = site.checkout.write("partitions.yaml", yaml.safe_dump({"partitions": partitions}))
+    options = [
+        "--slurm-partition-config",
+        path,
+        "--slurm-efficiency-report",
+        "--slurm-efficiency-report-path",
+        "shares",
+    ]
+    generated = "results/tiny/generated/planted/cells.h5ad"
+    site.snakemake(generated, "--configfile", ".test/config/config.yaml", *options)
+    job = site.cluster.jobs()[-1]
+    assert (rule_of(job), job["Partition"], job["State"]) == ("generate_dataset", "gpu", "COMPLETED")
+    (report,) = (site.checkout.path / "shares").glob("efficiency_report_*.csv")
+    assert "rule_generate_dataset" in report.read_text()

@@ -124,7 +124,10 @@ def text(jobs: Sequence[Job], sizes: Sizes, table: str, measured: Mapping[tuple[
         ("largest memory", f"{largest[0] / 1000:,.1f} GB, asked for by {largest[1]}"),
         ("longest job", f"{_hours(longest[0])} hours, {longest[1]}"),
     ]
-    head = f"Plan of what is not done yet. All numbers are estimates ({table}; {speed})."
+    head = (
+        f"Plan of what is not done yet. All numbers are estimates ({table}; {speed}).\n"
+        "Not known before: a training that stops early takes less, a job that is tried again takes more."
+    )
     return "\n\n".join(
         [
             head,

@@ -30,6 +30,7 @@ ASSUMED_LIST = 100  # perturbations of a list that is not there yet
 GEARS_TEST_SHARE, FILE_TEST_SHARE = 0.25, 0.2
 VALIDATION_SHARE = 0.15
 CENSUS_CELLS = 33_000_000
+VOCABULARY = 60_697  # symbols of scGPT_human
 # Of a token, by layer and dimension: 2,400 tokens of scGPT_human's size take 0.8 GB beside its weights.
 BYTES_OF_ACTIVATIONS = 56
 
@@ -63,6 +64,10 @@ class Network:
         linear = 2 * (4 * self.embsize**2 + 2 * self.embsize * self.d_hid)
         return self.nlayers * tokens * (linear + 4 * self.embsize * keys)
 
+    def weights(self, vocabulary: float) -> float:
+        """Return about how many weights it has, with a vocabulary of so many genes."""
+        return self.embsize * vocabulary + self.nlayers * (4 * self.embsize**2 + 2 * self.embsize * self.d_hid)
+
 
 # What memory and time are proportional to; by the name that the table of resources uses.
 UNITS = {
@@ -74,6 +79,7 @@ UNITS = {
     "million_scored_values": "million (cells of tested conditions, control cells and predicted cells) x genes",
     "million_means": "million conditions x genes",
     "gigabytes_of_batch": "gigabytes of activations of a training batch; none on a GPU, which has its own memory",
+    "million_weights": "million weights of the checkpoint",
     "million_predicted": "million tested conditions x drawn control cells x genes",
     "thousand_scores": "thousand tested conditions x methods x seeds, over all data sets and splits",
     "pretraining_pflop": "10^15 floating-point operations of a pretraining",
@@ -127,6 +133,8 @@ class Sizes:
             dataset, split = self.config["predict"][prediction]["dataset"], f"predicted-{prediction}"
         if unit == "pretraining_pflop":
             return self._pretraining(str(checkpoint)) / 1e15
+        if unit == "million_weights":
+            return self._weights(dataset, method, checkpoint) / 1e6
         if unit == "gigabytes_of_batch":
             return self._batch(checkpoint, method) / 1e9
         if unit == "thousand_scores":
@@ -257,6 +265,17 @@ class Sizes:
                 options = {}  # what is wrong with it is said by the job that reads it
         defaults = {key: field.default for key, field in ModelSizes.model_fields.items()}
         return Network(*(options.get(key, defaults[key]) for key in ("embsize", "nlayers", "d_hid")))
+
+    def _weights(self, dataset: str | None, method: str | None, checkpoint: str | None) -> float:
+        """Count weights. What was trained here has a vocabulary of the genes that it was trained on."""
+        name = checkpoint or self.config["methods"][str(method)]["checkpoint"]
+        trained_on = dataset or self.config["checkpoints"][name].get("dataset")
+        genes = (
+            self.shape(trained_on).limited(self.config["harmonize"]["maximum_genes"]).genes
+            if trained_on
+            else VOCABULARY
+        )
+        return self.network(name).weights(genes)
 
     def _training(self, method: str, dataset: str, split: str, shape: Shape) -> float:
         options = self.config["methods"][method]
