@@ -94,8 +94,7 @@ def make(
     )
     jobs = pd.DataFrame({"rule": "finetune", "method": [*methods] * len(datasets)})
     cost = cost_table(jobs.assign(seconds=100.0, memory_mib=900.0), {"finetune": 1})
-    for by in ("rule", "method"):
-        save(cost_bars(cost, by, "Cost"), add(f"figures/cost_by_{by}.svg", "Cost", figure="cost", by=by))
+    save(cost_bars(cost, "Cost"), add("figures/cost_by_method.svg", "Cost", figure="time and memory of each method"))
     rules = {
         "split": {"stage": "preprocess", "needs": [], "script": "split.py", "environment": "data"},
         "finetune": {"stage": "train", "needs": ["split"], "script": "finetune.py", "environment": "scgpt"},

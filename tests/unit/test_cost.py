@@ -63,12 +63,12 @@ def test_a_damaged_file_is_named_and_not_counted(read, text, caplog):
 def test_where_all_files_are_lost_the_table_is_empty_and_the_figures_say_so(read):
     table = cost_table(read(), {})
     assert table.empty
-    figure = cost_bars(table, "rule", "this run")
+    figure = cost_bars(table, "this run")
     assert figure.get_supxlabel() == "No job is counted: its benchmark files are gone."
 
 
 def test_costs_of_jobs_too_short_to_be_sampled_are_drawn(read):
-    memory = cost_bars(cost_table(read(scores=SHORT), {}), "rule", "this run").axes[-1]
+    memory = cost_bars(cost_table(read(scores=SHORT), {}), "this run").axes[-1]
     assert [text.get_text() for text in memory.texts] == ["unknown"]
 
 
@@ -86,18 +86,18 @@ def test_costs_add_time_take_the_largest_memory_and_count_the_gpus():
     assert table["jobs"].to_list() == [2, 1, 1]
     assert table["time"].to_list() == ["3.0 h", "60.0 s", "3.0 s"]
     np.testing.assert_allclose(table["gpu_hours"], [6, 2 / 60, 0])
-    assert len(cost_bars(cost_table(jobs, {}), "rule", "this run").axes) == 2, "no panel of GPUs without one"
-    time, gpu, memory = cost_bars(table, "rule", "this run").axes
-    assert [text.get_text() for text in time.texts] == ["3.0 h", "3.0 s"]
-    assert [text.get_text() for text in gpu.texts] == ["6.0 h", "none"]
-    assert [text.get_text() for text in memory.texts] == ["2.0 GiB", "unknown"]
+    assert len(cost_bars(cost_table(jobs, {}), "this run").axes) == 2, "no panel of GPUs without one"
+    time, gpu, memory = cost_bars(table, "this run").axes
+    assert [text.get_text() for text in time.texts] == ["3.0 h", "60.0 s", "3.0 s"]
+    assert [text.get_text() for text in gpu.texts] == ["6.0 h", "2.0 min", "none"]
+    assert [text.get_text() for text in memory.texts] == ["2.0 GiB", "100 MiB", "unknown"]
 
 
 def test_what_is_shared_is_no_method():
     jobs = pd.DataFrame(
         [("read", SHARED, 900.0), ("fit", "ridge", 60.0), ("fit", "knn", 30.0)], columns=["rule", "method", "seconds"]
     ).assign(memory_mib=100.0)
-    told = cost_bars(cost_table(jobs, {}), "method", "this run").get_label()
+    told = cost_bars(cost_table(jobs, {}), "this run").get_label()
     assert told.startswith("16.5 min over all jobs, 0.0 s of GPU time; the longest method: ridge, 60.0 s; shared")
-    only_shared = cost_bars(cost_table(jobs.iloc[:1], {}), "method", "this run").get_label()
+    only_shared = cost_bars(cost_table(jobs.iloc[:1], {}), "this run").get_label()
     assert "longest" not in only_shared

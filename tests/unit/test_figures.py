@@ -230,7 +230,7 @@ def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[
         "carried_over": carried_over(
             measured_in_lines(perturbations), carried(perturbations), gene_names(), "planted", 6
         ),
-        "cost_bars": cost_bars(costs(methods), "method", "this run"),
+        "cost_bars": cost_bars(costs(methods), "this run"),
         "rule_graph": rule_graph(named_rules(methods), costs(methods).assign(rule=[*methods]), "this run"),
     }
 

@@ -220,7 +220,7 @@ def test_costs_are_read_after_all_results_and_without_the_provenance(demo):
     _, text = plan(demo, REPORT, "--forceall")
     (costs,) = re.findall(r"rule figure_cost:\n    input: (.*)$", text, re.MULTILINE)
     (report,) = re.findall(r"rule report_of_run:\n    input: (.*)$", text, re.MULTILINE)
-    shown_later = ["cost.tsv", "figures/cost_by_rule.svg", "figures/cost_by_method.svg", "provenance.json"]
+    shown_later = ["cost.tsv", "figures/cost_by_method.svg", "figures/rule_graph.svg", "rules.html", "provenance.json"]
     later = {f"results/plans/{name}" for name in [*shown_later, "configuration.yaml", "summary.html", "answers.json"]}
     assert set(report.split(", ")) - set(costs.split(", ")) == later
 

@@ -227,7 +227,6 @@ def results_with_costs():
     ]
 
 
-COST_BY = ["rule", "method"]
 BENCHMARKS = workflow.pathvars.apply("<benchmarks>/")
 
 
@@ -286,13 +285,11 @@ rule figure_cost:
     input:
         results_with_costs(),
     output:
-        figures=entries(
-            "<results>/figures/cost_by_NAME.svg",
-            COST_BY,
-            label="by",
-            labels={"figure": "time, GPU time and memory"},
+        bars=report(
+            "<results>/figures/cost_by_method.svg",
             category="Cost",
-            caption="cost.rst",
+            labels={"figure": "time and memory of each method"},
+            caption="../report/cost.rst",
         ),
         graph=report(
             "<results>/figures/rule_graph.svg",
@@ -327,7 +324,6 @@ rule figure_cost:
         rules=measured_rules,
         seeds={method: options["seeds"] for method, options in config["methods"].items()},
         folder=BENCHMARKS,
-        by=COST_BY,
         templates=sources.folder_hash(LIBRARY / "scgpt_bench" / "report"),
         plan=rules_of_results,
         environments=packages_of_environments,
@@ -337,9 +333,9 @@ rule figure_cost:
 
 def results_of_run():
     """Everything that a run computes except the report: what the report shows, in its order, and the submissions."""
-    costs = [*(f"<results>/figures/cost_by_{by}.svg" for by in COST_BY), "<results>/cost.tsv"]
-    costs += ["<results>/figures/rule_graph.svg", "<results>/rules.html"]
-    return [*results_with_costs(), *costs, "<results>/provenance.json", "<results>/configuration.yaml"]
+    costs = ["figures/rule_graph.svg", "rules.html", "figures/cost_by_method.svg", "cost.tsv"]
+    last = [*costs, "provenance.json", "configuration.yaml"]
+    return [*results_with_costs(), *(f"<results>/{name}" for name in last)]
 
 
 def entries_of_report(wildcards, input):

@@ -16,8 +16,7 @@ with logged(snakemake.log[0]):
     gpus = {rule: measured["gpus"] for rule, measured in params.rules.items()}
     table = cost.cost_table(cost.read_costs(params.folder, benchmarks, params.seeds), gpus)
     write_table(table, output.table)
-    for by, path in zip(params.by, output.figures, strict=True):
-        save(cost.cost_bars(table, by, f"Cost by {by}"), path)
+    save(cost.cost_bars(table, "Cost by method"), output.bars)
     save(rule_graph(params.plan, table, "Rules of this run"), output.graph)
     # Beside the library: of a script on a Git host, Snakemake knows the address alone.
     scripts = Path(cost.__file__).parents[3] / "scripts"

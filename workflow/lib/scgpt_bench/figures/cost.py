@@ -99,22 +99,20 @@ def cost_table(costs: pd.DataFrame, gpus: Mapping[str, int]) -> pd.DataFrame:
 
 
 @styled
-def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
-    """Time, GPU hours and peak memory per rule or per method, the longest on top.
+def cost_bars(table: pd.DataFrame, title: str) -> Figure:
+    """Time, GPU hours and peak memory per method, the longest on top.
 
     Parameters
     ----------
     table
         :func:`cost_table`.
-    by
-        ``rule`` or ``method``.
     title
         Of which run.
     """
     require(table, COLUMNS, "costs", or_empty=True)
     if table.empty:
         return new_figure(WIDTH, 0.6, title, "No job is counted: its benchmark files are gone.")
-    bars = table.groupby(by, sort=True).agg(
+    bars = table.groupby("method", sort=True).agg(
         hours=("hours", "sum"), gpu_hours=("gpu_hours", "sum"), memory_gib=("memory_gib", "max"), jobs=("jobs", "sum")
     )
     bars = bars.sort_values("hours", ascending=False, kind="stable")
@@ -122,7 +120,7 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
         WIDTH,
         1.1 + rows_height(bars.index, 0.22),
         f"{title}: {count(int(bars['jobs'].sum()), 'job')}, {readable_time(bars['hours'].sum())}",
-        f"Time: sum over the jobs of a {by} (jobs may run side by side). GPU, where one was asked for: the same times "
+        "Time: sum over the jobs of a method (jobs may run side by side). GPU, where one was asked for: the same times "
         "the number of GPUs. Memory: the largest job.",
     )
     # Without a GPU there is nothing to draw of GPUs.
@@ -152,7 +150,7 @@ def cost_bars(table: pd.DataFrame, by: str, title: str) -> Figure:
         axes.tick_params(axis="y", length=0)
     largest = bars["memory_gib"].max()
     own = bars.drop(index=SHARED, errors="ignore")
-    longest = f"; the longest {by}: {own.index[0]}, {readable_time(own['hours'].iloc[0])}" if len(own) else ""
+    longest = f"; the longest method: {own.index[0]}, {readable_time(own['hours'].iloc[0])}" if len(own) else ""
     shared = f"; shared by all methods: {readable_time(bars.loc[SHARED, 'hours'])}" if SHARED in bars.index else ""
     say(
         figure,
