@@ -62,6 +62,11 @@ def validated(config):
         raise WorkflowError(str(error))
 
 
+if provider := workflow.storage_settings.default_storage_provider:
+    raise WorkflowError(
+        f"--default-storage-provider: found {provider}; expected none: trainings save their state beside their results, "
+        "and costs are read where the jobs wrote them (docs/scaling.md)"
+    )
 if any(workflow.modifier.modify_path(path) != path for path in ("results/x", "resources/x")):
     raise WorkflowError(
         "module: prefix or replace_prefix: found one; expected neither: scripts and the report know where results are, "
