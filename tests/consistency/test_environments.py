@@ -23,7 +23,7 @@ GPU_ONLY = {"flash-attn"}  # imported where it is installed
 # Declared though nothing here imports it.
 UPSTREAM_SCGPT = {"ipython", "matplotlib-base"}  # which the module of its layers imports
 NEEDED_BY_OTHERS = {
-    "cell_eval": {"numba", "scanpy", "pdex", "zstd"},  # cell-eval and pdex, from conda-forge rather than through pip
+    "cell_eval": {"numba", "scanpy", "zstd"},  # cell-eval and pdex, from conda-forge rather than through pip
     "cell_eval2": {"numba", "scanpy", "pdex", "pyarrow"},
     "census": UPSTREAM_SCGPT | {"tqdm"},
     "census_cpu": UPSTREAM_SCGPT | {"tqdm"},

@@ -6,8 +6,10 @@ import anndata
 import numpy as np
 import pandas as pd
 import polars as pl
+import polars.testing
 import pytest
-from cell_eval import MetricsEvaluator
+from cell_eval import MetricsEvaluator, build_base_mean_adata
+from cell_eval2 import compute_metrics
 from scipy import sparse
 
 from made_up import halved, measure
@@ -29,6 +31,7 @@ from scgpt_bench.evaluation.official.sides import (
     count_sides,
     log_sides,
     log_sides_of_counts,
+    measured_side,
     nonnegative,
     sampled_counts,
 )
@@ -226,23 +229,43 @@ def test_cell_eval_agrees_with_the_metrics_of_this_package(cells, split, predict
     )
 
 
-def test_de_of_the_reference_gives_what_the_evaluator_computes_itself(
-    cells, split, predicted, cell_eval_reference, tmp_path
-):
-    sides = log_sides(cells, predicted["shuffled"], split)
-    table, summary = cell_eval.evaluate(sides, cell_eval_reference, 1)
+def by_cell_eval_itself(predicted, measured, folder):
+    """What cell-eval says of whole sides, dense where it makes them so: of perturbations, and in all."""
     evaluator = MetricsEvaluator(
-        sides.predicted,
-        sides.measured,
-        control_pert=NON_TARGETING,
-        pert_col=TARGET,
-        outdir=str(tmp_path),
-        num_threads=1,
+        predicted, measured, control_pert=NON_TARGETING, pert_col=TARGET, outdir=str(folder), num_threads=1
     )
-    results, _ = evaluator.compute(profile="vcc", write_csv=False)
-    expected = dict(zip(results["perturbation"], results["overlap_at_N"], strict=True))
-    assert values_of(table, "cell_eval.overlap_at_N").to_dict() == pytest.approx(expected, rel=1e-11)
-    assert summary["mean"]["overlap_at_N"] == pytest.approx(np.mean(list(expected.values())), rel=1e-5)
+    results, aggregated = evaluator.compute(profile="vcc", write_csv=False)
+    return results.to_pandas().set_index("perturbation"), aggregated
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "technical-duplicate"])
+def test_cell_eval_says_of_groups_what_it_says_of_whole_matrices(
+    cells, split, predicted, cell_eval_reference, kind, tmp_path
+):
+    """Of all measured cells, whose DE comes from the reference, and of half of them, whose DE does not."""
+    sides = log_sides(cells, predicted[kind], split, halved=kind == registry.CEILING)
+    table, summary = cell_eval.evaluate(sides, cell_eval_reference, 1)
+    expected, _ = by_cell_eval_itself(sides.predicted, sides.measured, tmp_path)
+    for metric in expected:
+        values = values_of(table, f"cell_eval.{metric}")
+        assert summary["mean"][metric] == pytest.approx(expected[metric].mean(), rel=1e-5)
+        if not sides.halved or metric == "overlap_at_N":  # else corrected for depth
+            assert values.to_dict() == pytest.approx(expected[metric].to_dict(), rel=1e-9)
+
+
+def test_the_baseline_is_that_of_cell_eval(cells, split, cell_eval_reference, tmp_path):
+    """Which averages in float32, in no fixed order."""
+    measured = measured_side(cells, cells.X, split)
+    training = measured_side(cells, cells.X, split.assign(role=split["role"].map({"train": "test", "test": "train"})))
+    numbers = measured.obs[TARGET].value_counts()
+    counts = pl.DataFrame({TARGET: list(numbers.index), "n_cells": list(numbers)})
+    baseline = build_base_mean_adata(training, counts, pert_col=TARGET, control_pert=NON_TARGETING)
+    _, expected = by_cell_eval_itself(baseline, measured, tmp_path)
+    found = pl.read_csv(cell_eval_reference / "agg_results.csv").select(expected.columns)
+    of_cell = np.unique(baseline[(baseline.obs[TARGET] != NON_TARGETING).to_numpy()].X.toarray(), axis=0)
+    np.testing.assert_allclose(cell_eval.baseline_cell(cells, split), of_cell[0], rtol=1e-6)
+    for metric in expected.columns[1:]:
+        np.testing.assert_allclose(found[metric].to_numpy(), expected[metric].to_numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["control-mean", "technical-duplicate"])
@@ -329,6 +352,26 @@ def test_cell_eval2_tells_the_ceiling_from_the_floor(cells, split, predicted, ce
     for name in names:
         assert (ceiling[name] > floor[name]) == metric_of(name).higher_is_better, name
     assert set(tables["technical-duplicate"]["reason"]) == {HALVED}
+
+
+def test_cell_eval2_says_of_parts_what_it_says_of_whole_matrices(
+    cells, split, predicted, cell_eval2_reference, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cell_eval2, "CELLS_AT_ONCE", 100)
+    sides = count_sides(cells, predicted["shuffled"], split)
+    whole = compute_metrics(sides.predicted, sides.measured, config=cell_eval2.preset(cells.var_names, TARGETS[:6], 1))
+    expected = whole.to_pandas().set_index(["metric", "perturbation"])["value"].dropna()
+    table, _ = cell_eval2.evaluate(sides, cell_eval2_reference, 1)
+    found = table.assign(metric=table["metric"].str.removeprefix("cell_eval2.")).set_index(["metric", "perturbation"])
+    assert set(found.index) <= set(expected.index)
+    np.testing.assert_allclose(found["value"], expected[found.index], rtol=1e-9)
+    cell_eval2.write_reference(cells, split, 1, tmp_path / "reference")
+    for name in ("baseline_agg.csv", "anchor_agg.parquet"):
+        one, other = (
+            pl.read_csv(folder / name) if name.endswith("csv") else pl.read_parquet(folder / name)
+            for folder in (cell_eval2_reference, tmp_path / "reference")
+        )
+        pl.testing.assert_frame_equal(one, other, rel_tol=1e-9)
 
 
 def test_the_scale_of_2026_is_that_of_the_competition(cells, split, predicted, cell_eval2_reference):

@@ -18,7 +18,9 @@ with logged(snakemake.log[0]):
     for number, (context, own) in enumerate(sides.contexts_apart(split)):
         reference = Path(snakemake.input.reference) / str(number)
         compared = sides.log_sides(cells, predictions, own, halved)
-        of_counts = sides.log_sides_of_counts(cells, predictions, own, halved) if "counts" in cells.layers else None
+        of_counts = None
+        if "counts" in cells.layers:
+            of_counts = sides.log_sides_of_counts(cells, predictions, own, halved, compared.measured)
         of_contexts[context] = cell_eval.evaluate(compared, reference, snakemake.threads, of_counts)
     table, summary = answers.join(of_contexts)
     write_table(table, snakemake.output.table)

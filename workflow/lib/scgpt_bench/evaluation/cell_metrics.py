@@ -51,7 +51,8 @@ def add_cell_space(
     for number, context in enumerate(contexts):
         compared = [Condition(CONTROL, context), *(name for name in conditions if name.context == context)]
         own = np.sort(np.concatenate([rows[condition] for condition in compared]))
-        X = cells.X[own].astype(np.float64)
+        X = cells.X if len(own) == cells.n_obs else cells.X[own]
+        X = sparse.csr_matrix((X.data.astype(np.float64), X.indices, X.indptr), X.shape)  # no copy of the indices
         found = _principal_axes(X, components)
         axes[:, : found.shape[1], number] = found
         coordinates[own, : found.shape[1]] = X @ found

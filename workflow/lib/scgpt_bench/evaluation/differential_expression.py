@@ -10,8 +10,10 @@ from scipy import stats
 from scgpt_bench.data.conditions import Condition, conditions_of, rows_of
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.on_disk import batches
 
 PERTURBATIONS_AT_ONCE = 64  # bounds the size of pdex's table: one row per perturbation and gene
+CELLS_AT_ONCE = 10_000  # bounds the copy of the cells that pdex tests, beside the control cells
 SMALLEST_P_VALUE = float(np.finfo(np.float64).tiny)  # 0 has no finite z-value
 
 
@@ -49,8 +51,10 @@ def de_ranks(cells: anndata.AnnData, truth: anndata.AnnData, threads: int = 1, h
         of_type = {name: own[types[own] == cell_type] for name, own in rows.items() if name.context == context}
         row_of = {name.perturbation: row for row, name in enumerate(conditions) if len(of_type.get(name, ()))}
         n_types[list(row_of.values())] += 1
-        for start in range(0, len(row_of), PERTURBATIONS_AT_ONCE):
-            chosen = [CONTROL, *list(row_of)[start : start + PERTURBATIONS_AT_ONCE]]
+        least = -(-CELLS_AT_ONCE // PERTURBATIONS_AT_ONCE)  # so that no batch has more perturbations
+        sizes = [max(least, len(of_type[Condition(name, context)])) for name in row_of]
+        for batch in batches(sizes, 1, CELLS_AT_ONCE):
+            chosen = [CONTROL, *list(row_of)[batch]]
             compared = cells[np.sort(np.concatenate([of_type[Condition(name, context)] for name in chosen]))].copy()
             table = pdex(compared, "perturbation", threads=threads, is_log1p=True, as_pandas=True, reference=CONTROL)
             place = table["target"].map(row_of).to_numpy(), truth.var_names.get_indexer(table["feature"])

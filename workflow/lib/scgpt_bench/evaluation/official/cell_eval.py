@@ -11,15 +11,24 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scgpt_bench.data.conditions import contexts_of
-from scgpt_bench.data.on_disk import row_chunks
+from scgpt_bench.data.conditions import codes_of, conditions_of, contexts_of
+from scgpt_bench.data.means import group_means
+from scgpt_bench.data.on_disk import VALUES_AT_ONCE, batches, row_chunks
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import HALVED
 from scgpt_bench.evaluation.official.answers import as_metrics, finite, name_and_version, not_scored, write_not_scored
-from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, Sides, measured_side, several_cell_types
+from scgpt_bench.evaluation.official.sides import (
+    NON_TARGETING,
+    TARGET,
+    Sides,
+    input_controls,
+    measured_side,
+    several_cell_types,
+)
 from scgpt_bench.files import atomic_write
 
 if TYPE_CHECKING:
+    import polars as pl
     from cell_eval import MetricsEvaluator
 
 
@@ -52,34 +61,77 @@ def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, f
     (DE of the measured cells) and ``agg_results.csv`` are read again. Of cells of several types there is only the
     reason why nothing is scored.
     """
-    import polars as pl
-    from cell_eval import build_base_mean_adata
-
     if reason := several_cell_types(cells, split):
         write_not_scored(folder, reason)
         return
     measured = measured_side(cells, cells.X, split)
-    refuse_another_scale(measured, "cells.h5ad")
-    numbers = measured.obs[TARGET].value_counts().sort_index()
-    baseline = build_base_mean_adata(
-        measured_side(cells, cells.X, split, role="train"),
-        counts_df=pl.DataFrame({TARGET: list(numbers.index), "n_cells": list(numbers)}),
-        pert_col=TARGET,
-        control_pert=NON_TARGETING,
-    )
+    baseline = baseline_cell(cells, split)
+    targets = np.array(sorted({*measured.obs[TARGET]} - {NON_TARGETING}))
+    controls = measured[(measured.obs[TARGET] == NON_TARGETING).to_numpy()].copy()
+    # One cell stands for all cells of a perturbation, which are equal; the DE is that of as many as were measured.
+    cell = sparse.csr_matrix(baseline)
+    one_each = _side([*targets], [cell] * len(targets), controls)
+    numbers = measured.obs[TARGET].value_counts()
     with atomic_write(folder) as partial:
-        evaluator = _evaluator(Sides(measured, baseline, contexts_of(split)[0], halved=False), None, threads, partial)
-        evaluator.compute(profile="vcc", break_on_error=True)
+        partial.mkdir()
+        predicted_de = partial / "pred_de.csv"
+        _de_of_equal_cells(cell, numbers[targets], controls, threads).write_csv(predicted_de)
+        sides = Sides(measured, one_each, contexts_of(split)[0], halved=False)
+        _evaluator(sides, None, threads, partial, predicted_de).compute(profile="vcc", break_on_error=True)
+
+
+def baseline_cell(cells: anndata.AnnData, split: pd.DataFrame) -> np.ndarray:
+    """Average the group means of the training conditions and of the control cells that methods see.
+
+    ``build_base_mean_adata`` of cell-eval does so for a matrix in memory, dense and twice; here cells are read in
+    chunks, and sums are float64.
+
+    Returns
+    -------
+    float32 [genes]
+    """
+    conditions = conditions_of(split, "train")
+    groups = codes_of(cells.obs, conditions)
+    groups[input_controls(cells.obs, split)] = len(conditions)
+    means, _ = group_means(cells.X, np.where(groups < 0, np.nan, groups), range(len(conditions) + 1))
+    return means.astype(np.float32).mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _side(targets: list[str], cells: list[sparse.csr_matrix], controls: anndata.AnnData) -> anndata.AnnData:
+    """Put predicted cells before the control cells."""
+    labels = [*targets, *controls.obs[TARGET]]
+    obs = pd.DataFrame({TARGET: labels}, index=[str(number) for number in range(len(labels))])
+    return anndata.AnnData(sparse.vstack([*cells, controls.X], format="csr"), obs=obs, var=controls.var)
+
+
+def _de_of_equal_cells(
+    cell: sparse.csr_matrix, numbers: pd.Series, controls: anndata.AnnData, threads: int
+) -> pl.DataFrame:
+    """Test perturbations of ``numbers`` cells, all equal, as :class:`cell_eval.MetricsEvaluator` would.
+
+    The cells have no zeros where any training cell has none, so some perturbations are tested at a time.
+    """
+    import polars as pl
+    from pdex import pdex
+
+    tables = []
+    for part in batches(numbers, cell.nnz, VALUES_AT_ONCE):
+        own = numbers.iloc[part]
+        targets = own.index.repeat(own)
+        side = _side([*targets], [cell] * len(targets), controls)
+        tables.append(pdex(side, TARGET, "ref", threads, is_log1p=True, epsilon=0.0, reference=NON_TARGETING))
+    return pl.concat(tables)
 
 
 def _evaluator(
     sides: Sides, real_de: Path | None, threads: int, folder: str | Path, predicted_de: Path | None = None
 ) -> MetricsEvaluator:
+    """Set up cell-eval on both sides: it tests a perturbation at a time, but would average a dense copy of a side."""
     from cell_eval import MetricsEvaluator
 
     refuse_another_scale(sides.measured, "cells.h5ad")
     refuse_another_scale(sides.predicted, "predictions.h5ad")
-    return MetricsEvaluator(
+    evaluator = MetricsEvaluator(
         adata_pred=sides.predicted,
         adata_real=sides.measured,
         de_pred=predicted_de and str(predicted_de),
@@ -89,6 +141,12 @@ def _evaluator(
         num_threads=threads,
         outdir=str(folder),
     )
+    pair = evaluator.anndata_pair
+    for means, side in ((pair.bulk_real, sides.measured), (pair.bulk_pred, sides.predicted)):
+        labels = side.obs[TARGET].to_numpy(str)
+        groups = np.unique(labels)
+        means["_default"] = groups, group_means(side.X, labels, groups)[0].astype(side.X.dtype)
+    return evaluator
 
 
 def evaluate(

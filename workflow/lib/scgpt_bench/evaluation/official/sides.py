@@ -20,7 +20,7 @@ only what is compared is read, and either log values or counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import anndata
@@ -32,6 +32,7 @@ from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, cont
 from scgpt_bench.data.halves import INPUT, is_control_of
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.on_disk import batches, dense_rows
 from scgpt_bench.data.on_disk import rows as rows_of_cells
 from scgpt_bench.errors import InputError
 from scgpt_bench.seeding import random_generator
@@ -42,7 +43,7 @@ COUNTS_SEED = 0  # a conversion, not a part of a method: the same for all of the
 
 @dataclass(frozen=True)
 class Sides:
-    """What a scorer compares: AnnData with ``obs["target_gene"]``, the same control cells last on both."""
+    """What a scorer compares: AnnData with ``obs["target_gene"]``, CSR, and the same control cells on both."""
 
     measured: anndata.AnnData
     predicted: anndata.AnnData
@@ -183,11 +184,16 @@ def log_sides(cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.Da
         Whether the prediction is one half of the measured cells, to be compared with the other: a technical duplicate.
     """
     predictions = _within(split, predictions)
-    return _sides(cells, cells.X, sparse.csr_matrix(_nonnegative_cells(predictions)), predictions, split, halved)
+    predicted = _by_condition(predictions, lambda X, _: sparse.csr_matrix(X))
+    return _sides(cells, cells.X, predicted, predictions, split, halved)
 
 
 def log_sides_of_counts(
-    cells: anndata.AnnData, predictions: anndata.AnnData, split: pd.DataFrame, halved: bool = False
+    cells: anndata.AnnData,
+    predictions: anndata.AnnData,
+    split: pd.DataFrame,
+    halved: bool = False,
+    measured: anndata.AnnData | None = None,
 ) -> Sides:
     """Return both sides in log1p values with zeros, as cells have them: predicted ones from their counts.
 
@@ -200,7 +206,7 @@ def log_sides_of_counts(
     factors = depth_factors_of(cells, predictions.obs["control_cell"].astype(str))
     scale = np.divide(1, factors, out=np.zeros_like(factors), where=factors > 0)
     predicted = sparse.csr_matrix(sparse.diags(scale) @ predicted_counts(predictions, factors)).log1p()
-    return _sides(cells, cells.X, predicted.astype(np.float32), predictions, split, halved)
+    return _sides(cells, cells.X, predicted.astype(np.float32), predictions, split, halved, measured)
 
 
 def count_sides(
@@ -230,7 +236,8 @@ def predicted_counts(predictions: anndata.AnnData, depth_factors: np.ndarray) ->
     names = labels_of(predictions.obs) + ":" + predictions.obs["control_cell"].astype(str)
     number = names.groupby(names).cumcount()
     names = names.where(number == 0, names + ":" + number.astype(str))
-    return sampled_counts(_nonnegative_cells(predictions), depth_factors, names)
+    names = names.to_numpy()
+    return _by_condition(predictions, lambda X, rows: sampled_counts(X, depth_factors[rows], names[rows]))
 
 
 def _within(split: pd.DataFrame, predictions: anndata.AnnData) -> anndata.AnnData:
@@ -238,9 +245,20 @@ def _within(split: pd.DataFrame, predictions: anndata.AnnData) -> anndata.AnnDat
     return predictions if rows.all() else predictions[rows].copy()
 
 
-def _nonnegative_cells(predictions: anndata.AnnData) -> np.ndarray:
-    X = predictions.X.toarray() if sparse.issparse(predictions.X) else np.asarray(predictions.X)
-    return nonnegative(X, labels_of(predictions.obs).to_numpy())
+def _by_condition(
+    predictions: anndata.AnnData, made_of: Callable[[np.ndarray, np.ndarray], sparse.csr_matrix]
+) -> sparse.csr_matrix:
+    """Make :func:`nonnegative` predicted cells sparse, some conditions at a time: dense, they may be on disk.
+
+    ``made_of`` gets cells [cells x genes] and their rows.
+    """
+    labels, rows, parts = labels_of(predictions.obs).to_numpy(), [*rows_of(predictions.obs).values()], []
+    for batch in batches([len(own) for own in rows], predictions.n_vars):
+        own = np.concatenate(rows[batch])
+        parts.append(made_of(nonnegative(dense_rows(predictions.X, own), labels[own]), own))
+    place = np.argsort(np.concatenate(rows), kind="stable")
+    cells = sparse.vstack(parts, format="csr")
+    return cells if np.array_equal(place, np.arange(len(place))) else cells[place]
 
 
 def _sides(
@@ -250,9 +268,10 @@ def _sides(
     predictions: anndata.AnnData,
     split: pd.DataFrame,
     halved: bool,
+    measured: anndata.AnnData | None = None,
 ) -> Sides:
     context = _only_context(split)
-    measured = measured_side(cells, values, split, halved)
+    measured = measured_side(cells, values, split, halved) if measured is None else measured
     controls = measured[(measured.obs[TARGET] == NON_TARGETING).to_numpy()]
     labels = [*predictions.obs["perturbation"].astype(str), *controls.obs[TARGET]]
     obs = pd.DataFrame({TARGET: labels}, index=[f"predicted{number}" for number in range(len(labels))])
@@ -261,9 +280,9 @@ def _sides(
 
 
 def measured_side(
-    cells: anndata.AnnData, values: sparse.csr_matrix, split: pd.DataFrame, halved: bool = False, role: str = "test"
+    cells: anndata.AnnData, values: sparse.csr_matrix, split: pd.DataFrame, halved: bool = False
 ) -> anndata.AnnData:
-    """Select the measured cells of a context with this role (their second half, if ``halved``), then its controls.
+    """Select the tested cells of a context (their second half, if ``halved``) and its controls, in the cells' order.
 
     Controls are those of the half ``input``, on both sides: scorers are defined with one set of controls.
 
@@ -272,13 +291,19 @@ def measured_side(
     values
         ``X`` or ``layers["counts"]`` of ``cells``.
     """
-    conditions = conditions_of(split, role)
+    conditions = conditions_of(split, "test")
     kept = codes_of(cells.obs, conditions) >= 0
     if halved:
         kept &= ~first_half(cells.obs, conditions)
-    controls = rows_of(cells.obs)[Condition(CONTROL, _only_context(split))]
-    rows = np.concatenate([np.flatnonzero(kept), controls[is_control_of(cells.obs, INPUT)[controls]]])
+    kept[input_controls(cells.obs, split)] = True
+    rows = np.flatnonzero(kept)
     targets = cells.obs["perturbation"].astype(str).to_numpy().astype(object)[rows]
     targets[targets == CONTROL] = NON_TARGETING
     obs = pd.DataFrame({TARGET: targets}, index=cells.obs_names[rows])
     return anndata.AnnData(rows_of_cells(values, rows), obs=obs, var=pd.DataFrame(index=cells.var_names))
+
+
+def input_controls(obs: pd.DataFrame, split: pd.DataFrame) -> np.ndarray:
+    """Give the rows of the control cells of the context of ``split`` that methods see."""
+    controls = rows_of(obs)[Condition(CONTROL, _only_context(split))]
+    return controls[is_control_of(obs, INPUT)[controls]]
