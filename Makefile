@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export study ?= demo
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 
-.PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-slurm coverage verify lint format bench gpu-check plan check-data check-addresses containerfile site pictures slurm-profile lock clean
+.PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-pythons test-slurm coverage verify lint format bench gpu-check plan check-data check-addresses containerfile site pictures slurm-profile lock clean
 
 help:  ## List these targets.
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,15 @@ test-gears: .venv-gears/installed  ## Test GEARS itself, in its own environment 
 
 test-long: $(INSTALLED)  ## Test whole planted experiments, calibration, the same bytes after kills, memory.
 	$(PYTEST) -m "long"
+
+# PyTorch for another Python is gigabytes of CUDA; `make PYTHON=python3.13 test` is the whole library on it, in .venv.
+PYTHONS ?= python3.12 python3.13
+WITHOUT_TORCH := catalogue classes conditions controls files h5ad_variants mapped method_record metrics names on_disk \
+	paired_inference predictions properties pseudobulk readers references scores seeding sources splits tenx verdicts
+test-pythons: $(PYTHONS:%=.venv-%/installed)  ## Test readers, splits and statistics, without PyTorch, on Python 3.12 and 3.13.
+	for python in $(PYTHONS); do \
+		.venv-$$python/bin/python -m pytest -q -m "not long" $(WITHOUT_TORCH:%=tests/unit/test_%.py) || exit; \
+	done
 
 test-slurm: $(INSTALLED)  ## Test the demo and most other rules on a Slurm that the tests start; root on Debian 12.
 	SCGPT_BENCH_MUST_RUN=1 $(BIN)/python -m pytest --durations 10 tests/slurm
@@ -108,6 +117,13 @@ $(INSTALLED): requirements.lock requirements-no-deps.lock
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> "$$(.venv-gears/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
 	.venv-gears/bin/python -c 'import gears'
+	@touch $@
+
+.venv-python%/installed: $(INSTALLED) requirements.lock pyproject.toml
+	python$* -m venv .venv-python$*
+	python$* -c 'import tomllib; print(*{*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]} - {"torch", "pdex"})' \
+		| xargs .venv-python$*/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
+		--constraint requirements.lock pytest hypothesis
 	@touch $@
 
 lock:  ## Resolve requirements.in again into requirements.lock.

@@ -55,6 +55,19 @@ def test_prose_is_wrapped(document):
     assert [line for line in prose.splitlines() if len(line) > 120 and not line.startswith("|")] == []
 
 
+def test_no_document_repeats_another():
+    """No 18 words in a row are in two documents; examples and what is written from the options do not count."""
+    first: dict[tuple[str, ...], Path] = {}
+    for document in DOCUMENTS:
+        text = re.sub(
+            r"```.*?```|<!-- \w+: from the options -->.*?<!-- end -->", "", document.read_text(), flags=re.DOTALL
+        )
+        words = re.findall(r"\w[\w.'-]*", text)
+        for at in range(len(words) - 17):
+            row = tuple(words[at : at + 18])
+            assert first.setdefault(row, document) == document, " ".join(row)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_whole_configurations_are_valid_and_files_to_make_stand_before_them(document, monkeypatch):
     """`--configfile` takes several values: a file to make behind it would be read as a configuration."""

@@ -90,6 +90,7 @@ COMMANDS = {
     "make test": Elsewhere(".ci/run", IN_CI.format("test")),
     "make test-workflow": Elsewhere(".ci/run", IN_CI.format("test-workflow")),
     "make test-faults": Elsewhere(".ci/run", IN_CI.format("test-faults")),
+    "make test-pythons": Elsewhere(".ci/run", r"further=test-pythons\n"),
     "make test-gears": Elsewhere(".ci/run", IN_CI.format("test-gears")),
     "make test-all": Elsewhere("Makefile", "test-all: lint test test-workflow test-faults test-gears test-slurm test-"),
     "make lint": Elsewhere(".ci/run", IN_CI.format("lint")),
@@ -101,6 +102,7 @@ COMMANDS = {
     "make clean": Elsewhere("tests/consistency/test_make_clean.py", r'\["make", "clean"\]'),
     "make bench": Called(r"python benchmarks/run\.py", append="-n"),
     "make site": Elsewhere("tests/consistency/test_site.py", r'SITE\["build"\]\('),
+    "make .venv/installed": Elsewhere(".ci/run", r"make \.venv/installed"),
     "make pictures": Called(r"python docs/pictures\.py", append="-n"),  # tests/workflow/test_demo.py makes two of them
     "make help": Called(r"make check-data +dataset=NAME"),
     "make verify": Called(r"error: results/demo/provenance\.json: file: found No such file", status=2),
