@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PROGRAMS = ["munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct", "ip"]
@@ -93,6 +93,21 @@ class Cluster:
 
     folder: Path
     holder: int  # the process whose namespaces they are
+    stack: ExitStack  # stops the servers
+    servers: dict[str, tuple[tuple[str, ...], subprocess.Popen]] = field(default_factory=dict)  # command and process
+
+    def serve(self, *command: str) -> None:
+        """Start a server that stays in the foreground; it is stopped with the cluster."""
+        output = self.stack.enter_context((self.folder / f"{command[0]}.out").open("a"))
+        process = self.stack.enter_context(stopped(self.start(*command, stdout=output)))
+        self.servers[command[0]] = command, process
+
+    def crash(self, name: str) -> tuple[str, ...]:
+        """Kill a server; return the command that starts it again (:meth:`serve`)."""
+        command, process = self.servers[name]
+        process.kill()
+        process.wait()
+        return command
 
     def command(self, *command: object, cwd: str | Path = "/") -> list[str]:
         """``command`` inside the cluster."""
@@ -135,13 +150,13 @@ def one_machine(folder: Path) -> Iterator[Cluster]:
         configuration.mkdir()
         hold = f"mount --bind '{configuration}' /etc/slurm && touch '{folder}/mounted' && exec sleep infinity"
         holder = stack.enter_context(stopped(subprocess.Popen(["unshare", "--net", "--mount", "sh", "-c", hold])))
-        cluster = Cluster(folder, holder.pid)
+        cluster = Cluster(folder, holder.pid, stack)
         wait_for((folder / "mounted").exists, "the namespaces")
         cluster.run("ip", "link", "set", "lo", "up", check=True)
         # An address for documentation, on loopback too: slurmdbd does not start where there is none but 127.0.0.1.
         cluster.run("ip", "address", "add", "192.0.2.1/32", "dev", "lo", check=True)
-        start_munge(cluster, stack)
-        start_database(cluster, stack)
+        start_munge(cluster)
+        start_database(cluster)
         values = {"folder": folder, "host": socket.gethostname().split(".")[0], "cpus": os.cpu_count()}
         for name, text in (("slurm.conf", SLURM_CONF), ("slurmdbd.conf", SLURMDBD_CONF)):
             (configuration / name).write_text(text.format(**values))
@@ -151,31 +166,31 @@ def one_machine(folder: Path) -> Iterator[Cluster]:
         for name in ("slurmctld", "slurmd"):
             (folder / name).mkdir()
 
-        start(cluster, stack, "slurmdbd", "-D")
+        cluster.serve("slurmdbd", "-D")
         wait_for_answer(cluster, "sacctmgr", "-i", "add", "cluster", "one_machine")
         cluster.run("sacctmgr", "-i", "add", "account", "bench", check=True)
         cluster.run("sacctmgr", "-i", "add", "user", "root", "account=bench", check=True)
-        start(cluster, stack, "slurmctld", "-D")
+        cluster.serve("slurmctld", "-D")
         wait_for_answer(cluster, "scontrol", "ping")
-        start(cluster, stack, "slurmd", "-D", "-N", "node")
+        cluster.serve("slurmd", "-D", "-N", "node")
         wait_for(lambda: "idle" in cluster.run("sinfo", "-h", "-o", "%t").stdout, "slurmd", folder / "slurmd.log")
         yield cluster
         cluster.run("scancel", "--user=root")
         wait_for(lambda: not cluster.run("squeue", "-h").stdout.strip(), "the end of all jobs")
 
 
-def start_munge(cluster: Cluster, stack: ExitStack) -> None:
+def start_munge(cluster: Cluster) -> None:
     folder = cluster.folder / "munge"
     folder.mkdir()
     (folder / "key").write_bytes(os.urandom(128))
     (folder / "key").chmod(0o400)
     options = [f"--key-file={folder}/key", f"--socket={folder}/socket", f"--pid-file={folder}/pid"]
     options += [f"--log-file={folder}/log", f"--seed-file={folder}/seed", "--foreground", "--force"]
-    start(cluster, stack, "munged", *options)
+    cluster.serve("munged", *options)
     wait_for((folder / "socket").exists, "munged", folder / "log")
 
 
-def start_database(cluster: Cluster, stack: ExitStack) -> None:
+def start_database(cluster: Cluster) -> None:
     folder = cluster.folder / "database"
     folder.mkdir()
     user = pwd.getpwnam("mysql")
@@ -187,14 +202,8 @@ def start_database(cluster: Cluster, stack: ExitStack) -> None:
     )
     options += [f"--socket={folder}/socket", "--bind-address=127.0.0.1", f"--init-file={folder}/start.sql"]
     options += [f"--pid-file={folder}/pid", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0"]
-    start(cluster, stack, "mariadbd", *options, "--user=mysql")
+    cluster.serve("mariadbd", *options, "--user=mysql")
     wait_for((folder / "socket").exists, "mariadbd", cluster.folder / "mariadbd.out")
-
-
-def start(cluster: Cluster, stack: ExitStack, *command: str) -> None:
-    """Start a server that stays in the foreground; it is stopped when ``stack`` closes."""
-    output = stack.enter_context((cluster.folder / f"{command[0]}.out").open("w"))
-    stack.enter_context(stopped(cluster.start(*command, stdout=output)))
 
 
 @contextmanager

@@ -60,11 +60,15 @@ def in_own_mounts(folder: Path, mount: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(("disk", "message"), [("full", "No space left"), ("read-only", "Read-only file system")])
+@pytest.mark.parametrize(
+    ("disk", "message"), [("full", "no space left on device"), ("read-only", "read-only file system")]
+)
 def test_a_disk_that_cannot_be_written(folder, disk, message):
     done = in_own_mounts(folder, MOUNT[disk])
     assert done["status"] == 1
-    assert message in done["log"]
+    lines = [line for line in done["log"].splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done["log"]
+    assert message in lines[0]
     assert done["left"] == []
     assert study.JOBS["harmonize"].run(folder).status == 0
     assert (folder / "results" / "bad" / "drop" / "cells.h5ad").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +24,16 @@ class InputError(ValueError):
     """
 
     def __init__(self, source: str | Path, where: str, found: str, expected: str):
-        self.source, self.where, self.found, self.expected = str(source), where, found, expected
-        super().__init__(f"{source}: {where}: found {found}; expected {expected}")
+        self.source, self.where, self.found, self.expected = map(_on_one_line, (str(source), where, found, expected))
+        super().__init__(f"{self.source}: {self.where}: found {self.found}; expected {self.expected}")
 
     def __reduce__(self):
         return type(self), (self.source, self.where, self.found, self.expected)
+
+
+def _on_one_line(text: str) -> str:
+    """Write line ends and other control characters, which a file may hold anywhere, as Python does."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
 
 
 @contextmanager

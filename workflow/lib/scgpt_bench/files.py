@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,9 +20,11 @@ from scgpt_bench.errors import InputError
 
 if TYPE_CHECKING:
     import anndata
+    import h5py
     import pandas as pd
     from scipy import sparse
 
+_LITTLE = 2**20  # bytes: a disk with less is full
 CHECKED = {"compression": "lzf", "fletcher32": True}  # numbers in HDF5 get a checksum for every chunk
 
 
@@ -28,23 +34,47 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     A failure removes what was written, and the folders made for it. A kill leaves a ``.partial`` that nothing reads and
     the next try replaces.
+
+    Raises
+    ------
+    InputError
+        If the disk took no more: it is full, a quota is used up, it cannot be written.
     """
     path = Path(path)
     new = [folder for folder in path.parents if not folder.exists()]  # the innermost first
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    _remove(partial)
     try:
-        yield partial
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(partial, path)
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove(partial)
+            yield partial
+            if path.is_dir():
+                shutil.rmtree(path)
+            os.replace(partial, path)
     except BaseException:
-        _remove(partial)
+        with suppress(OSError):  # it cannot be written
+            _remove(partial)
         with suppress(OSError):  # another job has put something there
             for folder in new:
                 folder.rmdir()
         raise
+
+
+@contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """Raise ``InputError`` where writing ``path`` fails because its disk takes no more (:func:`atomic_write`)."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        in_hdf5 = re.search(r"errno = (\d+)", str(error))  # h5py raises what HDF5 says as text
+        number = int(in_hdf5[1]) if in_hdf5 else getattr(error, "errno", None)
+        # PyTorch says only that a stream failed.
+        if number is None and isinstance(error, RuntimeError) and shutil.disk_usage(Path(path).parent).free < _LITTLE:
+            number = errno.ENOSPC
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        expected = "room to write this file; then run the same command again"
+        raise InputError(path, "disk", os.strerror(number).lower(), expected) from None
 
 
 def link_or_copy(source: str | Path, path: str | Path) -> None:
@@ -65,11 +95,38 @@ def _remove(path: Path) -> None:
 
 def write_h5ad(adata: anndata.AnnData, path: str | Path) -> None:
     """Write ``adata`` atomically, by :func:`write_element`."""
+    adata.strings_to_categoricals()
+    with written_h5(path) as file:
+        write_element(file, "/", adata)
+
+
+@contextmanager
+def written_h5(path: str | Path) -> Iterator[h5py.File]:
+    """Yield an HDF5 file to write, atomically (:func:`atomic_write`).
+
+    When h5py closes a part of a file, HDF5 writes what it has kept of it. What fails then, h5py can only print: the
+    file would have a hole. Here it is raised.
+    """
     import h5py
 
-    adata.strings_to_categoricals()
-    with atomic_write(path) as partial, h5py.File(partial, "w") as file:
-        write_element(file, "/", adata)
+    failures: list[str] = []
+    before = sys.unraisablehook
+
+    def keep(said: Any) -> None:
+        if "h5py" in str(said.object):
+            failures.append(str(said.exc_value))
+        else:
+            before(said)
+
+    with atomic_write(path) as partial:
+        sys.unraisablehook = keep
+        try:
+            with h5py.File(partial, "w") as file:
+                yield file
+        finally:
+            sys.unraisablehook = before
+        if failures:
+            raise RuntimeError(failures[0])
 
 
 def write_element(file: Any, key: str, element: Any) -> None:
@@ -204,13 +261,18 @@ def read_table(path: str | Path, separator: str = "\t", **options: Any) -> pd.Da
     Raises
     ------
     InputError
-        For a file that is absent, empty or no table.
+        For a file that is absent, empty or no table, or whose rows have more cells than its header.
     """
     import pandas as pd
 
+    defaults = {"keep_default_na": False, "na_values": [""], "dtype": dict.fromkeys(_NAMES, str)}
+    defaults["index_col"] = False  # pandas would take the first cells of rows that are too long as names of the rows
     try:
-        defaults = {"keep_default_na": False, "na_values": [""], "dtype": dict.fromkeys(_NAMES, str)}
-        return pd.read_csv(path, sep=separator, **{**defaults, **options})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # cells that it would leave out
+            return pd.read_csv(path, sep=separator, **{**defaults, **options})
+    except pd.errors.ParserWarning:
+        raise InputError(path, "table", "rows with more cells than the header", "a cell for each column") from None
     except (OSError, ValueError) as error:  # those of pandas' parser and of the encoding are ValueErrors
         raise InputError(path, "table", first_line(error), "a table, one line per row, with a header") from None
 

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from scgpt_bench.errors import InputError
 
@@ -25,7 +25,10 @@ def logged(log: str) -> Iterator[Callable[[str], None]]:
     """
     terminal = os.dup(2)
     begin = os.O_TRUNC if os.environ.get("LOCAL_RANK", "0") == "0" else 0
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | begin, 0o644)
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | begin, 0o644)
+    except OSError as error:
+        raise SystemExit(f"error: {log}: disk: found {error.strerror}; expected a log that can be written") from None
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(descriptor, 1)
@@ -40,6 +43,7 @@ def logged(log: str) -> Iterator[Callable[[str], None]]:
         yield write
     except InputError as error:
         line = f"error: {error}\n"
-        os.write(2, line.encode())
         os.write(terminal, line.encode())
+        with suppress(OSError):  # the log may be on the disk that is full
+            os.write(2, line.encode())
         raise SystemExit(1) from None

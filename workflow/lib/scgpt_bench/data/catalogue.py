@@ -550,6 +550,11 @@ class _Row:
                 raise self.error(column, repr(value), "one of " + ", ".join(_CHOICES[column]))
             if column in _PATTERNS and not re.fullmatch(_PATTERNS[column][0], value):
                 raise self.error(column, repr(value), _PATTERNS[column][1])
+            if column == "address":
+                try:
+                    urlparse(value)
+                except ValueError as error:  # half a pair of brackets, say
+                    raise self.error(column, f"{value!r}: {error}", "a path or an address") from None
 
 
 def _rows(path: str | Path, form: type, may_be_empty: Collection[str] = ()) -> Iterator[_Row]:

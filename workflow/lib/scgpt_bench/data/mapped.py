@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from scgpt_bench.data.on_disk import number_type, row_chunks
+from scgpt_bench.files import disk_errors
 
 LARGEST = np.iinfo(np.int32).max  # values whose positions 32 bits can count
 AT_ONCE = 2**24  # values
@@ -33,18 +34,19 @@ def write_rows(X: Any, wanted: Sequence[int], folder: Path) -> None:
     wanted = np.asarray(wanted, dtype=np.int64)
     mask = np.zeros(X.shape[0], dtype=bool)
     mask[wanted] = True
-    folder.mkdir(parents=True, exist_ok=True)
     dtype, lengths = np.result_type(number_type(X.dtype), np.float32), [np.zeros(1, np.int64)]
-    with (folder / "data").open("wb") as data, (folder / "indices").open("wb") as indices:
-        for start, chunk in row_chunks(X, read=mask):
-            part = sparse.csr_matrix(chunk[mask[start : start + chunk.shape[0]]])
-            part.data.astype(dtype, copy=False).tofile(data)
-            part.indices.astype(np.int32, copy=False).tofile(indices)
-            lengths.append(np.diff(part.indptr).astype(np.int64))
-    indptr = np.cumsum(np.concatenate(lengths))
-    if indptr[-1] > LARGEST:
-        _widen(folder / "indices")
-    np.savez(folder / "about.npz", indptr=indptr, n_genes=X.shape[1], dtype=np.empty(0, dtype))
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "data").open("wb") as data, (folder / "indices").open("wb") as indices:
+            for start, chunk in row_chunks(X, read=mask):
+                part = sparse.csr_matrix(chunk[mask[start : start + chunk.shape[0]]])
+                data.write(np.ascontiguousarray(part.data, dtype))  # `tofile` does not say why it fails
+                indices.write(np.ascontiguousarray(part.indices, np.int32))
+                lengths.append(np.diff(part.indptr).astype(np.int64))
+        indptr = np.cumsum(np.concatenate(lengths))
+        if indptr[-1] > LARGEST:
+            _widen(folder / "indices")
+        np.savez(folder / "about.npz", indptr=indptr, n_genes=X.shape[1], dtype=np.empty(0, dtype))
 
 
 def map_rows(folder: Path) -> sparse.csr_matrix:
@@ -70,5 +72,5 @@ def _widen(path: Path) -> None:
     wide = path.with_suffix(".wide")
     with path.open("rb") as narrow, wide.open("wb") as file:
         while len(part := np.fromfile(narrow, np.int32, AT_ONCE)):
-            part.astype(np.int64).tofile(file)
+            file.write(part.astype(np.int64))
     os.replace(wide, path)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import anndata
@@ -353,7 +353,8 @@ class CellWriter:
     """
 
     def __init__(self, path: str | Path, n_genes: int):
-        self._writing, self._n_genes = files.atomic_write(path), n_genes
+        self._path, self._n_genes = path, n_genes
+        self._open = ExitStack()
         self.obs = self.var = None
         self.uns: Mapping[str, Any] = {}
         self.varm: Mapping[str, Any] = {}
@@ -361,7 +362,7 @@ class CellWriter:
         self._waiting: dict[str, np.ndarray] = {}  # for a whole chunk of the file
 
     def __enter__(self) -> CellWriter:
-        self._file = h5py.File(self._writing.__enter__(), "w")
+        self._file = self._open.enter_context(files.written_h5(self._path))
         return self
 
     def append(self, X: Matrix, **layers: Matrix) -> None:
@@ -389,19 +390,13 @@ class CellWriter:
         stored = self._file[key]
         stored.resize(len(stored) + len(values), axis=0)
         stored[len(stored) - len(values) :] = values
+        stored.flush()  # a full disk is noticed here, and not when nobody listens
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        try:
-            if kind is None:
-                self._finish()
-        except BaseException as failure:
-            self._file.close()
-            self._writing.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._file.close()
-        return self._writing.__exit__(kind, error, trace)
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, *__: object) -> None:
+        with self._open:
+            if error is not None:
+                raise error
+            self._finish()
 
     def _finish(self) -> None:
         for key, values in self._waiting.items():

@@ -1,0 +1,92 @@
+"""The smallest run on a Slurm whose controller is away for two minutes and whose node dies: the same tables."""
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+import tiny
+from one_machine_slurm import wait_for, wait_for_answer
+from snakemake_checkout import Checkout, copy_of_checkout
+
+pytestmark = pytest.mark.long
+AWAY = 120  # seconds
+TARGET = "results/tiny/report.html"
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    checkout = copy_of_checkout(tmp_path_factory.mktemp("local"))
+    tiny.write(checkout)
+    checkout.snakemake(*tiny.arguments(TARGET))
+    return tiny.tables(checkout.path)
+
+
+@pytest.fixture
+def begun(site):
+    """The smallest run, until its first jobs have ended."""
+    checkout = site.checkout
+    tiny.write(Checkout(checkout.path))
+    process = site.start(*tiny.arguments(TARGET))
+    wait_for(
+        lambda: any((checkout.path / "results" / "tiny").glob("planted/cells.h5ad")), "the first jobs", seconds=300
+    )
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    site.cluster.run("scancel", "--user=root")
+    wait_for(lambda: not site.cluster.run("squeue", "-h").stdout.strip(), "the end of all jobs")
+    site.cluster.run("rm", "-r", checkout.path / "results" / "tiny")
+
+
+def ends_with_the_same_tables(site, process, expected):
+    """Wait for the run; where it gave up, it names the jobs that failed, and the same command goes on."""
+    status = process.wait(900)
+    said = (site.checkout.path / "started.log").read_text()
+    print(f"exit status {status} at first")  # docs/threats_to_validity.md says which
+    assert "Traceback" not in said
+    if status:
+        assert re.search(r"^Error in rule \w+|Error submitting|sbatch", said, re.MULTILINE), said[-4000:]
+        site.snakemake(*tiny.arguments(TARGET))
+    found = tiny.tables(site.checkout.path)
+    assert {name: checksum for name, checksum in found.items() if name.startswith("results/tiny/")} == expected
+
+
+def test_a_controller_that_is_away_for_two_minutes_costs_no_result(site, begun, expected):
+    command = site.cluster.crash("slurmctld")
+    time.sleep(AWAY)
+    site.cluster.serve(*command)
+    wait_for_answer(site.cluster, "scontrol", "ping")
+    ends_with_the_same_tables(site, begun, expected)
+
+
+def test_a_node_that_dies_costs_no_result(site, begun, expected):
+    wait_for(lambda: "RUNNING" in {job["State"] for job in site.cluster.jobs()}, "a job", seconds=120)
+    command = site.cluster.crash("slurmd")
+    for job in site.cluster.jobs():
+        if job["State"] == "RUNNING":
+            kill_all_of(job["JobIDRaw"])
+    site.cluster.run("scontrol", "update", "NodeName=node", "State=DOWN", "Reason=died", check=True)
+    time.sleep(10)
+    assert any(job["State"].startswith(("NODE_FAIL", "REQUEUED", "PENDING")) for job in site.cluster.jobs())
+    site.cluster.serve(*command)
+    site.cluster.run("scontrol", "update", "NodeName=node", "State=RESUME")
+    wait_for(lambda: re.search("idle|mix|alloc", site.cluster.run("sinfo", "-h", "-o", "%t").stdout), "the node")
+    ends_with_the_same_tables(site, begun, expected)
+
+
+def kill_all_of(job_id: str) -> None:
+    """Kill every process of a Slurm job, with the daemon that watches over it."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                variables = file.read().split(b"\0")
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                command = file.read()
+            if f"SLURM_JOB_ID={job_id}".encode() in variables or f"slurmstepd: [{job_id}.".encode() in command:
+                os.kill(int(name), signal.SIGKILL)
+        except OSError:
+            continue
