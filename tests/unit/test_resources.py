@@ -71,6 +71,12 @@ def test_threads_and_gpus_share_what_grows_and_each_gpu_has_memory_of_its_own(ta
     assert needs.memory_mb(chosen, FINETUNING, gpus=2) == 300 + 1.5 * 9000
 
 
+@pytest.mark.parametrize(("minutes", "asked"), [(1, 10), (100, 400), (500, 1440), (1000, 1500)])
+def test_a_job_asks_for_four_times_its_minutes_up_to_a_day_and_then_for_less(table, minutes, asked):
+    rows = ["split\tmemory_mb\t1\t\t\tmeasured", f"split\tminutes\t{minutes}\t\t\tmeasured"]
+    assert resources.read(table(*rows))["split"].runtime(sizes(), {}) == asked
+
+
 def test_a_fine_tuning_grows_with_cells_epochs_and_the_network(table):
     cells = 0.75 * 0.85 * 310385  # of training: without the tested fold and validation
     flop_of_cell = Network(64, 2, 64).flop(1536, 1536)

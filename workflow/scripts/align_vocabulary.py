@@ -3,10 +3,11 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    from scgpt_bench.files import read_h5ad, write_table
+    from scgpt_bench.data.on_disk import open_h5ad
+    from scgpt_bench.files import write_table
     from scgpt_bench.scgpt import vocabulary
 
-    genes = read_h5ad(snakemake.input.cells, backed=True).var
+    genes = open_h5ad(snakemake.input.cells).var
     tokens = vocabulary.read_vocabulary(snakemake.input.vocabulary)
     table = vocabulary.align(
         genes.index,

@@ -140,8 +140,8 @@ def write_element(file: Any, key: str, element: Any) -> None:
     write_dispatched(file, key, element, callback=write)
 
 
-def read_h5ad(path: str | Path, *, backed: bool = False) -> anndata.AnnData:
-    """Read an AnnData file, which may come from anywhere; ``backed`` leaves X on disk, and unchecked.
+def read_h5ad(path: str | Path) -> anndata.AnnData:
+    """Read an AnnData file, which may come from anywhere, into memory; :func:`data.on_disk.open_h5ad` does not.
 
     Raises
     ------
@@ -154,9 +154,8 @@ def read_h5ad(path: str | Path, *, backed: bool = False) -> anndata.AnnData:
     try:
         with h5py.File(path) as file:
             refuse_other_files(path, file, set())
-        adata = anndata.read_h5ad(path, backed="r" if backed else None)
-        if not backed:
-            check_matrix(path, adata.X)
+        adata = anndata.read_h5ad(path)
+        check_matrix(path, adata.X)
         return adata
     except InputError:
         raise

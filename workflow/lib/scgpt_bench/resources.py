@@ -28,6 +28,8 @@ MEMORY, MEMORY_OF_GPU, MINUTES, GPU_MINUTES, DISK = QUANTITIES = (
     "disk_mb",  # of what stays
 )
 MEMORY_MARGIN, TIME_MARGIN = 1.5, 4.0  # another machine, a busy file system, data that are unlike those measured
+# Many clusters have no partition for more than a day: what exceeds it asks for less beyond what is expected.
+DAY, TIME_MARGIN_BEYOND = 1440, 1.5
 LEAST_MINUTES = 10
 SNAKEMAKE_MEMORY = 300  # on a cluster, Snakemake itself runs in each job: 230 MB measured on Slurm
 
@@ -85,7 +87,8 @@ class Needs:
 
     def runtime(self, sizes: Sizes, wildcards: Mapping[str, str], threads: int = 1, gpus: int = 0) -> int:
         """Return the minutes that a job asks for at first."""
-        return max(LEAST_MINUTES, math.ceil(TIME_MARGIN * self.minutes(sizes, wildcards, threads, gpus)))
+        minutes = self.minutes(sizes, wildcards, threads, gpus)
+        return max(LEAST_MINUTES, math.ceil(min(TIME_MARGIN * minutes, max(DAY, TIME_MARGIN_BEYOND * minutes))))
 
 
 @functools.cache
