@@ -1,4 +1,7 @@
-"""How long Snakemake takes to plan a large study: a dry run of 10 data sets x 5 splits x 12 methods x 3 seeds."""
+"""How long Snakemake takes to plan a large study: a dry run of 10 data sets x 5 splits x 12 methods x 3 seeds.
+
+And of one joined data set whose contexts are held out in turn, with learning curves.
+"""
 
 from __future__ import annotations
 
@@ -20,25 +23,30 @@ SCGPT = ("scgpt-zero-shot", "scgpt-knockout", "scgpt-finetuned", "scgpt-scratch"
 SECONDS, MEGABYTES = 30, 2000  # what a dry run may take
 
 
-def study(folder: Path, datasets: int, splits: int, seeds: int) -> Path:
-    """Write the configuration and its table of data sets; nothing of it is ever generated."""
+def study(folder: Path, datasets: int, splits: int, seeds: int, joined: bool = False) -> Path:
+    """Write the configuration and its table of data sets, or parts of one; nothing of it is ever generated."""
     header, *rows = (ROOT / "config" / "datasets.tsv").read_text().splitlines()
     planted = next(row for row in rows if row.startswith("planted\t")).partition("\t")[2]
     names = [f"planted{index}" for index in range(datasets)]
     table, path = folder / "datasets.tsv", folder / "study.yaml"
-    table.write_text("\n".join([header, *(f"{name}\t{planted}" for name in names)]) + "\n")
+    lines = [header, *(f"{name}\t{planted}" for name in names)]
+    row = {"name": "joined", "address": f"joined:{','.join(names)}", "format": "joined", "target_sum": "400"}
+    lines += ["\t".join(row.get(column, "") for column in header.split("\t"))] if joined else []
+    table.write_text("\n".join(lines) + "\n")
     methods = {name: {"seeds": list(range(seeds))} for name in (*BASELINES, *SCGPT)}
     for name in SCGPT:
         methods[name]["checkpoint"] = "untrained"
     configuration = {
         "dataset_table": str(table),
         "study": "planning",
-        "datasets": names,
+        "datasets": ["joined"] if joined else names,
         "generated": {name: {} for name in names},
         "splits": {"folds": splits, "run": list(range(splits))},
         "checkpoints": {"untrained": {"source": "random"}},
         "methods": methods,
     }
+    if joined:
+        configuration["splits"] |= {"contexts": {"hold_out": "all"}, "training_sizes": [20, 40]}
     path.write_text(yaml.safe_dump(configuration))
     return path
 
@@ -68,10 +76,16 @@ def dry_run(configuration: Path) -> tuple[float, float, int]:
 
 
 def rows(datasets: int = 10, splits: int = 5, seeds: int = 3) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as folder:
-        seconds, megabytes, jobs = dry_run(study(Path(folder), datasets, splits, seeds))
-    size = f"{datasets} data sets x {splits} splits x {len(BASELINES + SCGPT)} methods x {seeds} seeds, {jobs} jobs"
-    return [
-        measure.row("planning a run", size, "time", "s", seconds, "limit", SECONDS, SECONDS / seconds, 1),
-        measure.row("planning a run", size, "memory", "MB", megabytes, "limit", MEGABYTES, MEGABYTES / megabytes, 1),
-    ]
+    table = []
+    for joined in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, megabytes, jobs = dry_run(study(Path(folder), datasets, splits, seeds, joined))
+        parts = f"{datasets} parts joined, each held out, curves" if joined else f"{datasets} data sets"
+        size = f"{parts} x {splits} splits x {len(BASELINES + SCGPT)} methods x {seeds} seeds, {jobs} jobs"
+        table += [
+            measure.row("planning a run", size, "time", "s", seconds, "limit", SECONDS, SECONDS / seconds, 1),
+            measure.row(
+                "planning a run", size, "memory", "MB", megabytes, "limit", MEGABYTES, MEGABYTES / megabytes, 1
+            ),
+        ]
+    return table

@@ -60,7 +60,8 @@ ELSEWHERE = (
     "--directory <folder> --configfile <study>.yaml"
 )
 PAPALEXI, CENSUS = "config/papalexi.yaml", "config/pretrain_census.yaml"
-PLAN = {"prints": r"This was a dry-run|Nothing to be done", "append": "-n"}
+PLAN = {"prints": r"\nPlan of what is not done yet(?s:.)*\nThis was a dry-run", "append": "-n"}
+DOWNLOADS = {"prints": r"This was a dry-run|Nothing to be done", "append": "-n"}  # which are there: no job is planned
 NORMAN = {"<it>": "config/norman.yaml"}
 STUDY = {"config/<study>.yaml": PAPALEXI}
 # The Makefile names folders, which a file here would only add to: -k chooses among their tests.
@@ -158,7 +159,7 @@ COMMANDS = {
         **PLAN
     ),
     f"{LOCAL} results/my_study/perturbench_devel/gears1/split.tsv --configfile study.yaml": Called(**PLAN),
-    f"{LOCAL} --configfile {PAPALEXI} --until fetch_dataset": Called(**PLAN),
+    f"{LOCAL} --configfile {PAPALEXI} --until fetch_dataset": Called(**DOWNLOADS),
     f"{LOCAL} prefetch --configfile <it>": Called(**PLAN, put=NORMAN),
     f"{LOCAL} --sdm conda --conda-create-envs-only --configfile config/<study>.yaml": ENVIRONMENTS,
     f"{LOCAL} --report snakemake.html --configfile config/<study>.yaml": Elsewhere(
@@ -171,12 +172,12 @@ COMMANDS = {
     # on Slurm
     "make slurm-profile": Called(r"Linked .*/snakemake/slurm to "),
     "export CONDA_OVERRIDE_CUDA=12.9": Called(r"\A\Z"),
-    f"snakemake prefetch --profile slurm --configfile {PAPALEXI}": Called(**PLAN),
+    f"snakemake prefetch --profile slurm --configfile {PAPALEXI}": Called(**DOWNLOADS),
     f"snakemake --profile slurm --configfile {PAPALEXI}": Called(**PLAN),
     f"snakemake --profile slurm --configfile {CENSUS}": Called(**PLAN),
     "snakemake --profile slurm": Called(**PLAN),
     "snakemake --profile profiles/slurm": Called(**PLAN),
-    "snakemake prefetch ...": Called(**PLAN, put={"...": "--profile slurm"}),
+    "snakemake prefetch ...": Called(**DOWNLOADS, put={"...": "--profile slurm"}),
     "snakemake --conda-create-envs-only ...": ENVIRONMENTS,
     "docker build --tag scgpt-bench .": NotCalled("no Docker where this is tested"),
     "apptainer build scgpt-bench.sif docker-daemon://scgpt-bench:latest": NotCalled("nor Apptainer"),
