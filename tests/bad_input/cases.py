@@ -256,6 +256,7 @@ TABLES = [
             ("guide_prefix", "*sg", "column 'guide_prefix'", "'*sg'", "a regular expression"),
             ("guide_suffix", "g(", "column 'guide_suffix'", "'g('", "a regular expression"),
             ("bytes", "1.5", "column 'bytes'", "'1.5'", "a positive whole number"),
+            ("cells", "0", "column 'cells'", "'0'", "a positive whole number"),
             *(("target_sum", cell, "column 'target_sum'", repr(cell), "a positive number") for cell in ("0", "inf", "x")),
         ]
     ),
