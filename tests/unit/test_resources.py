@@ -170,7 +170,7 @@ def test_a_plan_adds_up_its_jobs_by_method(table):
     assert lines["core hours"][-1] == f"{training + harmonizing:,.0f}"
     assert lines["scgpt-finetuned"] == ["scgpt-finetuned", "1", f"{training:,.0f}", "0"]
     assert lines["largest memory"][2:] == ["3.0", "GB,", "asked", "for", "by", "harmonize"]
-    assert lines["disk"][1:] == ["0.2", "GB"]
+    assert lines["disk"][1:] == ["205", "MB"]
     assert lines["replogle_rpe1_essential"][1:4] == ["247,914", "8,749", "2,393"]
     assert "All numbers are estimates (resources.tsv; no training was measured here)" in text
 

@@ -10,6 +10,12 @@ NEEDS_BY_SCRIPT = {
 }
 
 
+def known(resources, name):
+    """A resource of a job; 0 for one that follows from files that are not there, as a user's own may."""
+    value = resources.get(name, 0)
+    return value if isinstance(value, int) else 0
+
+
 class PlanOfDryRun(logging.Handler):
     """Logs the plan after the last of Snakemake's own counts of jobs: a dry run calls no `onstart`.
 
@@ -31,8 +37,8 @@ class PlanOfDryRun(logging.Handler):
                 NEEDS_BY_SCRIPT[job.rule.script],
                 job.wildcards_dict,
                 job.threads,
-                job.resources.get("gpu", 0),
-                job.resources.get("mem_mb", 0),
+                known(job.resources, "gpu"),
+                known(job.resources, "mem_mb"),
             )
             for job in {*workflow.dag.needrun_jobs(), *workflow.dag.finished_jobs}
             if job.rule.script

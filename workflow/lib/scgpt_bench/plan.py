@@ -120,9 +120,9 @@ def text(jobs: Sequence[Job], sizes: Sizes, table: str, measured: Mapping[tuple[
         ("jobs", f"{len(jobs):,}"),
         ("core hours", _hours(totals[1])),
         ("GPU hours", _hours(totals[2])),
-        ("disk", f"{disk / 1000:,.1f} GB"),
+        ("disk", f"{disk / 1000:,.0f} GB" if disk >= 10_000 else f"{disk:,.0f} MB"),
         ("largest memory", f"{largest[0] / 1000:,.1f} GB, asked for by {largest[1]}"),
-        ("longest job", f"{_hours(longest[0])} hours, {longest[1]}"),
+        ("longest job", f"{_hours(60 * longest[0])} minutes, {longest[1]}"),
     ]
     head = (
         f"Plan of what is not done yet. All numbers are estimates ({table}; {speed}).\n"
