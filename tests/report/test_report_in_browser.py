@@ -54,8 +54,8 @@ def page_of(tmp_path):
     """A browser that shows a report of the given items."""
     with browser.chromium(tmp_path / "profile", 1280) as driver:
 
-        def opened(*items):
-            page.write(items, "<h1>Start</h1>", tmp_path / "report.html")
+        def opened(*items, **more):
+            page.write(items, "<h1>Start</h1>", tmp_path / "report.html", **more)
             browser.open_report(driver, tmp_path / "report.html")
             return driver
 
@@ -241,6 +241,37 @@ def test_choices_are_in_the_address_and_are_remembered(reader, report):
     browser.visible(reader, ".choices p a")[0].click()
     browser.until(reader, "return location.hash.startsWith('#verdict?')")
     assert _choices(reader)["data set"].first_selected_option.text == "all"
+
+
+def test_of_several_splits_one_figure_of_each_is_shown(page_of, run, tmp_path):
+    figure = next(item for item in run.items if item.path.name == "skill.svg")
+    verdicts = pd.read_csv(run.folder / "verdicts.tsv", sep="\t")
+    splits = ("fold0", "fold1", "together")
+    write_table(pd.concat([verdicts.assign(split=split) for split in splits]), tmp_path / "verdicts.tsv")
+    items = [
+        page.Item(figure.path.with_name(f"skill_{split}_{name}.svg"), "Verdict", "planted", labels, "")
+        for name in ("a", "b")
+        for split in splits[: 3 if name == "a" else 2]
+        for labels in [{"figure": name, "split": split}]
+    ]
+    for item in items:
+        shutil.copy(figure.path, item.path)
+    items.append(page.Item(tmp_path / "verdicts.tsv", "Verdict", None, {"table": "all"}, ""))
+    reader = page_of(*items, pooled=["together"])
+    browser.go_to(reader, "Verdict")
+    browser.draw_everything(reader)
+    assert _items(reader) == ["a together", "b fold0", "all"]
+    assert "3 of 6 items. Show all" in _left(reader)
+    (table,) = browser.visible(reader, ".item:has(.table)")
+    assert "split together" in table.text
+    _choices(reader)["split"].select_by_visible_text("fold1")
+    browser.until(reader, "return location.hash.includes('split=fold1')")
+    assert _items(reader) == ["a fold1", "b fold1", "all"]
+    _choices(reader)["split"].select_by_visible_text("one of each")
+    browser.until(reader, "return !location.hash.includes('split')")
+    browser.visible(reader, ".choices p a")[0].click()
+    browser.until(reader, "return !document.querySelector('section:not([hidden]) .item[hidden]')")
+    assert len(_items(reader)) == 6
 
 
 def test_odd_names_in_an_address_are_text(reader, report):

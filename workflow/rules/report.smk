@@ -382,5 +382,6 @@ rule report_of_run:
         page=sources.folder_hash(LIBRARY / "scgpt_bench" / "report"),
         entries=entries_of_report,
         kinds=KINDS,
+        pooled=[*POOLED],
     script:
         "../scripts/report_of_run.py"

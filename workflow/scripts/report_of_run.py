@@ -21,4 +21,7 @@ with logged(snakemake.log[0]):
         for entry in snakemake.params.entries
     ]
     start, answers = Path(snakemake.input.start).read_text(), read_json(snakemake.input.answers, "answers of the run")
-    page.write(page.in_order(items), start, snakemake.output[0], kinds=snakemake.params.kinds, answers=answers)
+    params = snakemake.params
+    page.write(
+        page.in_order(items), start, snakemake.output[0], kinds=params.kinds, answers=answers, pooled=params.pooled
+    )

@@ -298,6 +298,12 @@ def paired_differences(
         for (dataset, split), of_split in rows.groupby(["dataset", "split"], sort=False)
         for context, place in _contexts_apart(of_split)
     ]
+    unknown = [heading for heading, place in places if place["ci_low"].isna().all()]
+    left_out = ""
+    if 0 < len(unknown) < len(places):
+        places = [(heading, place) for heading, place in places if heading not in unknown]
+        rows = rows.loc[[index for _, place in places for index in place.index]]
+        left_out = f" Not drawn, since no method has an interval: {'; '.join(unknown)}."
     several = "data sets, splits and contexts" if noun == "condition" else "data sets and splits"
     where = f"{len(places)} {several}" if len(places) > 1 else places[0][0]
     heights = [rows_height(place["method"]) for _, place in places]
@@ -307,7 +313,7 @@ def paired_differences(
         title or f"{where}: {metric}, {count(rows['method'].nunique(), 'method')} against {opponent}",
         f"Difference paired by {noun}; bars: 95 % interval. Right: verdict, p-value and the method compared with. "
         "Better is to the right, for errors too. Open marker: neither better nor worse. "
-        "Triangle at the edge: outside the picture.",
+        f"Triangle at the edge: outside the picture.{left_out}",
     )
     panels = figure.subplots(len(places), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     drawn = [np.append(rows[name].to_numpy(float), 0.0) for name in ("difference", "ci_low", "ci_high")]

@@ -3,6 +3,7 @@
 
 const names = JSON.parse(document.getElementById('names').textContent); // of metrics and methods: what they are
 const CHOICES = ['dataset', 'split', 'context', 'metric', 'group', 'method']; // those that tables have columns for
+const ONE = 'one of each'; // what is shown where several splits have a figure, and none was chosen
 const WORDS = { dataset: 'data set', group: 'kind of method', show: 'what' };
 
 // What a name of a method or a metric means, where it is one.
@@ -48,6 +49,8 @@ function choicesAmong(items, { dataset, chosen }) {
     if (values.includes(value)) holding.set(name, value);
     else if (name === 'metric' && value !== '') {
       holding.set(name, values.includes(names.headline) ? names.headline : values[0]);
+    } else if (name === 'split' && value === undefined && values.length > 1 && !chosen.has('perturbation')) {
+      holding.set(ONE, true);
     }
   }
   return { holding, options, strangers };
@@ -57,21 +60,39 @@ function agrees(labels, holding) {
   return [...holding].every(([name, value]) => [undefined, value].includes(valueOf(labels, name)));
 }
 
+// Of figures that differ in nothing but the split, that of all splits together, or else the first.
+function oneOfEach(items) {
+  const best = new Map();
+  for (const item of items) {
+    const { split, ...others } = labelsOf(item);
+    const key = JSON.stringify([item.closest('.group').dataset.dataset, others]);
+    const pooled = (other) => names.pooled.includes(labelsOf(other).split);
+    if (!best.has(key) || (pooled(item) && !pooled(best.get(key)))) best.set(key, item);
+  }
+  return new Set(best.values());
+}
+
 // Draw the selectors of a page, and leave the items that agree with the choices. Returns what holds.
 function applyChoices(section, items, here, everything) {
   const { holding, options, strangers } = choicesAmong(items, here);
   if (everything) holding.clear();
   for (const item of items) item.hidden = !agrees(labelsOf(item), holding);
+  if (holding.has(ONE)) {
+    const figures = items.filter((item) => !item.hidden && item.querySelector('.figure, .view'));
+    const kept = oneOfEach(figures);
+    for (const item of figures) item.hidden = !kept.has(item);
+  }
   const form = section.querySelector('.choices');
   if (!form) return holding;
   const tabs = section.querySelector('.group[data-dataset]');
   const several = [...options].filter(([name, values]) => values.length > 1 && !(name === 'dataset' && tabs));
   const selects = several.map(([name, values]) => {
     const select = document.createElement('select');
-    select.append(new Option('all', ''), ...values.map((value) => new Option(value, value)));
-    select.value = holding.get(name) ?? '';
+    select.append(new Option(name === 'split' ? 'every' : 'all', ''), ...values.map((value) => new Option(value, value)));
+    if (name === 'split' && !here.chosen.has('perturbation')) select.prepend(new Option(ONE, ONE));
+    select.value = name === 'split' && holding.has(ONE) ? ONE : holding.get(name) ?? '';
     select.name = name;
-    select.addEventListener('change', () => choose(name, select.value));
+    select.addEventListener('change', () => choose(name, select.value === ONE ? undefined : select.value));
     const label = document.createElement('label');
     for (const option of select.options) option.title = meaningOf(option.value) ?? '';
     select.title = meaningOf(select.value) ?? '';
@@ -89,7 +110,7 @@ function applyChoices(section, items, here, everything) {
   status.append(said.join(' '));
   if (left < items.length) {
     const all = document.createElement('a');
-    const free = [...holding.keys()].filter((name) => name !== 'dataset');
+    const free = [...holding.keys()].map((name) => (name === ONE ? 'split' : name)).filter((name) => name !== 'dataset');
     const chosen = new Map([...here.chosen, ...free.map((name) => [name, ''])]);
     all.href = hashOf({ ...here, dataset: tabs ? here.dataset : '', chosen });
     all.textContent = 'Show all';

@@ -119,6 +119,7 @@ def write(
     made: datetime.datetime | None = None,
     kinds: Mapping[str, str] | None = None,
     answers: Mapping[str, Sequence[str]] | None = None,
+    pooled: Iterable[str] = (),
 ) -> None:
     """Write the report.
 
@@ -136,6 +137,8 @@ def write(
         The kind of each method by its name, for the selector of kinds of methods.
     answers
         HTML of the sentences with which a category opens, by its name.
+    pooled
+        Names under which splits are pooled: what is shown first where there are several splits.
     """
     categories: dict[str, dict[str | None, list[dict[str, object]]]] = {name: {} for name in CATEGORIES}
     for item in items:
@@ -152,7 +155,8 @@ def write(
         made=(made or datetime.datetime.now().astimezone()).isoformat(sep=" ", timespec="seconds"),
         names=_names(
             kinds or {}, [shown for groups in categories.values() for items in groups.values() for shown in items]
-        ),
+        )
+        | {"pooled": [*pooled]},
         library=base64.b64encode(script).decode(),
         library_style=Markup(style),
         style=Markup((Path(__file__).parent / "page.css").read_text()),

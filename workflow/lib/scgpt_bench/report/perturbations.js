@@ -25,7 +25,8 @@ function chosenOf(content) {
   const asked = chosen.has('methods') ? chosen.get('methods').split(',').map(decoded) : [chosen.get('method')];
   let places = [...methods.keys()].filter((at) => asked.includes(methods[at].name));
   if (!places.length) {
-    const means = methods.map((_, at) => conditions.reduce((sum, { r }) => sum + (r[at] ?? 0), 0));
+    const means = methods.map((_, at) => (conditions.every(({ r }) => r[at] === null)
+      ? -Infinity : conditions.reduce((sum, { r }) => sum + (r[at] ?? 0), 0)));
     const best = new Map();
     for (const [at, { group }] of methods.entries()) {
       if (group !== 'benchmark control' && !(means[best.get(group)] >= means[at])) best.set(group, at);

@@ -6,6 +6,13 @@ const filled = new Map(); // tables of the page, and what DataTables makes of th
 const parsed = new Map();
 let library;
 
+// Where no split is chosen, a table of several has the rows of all splits together, if it has such rows.
+function withSplit(holder, holding) {
+  const { split = [] } = JSON.parse(holder.dataset.choices);
+  const pooled = holding.has(ONE) && split.find((name) => names.pooled.includes(name));
+  return pooled ? new Map([...holding, ['split', pooled]]) : holding;
+}
+
 // The rows of a table that agree with the choices, and its columns that say something: one that is the same in all rows
 // is said in a sentence instead.
 function partOf(holder, holding) {
@@ -13,8 +20,10 @@ function partOf(holder, holding) {
   if (!parsed.has(holder)) parsed.set(holder, parse(holder.closest('.item').querySelector('pre').textContent).slice(1));
   const all = parsed.get(holder);
   const places = columns.flatMap((name, index) => (CHOICES.includes(name) ? [[name, index]] : []));
-  const rows = all.filter((row) => agrees(Object.fromEntries(places.map(([name, index]) => [name, row[index]])), holding));
-  const same = columns.map((_, index) => rows.length > 1 && rows.every((row) => row[index] === rows[0][index]));
+  const own = withSplit(holder, holding);
+  const rows = all.filter((row) => agrees(Object.fromEntries(places.map(([name, index]) => [name, row[index]])), own));
+  const same = columns.map((name, index) => (
+    name !== 'verdict' && rows.length > 1 && rows.every((row) => row[index] === rows[0][index])));
   if (same.every(Boolean)) same[0] = false;
   const kept = first(columns, [...columns.keys()].filter((index) => !same[index]));
   const constant = columns.flatMap((name, index) => (same[index] ? [`${name} ${rows[0][index] || '(empty)'}`] : []));
