@@ -99,7 +99,7 @@ def test_every_sentence_that_code_chooses_is_written_and_every_written_one_is_ch
     chosen = set(re.findall(r'Sentence\(\s*"(\w+)"', code)) | {"some_not_asked", "none_asked", "tells_apart", "size"}
     chosen |= {f"scgpt_is_{verdict}" for verdict in ("better", "worse", "equivalent", "inconclusive")}
     macros = re.findall(r"{% macro ([a-z]\w*)\(", (folder / "sentences.html").read_text())
-    assert set(macros) - {"listed", "interval", "number", "percent", "whole"} == chosen
+    assert set(macros) - {"listed", "interval", "number", "percent", "whole", "reasons"} == chosen
 
 
 def test_names_are_escaped_once_in_every_list():
