@@ -204,8 +204,8 @@ def carried_over(measured: Changes, transfer: pd.DataFrame, genes: Sequence[str]
         WIDTH,
         0.9 + 2.45 * down,
         f"{title}: {count(len(pairs), 'perturbation')}",
-        "One dot a gene, targets left out; dotted: the same change in both contexts. r: Pearson correlation; in "
-        "brackets, noise taken out, where both changes are reliable.",
+        f"One dot a gene, targets left out; large: the {NAMED} that change most. Dotted: the same change in both "
+        "contexts. r: Pearson correlation; in brackets, noise taken out, where both changes are reliable.",
     )
     panels, found, numbers = figure.subplots(down, across, squeeze=False).ravel(), [], []
     for axes, pair in zip(panels, pairs.itertuples(), strict=False):
