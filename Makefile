@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export study ?= demo
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 
-.PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-pythons test-slurm coverage verify lint format bench gpu-check plan check-data check-addresses containerfile site pictures slurm-profile lock clean
+.PHONY: help demo test test-workflow test-all test-faults test-gears test-long test-pythons test-slurm coverage verify lint format bench rehearsal gpu-check plan check-data check-addresses containerfile site pictures slurm-profile lock clean
 
 help:  ## List these targets.
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +72,9 @@ format: $(INSTALLED)  ## Format code and workflow, and fix what ruff can.
 
 bench: $(INSTALLED)  ## Measure speed and memory beside the upstream tools: benchmarks/results/<machine>.tsv.
 	PYTHONPATH=workflow/lib $(BIN)/python benchmarks/run.py
+
+rehearsal: $(INSTALLED)  ## fraction=0.1 (default: 1): a study of generated cells of full size: time, memory and disk by rule.
+	PYTHONPATH=workflow/lib $(BIN)/python benchmarks/rehearsal.py --fraction "$${fraction:-1}"
 
 # A cluster's GPU node needs no .venv: GPU_PYTHON is any Python with torch 2.11 or newer (docs/gpu.md).
 GPU_PYTHON ?= $(firstword $(wildcard $(BIN)/python) $(PYTHON))

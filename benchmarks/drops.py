@@ -13,6 +13,7 @@ from pathlib import Path
 
 import measure
 import numpy as np
+from scipy import sparse
 
 FULL = 221_273  # cells
 GENES, PERTURBATIONS, CONTROL_SHARE, STORED = 18_080, 150, 38_176 / 221_273, 6_000
@@ -47,7 +48,6 @@ def rows(cells: int = 22_000, genes: int = GENES) -> list[dict]:
 def write_drop(folder: str, cells: int, genes: int) -> None:
     """Counts with about ``STORED`` values a cell, by chunks; controls and perturbations at random."""
     import pandas as pd
-    from scipy import sparse
 
     from scgpt_bench.data.on_disk import CellWriter
 
@@ -59,17 +59,21 @@ def write_drop(folder: str, cells: int, genes: int) -> None:
     with CellWriter(Path(folder, "drop.h5ad"), genes) as file:
         for start in range(0, cells, 1000):
             rows = min(1000, cells - start)
-            # One gene of each of ``stored`` equal intervals: sorted, distinct, and quick to draw.
-            step = genes // stored
-            indices = np.arange(stored) * step + generator.integers(step, size=(rows, stored))
-            counts = generator.geometric(0.4, rows * stored)
-            indptr = np.arange(rows + 1) * stored
-            file.append(sparse.csr_matrix((counts, indices.ravel(), indptr), (rows, genes)))
+            file.append(random_counts(generator, rows, genes, stored))
         file.obs = pd.DataFrame(
             {"gene": pd.Categorical(labels), "batch": pd.Categorical(generator.choice(["a", "b", "c"], cells))},
             index=[f"cell{i}" for i in range(cells)],
         )
         file.var = pd.DataFrame(index=names)
+
+
+def random_counts(generator: np.random.Generator, rows: int, genes: int, stored: int) -> sparse.csr_matrix:
+    """Counts of some cells, CSR [rows x genes], ``stored`` of them in each row."""
+    # One gene of each of ``stored`` equal intervals: sorted, distinct, and quick to draw.
+    step = genes // stored
+    indices = np.arange(stored) * step + generator.integers(step, size=(rows, stored))
+    counts = generator.geometric(0.4, rows * stored)
+    return sparse.csr_matrix((counts, indices.ravel(), np.arange(rows + 1) * stored), (rows, genes))
 
 
 def harmonize(folder: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import drops
 import measure
 import numpy as np
 
@@ -40,7 +41,6 @@ def rows(perturbations: int = 300, genes: int = GENES, controls: int = CONTROLS)
 def write_screen(folder: str, genes: int, controls: int) -> None:
     """Write ``cells.h5ad`` of what methods learn from: values at random, few perturbations, many control cells."""
     import pandas as pd
-    from scipy import sparse
 
     from scgpt_bench.data.halves import deal_halves
     from scgpt_bench.data.on_disk import CellWriter
@@ -55,11 +55,7 @@ def write_screen(folder: str, genes: int, controls: int) -> None:
     with CellWriter(Path(folder, "cells.h5ad"), genes) as file:
         for start in range(0, number, 1000):
             n = min(1000, number - start)
-            # One gene of each of ``stored`` equal intervals: sorted, distinct, and quick to draw.
-            step = genes // stored
-            indices = np.arange(stored) * step + generator.integers(step, size=(n, stored))
-            values = np.log1p(generator.geometric(0.4, n * stored)).astype(np.float32)
-            file.append(sparse.csr_matrix((values, indices.ravel(), np.arange(n + 1) * stored), (n, genes)))
+            file.append(drops.random_counts(generator, n, genes, stored).astype(np.float32).log1p())
         file.obs = pd.DataFrame({name: pd.Categorical(obs[name]) for name in obs}, index=obs.index)
         file.var = pd.DataFrame(index=[f"GENE{i}" for i in range(genes)])
 
