@@ -46,7 +46,7 @@ test-pythons: $(PYTHONS:%=.venv-%/installed)  ## Test readers, splits and statis
 	done
 
 test-slurm: $(INSTALLED)  ## Test the demo and most other rules on a Slurm that the tests start; root on Debian 12.
-	SCGPT_BENCH_MUST_RUN=1 $(BIN)/python -m pytest --durations 10 tests/slurm
+	SCGPT_BENCH_MUST_RUN=1 $(BIN)/python -m pytest -m "not long" --durations 10 tests/slurm
 
 coverage: $(INSTALLED)  ## Measure which lines of the library the tests run; fails below 90 %.
 	$(BIN)/coverage erase

@@ -115,7 +115,7 @@ COMMANDS = {
     "python3 -m pytest tests/parity": Called(**PARITY),
     "PYTHONPATH=workflow/lib .venv/bin/python benchmarks/run.py --only finetuning": Called(r"--only", append="--help"),
     # on a GPU
-    "make rehearsal fraction=0.1": Called(r"python benchmarks/rehearsal\.py --fraction \"?0\.1", append="-n"),
+    "make rehearsal fraction=0.1": Called(r"python benchmarks/rehearsal\.py --fraction", append="-n"),
     "make gpu-check": Called(**GPU),
     "make gpu-check GPU_PYTHON=python3": Called(**GPU),
     "PYTHONPATH=packages make gpu-check GPU_PYTHON=python3": Called(**GPU),
