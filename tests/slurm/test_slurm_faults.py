@@ -46,7 +46,7 @@ def ends_with_the_same_tables(site, process, expected):
     """Wait for the run; where it gave up, it names the jobs that failed, and the same command goes on."""
     status = process.wait(900)
     said = (site.checkout.path / "started.log").read_text()
-    print(f"exit status {status} at first")  # docs/threats_to_validity.md says which
+    print(f"exit status {status} at first")  # profiles/README.md says what to expect
     assert "Traceback" not in said
     if status:
         assert re.search(r"^Error in rule \w+|Error submitting|sbatch", said, re.MULTILINE), said[-4000:]
