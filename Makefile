@@ -38,9 +38,10 @@ test-long: $(INSTALLED)  ## Test whole planted experiments, calibration, the sam
 
 # PyTorch for another Python is gigabytes of CUDA; `make PYTHON=python3.13 test` is the whole library on it, in .venv.
 PYTHONS ?= python3.12 python3.13
-WITHOUT_TORCH := catalogue classes conditions controls files h5ad_variants mapped method_record metrics names on_disk \
-	paired_inference predictions properties pseudobulk readers references scores seeding sources splits tenx verdicts
-test-pythons: $(PYTHONS:%=.venv-%/installed)  ## Test readers, splits and statistics, without PyTorch, on Python 3.12 and 3.13.
+WITHOUT_TORCH := catalogue classes conditions controls files h5ad_variants imported mapped method_record metrics names \
+	on_disk paired_inference predictions properties pseudobulk readers references scores seeding sources splits tenx \
+	verdicts
+test-pythons: $(PYTHONS:%=.venv-%/installed)  ## Test readers, splits, imported predictions and statistics, without PyTorch, on Python 3.12 and 3.13.
 	for python in $(PYTHONS); do \
 		.venv-$$python/bin/python -m pytest -q -m "not long" $(WITHOUT_TORCH:%=tests/unit/test_%.py) || exit; \
 	done
@@ -122,11 +123,13 @@ $(INSTALLED): requirements.lock requirements-no-deps.lock
 	.venv-gears/bin/python -c 'import gears'
 	@touch $@
 
-.venv-python%/installed: $(INSTALLED) requirements.lock pyproject.toml
+.venv-python%/installed: $(INSTALLED) requirements.lock requirements-no-deps.lock pyproject.toml
 	python$* -m venv .venv-python$*
 	python$* -c 'import tomllib; print(*{*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]} - {"torch", "pdex"})' \
 		| xargs .venv-python$*/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
 		--constraint requirements.lock pytest hypothesis
+	.venv-python$*/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps \
+		--requirement requirements-no-deps.lock
 	@touch $@
 
 lock:  ## Resolve requirements.in again into requirements.lock.

@@ -59,3 +59,16 @@ def test_a_bad_input_is_one_line_on_the_terminal_and_in_the_log(tmp_path):
     assert done.returncode == 1
     assert done.stderr == line
     assert (tmp_path / "log").read_text() == line
+
+
+def test_memory_that_runs_out_is_one_line_that_says_what_was_asked_for(tmp_path):
+    body = [
+        "import resource, numpy",
+        "resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))",
+        "numpy.ones((2**32, 8))",
+    ]
+    done = run(body, tmp_path / "log")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path}/log: memory: found too little (Unable to allocate 256. GiB for ")
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "log").read_text() == done.stderr

@@ -20,8 +20,8 @@ def logged(log: str) -> Iterator[Callable[[str], None]]:
     A training on several devices starts this script again for each further one (Lightning Fabric, which numbers them in
     ``LOCAL_RANK``): all of them append to the log that the first one began.
 
-    Heavy imports belong inside this context. An ``InputError`` is written to the log and to the terminal as one
-    line, without a traceback, and ends the process with status 1.
+    Heavy imports belong inside this context. An ``InputError``, or memory that runs out, is written to the log and to
+    the terminal as one line, without a traceback, and ends the process with status 1.
     """
     terminal = os.dup(2)
     begin = os.O_TRUNC if os.environ.get("LOCAL_RANK", "0") == "0" else 0
@@ -41,7 +41,10 @@ def logged(log: str) -> Iterator[Callable[[str], None]]:
 
     try:
         yield write
-    except InputError as error:
+    except (InputError, MemoryError) as error:
+        if isinstance(error, MemoryError):
+            expected = "more; run the same command again with more mem_mb for this rule (profiles/README.md)"
+            error = InputError(log, "memory", f"too little ({error or 'no more to be had'})", expected)
         line = f"error: {error}\n"
         os.write(terminal, line.encode())
         with suppress(OSError):  # the log may be on the disk that is full
