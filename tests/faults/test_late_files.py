@@ -1,0 +1,62 @@
+"""A file system that shows files late, or never: the run waits, or names the file and completes when called again."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import tiny
+from snakemake_checkout import ROOT, Checkout, copy_of_checkout
+
+pytestmark = pytest.mark.long
+GENERATED = "results/tiny/generated/planted/cells.h5ad"
+LATENCY = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())["latency-wait"]
+
+
+@pytest.fixture
+def faulty(monkeypatch):
+    """Let one file of the next runs suffer a fault (tests/faults/injected)."""
+
+    def set_fault(fault: str, file: str) -> None:
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "injected"))
+        monkeypatch.setenv("FAULT", fault)
+        monkeypatch.setenv("FAULT_FILE", Path(file).name)
+
+    return set_fault
+
+
+def new_checkout(folder: Path) -> Checkout:
+    checkout = copy_of_checkout(folder)
+    tiny.write(checkout)
+    return checkout
+
+
+def only(target: str, *more: str) -> list[str]:
+    return [target, *more, "--configfile", "tiny.yaml"]
+
+
+def test_files_that_come_late_cost_nothing(tmp_path, faulty):
+    """Later than Snakemake waits by itself (5 s), as profiles/slurm allows."""
+    checkout = new_checkout(tmp_path)
+    faulty("late 12", GENERATED)
+    too_short = checkout.snakemake(*only(GENERATED), "--latency-wait", "1", check=False)
+    assert too_short.returncode != 0
+    time.sleep(15)  # the file has come, and the run does not know it
+    checkout.snakemake(*only(GENERATED, "--latency-wait", str(LATENCY)))
+    assert (checkout.path / GENERATED).is_file()
+    assert "Nothing to be done" in checkout.snakemake(*only(GENERATED, "--dry-run")).stdout
+    assert not list(checkout.path.rglob("*.partial"))
+
+
+def test_a_file_that_never_comes_is_named_and_the_same_command_completes(tmp_path, faulty, monkeypatch):
+    checkout = new_checkout(tmp_path)
+    faulty("never", GENERATED)
+    said = checkout.snakemake(*only(GENERATED, "--latency-wait", "2"), check=False)
+    assert said.returncode != 0
+    assert re.search(rf"Missing files after 2 seconds.*--latency-wait:\n{GENERATED} ", said.stdout)
+    assert "Traceback" not in said.stdout
+    monkeypatch.delenv("FAULT")
+    checkout.snakemake(*only(GENERATED))
+    assert not list(checkout.path.rglob("*.partial"))
