@@ -418,6 +418,17 @@ def test_ten_thousand_rows_are_sorted_and_searched(page_of, tmp_path):
     assert driver.find_element(By.CSS_SELECTOR, "tbody td").text == "GENE9999"
 
 
+def _on_paper(driver, script):
+    """What a script returns where the page looks as on paper: of its width, with its style."""
+    paper = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", paper)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    found = driver.execute_script(script)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", paper | {"width": 1280})
+    return found
+
+
 def test_print_has_every_row_figure_and_limit(run, report, tmp_path):
     """What a reader has not scrolled to is printed too, and what was folded is folded again afterwards."""
     rows = pd.DataFrame({"perturbation": [f"GENE{i}" for i in range(60)]})
@@ -437,7 +448,8 @@ def test_print_has_every_row_figure_and_limit(run, report, tmp_path):
         assert len(wide) > 1
         assert all(len(table.find_elements(By.CSS_SELECTOR, "tbody tr")) == 60 for table in wide)
         assert all(table.text.startswith("perturbation") for table in wide)
-        assert all(table.rect["width"] < 700 for table in wide)
+        widths = "return [...document.querySelectorAll('.printed table')].map((table) => table.offsetWidth)"
+        assert 500 < max(_on_paper(driver, widths)) < 718
         assert not browser.visible(driver, ".dt-container")
         driver.execute_script("window.dispatchEvent(new Event('afterprint'))")
         assert not browser.visible(driver, ".printed")
@@ -452,10 +464,60 @@ def test_print_has_every_row_figure_and_limit(run, report, tmp_path):
         assert len(browser.visible(driver, "main > section")) == len(CATEGORIES) + 1
         assert len(browser.visible(driver, ".item")) == len(items)
         browser.until(driver, "return !document.querySelector('.figure:not([data-ready])')")
-        rows = len(pd.read_csv(run.folder / "scores.tsv", sep="\t"))
-        whole = browser.visible(driver, "#scores .printed table")
-        assert rows in [len(table.find_elements(By.CSS_SELECTOR, "tbody tr")) for table in whole]
+        scores = pd.read_csv(run.folder / "scores.tsv", sep="\t")
+        assert _rows_of_parts(driver, "#scores") == [sum(scores["metric"] == "effect_pearson")]
+        assert not _on_paper(driver, "return document.querySelector('#scores .printed a').checkVisibility()")
+        # Wider than paper, Chromium would print everything smaller.
+        assert _on_paper(driver, "return document.documentElement.scrollWidth") <= 718
         assert browser.complaints(driver) == []
+
+
+def _show_everything(driver):
+    driver.execute_script("location.hash = '#print'")
+    browser.until(driver, "return document.documentElement.classList.contains('everything')")
+
+
+def _rows_of_parts(driver, page_of_report):
+    parts = browser.visible(driver, f"{page_of_report} .printed table")
+    return [len(table.find_elements(By.CSS_SELECTOR, "tbody tr")) for table in parts]
+
+
+def test_print_says_which_rows_of_a_long_table_it_leaves_out_and_has_them_on_demand(page_of, tmp_path):
+    metrics = ["effect_pearson", *(f"metric{i}" for i in range(60))]
+    scores = pd.DataFrame(
+        [(method, metric, 0.5) for method in ("knn", "ridge", "additive", "gears") for metric in metrics]
+    )
+    write_table(scores.set_axis(["method", "metric", "mean"], axis=1), tmp_path / "scores.tsv")
+    write_table(pd.DataFrame({"perturbation": [f"GENE{i}" for i in range(300)]}), tmp_path / "cells.tsv")
+    driver = page_of(
+        page.Item(tmp_path / "scores.tsv", "Scores", None, {"table": "scores"}, ""),
+        page.Item(tmp_path / "cells.tsv", "Data", None, {"table": "cells"}, ""),
+    )
+    _show_everything(driver)
+    assert _rows_of_parts(driver, "#scores") == [4]
+    assert _rows_of_parts(driver, "#data") == [300]
+    said = browser.visible(driver, "#scores .printed .note")[0]
+    assert said.text.startswith("Printed: 4 of 244 rows, those of metric effect_pearson. All rows are in ")
+    assert str(tmp_path / "scores.tsv") in said.text
+    said.find_element(By.TAG_NAME, "a").click()
+    browser.until(driver, "return location.hash.endsWith('?metric=')")
+    assert _rows_of_parts(driver, "#scores") == [244]
+
+
+def test_a_row_of_a_printed_table_can_be_told_apart_in_every_part_of_it(page_of, tmp_path):
+    """Later parts repeat the columns that name a row, and leave out rows that have nothing there."""
+    long = [(method, metric) for method in ("knn", "ridge") for metric in ("mse", "mae")]
+    rows = [(*names, *[str(number) + "x" * 40] * 4) for number, names in enumerate(long)]
+    table = pd.DataFrame(rows, columns=["method", "metric", *"abcd"]).assign(
+        reason=["", ("one seed " * 9).strip(), "", ""]
+    )
+    write_table(table, tmp_path / "verdicts.tsv")
+    driver = page_of(page.Item(tmp_path / "verdicts.tsv", "Verdict", None, {"table": "verdicts"}, ""))
+    _show_everything(driver)
+    parts = [part.text for part in browser.visible(driver, "#verdict .printed table")]
+    assert len(parts) > 1
+    assert all(part.startswith("method metric ") for part in parts)
+    assert parts[-1].split("\n", 1)[1].replace("\n", " ") == "knn mae " + table["reason"][1]
 
 
 def test_firefox_shows_every_page_and_keeps_choices(report, tmp_path):

@@ -202,6 +202,13 @@ rule figure_load_report:
 # Scores and verdicts
 
 
+def questions_of_run():
+    """The splits that have an answer each, with those that they pool, by the name under which they are pooled."""
+    pooled = {name: splits for name, splits in POOLED.items() if len(splits) > 1}
+    of_pooled = {split for splits in pooled.values() for split in splits}
+    return pooled | {split: [split] for split in SPLITS if split not in of_pooled}
+
+
 rule figure_scores:
     input:
         "<results>/scores.tsv",
@@ -219,6 +226,8 @@ rule figure_scores:
         "<logs>/figure_scores/{dataset}.{split}.log",
     benchmark:
         "<benchmarks>/figure_scores/{dataset}.{split}.tsv"
+    wildcard_constraints:
+        split=names_pattern([*SPLITS, *questions_of_run()]),
     conda:
         "../../envs/figures.yaml"
     resources:
@@ -230,13 +239,6 @@ rule figure_scores:
         kinds=KINDS,
     script:
         "../scripts/figure_scores.py"
-
-
-def questions_of_run():
-    """The splits that have an answer each, with those that they pool, by the name under which they are pooled."""
-    pooled = {name: splits for name, splits in POOLED.items() if len(splits) > 1}
-    of_pooled = {split for splits in pooled.values() for split in splits}
-    return pooled | {split: [split] for split in SPLITS if split not in of_pooled}
 
 
 rule figure_skill:

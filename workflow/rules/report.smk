@@ -177,10 +177,11 @@ def entries_of_datasets():
             shown += [f"<results>/{dataset}/figures/against_simple_{split}.svg" for split in questions_of_run()]
         if PAIRS:
             shown += [f"<results>/{dataset}/figures/against_twin_{split}.svg" for split in questions_of_run()]
+        for split in dict.fromkeys([*questions_of_run(), *SPLITS]):
+            shown += [f"<results>/{dataset}/{split}/figures/scores_{metric}.svg" for metric in METRICS]
         for split in SPLITS:
             folder = f"<results>/{dataset}/{split}/figures"
             shown.append(f"<results>/{dataset}/{split}/audit.tsv")
-            shown += [f"{folder}/scores_{metric}.svg" for metric in METRICS]
             shown += [f"<results>/{dataset}/{split}/perturbations.{suffix}" for suffix in ("tsv", "json.gz")]
             shown.append(f"{folder}/perturbations.svg")
             if methods_run_by("predict_scgpt"):

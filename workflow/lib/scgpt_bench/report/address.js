@@ -2,7 +2,7 @@
 //
 //   #scores/planted?metric=effect_pearson&method=knn    a page, its data set, and choices on it
 //   #3a4d44489176                                       an item: its page, with the choices that it belongs to
-//   #print?method=knn                                   all pages at once, whole
+//   #print?method=knn                                   all pages at once, for paper
 //
 // Other parts of the page read choices with `address()` and make them with `choose(name, value)` or a link to
 // `hashOf(...)`. Whenever the address changes, `document` has an event `choices`, after the page was shown.

@@ -76,19 +76,20 @@ function showSection(section, here, everything) {
   // Tables of the whole run follow the data set whose tab is open.
   const chosen = { ...here, page: section.id, dataset: current ? current.dataset.dataset : here.dataset };
   holdings.set(section, applyChoices(section, items, chosen, everything));
-  for (const group of visible) prepare(group, everything);
+  for (const group of visible) prepare(group, everything ? here : undefined);
 }
 
 function holdingOf(element) {
   return holdings.get(element.closest('section'));
 }
 
-function prepare(group, everything) {
+// `here` is the address where the whole report is shown, to be printed.
+function prepare(group, here) {
   const figures = [...group.querySelectorAll('.figure')];
   const tables = [...group.querySelectorAll('.table')];
-  if (everything) for (const holder of tables) printedParts(holder);
+  if (here) for (const holder of tables) printedParts(holder, here);
   else for (const holder of tables) if (holder.dataset.drawn) fill(holder);
-  const left = (everything ? figures : [...figures, ...tables]).filter((target) => !target.dataset.drawn);
+  const left = (here ? figures : [...figures, ...tables]).filter((target) => !target.dataset.drawn);
   for (const target of left) nearby.observe(target);
   drawInPeace(left);
 }

@@ -126,7 +126,7 @@ def write(
     Parameters
     ----------
     items
-        In the order in which they are shown.
+        In the order in which they are shown. Tables without rows are left out.
     start
         HTML of the start page.
     path
@@ -142,7 +142,9 @@ def write(
     """
     categories: dict[str, dict[str | None, list[dict[str, object]]]] = {name: {} for name in CATEGORIES}
     for item in items:
-        categories[item.category].setdefault(item.subcategory, []).append(_shown(item))
+        shown = _shown(item)
+        if shown.get("n_rows") != 0:  # a table without rows says nothing of this run
+            categories[item.category].setdefault(item.subcategory, []).append(shown)
     script, style = data_tables()
     # In a block, names of the parts are known to each other and not to the window, which has a `valueOf` and others.
     parts = "\n".join((Path(__file__).parent / name).read_text() for name in SCRIPTS)

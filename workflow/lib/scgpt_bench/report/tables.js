@@ -1,7 +1,8 @@
 // Tables: the rows that the choices leave, drawn by DataTables; numbers are saved in full and shown with four digits.
 
 const ROWS = 25; // of a table, on a page of it
-const PRINTED = 680; // pixels that fit the width of a printed page, in portrait
+const LONG = 200; // rows, beyond which the print of the whole report leaves out other metrics than the headline
+const PRINTED = 58; // rem that fit the width of a printed page, in portrait
 const filled = new Map(); // tables of the page, and what DataTables makes of them
 const parsed = new Map();
 let library;
@@ -13,12 +14,16 @@ function withSplit(holder, holding) {
   return pooled ? new Map([...holding, ['split', pooled]]) : holding;
 }
 
+function rowsOf(holder) {
+  if (!parsed.has(holder)) parsed.set(holder, parse(holder.closest('.item').querySelector('pre').textContent).slice(1));
+  return parsed.get(holder);
+}
+
 // The rows of a table that agree with the choices, and its columns that say something: one that is the same in all rows
 // is said in a sentence instead.
 function partOf(holder, holding) {
   const columns = JSON.parse(holder.dataset.columns);
-  if (!parsed.has(holder)) parsed.set(holder, parse(holder.closest('.item').querySelector('pre').textContent).slice(1));
-  const all = parsed.get(holder);
+  const all = rowsOf(holder);
   const places = columns.flatMap((name, index) => (CHOICES.includes(name) ? [[name, index]] : []));
   const own = withSplit(holder, holding);
   const rows = all.filter((row) => agrees(Object.fromEntries(places.map(([name, index]) => [name, row[index]])), own));
@@ -161,19 +166,46 @@ function parse(text) {
   return rows;
 }
 
-// Paper has no pages of a table and no scroll bars: all rows are printed, in the reader's order, and a table that is too
-// wide is split into parts that each begin with its first column.
-function printedParts(holder) {
-  const { rows, columns, kept } = partOf(holder, holdingOf(holder));
-  const sorted = filled.get(holder)?.rows({ order: 'applied', search: 'applied' }).data().toArray() ?? rows;
+// Half of a printed report would be two tables of every method by fifty metrics: where no metric was chosen, a long one
+// has the rows of the headline metric, of all splits together if it has such rows.
+function abridged(holder, { chosen }) {
+  const choices = JSON.parse(holder.dataset.choices);
+  const whole = rowsOf(holder).length <= LONG || !choices.metric?.includes(names.headline) || chosen.has('metric');
+  if (whole) return new Map();
+  const pooled = choices.split?.find((name) => names.pooled.includes(name));
+  return new Map([['metric', names.headline], ...(pooled ? [['split', pooled]] : [])]);
+}
+
+function leftOut(holder, here, rows, all, held) {
+  const file = holder.closest('.item').querySelector('.file code').textContent;
+  const said = sentence(`Printed: ${rows.length.toLocaleString('en')} of ${all.length.toLocaleString('en')} rows, those of ${
+    [...held].map(([name, value]) => `${name} ${value}`).join(' and ')}. All rows are in ${file}. `);
+  const link = document.createElement('a');
+  link.href = hashOf({ ...here, chosen: new Map([...here.chosen, ['metric', '']]) });
+  link.textContent = 'Print all rows';
+  said.append(link);
+  return said;
+}
+
+// Paper has no pages of a table and no scroll bars: rows are printed in the reader's order, and a table that is too wide
+// is split into parts that each begin with what tells rows apart. A row that is empty in a later part is left out there.
+// `here` is the address of the whole report in print, which has no choices of a page.
+function printedParts(holder, here) {
+  const held = here ? abridged(holder, here) : holdingOf(holder);
+  const { all, rows, columns, kept, constant } = partOf(holder, held);
+  const sorted = (!here && filled.get(holder)?.rows({ order: 'applied', search: 'applied' }).data().toArray()) || rows;
   const kinds = JSON.parse(holder.dataset.kinds);
   const looks = kept.map((index) => (kinds[index] === 'text' ? null : numberColumn(rows, index, false).render.display));
-  const tableOf = (places) => {
+  const named = [...kept.keys()].filter((place) => CHOICES.includes(columns[kept[place]]));
+  const lead = named.length ? named : [0];
+  const tableOf = (places, number) => {
     const table = document.createElement('table');
     const head = table.createTHead().insertRow();
     const body = table.createTBody();
     for (const place of places) head.append(cellOf('th', columns[kept[place]], looks[place]));
+    const own = places.filter((place) => !lead.includes(place));
     for (const row of sorted) {
+      if (number && own.every((place) => row[kept[place]] === '')) continue;
       const line = body.insertRow();
       for (const place of places) {
         const value = row[kept[place]];
@@ -185,17 +217,22 @@ function printedParts(holder) {
   const printed = document.createElement('div');
   printed.className = 'printed';
   holder.append(printed);
-  const whole = tableOf([...kept.keys()]);
+  const whole = tableOf([...kept.keys()], 0);
+  [whole.style.width, whole.style.maxWidth] = ['max-content', 'none'];
   printed.append(whole);
-  const widths = [...whole.tHead.rows[0].cells].map((cell) => cell.getBoundingClientRect().width);
-  const parts = [];
+  const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  const widths = [...whole.tHead.rows[0].cells].map((cell) => cell.getBoundingClientRect().width / rem);
+  const parts = [[...lead]];
   for (const place of widths.keys()) {
+    if (lead.includes(place)) continue;
     const part = parts[parts.length - 1];
-    const taken = part?.reduce((sum, other) => sum + widths[other], 0);
-    if (part && taken + widths[place] <= PRINTED) part.push(place);
-    else parts.push(place ? [0, place] : [0]);
+    const taken = part.reduce((sum, other) => sum + widths[other], 0);
+    if (part.length === lead.length || taken + widths[place] <= PRINTED) part.push(place);
+    else parts.push([...lead, place]);
   }
-  if (parts.length > 1) printed.replaceChildren(...parts.map(tableOf));
+  printed.replaceChildren(...parts.map(tableOf));
+  if (here && rows.length < all.length) printed.prepend(leftOut(holder, here, rows, all, held));
+  if (constant.length) printed.append(sentence(`The same in every row: ${constant.join(', ')}.`));
 }
 
 function cellOf(kind, text, isNumber) {
