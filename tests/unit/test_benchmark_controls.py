@@ -25,7 +25,7 @@ from scgpt_bench.data.planted import generate
 from scgpt_bench.data.references import references
 from scgpt_bench.data.splits import fold
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation import floor
+from scgpt_bench.evaluation import floor, versions
 from scgpt_bench.evaluation.floor import every_metric, mean_over_shuffles
 from scgpt_bench.evaluation.metrics import metric_of, score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
@@ -117,7 +117,7 @@ def test_the_floor_is_the_mean_over_all_pairs():
     controls = anndata.AnnData(3 + random.normal(0, 0.1, (36, 80)), rows)
     X, _ = whole(shuffled, Known(None, controls, measured), seed=1)
     cells = anndata.AnnData(X, rows, measured.var)
-    table = mean_over_shuffles(cells, measured, lambda moved: score(pseudobulk(moved), measured), seed=1)
+    table = mean_over_shuffles(cells, measured, seed=1, of_cells=False)
     pairs = np.corrcoef(sign * response)[np.triu_indices(9, k=1)]
     assert table.query("metric == 'pearson_delta'")["value"].mean() == pytest.approx(pairs.mean(), abs=1e-5)
     (once,) = score(pseudobulk(cells), measured).query("metric == 'pearson_delta'").groupby("metric")["value"].mean()
@@ -131,7 +131,13 @@ def test_only_the_floor_is_scored_more_than_once(experiment, monkeypatch, entrie
     X, _ = whole(technical_duplicate, Known(cells, controls, measured), seed=1)
     predicted = anndata.AnnData(X, controls.obs, controls.var)
     halves = []
-    monkeypatch.setattr(floor, "score_cells", lambda cells, truth, halved: halves.append(halved))
+
+    def score_cells(*_, halved=False, **__):
+        halves.append(halved)
+        return table_of([Condition("P0")]).assign(metric="of cells", value=0.0, reason="")
+
+    for module in (floor, versions):
+        monkeypatch.setattr(module, "score_cells", score_cells)
     record = record_of([], kind="some", options={}, seed=1, n_genes=60, **entries)
     every_metric(predicted, measured, record)
     assert halves == [record.halved] * times
@@ -231,7 +237,7 @@ def ladder():
                 X, method = whole(CONTROLS[kind], Known(cells, controls, measured, made.truth), seed=1)
             predicted, of_half = anndata.AnnData(X, obs=controls.obs, var=controls.var), method.get("halved", False)
             if kind == registry.FLOOR:
-                table = mean_over_shuffles(predicted, measured, lambda it, to=measured: score(pseudobulk(it), to), 1)
+                table = mean_over_shuffles(predicted, measured, seed=1, of_cells=False)
             else:
                 table = score(pseudobulk(predicted), measured, of_half)
             tables.append(table.assign(dataset="planted", split=f"experiment{seed}", method=kind, seed=1))

@@ -8,6 +8,7 @@ from scipy import sparse
 from scipy.spatial import distance
 
 from made_up import measure
+from scgpt_bench.evaluation import cell_metrics
 from scgpt_bench.evaluation.cell_metrics import (
     add_cell_space,
     add_significant_genes,
@@ -63,6 +64,17 @@ def test_distance_grows_with_the_distance_of_the_means(measured):
     assert 0.2 < values[0] < values[1]
 
 
+def test_the_space_does_not_depend_on_the_chunks_that_cells_are_multiplied_in(measured, monkeypatch):
+    cells, answer = measured
+    again = truth(measure(cells), SPLIT)
+    monkeypatch.setattr(cell_metrics, "AT_ONCE", 8 * 7)
+    add_cell_space(again, cells, drawn(cells, 100), components=7)
+    found, expected = (adata.varm["components"][:, :, 0] for adata in (again, answer))
+    np.testing.assert_allclose(np.abs(found.T @ expected), np.eye(7), atol=1e-12)  # either sign of an axis is right
+    found, expected = (distance.pdist(adata.uns["cell_coordinates"]) for adata in (again, answer))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_distance_equals_its_definition_in_the_full_space():
     """With as many components as the data have dimensions (two genes, one of them constant) the space is lossless."""
     X = np.array([[0, 5], [0, 5], [1, 5], [3, 5], [7, 5], [2, 5]], dtype=np.float32)
@@ -98,6 +110,18 @@ def test_mean_cells_have_no_distribution_to_compare(screen):
     _, answer, controls = screen
     means = predicted(np.tile(controls.X.toarray().mean(axis=0), (2, 1)), ["P", "Q"])
     assert set(score_cells(means, answer)["metric"]) == {"energy_distance_of_means"}
+
+
+def test_conditions_scored_apart_have_the_scores_of_all_together_also_one_of_a_single_cell(screen):
+    _, answer, controls = screen
+    cells = changed_by(controls, 0.5)
+    cells = cells[np.r_[0, np.flatnonzero(cells.obs["perturbation"] == "Q")]].copy()  # a single cell of P
+    together = score_cells(cells, answer)
+    apart = [score_cells(cells[cells.obs["perturbation"] == name].copy(), answer, only_means=False) for name in "PQ"]
+    by = ["metric", "perturbation"]
+    pd.testing.assert_frame_equal(
+        pd.concat(apart).sort_values(by, ignore_index=True), together.sort_values(by, ignore_index=True)
+    )
 
 
 def test_one_cell_many_times_has_the_distance_of_its_mean_and_no_spread(measured):

@@ -3,11 +3,13 @@
 import anndata
 import numpy as np
 import pandas as pd
+import pytest
 from scipy import sparse, stats
 
 from made_up import measure
 from scgpt_bench.data.conditions import Condition
 from scgpt_bench.data.means import first_half
+from scgpt_bench.evaluation import differential_expression
 from scgpt_bench.evaluation.differential_expression import de_ranks
 from scgpt_bench.evaluation.pseudobulk import truth
 
@@ -72,3 +74,13 @@ def test_ranks_of_the_second_half_are_those_of_its_cells_alone():
     ranks = de_ranks(cells, measured, halved=True)
     assert (ranks == de_ranks(second, truth(measure(second), split))).all()
     assert (ranks != de_ranks(cells, measured)).any()
+
+
+@pytest.mark.parametrize("halved", [False, True])
+def test_blocks_of_genes_and_of_perturbations_change_no_rank(monkeypatch, halved):
+    cells, split = experiment()
+    measured = truth(measure(cells), split)
+    whole = de_ranks(cells, measured, halved=halved)
+    monkeypatch.setattr(differential_expression, "AT_ONCE", 3 * cells.n_obs)
+    monkeypatch.setattr(differential_expression, "TABLE_ROWS", 3)
+    assert (de_ranks(cells, measured, halved=halved) == whole).all()

@@ -1,5 +1,7 @@
 """Evaluation works within a context: what is computed of two together is what is computed of each alone."""
 
+from functools import partial
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -7,16 +9,20 @@ import pytest
 from scipy import sparse
 
 from made_up import measure
-from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, labels_of, rows_of, table_of
+from scgpt_bench.data.conditions import CONTEXT, Condition, codes_of, conditions_of, labels_of, rows_of, table_of
 from scgpt_bench.data.halves import INPUT, is_control_of
+from scgpt_bench.data.mapped import mapped_rows
 from scgpt_bench.data.names import CONTROL
+from scgpt_bench.data.on_disk import open_h5ad, rows
 from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation import versions
 from scgpt_bench.evaluation.cell_metrics import add_cell_space, add_significant_genes, score_cells
 from scgpt_bench.evaluation.classes import scores_by_class
 from scgpt_bench.evaluation.data_card import data_card
 from scgpt_bench.evaluation.differential_expression import de_ranks
 from scgpt_bench.evaluation.drops import compare_cards, compare_scores
-from scgpt_bench.evaluation.metric_robustness import transformed
+from scgpt_bench.evaluation.floor import mean_over_shuffles
+from scgpt_bench.evaluation.metric_robustness import metric_robustness, transformed
 from scgpt_bench.evaluation.metrics import score
 from scgpt_bench.evaluation.official.answers import join
 from scgpt_bench.evaluation.official.sides import NON_TARGETING, TARGET, contexts_apart, log_sides
@@ -74,16 +80,35 @@ def predictions(cells):
     return anndata.AnnData(np.concatenate(X).astype(np.float32), obs=obs, var=cells.var)
 
 
-def measured(cells, split):
+def measured(cells, split, on_disk=lambda adata, name: adata, read=rows):
     answer = truth(measure(cells), split)
-    answer.layers["de_rank"] = de_ranks(cells, answer)
     tests, controls = conditions_of(split, "test"), rows_of(cells.obs)
     drawn = {name: controls[Condition(CONTROL, name.context)][:10] for name in tests}
-    rows = table_of([name for name in tests for _ in range(10)]).assign(weight=1.0).reset_index(drop=True)
-    drawn = anndata.AnnData(cells.X[np.concatenate([*drawn.values()])], obs=rows.rename(index=str), var=cells.var)
-    add_cell_space(answer, cells, drawn)
+    obs = table_of([name for name in tests for _ in range(10)]).assign(weight=1.0).reset_index(drop=True)
+    drawn = anndata.AnnData(cells.X[np.concatenate([*drawn.values()])], obs=obs.rename(index=str), var=cells.var)
+    cells, drawn = on_disk(cells, "cells"), on_disk(drawn, "drawn")
+    cells = anndata.AnnData(read(cells.X, range(cells.n_obs)), obs=cells.obs, var=cells.var)
+    answer.layers["de_rank"] = de_ranks(cells, answer)
+    answer.layers["de_rank_half_b"] = de_ranks(cells, answer, halved=True)
+    add_cell_space(answer, cells, drawn, read=read)
     add_significant_genes(answer, cells, drawn)
     return answer
+
+
+def test_truth_of_cells_on_disk_has_the_bits_of_that_in_memory(cells, split, tmp_path):
+    def on_disk(adata, name):
+        adata.write_h5ad(tmp_path / name)
+        return open_h5ad(tmp_path / name)
+
+    answer = measured(cells, split)
+    mapped = measured(cells, split, on_disk, partial(mapped_rows, folder=tmp_path / "mapped"))
+    assert not (tmp_path / "mapped").exists()
+    for part in ("layers", "varm", "uns"):
+        found, expected = getattr(mapped, part), getattr(answer, part)
+        assert found.keys() == expected.keys()
+        for key in expected:
+            np.testing.assert_array_equal(found[key], expected[key], err_msg=key)
+    np.testing.assert_array_equal(mapped.obs["cell_variance"], answer.obs["cell_variance"])
 
 
 def within(table, context):
@@ -135,10 +160,27 @@ def test_metrics_of_two_contexts_are_those_of_each_alone(cells, split, predictio
         single = metric(of(predictions, context), alone)
         assert list(pooled.columns) == ["perturbation", "context", "metric", "value", "reason"]
         pd.testing.assert_frame_equal(pooled, single, rtol=1e-6)
-    tricks = dict(transformed(predictions, both)), dict(transformed(of(predictions, context), alone))
+    tricks = []
+    for made, answer in ((predictions, both), (of(predictions, context), alone)):
+        row = codes_of(made.obs, conditions_of(answer.obs))
+        tricks.append({name: X for (name, _), X in transformed(made, answer)(made.X, row)})
     rows = (predictions.obs["context"] == context).to_numpy()
     for name in ("constant", "genes shuffled", "target spiked", "another truth"):
         np.testing.assert_allclose(tricks[0][name][rows], tricks[1][name], atol=1e-6)
+
+
+def test_versions_of_predicted_cells_on_disk_are_scored_condition_by_condition_as_they_are_together(
+    cells, split, predictions, tmp_path, monkeypatch
+):
+    answer = measured(cells, split)
+    together = mean_over_shuffles(predictions, answer, 1), metric_robustness(predictions, answer)
+    assert {"mse", "energy_distance"} <= set(together[0]["metric"]) & set(together[1]["metric"])
+    predictions.write_h5ad(tmp_path / "predictions.h5ad")
+    monkeypatch.setattr(versions, "AT_ONCE", 1)
+    stored = open_h5ad(tmp_path / "predictions.h5ad")
+    apart = mean_over_shuffles(stored, answer, 1), metric_robustness(stored, answer)
+    for found, expected in zip(apart, together, strict=True):
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
 @pytest.mark.parametrize("context", CONTEXTS)

@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from scgpt_bench.data import mapped
-from scgpt_bench.data.mapped import map_rows, write_rows
+from scgpt_bench.data.mapped import map_rows, mapped_rows, write_rows
 from scgpt_bench.data.on_disk import open_h5ad, rows
 from scgpt_bench.files import matrix_sha256
 
@@ -42,6 +42,16 @@ def test_what_is_mapped_are_the_rows_that_would_be_read_also_when_the_files_are_
         assert matrix_sha256(found) == matrix_sha256(expected)
     with pytest.raises(ValueError, match="read-only"):
         found.data[0] = 1
+
+
+def test_no_file_stays_of_rows_that_were_mapped_or_could_not_be(tmp_path, monkeypatch):
+    folder = tmp_path / "rows"
+    np.testing.assert_array_equal(mapped_rows(X, WANTED, folder).toarray(), X[WANTED].toarray())
+    assert not folder.exists()
+    monkeypatch.setattr(mapped, "map_rows", lambda folder: (folder / "absent").read_bytes())
+    with pytest.raises(FileNotFoundError):
+        mapped_rows(X, WANTED, folder)
+    assert not folder.exists()
 
 
 def test_an_annotated_matrix_of_mapped_rows_copies_none_of_them(tmp_path):

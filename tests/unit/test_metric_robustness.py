@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from made_up import measured_without_noise
-from scgpt_bench.data.conditions import Condition, table_of
+from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, table_of
 from scgpt_bench.evaluation.metric_robustness import UNTOUCHED, metric_robustness, transformed
 from scgpt_bench.evaluation.metrics import score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk
@@ -44,6 +44,12 @@ def half_of(truth):
     return predicted_cells(truth, 0.5 * (truth.X - truth.layers["reference_input"]))
 
 
+def made(versions, predictions, truth):
+    """Cells of every transformation, of the last one where there are several of a name."""
+    row = codes_of(predictions.obs, conditions_of(truth.obs))
+    return {name: X for (name, _), X in versions(predictions.X, row)}
+
+
 def cell(panel, transformation, metric, column="share_of_gap"):
     rows = panel[(panel["transformation"] == transformation) & (panel["metric"] == metric)]
     return rows[column].item()
@@ -79,7 +85,7 @@ def test_spiking_the_target_lifts_a_useless_prediction_where_targets_are_counted
 
 def test_an_activated_target_is_spiked_upwards():
     truth = truth_of()
-    X = dict(transformed(half_of(truth), truth, activated=True))["target spiked"]
+    X = made(transformed(half_of(truth), truth, activated=True), half_of(truth), truth)["target spiked"]
     np.testing.assert_allclose(X[0, 0], truth.layers["reference_input"][0, 0] + 1, rtol=1e-6)
 
 
@@ -103,7 +109,7 @@ def test_each_transformation_does_what_its_name_says():
     truth = truth_of()
     predictions = half_of(truth)
     control, delta = truth.layers["reference_input"], 0.5 * (truth.X - truth.layers["reference_input"])
-    cells = dict(transformed(predictions, truth))
+    cells = made(transformed(predictions, truth), predictions, truth)
     means = {name: X.reshape(truth.n_obs, -1, GENES).mean(axis=1, dtype=np.float64) for name, X in cells.items()}
     np.testing.assert_allclose(means["delta x 0.25"] - control, 0.25 * delta, atol=1e-6)
     np.testing.assert_allclose(means["constant"] - control, np.tile(delta.mean(axis=0), (6, 1)), atol=1e-6)

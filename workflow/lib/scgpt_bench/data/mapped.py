@@ -1,4 +1,4 @@
-"""Cells that the processes of a training share: rows of a matrix in files that every process maps into its memory.
+"""Cells that are read many times: rows of a matrix in files that a process maps into its memory.
 
 What is mapped counts once for all processes of a machine. The system may drop it and read it again, so a training needs
 memory for its model and a batch, not for its cells.
@@ -7,6 +7,7 @@ memory for its model and a batch, not for its cells.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,15 @@ def map_rows(folder: Path) -> sparse.csr_matrix:
     matrix.data, matrix.indices = _map(folder / "data", matrix.dtype), _map(folder / "indices", index_type)
     matrix.indptr = indptr.astype(index_type)
     return matrix
+
+
+def mapped_rows(X: Any, wanted: Sequence[int], folder: Path) -> sparse.csr_matrix:
+    """Write rows of ``X`` to ``folder`` (:func:`write_rows`), map them, and remove the folder, also if that fails."""
+    try:
+        write_rows(X, wanted, folder)
+        return map_rows(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _map(path: Path, dtype: Any) -> np.ndarray:

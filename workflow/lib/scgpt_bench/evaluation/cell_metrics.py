@@ -7,6 +7,9 @@ given, ``energy_distance_of_means`` the drawn control cells, moved to the predic
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -25,17 +28,23 @@ from scgpt_bench.data.conditions import (
 )
 from scgpt_bench.data.means import first_half, mean_cell
 from scgpt_bench.data.names import CONTROL
-from scgpt_bench.data.on_disk import dense_rows
+from scgpt_bench.data.on_disk import dense_rows, row_chunks
+from scgpt_bench.data.on_disk import rows as read_rows
 from scgpt_bench.errors import InputError
 from scgpt_bench.seeding import random_generator
 
+AT_ONCE = 2**22  # values of a chunk that is multiplied, if it were dense: its float64 stays in a cache of the processor
 FALSE_DISCOVERIES = 0.05  # among the genes called significant (Benjamini-Hochberg)
 PERFECT = {"energy_distance": 0.0, "energy_distance_of_means": 0.0, "de_overlap": 1.0}  # of the truth itself
 HALVED = "one half of the cells against the other"
 
 
 def add_cell_space(
-    truth: anndata.AnnData, cells: anndata.AnnData, controls: anndata.AnnData, components: int = 50
+    truth: anndata.AnnData,
+    cells: anndata.AnnData,
+    controls: anndata.AnnData,
+    components: int = 50,
+    read: Callable[[Any, np.ndarray], sparse.csr_matrix] = read_rows,
 ) -> None:
     """Store in ``truth`` the space in which cells are compared, and the measured and the drawn control cells in it.
 
@@ -44,6 +53,9 @@ def add_cell_space(
     context], ``uns["cell_coordinates"]`` float32 [cells x components], ``uns["cell_condition"]`` (row of ``truth``) and
     ``uns["cell_half_b"]`` of the test cells. Also ``obs["cell_variance"]``: the variance of each condition's
     cells, summed over genes.
+
+    ``cells`` are read hundreds of times: they should be in memory or mapped (:mod:`data.mapped`). Where there are
+    several contexts, ``read`` makes a matrix of the rows of one. ``controls`` may be on disk.
     """
     conditions, contexts, rows = conditions_of(truth.obs), contexts_of(truth.obs), rows_of(cells.obs)
     axes = np.zeros((cells.n_vars, components, len(contexts)))
@@ -51,11 +63,10 @@ def add_cell_space(
     for number, context in enumerate(contexts):
         compared = [Condition(CONTROL, context), *(name for name in conditions if name.context == context)]
         own = np.sort(np.concatenate([rows[condition] for condition in compared]))
-        X = cells.X if len(own) == cells.n_obs else cells.X[own]
-        X = sparse.csr_matrix((X.data.astype(np.float64), X.indices, X.indptr), X.shape)  # no copy of the indices
+        X = cells.X if len(own) == cells.n_obs else read(cells.X, own)
         found = _principal_axes(X, components)
         axes[:, : found.shape[1], number] = found
-        coordinates[own, : found.shape[1]] = X @ found
+        coordinates[own, : found.shape[1]] = _product(X, found)
     used, codes = axes.any(axis=(0, 2)), codes_of(cells.obs, conditions)
     test = codes >= 0
     truth.varm["components"] = axes[:, used]
@@ -68,7 +79,9 @@ def add_cell_space(
     truth.uns["control_coordinates"] = np.zeros((controls.n_obs, used.sum()), dtype=np.float32)
     for number, context in enumerate(contexts):
         own = (context_of(controls.obs) == context).to_numpy()
-        truth.uns["control_coordinates"][own] = controls.X[own] @ axes[:, used, number]
+        for start, chunk in row_chunks(controls.X, read=own):
+            here = np.flatnonzero(own[start : start + chunk.shape[0]])
+            truth.uns["control_coordinates"][start + here] = chunk[here] @ axes[:, used, number]
 
 
 def _total_variance(X: sparse.csr_matrix) -> float:
@@ -80,16 +93,36 @@ def _total_variance(X: sparse.csr_matrix) -> float:
 
 def _principal_axes(X: sparse.csr_matrix, components: int) -> np.ndarray:
     """Find the leading principal axes of cells [genes x components, or one less than there are cells or genes]."""
-    mean = np.asarray(X.mean(axis=0)).ravel()
+    mean = _transposed_product(X, np.full(X.shape[0], 1 / X.shape[0]))
     operator = sparse_linalg.LinearOperator(
         X.shape,
-        matvec=lambda v: X @ v.ravel() - mean @ v.ravel(),
-        rmatvec=lambda u: X.T @ u.ravel() - mean * u.sum(),
+        matvec=lambda v: _product(X, v.ravel()) - mean @ v.ravel(),
+        rmatvec=lambda u: _transposed_product(X, u.ravel()) - mean * u.sum(),
         dtype=np.float64,
     )
     k = min(components, min(X.shape) - 1)
     # A fixed start makes the iteration, and so the space, the same in every run.
     return sparse_linalg.svds(operator, k=k, v0=np.ones(min(X.shape)))[2][::-1].T
+
+
+def _float64_chunks(X: sparse.csr_matrix) -> Iterator[tuple[slice, sparse.csr_matrix]]:
+    """Yield the rows of a matrix in float64, without a copy of the whole."""
+    for start, chunk in row_chunks(X, AT_ONCE):
+        values = (chunk.data.astype(np.float64), chunk.indices, chunk.indptr)
+        yield slice(start, start + chunk.shape[0]), sparse.csr_matrix(values, chunk.shape)
+
+
+def _product(X: sparse.csr_matrix, right: np.ndarray) -> np.ndarray:
+    """Multiply cells [cells x genes] by a vector or matrix of genes."""
+    return np.concatenate([chunk @ right for _, chunk in _float64_chunks(X)])
+
+
+def _transposed_product(X: sparse.csr_matrix, weights: np.ndarray) -> np.ndarray:
+    """Sum cells by their weights [cells]: float64 [genes]."""
+    total = np.zeros(X.shape[1])
+    for own, chunk in _float64_chunks(X):
+        total += chunk.T @ weights[own]
+    return total
 
 
 def add_significant_genes(truth: anndata.AnnData, cells: anndata.AnnData, controls: anndata.AnnData) -> None:
@@ -112,18 +145,28 @@ def add_significant_genes(truth: anndata.AnnData, cells: anndata.AnnData, contro
     truth.layers["significant"] = significant
 
 
-def score_cells(predictions: anndata.AnnData, truth: anndata.AnnData, halved: bool = False) -> pd.DataFrame:
+def score_cells(
+    predictions: anndata.AnnData, truth: anndata.AnnData, halved: bool = False, only_means: bool | None = None
+) -> pd.DataFrame:
     """Compute every metric of predicted cells; a technical duplicate (``halved``) is compared with the other half.
 
-    Predictions of one cell per condition (means: ``inference.keep_cells: false``) have no distribution: only
-    ``energy_distance_of_means`` has rows then.
+    Means (``only_means``; None: if :func:`are_means`) have no distribution: only ``energy_distance_of_means`` has rows
+    then. Give it where ``predictions`` are some conditions of several.
 
     Returns
     -------
     Table with ``perturbation``, ``context``, ``metric``, ``value``, ``reason``, as :func:`metrics.score`.
     """
-    tables = [energy_distance(predictions, truth, halved), energy_distance_of_means(predictions, truth, halved)]
+    of_means = energy_distance_of_means(predictions, truth, halved)
+    if are_means(predictions.obs) if only_means is None else only_means:
+        return of_means
+    tables = [energy_distance(predictions, truth, halved), of_means]
     return pd.concat([*tables, spread_ratio(predictions, truth), de_overlap(predictions, truth)], ignore_index=True)
+
+
+def are_means(obs: pd.DataFrame) -> bool:
+    """Say whether every condition has one predicted cell, its mean (``inference.keep_cells: false``)."""
+    return len(rows_of(obs)) == len(obs)
 
 
 def energy_distance(predictions: anndata.AnnData, truth: anndata.AnnData, halved: bool = False) -> pd.DataFrame:
@@ -134,9 +177,9 @@ def energy_distance(predictions: anndata.AnnData, truth: anndata.AnnData, halved
     count by their ``weight``, as in their mean; those that are identical count once. With a single cell on a side,
     ``E`` of that side is 0, and ``reason`` says so.
     """
-    measured, axes_of = _measured_cells(truth, halved), _axes_of(truth)
+    measured, axes_of = _measured_cells(truth, halved, predictions), _axes_of(truth)
     values, reasons = [], []
-    for condition, own in _with_cells(predictions).items():
+    for condition, own in rows_of(predictions.obs).items():
         weights = predictions.obs["weight"].to_numpy()[own]
         predicted, first = np.unique(
             dense_rows(predictions.X, own) @ axes_of[condition.context], axis=0, return_index=True
@@ -144,7 +187,7 @@ def energy_distance(predictions: anndata.AnnData, truth: anndata.AnnData, halved
         value, reason = _energy_distance(predicted, weights[first], measured[condition])
         values.append(value)
         reasons.append(reason or (HALVED if halved else ""))
-    return _table([*_with_cells(predictions)], "energy_distance", values, reasons)
+    return _table([*rows_of(predictions.obs)], "energy_distance", values, reasons)
 
 
 def energy_distance_of_means(
@@ -154,7 +197,7 @@ def energy_distance_of_means(
 
     What :func:`energy_distance` would be if the method predicted means only: the same for all ways to make cells.
     """
-    measured, axes_of = _measured_cells(truth, halved), _axes_of(truth)
+    measured, axes_of = _measured_cells(truth, halved, predictions), _axes_of(truth)
     coordinates, weights = np.asarray(truth.uns["control_coordinates"]), np.asarray(truth.uns["control_weight"])
     row_of = {condition: row for row, condition in enumerate(conditions_of(truth.obs))}
     values, reasons = [], []
@@ -178,13 +221,13 @@ def spread_ratio(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.Dat
     measured = truth.obs["cell_variance"].to_numpy()
     row_of = {condition: row for row, condition in enumerate(conditions_of(truth.obs))}
     values, reasons = [], []
-    for condition, own in _with_cells(predictions).items():
+    for condition, own in rows_of(predictions.obs).items():
         weights = predictions.obs["weight"].to_numpy()[own]
         _, of_mean, n = _mean_and_its_variance(dense_rows(predictions.X, own), weights)
         known = measured[row_of[condition]] > 0  # neither a single cell nor cells that are all alike
         values.append(of_mean.sum() * n / measured[row_of[condition]] if known else 0.0)
         reasons.append("" if known else "measured cells have no variance")
-    return _table([*_with_cells(predictions)], "spread_ratio", values, reasons)
+    return _table([*rows_of(predictions.obs)], "spread_ratio", values, reasons)
 
 
 def de_overlap(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.DataFrame:
@@ -197,7 +240,7 @@ def de_overlap(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.DataF
     """
     values, reasons = [], []
     row_of = {condition: row for row, condition in enumerate(conditions_of(truth.obs))}
-    for condition, own in _with_cells(predictions).items():
+    for condition, own in rows_of(predictions.obs).items():
         row, n = row_of[condition], int(truth.obs["n_cells_tested"].iloc[row_of[condition]])
         drawn = _drawn(predictions.obs_names[own], n, condition)
         cells, weights = dense_rows(predictions.X, own)[drawn], predictions.obs["weight"].to_numpy()[own[drawn]]
@@ -207,7 +250,7 @@ def de_overlap(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.DataF
         values.append(measured[found[: measured.sum()]].sum() / max(measured.sum(), 1))
         few = f"{len(drawn)} predicted cells against {n} measured" if len(drawn) < n else ""
         reasons.append(few if measured.any() else "no measured gene is significant")
-    return _table([*_with_cells(predictions)], "de_overlap", values, reasons)
+    return _table([*rows_of(predictions.obs)], "de_overlap", values, reasons)
 
 
 def _welch(
@@ -256,12 +299,6 @@ def _drawn(names: pd.Index, number: int, condition: Condition) -> np.ndarray:
     return np.sort(np.argsort(names)[order[:number]])
 
 
-def _with_cells(predictions: anndata.AnnData) -> dict[Condition, np.ndarray]:
-    """List the rows of each condition; none where every condition has one row, a mean."""
-    rows = rows_of(predictions.obs)
-    return {} if len(rows) == predictions.n_obs else rows
-
-
 def _axes_of(truth: anndata.AnnData) -> dict[str, np.ndarray]:
     """Give the axes of each context's space [genes x components]."""
     if "components" not in truth.varm:
@@ -270,11 +307,13 @@ def _axes_of(truth: anndata.AnnData) -> dict[str, np.ndarray]:
     return dict(zip(contexts_of(truth.obs), map(np.ascontiguousarray, components), strict=True))
 
 
-def _measured_cells(truth: anndata.AnnData, halved: bool) -> dict[Condition, np.ndarray]:
-    """Coordinates of the measured cells of each test condition, float64 [cells x components]."""
-    cells, rows = np.asarray(truth.uns["cell_coordinates"], dtype=np.float64), np.asarray(truth.uns["cell_condition"])
+def _measured_cells(truth: anndata.AnnData, halved: bool, predictions: anndata.AnnData) -> dict[Condition, np.ndarray]:
+    """Coordinates of the measured cells of each predicted condition, float64 [cells x components]."""
+    cells, rows = np.asarray(truth.uns["cell_coordinates"]), np.asarray(truth.uns["cell_condition"])
     kept = np.asarray(truth.uns["cell_half_b"]) if halved else np.ones(len(rows), dtype=bool)
-    return {condition: cells[kept & (rows == row)] for row, condition in enumerate(conditions_of(truth.obs))}
+    row_of = {condition: row for row, condition in enumerate(conditions_of(truth.obs))}
+    predicted = rows_of(predictions.obs)
+    return {name: cells[kept & (rows == row_of[name])].astype(np.float64) for name in predicted}
 
 
 def _table(conditions: list[Condition], metric: str, values: list[float], reasons: list[str]) -> pd.DataFrame:

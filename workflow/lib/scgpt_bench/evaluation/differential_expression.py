@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anndata
 import numpy as np
 from pdex import pdex
-from scipy import stats
+from scipy import sparse, stats
 
 from scgpt_bench.data.conditions import Condition, conditions_of, rows_of
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
-from scgpt_bench.data.on_disk import batches
+from scgpt_bench.data.on_disk import VALUES_AT_ONCE, row_chunks
 
-PERTURBATIONS_AT_ONCE = 64  # bounds the size of pdex's table: one row per perturbation and gene
-CELLS_AT_ONCE = 10_000  # bounds the copy of the cells that pdex tests, beside the control cells
+AT_ONCE = 2 * VALUES_AT_ONCE  # of a block of genes, if it were dense: pdex holds it several times
+TABLE_ROWS = 2**20  # bounds the size of pdex's table: one row per perturbation and gene
 SMALLEST_P_VALUE = float(np.finfo(np.float64).tiny)  # 0 has no finite z-value
 
 
@@ -26,10 +28,12 @@ def de_ranks(cells: anndata.AnnData, truth: anndata.AnnData, threads: int = 1, h
     (Stouffer's method as weighted by Lipták 1958). Ranked by p-value, then by absolute change of the mean (p-values of
     0), then by the order of the genes.
 
+    A gene is tested apart from all others: cells are read once for each block of ``AT_ONCE`` values.
+
     Parameters
     ----------
     cells, truth
-        ``cells.h5ad`` and ``truth.h5ad``.
+        ``cells.h5ad`` and ``truth.h5ad``; X of cells may be on disk.
     threads
         Threads of the test.
     halved
@@ -42,31 +46,46 @@ def de_ranks(cells: anndata.AnnData, truth: anndata.AnnData, threads: int = 1, h
     ``truth.layers["de_rank_half_b"]`` where ``halved``.
     """
     conditions = conditions_of(truth.obs)
-    if halved:
-        cells = cells[~first_half(cells.obs, conditions)]
+    kept = ~first_half(cells.obs, conditions) if halved else np.ones(cells.n_obs, dtype=bool)
+    obs = cells.obs[kept]
     p_values, z_values, squared_weights = np.ones(truth.shape), np.zeros(truth.shape), np.zeros(truth.shape)
-    n_types = np.zeros(truth.n_obs)
-    rows, types = rows_of(cells.obs), cells.obs["cell_type"].astype(str).to_numpy()
+    n_types, tests = np.zeros(truth.n_obs), []
+    rows, types = rows_of(obs), obs["cell_type"].astype(str).to_numpy()
     for context, cell_type in sorted({(name.context, of) for name in conditions for of in types[rows[name]]}):
         of_type = {name: own[types[own] == cell_type] for name, own in rows.items() if name.context == context}
         row_of = {name.perturbation: row for row, name in enumerate(conditions) if len(of_type.get(name, ()))}
         n_types[list(row_of.values())] += 1
-        least = -(-CELLS_AT_ONCE // PERTURBATIONS_AT_ONCE)  # so that no batch has more perturbations
-        sizes = [max(least, len(of_type[Condition(name, context)])) for name in row_of]
-        for batch in batches(sizes, 1, CELLS_AT_ONCE):
-            chosen = [CONTROL, *list(row_of)[batch]]
-            compared = cells[np.sort(np.concatenate([of_type[Condition(name, context)] for name in chosen]))].copy()
-            table = pdex(compared, "perturbation", threads=threads, is_log1p=True, as_pandas=True, reference=CONTROL)
-            place = table["target"].map(row_of).to_numpy(), truth.var_names.get_indexer(table["feature"])
-            n_perturbed, n_control = (table[f"{side}_membership"].astype(np.float64) for side in ("target", "ref"))
-            squared_weight = n_perturbed * n_control / (n_perturbed + n_control)
-            direction = np.sign(table["statistic"] - n_perturbed * n_control / 2)
-            z_value = stats.norm.isf(np.maximum(table["p_value"], SMALLEST_P_VALUE) / 2)
-            p_values[place] = table["p_value"]
-            z_values[place] += np.sqrt(squared_weight) * direction * z_value
-            squared_weights[place] += squared_weight
+        tests.append((context, of_type, row_of))
+    n_genes = max(1, AT_ONCE // len(obs))
+    for start in range(0, cells.n_vars, n_genes):
+        block = _some_genes(cells.X, kept, slice(start, start + n_genes))
+        block = anndata.AnnData(block, obs=obs, var=cells.var.iloc[start : start + n_genes])
+        at_once = max(1, TABLE_ROWS // block.n_vars)
+        for context, of_type, row_of in tests:
+            for first in range(0, len(row_of), at_once):
+                chosen = [CONTROL, *list(row_of)[first : first + at_once]]
+                own = np.sort(np.concatenate([of_type[Condition(name, context)] for name in chosen]))
+                table = pdex(
+                    block[own].copy(), "perturbation", threads=threads, is_log1p=True, as_pandas=True, reference=CONTROL
+                )
+                place = table["target"].map(row_of).to_numpy(), truth.var_names.get_indexer(table["feature"])
+                n_perturbed, n_control = (table[f"{side}_membership"].astype(np.float64) for side in ("target", "ref"))
+                squared_weight = n_perturbed * n_control / (n_perturbed + n_control)
+                direction = np.sign(table["statistic"] - n_perturbed * n_control / 2)
+                z_value = stats.norm.isf(np.maximum(table["p_value"], SMALLEST_P_VALUE) / 2)
+                p_values[place] = table["p_value"]
+                z_values[place] += np.sqrt(squared_weight) * direction * z_value
+                squared_weights[place] += squared_weight
     several = n_types > 1  # a single type keeps its p-values to the bit
     p_values[several] = 2 * stats.norm.sf(np.abs(z_values[several]) / np.sqrt(squared_weights[several]))
     change = np.abs((truth.layers["half_b"] if halved else truth.X) - truth.layers["reference_truth"])
     order = np.lexsort((-change, p_values), axis=1)
     return np.argsort(order, axis=1).astype(np.int32)
+
+
+def _some_genes(X: Any, kept: np.ndarray, genes: slice) -> sparse.csr_matrix:
+    """Read a range of genes of the cells of the mask ``kept``."""
+    parts = []
+    for start, chunk in row_chunks(X, read=kept):
+        parts.append(sparse.csr_matrix(chunk[:, genes])[kept[start : start + chunk.shape[0]]])
+    return sparse.vstack(parts, format="csr")

@@ -24,10 +24,11 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.conditions import Condition, codes_of, conditions_of
-from scgpt_bench.evaluation.cell_metrics import PERFECT, score_cells
+from scgpt_bench.data.conditions import Condition, conditions_of
+from scgpt_bench.evaluation.cell_metrics import PERFECT
 from scgpt_bench.evaluation.metrics import metric_of, score
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, select_tested
+from scgpt_bench.evaluation.versions import Name, Versions, score_versions
 from scgpt_bench.methods.benchmark_controls import shuffles
 from scgpt_bench.seeding import random_generator
 
@@ -45,7 +46,8 @@ def metric_robustness(
     Parameters
     ----------
     predictions, truth
-        ``predictions.h5ad`` and ``truth.h5ad``. Metrics of cells are there if ``truth`` has their space.
+        ``predictions.h5ad`` and ``truth.h5ad``. Metrics of cells are there if ``truth`` has their space. X of
+        predictions may be on disk.
     activated
         Whether perturbations raise their targets.
     seed
@@ -62,14 +64,14 @@ def metric_robustness(
       itself; missing where nothing does.
     """
     tested = select_tested(truth)
-    untouched = _scores(predictions, truth, tested)
+    found: dict[str, list[pd.Series]] = {}
+    versions = transformed(predictions, tested, activated, seed)
+    for (name, _), table in score_versions(predictions, truth, versions, "components" in truth.varm).items():
+        found.setdefault(name, []).append(table.groupby("metric", sort=False)["value"].mean())
+    (untouched,) = found[UNTOUCHED]
     perfect = score(_as_prediction(tested), truth).groupby("metric", sort=False)["value"].mean()
     for metric, value in PERFECT.items():
         perfect[metric] = value
-    found: dict[str, list[pd.Series]] = {}
-    for name, X in transformed(predictions, tested, activated, seed):
-        values = untouched if name == UNTOUCHED else _scores(_with(predictions, X), truth, tested)
-        found.setdefault(name, []).append(values)
     rows = []
     for name, several in found.items():
         for metric, value in (sum(several) / len(several)).items():
@@ -85,37 +87,44 @@ def metric_robustness(
 
 def transformed(
     predictions: anndata.AnnData, truth: anndata.AnnData, activated: bool = False, seed: int = 1
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the name of each transformation and the cells that it makes of ``predictions``, float32 [rows x genes].
+) -> Versions:
+    """Return a function that makes the cells of every transformation, with its name and a number, of some conditions.
 
     ``truth`` has the test conditions only (:func:`pseudobulk.select_tested`).
 
-    ``another truth`` comes several times. All but ``log again``, ``spread x 2`` and ``target spiked`` move the cells of
-    a condition together.
+    ``another truth`` comes several times, with numbers from 0. All but ``log again``, ``spread x 2`` and ``target
+    spiked`` move the cells of a condition together.
     """
-    cells = np.asarray(predictions.X, dtype=np.float32)
     conditions = conditions_of(truth.obs)
-    row = codes_of(predictions.obs, conditions)
     control = np.asarray(truth.layers["reference_input"])
     mean = np.asarray(pseudobulk(predictions)[truth.obs_names].X)
-    delta = mean - control
+    delta, measured = mean - control, np.asarray(truth.X) - control
+    constant, of_other_genes = _means_of_contexts(delta, conditions), _shuffled_genes(delta, conditions, seed)
+    several = truth.obs["context"].value_counts().min() > 1
+    row_of = {condition: number for number, condition in enumerate(conditions)}
+    sources = [
+        np.array([row_of[partner[condition]] for condition in conditions])
+        for partner in (shuffles(conditions, seed) if several else ())
+    ]
 
-    def moved(new_delta: np.ndarray) -> np.ndarray:
-        return cells + (new_delta - delta).astype(np.float32)[row]
+    def versions(cells: np.ndarray, row: np.ndarray) -> Iterator[tuple[Name, np.ndarray]]:
+        own, place = np.unique(row, return_inverse=True)
 
-    yield UNTOUCHED, cells
-    for factor in FACTORS:
-        yield f"delta x {factor}", moved(factor * delta)
-    yield "log again", np.log1p(np.maximum(cells, 0))
-    yield f"spread x {SPREAD}", cells + (SPREAD - 1) * (cells - mean.astype(np.float32)[row])
-    yield "constant", moved(_means_of_contexts(delta, conditions))
-    yield "genes shuffled", moved(_shuffled_genes(delta, conditions, seed))
-    yield "target spiked", _spiked(cells, row, control, truth, activated)
-    if truth.obs["context"].value_counts().min() > 1:
-        row_of = {condition: number for number, condition in enumerate(conditions)}
-        for partner in shuffles(conditions, seed):
-            source = [row_of[partner[condition]] for condition in conditions]
-            yield "another truth", moved((np.asarray(truth.X) - control)[source])
+        def moved(new_delta: np.ndarray) -> np.ndarray:
+            return cells + (new_delta - delta[own]).astype(np.float32)[place]
+
+        yield (UNTOUCHED, 0), cells
+        for factor in FACTORS:
+            yield (f"delta x {factor}", 0), moved(factor * delta[own])
+        yield ("log again", 0), np.log1p(np.maximum(cells, 0))
+        yield (f"spread x {SPREAD}", 0), cells + (SPREAD - 1) * (cells - mean[own].astype(np.float32)[place])
+        yield ("constant", 0), moved(constant[own])
+        yield ("genes shuffled", 0), moved(of_other_genes[own])
+        yield ("target spiked", 0), _spiked(cells, row, control, truth, activated)
+        for number, source in enumerate(sources):
+            yield ("another truth", number), moved(measured[source[own]])
+
+    return versions
 
 
 def _means_of_contexts(delta: np.ndarray, conditions: list[Condition]) -> np.ndarray:
@@ -138,18 +147,6 @@ def _spiked(
         columns = columns[columns >= 0]
         spiked[np.ix_(row == number, columns)] = control[number, columns] + 1 if direction == "up" else 0
     return spiked
-
-
-def _scores(predictions: anndata.AnnData, truth: anndata.AnnData, tested: anndata.AnnData) -> pd.Series:
-    """Mean of every metric over the conditions."""
-    table = score(pseudobulk(predictions), truth)
-    if "components" in truth.varm:
-        table = pd.concat([table, score_cells(predictions, tested)])
-    return table.groupby("metric", sort=False)["value"].mean()
-
-
-def _with(predictions: anndata.AnnData, X: np.ndarray) -> anndata.AnnData:
-    return anndata.AnnData(X, obs=predictions.obs, var=predictions.var)
 
 
 def _as_prediction(truth: anndata.AnnData) -> anndata.AnnData:
