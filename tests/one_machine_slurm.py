@@ -1,4 +1,6 @@
-"""A real Slurm on this machine: one node, a CPU and a GPU partition, accounting, and no network but its own loopback.
+"""A real Slurm on this machine: a CPU and a GPU partition, accounting, and no network but its own loopback.
+
+It has one node, and a second one whose daemon is started by the test that needs it.
 
 Everything (munge, MariaDB, slurmdbd, slurmctld, slurmd and their clients) lives in one folder and in namespaces of its
 own, so that nothing of the machine's own set-up is touched, and a job that wants the internet fails. The folder is
@@ -27,11 +29,11 @@ SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket
 StateSaveLocation={folder}/slurmctld
-SlurmdSpoolDir={folder}/slurmd
+SlurmdSpoolDir={folder}/slurmd/%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd/%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd/%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000,bf_interval=1
@@ -53,8 +55,9 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=200000 Gres=gpu:2
+NodeName=second NodeHostname={host} NodeAddr=127.0.0.1 Port=6821 CPUs={cpus} RealMemory=200000 State=DOWN
 PartitionName=cpu Nodes=node Default=YES MaxTime=INFINITE
-PartitionName=gpu Nodes=node MaxTime=INFINITE
+PartitionName=gpu Nodes=node,second MaxTime=INFINITE
 """
 
 SLURMDBD_CONF = """\
@@ -130,7 +133,17 @@ class Cluster:
 
     def jobs(self) -> list[dict[str, str]]:
         """Every job that the accounting knows, in the order of submission."""
-        columns = ["JobIDRaw", "State", "Partition", "ReqTRES", "AllocTRES", "Comment", "Start", "Timelimit"]
+        columns = [
+            "JobIDRaw",
+            "State",
+            "Partition",
+            "ReqTRES",
+            "AllocTRES",
+            "Comment",
+            "Start",
+            "Timelimit",
+            "AllocNodes",
+        ]
         options = ["-X", "--parsable2", "--noheader", "--duplicates", "--starttime=now-1days"]
         listed = self.run("sacct", *options, f"--format={','.join(columns)}", check=True).stdout
         jobs = [dict(zip(columns, line.split("|"), strict=True)) for line in listed.splitlines()]
@@ -173,7 +186,9 @@ def one_machine(folder: Path) -> Iterator[Cluster]:
         cluster.serve("slurmctld", "-D")
         wait_for_answer(cluster, "scontrol", "ping")
         cluster.serve("slurmd", "-D", "-N", "node")
-        wait_for(lambda: "idle" in cluster.run("sinfo", "-h", "-o", "%t").stdout, "slurmd", folder / "slurmd.log")
+        wait_for(
+            lambda: "idle" in cluster.run("sinfo", "-h", "-o", "%t").stdout, "slurmd", folder / "slurmd" / "node.log"
+        )
         yield cluster
         cluster.run("scancel", "--user=root")
         wait_for(lambda: not cluster.run("squeue", "-h").stdout.strip(), "the end of all jobs")

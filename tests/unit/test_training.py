@@ -466,7 +466,7 @@ def test_a_gpu_that_is_not_there_is_told_and_the_cpu_used(monkeypatch, caplog):
     assert training.machine(Hardware(gpu=2, save_minutes=5).model_dump()) == training.Machine("cpu", save_minutes=5)
     (line,) = caplog.messages
     assert "2 GPU(s) asked for" in line
-    assert "one process on the CPU" in line
+    assert "one process per node uses the CPU" in line
     training.machine(Hardware(gpu=0).model_dump())
     assert len(caplog.messages) == 1
 

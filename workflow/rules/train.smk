@@ -18,6 +18,11 @@ def environment_of(rule):
 DEVICE = "gpu" if config["hardware"]["gpu"] else "cpu"
 TRAINED_ON = " in ".join(filter(None, [DEVICE, config["hardware"]["precision"]]))
 
+# A training on several nodes is started on each by srun, from its own script; `mpi` keeps Slurm's executor from putting
+# that script into one task.
+NODES = config["hardware"]["nodes"]
+STARTED_BY_SRUN = {"mpi": "srun"} if NODES > 1 else {}
+
 
 def checkpoint_options(wildcards):
     return config["checkpoints"][wildcards.checkpoint]
@@ -75,11 +80,13 @@ rule pretrain:
         SCGPT_ENVIRONMENT
     threads: config["hardware"]["threads"]
     resources:
-        gpu=config["hardware"]["gpu"],
-        nodes=1,
-        tasks_per_gpu=0,  # one task for all GPUs
+        **STARTED_BY_SRUN,
+        gpu=config["hardware"]["gpu"] * NODES,
+        nodes=NODES,
+        tasks=NODES,
+        tasks_per_gpu=0,  # one task for all GPUs of a node
         mem_mb=memory_of("pretrain", gpus=config["hardware"]["gpu"]),
-        runtime=minutes_of("pretrain", gpus=config["hardware"]["gpu"], resumes_within=1440),
+        runtime=minutes_of("pretrain", gpus=config["hardware"]["gpu"] * NODES, resumes_within=1440),
     params:
         recipe=f"version {recipe_version.PRETRAINING}",
         device=TRAINED_ON,
@@ -108,11 +115,13 @@ rule pretrain_census:
         CENSUS_ENVIRONMENT
     threads: config["hardware"]["threads"]
     resources:
-        gpu=config["hardware"]["gpu"],
-        nodes=1,
-        tasks_per_gpu=0,  # one task for all GPUs
+        **STARTED_BY_SRUN,
+        gpu=config["hardware"]["gpu"] * NODES,
+        nodes=NODES,
+        tasks=NODES,
+        tasks_per_gpu=0,  # one task for all GPUs of a node
         mem_mb=memory_of("pretrain_census", gpus=config["hardware"]["gpu"]),
-        runtime=minutes_of("pretrain_census", gpus=config["hardware"]["gpu"], resumes_within=10080),
+        runtime=minutes_of("pretrain_census", gpus=config["hardware"]["gpu"] * NODES, resumes_within=10080),
     params:
         recipe=f"version {recipe_version.PRETRAINING}",
         device=TRAINED_ON,
@@ -206,11 +215,13 @@ rule finetune:
         environment_of("finetune")
     threads: config["hardware"]["threads"]
     resources:
-        gpu=config["hardware"]["gpu"],
-        nodes=1,
-        tasks_per_gpu=0,  # one task for all GPUs
+        **STARTED_BY_SRUN,
+        gpu=config["hardware"]["gpu"] * NODES,
+        nodes=NODES,
+        tasks=NODES,
+        tasks_per_gpu=0,  # one task for all GPUs of a node
         mem_mb=memory_of("finetune", gpus=config["hardware"]["gpu"]),
-        runtime=minutes_of("finetune", gpus=config["hardware"]["gpu"], resumes_within=1440),
+        runtime=minutes_of("finetune", gpus=config["hardware"]["gpu"] * NODES, resumes_within=1440),
     params:
         recipe=f"version {recipe_version.FINETUNING}",
         device=TRAINED_ON,

@@ -26,10 +26,12 @@ with logged(snakemake.log[0]):
     else:
         import torch
 
+        from scgpt_bench import nodes
         from scgpt_bench.data.on_disk import open_h5ad
         from scgpt_bench.scgpt import finetuning, recipe, search, training
         from scgpt_bench.scgpt.training_set import NothingToTrainOn
 
+        nodes.run_on_each_node(snakemake.config["hardware"]["nodes"], snakemake.threads)
         if reports:
             options["epochs"] = search.epochs(reports)
         torch.set_num_threads(snakemake.threads)

@@ -7,9 +7,11 @@ with logged(snakemake.log[0]):
 
     import torch
 
+    from scgpt_bench import nodes
     from scgpt_bench.data.on_disk import open_h5ad
     from scgpt_bench.scgpt import pretraining, training
 
+    nodes.run_on_each_node(snakemake.config["hardware"]["nodes"], snakemake.threads)
     torch.set_num_threads(snakemake.threads)
     cells = pretraining.unperturbed(open_h5ad(snakemake.input[0]))
     options = dict(snakemake.params.options)

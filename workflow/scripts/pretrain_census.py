@@ -7,8 +7,10 @@ with logged(snakemake.log[0]):
 
     import torch
 
+    from scgpt_bench import nodes
     from scgpt_bench.scgpt import census, pretraining, training, vocabulary
 
+    nodes.run_on_each_node(snakemake.config["hardware"]["nodes"], snakemake.threads)
     torch.set_num_threads(snakemake.threads)
     options = dict(snakemake.params.options)
     seed = options.pop("seed")

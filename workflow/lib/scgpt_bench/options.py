@@ -694,8 +694,10 @@ class Hardware(Options):
     gpu: Natural = 1
     """GPUs per job; a prediction of scGPT uses one of them. 0 runs on the CPU. A change from or to 0 trains and
     predicts again."""
+    nodes: Count = 1
+    """Nodes per training, with so many GPUs each. More than one needs Slurm, which starts one process on each."""
     threads: Count = 4
-    """CPU threads per job."""
+    """CPU threads per job, on each node."""
     save_minutes: Positive = 10
     """Minutes between saved states of a training. A killed training resumes from the last one; if it is damaged,
     training starts again with a warning."""

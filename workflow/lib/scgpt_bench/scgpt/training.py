@@ -172,8 +172,8 @@ class Machine:
     def fabric(self) -> Fabric:
         """Launch the devices, in mixed precision where products are computed in bf16.
 
-        On one node the processes are started here (a job script is one task to Slurm), or were by torchrun; on several
-        nodes by srun, one task per device.
+        Processes of a node are started here (a job script is one task to Slurm), or were by torchrun. On several nodes
+        the script itself was started once on each (:func:`nodes.run_on_each_node`).
         """
         # Imported here: it takes seconds, and jobs that only predict import this module too.
         from lightning.fabric import Fabric
@@ -182,7 +182,6 @@ class Machine:
 
         half = devices.training_precision(self.device, self.precision) == "bf16"
         several = self.devices * self.nodes > 1
-        start_here = self.nodes == 1 and not TorchElasticEnvironment.detect()
         fabric = Fabric(
             accelerator=self.accelerator,
             devices=self.devices,
@@ -190,14 +189,14 @@ class Machine:
             # buffers are constants: without this they would be sent to all ranks in every forward pass
             strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
             precision="bf16-mixed" if half else "32-true",
-            plugins=[LightningEnvironment()] if start_here else None,
+            plugins=None if TorchElasticEnvironment.detect() else [LightningEnvironment()],
         )
         fabric.launch()
         return fabric
 
 
 def machine(hardware: Mapping[str, Any]) -> Machine:
-    """Choose the machine of a training; without a GPU at hand it is one process on the CPU.
+    """Choose the machine of a training; without a GPU at hand it is one process on the CPU of each node.
 
     Parameters
     ----------
@@ -205,12 +204,12 @@ def machine(hardware: Mapping[str, Any]) -> Machine:
         The configuration's ``hardware``: the number of GPUs is that of ``gpu``, not of the job's resource, of which a
         profile may grant less than was asked for.
     """
-    gpu, habits = hardware["gpu"], ("save_minutes", "precision", "deterministic", "micro_batch")
+    gpu, habits = hardware["gpu"], ("nodes", "save_minutes", "precision", "deterministic", "micro_batch")
     given = {key: hardware[key] for key in habits}
     if gpu and torch.cuda.is_available():
         return Machine("cuda", gpu, **given)
     if gpu:
-        log.warning("%d GPU(s) asked for (hardware.gpu), but CUDA finds none: one process on the CPU is used", gpu)
+        log.warning("%d GPU(s) asked for (hardware.gpu), but CUDA finds none: one process per node uses the CPU", gpu)
     return Machine("cpu", 1, **given)
 
 
@@ -334,22 +333,24 @@ def train(
 
 
 def shared_rows(fabric: Fabric, folder: Path) -> Callable[[Any, np.ndarray], sparse.csr_matrix]:
-    """Return a function that reads rows of a matrix once for all processes of a machine (:mod:`data.mapped`).
+    """Return a function that reads rows of a matrix once for all processes of a node (:mod:`data.mapped`).
 
-    The first process writes them to ``folder``, which is removed as soon as all have mapped it, or if that fails. NFS
-    keeps files that are mapped under other names until the last process ends, and the folder with them.
+    The first process of each node writes them to a folder beside ``folder``, of the node's own, which is removed as
+    soon as all have mapped it, or if that fails. NFS keeps files that are mapped under other names until the last
+    process ends, and the folder with them; it does so for the node that removes them only.
     """
+    own = folder.with_name(f"{folder.name}.{fabric.node_rank}")
 
     def read(X: Any, wanted: np.ndarray) -> sparse.csr_matrix:
         try:
-            if fabric.is_global_zero:
-                mapped.write_rows(X, wanted, folder)
+            if fabric.local_rank == 0:
+                mapped.write_rows(X, wanted, own)
             fabric.barrier()
-            found = mapped.map_rows(folder)
+            found = mapped.map_rows(own)
             fabric.barrier()
         finally:
-            if fabric.is_global_zero:
-                shutil.rmtree(folder, ignore_errors=True)
+            if fabric.local_rank == 0:
+                shutil.rmtree(own, ignore_errors=True)
         return found
 
     return read
