@@ -1,8 +1,9 @@
-"""A file system that shows files late, or never: the run waits, or names the file and completes when called again."""
+"""Files that come late or never, and a scorer killed for memory: the run waits, or says so, and completes."""
 
 import re
 import time
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ import tiny
 from snakemake_checkout import ROOT, Checkout, copy_of_checkout
 
 pytestmark = pytest.mark.long
+SCORED = "results/tiny/planted/fold0/train-mean/0/official_cell_eval.tsv"
 GENERATED = "results/tiny/generated/planted/cells.h5ad"
 LATENCY = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())["latency-wait"]
 
@@ -37,6 +39,21 @@ def only(target: str, *more: str) -> list[str]:
     return [target, *more, "--configfile", "tiny.yaml"]
 
 
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    checkout = new_checkout(tmp_path_factory.mktemp("scored"))
+    checkout.snakemake(*only(SCORED))
+    return checkout
+
+
+@pytest.fixture
+def unscored(scored, tmp_path):
+    """A copy that has everything but the scores."""
+    checkout = Checkout(copytree(scored.path, tmp_path / "unscored"))
+    (checkout.path / SCORED).unlink()
+    return checkout
+
+
 def test_files_that_come_late_cost_nothing(tmp_path, faulty):
     """Later than Snakemake waits by itself (5 s), as profiles/slurm allows."""
     checkout = new_checkout(tmp_path)
@@ -60,3 +77,16 @@ def test_a_file_that_never_comes_is_named_and_the_same_command_completes(tmp_pat
     monkeypatch.delenv("FAULT")
     checkout.snakemake(*only(GENERATED))
     assert not list(checkout.path.rglob("*.partial"))
+
+
+def test_a_scorer_killed_for_memory_is_tried_again_with_twice_as_much(scored, unscored, faulty):
+    faulty("killed", SCORED)
+    said = unscored.snakemake(*only(SCORED, "--retries", "2")).stdout
+    assert len(re.findall(r"^Error in rule cell_eval:", said, re.MULTILINE)) == 1
+    assert "results/tiny/logs/cell_eval/planted.fold0.train-mean.0.log" in said
+    assert "Traceback" not in said
+    asked = re.findall(r"^(?:local)?rule cell_eval:\n(?:    .*\n)*?    resources: .*mem_mb=(\d+)", said, re.MULTILINE)
+    first, second = map(int, asked)
+    assert second == 2 * first
+    assert (unscored.path / SCORED).read_bytes() == (scored.path / SCORED).read_bytes()
+    assert not list(unscored.path.rglob("*.partial"))
