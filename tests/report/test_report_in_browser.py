@@ -100,6 +100,24 @@ def test_no_verdict_of_the_start_page_is_out_of_sight(report, tmp_path, width):
         assert all(each.rect["x"] + each.rect["width"] <= width for each in verdicts)
 
 
+def test_a_figure_is_whole_in_a_narrow_window_until_it_is_enlarged(report, tmp_path):
+    def width_over_window(button):
+        box = "arguments[0].closest('.item').querySelector('.scroll')"
+        return driver.execute_script(f"const box = {box}; return box.scrollWidth / box.clientWidth", button)
+
+    with browser.chromium(tmp_path / "profile", 400) as driver:
+        browser.open_report(driver, report)
+        browser.go_to(driver, "Scores")
+        browser.draw_everything(driver)
+        button = browser.visible(driver, ".enlarge")[0]
+        assert width_over_window(button) == 1
+        button.click()
+        assert width_over_window(button) > 1.5
+        assert button.get_attribute("aria-pressed") == "true"
+        button.click()
+        assert width_over_window(button) == 1
+
+
 def test_no_verdict_of_a_table_is_out_of_sight(reader):
     width = reader.execute_script("return innerWidth")
     _go_to_address(reader, "#verdict?metric=")

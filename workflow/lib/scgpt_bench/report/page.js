@@ -160,6 +160,14 @@ function follow() {
 dark.addEventListener('change', follow);
 follow();
 
+// A narrow window shows a figure whole; enlarged, it scrolls sideways in its box and can be read.
+for (const button of document.querySelectorAll('button.enlarge')) {
+  button.addEventListener('click', () => {
+    const large = button.closest('.item').querySelector('.figure').classList.toggle('large');
+    button.setAttribute('aria-pressed', large);
+  });
+}
+
 for (const button of document.querySelectorAll('button.download')) {
   button.addEventListener('click', () => save(button));
 }
