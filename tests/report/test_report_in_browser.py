@@ -420,6 +420,14 @@ def test_the_keyboard_is_enough(reader):
     browser.until(reader, "return !document.getElementById('start').hidden")
 
 
+def test_the_start_page_names_no_page_that_is_not_there(tmp_path):
+    links = "".join(f'<li><a href="#{name}">{name}</a></li>' for name in ("verdict", "start", "print"))
+    page.write([], f'<h1>Start</h1><ul class="next">{links}</ul>', tmp_path / "report.html")
+    with browser.chromium(tmp_path / "profile", 1280) as driver:
+        browser.open_report(driver, tmp_path / "report.html")
+        assert [link.text for link in browser.visible(driver, ".next a")] == ["start", "print"]
+
+
 def test_ten_thousand_rows_are_sorted_and_searched(page_of, tmp_path):
     rows = 10_000
     table = pd.DataFrame(

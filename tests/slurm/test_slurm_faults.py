@@ -1,4 +1,4 @@
-"""The smallest run on a Slurm whose controller is away for two minutes and whose node dies: the same tables."""
+"""The smallest run on a Slurm with a controller away, a dead node or a preempted job: the same metrics in the end."""
 
 import os
 import re
@@ -13,7 +13,8 @@ from snakemake_checkout import Checkout, copy_of_checkout
 
 pytestmark = pytest.mark.long
 AWAY = 120  # seconds
-ARGUMENTS = tiny.arguments("results/tiny/report.html")
+METHODS = ("train-mean", "scgpt-finetuned")
+ARGUMENTS = [*(f"results/tiny/planted/fold0/{name}/0/metrics.tsv" for name in METHODS), "--configfile", "tiny.yaml"]
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +22,17 @@ def expected(tmp_path_factory):
     checkout = copy_of_checkout(tmp_path_factory.mktemp("local"))
     tiny.write(checkout)
     checkout.snakemake(*ARGUMENTS)
-    return tiny.tables(checkout.path)
+    tables = tiny.tables(checkout.path)
+    assert len(tables) == len(METHODS)
+    return tables
 
 
 @pytest.fixture
-def begun(site):
-    """The smallest run, until its first jobs have ended. Afterwards, the site as it was."""
+def begun(site, request):
+    """The smallest run, with further options, until its first jobs have ended. Afterwards, the site as it was."""
     checkout = site.checkout
     tiny.write(Checkout(checkout.path))
-    process = site.start(*ARGUMENTS)
+    process = site.start(*ARGUMENTS, *getattr(request, "param", []))
     wait_for(
         lambda: any((checkout.path / "results" / "tiny").glob("planted/cells.h5ad")) or process.poll() is not None,
         "the first jobs",
@@ -96,6 +99,22 @@ def test_a_node_that_dies_costs_no_result(site, begun, expected):
     site.cluster.run("scontrol", "update", "NodeName=node", "State=RESUME")
     wait_for(lambda: re.search("idle|mix|alloc", site.cluster.run("sinfo", "-h", "-o", "%t").stdout), "the node")
     ends_with_the_same_tables(site, begun, expected)
+
+
+@pytest.mark.parametrize("begun", [["--slurm-requeue"]], indirect=True)
+def test_a_job_that_is_preempted_costs_no_result(site, begun, expected):
+    """As a preemption does, the job is ended and given back to the queue; Snakemake waits for it."""
+
+    def running() -> list[str]:
+        return [job["JobIDRaw"] for job in site.cluster.jobs() if job["State"] == "RUNNING"]
+
+    wait_for(running, "a job", seconds=120)
+    (preempted, *_) = running()
+    site.cluster.run("scontrol", "requeue", preempted, check=True)
+    ends_with_the_same_tables(site, begun, expected)
+    assert begun.returncode == 0, said_by(site)[-4000:]
+    states = [job["State"] for job in site.cluster.jobs() if job["JobIDRaw"] == preempted]
+    assert states == ["REQUEUED", "COMPLETED"]
 
 
 def kill_all_of(job_id: str) -> None:

@@ -160,6 +160,11 @@ function follow() {
 dark.addEventListener('change', follow);
 follow();
 
+// The start page names all pages; a run that has nothing to show on one has no such page.
+for (const link of document.querySelectorAll('.next a:not([href="#print"])')) {
+  if (!document.getElementById(link.hash.slice(1))) link.closest('li').remove();
+}
+
 // A narrow window shows a figure whole; enlarged, it scrolls sideways in its box and can be read.
 for (const button of document.querySelectorAll('button.enlarge')) {
   button.addEventListener('click', () => {

@@ -1,7 +1,12 @@
-"""Files that come late or never, and a scorer killed for memory: the run waits, or says so, and completes."""
+"""Faults through the workflow: late files, want of memory, clocks, an interrupted report."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from shutil import copytree
 
@@ -12,6 +17,7 @@ import tiny
 from snakemake_checkout import ROOT, Checkout, copy_of_checkout
 
 pytestmark = pytest.mark.long
+REPORT = "results/tiny/report.html"
 SCORED = "results/tiny/planted/fold0/train-mean/0/official_cell_eval.tsv"
 GENERATED = "results/tiny/generated/planted/cells.h5ad"
 LATENCY = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())["latency-wait"]
@@ -90,3 +96,57 @@ def test_a_scorer_killed_for_memory_is_tried_again_with_twice_as_much(scored, un
     assert second == 2 * first
     assert (unscored.path / SCORED).read_bytes() == (scored.path / SCORED).read_bytes()
     assert not list(unscored.path.rglob("*.partial"))
+
+
+def test_files_of_a_machine_whose_clock_was_behind_rerun_nothing(scored, unscored):
+    set_times(unscored, days=-4000)
+    said = unscored.snakemake(*only(SCORED)).stdout
+    assert set(re.findall(r"^(?:local)?rule (\w+):", said, re.MULTILINE)) == {"cell_eval"}
+    assert (unscored.path / SCORED).read_bytes() == (scored.path / SCORED).read_bytes()
+    assert "Nothing to be done" in unscored.snakemake(*only(SCORED, "--dry-run")).stdout
+
+
+def test_files_of_a_machine_whose_clock_was_ahead_are_refused(scored, unscored):
+    """Snakemake takes an output that is older than its input for one that was not written."""
+    set_times(unscored, days=4000)
+    said = unscored.snakemake(*only(SCORED), check=False)
+    assert said.returncode != 0
+    assert "older modification time" in said.stdout
+    assert "Traceback" not in said.stdout
+    set_times(unscored, days=0)
+    unscored.snakemake(*only(SCORED))
+    assert (unscored.path / SCORED).read_bytes() == (scored.path / SCORED).read_bytes()
+
+
+def set_times(checkout: Checkout, days: float) -> None:
+    """Set the times of all results to so many days from now."""
+    then = time.time() + timedelta(days=days).total_seconds()
+    for path in (checkout.path / "results").rglob("*"):
+        os.utime(path, (then, then))
+
+
+def test_a_report_that_is_interrupted_is_written_again(scored, tmp_path):
+    """Ctrl-C; of `kill -9`, see tests/repeat."""
+    checkout = Checkout(copytree(scored.path, tmp_path / "interrupted"))
+    partial = checkout.path / "results" / "tiny" / ".report.html.partial"
+    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", *tiny.arguments(REPORT)]
+    with open(checkout.path / "interrupted.log", "w") as log:
+        run = subprocess.Popen(
+            command,
+            cwd=checkout.path,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by what a script runs with `&`
+        )
+    deadline = time.monotonic() + 900
+    while not partial.exists():
+        assert run.poll() is None, (checkout.path / "interrupted.log").read_text()[-4000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(60) != 0
+    assert not (checkout.path / REPORT).exists()
+    assert not list((checkout.path / "results").rglob("*.partial"))
+    checkout.snakemake(*tiny.arguments(REPORT))
+    assert (checkout.path / REPORT).read_text().rstrip().endswith("</html>")
