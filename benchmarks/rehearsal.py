@@ -3,7 +3,7 @@
 Two studies, each run by Snakemake as a user runs one:
 
 - ``rehearsal``: a fraction of the challenge's 221,273 cells x 18,080 genes, 6,000 values a cell; simple methods,
-  official scorers, a list to predict and submissions for both challenges. It is run with half as many cells too:
+  official scorers, a list to predict and submissions for both challenges. It is run with a quarter of the cells too:
   the slope gives what a million cells take.
 - ``rehearsal-scgpt``: scGPT of the published size with random weights, on ``FEW_CELLS`` cells of the same genes: a few
   steps of pretraining and fine-tuning, and predictions of ``STARTED_FROM`` cells of each of two conditions.
@@ -185,15 +185,12 @@ def studies(genes: int) -> dict[str, dict[str, Any]]:
     return {LARGE: large, SCGPT: scgpt}
 
 
-def snakemake(folder: Path, study: str, *arguments: str) -> str:
-    """Run a study in its folder; what Snakemake prints."""
+def snakemake(folder: Path, study: str, *arguments: str, output: int | None = None) -> str:
+    """Run a study in its folder; what Snakemake prints where ``output`` is a pipe."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
     command += ["--profile", str(ROOT / "profiles" / "local"), "--directory", str(folder), *arguments]
     command += ["--configfile", str(folder / f"{study}.yaml")]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stdout[-10_000:])
-    return done.stdout
+    return subprocess.run(command, cwd=ROOT, stdout=output, text=True, check=True).stdout
 
 
 def measured(folder: Path, study: str, cells: int) -> pd.DataFrame:
@@ -217,7 +214,7 @@ def measured(folder: Path, study: str, cells: int) -> pd.DataFrame:
 
 def written(folder: Path, study: str) -> dict[str, int]:
     """Bytes of the output files of each rule, as ``snakemake --summary`` lists them."""
-    lines = snakemake(folder, study, "--summary", "--quiet").splitlines()
+    lines = snakemake(folder, study, "--summary", "--quiet", output=subprocess.PIPE).splitlines()
     header = next(number for number, line in enumerate(lines) if line.startswith("output_file\t"))
     sizes: dict[str, int] = {}
     for row in csv.DictReader(lines[header:], delimiter="\t"):
@@ -230,7 +227,7 @@ def written(folder: Path, study: str) -> dict[str, int]:
 def rehearse(folder: Path, cells: int, genes: int) -> pd.DataFrame:
     """Run both studies, the large one in both sizes, and tell what a million cells take."""
     tables: dict[int, pd.DataFrame] = {}
-    for size in (cells // 2, cells):
+    for size in (cells // 4, cells):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_studies(folder, size, genes)
@@ -240,14 +237,14 @@ def rehearse(folder: Path, cells: int, genes: int) -> pd.DataFrame:
         print(f"{LARGE}: {size:,} cells x {genes:,} genes ...", file=sys.stderr, flush=True)
         snakemake(folder, LARGE, *targets)
         tables[size] = measured(folder, LARGE, size)
-    half, whole = tables.values()
+    quarter, whole = tables.values()
     for quantity in ("all_s", "peak_MB", "disk_MB"):
-        smaller = half.set_index("rule")[quantity].reindex(whole["rule"]).to_numpy()
-        slope = np.maximum(whole[quantity] - smaller, 0) / (cells - cells // 2)
+        smaller = quarter.set_index("rule")[quantity].reindex(whole["rule"]).to_numpy()
+        slope = np.maximum(whole[quantity] - smaller, 0) / (cells - cells // 4)
         whole[f"{quantity}_at_1M"] = whole[quantity] + slope * (MILLION - cells)
     print(f"{SCGPT} ...", file=sys.stderr, flush=True)
     snakemake(folder, SCGPT)
-    return pd.concat([half, whole, measured(folder, SCGPT, FEW_CELLS)]).reindex(columns=COLUMNS)
+    return pd.concat([quarter, whole, measured(folder, SCGPT, FEW_CELLS)]).reindex(columns=COLUMNS)
 
 
 def main() -> None:
