@@ -41,6 +41,7 @@ def test_a_script_runs_once_on_each_node_and_the_processes_find_each_other(tmp_p
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "PYTHONPATH": str(Path(__file__).parents[2] / "workflow" / "lib"),
         "SLURM_JOB_ID": "7",
+        "NODE_RANK": "0",  # of a cluster that sets it in every job
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, str(tmp_path / "script.py"), argument]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from scgpt_bench import nodes
 from scgpt_bench.errors import InputError
 
 
@@ -18,14 +19,14 @@ def logged(log: str) -> Iterator[Callable[[str], None]]:
     Yields a function that writes a text to the terminal.
 
     A training on several devices starts this script again for each further one (Lightning Fabric, which numbers them in
-    ``LOCAL_RANK``), and one on several nodes for each node (``NODE_RANK``, :func:`nodes.run_on_each_node`): all of
-    them append to the log that the first one began.
+    ``LOCAL_RANK``), and one on several nodes for each node (:func:`nodes.run_on_each_node`): all of them append to the
+    log that the first one began.
 
     Heavy imports belong inside this context. An ``InputError``, or memory that runs out, is written to the log and to
     the terminal as one line, without a traceback, and ends the process with status 1.
     """
     terminal = os.dup(2)
-    further = os.environ.get("LOCAL_RANK", "0") != "0" or "NODE_RANK" in os.environ
+    further = os.environ.get("LOCAL_RANK", "0") != "0" or nodes.STARTED in os.environ
     begin = 0 if further else os.O_TRUNC
     try:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | begin, 0o644)
