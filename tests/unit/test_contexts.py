@@ -31,7 +31,7 @@ from scgpt_bench.scgpt.finetuning import finetune
 from scgpt_bench.scgpt.pairs import Pairs
 from scgpt_bench.scgpt.pretraining import unperturbed
 from scgpt_bench.scgpt.recipe import Options
-from scgpt_bench.scgpt.training import Machine
+from scgpt_bench.scgpt.training import Machine, shared_rows
 from scgpt_bench.scgpt.training_set import TrainingSet
 from scgpt_bench.scgpt.validation import Validation
 from scgpt_bench.scgpt.vocabulary import human_vocabulary
@@ -312,8 +312,25 @@ def test_every_method_starts_from_control_cells_of_the_held_out_context(cells):
 
 
 def test_pretraining_reads_control_cells_of_the_half_that_methods_see_and_no_others(cells):
-    known = cells[:, :10].copy()
-    known.var_names = [*human_vocabulary()][:10]
-    read = unperturbed(known)
-    assert {*read.obs_names} == {*cells.obs_names[is_control_of(cells.obs, INPUT)]}
-    assert np.array_equal(read.X.toarray(), unperturbed(with_other_hidden_cells(known)).X.toarray())
+    named = cells[:, :10].copy()
+    named.var_names = [*[*human_vocabulary()][:9], "unknown"]
+    source, genes = unperturbed(named)
+    assert genes == [*named.var_names[:9]]
+    own = named.X[np.flatnonzero(is_control_of(cells.obs, INPUT))]
+    everything = np.arange(len(source))
+    assert np.array_equal(source.rows(everything).toarray(), own[:, :9].toarray())
+    other, _ = unperturbed(with_other_hidden_cells(named))
+    assert source.description() == other.description()
+
+
+def test_pretraining_maps_cells_that_its_processes_share(cells, tmp_path):
+    named = cells[:, :10].copy()
+    named.var_names = [*[*human_vocabulary()][:9], "unknown"]
+    read, (held, genes) = shared_rows(Machine("cpu").fabric(), tmp_path / "cells"), unperturbed(named)
+    mapped, same = unperturbed(named, read)
+    assert genes == same
+    assert not mapped.matrix.data.flags.writeable  # as a file that is mapped
+    assert held.description() == mapped.description()
+    some = np.arange(0, len(held), 3)
+    assert np.array_equal(held.rows(some).toarray(), mapped.rows(some).toarray())
+    assert not [*tmp_path.iterdir()]

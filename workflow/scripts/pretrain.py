@@ -13,17 +13,14 @@ with logged(snakemake.log[0]):
 
     nodes.run_on_each_node(snakemake.config["hardware"]["nodes"], snakemake.threads)
     torch.set_num_threads(snakemake.threads)
-    cells = pretraining.unperturbed(open_h5ad(snakemake.input[0]))
+    folder, machine = Path(snakemake.output[0]).parent, training.machine(snakemake.config["hardware"])
+    fabric = machine.fabric()
+    read = training.shared_rows(fabric, folder / "cells")
+    source, genes = pretraining.unperturbed(open_h5ad(snakemake.input[0]), read)
     options = dict(snakemake.params.options)
     seed = options.pop("seed")
     for key in ("source", "dataset"):
         options.pop(key)
     pretraining.pretrain(
-        pretraining.MatrixSource(cells.X.tocsr()),
-        list(cells.var_names),
-        Path(snakemake.output[0]).parent,
-        pretraining.Options(**options),
-        seed,
-        training.machine(snakemake.config["hardware"]),
-        name=snakemake.input[0],
+        source, genes, folder, pretraining.Options(**options), seed, machine, snakemake.input[0], fabric
     )

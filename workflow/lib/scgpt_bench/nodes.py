@@ -16,7 +16,8 @@ def run_on_each_node(nodes: int, threads: int) -> None:
     """Run this script once on each node of its Slurm job, and end with the status of these runs.
 
     Returns at once with one node, and in the runs themselves, which find the variable ``STARTED``. They also find
-    ``NODE_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT``, by which Lightning Fabric joins their processes. The job's own process is on the first node.
+    ``NODE_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT``, by which Lightning Fabric joins their processes. The job's own
+    process is on the first node.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anndata
 import numpy as np
@@ -41,6 +41,7 @@ from scgpt_bench import files
 from scgpt_bench.data.conditions import controls_of
 from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.means import cells_of
+from scgpt_bench.data.on_disk import rows
 from scgpt_bench.errors import InputError
 from scgpt_bench.options import Pretraining
 from scgpt_bench.scgpt import checkpoint, recipe_version, training
@@ -49,6 +50,9 @@ from scgpt_bench.scgpt.binning import bin_cells
 from scgpt_bench.scgpt.masked_model import MaskedTransformer
 from scgpt_bench.scgpt.vocabulary import SPECIAL_TOKENS, human_vocabulary
 from scgpt_bench.seeding import random_generator
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 MOST_SCORED = 2_000  # held-out cells: dense bins of 3 % of a corpus would not fit in memory
 SECOND_PASS = "second_pass"  # a batch with this key has one: a value would have to be read back from the GPU
@@ -79,15 +83,17 @@ class CellSource(Protocol):
 
 @dataclass(frozen=True)
 class MatrixSource:
-    """Cells of a matrix in memory."""
+    """Cells of a matrix in memory, or mapped into it; of all its genes, or of ``columns``."""
 
     matrix: sp.csr_matrix
+    columns: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.matrix.shape[0]
 
     def rows(self, index: np.ndarray) -> sp.csr_matrix:
-        return self.matrix[index]
+        cells = self.matrix[index]
+        return cells if self.columns is None else cells[:, self.columns]
 
     def batches(self, rows: np.ndarray, size: int, seed: int) -> Callable[[int, int], sp.csr_matrix]:
         @lru_cache(maxsize=1)  # one permutation of all rows per epoch, not per batch
@@ -103,13 +109,17 @@ class MatrixSource:
         return {"matrix_sha256": files.matrix_sha256(self.matrix)}
 
 
-def unperturbed(cells: anndata.AnnData) -> anndata.AnnData:
+def unperturbed(
+    cells: anndata.AnnData, read: Callable[[Any, np.ndarray], sp.csr_matrix] = rows
+) -> tuple[MatrixSource, list[str]]:
     """Read what of ``cells.h5ad`` a model may be pretrained on: control cells of the half ``input``, of all contexts.
 
-    Genes that scGPT's own vocabulary lacks are padded by every checkpoint, and left out.
+    Returns the cells, as ``read`` reads rows of X (:func:`means.cells_of`), and their genes. Genes that scGPT's own
+    vocabulary lacks are padded by every checkpoint, and left out.
     """
-    controls = cells_of(cells, controls_of(cells.obs), INPUT)
-    return controls[:, controls.var_names.isin(human_vocabulary())]
+    known = cells.var_names.isin(human_vocabulary())
+    matrix = cells_of(cells, controls_of(cells.obs), INPUT, read).X
+    return MatrixSource(matrix, None if known.all() else np.flatnonzero(known)), list(cells.var_names[known])
 
 
 def masked_batch(
@@ -168,7 +178,7 @@ def masked_batch(
 
 def pretrain(
     source: CellSource, genes: list[str], folder: str | Path, options: Options, seed: int,
-    machine: training.Machine | None = None, name: str = "cells",
+    machine: training.Machine | None = None, name: str = "cells", fabric: Fabric | None = None,
 ) -> dict:  # fmt: skip
     """Pretrain on ``source`` and write a checkpoint folder: best_model.pt, args.json, vocab.json, report.json.
 
@@ -180,6 +190,8 @@ def pretrain(
         The vocabulary: one symbol per column of ``source``.
     name
         The file to name in errors.
+    fabric
+        The devices of ``machine``, where the caller has launched them.
 
     Returns
     -------
@@ -198,7 +210,7 @@ def pretrain(
     machine = machine or training.Machine()
     training_rows, held_out_rows = split_rows(len(source), options, seed, name)
     vocabulary = {gene: i for i, gene in enumerate([*genes, *SPECIAL_TOKENS])}
-    fabric = machine.fabric()
+    fabric = fabric or machine.fabric()
     if options.batch_size < fabric.world_size:
         expected = f"at least {fabric.world_size}, a cell for each device"
         raise InputError("configuration", "batch_size", str(options.batch_size), expected)
