@@ -1,4 +1,4 @@
-"""Faults through the workflow: late files, want of memory, clocks, an interrupted report."""
+"""Faults through the workflow: late files, want of memory, clocks, an interrupted report, many parses at once."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from shutil import copytree
@@ -14,12 +15,14 @@ import pytest
 import yaml
 
 import tiny
+from bad_input import study
 from snakemake_checkout import ROOT, Checkout, copy_of_checkout
 
 pytestmark = pytest.mark.long
 REPORT = "results/tiny/report.html"
 SCORED = "results/tiny/planted/fold0/train-mean/0/official_cell_eval.tsv"
 GENERATED = "results/tiny/generated/planted/cells.h5ad"
+PARSES, AT_ONCE = 200, 4
 LATENCY = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())["latency-wait"]
 
 
@@ -150,3 +153,38 @@ def test_a_report_that_is_interrupted_is_written_again(scored, tmp_path):
     assert not list((checkout.path / "results").rglob("*.partial"))
     checkout.snakemake(*tiny.arguments(REPORT))
     assert (checkout.path / REPORT).read_text().rstrip().endswith("</html>")
+
+
+def test_many_jobs_that_parse_the_workflow_at_once_leave_one_record_of_each_file(tmp_path, monkeypatch):
+    """As jobs on nodes do, they find no record of the user's files, plan without the lock, and agree."""
+    checkout = copy_of_checkout(tmp_path / "checkout")
+    assert not (checkout.path / "resources" / "checksums").exists()
+    made = tmp_path / "made"
+    made.mkdir()
+    study.write(made)
+    for name in ("drop.h5ad", "drops.tsv", "checkpoints.tsv", "study.yaml", "elsewhere.h5ad", "mine"):
+        (made / name).rename(checkout.path / name)
+    for name in ("TMPDIR", "XDG_CACHE_HOME"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    command = ["--target-jobs", "harmonize:dataset=drop", "--force", "--nolock", "--ignore-incomplete", "--dry-run"]
+    command += ["--configfile", "study.yaml"]
+
+    def plan(_) -> str:
+        done = checkout.snakemake(*command, check=False)
+        assert done.returncode == 0, done.stdout[-4000:]
+        assert "Traceback" not in done.stdout
+        return re.sub(r"^\[.*\]$", "", done.stdout[done.stdout.index("Job stats") :], flags=re.MULTILINE)  # times
+
+    def files() -> set[str]:
+        return {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if "__pycache__" not in path.parts}
+
+    records = checkout.path / "resources" / "checksums"
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        said = set(pool.map(plan, range(AT_ONCE)))
+        after_the_first = files()
+        said |= set(pool.map(plan, range(PARSES - AT_ONCE)))
+    (planned,) = said
+    assert re.findall(r"^(?:local)?rule (\w+):", planned, re.MULTILINE) == ["fetch_dataset", "harmonize"]
+    assert files() == after_the_first
+    assert {path.suffix for path in records.iterdir()} == {".json"}
