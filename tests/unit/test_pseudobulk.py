@@ -11,7 +11,8 @@ from predicted import write_whole
 from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.means import group_means
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
+from scgpt_bench.evaluation.pseudobulk import add_untested, pseudobulk, replace_centroid, truth
+from scgpt_bench.files import read_h5ad, write_h5ad
 from scgpt_bench.predictions import read_predictions
 
 SPLIT = pd.DataFrame({"perturbation": ["B", "A", "C"], "role": ["test", "test", "train"]})
@@ -66,6 +67,26 @@ def test_truth_holds_the_mean_of_the_second_half_of_the_cells():
 
 def test_truth_holds_the_centroid_of_the_training_perturbations():
     np.testing.assert_array_equal(truth(measure(cells()), SPLIT).layers["centroid"], [[5, 5], [5, 5]])
+
+
+def test_truth_of_a_point_of_a_learning_curve_is_that_of_its_whole_split_with_another_centroid(tmp_path):
+    random = np.random.default_rng(5)
+    many = anndata.AnnData(sparse.csr_matrix(random.random((90, 7))), obs=pd.DataFrame(index=map(str, range(90))))
+    many.obs["perturbation"], many.obs["cell_type"] = random.permutation(["control", *"ABCDEFGH"] * 10), "T"
+    roles = dict(zip("HCAFBDEG", ["test", "test", *["train"] * 4, "validation", "validation"], strict=True))
+    whole = pd.DataFrame({"perturbation": [*roles], "role": roles.values()})
+    point = whole[~whole["perturbation"].isin(["A", "B"])]
+    shares = measure(many)
+    write_h5ad(add_untested(truth(shares, whole), shares), tmp_path / "truth.h5ad")
+    found = read_h5ad(tmp_path / "truth.h5ad")
+    replace_centroid(found, point)
+    expected = add_untested(truth(shares, point), shares)
+    assert not np.array_equal(found.layers["centroid"][:2], truth(shares, whole).layers["centroid"])
+    assert found.obs_names.tolist() == expected.obs_names.tolist()
+    assert {*found.layers} == {*expected.layers}
+    np.testing.assert_array_equal(found.X, expected.X)
+    for name in expected.layers:
+        np.testing.assert_array_equal(found.layers[name], expected.layers[name])
 
 
 def test_truth_refuses_a_test_perturbation_without_cells():

@@ -135,8 +135,8 @@ def test_another_fold_plans_itself_and_the_scores(finished):
 def test_learning_curves_plan_their_subsets_and_leave_scores_and_verdicts_alone(finished):
     write(finished, study={**STUDY, "splits": {**STUDY["splits"], "training_sizes": [5, "full"]}})
     assert plan(finished)[0] == set()
-    subsets = {(rule, f"{split}-train5") for rule in OF_A_SPLIT - {"split"} for split in ("fold0", "gears1")}
-    subsets |= {("subset_split", f"{split}-train5") for split in ("fold0", "gears1")}
+    subsets = {(rule, f"{split}-train5") for rule in OF_A_SPLIT - {"split", "truth"} for split in ("fold0", "gears1")}
+    subsets |= {(f"subset_{of}", f"{split}-train5") for of in ("split", "truth") for split in ("fold0", "gears1")}
     assert plan(finished, "results/plans/crossings.tsv")[0] == {*subsets, ("learning_curves", "")}
 
 

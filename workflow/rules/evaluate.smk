@@ -12,6 +12,8 @@ rule truth:
         "<logs>/truth/{dataset}.{split}.log",
     benchmark:
         "<benchmarks>/truth/{dataset}.{split}.tsv"
+    wildcard_constraints:
+        split=names_pattern(SPLITS),
     conda:
         "../../envs/evaluation.yaml"
     resources:
@@ -21,6 +23,29 @@ rule truth:
         code=code("truth.py"),
     script:
         "../scripts/truth.py"
+
+
+rule subset_truth:
+    input:
+        truth=lambda wildcards: f"<results>/{wildcards.dataset}/{whole_split(wildcards)}/truth.h5ad",
+        split="<results>/{dataset}/{split}/split.tsv",
+    output:
+        "<results>/{dataset}/{split}/truth.h5ad",
+    log:
+        "<logs>/subset_truth/{dataset}.{split}.log",
+    benchmark:
+        "<benchmarks>/subset_truth/{dataset}.{split}.tsv"
+    wildcard_constraints:
+        split=names_pattern(SUBSETS),
+    conda:
+        "../../envs/evaluation.yaml"
+    resources:
+        mem_mb=memory_of("subset_truth"),
+        runtime=minutes_of("subset_truth"),
+    params:
+        code=code("subset_truth.py"),
+    script:
+        "../scripts/subset_truth.py"
 
 
 rule reference_scores:

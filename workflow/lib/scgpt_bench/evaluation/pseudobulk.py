@@ -92,23 +92,35 @@ def truth(measured: anndata.AnnData, split: pd.DataFrame) -> anndata.AnnData:
       contexts, where training has none of its own) from theirs, the reference of ``pearson_delta_centroid``;
     - ``obs["tested"]``: true.
     """
+    answer = _of_role(measured, split, "test").copy()
+    answer.layers["centroid"] = _centroid(answer, _of_role(measured, split, "train"))
+    answer.obs["tested"] = True
+    return answer
+
+
+def replace_centroid(truth: anndata.AnnData, split: pd.DataFrame) -> None:
+    """Put the centroid of another split into ``truth.h5ad``: one with the same test, but other training conditions."""
+    tested = truth.obs["tested"].to_numpy()
+    truth.layers["centroid"][tested] = _centroid(truth[tested], _of_role(truth, split, "train"))
+
+
+def _of_role(measured: anndata.AnnData, split: pd.DataFrame, role: str) -> anndata.AnnData:
+    """Select the conditions of a role of ``split``, in its order."""
     row_of = {condition: row for row, condition in enumerate(listed(measured.obs))}
+    conditions = conditions_of(split, role)
+    for condition in conditions:
+        if condition not in row_of:
+            found = f"{condition.label!r} without a cell in cells.h5ad"
+            raise InputError("split.tsv", "perturbation", found, "measured conditions")
+    return measured[[row_of[condition] for condition in conditions]]
 
-    def of_role(role: str) -> anndata.AnnData:
-        conditions = conditions_of(split, role)
-        for condition in conditions:
-            if condition not in row_of:
-                found = f"{condition.label!r} without a cell in cells.h5ad"
-                raise InputError("split.tsv", "perturbation", found, "measured conditions")
-        return measured[[row_of[condition] for condition in conditions]]
 
-    answer, train = of_role("test").copy(), of_role("train")
+def _centroid(answer: anndata.AnnData, train: anndata.AnnData) -> np.ndarray:
+    """Add the mean shift of training conditions of their contexts to the references of conditions."""
     shifts, contexts = train.X - train.layers["reference_input"], train.obs["context"].to_numpy()
     own = {name: contexts == name for name in answer.obs["context"].unique()}
     mean = {name: shifts[rows if rows.any() else slice(None)].mean(axis=0) for name, rows in own.items()}
-    answer.layers["centroid"] = answer.layers["reference_input"] + np.array([mean[c] for c in answer.obs["context"]])
-    answer.obs["tested"] = True
-    return answer
+    return answer.layers["reference_input"] + np.array([mean[name] for name in answer.obs["context"]])
 
 
 def add_untested(truth: anndata.AnnData, measured: anndata.AnnData) -> anndata.AnnData:
