@@ -63,7 +63,7 @@ class Job:
             _named(Params, self.params or {}),
             _named(Wildcards, self.wildcards or {}),
             1,
-            _named(ResourceList, {"gpu": 0}),
+            _named(ResourceList, {}),
             _named(Log, ["job.log"]),
             dict(self.config or {}),
             self.script,

@@ -55,7 +55,7 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=200000 Gres=gpu:2
-NodeName=second NodeHostname={host} NodeAddr=127.0.0.1 Port=6821 CPUs={cpus} RealMemory=200000 State=DOWN
+NodeName=second NodeHostname={host} NodeAddr=127.0.0.1 Port=6821 CPUs={cpus} RealMemory=200000 Gres=gpu:2 State=DOWN
 PartitionName=cpu Nodes=node Default=YES MaxTime=INFINITE
 PartitionName=gpu Nodes=node,second MaxTime=INFINITE
 """

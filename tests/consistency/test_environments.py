@@ -22,13 +22,15 @@ GPU_ONLY = {"flash-attn"}  # imported where it is installed
 
 # Declared though nothing here imports it.
 UPSTREAM_SCGPT = {"ipython", "matplotlib-base"}  # which the module of its layers imports
+UPSTREAM_GEARS = {"dcor", "networkx", "pytorch_geometric", "requests", "scanpy", "tqdm"}
 NEEDED_BY_OTHERS = {
     "cell_eval": {"numba", "scanpy", "zstd"},  # cell-eval and pdex, from conda-forge rather than through pip
     "cell_eval2": {"numba", "scanpy", "pdex", "pyarrow"},
     "census": UPSTREAM_SCGPT | {"tqdm"},
     "census_cpu": UPSTREAM_SCGPT | {"tqdm"},
     "data": {"tqdm"},  # the progress bar of pooch
-    "gears": {"dcor", "networkx", "pytorch_geometric", "requests", "scanpy", "tqdm"},
+    "gears": UPSTREAM_GEARS,
+    "gears_cpu": UPSTREAM_GEARS,
     "figures": {"itables"},  # whose DataTables are in the report
     "scgpt": UPSTREAM_SCGPT,
     "scgpt_cpu": UPSTREAM_SCGPT,
@@ -104,7 +106,7 @@ def test_what_comes_without_its_dependencies_has_the_version_of_the_tests():
 
 
 def test_gears_is_tested_with_the_versions_of_its_environment():
-    entries = yaml.safe_load((ROOT / "envs" / "gears.yaml").read_text())["dependencies"]
+    entries = yaml.safe_load((ROOT / "envs" / "gears_cpu.yaml").read_text())["dependencies"]
     pinned = dict(entry.partition("=")[::2] for entry in entries)
     for line in (ROOT / "requirements-gears.lock").read_text().splitlines():
         name, _, version = line.partition("==")

@@ -1,4 +1,4 @@
-"""A training on two nodes: one process on each, which compute together what one process computes."""
+"""A training on two nodes with two GPUs each: processes on each, which compute together what one process computes."""
 
 import json
 
@@ -22,11 +22,11 @@ def second_node(site):
 
 
 def test_a_training_runs_on_two_nodes(site, second_node):
-    hardware = {**tiny.STUDY["hardware"], "gpu": 0, "nodes": 2}
+    hardware = {**tiny.STUDY["hardware"], "gpu": 2, "nodes": 2}
     site.checkout.write("nodes.yaml", yaml.safe_dump({**tiny.STUDY, "study": "nodes", "hardware": hardware}))
     others = len(site.cluster.jobs())
     site.snakemake(REPORT, "--configfile", "nodes.yaml")
     report = json.loads((site.checkout.path / REPORT).read_text())
-    assert report["processes"] == 2
+    assert report["processes"] == 2  # of CPUs: CUDA finds no GPU here
     trainings = [job for job in site.cluster.jobs()[others:] if job["Comment"].startswith("rule_finetune")]
     assert [job["AllocNodes"] for job in trainings] == ["2"]

@@ -86,6 +86,17 @@ def test_a_controller_that_is_away_for_two_minutes_costs_no_result(site, begun, 
     ends_with_the_same_tables(site, begun, expected)
 
 
+def test_accounting_that_is_away_for_two_minutes_costs_no_result(site, begun, expected):
+    """Snakemake asks it for the state of jobs."""
+    command = site.cluster.crash("slurmdbd")
+    refused = site.cluster.run("sacct", "--noheader")
+    assert refused.returncode, refused.stdout
+    time.sleep(AWAY)
+    site.cluster.serve(*command)
+    ends_with_the_same_tables(site, begun, expected)
+    assert begun.returncode == 0, said_by(site)[-4000:]
+
+
 def test_a_node_that_dies_costs_no_result(site, begun, expected):
     wait_for(lambda: "RUNNING" in {job["State"] for job in site.cluster.jobs()}, "a job", seconds=120)
     command = site.cluster.crash("slurmd")

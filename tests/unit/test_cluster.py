@@ -1,13 +1,14 @@
 """A run on Slurm is refused before it waits for what the cluster does not have."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from snakemake_executor_plugin_slurm.partitions import read_partition_file
 
 from scgpt_bench import cluster
 from scgpt_bench.errors import InputError
 
+EXAMPLE = Path(__file__).parents[2] / "profiles" / "slurm" / "partitions.yaml"
 SINFO = "cpu* (null)\ncpu* (null)\ngpu gpu:a100:4(S:0-1)\nmixed (null)\nmixed craynetwork:4,gpu:2\n"
 
 
@@ -83,10 +84,36 @@ def test_a_cluster_without_gpus(commands):
     assert "expected a cluster with GPUs; or hardware.gpu: 0 in the configuration" in line
 
 
-def test_partitions_that_are_chosen_by_resources_are_those_of_the_file_with_enough_gpus(tmp_path):
+@pytest.mark.parametrize(("age", "problem"), [(60, True), (300, False), (None, False)])
+def test_slurm_that_forgets_finished_jobs_too_soon_for_squeue(commands, age, problem):
+    commands("sinfo", SINFO)
+    commands("sacct", problem="Slurm accounting storage is disabled")
+    commands("scontrol", "" if age is None else f"MaxStepCount = 40000\nMinJobAge               = {age} sec\n")
+    if problem:
+        assert "found squeue, and Slurm forgets a job 60 s after its end" in refused("squeue")
+    else:
+        cluster.check("squeue", {})
+
+
+def job(**resources):
+    return SimpleNamespace(
+        name="finetune", rule=SimpleNamespace(name="finetune"), threads=8, resources={"mem_mb": 9000, **resources}
+    )
+
+
+@pytest.mark.parametrize("asked", [{"gpu": 4}, {"gres": "gpu:4"}, {"gpu": 0, "gres": "gpu:a100:2"}])
+def test_the_partition_of_a_job_is_the_one_that_the_executor_takes(asked):
     """The example of the profile is read as the executor reads it."""
-    example = Path(__file__).parents[2] / "profiles" / "slurm" / "partitions.yaml"
-    assert [partition.name for partition in read_partition_file(example)] == ["short", "long", "large_memory", "gpu"]
-    assert cluster.partitions_with_gpus(example, 4) == "gpu"
-    assert cluster.partitions_with_gpus(example, 5) is None
-    assert cluster.partitions_with_gpus(None, 1) is None
+    assert cluster.asks_for_gpus(asked)
+    assert cluster.partition_of(job(**asked, runtime=4320), EXAMPLE) == "gpu"
+    assert cluster.partition_of(job(**asked), None) is None
+
+
+@pytest.mark.parametrize("asked", [{"gpu": 5}, {"gpu": 1, "runtime": 9700}, {"gpu": 1, "mem_mb": 300_000}])
+def test_a_gpu_job_that_fits_no_partition_is_refused(asked):
+    with pytest.raises(InputError, match=r"partitions\.yaml: partitions: found none that fits; expected one for a job"):
+        cluster.partition_of(job(**asked), EXAMPLE)
+
+
+def test_jobs_without_a_gpu_are_not_checked():
+    assert not cluster.asks_for_gpus({"gpu": 0, "mem_mb": 5})

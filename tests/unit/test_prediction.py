@@ -17,6 +17,7 @@ from scgpt_bench.data import controls, planted, splits
 from scgpt_bench.data.catalogue import read_datasets
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.means import mean_cell
+from scgpt_bench.errors import InputError
 from scgpt_bench.files import write_h5ad, write_table
 from scgpt_bench.method_record import read_record
 from scgpt_bench.scgpt import checkpoint, devices, engine, finetuning, generation, prediction, recipe, vocabulary
@@ -205,7 +206,7 @@ def test_the_job_of_a_prompted_method_takes_the_direction_of_each_condition(expe
     options = {"kind": "scgpt-knockout", "checkpoint": "tiny", "target_quantile": 0.8, "draws": 2}
     params = {"function": "prompted", "options": options, "batch_size": None, "keep_cells": True, "precision": None}
     outputs = {"predictions": "predictions.h5ad", "method": "method.json"}
-    job = Job("predict_scgpt.py", {**files, "model": []}, outputs, params, {"seed": "0"})
+    job = Job("predict_scgpt.py", {**files, "model": []}, outputs, params, {"seed": "0"}, {"hardware": {"gpu": 0}})
     done = job.run(tmp_path)
     assert done.status == 0, done.terminal + done.log
     record = read_record(tmp_path / "method.json")
@@ -214,11 +215,20 @@ def test_the_job_of_a_prompted_method_takes_the_direction_of_each_condition(expe
     assert record.options == {"checkpoint": "tiny", "target_quantile": 0.8, "draws": 2}
 
 
-@pytest.mark.parametrize(("gpu", "at_hand", "used"), [(0, True, "cpu"), (1, False, "cpu"), (2, True, "cuda")])
-def test_a_gpu_is_used_where_it_was_asked_for_and_is_at_hand(monkeypatch, caplog, gpu, at_hand, used):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: at_hand)
+@pytest.mark.parametrize(("gpu", "at_hand", "used"), [(0, 1, "cpu"), (1, 1, "cuda"), (2, 1, "cuda")])
+def test_a_prediction_uses_one_gpu_where_any_was_asked_for(monkeypatch, gpu, at_hand, used):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: at_hand)
     assert devices.device_of(gpu) == torch.device(used)
-    assert ("hardware.gpu" in caplog.text) == (gpu > 0 and not at_hand)
+
+
+def test_a_gpu_that_is_not_there_ends_the_job_unless_the_cpu_is_to_be_tried(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv(devices.ON_CPU, raising=False)
+    with pytest.raises(InputError, match=r"hardware\.gpu: found 1, but CUDA finds 0 on \S+; expected as many"):
+        devices.device_of(2)
+    monkeypatch.setenv(devices.ON_CPU, "1")
+    assert devices.device_of(2) == torch.device("cpu")
 
 
 def test_every_method_runs_where_its_job_may_and_states_its_own_number_type(experiment, monkeypatch):

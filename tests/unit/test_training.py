@@ -461,14 +461,16 @@ def test_a_state_that_another_process_cannot_read_is_resumed_by_none(fabric, tmp
     assert resumed(unread=0).epoch == 2
 
 
-def test_a_gpu_that_is_not_there_is_told_and_the_cpu_used(monkeypatch, caplog):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_a_training_that_asks_for_more_gpus_than_there_are_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.delenv(devices.ON_CPU, raising=False)
+    with pytest.raises(InputError, match=r"hardware\.gpu: found 2, but CUDA finds 1"):
+        training.machine(Hardware(gpu=2).model_dump())
+    assert training.machine(Hardware(gpu=1, save_minutes=5).model_dump()) == training.Machine("cuda", 1, save_minutes=5)
+    monkeypatch.setenv(devices.ON_CPU, "1")
     assert training.machine(Hardware(gpu=2, save_minutes=5).model_dump()) == training.Machine("cpu", save_minutes=5)
-    (line,) = caplog.messages
-    assert "2 GPU(s) asked for" in line
-    assert "one process per node uses the CPU" in line
-    training.machine(Hardware(gpu=0).model_dump())
-    assert len(caplog.messages) == 1
+    assert training.machine(Hardware(gpu=0).model_dump()) == training.Machine("cpu")
 
 
 def test_gradients_are_clipped_to_the_limit_and_the_norm_before_is_reported():

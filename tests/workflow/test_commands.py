@@ -118,6 +118,9 @@ COMMANDS = {
     "make rehearsal fraction=0.1": Called(r"python benchmarks/rehearsal\.py --fraction", append="-n"),
     "make gpu-check": Called(**GPU),
     "make gpu-check GPU_PYTHON=python3": Called(**GPU),
+    "make gpu-check GPU_PYTHON=.snakemake/conda/<environment>/bin/python": Called(
+        r"\.snakemake/conda/gpu/bin/python benchmarks/gpu_check\.py", append="-n", put={"<environment>": "gpu"}
+    ),
     "PYTHONPATH=packages make gpu-check GPU_PYTHON=python3": Called(**GPU),
     "srun --gres=gpu:1 --cpus-per-task=4 --mem=64G --time=15 make gpu-check": Called(**GPU),
     "PYTHONPATH=workflow/lib python3 benchmarks/gpu_check.py --only gradients parity": Called(

@@ -1,16 +1,21 @@
 # Checkpoints that are made here, with random weights or pretrained, and fine-tuning.
 from scgpt_bench.scgpt import recipe_version, search
 
-# FlashAttention brings PyTorch's CUDA build, which conda installs only where it finds an NVIDIA driver: jobs without a
-# GPU do without.
-SCGPT_ENVIRONMENT = "../../envs/scgpt.yaml" if config["hardware"]["gpu"] else "../../envs/scgpt_cpu.yaml"
-CENSUS_ENVIRONMENT = "../../envs/census.yaml" if config["hardware"]["gpu"] else "../../envs/census_cpu.yaml"
+# conda installs PyTorch's CUDA build only where it finds an NVIDIA driver: jobs without a GPU have environments of their
+# own.
+BY_DEVICE = ("scgpt", "census", "gears")
+
+
+def environment(name):
+    """The file of an environment, for GPUs where jobs ask for them."""
+    on_cpu = name in BY_DEVICE and not config["hardware"]["gpu"]
+    return f"../../envs/{name}_cpu.yaml" if on_cpu else f"../../envs/{name}.yaml"
 
 
 def environment_of(rule):
     """The environment of the methods that a rule trains or predicts, as the registry of methods says."""
     (name,) = {kind.environment for kind in registry.KINDS.values() if rule in kind.rules}
-    return SCGPT_ENVIRONMENT if name == "scgpt" else f"../../envs/{name}.yaml"
+    return environment(name)
 
 
 # A parameter of these jobs: another device computes other numbers. A word, since Snakemake compares the values of a
@@ -19,9 +24,11 @@ DEVICE = "gpu" if config["hardware"]["gpu"] else "cpu"
 TRAINED_ON = " in ".join(filter(None, [DEVICE, config["hardware"]["precision"]]))
 
 # A training on several nodes is started on each by srun, from its own script; `mpi` keeps Slurm's executor from putting
-# that script into one task.
+# that script into one task. The executor asks for GPUs of the whole job (--gpus), which Slurm may share out unevenly.
 NODES = config["hardware"]["nodes"]
-STARTED_BY_SRUN = {"mpi": "srun"} if NODES > 1 else {}
+ON_SEVERAL_NODES = {"mpi": "srun"} if NODES > 1 else {}
+if NODES > 1 and config["hardware"]["gpu"]:
+    ON_SEVERAL_NODES["slurm_extra"] = f"--gpus-per-node={config['hardware']['gpu']}"
 
 
 def checkpoint_options(wildcards):
@@ -77,10 +84,10 @@ rule pretrain:
         checkpoint=names_pattern(checkpoints_from("pretrain")),
     priority: 10  # the longest jobs start first, so that others fill the cores beside them
     conda:
-        SCGPT_ENVIRONMENT
+        environment("scgpt")
     threads: config["hardware"]["threads"]
     resources:
-        **STARTED_BY_SRUN,
+        **ON_SEVERAL_NODES,
         gpu=config["hardware"]["gpu"] * NODES,
         nodes=NODES,
         tasks=NODES,
@@ -112,16 +119,16 @@ rule pretrain_census:
     wildcard_constraints:
         checkpoint=names_pattern(checkpoints_from("census")),
     conda:
-        CENSUS_ENVIRONMENT
+        environment("census")
     threads: config["hardware"]["threads"]
     resources:
-        **STARTED_BY_SRUN,
+        **ON_SEVERAL_NODES,
         gpu=config["hardware"]["gpu"] * NODES,
         nodes=NODES,
         tasks=NODES,
         tasks_per_gpu=0,  # one task for all GPUs of a node
         mem_mb=memory_of("pretrain_census", gpus=config["hardware"]["gpu"]),
-        runtime=minutes_of("pretrain_census", gpus=config["hardware"]["gpu"] * NODES, resumes_within=10080),
+        runtime=minutes_of("pretrain_census", gpus=config["hardware"]["gpu"] * NODES, resumes_within=1440),
     params:
         recipe=f"version {recipe_version.PRETRAINING}",
         device=TRAINED_ON,
@@ -215,7 +222,7 @@ rule finetune:
         environment_of("finetune")
     threads: config["hardware"]["threads"]
     resources:
-        **STARTED_BY_SRUN,
+        **ON_SEVERAL_NODES,
         gpu=config["hardware"]["gpu"] * NODES,
         nodes=NODES,
         tasks=NODES,

@@ -29,7 +29,7 @@ with logged(snakemake.log[0]):
             snakemake.input.graph,
             GearsTraining(**{key: value for key, value in configured.items() if key != "graph"}),
             entries["seed"],
-            devices.device_of(snakemake.resources.gpu),
+            devices.device_of(snakemake.config["hardware"]["gpu"]),
             write=write,
         )
     record = record_of(conditions_of(controls.obs), n_genes=cells.n_vars, **entries, **found)

@@ -26,7 +26,7 @@ with logged(snakemake.log[0]):
         **{key: configured[key] for key in ("genes_fed", "value_input") if key in configured},
         batch_size=snakemake.params.batch_size,
         keep_cells=snakemake.params.keep_cells,
-        gpu=snakemake.resources.gpu,
+        gpu=min(1, snakemake.config["hardware"]["gpu"]),
         precision=snakemake.params.precision,
     )
     index, number = map(int, snakemake.wildcards.get("scatteritem", "1-of-1").split("-of-"))

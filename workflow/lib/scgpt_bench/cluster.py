@@ -5,16 +5,18 @@ Without these checks a run without accounting waits for ever, and one without a 
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from scgpt_bench.errors import InputError
 
 PROFILE = "profiles/slurm/config.yaml"
+REMEMBERED = 240  # seconds: the executor asks every 180 s at most, and a question takes time
 
 
 def check(status_command: str | None, gpu_rules: Mapping[str, str | None]) -> None:
@@ -39,6 +41,10 @@ def check(status_command: str | None, gpu_rules: Mapping[str, str | None]) -> No
         if problem:
             expected = "accounting, or slurm-status-command: squeue"
             raise InputError(PROFILE, "slurm-status-command", f"sacct, which answers {problem!r}", expected)
+    elif (age := _seconds_remembered()) is not None and age < REMEMBERED:
+        found = f"squeue, and Slurm forgets a job {age} s after its end (MinJobAge of slurm.conf)"
+        expected = f"{REMEMBERED} s or more, since Snakemake asks every 180 s at last; or sacct"
+        raise InputError(PROFILE, "slurm-status-command", found, expected)
     default = next((name for name in partitions if name.endswith("*")), None)
     has_gpus = {name.rstrip("*"): gpus for name, gpus in partitions.items()}
     with_gpus = sorted(name for name, gpus in has_gpus.items() if gpus)
@@ -61,21 +67,45 @@ def check(status_command: str | None, gpu_rules: Mapping[str, str | None]) -> No
         )
 
 
-def partitions_with_gpus(path: str | Path | None, gpus: int) -> str | None:
-    """List the partitions of a file for ``slurm-partition-config`` that have so many GPUs, joined by commas.
+def asks_for_gpus(resources: Mapping[str, Any]) -> bool:
+    """Say whether a job asks for GPUs, by ``gpu`` or by ``gres``."""
+    return bool(resources.get("gpu")) or "gpu" in str(resources.get("gres", ""))
 
-    The executor has read the file before, and refused what is wrong with it; None without a file, or without such a
-    partition.
+
+def partition_of(job: Any, path: str | Path | None) -> str | None:
+    """Choose the partition of a job of Snakemake as the executor will, by a file for ``slurm-partition-config``.
+
+    The executor has read the file before, and refused what is wrong with it. None without a file.
+
+    Raises
+    ------
+    InputError
+        If no partition fits: the executor would warn and take the default one, which may have no GPU.
     """
     if path is None:
         return None
-    partitions = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["partitions"]
-    return ",".join(name for name, limits in partitions.items() if limits.get("max_gpu", 0) >= gpus) or None
+    from snakemake_executor_plugin_slurm import partitions
+
+    quiet = logging.Logger("quiet", logging.CRITICAL)
+    chosen = partitions.get_best_partition(partitions.read_partition_file(Path(path)), job, quiet)
+    if chosen is None:
+        asked = {key: job.resources.get(key) for key in ("gpu", "gres", "mem_mb", "runtime")}
+        needs = ", ".join(f"{key} {value}" for key, value in [*asked.items(), ("threads", job.threads)] if value)
+        expected = f"one for a job of {job.rule.name} with {needs}; set-resources in {PROFILE} changes what it asks for"
+        raise InputError(str(path), "partitions", "none that fits", expected)
+    return chosen
+
+
+def _seconds_remembered() -> int | None:
+    """Return ``MinJobAge`` of ``slurm.conf``; None where Slurm does not say."""
+    answer, _ = _ask("scontrol", "show", "config")
+    found = re.search(r"^MinJobAge\s*=\s*(\d+)", answer, re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def gpus_of_partitions() -> dict[str, bool]:
     """Return whether each partition has a node with GPUs; the name of the default one ends in ``*``."""
-    answer, problem = _ask("sinfo", "--noheader", "--format=%P %G")
+    answer, problem = _ask("sinfo", "--all", "--noheader", "--format=%P %G")
     if problem:
         expected = "a login node of a Slurm cluster; on one machine: --profile profiles/local"
         raise InputError(PROFILE, "executor", f"no Slurm: {problem}", expected)

@@ -319,4 +319,6 @@ class Sizes:
             tokens = min(options["max_seq_len"], shape.genes if options["include_zero_genes"] else shape.values)
         passes = 1 if options["second_pass_after"] is None else 2
         network = self.network(checkpoint)
-        return options["epochs"] * passes * 3 * cells * network.flop(tokens, tokens)
+        # No token attends to the genes that are unknown.
+        known = 1 - sum(options["mask_ratio"]) / len(options["mask_ratio"])
+        return options["epochs"] * passes * 3 * cells * network.flop(tokens, known * tokens)

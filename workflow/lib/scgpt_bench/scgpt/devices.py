@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from scgpt_bench.errors import InputError
 from scgpt_bench.options import Precision
 
 log = logging.getLogger(__name__)
+ON_CPU = "SCGPT_BENCH_CPU_FOR_GPU"
 
 # Dense products per second, as NVIDIA's data sheets give them, in 10^12 operations: bf16, tf32, fp32.
 PEAK = {
@@ -31,13 +35,29 @@ PEAK = {
 }
 
 
+def finds_gpus(asked: int) -> bool:
+    """Say whether to compute on GPUs: where some are asked for (``hardware.gpu``).
+
+    Raises
+    ------
+    InputError
+        If CUDA finds fewer on this machine, unless the variable ``ON_CPU`` is set: a job would compute for days on the
+        CPU and hold GPUs.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found >= asked or os.environ.get(ON_CPU):
+        return 0 < asked <= found
+    raise InputError(
+        "configuration",
+        "hardware.gpu",
+        f"{asked}, but CUDA finds {found} on {socket.gethostname()}",
+        f"as many, with a driver and a PyTorch for CUDA (docs/gpu.md); or 0; or {ON_CPU}=1 to try the jobs on CPUs",
+    )
+
+
 def device_of(gpu: int) -> torch.device:
-    """Choose where a job that asked for ``gpu`` GPUs predicts: on one of them, or on the CPU."""
-    if gpu and torch.cuda.is_available():
-        return torch.device("cuda")
-    if gpu:
-        log.warning("a GPU asked for (hardware.gpu), but CUDA finds none: predicting on the CPU")
-    return torch.device("cpu")
+    """Choose where a job that asked for ``gpu`` GPUs predicts: on one of them, or on the CPU; :func:`finds_gpus`."""
+    return torch.device("cuda" if finds_gpus(min(1, gpu)) else "cpu")
 
 
 def device_name(device: torch.device) -> str:

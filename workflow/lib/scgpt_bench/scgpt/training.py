@@ -196,21 +196,22 @@ class Machine:
 
 
 def machine(hardware: Mapping[str, Any]) -> Machine:
-    """Choose the machine of a training; without a GPU at hand it is one process on the CPU of each node.
+    """Choose the machine of a training: GPUs where some are asked for, else one process on the CPU of each node.
 
     Parameters
     ----------
     hardware
         The configuration's ``hardware``: the number of GPUs is that of ``gpu``, not of the job's resource, of which a
         profile may grant less than was asked for.
+
+    Raises
+    ------
+    InputError
+        See :func:`devices.finds_gpus`.
     """
     gpu, habits = hardware["gpu"], ("nodes", "save_minutes", "precision", "deterministic", "micro_batch")
     given = {key: hardware[key] for key in habits}
-    if gpu and torch.cuda.is_available():
-        return Machine("cuda", gpu, **given)
-    if gpu:
-        log.warning("%d GPU(s) asked for (hardware.gpu), but CUDA finds none: one process per node uses the CPU", gpu)
-    return Machine("cpu", 1, **given)
+    return Machine("cuda", gpu, **given) if devices.finds_gpus(gpu) else Machine("cpu", 1, **given)
 
 
 # Of a position: what is summed over the batches of an epoch.
