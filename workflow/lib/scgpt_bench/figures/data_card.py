@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from scgpt_bench.data.conditions import CONTEXT, contexts_of, labels_of, noun_of
 from scgpt_bench.evaluation.data_card import COLUMNS
@@ -91,6 +92,9 @@ def reliability(conditions: pd.DataFrame, minimum: float, title: str) -> Figure:
     ranked.set_ylim(bottom, 1.05)
     for axes in by_cells:
         axes.set_xscale("log")
+        ends = sorted({table["n_cells"].min(), table["n_cells"].max()})
+        axes.set_xticks(ends, [f"{number:,.0f}" for number in ends])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("cells")
     median = f"the median reliability is {np.median(values[known]):.2f}" if known.any() else "no reliability is known"
     unknown = f"; {(~known).sum()} are unknown" if known.any() and not known.all() else ""
