@@ -85,8 +85,9 @@ gpu-check:  ## Test and measure this machine's GPU, in eight minutes: benchmarks
 plan: $(INSTALLED)  ## configfile=FILE: estimate jobs, core and GPU hours, disk and memory of a study; runs nothing.
 	@$(BIN)/snakemake --profile profiles/local --dry-run --quiet progress rules $${configfile:+--configfile "$$configfile"}
 
-check-data: $(INSTALLED)  ## dataset=NAME (configfile=FILE): show what is understood of a row of config/datasets.tsv.
-	@PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.check "$$dataset" $${configfile:+--configfile "$$configfile"}
+check-data: $(INSTALLED)  ## dataset=NAME (configfile=FILE, table=FILE): show what is understood of a row of a data-set table.
+	@PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.check "$$dataset" $${configfile:+--configfile "$$configfile"} \
+		$${table:+--datasets "$$table"}
 
 check-addresses: $(INSTALLED)  ## Ask every address of the tables in config/ (over the network): size, name, kind of file.
 	@PYTHONPATH=workflow/lib $(BIN)/python -m scgpt_bench.check_addresses

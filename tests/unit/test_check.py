@@ -80,7 +80,12 @@ def test_it_says_what_is_understood_and_what_comes_next(folder, capsys):
     assert said["perturbations"].startswith("7 (interference) of 30 cells, such as ")
     assert said["targets"] == "7 of 7 are measured genes"
     assert said["known to scGPT"].startswith("7 of 8 genes, 7 of 7 targets, in the published vocabulary")
-    assert said["Next"].splitlines()[0] == "sed 's/papalexi_2021/drop/' config/papalexi.yaml > config/drop.yaml"
+    assert said["Next"].splitlines() == [
+        "sed 's|my_screen|drop|' config/my_screen.yaml > config/drop.yaml",
+        "look through config/drop.yaml",
+        "make plan configfile=config/drop.yaml",
+        ".venv/bin/snakemake --profile profiles/local --configfile config/drop.yaml",
+    ]
     assert {path.name for path in folder.iterdir()} == {"config", "drop.h5ad"}  # nothing was copied or written
 
 
@@ -112,23 +117,47 @@ def test_of_a_joined_data_set_it_says_what_the_parts_that_are_here_have_in_commo
 
 
 def test_the_next_commands_make_a_valid_configuration(folder, capsys):
-    for name in ("papalexi.yaml", "checkpoints.tsv", "published_results.tsv"):
+    for name in ("my_screen.yaml", "checkpoints.tsv", "published_results.tsv"):
         (folder / "config" / name).write_text((LIBRARY.parents[1] / "config" / name).read_text())
     subprocess.run(answer(capsys)["Next"].splitlines()[0], shell=True, check=True)
     configuration.validate(configuration.read("config/drop.yaml"), "config/drop.yaml")
     assert answer(capsys)["Next"].endswith("--configfile config/drop.yaml\n")
 
 
+def test_a_table_of_its_own_is_named_in_the_configuration_that_the_next_step_makes(folder, capsys):
+    for name in ("my_screen.yaml", "checkpoints.tsv", "published_results.tsv"):
+        (folder / "config" / name).write_text((LIBRARY.parents[1] / "config" / name).read_text())
+    write_row(name="My.drop")
+    (folder / "config" / "datasets.tsv").rename(folder / "mine.tsv")
+    said = answer(capsys, "My.drop", "--datasets", "mine.tsv")
+    subprocess.run(said["Next"].splitlines()[0], shell=True, check=True)
+    given = configuration.read("config/My.drop.yaml")
+    assert (given["study"], given["datasets"], given["dataset_table"]) == ("my-drop", ["My.drop"], "mine.tsv")
+    text = (folder / "config" / "My.drop.yaml").read_text()
+    (folder / "config" / "My.drop.yaml").write_text(text.replace("dataset_table: mine.tsv\n", ""))
+    other = answer(capsys, "My.drop", "--datasets", "mine.tsv")["Next"]
+    assert other.splitlines()[0] == "put dataset_table: mine.tsv in config/My.drop.yaml"
+
+
+def test_the_row_to_edit_is_run_by_its_own_configuration(folder, capsys):
+    for name in ("my_screen.yaml", "checkpoints.tsv", "published_results.tsv"):
+        (folder / "config" / name).write_text((LIBRARY.parents[1] / "config" / name).read_text())
+    write_row(name="my_screen")
+    said = answer(capsys, "my_screen")
+    assert said["options"] == "of config/my_screen.yaml"
+    assert said["Next"].splitlines()[0] == "make plan configfile=config/my_screen.yaml"
+
+
 def test_without_a_configuration_it_judges_by_the_one_that_the_next_step_makes(folder, capsys):
     said = answer(capsys)
-    assert said["options"] == "of config/papalexi.yaml, which the next step copies"
+    assert said["options"] == "of config/my_screen.yaml, which the next step copies"
     assert said["verdicts"] == "enough: the folds that are run (0, 1, 2, 3, 4) test 7"
-    for name in ("papalexi.yaml", "checkpoints.tsv", "published_results.tsv"):
+    for name in ("my_screen.yaml", "checkpoints.tsv", "published_results.tsv"):
         (folder / "config" / name).write_text((LIBRARY.parents[1] / "config" / name).read_text())
     subprocess.run(said["Next"].splitlines()[0], shell=True, check=True)
     after = answer(capsys)
     assert after.pop("options") == "of config/drop.yaml"
-    for name in ("pretrained", "untrained"):
+    for name in ("scGPT_human", "untrained"):
         assert after.pop(f"known to {name}") == "not known before a run fetches or makes it"
     assert after == {key: value for key, value in said.items() if key != "options"} | {"Next": after["Next"]}
 

@@ -63,7 +63,7 @@ PAPALEXI, CENSUS = "config/papalexi.yaml", "config/pretrain_census.yaml"
 PLAN = {"prints": r"\nPlan of what is not done yet(?s:.)*\nThis was a dry-run", "append": "-n"}
 DOWNLOADS = {"prints": r"This was a dry-run|Nothing to be done", "append": "-n"}  # which are there: no job is planned
 NORMAN = {"<it>": "config/norman.yaml"}
-STUDY = {"config/<study>.yaml": PAPALEXI}
+OWN = {"config/<name>.yaml": PAPALEXI}
 # The Makefile names folders, which a file here would only add to: -k chooses among their tests.
 ONE_FILE = {"PYTEST_ADDOPTS": "-k test_seeding --ignore-glob=*/test_[!s]*", "PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}
 PARITY = {
@@ -135,11 +135,15 @@ COMMANDS = {
     ".venv/bin/python envs/write_environments.py": Called(r"\A\Z"),
     # data
     "make check-addresses": Called(r"python -m scgpt_bench\.check_addresses", append="-n"),
-    "make check-data dataset=<name>": Called(r"\nNext:\nsed 's/papalexi_2021", put={"<name>": "perturbench_devel"}),
+    "make check-data dataset=<name>": Called(r"\nNext:\nsed 's\|my_screen\|", put={"<name>": "perturbench_devel"}),
     "make check-data dataset=papalexi_2021": Called(r"known to scGPT +274 of 299 genes"),
     "make check-data dataset=papalexi_2021 configfile=config/papalexi.yaml": Called(r"verdicts +enough"),
-    "make check-data dataset=<name> configfile=config/<study>.yaml": Called(
-        r"put perturbench_devel under datasets in config/papalexi\.yaml", put={"<name>": "perturbench_devel", **STUDY}
+    "make check-data dataset=<name> configfile=config/<name>.yaml": Called(
+        r"put perturbench_devel under datasets in config/papalexi\.yaml", put={**OWN, "<name>": "perturbench_devel"}
+    ),
+    "make check-data dataset=<name> table=my_datasets.tsv": Called(
+        r"datasets\.tsv\|config/datasets\.tsv\|' config/my_screen",
+        put={"<name>": "perturbench_devel", "my_datasets.tsv": "./config/datasets.tsv"},
     ),
     "make check-data dataset=my_cells configfile=config/unmeasured.yaml": Called(
         r"controls +60 cells, all of them(?s:.)*predictions +lists of perturbations \(knock-out\)"
@@ -150,6 +154,10 @@ COMMANDS = {
         r"GPU hours +[\d,]+\n(?s:.)*replogle_k562_gears +162,751 +5,000",
         put={"config/<study>.yaml": "config/replogle.yaml"},
     ),
+    "make plan configfile=config/<name>.yaml": Called(
+        r"GPU hours +[\d,]+\n(?s:.)*my_screen", put={"config/<name>.yaml": "config/my_screen.yaml"}
+    ),
+    f"{LOCAL} --configfile config/<name>.yaml": Called(**PLAN, put=OWN),
     "snakemake --directory .test --cores 2": Called(**PLAN),
     f"{LOCAL} --configfile config/unmeasured.yaml": Called(**PLAN),
     "snakemake --profile profiles/local": Elsewhere("Makefile", r"snakemake --profile profiles/local\n"),

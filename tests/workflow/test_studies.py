@@ -15,6 +15,7 @@ import tiny
         ("adamson", "adamson_gears", "gears1"),
         ("replogle", "replogle_rpe1_gears", "gears1"),
         ("vcc2025", "vcc_2025_train", "fold4"),
+        ("my_screen", "my_screen", "fold4"),  # before the data file is there
     ],
 )
 def test_a_study_is_planned_from_the_download_to_the_report(checkout, study, dataset, split):

@@ -73,7 +73,9 @@ def own_files_of_run():
     """The files and folders of the user's that the configuration names."""
     files = [config[table] for table in configuration.TABLES]
     datasets = [RUN.datasets[name] for name in RUN.drops]
-    files += [dataset.address for dataset in datasets if dataset.is_local]
+    local = [dataset.address for dataset in datasets if dataset.is_local]
+    # A plan is wanted before the cells are there: a dry run needs none of them.
+    files += [address for address in local if not workflow.dryrun or os.path.exists(address)]
     files += [dataset.guide_table for dataset in datasets if dataset.guide_table]
     files += [
         str(own_file(config["checkpoints"][name]["path"], file))
@@ -107,7 +109,7 @@ def scgpt_records_of_run():
 
 rule provenance:
     input:
-        own_files=own_files_of_run(),
+        own_files=lambda wildcards: own_files_of_run(),  # not before it is known whether this is a dry run
         inputs=inputs_of_run(),
         results=["<results>/scores.tsv", "<results>/verdicts.tsv", *metrics_of_run()],
         scgpt=scgpt_records_of_run(),

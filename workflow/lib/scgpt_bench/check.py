@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     import anndata
 
 DEMO = "config/config.yaml"  # the options of generated data sets, where no configuration is named
-TEMPLATE = ("config/papalexi.yaml", "papalexi_2021")  # of a new study, and the data set in it
+TEMPLATE = ("config/my_screen.yaml", "my_screen")  # of a new study, and the data set in it
 TEMPLATE_OF_CONTROLS = ("config/unmeasured.yaml", "my_cells")
+TABLE = "config/datasets.tsv"  # named by both
+PLAN = "make plan configfile="
 RUN = ".venv/bin/snakemake --profile profiles/local --configfile"
 
 
@@ -60,7 +62,7 @@ def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[
     dataset, run, configfile, options = _row_and_options(name, table, configfile)
     config = run.config
     if dataset.parts:
-        return _answer_joined(dataset, run) + f"\nNext:\n{_next_step(dataset, config, configfile)}\n"
+        return _answer_joined(dataset, run) + f"\nNext:\n{_next_step(dataset, config, configfile, table)}\n"
     path, source = _file(dataset, [*mirrors, *config["mirrors"]])
     # Only now, since they take a second: a wrong name is answered at once.
     from scgpt_bench.data import readers
@@ -74,7 +76,7 @@ def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[
     with name_in_errors(path or source, source):
         adata = _generated(dataset, config) if path is None else readers.read(path, dataset, **guide_calling)
         text = describe(adata, dataset, config, source=source, options=options, checkpoints=checkpoints)
-    return text + f"\nNext:\n{_next_step(dataset, config, configfile)}\n"
+    return text + f"\nNext:\n{_next_step(dataset, config, configfile, table)}\n"
 
 
 def _answer_joined(dataset: Dataset, run: configuration.Run) -> str:
@@ -98,11 +100,11 @@ def _answer_joined(dataset: Dataset, run: configuration.Run) -> str:
 
 
 def _row_and_options(
-    name: str, table: str | None, configfile: str | None
+    name: str, own_table: str | None, configfile: str | None
 ) -> tuple[Dataset, configuration.Run, str | None, str]:
     """Find the row, the run with its options, their configuration (None: only the template's), and that in words."""
     given = configuration.read(configfile) if configfile else {}
-    table = table or configuration.table_path(given, "dataset_table")
+    table = own_table or configuration.table_path(given, "dataset_table")
     rows = catalogue.read_datasets(table)
     if name not in rows:
         near = difflib.get_close_matches(name, rows, n=5, cutoff=0.5) or list(rows)
@@ -115,7 +117,7 @@ def _row_and_options(
             given = configuration.read(own_or_shipped(configfile))
         else:
             template = own_or_shipped(_template(dataset)[0])
-            given, configfile = configuration.read(template, _renamed(dataset)), None
+            given, configfile = configuration.read(template, _renamed(dataset, own_table)), None
     source = configfile or _template(dataset)[0]
     run = configuration.validate({**given, "dataset_table": table}, source)
     if dataset.address == GENERATED and name not in run.config["generated"]:
@@ -128,10 +130,11 @@ def _template(dataset: Dataset) -> tuple[str, str]:
     return TEMPLATE if dataset.perturbation_column is not None else TEMPLATE_OF_CONTROLS
 
 
-def _renamed(dataset: Dataset) -> dict[str, str]:
+def _renamed(dataset: Dataset, own_table: str | None) -> dict[str, str]:
     """Return the texts of the template that become others, in this order; a study's name has fewer characters."""
     name, study = dataset.name, re.sub("[^a-z0-9_-]", "-", dataset.name.lower())
-    return {_template(dataset)[1]: name} | ({} if study == name else {f"study: {name}": f"study: {study}"})
+    renamed = {_template(dataset)[1]: name, f"study: {name}": f"study: {study}", TABLE: own_table or TABLE}
+    return {old: new for old, new in renamed.items() if old != new}
 
 
 def _own_configuration(dataset: Dataset) -> str:
@@ -180,16 +183,21 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _next_step(dataset: Dataset, config: dict[str, Any], configfile: str | None) -> str:
-    """Return the next command, or what comes before it."""
+def _next_step(dataset: Dataset, config: dict[str, Any], configfile: str | None, own_table: str | None) -> str:
+    """Return the next commands, or what comes before them."""
     if configfile == DEMO and dataset.name in config["datasets"]:
         return "make demo"
+    own = configfile or _own_configuration(dataset)
+    first = []
     if configfile:
-        first = "" if dataset.name in config["datasets"] else f"put {dataset.name} under datasets in {configfile}\n"
-        return f"{first}{RUN} {configfile}"
-    own = _own_configuration(dataset)
-    script = "; ".join(f"s/{old}/{new}/" for old, new in _renamed(dataset).items())
-    return f"sed '{script}' {_template(dataset)[0]} > {own}\nlook through {own}\n{RUN} {own}"
+        if dataset.name not in config["datasets"]:
+            first += [f"put {dataset.name} under datasets in {own}"]
+        if own_table and configuration.read(own_or_shipped(own)).get("dataset_table", TABLE) != own_table:
+            first += [f"put dataset_table: {own_table} in {own}"]
+    else:
+        script = "; ".join(f"s|{old}|{new}|" for old, new in _renamed(dataset, own_table).items())
+        first += [f"sed '{script}' {_template(dataset)[0]} > {own}", f"look through {own}"]
+    return "\n".join([*first, f"{PLAN}{own}", f"{RUN} {own}"])
 
 
 if __name__ == "__main__":

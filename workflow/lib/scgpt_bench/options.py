@@ -828,7 +828,8 @@ class Study(Options):
     """Every key of a run's configuration, with its default. config/README.md explains them in prose."""
 
     study: str = Field(pattern=r"^(?![\s\S]*\n)[a-z0-9_-]+$")
-    """Name of the study. All its results are in `results/<study>/`; downloads are shared between studies."""
+    """Name of the study: lower-case letters, digits, `_` and `-`. All its results are in `results/<study>/`; downloads
+    are shared between studies."""
     dataset_table: Text = "config/datasets.tsv"
     """Table of data drops, one row each. If the run's folder has no such file, the workflow's own is used."""
     checkpoint_table: Text = "config/checkpoints.tsv"
