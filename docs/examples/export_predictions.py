@@ -14,13 +14,13 @@ def export_gears(predicted, genes, path, context=None):
     export_cells(np.stack(list(predicted.values())), list(predicted), genes, path, context)
 
 
-def export_cells(X, perturbations, genes, path, contexts=None):
+def export_cells(X, perturbations, genes, path, context=None):
     """Write predicted cells, or one mean per perturbation, of any model.
 
     ``X`` [rows x genes] is log1p of counts scaled as in cells.h5ad; ``perturbations`` names the row's perturbation
-    and, where the data set has several, ``contexts`` its context (or the one of all rows).
+    and, where the data set has several, ``context`` its context (or the one of all rows).
     """
     obs = pd.DataFrame({"perturbation": list(perturbations)}, index=[str(row) for row in range(len(X))])
-    if contexts is not None:
-        obs["context"] = contexts
+    if context is not None:
+        obs["context"] = context
     anndata.AnnData(np.asarray(X, dtype=np.float32), obs=obs, var=pd.DataFrame(index=list(genes))).write_h5ad(path)

@@ -210,6 +210,24 @@ def test_a_perturbation_that_a_method_was_not_asked_about_comes_last_and_agrees_
     assert table["signature"].isna().all()
 
 
+def test_answers_of_random_weights_are_not_ranked_and_agree_with_nobody(experiment):
+    _, truth, _ = experiment
+    names = [name for name in truth.obs_names if name != "control"][:4]
+    untrained = {"checkpoint_pretrained": False}
+    random = {
+        "decoder": method_record("scgpt-zero-shot"),
+        "weights": method_record("scgpt-knockout", load_report=untrained),
+    }
+    trained = {"finetuned": method_record("scgpt-finetuned", finetuning={}), "knn": record_for(names, names)}
+    asked = record_for(names, names).asked
+    records = {name: record.model_copy(update={"asked": asked}) for name, record in {**random, **trained}.items()}
+    table = rank(dict.fromkeys(records, of_truth(truth, names)), records, pd.Series(1.0, index=truth.var_names))
+    ranked = table.groupby("method")[["rank_by_effect", "rank_by_signature", "agreement"]].count()
+    assert (ranked.loc[[*random]] == 0).all(axis=None)
+    assert (ranked.loc[[*trained]] == 4).all(axis=None)
+    assert table["effect"].notna().all()
+
+
 def test_rounding_ranks_no_perturbation_and_agrees_with_nobody(experiment):
     _, truth, _ = experiment
     names = [name for name in truth.obs_names if name != "control"][:4]

@@ -170,7 +170,7 @@ COMMANDS = {
     f"{LOCAL} results/my_study/papalexi_2021/fold0/shrunken-mean/0/predictions.h5ad --configfile study.yaml": Called(
         **PLAN
     ),
-    f"{LOCAL} results/my_study/perturbench_devel/gears1/split.tsv --configfile study.yaml": Called(**PLAN),
+    f"{LOCAL} results/my_study/papalexi_2021/fold0/controls.h5ad --configfile study.yaml": Called(**PLAN),
     f"{LOCAL} --configfile {PAPALEXI} --until fetch_dataset": Called(**DOWNLOADS),
     f"{LOCAL} prefetch --configfile <it>": Called(**PLAN, put=NORMAN),
     f"{LOCAL} --sdm conda --conda-create-envs-only --configfile config/<study>.yaml": ENVIRONMENTS,

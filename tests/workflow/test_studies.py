@@ -29,6 +29,28 @@ def test_a_study_is_planned_from_the_download_to_the_report(checkout, study, dat
     assert "/report.html" in planned
 
 
+def test_gears_without_conda_ends_before_the_first_job(checkout):
+    checkout.write("graph.csv", "source,target,importance\nA,B,1\n")
+    methods = {"train-mean": {}, "other-gears": {"kind": "gears", "graph": "own"}}
+    vectors = {"own": {"source": "file", "path": "graph.csv"}}
+    study = {key: value for key, value in tiny.STUDY.items() if key != "checkpoints"}
+    checkout.write("gears.yaml", yaml.safe_dump({**study, "study": "gears", "methods": methods, "vectors": vectors}))
+    done = checkout.snakemake("--configfile", "gears.yaml", check=False)
+    assert done.returncode == 1
+    assert "found other-gears without conda; expected --sdm conda" in done.stdout
+    assert "rule generate_dataset:" not in done.stdout
+    assert not (checkout.path / "results" / "gears" / "generated").exists()
+
+
+def test_a_plan_needs_no_data_file_and_a_run_does(checkout):
+    """The plan is that of every study above; the run ends before the first job."""
+    done = checkout.snakemake("--configfile", "config/my_screen.yaml", check=False)
+    assert done.returncode == 1
+    assert "Missing input files" in done.stdout
+    assert "my_screen.h5ad" in done.stdout
+    assert not (checkout.path / "resources" / "checkpoints").exists()
+
+
 def test_studies_live_side_by_side_and_returning_to_one_recomputes_nothing(checkout):
     """The same data set and method names, with other options: nothing of the first study changes."""
     options = {key: value for key, value in tiny.STUDY.items() if key != "checkpoints"} | {

@@ -232,6 +232,19 @@ class MethodRecord(_Part):
             return self.scgpt.load_report
         return self.embeddings if self.embeddings and self.embeddings.source == "checkpoint" else None
 
+    @property
+    def random_decoder(self) -> bool:
+        """Return whether a decoder of random weights, which nobody trained, gives the answers."""
+        loaded = self.scgpt and self.scgpt.load_report
+        return bool(loaded) and not self.finetuning and any(name.startswith("decoder.") for name in loaded.random)
+
+    @property
+    def untrained(self) -> bool:
+        """Return whether random weights give the answers: of the decoder, or of a checkpoint without training."""
+        return self.random_decoder or bool(
+            self.weights and not self.finetuning and not self.weights.checkpoint_pretrained
+        )
+
 
 def record_of(
     conditions: Iterable[Condition], fallbacks: Mapping[Condition, tuple[str, str]] | None = None, **entries: Any

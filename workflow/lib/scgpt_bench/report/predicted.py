@@ -47,6 +47,7 @@ def page(
         "classes": _classes(trust),
         "rankings": _rankings(ranking),
         "agreement": _agreement(ranking),
+        "unranked": [method for method, record in records.items() if record.untrained],
         "filled": _filled(records),
         "lines": asked[(asked["predicted"] == "no") | asked["reason"].fillna("").ne("")].to_dict("records"),
         "few": FEW,

@@ -66,7 +66,7 @@ def _of_weights(run: Run, places: Places) -> Iterable[Sentence]:
             continue
         if not weights.checkpoint_pretrained:
             untrained[made.method] = weights.checkpoint
-        elif loaded and not tuned and any(name.startswith("decoder.") for name in loaded.random):
+        elif loaded and made.record.random_decoder:
             share = 100 * loaded.n_random / (loaded.n_random + loaded.n_pretrained)
             random_decoder.append((round(share, 1), made.method))
     for share, methods in grouped(random_decoder).items():

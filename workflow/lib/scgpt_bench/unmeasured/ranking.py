@@ -67,6 +67,8 @@ def rank(
       context, and perturbations that the method was not asked about come last;
     - ``agreement``: the mean correlation of the change with that of every other method that was asked; empty without
       another one;
+    - ranks and ``agreement`` are empty for a method whose answers come from random weights
+      (:attr:`MethodRecord.untrained`), and no other method's agreement counts it;
     - ``signature``: the cosine of the change and the signature, over its genes that were measured.
 
     Raises
@@ -84,14 +86,14 @@ def rank(
         others = [
             np.where(asked[other], _correlations(values, _without_targets(tables[other])), np.nan)
             for other in tables
-            if other != method
+            if other != method and not (records[method].untrained or records[other].untrained)
         ]
         block["agreement"] = _mean_of_known(others, len(conditions))
         block["signature"] = np.nan if signature is None else _cosines(table, signature)
         for name, column in (("rank_by_effect", "effect"), ("rank_by_signature", "signature")):
             last = block[column].where(block["asked"] == "yes", -np.inf)
             ranks = last.groupby(block["context"]).rank(ascending=False, method="min")
-            block[name] = ranks.where(block[column].notna()).astype("Int64")
+            block[name] = ranks.where(block[column].notna() & (not records[method].untrained)).astype("Int64")
         blocks.append(block.sort_values(["context", "rank_by_effect", "perturbation"]))
     return pd.concat(blocks, ignore_index=True)[RANKING_COLUMNS]
 
