@@ -235,8 +235,9 @@ class MethodRecord(_Part):
     @property
     def random_decoder(self) -> bool:
         """Return whether a decoder of random weights, which nobody trained, gives the answers."""
-        loaded = self.scgpt and self.scgpt.load_report
-        return bool(loaded) and not self.finetuning and any(name.startswith("decoder.") for name in loaded.random)
+        if self.scgpt is None or self.finetuning:
+            return False
+        return any(name.startswith("decoder.") for name in self.scgpt.load_report.random)
 
     @property
     def untrained(self) -> bool:
