@@ -146,13 +146,15 @@ def test_the_page_shows_warnings_before_everything_else_and_escapes_names(everyt
     asked = pd.DataFrame([["<b>", "<b>", "all", "down", "no", "asked for twice"]],
                          columns=["given", "perturbation", "context", "direction", "predicted", "reason"])  # fmt: skip
     record = method_record("knn", {"<i>": ("no vector of <i>", "train mean")})
-    text = predicted.page("next", "planted", everything, ranking(LEVELS, not_asked=["N2"]), asked, {"knn": record})
+    records = {"knn": record, "scgpt-zero-shot": method_record("scgpt-zero-shot")}
+    text = predicted.page("next", "planted", everything, ranking(LEVELS, not_asked=["N2"]), asked, records)
     assert text.lstrip().startswith('<p class="warning"><strong>Read this first.</strong>')
     words = " ".join(text.split())
     assert "Worse than the best simple method on measured perturbations: scgpt-zero-shot (than knn)." in words
     assert "Not shown to be better than predicting no change: control-mean, scgpt-zero-shot." in words
     assert "Best on measured perturbations that were held out: knn" in words
     assert "scgpt-zero-shot (1 of 3)" in words
+    assert "Not ranked, because random weights give the answers: scgpt-zero-shot." in words
     assert "&lt;b&gt;: not predicted; asked for twice" in words
     assert "knn: &lt;i&gt; (no vector of &lt;i&gt;). Predicted in its place: train mean." in words
     assert "N1 (0.3)" in words
