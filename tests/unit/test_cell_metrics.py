@@ -69,6 +69,10 @@ def test_the_space_does_not_depend_on_the_chunks_that_cells_are_multiplied_in(me
     again = truth(measure(cells), SPLIT)
     monkeypatch.setattr(cell_metrics, "AT_ONCE", 8 * 7)
     add_cell_space(again, cells, drawn(cells, 100), components=7)
+    in_threads = truth(measure(cells), SPLIT)
+    add_cell_space(in_threads, cells, drawn(cells, 100), components=7, threads=3)
+    np.testing.assert_array_equal(in_threads.varm["components"], again.varm["components"])
+    np.testing.assert_array_equal(in_threads.uns["cell_coordinates"], again.uns["cell_coordinates"])
     found, expected = (adata.varm["components"][:, :, 0] for adata in (again, answer))
     np.testing.assert_allclose(np.abs(found.T @ expected), np.eye(7), atol=1e-12)  # either sign of an axis is right
     found, expected = (distance.pdist(adata.uns["cell_coordinates"]) for adata in (again, answer))

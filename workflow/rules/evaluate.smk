@@ -16,6 +16,7 @@ rule truth:
         split=names_pattern(SPLITS),
     conda:
         "../../envs/evaluation.yaml"
+    threads: config["hardware"]["threads"]
     resources:
         mem_mb=memory_of("truth"),
         runtime=minutes_of("truth"),

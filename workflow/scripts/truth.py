@@ -21,6 +21,6 @@ with logged(snakemake.log[0]):
     compared = cells_of(cells, [*conditions_of(truth.obs), *controls_of(cells.obs)], TRUTH, read)
     truth.layers["de_rank"] = differential_expression.de_ranks(compared, truth, snakemake.threads)
     truth.layers["de_rank_half_b"] = differential_expression.de_ranks(compared, truth, snakemake.threads, halved=True)
-    cell_metrics.add_cell_space(truth, compared, controls, read=read)
+    cell_metrics.add_cell_space(truth, compared, controls, read=read, threads=snakemake.threads)
     cell_metrics.add_significant_genes(truth, compared, controls)
     write_h5ad(pseudobulk.add_untested(truth, measured), snakemake.output[0])

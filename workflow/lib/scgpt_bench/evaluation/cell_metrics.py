@@ -7,7 +7,8 @@ given, ``energy_distance_of_means`` the drawn control cells, moved to the predic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import anndata
@@ -45,6 +46,7 @@ def add_cell_space(
     controls: anndata.AnnData,
     components: int = 50,
     read: Callable[[Any, np.ndarray], sparse.csr_matrix] = read_rows,
+    threads: int = 1,
 ) -> None:
     """Store in ``truth`` the space in which cells are compared, and the measured and the drawn control cells in it.
 
@@ -55,7 +57,8 @@ def add_cell_space(
     cells, summed over genes.
 
     ``cells`` are read hundreds of times: they should be in memory or mapped (:mod:`data.mapped`). Where there are
-    several contexts, ``read`` makes a matrix of the rows of one. ``controls`` may be on disk.
+    several contexts, ``read`` makes a matrix of the rows of one. ``controls`` may be on disk. ``threads`` multiply
+    chunks of cells at the same time: the same bytes with any number of them.
     """
     conditions, contexts, rows = conditions_of(truth.obs), contexts_of(truth.obs), rows_of(cells.obs)
     axes = np.zeros((cells.n_vars, components, len(contexts)))
@@ -64,9 +67,10 @@ def add_cell_space(
         compared = [Condition(CONTROL, context), *(name for name in conditions if name.context == context)]
         own = np.sort(np.concatenate([rows[condition] for condition in compared]))
         X = cells.X if len(own) == cells.n_obs else read(cells.X, own)
-        found = _principal_axes(X, components)
+        with ThreadPoolExecutor(threads) as pool:
+            found = _principal_axes(X, components, pool)
+            coordinates[own, : found.shape[1]] = _product(X, found, pool)
         axes[:, : found.shape[1], number] = found
-        coordinates[own, : found.shape[1]] = _product(X, found)
     used, codes = axes.any(axis=(0, 2)), codes_of(cells.obs, conditions)
     test = codes >= 0
     truth.varm["components"] = axes[:, used]
@@ -91,13 +95,13 @@ def _total_variance(X: sparse.csr_matrix) -> float:
     return float(max(variance, 0) * X.shape[0] / max(X.shape[0] - 1, 1))
 
 
-def _principal_axes(X: sparse.csr_matrix, components: int) -> np.ndarray:
+def _principal_axes(X: sparse.csr_matrix, components: int, pool: Executor) -> np.ndarray:
     """Find the leading principal axes of cells [genes x components, or one less than there are cells or genes]."""
-    mean = _transposed_product(X, np.full(X.shape[0], 1 / X.shape[0]))
+    mean = _transposed_product(X, np.full(X.shape[0], 1 / X.shape[0]), pool)
     operator = sparse_linalg.LinearOperator(
         X.shape,
-        matvec=lambda v: _product(X, v.ravel()) - mean @ v.ravel(),
-        rmatvec=lambda u: _transposed_product(X, u.ravel()) - mean * u.sum(),
+        matvec=lambda v: _product(X, v.ravel(), pool) - mean @ v.ravel(),
+        rmatvec=lambda u: _transposed_product(X, u.ravel(), pool) - mean * u.sum(),
         dtype=np.float64,
     )
     k = min(components, min(X.shape) - 1)
@@ -105,28 +109,27 @@ def _principal_axes(X: sparse.csr_matrix, components: int) -> np.ndarray:
     return sparse_linalg.svds(operator, k=k, v0=np.ones(min(X.shape)))[2][::-1].T
 
 
-def _float64_chunks(X: sparse.csr_matrix) -> Iterator[tuple[slice, sparse.csr_matrix]]:
-    """Yield the rows of a matrix in float64, without a copy of the whole and without checks: hundreds of times."""
+def _chunks(X: sparse.csr_matrix) -> list[slice]:
     step = max(1, AT_ONCE // X.shape[1])
-    for start in range(0, X.shape[0], step):
-        own = slice(start, min(start + step, X.shape[0]))
-        pointers = X.indptr[start : own.stop + 1]
-        stored = slice(pointers[0], pointers[-1])
-        values = (X.data[stored].astype(np.float64), X.indices[stored], pointers - pointers[0])
-        yield own, sparse.csr_matrix(values, (own.stop - start, X.shape[1]))
+    return [slice(start, min(start + step, X.shape[0])) for start in range(0, X.shape[0], step)]
 
 
-def _product(X: sparse.csr_matrix, right: np.ndarray) -> np.ndarray:
+def _in_float64(X: sparse.csr_matrix, own: slice) -> sparse.csr_matrix:
+    """Take some rows of a matrix in float64, without a copy of the whole and without checks: hundreds of times."""
+    pointers = X.indptr[own.start : own.stop + 1]
+    stored = slice(pointers[0], pointers[-1])
+    values = (X.data[stored].astype(np.float64), X.indices[stored], pointers - pointers[0])
+    return sparse.csr_matrix(values, (own.stop - own.start, X.shape[1]))
+
+
+def _product(X: sparse.csr_matrix, right: np.ndarray, pool: Executor) -> np.ndarray:
     """Multiply cells [cells x genes] by a vector or matrix of genes."""
-    return np.concatenate([chunk @ right for _, chunk in _float64_chunks(X)])
+    return np.concatenate([*pool.map(lambda own: _in_float64(X, own) @ right, _chunks(X))])
 
 
-def _transposed_product(X: sparse.csr_matrix, weights: np.ndarray) -> np.ndarray:
-    """Sum cells by their weights [cells]: float64 [genes]."""
-    total = np.zeros(X.shape[1])
-    for own, chunk in _float64_chunks(X):
-        total += chunk.T @ weights[own]
-    return total
+def _transposed_product(X: sparse.csr_matrix, weights: np.ndarray, pool: Executor) -> np.ndarray:
+    """Sum cells by their weights [cells]: float64 [genes], chunk after chunk whatever the threads."""
+    return sum(pool.map(lambda own: _in_float64(X, own).T @ weights[own], _chunks(X)), start=np.zeros(X.shape[1]))
 
 
 def add_significant_genes(truth: anndata.AnnData, cells: anndata.AnnData, controls: anndata.AnnData) -> None:
