@@ -142,7 +142,7 @@ COMMANDS = {
         r"put perturbench_devel under datasets in config/papalexi\.yaml", put={**OWN, "<name>": "perturbench_devel"}
     ),
     "make check-data dataset=<name> table=my_datasets.tsv": Called(
-        r"datasets\.tsv\|config/datasets\.tsv\|' config/my_screen",
+        r"s\|config/datasets\.tsv\|\./config/datasets\.tsv\|' config/my_screen",
         put={"<name>": "perturbench_devel", "my_datasets.tsv": "./config/datasets.tsv"},
     ),
     "make check-data dataset=my_cells configfile=config/unmeasured.yaml": Called(
