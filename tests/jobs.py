@@ -65,7 +65,7 @@ class Job:
             1,
             _named(ResourceList, {}),
             _named(Log, ["job.log"]),
-            dict(self.config or {}),
+            dict(self.config or {"hardware": {"gpu": 0}}),
             self.script,
             None,
         )

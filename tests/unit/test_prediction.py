@@ -206,7 +206,7 @@ def test_the_job_of_a_prompted_method_takes_the_direction_of_each_condition(expe
     options = {"kind": "scgpt-knockout", "checkpoint": "tiny", "target_quantile": 0.8, "draws": 2}
     params = {"function": "prompted", "options": options, "batch_size": None, "keep_cells": True, "precision": None}
     outputs = {"predictions": "predictions.h5ad", "method": "method.json"}
-    job = Job("predict_scgpt.py", {**files, "model": []}, outputs, params, {"seed": "0"}, {"hardware": {"gpu": 0}})
+    job = Job("predict_scgpt.py", {**files, "model": []}, outputs, params, {"seed": "0"})
     done = job.run(tmp_path)
     assert done.status == 0, done.terminal + done.log
     record = read_record(tmp_path / "method.json")
