@@ -3,7 +3,7 @@
 Two studies, each run by Snakemake as a user runs one:
 
 - ``rehearsal``: a fraction of the challenge's 221,273 cells x 18,080 genes, 6,000 values a cell; simple methods,
-  official scorers, a list to predict and submissions for both challenges. It is run with a quarter of the cells too:
+  official scorers, a list to predict and submissions for both challenges. It is run with an eighth of the cells too:
   the slope gives what a million cells take.
 - ``rehearsal-scgpt``: scGPT of the published size with random weights, on ``FEW_CELLS`` cells of the same genes: a few
   steps of pretraining and fine-tuning, and predictions of ``STARTED_FROM`` cells of each of two conditions.
@@ -28,12 +28,15 @@ from typing import Any
 import drops
 import numpy as np
 import pandas as pd
+import psutil
 import run
 import yaml
 
 ROOT = Path(__file__).parents[1]
 LARGE, SCGPT = "rehearsal", "rehearsal-scgpt"
 MILLION = 1_000_000
+SMALLER = 8  # the large study is run with so much fewer cells too
+MEMORY_SHARE = 0.9  # of the machine's, for all jobs that run at once
 PERTURBATIONS = 20  # at least
 EFFECTS, CHANGED = 0.03, 3  # share of the genes that a perturbation raises, by so many counts
 FEW = {"train": (16, 16), "validation": (16,), "test": (16, 16)}  # cells of each perturbation, by role
@@ -186,10 +189,14 @@ def studies(genes: int) -> dict[str, dict[str, Any]]:
 
 
 def snakemake(folder: Path, study: str, *arguments: str, output: int | None = None) -> str:
-    """Run a study in its folder; what Snakemake prints where ``output`` is a pipe."""
+    """Run a study in its folder; what Snakemake prints where ``output`` is a pipe.
+
+    Jobs run side by side where what they ask for fits into memory.
+    """
+    memory = int(MEMORY_SHARE * psutil.virtual_memory().total / 1e6)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
     command += ["--profile", str(ROOT / "profiles" / "local"), "--directory", str(folder), *arguments]
-    command += ["--configfile", str(folder / f"{study}.yaml")]
+    command += ["--resources", f"mem_mb={memory}", "--configfile", str(folder / f"{study}.yaml")]
     return subprocess.run(command, cwd=ROOT, stdout=output, text=True, check=True).stdout
 
 
@@ -227,7 +234,7 @@ def written(folder: Path, study: str) -> dict[str, int]:
 def rehearse(folder: Path, cells: int, genes: int) -> pd.DataFrame:
     """Run both studies, the large one in both sizes, and tell what a million cells take."""
     tables: dict[int, pd.DataFrame] = {}
-    for size in (cells // 4, cells):
+    for size in (cells // SMALLER, cells):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_studies(folder, size, genes)
@@ -237,14 +244,14 @@ def rehearse(folder: Path, cells: int, genes: int) -> pd.DataFrame:
         print(f"{LARGE}: {size:,} cells x {genes:,} genes ...", file=sys.stderr, flush=True)
         snakemake(folder, LARGE, *targets)
         tables[size] = measured(folder, LARGE, size)
-    quarter, whole = tables.values()
+    part, whole = tables.values()
     for quantity in ("all_s", "peak_MB", "disk_MB"):
-        smaller = quarter.set_index("rule")[quantity].reindex(whole["rule"]).to_numpy()
-        slope = np.maximum(whole[quantity] - smaller, 0) / (cells - cells // 4)
+        smaller = part.set_index("rule")[quantity].reindex(whole["rule"]).to_numpy()
+        slope = np.maximum(whole[quantity] - smaller, 0) / (cells - cells // SMALLER)
         whole[f"{quantity}_at_1M"] = whole[quantity] + slope * (MILLION - cells)
     print(f"{SCGPT} ...", file=sys.stderr, flush=True)
     snakemake(folder, SCGPT)
-    return pd.concat([quarter, whole, measured(folder, SCGPT, FEW_CELLS)]).reindex(columns=COLUMNS)
+    return pd.concat([part, whole, measured(folder, SCGPT, FEW_CELLS)]).reindex(columns=COLUMNS)
 
 
 def main() -> None:

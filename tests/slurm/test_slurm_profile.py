@@ -1,13 +1,17 @@
 """`make slurm-profile`: `snakemake --profile slurm` finds the profile, and nobody else's profile is lost."""
 
+import graphlib
 import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 import parsed_workflow
+from snakemake_checkout import copy_of_checkout
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "profiles" / "slurm"
@@ -73,9 +77,43 @@ def test_every_key_of_the_profiles_is_explained():
                 explained = False
 
 
+def test_every_key_of_the_profiles_is_an_option_of_snakemake():
+    command = [sys.executable, "-m", "snakemake", "--help"]
+    described = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    options = {*re.findall(r"--([\w-]+)", described)}
+    for path in sorted((ROOT / "profiles").glob("*/config.yaml")):
+        keys = {*re.findall(r"^(?:# )?([a-z-]+):(?: |$)", path.read_text(), re.MULTILINE)}
+        assert keys <= options, path
+
+
 def test_rules_that_ask_for_a_gpu_are_those_of_the_profile():
     rules = {name for name, rule in parsed_workflow.rules().items() if "gpu" in rule.resources}
     text = (PROFILE / "config.yaml").read_text()
     block = text[text.index("# set-resources:") :].partition("\n\n")[0]
     keys = yaml.safe_load("\n".join(line[2:] for line in block.splitlines()))["set-resources"]
     assert rules == set(keys)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    return copy_of_checkout(tmp_path_factory.mktemp("groups"))
+
+
+@pytest.mark.parametrize(
+    ("configuration", "of_it"),
+    [
+        (["config/config.yaml", "tests/slurm/beside_the_demo.yaml"], {"subset_truth", "finetune_candidate"}),
+        (["config/contexts.yaml"], {"transfer", "join"}),
+    ],
+)
+def test_no_submission_waits_for_a_job_that_waits_for_it(checkout, configuration, of_it):
+    groups = yaml.safe_load((PROFILE / "config.yaml").read_text())["groups"]
+    drawn = checkout.snakemake("--rulegraph", "--configfile", *configuration).stdout
+    rules = dict(re.findall(r'^\s*(\d+) ?\[ ?label = "(\w+)', drawn, re.MULTILINE))
+    assert of_it <= {*rules.values()}
+    before = {}
+    for first, second in re.findall(r"^\s*(\d+) -> (\d+)", drawn, re.MULTILINE):
+        one, other = (groups.get(rules[number], rules[number]) for number in (first, second))
+        if one != other:
+            before.setdefault(other, set()).add(one)
+    graphlib.TopologicalSorter(before).prepare()  # it raises where there is a circle
