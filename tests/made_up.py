@@ -317,6 +317,8 @@ def measure(cells):
 
 def measured_without_noise(truth):
     """Fill in what a hand-made ``truth.h5ad`` lacks: all conditions tested, one reference, no sampling noise."""
+    if "n_cells" not in truth.obs:
+        truth.obs["n_cells"] = 50
     if "tested" not in truth.obs:
         truth.obs["tested"] = True
     control, nothing = truth.layers["reference_input"], np.zeros(truth.shape)

@@ -167,6 +167,8 @@ def test_one_shard_and_four_give_the_same_bytes(ours):
         [condition.perturbation for condition in inference.shard(pairs(perturbations), index, 4)] for index in range(4)
     ]
     assert sorted(name for names in shards for name in names) == sorted(set(perturbations))
+    more = [inference.shard(pairs(perturbations), index, 100) for index in range(100)]
+    assert all(len(conditions) == 1 for conditions in more)  # none is empty
     for names in shards:
         rows = np.flatnonzero(np.isin(perturbations, names))
         part = predicted(ours, cells[rows], np.array(perturbations)[rows].tolist(), genes)

@@ -121,6 +121,14 @@ def test_a_checkpoint_has_its_three_files_once(tmp_path):
         read_checkpoints(checkpoint_table(tmp_path, [*rows, rows[1]]))
 
 
+def test_a_checkpoint_is_a_folder_or_files(tmp_path):
+    folder = {**FILE, "file": "folder", "address": "https://example.org/folder"}
+    file = {**FILE, "file": CHECKPOINT_FILES[0]}
+    for rows in ([folder, file], [file, folder]):
+        with pytest.raises(InputError, match="files, or one folder"):
+            read_checkpoints(checkpoint_table(tmp_path, rows))
+
+
 def test_every_published_checkpoint_has_an_entry():
     known = read_checkpoints(CONFIG / "checkpoints.tsv")
     folders = {name for name, checkpoint in known.items() if checkpoint.folder}

@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 
-from scgpt_bench.configuration import validate
+from scgpt_bench.configuration import methods_that_predict, validate
 from scgpt_bench.errors import InputError
 from scgpt_bench.options import Pretraining, Start
 from scgpt_bench.scgpt import recipe
@@ -60,6 +60,11 @@ def names_of(schema, kind):
             if any(entry.get("type") == kind for entry in (part, part.get("items", {}), *part.get("anyOf", ()))):
                 yield key
             yield from names_of(part, kind)
+
+
+def test_what_needs_a_measured_answer_or_a_validation_perturbation_predicts_no_list():
+    kinds = ["shuffled", "imported", "script", "gears", "knn", "scgpt-finetuned", "scgpt-zero-shot"]
+    assert methods_that_predict({kind: {"kind": kind} for kind in kinds}) == kinds[-3:]
 
 
 def test_a_whole_number_with_a_decimal_point_is_refused_wherever_an_integer_is_wanted():

@@ -98,6 +98,8 @@ def test_what_is_shared_is_no_method():
         [("read", SHARED, 900.0), ("fit", "ridge", 60.0), ("fit", "knn", 30.0)], columns=["rule", "method", "seconds"]
     ).assign(memory_mib=100.0)
     told = cost_bars(cost_table(jobs, {}), "this run").get_label()
-    assert told.startswith("16.5 min over all jobs, 0.0 s of GPU time; the longest method: ridge, 60.0 s; shared")
+    assert told.startswith(
+        "16.5 min over all jobs, 0.0 s of GPU time; the most of one method: ridge, 60.0 s; of no single"
+    )
     only_shared = cost_bars(cost_table(jobs.iloc[:1], {}), "this run").get_label()
-    assert "longest" not in only_shared
+    assert "most of one" not in only_shared

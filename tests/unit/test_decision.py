@@ -41,7 +41,9 @@ def experiment(seed, n_controls, effect=0.6):
         "variance_of_mean": spread**2 / CELLS,
         "variance_of_reference": spread**2 / (n_controls / 2),
     }
-    obs = table_of([Condition(f"G{number:03d}", "all") for number in range(n)]).assign(tested=np.arange(n) < TESTED)
+    obs = table_of([Condition(f"G{number:03d}", "all") for number in range(n)]).assign(
+        tested=np.arange(n) < TESTED, n_cells=50
+    )
     truth = anndata.AnnData(
         base + means,
         obs=obs,

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from scgpt_bench.evaluation.data_card import THRESHOLDS
-from scgpt_bench.evaluation.drops import compare_cards, compare_scores
+from scgpt_bench.evaluation.drops import compare_cards, compare_scores, shown_split
 from scgpt_bench.evaluation.scores import of_reliable, scores, with_and_without
 from scgpt_bench.evaluation.verdicts import verdicts
 from scgpt_bench.figures.data_card import card_text, facts_table, knock_down, reliability
@@ -86,6 +86,29 @@ def test_cards_tell_gains_losses_and_what_became_reliable():
     assert (facts["perturbations gained"], facts["perturbations lost"]) == ("D", "C")
     assert (facts["became reliable"], facts["no longer reliable"]) == ("A", "none")
     assert facts["problems only now"] == "batch 'b9' has no control cell"
+
+
+def test_what_was_never_reliable_is_not_lost():
+    before, now = card("v1", ["A", "B", "C"], unreliable=["A", "B"]), card("v2", ["A", "B", "C"], unreliable=["B", "C"])
+    before["conditions"][0]["reliable"] = None
+    facts = compare_cards(before, now)
+    assert (facts["became reliable"], facts["no longer reliable"]) == ("A", "C")
+    assert compare_cards(now, before)["no longer reliable"] == "A"
+    assert compare_cards(before, before)["no longer reliable"] == "none"
+
+
+def test_the_figure_is_of_the_folds_together():
+    pooled, data = {"all": ["fold0", "fold1"]}, []
+    for fold in ("fold0", "fold1"):
+        names = ("A", "B") if fold == "fold0" else ("C", "D")
+        both = [metrics(version, dict(zip(names, (0.2, 0.4), strict=True))) for version in ("v1", "v2")]
+        data += [table.assign(split=fold) for table in both]
+    data = pd.concat(data, ignore_index=True)
+    of_folds = study(data, KINDS, pooled=pooled)
+    table = compare_scores("v1", "v2", scores(of_folds), verdicts(of_folds), data, pooled)
+    assert {"all", "fold0", "fold1"} == {*table["split"]}
+    assert shown_split(table, pooled) == "all"
+    assert shown_split(table[table["split"] == "fold1"], pooled) == "fold1"
 
 
 def test_scores_without_unreliable_perturbations_stand_beside_those_with_all():

@@ -225,7 +225,9 @@ def all_figures(perturbations: list[str], methods: list[str] = METHODS) -> dict[
         "delta_heatmap": delta_heatmap(delta, perturbations, gene_names(), "planted"),
         "training_history": training_history({name: history(15) for name in methods}, methods[0], {methods[0]: 7}),
         "load_report": load_report(loaded(methods), "planted"),
-        "scores_by_context": scores_by_context(context_scores(methods), "pearson_delta", HELD_OUT),
+        "scores_by_context": scores_by_context(
+            context_scores(methods), "pearson_delta", HELD_OUT, dict.fromkeys(methods, "knn")
+        ),
         "transfer_heatmap": transfer_heatmap(carried(perturbations), "planted"),
         "carried_over": carried_over(
             measured_in_lines(perturbations), carried(perturbations), gene_names(), "planted", 6
@@ -607,7 +609,7 @@ def test_the_training_history_draws_losses_metrics_and_learning_rate_and_no_book
     assert rings == [[7, 7], [7], [7], [7]]
     assert [sum(len(line.get_xdata()) > 1 for line in axes.lines) for axes in panels] == [4, 2, 2, 2]
     assert "2 trainings of 9 to 15 epochs. loss: 1 at first, 0.0667 to 0.111 at the end." in made.get_label()
-    assert "21% of the peak FLOP/s" in made.get_label()
+    assert "21 % of the peak FLOP/s" in made.get_label()
 
 
 def test_a_rule_that_another_one_needs_anyway_has_no_arrow_of_its_own():
@@ -636,10 +638,10 @@ def test_the_best_and_the_worst_difference_are_called_so():
     table = verdict_table(["a", "b", "c"]).assign(difference=[-0.008, -0.667, -0.1], verdict="worse")
     told = paired_differences(table, "pearson_delta").get_label()
     assert "argest" not in told
-    assert "Best: a on planted, fold-0, -0.008 against train-mean." in told
-    assert told.endswith("Worst: b on planted, fold-0, -0.667 against train-mean.")
+    assert "Best: a on planted, fold-0, -0.008 against train-mean (worse)." in told
+    assert told.endswith("Worst: b on planted, fold-0, -0.667 against train-mean (worse).")
     alone = paired_differences(table.iloc[:1], "pearson_delta").get_label()
-    assert alone.endswith("Best: a on planted, fold-0, -0.008 against train-mean.")
+    assert alone.endswith("Best: a on planted, fold-0, -0.008 against train-mean (worse).")
 
 
 def test_the_skill_stands_beside_the_score_where_it_is_known():
@@ -705,6 +707,17 @@ def test_a_figure_is_whole_or_absent(tmp_path):
     with pytest.raises(ValueError, match="unknown"):
         save(figure, tmp_path / "figure.svg")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_contexts_that_share_no_perturbation_have_figures_that_say_so():
+    nothing = carried([])
+    for figure in (transfer_heatmap(nothing, "joined"), carried_over(None, nothing, ["A"], "joined", 6)):
+        assert figure.get_label() == "No perturbation was measured in two contexts."
+
+
+def test_opposite_responses_are_the_pair_that_is_most_alike():
+    figure = delta_heatmap(np.array([[1.0, -1.0], [-1.0, 1.0]]), ["A", "B"], ["STAT1", "CXCL1"], "planted")
+    assert "Most alike: A and B, r = -1.00." in figure.get_label()
 
 
 def test_input_that_cannot_be_drawn_is_refused_by_name():

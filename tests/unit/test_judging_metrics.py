@@ -211,6 +211,18 @@ def test_a_predicted_change_is_sought_among_all_conditions_of_its_context():
     assert table["value"].tolist() == [1, 1, 0.5, 0.5], "two of a context that measure the same are a tie"
 
 
+def test_conditions_of_fewer_cells_than_the_tested_ones_are_no_candidates():
+    """Their noise lies far from any prediction: no change would be found among them."""
+    random = np.random.default_rng(6)
+    measured = np.concatenate([random.normal(size=(20, 300)), 3 * random.normal(size=(60, 300))])
+    truth = truth_of(measured, tested=np.arange(80) < 20)
+    nothing = np.zeros((20, 300))
+    assert values(nothing, truth, "discrimination")["value"].mean() > 0.8
+    truth.obs["n_cells"] = np.where(np.arange(80) < 20, 100, 12)
+    assert values(nothing, truth, "discrimination")["value"].mean() == pytest.approx(0.5)
+    assert values(nothing, truth, "found_among_20")["value"].mean() == pytest.approx(0.05)
+
+
 def test_one_prediction_for_all_conditions_discriminates_by_chance():
     """Exactly, whatever it is and whoever is a target: two conditions share the point between them."""
     names = [f"G{number}" for number in range(15)] + [f"G{number}+G{number + 1}" for number in range(15)]

@@ -68,6 +68,7 @@ def test_shards_have_the_record_of_the_whole_prediction():
     fallback = {UNKNOWN: ("no token", "no change")}
     shards = [record([UNKNOWN], fallback, ("FOS+JUN",)), record([KNOWN], None, ("STAT1",))]
     assert joined(shards) == record([KNOWN, UNKNOWN], fallback, ("FOS+JUN", "STAT1"))
+    assert joined([*shards, shards[0]]) == joined(shards)  # more shards than conditions: one is predicted again
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def experiment(seed, n_cells, n_controls, effect=1.0, genes=GENES, contexts=("al
         layers = {name: np.broadcast_to(layer, means.shape).copy() for name, layer in layers.items()}
         layers["centroid"][TESTED:] = np.nan
         obs = table_of([Condition(f"P{number:02}", context) for number in range(n)])
-        obs["tested"] = np.arange(n) < TESTED
+        obs["tested"], obs["n_cells"] = np.arange(n) < TESTED, 50
         var = pd.DataFrame(index=[f"G{number}" for number in range(genes)])
         made.append(anndata.AnnData(means, obs=obs, var=var, layers=layers))
         true.append(halves[0] + effects[:TESTED])
@@ -132,7 +132,7 @@ def test_where_nothing_responds_the_truth_has_next_to_nothing_to_be_known():
 def test_a_strong_target_does_not_make_the_rest_of_a_change_reliable():
     truth, _ = experiment(5, 80, 500, effect=0.0)
     truth.obs = table_of([Condition(f"G{number}") for number in range(truth.n_obs)]).assign(
-        tested=truth.obs["tested"].to_numpy()
+        tested=truth.obs["tested"].to_numpy(), n_cells=50
     )
     plain = reference_scores(truth).query("metric == 'effect_pearson'")["noise_free"].mean()
     truth.X[np.arange(truth.n_obs), np.arange(truth.n_obs)] -= 5

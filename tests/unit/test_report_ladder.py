@@ -21,7 +21,7 @@ SKILL = {
     **{"control-mean": 0.0, "ridge": 0.5, "scgpt-zero-shot": -3.0, "scgpt-finetuned": 0.75},
     **{"technical-duplicate": 0.9, "planted": 1.0, "other": 0.05},
 }
-SIZE = {"ridge": 0.4, "scgpt-finetuned": 0.25, "scgpt-zero-shot": 1.6}
+SLOPE = {"ridge": 0.4, "scgpt-finetuned": 0.25, "scgpt-zero-shot": 1.6}
 FOUND = {"ridge": 0.5, "scgpt-finetuned": 0.375}
 
 
@@ -31,7 +31,7 @@ def made_run(**more) -> Run:
     others = [
         pd.DataFrame({"method": list(values), "metric": metric, column: list(values.values())})
         for metric, values, column in (
-            ("effect_covariance", SIZE, "skill"),
+            ("effect_covariance", SLOPE, "skill"),
             ("found_among_20", FOUND, "mean"),
             ("sign_agreement_top20", FOUND, "mean"),
         )
@@ -91,8 +91,8 @@ def test_methods_are_placed_by_skill_the_best_first_with_intervals_in_its_units(
 def test_size_sign_and_line_up_stand_beside_the_direction():
     rows = {row["method"]: row for row in drawn(made_run())["rows"]}
     of_tuned = rows["scgpt-finetuned"]
-    assert [of_tuned[key] for key in ("size", "sign", "found")] == [0.25, 0.375, 0.375]
-    assert np.isnan(rows["planted"]["size"])
+    assert [of_tuned[key] for key in ("slope", "sign", "found")] == [0.25, 0.375, 0.375]
+    assert np.isnan(rows["planted"]["slope"])
     text = " ".join(summary.page(made_run()).split())
     assert (
         "The prediction of scgpt-finetuned is nearest to its own perturbation among 20 in 38 %, "
@@ -100,17 +100,19 @@ def test_size_sign_and_line_up_stand_beside_the_direction():
     )
     made = made_run()
     tested = made.verdicts[made.verdicts["method"] == "scgpt-finetuned"].assign(
-        metric="discrimination", verdict="worse"
+        metric="discrimination", verdict="worse", opponent="knn"
     )
     with_test = dataclasses.replace(made, verdicts=pd.concat([made.verdicts, tested]))
-    assert "ridge in 50 %; by chance in 5 % (discrimination: worse)." in " ".join(summary.page(with_test).split())
-    assert "scgpt-finetuned predicts changes of 25 % of the true size, ridge of 40 %." in text
+    assert "in 50 %; by chance in 5 % (by discrimination against knn: worse)." in " ".join(
+        summary.page(with_test).split()
+    )
+    assert "Where a gene truly changes by 1, scgpt-finetuned predicts 0.25 on average, ridge 0.40." in text
 
 
 def test_a_line_up_of_fewer_than_twenty_is_not_called_one():
     made = made_run()
     made.scores.loc[made.scores["metric"] == "found_among_20", "reason"] = "no skill: among all 7 conditions"
-    assert drawn(made)["columns"] == ["size", "sign"]
+    assert drawn(made)["columns"] == ["slope", "sign"]
     assert "among 20" not in summary.page(made)
 
 
@@ -198,6 +200,6 @@ def test_every_warning_is_in_one_of_at_most_five_lines_and_has_a_short_name():
 
 def test_the_text_to_paste_names_methods_conditions_and_version():
     text = " ".join(summary.page(made_run(), "abc-dirty").split())
-    assert "Responses to 30 test perturbations of drop (fold0) were predicted." in text
-    assert "simple methods: control-mean, ridge; scGPT: scgpt-zero-shot, scgpt-finetuned" in text
+    assert "Responses to 30 test perturbations of drop were held out (split fold0)." in text
+    assert "simple methods (control-mean, ridge); scGPT (scgpt-zero-shot, scgpt-finetuned)" in text
     assert "revision abc-dirty" in text

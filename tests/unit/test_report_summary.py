@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from made_up import DEVIATIONS, method_record
-from scgpt_bench.evaluation.scores import LEAK
+from scgpt_bench.evaluation.scores import HEADLINE, LEAK, NO_INTERVAL
 from scgpt_bench.method_record import Candidate, Chosen, Embeddings, Imported, Prompts
 from scgpt_bench.report import page, summary
 from scgpt_bench.report.page import template
@@ -96,7 +96,7 @@ def warned(made: Run) -> list[tuple[str, str]]:
 def test_every_sentence_that_code_chooses_is_written_and_every_written_one_is_chosen():
     folder = Path(page.__file__).parent
     code = (folder / "summary.py").read_text() + (folder / "warnings.py").read_text()
-    chosen = set(re.findall(r'Sentence\(\s*"(\w+)"', code)) | {"some_not_asked", "none_asked", "tells_apart", "size"}
+    chosen = set(re.findall(r'Sentence\(\s*"(\w+)"', code)) | {"some_not_asked", "none_asked", "tells_apart", "slope"}
     chosen |= {f"scgpt_is_{verdict}" for verdict in ("better", "worse", "equivalent", "inconclusive")}
     macros = re.findall(r"{% macro ([a-z]\w*)\(", (folder / "sentences.html").read_text())
     assert set(macros) - {"listed", "interval", "number", "percent", "whole", "reasons"} == chosen
@@ -259,7 +259,9 @@ def test_a_verdict_says_what_limits_it():
     (place,) = summary.places(made)
     assert "Note" not in answer_of(place)
     assert "tuned, cannot be told apart from the best simple method, ridge" in answer_of(place)
-    assert "not show that they are equal: only a true difference of 0.08 or more is found in 80 %" in answer_of(place)
+    assert "not show that they are equal: only a true difference of 0.08 or more is found in 80 % of " in answer_of(
+        place
+    )
 
 
 def test_the_spread_of_cells_is_shown_where_it_was_measured():
@@ -332,6 +334,17 @@ def test_data_that_nothing_checks_are_named():
     assert dict(warned(made))["No check of the data: drop"].startswith("shuffled was not run, so nothing shows")
 
 
+def test_too_few_conditions_for_an_interval_are_said_however_many_there_are():
+    made = run()
+    assert "Few perturbations: drop" not in whats(made)
+    reason = f"{NO_INTERVAL}20 conditions that count as 3.9, since they share genes; at least 6 are needed"
+    made.scores.loc[made.scores["metric"] == HEADLINE, "reason"] = reason
+    assert dict(warned(made))["Few perturbations: drop"] == (
+        "There are 20 test perturbations. No interval and no verdict can be given: 20 conditions that count as 3.9, "
+        "since they share genes; at least 6 are needed."
+    )
+
+
 def test_a_run_without_scgpt_says_so():
     made = run()
     made = Run(made.scores, made.verdicts.iloc[:0], KINDS, {}, {}, [], {})
@@ -389,6 +402,8 @@ def card(*perturbations):
     return {
         "conditions": [{**rest, **dict(zip(keys, entry, strict=True))} for entry in perturbations],
         "dominant_genes": [],
+        "minimum_reliability": 0.3,
+        "n_genes": 1000,
     }
 
 
@@ -625,14 +640,18 @@ def test_responses_that_are_mostly_noise_are_said_before_the_verdict():
     (place,) = summary.places(run(cards={"drop": card(*of_28)}))
     (first,) = map(written, place["first"])
     assert first.startswith(
-        "Most responses are noise: two halves of the cells disagree for 28 of the 29 test perturbations (P1, P2, "
+        "Most responses are not shown to be more than noise: two halves of the cells agree too little (reliability "
+        "below 0.3) for 28 of the 29 test perturbations (P1, P2, "
     )
     assert "Unreliable perturbations: drop" not in whats(run(cards={"drop": card(*of_28)})), "said once"
     page, _ = summary.answers(run(cards={"drop": card(*of_28)}))["Verdict"]
-    assert page.startswith("Most responses are noise: "), "on the page of the verdict too"
+    assert page.startswith("Most responses are not shown to be more than noise: "), "on the page of the verdict too"
     tested = pd.DataFrame({"dataset": "drop", "split": "fold0", "perturbation": ["P0", "P1"], "context": "all"})
     (place,) = summary.places(run(cards={"drop": card(*of_28)}, classes=tested))
     assert place["first"] == [], "one of the two that were tested is reliable"
+    elsewhere = pd.concat([tested, tested.assign(split="fold1", perturbation="P2")])
+    (place,) = summary.places(run(cards={"drop": card(*of_28)}, classes=elsewhere))
+    assert place["first"] == [], "what another split tests does not count"
     unknown = [(name, None, *rest) for name, _, *rest in of_28]
     assert summary.places(run(cards={"drop": card(*unknown)}))[0]["first"] == []
 
@@ -689,7 +708,7 @@ def test_what_a_run_took_is_said_with_the_methods_that_the_answer_names():
     (said,) = summary.answers(run(cost=cost))["Cost"]
     assert said == (
         "2.5 h of computing in 6 jobs, 15.0 min of GPU time; 2.0 GiB at most. "
-        "Of it tuned took 30.0 min, ridge took 4 s."
+        "Of it tuned took 30.0 min, ridge took 4 s, without pretraining."
     )
     assert "Cost" not in summary.answers(run())
 
@@ -715,12 +734,16 @@ def test_a_learning_curve_says_from_how_many_perturbations_on_scgpt_is_ahead():
 def test_a_run_of_several_questions_opens_with_how_many_have_which_answer():
     splits = ("fold0", "gears1")
     (said,) = summary.answers(run("better", splits=splits))["Verdict"]
-    assert said == "In 2 comparisons, scGPT is better than each simple method in 2."
+    assert said == "In 2 comparisons (those of one data set share cells), scGPT is better than each simple method in 2."
     made = run("inconclusive", splits=splits)
     too_few = made.verdicts["verdict"].where(made.verdicts["split"] != "gears1", "too few conditions")
     made = dataclasses.replace(made, verdicts=made.verdicts.assign(verdict=too_few))
     (said,) = summary.answers(made)["Verdict"]
-    assert said == "In 2 comparisons, scGPT is not shown to be better, as good or worse in 1 and has no verdict in 1."
+    assert (
+        said
+        == "In 2 comparisons (those of one data set share cells), scGPT is not shown to be better, as good or worse "
+        "in 1 and has no verdict in 1."
+    )
     text = " ".join(summary.page(made).split())
     assert text.count('<a href="#answer-') == 2
     assert '<span class="verdict too-few-conditions">too few conditions</span>' in text

@@ -191,6 +191,10 @@ def test_a_plan_takes_the_speed_of_this_machine_from_trainings_of_the_same_size(
     assert plan.slower(training, chosen, measured) == pytest.approx(1e15 / measured[network, False] / 60 / 100)
     assert "this machine's own" in plan.text(jobs(needs), chosen, "resources.tsv", measured)
     assert plan.slower(jobs(needs)[0], chosen, measured) == 1
+    published = {**chosen.config, "checkpoints": {"small": {"source": "catalogue"}}}
+    published["methods"] = {"scgpt-finetuned": {**chosen.config["methods"]["scgpt-finetuned"], "checkpoint": "small"}}
+    study.write_text(yaml.safe_dump(published))
+    assert {*plan.rates(tmp_path / "results")} == {(Network(512, 12, 512), False)}
     (folder / "report.json").write_text(json.dumps({**report, "device": "cuda"}))
     assert plan.slower(training, chosen, plan.rates(tmp_path / "results")) == 1
     study.write_text("{")

@@ -152,7 +152,7 @@ def test_the_page_shows_warnings_before_everything_else_and_escapes_names(everyt
     words = " ".join(text.split())
     assert "Worse than the best simple method on measured perturbations: scgpt-zero-shot (than knn)." in words
     assert "Not shown to be better than predicting no change: control-mean, scgpt-zero-shot." in words
-    assert "Best on measured perturbations that were held out: knn" in words
+    assert "Best on measured perturbations that are like most of the list: knn" in words
     assert "scgpt-zero-shot (1 of 3)" in words
     assert "Not ranked, because random weights give the answers: scgpt-zero-shot." in words
     assert "&lt;b&gt;: not predicted; asked for twice" in words

@@ -78,6 +78,7 @@ rule evaluate:
     output:
         pseudobulk="<results>/{dataset}/{split}/{method}/{seed}/pseudobulk.h5ad",
         metrics="<results>/{dataset}/{split}/{method}/{seed}/metrics.tsv",
+        control_blocks="<results>/{dataset}/{split}/{method}/{seed}/control_blocks.tsv",
     log:
         "<logs>/evaluate/{dataset}.{split}.{method}.{seed}.log",
     benchmark:
@@ -133,6 +134,7 @@ PAIRS = registry.contrasts(config["methods"], checkpoints_from("random"))
 rule scores:
     input:
         metrics=[*metrics_of_run(), *official_metrics_of_run()],
+        control_blocks=files_of("control_blocks.tsv", config["datasets"], config["methods"]),
         records=files_of("method.json", config["datasets"], config["methods"]),
         references=of_splits("reference_scores.tsv"),
         splits=of_splits("split.tsv"),
@@ -188,6 +190,7 @@ def methods_with_curves():
 rule learning_curves:
     input:
         metrics=files_of("metrics.tsv", config["datasets"], methods_with_curves(), [*SPLITS, *SUBSETS]),
+        control_blocks=files_of("control_blocks.tsv", config["datasets"], methods_with_curves(), [*SPLITS, *SUBSETS]),
         records=files_of("method.json", config["datasets"], methods_with_curves(), [*SPLITS, *SUBSETS]),
         references=of_splits("reference_scores.tsv", [*SPLITS, *SUBSETS]),
         splits=of_splits("split.tsv", [*SPLITS, *SUBSETS]),

@@ -484,6 +484,7 @@ rule figure_contexts:
         code=code("figure_contexts.py"),
         metrics=JUDGING,
         held_out=contexts_of_splits(),
+        kinds=KINDS,
     script:
         "../scripts/figure_contexts.py"
 

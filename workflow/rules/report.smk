@@ -154,11 +154,10 @@ def verdicts_of_report():
 def method_for_robustness():
     """The method on which metric robustness is measured: a fine-tuned one, or the last that predicts changes."""
     finetuned = [method for method, kind in KINDS.items() if kind == registry.FINETUNED]
-    unchanged = ("control-mean", "target-only")  # of no change, nothing is left to exaggerate
     others = [
         method
         for method, kind in KINDS.items()
-        if registry.group_of(kind) != registry.BENCHMARK_CONTROL and kind not in unchanged
+        if registry.group_of(kind) != registry.BENCHMARK_CONTROL and registry.KINDS[kind].changes_other_genes
     ]
     return (finetuned or others or [*KINDS])[-1]
 
@@ -171,7 +170,7 @@ def entries_of_datasets():
         if RUN.is_perturbed(dataset):
             shown += [f"<results>/{dataset}/figures/{name}.svg" for name in ("reliability", "knock_down", "responses")]
             shown.append(f"<results>/{dataset}/data_card.tsv")
-        if dataset in last_two():
+        if SPLITS and dataset in last_two():
             shown += [f"<results>/{dataset}/figures/drop_comparison.{suffix}" for suffix in ("html", "svg")]
             shown.append(f"<results>/{dataset}/drop_comparison.tsv")
         if config["checkpoints"]:

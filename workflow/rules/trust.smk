@@ -90,6 +90,7 @@ rule metric_definitions:
 rule reliable_scores:
     input:
         metrics=[*metrics_of_run(), *official_metrics_of_run()],
+        control_blocks=files_of("control_blocks.tsv", config["datasets"], config["methods"]),
         records=files_of("method.json", config["datasets"], config["methods"]),
         references=of_splits("reference_scores.tsv"),
         splits=of_splits("split.tsv"),

@@ -129,6 +129,7 @@ def of_measured_splits(name):
 rule trust_in_predictions:
     input:
         metrics=measured_for_prediction("metrics.tsv"),
+        control_blocks=measured_for_prediction("control_blocks.tsv"),
         measured=measured_for_prediction("method.json"),
         references=of_measured_splits("reference_scores.tsv"),
         splits=of_measured_splits("split.tsv"),

@@ -21,6 +21,6 @@ with logged(snakemake.log[0]):
     write_table(table, output.table)
     with atomic_write(output.text) as partial:
         partial.write_text(facts_table("{} against {}".format(*names[::-1]), drops.compare_cards(before, now)))
-    split = table["split"].iloc[-1]  # of the folds together, where there are several
+    split = drops.shown_split(table, snakemake.params.pooled)
     metric, kinds = snakemake.params.metric, snakemake.params.kinds
     save(drop_comparison(before, now, table, metric, split, kinds), output.figure)

@@ -3,6 +3,7 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
+    from scgpt_bench.evaluation import control_blocks
     from scgpt_bench.evaluation.floor import every_metric
     from scgpt_bench.evaluation.pseudobulk import pseudobulk
     from scgpt_bench.files import read_h5ad, read_table, write_h5ad, write_table
@@ -12,5 +13,9 @@ with logged(snakemake.log[0]):
     truth = read_h5ad(snakemake.input.truth)
     split = read_table(snakemake.input.split)
     predicted = read_predictions(snakemake.input.predictions, truth.var_names, split)
-    write_h5ad(pseudobulk(predicted), snakemake.output.pseudobulk)
-    write_table(every_metric(predicted, truth, read_record(snakemake.input.method)), snakemake.output.metrics)
+    record, means = read_record(snakemake.input.method), pseudobulk(predicted)
+    write_h5ad(means, snakemake.output.pseudobulk)
+    write_table(every_metric(predicted, truth, record), snakemake.output.metrics)
+    is_control = record.shuffles or record.halved
+    without = control_blocks.none() if is_control else control_blocks.score_without_blocks(means, truth)
+    write_table(without, snakemake.output.control_blocks)

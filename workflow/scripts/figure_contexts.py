@@ -10,4 +10,4 @@ with logged(snakemake.log[0]):
     scores = read_table(snakemake.input[0])
     scores = scores[scores["dataset"] == snakemake.wildcards.dataset]
     for metric, path in zip(snakemake.params.metrics, snakemake.output, strict=True):
-        save(scores_by_context(scores, metric, snakemake.params.held_out), path)
+        save(scores_by_context(scores, metric, snakemake.params.held_out, snakemake.params.kinds), path)

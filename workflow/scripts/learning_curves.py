@@ -3,11 +3,12 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    from scgpt_bench.evaluation import learning_curves, scores
+    from scgpt_bench.evaluation import control_blocks, learning_curves, scores
     from scgpt_bench.files import write_table
 
     study = scores.Study(
         metrics=scores.with_asked(scores.gather(snakemake.input.metrics), snakemake.input.records),
+        control_blocks=control_blocks.gather(snakemake.input.control_blocks),
         references=scores.gather_by_split(snakemake.input.references),
         splits=scores.gather_by_split(snakemake.input.splits),
         **snakemake.params.study,

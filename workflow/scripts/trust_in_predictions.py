@@ -4,7 +4,7 @@ from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
     from scgpt_bench.data.conditions import COLUMNS
-    from scgpt_bench.evaluation import scores
+    from scgpt_bench.evaluation import control_blocks, scores
     from scgpt_bench.files import read_table, write_table
     from scgpt_bench.method_record import read_record
     from scgpt_bench.unmeasured.trust import trust
@@ -12,6 +12,7 @@ with logged(snakemake.log[0]):
     files = snakemake.input
     study = scores.Study(
         metrics=scores.with_asked(scores.gather(files.metrics), files.measured),
+        control_blocks=control_blocks.gather(files.control_blocks),
         references=scores.gather_by_split(files.references),
         splits=scores.gather_by_split(files.splits),
         **snakemake.params.study,

@@ -258,7 +258,7 @@ def _check_predictions(run: Run, source: str) -> None:
                 raise InputError(source, f"predict.{name}.{key}", repr(options[key]), expected)
         can = methods_that_predict(config["methods"])
         for unknown in sorted({*options["methods"]} - {*can}):
-            expected = f"methods that need no measured answer: {', '.join(can) or 'none is configured'}"
+            expected = f"methods that can predict what nobody measured: {', '.join(can) or 'none is configured'}"
             raise InputError(source, f"predict.{name}.methods", repr(unknown), expected)
         trained = [
             method for method in options["methods"] or can if KINDS[config["methods"][method]["kind"]].is_trained
@@ -299,9 +299,13 @@ def methods_of_prediction(config: Mapping[str, Any], name: str) -> list[str]:
 
 
 def methods_that_predict(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """List the methods that can predict what nobody measured: no benchmark control, no file of predictions."""
-    needs_answer = {"predict_benchmark_control", "import_predictions"}
-    return [name for name, options in methods.items() if needs_answer.isdisjoint(KINDS[options["kind"]].rules)]
+    """List the methods that can predict what nobody measured.
+
+    Benchmark controls are made of what was measured, and predictions made elsewhere are of what was asked there. GEARS
+    chooses its weights on validation perturbations, and a list has none.
+    """
+    cannot = {"predict_benchmark_control", "import_predictions", "predict_gears"}
+    return [name for name, options in methods.items() if cannot.isdisjoint(KINDS[options["kind"]].rules)]
 
 
 def _check_vectors(run: Run, source: str) -> None:

@@ -273,10 +273,10 @@ def record_of(
 def joined(shards: Sequence[MethodRecord]) -> MethodRecord:
     """Make the record of a prediction from those of its shards, which differ in their conditions only."""
     first = shards[0]
-    together: dict[str, Any] = {
-        key: tuple(sorted((entry for shard in shards for entry in getattr(shard, key)), key=lambda it: it.condition))
-        for key in ("asked", "fallbacks")
-    }
+    together: dict[str, Any] = {}
+    for key in ("asked", "fallbacks"):
+        by_condition = {entry.condition: entry for shard in shards for entry in getattr(shard, key)}
+        together[key] = tuple(by_condition[condition] for condition in sorted(by_condition))
     lists = {"scgpt": ("targets_not_measured",), "prompts": ("targets", "raised_without_expression")}
     for part, keys in lists.items():
         parts = [getattr(shard, part) for shard in shards]

@@ -530,8 +530,9 @@ class Search(Options):
         Literal["batch_size", "dropout", "epochs", "freeze", "gamma", "learning_rate"],
         Annotated[Unique[JsonValue], Field(min_length=1)],
     ] = {}
-    """Values to try for options of this method. Each combination is trained with the first seed. The one that scores
-    best on the validation perturbations is then trained with the other seeds."""
+    """Values to try for `batch_size`, `dropout`, `epochs`, `freeze`, `gamma` and `learning_rate`. Each combination is
+    trained with the first seed. The one that scores best on the validation perturbations is then trained with the other
+    seeds."""
 
 
 class Finetuning(Options):
@@ -803,7 +804,8 @@ class Prediction(Options):
     contexts: Unique[Text] = []
     """Contexts to predict; empty for all that have control cells."""
     methods: Unique[Name] = []
-    """Methods that predict; empty for all that can. Benchmark controls and imported predictions cannot."""
+    """Methods that predict; empty for all that can. Benchmark controls, imported predictions, scripts and GEARS
+    cannot."""
     cells_per_perturbation: Count = 100
     """Control cells that each prediction starts from; also the number of predicted cells."""
     signature: Text | None = None

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from scgpt_bench.resources import DISK, GPU_MINUTES, MINUTES, Needs
-from scgpt_bench.sizes import OF_NETWORKS, Network, Sizes
+from scgpt_bench.sizes import OF_NETWORKS, Network, Sizes, network_of
 
 SHARED = "every method"  # what is not done for a single method
 PASSES = 3  # a training step, in forward passes
@@ -66,8 +66,7 @@ def _add(
 ) -> None:
     report = json.loads((history.parent / "report.json").read_text(encoding="utf-8"))
     on_gpu = report["device"] != "cpu"
-    options = config["checkpoints"][checkpoint]
-    network = Network(*(options[key] for key in ("embsize", "nlayers", "d_hid")))
+    network = network_of(config["checkpoints"][checkpoint])
     with history.open(encoding="utf-8", newline="") as file:
         rows = [*csv.DictReader(file, delimiter="\t")]
     shared_by = report["processes"] if on_gpu else config["hardware"]["threads"]

@@ -69,6 +69,19 @@ class Network:
         return self.embsize * vocabulary + self.nlayers * (4 * self.embsize**2 + 2 * self.embsize * self.d_hid)
 
 
+def network_of(checkpoint: Mapping[str, Any]) -> Network:
+    """Return the size of a checkpoint by its options; that of the published one where nothing says otherwise."""
+    options = checkpoint
+    if options["source"] == "folder":
+        try:
+            options = json.loads(Path(options["path"], "args.json").read_text(encoding="utf-8"))
+            return Network(*(int(options[key]) for key in ("embsize", "nlayers", "d_hid")))
+        except (OSError, ValueError, KeyError, TypeError):
+            options = {}  # what is wrong with it is said by the job that reads it
+    defaults = {key: field.default for key, field in ModelSizes.model_fields.items()}
+    return Network(*(options.get(key, defaults[key]) for key in ("embsize", "nlayers", "d_hid")))
+
+
 # What memory and time are proportional to; by the name that the table of resources uses.
 UNITS = {
     "thousand_cells": "thousand cells",
@@ -234,7 +247,7 @@ class Sizes:
         if options["targets_of"] is not None:
             return self.shape(options["targets_of"]).perturbations
         path = Path(options["perturbations"])
-        return max(1, path.read_bytes().count(b"\n")) if path.is_file() else ASSUMED_LIST
+        return max(1, len(path.read_bytes().splitlines())) if path.is_file() else ASSUMED_LIST
 
     def _drawn(self, split: str | None) -> int:
         if split in self.predicted:
@@ -256,15 +269,7 @@ class Sizes:
 
     def network(self, checkpoint: str) -> Network:
         """Return the size of a checkpoint; that of the published one where nothing says otherwise."""
-        options = self.config["checkpoints"][checkpoint]
-        if options["source"] == "folder":
-            try:
-                options = json.loads(Path(options["path"], "args.json").read_text(encoding="utf-8"))
-                return Network(*(int(options[key]) for key in ("embsize", "nlayers", "d_hid")))
-            except (OSError, ValueError, KeyError, TypeError):
-                options = {}  # what is wrong with it is said by the job that reads it
-        defaults = {key: field.default for key, field in ModelSizes.model_fields.items()}
-        return Network(*(options.get(key, defaults[key]) for key in ("embsize", "nlayers", "d_hid")))
+        return network_of(self.config["checkpoints"][checkpoint])
 
     def _weights(self, dataset: str | None, method: str | None, checkpoint: str | None) -> float:
         """Count weights. What was trained here has a vocabulary of the genes that it was trained on."""

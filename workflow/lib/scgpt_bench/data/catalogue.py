@@ -372,6 +372,8 @@ def read_datasets(path: str | Path) -> dict[str, Dataset]:
             "guide_suffix": _regular_expression(row, "guide_suffix"),
         }
         dataset = Dataset(**cells)
+        if unperturbed and dataset.perturbation_kind == MIXED:
+            raise row.error("perturbation_kind", repr(MIXED), "one kind, for cells without perturbations")
         if (dataset.perturbation_kind == MIXED) != bool(dataset.direction_column):
             found = (
                 f"{dataset.direction_column or 'an empty cell'!r} with perturbation_kind {dataset.perturbation_kind!r}"
@@ -471,6 +473,8 @@ def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
             checkpoints[name] = Checkpoint(name, {}, row.text("address"), row.cells["corpus"], status)
             continue
         files = checkpoints.setdefault(name, Checkpoint(name, {})).files
+        if checkpoints[name].folder is not None:
+            raise row.error("file", f"{file!r} beside {FOLDER!r} of {name!r}", "files, or one folder")
         if file in files:
             raise row.error("file", f"{file!r} of {name!r} a second time", "every file once")
         if not re.fullmatch(_SHA256, row.text("sha256")):
@@ -651,7 +655,7 @@ def _labels(row: _Row, column: str) -> str | None:
 
 def _regular_expression(row: _Row, column: str) -> str | None:
     try:
-        re.compile(row.cells[column] or "")
+        re.compile(rf"\A(?:{row.cells[column] or ''})")  # as it is used: flags inside would not be at its start
     except re.error as error:
         raise row.error(column, f"{row.cells[column]!r} ({error})", "a regular expression") from None
     return row.cells[column]

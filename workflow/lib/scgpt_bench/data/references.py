@@ -103,6 +103,19 @@ class References:
         """Give the shrunken control mean of every context, cell type and batch: float64 [strata x genes]."""
         return self._parts[part][0]
 
+    def weights_of_cells(self, conditions: Sequence[Condition], half: str) -> np.ndarray:
+        """Give the weight of one control cell of each stratum in the mean reference of its context: float64 [strata].
+
+        The mean is over those of ``conditions`` that are of the context. The weights of its control cells sum up to 1.
+        """
+        _, shrinkage, n, n_of_type = self._parts[half]
+        shares, numbers = np.zeros(len(n)), pd.Series([c.context for c in conditions]).value_counts()
+        for condition, (strata, own) in zip(conditions, self._shares(conditions, half), strict=True):
+            shares[strata] += own / numbers[condition.context]
+        n_types = len(self._types)
+        of_type, kept = (_totals(values, self._type, n_types) for values in (shares, shares * shrinkage))
+        return shares * shrinkage / n + ((of_type - kept) / np.maximum(n_of_type, 1))[self._type]
+
     @property
     def stratum_of_cells(self) -> np.ndarray:
         """Give the row of :meth:`stratum_means` of each cell, int64 [cells]."""

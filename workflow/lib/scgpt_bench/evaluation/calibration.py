@@ -40,6 +40,8 @@ MEASURED: dict[tuple[str, int, int], tuple[float, float]] = {
     ("8 held-out contexts make half of the variance", 200, 1): (3.3, 62.6),
     ("two learners in 4 held-out contexts", 100, 1): (0.9, 18.5),
     ("two learners in 8 held-out contexts", 200, 1): (3.7, 31.9),
+    ("25 control cells behind the truth, constant predictions", 25, 1): (6.1, 63.1),
+    ("200 control cells behind the truth, constant predictions", 100, 1): (5.0, 50.4),
     ("lognormal differences", 12, 1): (7.8, 15.5),
     ("lognormal differences", 50, 1): (4.4, 6.0),
     ("one in five perturbations responds", 25, 1): (2.7, 2.7),

@@ -51,7 +51,7 @@ def compare_scores(
         own = scores.loc[scores["dataset"] == dataset, [*KEYS, "n_conditions", "mean"]]
         judged = verdicts.loc[verdicts["dataset"] == dataset, [*KEYS, "verdict"]]
         sides.append(own.merge(judged, on=KEYS, how="left"))
-    table = sides[0].merge(sides[1], on=KEYS, how="outer", suffixes=("_before", ""), sort=False)
+    table = sides[0].merge(sides[1], on=KEYS, how="outer", suffixes=("_before", ""))
     table["change"] = table["mean"] - table["mean_before"]
     table = table.merge(_changes_on_shared(before, now, metrics, pooled or {}), on=KEYS, how="left")
     both = table["verdict"].notna() & table["verdict_before"].notna()
@@ -59,6 +59,12 @@ def compare_scores(
     table["verdict_changed"] = differs.where(both)
     counts = dict.fromkeys(("n_conditions_before", "n_conditions", "n_shared"), "Int64")
     return table[COLUMNS].astype(counts)
+
+
+def shown_split(table: pd.DataFrame, pooled: Collection[str]) -> str:
+    """Choose the split of the figure: that of the folds together, where there are several."""
+    splits = [*table["split"].unique()]
+    return next((name for name in pooled if name in splits), splits[-1])
 
 
 def _changes_on_shared(
@@ -83,10 +89,8 @@ def compare_cards(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str
         for card in (before, now)
     ]
     noun = noun_of(pd.DataFrame([*before["conditions"], *now["conditions"]]))
-    flipped = {
-        name for name in names[0].keys() & names[1].keys() if names[0][name]["reliable"] != names[1][name]["reliable"]
-    }
-    became = sorted(name for name in flipped if names[1][name]["reliable"])
+    reliable = [{name for name, row in of_card.items() if row["reliable"]} for of_card in names]  # not unknown either
+    in_both = names[0].keys() & names[1].keys()
     facts = {
         label: f"{before[key]:,} before, {now[key]:,} now ({now[key] - before[key]:+,})"
         for key, label in (
@@ -102,7 +106,7 @@ def compare_cards(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str
         **facts,
         f"{noun}s gained": ", ".join(sorted(names[1].keys() - names[0].keys())) or "none",
         f"{noun}s lost": ", ".join(sorted(names[0].keys() - names[1].keys())) or "none",
-        "became reliable": ", ".join(became) or "none",
-        "no longer reliable": ", ".join(sorted(flipped - set(became))) or "none",
+        "became reliable": ", ".join(sorted(in_both & reliable[1] - reliable[0])) or "none",
+        "no longer reliable": ", ".join(sorted(in_both & reliable[0] - reliable[1])) or "none",
         "problems only now": "; ".join(text for text in now["problems"] if text not in before["problems"]) or "none",
     }

@@ -74,7 +74,8 @@ def _named_like_the_whole(study: Study, names: Mapping[str, str]) -> Study:
         own = table[table["split"].isin(names)]
         return own.assign(split=own["split"].map(names))
 
-    return replace(study, metrics=part(study.metrics), references=part(study.references), splits=part(study.splits))
+    names_of_tables = ("metrics", "control_blocks", "references", "splits")
+    return replace(study, **{name: part(getattr(study, name)) for name in names_of_tables})
 
 
 def _without_what_was_not_asked(table: pd.DataFrame) -> pd.DataFrame:

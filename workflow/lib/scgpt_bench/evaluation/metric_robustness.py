@@ -75,7 +75,7 @@ def metric_robustness(
     rows = []
     for name, several in found.items():
         for metric, value in (sum(several) / len(several)).items():
-            if metric not in perfect:  # describes cells, and has no right direction
+            if metric_of(metric).best_at:  # it has no right direction
                 continue
             direction = 1 if metric_of(metric).higher_is_better else -1
             change = direction * (value - untouched[metric])

@@ -51,6 +51,8 @@ class Metric:
         Its identifier.
     higher_is_better
         Whether a larger value means a better prediction.
+    best_at
+        The value that is right, in words, where neither more nor less than it is better.
     reference, denominator, source, tie_rule
         With what both sides are compared, what is divided by, who defined it, what happens to ties.
     label
@@ -95,6 +97,7 @@ class Metric:
     top_genes_at_full_depth: bool = True
     judges: bool = False
     has_skill: bool = True
+    best_at: str = ""
     agrees_with: tuple[tuple[str, int], ...] = ()
     official: bool = False
 
@@ -189,7 +192,7 @@ _REGISTERED = (
         name="discrimination",
         targets="those of both conditions of a pair are left out",
         higher_is_better=True,
-        denominator="n - 1, the number of other conditions of the data set in the context",
+        denominator="n - 1, the other conditions of the context, none of fewer cells than the smallest tested one",
         source="this workflow, after PDS of the Virtual Cell Challenge 2026",
         label="other perturbations further off than the own one (fraction)",
         tie_rule="ties count as halves",
@@ -207,7 +210,8 @@ _REGISTERED = (
     ),
     Metric(
         name="effect_covariance",
-        higher_is_better=True,  # up to a skill of 1, the right size
+        higher_is_better=True,
+        best_at="a skill of 1",
         reference=DISJOINT_CONTROL,
         denominator="number of genes",
         source="this workflow; its skill is the slope of the predicted on the true change",
@@ -222,7 +226,7 @@ _REGISTERED = (
         name="found_among_20",
         higher_is_better=True,
         reference=DISJOINT_CONTROL,
-        denominator="ways to draw 19 other conditions of the data set in the context",
+        denominator="ways to draw 19 other conditions of the context, of as many cells as for discrimination",
         source="this workflow, from the distances of discrimination",
         label="own perturbation is the nearest of 20 (fraction)",
         tie_rule="a tie counts as half an other that is further off",
@@ -332,7 +336,7 @@ _REGISTERED = (
         reference=MATCHED_CONTROL,
         denominator="n, the number of test perturbations",
         source="Virtual Cell Challenge 2025, discrimination_score_l1",
-        label="discrimination_l1",
+        label="share of the other perturbations not nearer than the own one, L1 distance (fraction)",
         tie_rule="ties count as halves (cell-eval breaks them at random)",
         function=functions.discrimination_l1,
         targets="those of the predicted perturbation are left out of all distances",
@@ -361,11 +365,12 @@ _REGISTERED = (
     ),
     Metric(
         name="spread_ratio",
-        higher_is_better=True,  # up to 1, the measured spread
+        higher_is_better=True,
+        best_at="1",
         reference="the mean of the predicted, and of the measured cells",
         denominator="variance of the measured cells, summed over genes",
         source="this workflow",
-        label="variance of predicted cells (fraction of the measured; 1 is right)",
+        label="variance of predicted cells (fraction of the measured)",
         at_full_depth=lambda values: values,  # it does not depend on the number of cells
         has_skill=False,
     ),
@@ -420,7 +425,9 @@ def corrected_for_depth(metric: Metric, values: np.ndarray, reasons: np.ndarray)
     return np.where(defined, metric.at_full_depth(values), values), np.where(defined, HALVED_CORRECTED, reasons)
 
 
-def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData, halved: bool = False) -> pd.DataFrame:
+def score(
+    pseudobulk: anndata.AnnData, truth: anndata.AnnData, halved: bool = False, only_judging: bool = False
+) -> pd.DataFrame:
     """Compute all pseudo-bulk metrics of one method and seed.
 
     A technical duplicate (``halved``) is compared with the other half of the cells; where the references are disjoint,
@@ -439,6 +446,8 @@ def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData, halved: bool = Fa
         Measured means and their references: ``truth.h5ad``. Only the test conditions are scored; ``discrimination``
         compares them with all. Gene sets of DE genes only where it has ``layers["de_rank"]`` (for a technical duplicate
         ``layers["de_rank_half_b"]``).
+    only_judging
+        Whether to leave out the metrics that give no verdict.
 
     Returns
     -------
@@ -470,7 +479,7 @@ def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData, halved: bool = Fa
         targets=targets,
     )
     found: dict[str, Values] = {}
-    computed = [metric for metric in METRICS.values() if metric.function]
+    computed = [metric for metric in METRICS.values() if metric.function and (metric.judges or not only_judging)]
     over_sets = [metric for metric in computed if metric.over_gene_sets]
     without_targets = [metric for metric in computed if metric.without_targets]
     for suffix, columns_of in _gene_sets(tested, targets, ranks="de_rank" + ("_half_b" if halved else "")):
@@ -478,6 +487,8 @@ def score(pseudobulk: anndata.AnnData, truth: anndata.AnnData, halved: bool = Fa
         compared = replace(means, full_truth=means.truth) if suffix.startswith("_top") else means
         own = {metric.name: metric for metric in (without_targets if suffix == NO_TARGET else ())}
         own |= {metric.name + suffix: metric for metric in over_sets}
+        if not own:
+            continue
         found |= _of_gene_set(own, compared, columns_of)
     comparing = [metric for metric in computed if not metric.over_gene_sets and not metric.without_targets]
     changes = _matrix(truth, layer) - _matrix(truth, f"reference_{measured_from}")
@@ -547,11 +558,16 @@ def _within_contexts(
     targets: list[np.ndarray],
     conditions: pd.DataFrame,
 ) -> dict[str, Values]:
-    """Every metric that compares conditions with one another: with the measured ``changes`` of all of their context."""
+    """Every metric that compares conditions with one another: with the measured ``changes`` of all of their context.
+
+    Conditions of fewer cells than the smallest tested one are no candidates: their noise is far from any prediction.
+    """
+    n_cells = conditions["n_cells"].to_numpy()
     n, contexts, is_tested = len(means.prediction), conditions["context"].to_numpy(), conditions["tested"].to_numpy()
     results = {metric.name: (np.zeros(n), np.zeros(n, dtype=object)) for metric in metrics}
     for context in contexts_of(conditions[is_tested]):
-        everywhere = np.flatnonzero(contexts == context)
+        here = contexts == context
+        everywhere = np.flatnonzero(here & (n_cells >= n_cells[here & is_tested].min()))
         candidates = Candidates(
             changes=changes[everywhere],
             targets=[targets[row] for row in everywhere],

@@ -255,7 +255,9 @@ class Comparison:
         return np.divide(above, self._se, out=exact, where=self._se > 0)
 
 
-def compare(differences: np.ndarray, design: Design, training: float | None = None) -> Comparison:
+def compare(
+    differences: np.ndarray, design: Design, training: float | None = None, without_blocks: np.ndarray | None = None
+) -> Comparison:
     """Estimate the mean difference from each opponent.
 
     Parameters
@@ -268,6 +270,9 @@ def compare(differences: np.ndarray, design: Design, training: float | None = No
     training
         For pooled folds of one dealing: the mean number of conditions that a fold trains on. None for one split, whose
         training set is then taken as given.
+    without_blocks
+        The mean differences without each block of the control cells that the truth is counted from [blocks x
+        opponents]; None takes the mean of these cells as given.
     """
     n, seeds, opponents = differences.shape
     of_condition = differences.mean(1)
@@ -285,11 +290,21 @@ def compare(differences: np.ndarray, design: Design, training: float | None = No
     if seeds > 1:
         deviation_of_seed = differences.mean(0) - difference
         of_seeds = deviation_of_seed.T @ deviation_of_seed / (seeds * (seeds - 1))
-    covariance = of_conditions + of_seeds
+    of_controls, blocks = np.zeros((opponents, opponents)), 0
+    if without_blocks is not None:
+        blocks = len(without_blocks)
+        deviation_of_block = without_blocks - without_blocks.mean(0)
+        of_controls = deviation_of_block.T @ deviation_of_block * (blocks - 1) / blocks  # delete-a-group jackknife
+    covariance = of_conditions + of_seeds + of_controls
     return Comparison(
         difference=difference,
         covariance=covariance,
-        df=_degrees_of_freedom(widening * variance, np.diag(of_seeds), design.df, seeds),
+        df=_degrees_of_freedom(
+            (widening * variance, design.df),
+            # Few seeds estimate their variance badly, and mostly too small: its upper quartile takes its place.
+            (np.diag(of_seeds) * ((seeds - 1) / chdtri(seeds - 1, 0.75) if seeds > 1 else 1), seeds - 1),
+            (np.diag(of_controls), blocks - 1),
+        ),
         skewness=_skewness(deviation, summed, design.df, np.diag(covariance)),
     )
 
@@ -300,17 +315,12 @@ def _positive(covariance: np.ndarray) -> np.ndarray:
     return (vectors * np.maximum(values, 0)) @ vectors.T
 
 
-def _degrees_of_freedom(of_conditions: np.ndarray, of_seeds: np.ndarray, df: float, seeds: int) -> np.ndarray:
-    """Satterthwaite's, of the sum of two variances [K].
-
-    The part of the seeds enters with its upper quartile: few seeds estimate it badly, and mostly too small.
-    """
-    if seeds == 1:
-        return np.full(len(of_conditions), df)
-    of_seeds = of_seeds * (seeds - 1) / chdtri(seeds - 1, 0.75)
-    total = of_conditions + of_seeds
-    squares = of_conditions**2 / df + of_seeds**2 / (seeds - 1)
-    return np.divide(total**2, squares, out=np.full(len(total), df), where=squares > 0)
+def _degrees_of_freedom(*parts: tuple[np.ndarray, float]) -> np.ndarray:
+    """Satterthwaite's, of a sum of variances [K] that have so many degrees of freedom; a part without any is 0."""
+    known = [(variance, df) for variance, df in parts if df > 0]
+    total = np.sum([variance for variance, _ in known], axis=0)
+    squares = np.sum([variance**2 / df for variance, df in known], axis=0)
+    return np.divide(total**2, squares, out=np.full(len(total), known[0][1]), where=squares > 0)
 
 
 def _skewness(deviation: np.ndarray, summed: np.ndarray, df: float, variance: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from scgpt_bench.data.means import condition_means, first_half, mean_cell
 from scgpt_bench.data.on_disk import Matrix, add_rows, dense_rows, row_chunks
 from scgpt_bench.data.references import References, references
 from scgpt_bench.errors import InputError
+from scgpt_bench.evaluation import control_blocks
 
 REFERENCES = ("input", "truth", "truth_a", "truth_b")
 
@@ -30,7 +31,7 @@ def responses(cells: anndata.AnnData) -> pd.DataFrame:
 
 
 def measured(cells: anndata.AnnData) -> anndata.AnnData:
-    """Measure every condition of a data set, with two passes over the cells.
+    """Measure every condition of a data set, with three passes over the cells.
 
     Returns
     -------
@@ -45,6 +46,8 @@ def measured(cells: anndata.AnnData) -> anndata.AnnData:
       means of their own cell types and batches, divided by their number; NaN of a single cell;
     - ``layers["variance_of_reference"]``: sampling variance of ``reference_truth``;
     - ``layers["variance_of_control_cells"]``: of single control cells of the same cell types, within batches;
+    - ``varm["control_blocks"]``: how ``reference_truth`` changes without each block of its control cells
+      (:func:`control_blocks.changes_of_reference`);
     - ``obs``: ``perturbation``, ``context``, ``n_cells`` and, where known, ``direction``.
     """
     conditions, of_controls = conditions_of(cells.obs), References(cells)
@@ -69,10 +72,11 @@ def measured(cells: anndata.AnnData) -> anndata.AnnData:
         layers["variance_of_mean"] = np.maximum(squares, 0) / freedom[:, None]
     layers["variance_of_reference"] = of_controls.variance(conditions, TRUTH)
     layers["variance_of_control_cells"] = of_controls.variance_of_cells(conditions, TRUTH)
+    varm = {"control_blocks": control_blocks.changes_of_reference(cells, conditions, of_controls)}
     obs = table_of(conditions).assign(n_cells=n_cells)
     if "direction" in cells.obs:
         obs["direction"] = directions_of(cells.obs, conditions)
-    return anndata.AnnData(means, obs=obs, var=pd.DataFrame(index=cells.var_names), layers=layers)
+    return anndata.AnnData(means, obs=obs, var=pd.DataFrame(index=cells.var_names), layers=layers, varm=varm)
 
 
 def _squared_about(chunk: Matrix, expected: np.ndarray, strata: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ import pandas as pd
 from scgpt_bench.data.conditions import COLUMNS as CONDITION
 from scgpt_bench.data.conditions import CONTEXT
 from scgpt_bench.data.names import ALL_SPLITS
+from scgpt_bench.evaluation import control_blocks
 from scgpt_bench.evaluation.metrics import Metric, metric_of
 from scgpt_bench.evaluation.paired_inference import SIGNIFICANCE, Design, compare, design
 from scgpt_bench.files import read_table
@@ -36,6 +37,7 @@ _SIDE = ["n_conditions", "n_asked", "mean", "ci_low", "ci_high", "skill", "oppon
 RELIABLE_COLUMNS = [*KEY, *_SIDE, *(f"reliable_{name}" for name in _SIDE)]
 
 HEADLINE = "effect_pearson"
+NO_INTERVAL = "no interval: "  # how a reason begins
 LEAK = "above what noise-free truth would score: a leak?"  # a reason
 # What noise-free truth scores in the headline where noise is half of the measured variance. Below, it is not known well
 # enough to say that a method is above it.
@@ -73,6 +75,7 @@ class Study:
     kinds: Mapping[str, str]
     references: pd.DataFrame
     splits: pd.DataFrame
+    control_blocks: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*control_blocks.KEYS]))
     pooled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     untrained: Sequence[str] = ()
     margin: float = 0.05
@@ -115,6 +118,9 @@ class Block:
         For pooled folds the mean number of conditions that one trains on.
     holds_out_contexts
         Whether training had none of these contexts, or little of them: the answer is then about contexts too.
+    without_blocks
+        By method, where it is known, the values without each block of the control cells that the truth is counted from
+        (:mod:`control_blocks`), means over seeds [conditions x blocks].
     """
 
     dataset: str
@@ -130,6 +136,7 @@ class Block:
     reference_reason: str
     training: float | None
     holds_out_contexts: bool
+    without_blocks: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -149,6 +156,16 @@ class Block:
         """Describe what is known of a mean over some of the conditions."""
         perturbations, contexts = (tuple(np.array(names)[rows]) for names in (self.perturbations, self.contexts))
         return design(perturbations, contexts if self.holds_out_contexts else ())
+
+    def without_control_blocks(self, rows: np.ndarray, method: str, *opponents: str) -> np.ndarray | None:
+        """Give the mean of a method, minus that of each opponent, without each block of control cells [blocks x K].
+
+        Positive where the method is better. None where it is not known of all of them.
+        """
+        if any(name not in self.without_blocks for name in (method, *opponents)):
+            return None
+        own, *others = (self.sign * self.without_blocks[name][rows].mean(0) for name in (method, *opponents))
+        return np.stack([own - other for other in others] if opponents else [own], axis=1)
 
     def skill(self, method: str) -> tuple[float, str]:
         """Place a method between no change (0) and noise-free truth (1) where both are known, or say why not."""
@@ -244,10 +261,11 @@ def _score(block: Block, method: str, study: Study) -> dict[str, Any]:
     skill, reason = block.skill(method)
     low = high = np.nan
     if known.refusal:
-        reason = "; ".join(filter(None, [f"no interval: {known.refusal}", reason]))
+        reason = "; ".join(filter(None, [NO_INTERVAL + known.refusal, reason]))
     else:
-        low, high = compare(values[:, :, None], known, block.training).interval()
         is_control = group_of(study.kinds[method]) == BENCHMARK_CONTROL
+        training, of_controls = None if is_control else block.training, block.without_control_blocks(rows, method)
+        low, high = compare(values[:, :, None], known, training, of_controls).interval()
         if block.metric.name == HEADLINE and not is_control and _above_truth(block, method, study.margin):
             reason = "; ".join(filter(None, [LEAK, reason]))
     return {
@@ -270,7 +288,7 @@ def _above_truth(block: Block, method: str, margin: float) -> bool:
     if known.refusal or not np.isfinite(length) or block.noise_free[rows].mean() < WELL_KNOWN:
         return False
     above = differences(block.sign * block.values[method][rows], [block.sign * block.noise_free[rows, None]])
-    compared = compare(above, known, block.training)
+    compared = compare(above, known, block.training, block.without_control_blocks(rows, method))
     return compared.varies and compared.better(at=margin * length) <= SIGNIFICANCE / 2
 
 
@@ -336,6 +354,7 @@ def blocks(study: Study, whole: pd.DataFrame | None = None) -> Iterator[Block]:
         return
     whole = study.metrics if whole is None else whole
     references = dict(list(study.references.groupby(["dataset", "split", "metric"])))
+    without_blocks = dict(list(study.control_blocks.groupby(["dataset", "metric"])))
     for dataset, table in study.metrics.groupby("dataset", sort=False):
         known = whole[whole["dataset"] == dataset]
         splits = {split: [split] for split in table["split"].unique()}
@@ -364,6 +383,7 @@ def blocks(study: Study, whole: pd.DataFrame | None = None) -> Iterator[Block]:
                         n_asked=n_asked,
                         training=training,
                         holds_out_contexts=study.holds_out_contexts(split),
+                        without_blocks=_without_blocks(without_blocks.get((dataset, metric)), members, named),
                         **_on_conditions(own, named),
                     )
 
@@ -374,6 +394,21 @@ def _training_conditions(splits: pd.DataFrame, dataset: str, folds: Sequence[str
     if context != CONTEXT:
         train = train[train["context"] == context]
     return max(len(train), 1) / len(folds)  # a fold of a context may train on none of it
+
+
+def _without_blocks(
+    table: pd.DataFrame | None, splits: Sequence[str], conditions: pd.MultiIndex
+) -> dict[str, np.ndarray]:
+    """Find what methods score on these conditions without each block of control cells, where all of it is known."""
+    if table is None:
+        return {}
+    own = table[table["split"].isin(splits)].groupby(["method", *CONDITION], sort=False)[control_blocks.WITHOUT].mean()
+    found = {}
+    for method, part in own.groupby(level="method", sort=False):
+        values = part.droplevel("method").reindex(conditions).to_numpy(float)
+        if np.isfinite(values).all():
+            found[str(method)] = values
+    return found
 
 
 def _on_conditions(tables: Sequence[pd.DataFrame], conditions: pd.MultiIndex) -> dict[str, Any]:

@@ -9,7 +9,7 @@ comparison.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -164,8 +164,9 @@ def beside(block: Block, method: str, opponents: Sequence[str], margin: float) -
     known = block.design_of(rows)
     turned = [block.sign * block.values[name][rows] for name in (method, *opponents)]
     found = differences(turned[0], turned[1:])
-    mean = found.mean((0, 1)) if len(found) else np.full(len(opponents), np.nan)
-    comparison = None if known.refusal else compare(found, known, block.training)
+    mean = found.mean((0, 1))
+    of_controls = block.without_control_blocks(rows, method, *opponents)
+    comparison = None if known.refusal else compare(found, known, block.training, of_controls)
     length, reason = block.length(rows)
     return Judged(
         method=method,
@@ -235,7 +236,8 @@ def is_reliable(block: Block, kinds: Mapping[str, str]) -> bool:
     of_kind = {kind: [name for name in block.values if kinds[name] == kind] for kind in (CEILING, FLOOR)}
     if not all(of_kind.values()):
         return True
-    one = beside(block, of_kind[CEILING][0], of_kind[FLOOR][:1], margin=np.nan)
+    untrained = replace(block, training=None)  # neither learns: pooled folds share no training that both depend on
+    one = beside(untrained, of_kind[CEILING][0], of_kind[FLOOR][:1], margin=np.nan)
     if one.comparison:
         return one.comparison.better() <= SIGNIFICANCE
     return bool(one.refusal) or one.difference > 0

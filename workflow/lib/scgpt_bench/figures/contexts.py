@@ -32,6 +32,7 @@ from scgpt_bench.figures.style import (
     styled,
     text_length,
 )
+from scgpt_bench.methods.registry import BENCHMARK_CONTROL, group_of
 
 ALL = "all"
 NAMED = 40  # genes of a scatter that say their names
@@ -40,7 +41,9 @@ _UNIT = "log1p expression"
 
 
 @styled
-def scores_by_context(scores: pd.DataFrame, metric: str, held_out: Mapping[str, Mapping[str, str]]) -> Figure:
+def scores_by_context(
+    scores: pd.DataFrame, metric: str, held_out: Mapping[str, Mapping[str, str]], kinds: Mapping[str, str]
+) -> Figure:
     """Draw methods x contexts that were held out, with the mean score and its interval as numbers.
 
     Parameters
@@ -52,6 +55,8 @@ def scores_by_context(scores: pd.DataFrame, metric: str, held_out: Mapping[str, 
     held_out
         The context that each split holds out, by the name under which these splits are pooled; a panel for each name.
         Where they are pooled, ``all`` is the first column.
+    kinds
+        The kind of each method.
     """
     require(scores, ["dataset", "split", "context", "method", "metric", "mean", "ci_low", "ci_high"], "scores")
     shown = scores[(scores["metric"] == metric) & (scores["context"] == CONTEXT)]
@@ -88,10 +93,15 @@ def scores_by_context(scores: pd.DataFrame, metric: str, held_out: Mapping[str, 
         full = [[_in_words(cell, decimals) for cell in row] for row in cells]
         hover_cells(axes, order, columns, full)
         axes.set_title(literal(name), loc="left", fontsize=SMALL, fontweight="bold")
-        best.append(f"{name}: {order[0]} {np.nanmean(mean[0]):.2f}")
+        of_all = wide["mean"][columns[0]].reindex(
+            [method for method in order if group_of(kinds[method]) != BENCHMARK_CONTROL]
+        )
+        if of_all.notna().any():
+            first = of_all.idxmax() if better > 0 else of_all.idxmin()
+            best.append(f"{first} {of_all[first]:.{decimals}f} ({name})")
     figure.supylabel("")
     axes.set_xlabel(f"{metric_label(metric)}; {'higher' if better > 0 else 'lower'} is better")
-    say(figure, f"Best method in the mean over contexts, {listed(best)}.")
+    say(figure, f"Best method over all contexts, benchmark controls aside: {'; '.join(best) or 'none'}.")
     keep(figure, pd.concat(tables.values(), ignore_index=True).drop(columns="column"))
     return figure
 
@@ -120,6 +130,13 @@ def _with_interval(score: np.ndarray, decimals: int, columns: int) -> str:
     return f"{mean:.{decimals}f}" + (f"\n{low:.{decimals}f} to {high:.{decimals}f}" if interval else "")
 
 
+def _nothing_to_compare(transfer: pd.DataFrame, title: str) -> Figure:
+    figure = new_figure(WIDTH, 0.8, title, "No perturbation was measured in two contexts.")
+    say(figure, "No perturbation was measured in two contexts.")
+    keep(figure, transfer)
+    return figure
+
+
 @styled
 def transfer_heatmap(transfer: pd.DataFrame, title: str) -> Figure:
     """Draw contexts x contexts: how far measured changes carry over, noise taken out; the median over perturbations.
@@ -131,7 +148,9 @@ def transfer_heatmap(transfer: pd.DataFrame, title: str) -> Figure:
     title
         Whose changes.
     """
-    require(transfer, ["context", "other_context", "what", "corrected"], "transfer")
+    require(transfer, ["context", "other_context", "what", "corrected"], "transfer", or_empty=True)
+    if transfer.empty:
+        return _nothing_to_compare(transfer, title)
     contexts = sorted({*transfer["context"], *transfer["other_context"]})
     place = {context: number for number, context in enumerate(contexts)}
     names = [literal(elided(context, 16)) for context in contexts]
@@ -161,7 +180,12 @@ def transfer_heatmap(transfer: pd.DataFrame, title: str) -> Figure:
         if max(map(len, names)) * len(names) > 24:
             for label in axes.get_xticklabels():
                 label.set(rotation=45, ha="right", rotation_mode="anchor")
-    say(figure, f"Correlation, noise taken out: {listed(found, 12)}." if found else "No change is reliable in two.")
+    say(
+        figure,
+        f"Correlation, noise taken out: {listed(found, 12)}."
+        if found
+        else "No perturbation has a reliable change in two contexts.",
+    )
     keep(figure, transfer)
     return figure
 
@@ -184,7 +208,10 @@ def carried_over(measured: Changes, transfer: pd.DataFrame, genes: Sequence[str]
     number
         Of panels, at most.
     """
-    require(transfer, ["perturbation", "context", "other_context", "what", "correlation", "corrected"], "transfer")
+    columns = ["perturbation", "context", "other_context", "what", "correlation", "corrected"]
+    require(transfer, columns, "transfer", or_empty=True)
+    if transfer.empty:
+        return _nothing_to_compare(transfer, title)
     rows = {(c.perturbation, c.context): row for row, c in enumerate(measured.conditions)}
     pairs = transfer[transfer["what"] == CHANGE]
     reliable = pairs[["reliability", "other_reliability"]].min(axis=1).fillna(-1)
@@ -228,11 +255,11 @@ def carried_over(measured: Changes, transfer: pd.DataFrame, genes: Sequence[str]
         axes.set_title(f"{lines_within(elided(pair.perturbation, 40), WIDTH / 3 - 0.5, SMALL)}\n{text}", fontsize=SMALL)
         axes.set_xlabel(lines_within(f"in {elided(pair.context, 20)}", WIDTH / 3 - 0.5, SMALL), fontsize=SMALL)
         axes.set_ylabel(lines_within(f"in {elided(pair.other_context, 20)}", 1.6, SMALL), fontsize=SMALL)
-        found.append(f"{pair.perturbation}, {pair.context} and {pair.other_context}: {text}")
+        found.append(f"{pair.perturbation} in {pair.context} and {pair.other_context}: {text}")
     for axes in panels[len(pairs) :]:
         axes.set_visible(False)
     figure.supylabel(f"measured change ({_UNIT})", fontsize=8)
-    say(figure, f"{listed(found, 12)}.")
+    say(figure, f"{'; '.join(found)}.")
     keep(figure, pd.concat(numbers, ignore_index=True))
     return figure
 

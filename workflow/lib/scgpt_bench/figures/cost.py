@@ -150,8 +150,8 @@ def cost_bars(table: pd.DataFrame, title: str) -> Figure:
         axes.tick_params(axis="y", length=0)
     largest = bars["memory_gib"].max()
     own = bars.drop(index=SHARED, errors="ignore")
-    longest = f"; the longest method: {own.index[0]}, {readable_time(own['hours'].iloc[0])}" if len(own) else ""
-    shared = f"; shared by all methods: {readable_time(bars.loc[SHARED, 'hours'])}" if SHARED in bars.index else ""
+    longest = f"; the most of one method: {own.index[0]}, {readable_time(own['hours'].iloc[0])}" if len(own) else ""
+    shared = f"; of no single method: {readable_time(bars.loc[SHARED, 'hours'])}" if SHARED in bars.index else ""
     say(
         figure,
         f"{readable_time(bars['hours'].sum())} over all jobs, {readable_time(bars['gpu_hours'].sum())} of GPU time"

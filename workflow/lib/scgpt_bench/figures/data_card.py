@@ -153,9 +153,14 @@ def knock_down(conditions: pd.DataFrame, perturbation_kind: str, title: str) -> 
     axes.set_ylabel("log2 fold change of the target")
     keep(figure, table[columns])
     if len(table):
-        moved = f"{as_expected.sum()} of {count(len(table), 'measured target')} moved as expected"
-        other = "" if perturbation_kind == "mixed" else f", {against.sum()} the other way beyond chance"
-        say(figure, f"{moved}{other}; the median log2 fold change is {np.median(values):.2f}.")
+        if perturbation_kind == "mixed":
+            moved = f"{count(len(table), 'measured target')}; either direction is expected"
+        else:
+            moved = (
+                f"{as_expected.sum()} of {count(len(table), 'measured target')} moved as expected (half would by "
+                f"chance), {(~as_expected).sum()} the other way, {against.sum()} of these beyond chance"
+            )
+        say(figure, f"{moved}; the median log2 fold change is {np.median(values):.2f}.")
     else:
         say(figure, "no change of a target is known.")
     return figure

@@ -120,7 +120,7 @@ def training_history(
     if kept:
         found.append(f"Weights kept: {time} {_range(pd.Series(kept))}.")
     if _RATE in history.columns:
-        found.append(f"Tokens per second: {_speed(history)}.")
+        found.append(f"Speed: {_speed(history)}.")
     say(figure, " ".join(found))
     keep(figure, history[["training", *history.columns.drop("training")]])
     return figure
@@ -135,10 +135,11 @@ def _range(values: pd.Series) -> str:
 def _speed(history: pd.DataFrame) -> str:
     """Say how fast the training was, in means over its epochs."""
     means = history[[_RATE, "cells_per_second", "data_wait", "peak_share"]].mean()
-    told = [f"mean {means[_RATE]:,.0f}, of {means['cells_per_second']:,.3g} cells"]
-    told.append(f"{means['data_wait']:.1%} of the time waiting for data")
+    rate, cells = (float(f"{means[name]:.3g}") for name in (_RATE, "cells_per_second"))
+    told = [f"{rate:,.10g} tokens ({cells:,.10g} cells) per second on average"]
+    told.append(f"{100 * means['data_wait']:.1f} % of the time waiting for data")
     peak = means["peak_share"]
-    told.append("share of the peak FLOP/s not known" if np.isnan(peak) else f"{peak:.0%} of the peak FLOP/s")
+    told.append("share of the peak FLOP/s unknown" if np.isnan(peak) else f"{100 * peak:.0f} % of the peak FLOP/s")
     return "; ".join(told)
 
 

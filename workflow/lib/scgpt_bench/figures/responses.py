@@ -151,7 +151,7 @@ def delta_heatmap(
     sizes = np.linalg.norm(delta, axis=1)
     found = f"Largest response: {conditions[sizes.argmax()]}; smallest: {conditions[sizes.argmin()]}."
     if len(rows) > 1:
-        pairs = np.triu(correlation, 1)
+        pairs = np.where(np.triu(np.ones_like(correlation, dtype=bool), 1), correlation, -np.inf)
         one, other = np.unravel_index(pairs.argmax(), pairs.shape)
         found += f" Most alike: {conditions[one]} and {conditions[other]}, r = {pairs.max():.2f}."
     say(figure, found)

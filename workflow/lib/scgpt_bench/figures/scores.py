@@ -353,7 +353,7 @@ def paired_differences(
 def _difference_in_words(row: pd.Series) -> str:
     where = f"{row['method']} on {row['dataset']}, {row['split']}"
     where += "" if row["context"] == CONTEXT else f", {row['context']}"
-    return f"{where}, {row['difference']:+.3g} against {row['opponent']}"
+    return f"{where}, {row['difference']:+.3g} against {row['opponent']} ({row['verdict']})"
 
 
 def _verdict_text(verdict: Any) -> str:

@@ -110,7 +110,7 @@ class Kind:
     rules
         The rules that make its predictions, in their order.
     environment
-        The file in ``envs/`` for these rules. That of scGPT has a variant for jobs without a GPU.
+        The file in ``envs/`` for these rules. Those of scGPT and GEARS have a variant for jobs without a GPU.
     function
         What the rule's script calls to predict, where it knows several.
     options
@@ -122,6 +122,8 @@ class Kind:
         split by ``contexts``.
     depends_on_seed
         Whether another seed gives another prediction; assumed of what was made elsewhere.
+    changes_other_genes
+        Whether it predicts that genes change other than the perturbed one.
     """
 
     name: str
@@ -134,6 +136,7 @@ class Kind:
     colour: str = ""
     expected: str = ""
     depends_on_seed: bool = False
+    changes_other_genes: bool = True
 
     @property
     def is_trained(self) -> bool:
@@ -163,6 +166,7 @@ _REGISTERED = (
         description="Nothing changes.",
         function="control_mean",
         colour="#999999",
+        changes_other_genes=False,
     ),
     _simple(
         name="train-mean",
@@ -250,6 +254,7 @@ _REGISTERED = (
         description="Only the targeted gene changes, by the mean efficacy seen in training.",
         function="target_only",
         colour="#0b3c6f",
+        changes_other_genes=False,
     ),
     _control(
         name=FLOOR,

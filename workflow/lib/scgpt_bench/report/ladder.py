@@ -14,7 +14,7 @@ from scgpt_bench.evaluation.scores import HEADLINE
 from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, KINDS, ORACLE, SCGPT, SIMPLE
 from scgpt_bench.report.run import Run
 
-SIZE, SIGN, FOUND = "effect_covariance", "sign_agreement_top20", "found_among_20"  # the columns beside the picture
+SLOPE, SIGN, FOUND = "effect_covariance", "sign_agreement_top20", "found_among_20"  # the columns beside the picture
 LOWEST, HIGHEST = -0.3, 1.2  # what is drawn, at most, in units of skill; the rest is cut off, and marked
 MOST = 15  # rows, which leave room for answers and limits on the first screen
 MARGIN = 4.0  # per cent of the width, on either side
@@ -85,14 +85,14 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[s
                 "mean": headline.loc[method, "mean"],
                 "ci": tuple(headline.loc[method, ["ci_low", "ci_high"]]),
                 "skill": headline.loc[method, "skill"],
-                "size": _value(of_metric, SIZE, method, "skill"),
+                "slope": _value(of_metric, SLOPE, method, "skill"),
                 "sign": _value(of_metric, SIGN, method, "mean"),
                 "found": _found(of_metric, method),
                 "at": tuple(at[["low", "value", "high"]]),
                 **_placed(axis, *at[["low", "value", "high"]]),
             }
         )
-    columns = [name for name in ("size", "sign", "found") if any(np.isfinite(row[name]) for row in found)]
+    columns = [name for name in ("slope", "sign", "found") if any(np.isfinite(row[name]) for row in found)]
     return {"rows": found, "axis": axis, "ticks": _ticks(axis), "columns": columns}
 
 

@@ -192,6 +192,7 @@ def _about_metric(name: str) -> str:
     except InputError:  # of a table of the user's
         return ""
     better = "Higher is better" if about.higher_is_better else "Lower is better"
+    better = f"Best at {about.best_at}" if about.best_at else better
     return (
         f"{about.label}. {better}. Genes: {about.gene_set}. Compared with: {about.reference}. Source: {about.source}."
     )

@@ -84,7 +84,10 @@ def first_sentences(trust: pd.DataFrame, ranking: pd.DataFrame) -> list[Sentence
     if unlike:
         of = sum(one["n_predicted"] for one in _classes(trust))
         found.append(Sentence("unlike_measured", {"n": sum(one["n_predicted"] for one in unlike), "of": of}))
-    best = known.loc[known["mean"].idxmax()]
+    of_classes = (known[(known[KNOWN] == [one[name] for name in KNOWN]).all(axis=1)] for one in _classes(trust))
+    alike = next(rows for rows in of_classes if len(rows))  # what most of the list is like comes first
+    sure = alike[alike["ci_low"].notna()]
+    best = (sure if len(sure) else alike).pipe(lambda rows: rows.loc[rows["mean"].idxmax()])
     return [*found, Sentence("best", best.to_dict())]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -121,10 +121,14 @@ class Run:
             left = [name for name in left if name not in groups[-1]]
         return [group for group in groups if len(group) > 1]
 
-    def unreliable(self, dataset: str) -> tuple[list[str], list[str]]:
-        """List the test conditions (of the whole card where splits are unknown), and those of unreliable response."""
+    def unreliable(self, dataset: str, splits: Collection[str] | None = None) -> tuple[list[str], list[str]]:
+        """List the test conditions of splits (None: of all), and those of unreliable response.
+
+        Where nothing is known of splits, the conditions are those of the whole card.
+        """
         card = labelled(self.cards[dataset]) if dataset in self.cards else {}
-        tested = set(labels_of(self.classes[self.classes["dataset"] == dataset]))
+        classes = self.classes[self.classes["dataset"] == dataset]
+        tested = set(labels_of(classes if splits is None else classes[classes["split"].isin(splits)]))
         here = {label: entry for label, entry in card.items() if not tested or label in tested}
         return list(here), [label for label, entry in here.items() if entry["reliable"] is False]  # None is unknown
 

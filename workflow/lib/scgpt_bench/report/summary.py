@@ -13,7 +13,7 @@ from scgpt_bench import __version__
 from scgpt_bench.data import split_names
 from scgpt_bench.data.conditions import CONTEXT, noun_of
 from scgpt_bench.data.names import ALL_SPLITS
-from scgpt_bench.evaluation.scores import HEADLINE
+from scgpt_bench.evaluation.scores import HEADLINE, NO_INTERVAL
 from scgpt_bench.evaluation.verdicts import COMPANIONS
 from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, SCGPT
 from scgpt_bench.report.ladder import ladder, overview
@@ -47,7 +47,7 @@ def page(run: Run, revision: str | None = None) -> str:
     context = {
         "places": found,
         "overview": overview(found) if len(found) > 1 else None,
-        "tally": Sentence("tally", {"words": [place["word"] for place in found]}),
+        "tally": _tally(found),
         "cost": _cost(run, found),
         "models": _models(run),
         "limits": limits(warnings(run, found)),
@@ -70,7 +70,7 @@ def answers(run: Run) -> dict[str, list[str]]:
         return [(place["name"] if several else "", place[key]) for place in found if place[key]]
 
     sentences = {
-        "Verdict": [("", Sentence("tally", {"words": [place["word"] for place in found]}))] if several else [],
+        "Verdict": [("", _tally(found))] if several else [],
         "Pretraining": of_places("pretraining"),
         "Learning curves": of_places("crossing"),
         "Contexts": of_places("in_contexts"),
@@ -97,6 +97,12 @@ def limits(found: Sequence[Sentence]) -> dict[str, list[Sentence]]:
     for sentence in found:
         lines.setdefault(group_of_warning[sentence.name], []).append(sentence)
     return lines
+
+
+def _tally(found: Sequence[Mapping[str, Any]]) -> Sentence:
+    """Count the answers; those of questions about one data set depend on each other."""
+    share_cells = len({place["dataset"] for place in found}) < len(found)
+    return Sentence("tally", {"words": [place["word"] for place in found], "share_cells": share_cells})
 
 
 def _methods_by_group(run: Run) -> dict[str, list[str]]:
@@ -129,15 +135,17 @@ def places(run: Run) -> list[dict[str, Any]]:
                     "contexts": [name for name in of_split["context"].unique() if name != CONTEXT],
                     "noun": noun_of(scores),
                     "n_conditions": int(n),
+                    "n_genes": run.cards.get(dataset, {}).get("n_genes"),
+                    "no_interval": _why_no_interval(here),
                     "rows": rows,
                     "generated": dataset in run.generated,
-                    "first": _before_the_answer(run, dataset),
+                    "first": _before_the_answer(run, dataset, splits),
                     "answer": answer,
                     "word": WORDS[answer[0].name],
                     "ladder": picture,
                     "compared": _compared(run, rows, picture),
                     "apart": _tells_apart(run, rows, picture),
-                    "size": _size(run, rows, picture),
+                    "slope": _slope(run, rows, picture),
                     "in_contexts": _in_contexts(run, rows, dataset, splits),
                     "crossing": _crossing(run, rows, dataset, split),
                     "planted": _planted(run, picture, dataset),
@@ -168,7 +176,8 @@ def _at(table: pd.DataFrame, dataset: str, split: str) -> pd.DataFrame:
 
 def _rows(run: Run, scores: pd.DataFrame, dataset: str, split: str) -> list[dict[str, Any]]:
     judged = _at(run.verdicts, dataset, split)
-    verdict_of = judged.set_index(["method", "metric", "context"])["verdict"].to_dict()
+    by_metric = judged.set_index(["method", "metric", "context"])
+    verdict_of, opponent_of = by_metric["verdict"].to_dict(), by_metric["opponent"].to_dict()
     contexts = [name for name in judged["context"].unique() if name != CONTEXT]
     score_of = scores[scores["metric"] == HEADLINE].set_index("method")
     spread_of = scores[scores["metric"] == SPREAD].set_index("method")["mean"].to_dict()
@@ -181,6 +190,7 @@ def _rows(run: Run, scores: pd.DataFrame, dataset: str, split: str) -> list[dict
             **score_of.loc[row["method"], ["mean", "skill", "n_asked"]],
             "spread": spread_of.get(row["method"]),
             "companions": [verdict_of.get((row["method"], name, CONTEXT), "not judged") for name in COMPANIONS],
+            "opponents": [opponent_of.get((row["method"], name, CONTEXT), "") for name in COMPANIONS],
             "contexts": {name: verdict_of.get((row["method"], HEADLINE, name), "not judged") for name in contexts},
         }
         for row in headline.to_dict("records")
@@ -191,13 +201,14 @@ def _text(cell: Any) -> str:
     return "" if pd.isna(cell) else cell  # an empty cell of a table
 
 
-def _before_the_answer(run: Run, dataset: str) -> list[Sentence]:
-    """Say what may explain verdicts by itself: responses that are mostly noise."""
-    tested, poor = run.unreliable(dataset)
+def _before_the_answer(run: Run, dataset: str, splits: Collection[str]) -> list[Sentence]:
+    """Say what may explain verdicts by itself: responses most of which are not shown to be more than noise."""
+    tested, poor = run.unreliable(dataset, splits)
     if len(poor) <= len(tested) / 2:
         return []
     noun = noun_of(pd.DataFrame(run.cards[dataset]["conditions"]))
-    return [Sentence("most_responses_are_noise", {"labels": poor, "n": len(tested), "noun": noun})]
+    values = {"labels": poor, "n": len(tested), "noun": noun, "minimum": run.cards[dataset]["minimum_reliability"]}
+    return [Sentence("most_responses_are_unreliable", values)]
 
 
 def _models(run: Run) -> Sentence:
@@ -272,21 +283,25 @@ def _cost(run: Run, found: Sequence[Mapping[str, Any]]) -> Sentence | None:
 
 
 def _tells_apart(run: Run, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]) -> Sentence | None:
-    return _beside("tells_apart", "found", "discrimination", rows, _compared(run, rows, picture))
+    return _beside(run, "tells_apart", "found", "discrimination", rows, picture)
 
 
-def _size(run: Run, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]) -> Sentence | None:
-    return _beside("size", "size", "mse_unbiased", rows, _compared(run, rows, picture))
+def _slope(run: Run, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]) -> Sentence | None:
+    return _beside(run, "slope", "slope", "mse_unbiased", rows, picture)
 
 
 def _beside(
-    name: str, key: str, metric: str, rows: Sequence[Mapping[str, Any]], compared: Sequence[Mapping[str, Any]]
+    run: Run, name: str, key: str, metric: str, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]
 ) -> Sentence | None:
     """Set two methods side by side in a number that is no test, with the verdict of the metric that tests it."""
+    compared = _compared(run, rows, picture)
     if len(compared) != 2 or any(np.isnan(row[key]) for row in compared):
         return None
-    (verdicts,) = (row["companions"] for row in rows if row["method"] == compared[0]["method"])
-    return Sentence(name, {"rows": compared, "metric": metric, "verdict": verdicts[COMPANIONS.index(metric)]})
+    (judged,) = (row for row in rows if row["method"] == compared[0]["method"])
+    at = COMPANIONS.index(metric)
+    floor = next((row for row in picture["rows"] if run.kinds[row["method"]] == FLOOR), None)
+    values = {"rows": compared, "metric": metric, "floor": floor}
+    return Sentence(name, {**values, "verdict": judged["companions"][at], "opponent": judged["opponents"][at]})
 
 
 def _planted(run: Run, picture: Mapping[str, Any], dataset: str) -> Sentence | None:
@@ -356,8 +371,11 @@ def _pretraining(run: Run, dataset: str, split: str) -> dict[str, Sentence | Non
     if not pairs:
         return {"pretraining": None, "pairs": None}
     pairs = [{**pair, "reason": _text(pair["reason"])} for pair in pairs]
+    verdicts = [pair["verdict"] for pair in pairs]
+    decoded_at_random = {made.method for made in run.predictions if made.record.random_decoder}
+    random = [pair["method"] for pair in pairs if pair["method"] in decoded_at_random]
     return {
-        "pretraining": Sentence("pretraining", {"pairs": pairs, "verdicts": [pair["verdict"] for pair in pairs]}),
+        "pretraining": Sentence("pretraining", {"pairs": pairs, "verdicts": verdicts, "random_decoder": random}),
         "pairs": Sentence("pretraining_pairs", {"pairs": pairs}),
     }
 
@@ -377,6 +395,13 @@ def _chosen(run: Run, dataset: str, splits: Sequence[str]) -> Sentence | None:
                     if (value := f"{options[key]:g}") not in values:
                         values.append(value)
     return Sentence("chosen", {"methods": methods}) if methods else None
+
+
+def _why_no_interval(scores: pd.DataFrame) -> str:
+    """Say why the headline metric has no interval; empty where it has."""
+    reasons = scores.loc[scores["metric"] == HEADLINE, "reason"].map(_text)
+    refused = reasons[reasons.str.startswith(NO_INTERVAL)].str.removeprefix(NO_INTERVAL)
+    return min(refused, key=len, default="")
 
 
 def _means(scores: pd.DataFrame) -> dict[str, float]:

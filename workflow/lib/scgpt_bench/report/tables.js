@@ -112,8 +112,9 @@ function freeze(table) {
 function textColumn(holder, rows, columns, index) {
   const name = columns[index];
   const display = (value, kind, row) => (name === 'perturbation' && linkOfRow(holder, columns, row)) || explained(value);
-  const long = rows.some((row) => row[index].length > 60);
-  return { className: long ? 'text long' : 'text', render: { display, _: (value) => value } };
+  const longest = rows.reduce((most, row) => Math.max(most, row[index].length), 0);
+  const size = longest > 60 ? ' long' : longest > 24 ? ' phrase' : '';
+  return { className: `text${size}`, render: { display, _: (value) => value } };
 }
 
 // All numbers of a column have the same number of decimals, so that they align; one that would be cut to nothing is

@@ -98,8 +98,8 @@ def _of_data(run: Run, places: Places) -> Iterable[Sentence]:
         lacking = [kind for kind, key in ((CEILING, "ceiling"), (FLOOR, "floor")) if place[key] is None]
         if lacking:
             yield Sentence("no_check_of_data", {"dataset": place["name"], "kinds": lacking})
-        if place["n_conditions"] < FEW:
-            values = {key: place[key] for key in ("noun", "n_conditions")}
+        if place["n_conditions"] < FEW or place["no_interval"]:
+            values = {key: place[key] for key in ("noun", "n_conditions")} | {"reason": place["no_interval"]}
             yield Sentence("few_conditions", {"dataset": place["name"], **values})
     for dataset in run.cards:
         tested, poor = run.unreliable(dataset)
@@ -221,10 +221,16 @@ def _of_prompts(run: Run, places: Places) -> Iterable[Sentence]:
     if prompted:
         yield Sentence("targets_not_predicted", {"methods": prompted, "metric": HEADLINE})
     unseen = (
-        made.method for made in run.predictions if made.record.prompts and not made.record.prompts.zeros_in_pretraining
+        made.method
+        for made in run.predictions
+        if made.record.prompts and not made.record.prompts.zeros_in_pretraining and _is_pretrained(made.record)
     )
     if methods := list(dict.fromkeys(unseen)):
         yield Sentence("zeros_in_prompts", {"methods": methods})
+
+
+def _is_pretrained(record: MethodRecord) -> bool:
+    return bool(record.weights and record.weights.checkpoint_pretrained)
 
 
 def _of_files(run: Run, places: Places) -> Iterable[Sentence]:

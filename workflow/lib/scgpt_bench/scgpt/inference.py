@@ -24,8 +24,12 @@ Result = TypeVar("Result")
 
 
 def shard(obs: pd.DataFrame, index: int, number: int) -> list[Condition]:
-    """List the conditions that shard ``index`` of ``number`` predicts: whole ones, so whole batches."""
-    return conditions_of(obs)[index::number]
+    """List the conditions that shard ``index`` of ``number`` predicts: whole ones, so whole batches.
+
+    Where there are more shards than conditions, the first condition is predicted again.
+    """
+    conditions = conditions_of(obs)
+    return conditions[index::number] or conditions[:1]
 
 
 def predict(

@@ -11,6 +11,8 @@ import pandas as pd
 
 from scgpt_bench.data.conditions import COLUMNS as CONDITION
 from scgpt_bench.data.conditions import CONTEXT, Condition, listed
+from scgpt_bench.data.splits import table_of_roles
+from scgpt_bench.evaluation import control_blocks
 from scgpt_bench.evaluation.classes import CLASS
 from scgpt_bench.evaluation.scores import HEADLINE, KEY, Block, Study, blocks, scores
 from scgpt_bench.evaluation.verdicts import beside, decide, is_reliable, verdicts
@@ -76,9 +78,15 @@ def trust(study: Study, split: pd.DataFrame, records: Mapping[str, MethodRecord]
 
 
 def with_known(split: pd.DataFrame) -> pd.DataFrame:
-    """Add ``context_learned`` to the rows of one ``split.tsv``."""
+    """Add ``context_learned`` to the rows of one ``split.tsv``, and count validation as seen.
+
+    Simple methods learn from validation perturbations: what is called seen nowhere must be in neither role.
+    """
     learned = set(split.loc[split["role"] != "test", "context"])
-    return split.assign(**{CONTEXT_LEARNED: split["context"].isin(learned)})
+    roles = ["test" if role == "test" else "train" for role in split["role"]]
+    seen = table_of_roles(dict(zip(listed(split), roles, strict=True)))[["n_genes_seen", "seen"]]
+    seen = seen.set_axis(split.index)
+    return split.assign(**{CONTEXT_LEARNED: split["context"].isin(learned)}, **seen)
 
 
 class _Measured:
@@ -158,7 +166,9 @@ class _Measured:
             reliable = is_reliable(block, study.kinds)
             for method in block.values:
                 if np.isfinite(block.no_change).all():
-                    nothing = replace(block, values={**block.values, NO_CHANGE: block.no_change[:, None]})
+                    no_change = block.no_change[:, None]
+                    known = {**block.without_blocks, NO_CHANGE: no_change.repeat(control_blocks.BLOCKS, axis=1)}
+                    nothing = replace(block, values={**block.values, NO_CHANGE: no_change}, without_blocks=known)
                     found[block.split, method, "against_no_change"] = _verdict(
                         nothing, method, NO_CHANGE, reliable, study.margin
                     )
