@@ -225,6 +225,23 @@ def test_costs_are_read_after_all_results_and_without_the_provenance(demo):
     assert set(report.split(", ")) - set(costs.split(", ")) == later
 
 
+def test_two_versions_of_a_data_set_are_compared_where_something_is_scored(tmp_path):
+    checkout = copy_of_checkout(tmp_path)
+    checkout.write("calls.csv", "")
+    checkout.write("list.txt", "STAT1\n")
+    predict = {"next": {"dataset": "drop", "perturbations": "list.txt"}}
+    study = {**STUDY, "datasets": ["drop", "later"], "methods": {"train-mean": {}}, "predict": predict}
+    for splits, compared in (({"run": [0]}, True), ({"run": []}, False)):
+        write(checkout, study={**study, "splits": splits})
+        versions = [
+            {**ROW, "series": "screen"},
+            {**ROW, "series": "screen", "name": "later", "md5": "fedcba9876543210" * 2},
+        ]
+        lines = [HEADER, *([row.get(column, "") for column in HEADER] for row in versions)]
+        checkout.write("drops.tsv", "".join("\t".join(line) + "\n" for line in lines))
+        assert ("drop_comparison" in {rule for rule, _ in plan(checkout, REPORT)[0]}) == compared
+
+
 def planned_after(demo, edits):
     """The rules that a dry run plans after text was appended to modules, which are then as before."""
     modules = {demo.path / "workflow" / "lib" / "scgpt_bench" / name: text for name, text in edits.items()}
