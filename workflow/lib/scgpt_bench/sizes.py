@@ -93,6 +93,7 @@ UNITS = {
     "million_means": "million conditions x genes",
     "gigabytes_of_batch": "gigabytes of activations of a training batch; none on a GPU, which has its own memory",
     "million_weights": "million weights of the checkpoint",
+    "billion_distances": "billion tested conditions x conditions of the data set x genes",
     "million_predicted": "million tested conditions x drawn control cells x genes",
     "thousand_scores": "thousand tested conditions x methods x seeds, over all data sets and splits",
     "pretraining_pflop": "10^15 floating-point operations of a pretraining",
@@ -174,6 +175,8 @@ class Sizes:
             return (1 + self._conditions(dataset)) * shape.genes / 1e6
         tested = self._tested(dataset, split)
         drawn = self._drawn(split)
+        if unit == "billion_distances":
+            return tested * self._conditions(dataset) * shape.genes / 1e9
         if unit == "million_predicted":
             return tested * drawn * shape.genes / 1e6
         if unit == "million_scored_values":
