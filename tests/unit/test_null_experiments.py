@@ -20,6 +20,7 @@ from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.readers import read
 from scgpt_bench.data.references import references
 from scgpt_bench.data.splits import fold
+from scgpt_bench.evaluation.control_blocks import score_without_blocks
 from scgpt_bench.evaluation.metrics import METRICS, score
 from scgpt_bench.evaluation.pseudobulk import add_untested, measured, truth
 from scgpt_bench.evaluation.reference_scores import reference_scores
@@ -85,7 +86,7 @@ def predictions(cells, split, answer, seed):
 
 def judged(controls, seed):
     cells = without_effect(controls, seed)
-    of_all, tables, scored, splits = measured(cells), [], [], []
+    of_all, tables, without, scored, splits = measured(cells), [], [], [], []
     dealing = {"dataset": "null", "folds": FOLDS, "seed": 1, "validation_share": 0.15, "minimum_cells": 30}
     for number in range(FOLDS):
         split = fold(cells.obs, fold=number, **dealing)
@@ -95,6 +96,8 @@ def judged(controls, seed):
         for method, predicted in predictions(cells, split, answer, seed).items():
             table = score(predicted, whole, halved=method == "technical-duplicate")
             tables.append(table[table["metric"].isin(JUDGING)].assign(method=method, seed=0, **place))
+            if method not in ("shuffled", "technical-duplicate"):
+                without.append(score_without_blocks(predicted, whole).assign(method=method, seed=0, **place))
         scored.append(reference_scores(whole).assign(**place))
         splits.append(split.assign(**place))
     made = study(
@@ -103,6 +106,7 @@ def judged(controls, seed):
         pd.concat(scored),
         pd.concat(splits),
         pooled={"all": [f"fold{n}" for n in range(FOLDS)]},
+        control_blocks=pd.concat(without),
     )
     return verdicts(made)
 
