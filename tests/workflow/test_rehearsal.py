@@ -11,7 +11,7 @@ from snakemake_checkout import ROOT
 
 pytestmark = pytest.mark.long
 
-CELLS, GENES = 3983, 600
+CELLS, GENES = 7966, 600
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def rehearsal(tmp_path_factory):
     """What it prints, and its table."""
     folder = tmp_path_factory.mktemp("rehearsal")
     table = folder / "table.tsv"
-    command = [sys.executable, str(ROOT / "benchmarks" / "rehearsal.py"), "--fraction", "0.018", "--genes", str(GENES)]
+    command = [sys.executable, str(ROOT / "benchmarks" / "rehearsal.py"), "--fraction", "0.036", "--genes", str(GENES)]
     command += ["--folder", str(folder / "studies"), "--output", str(table)]
     environment = {"PYTHONPATH": str(ROOT / "workflow" / "lib"), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
