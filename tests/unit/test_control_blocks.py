@@ -16,6 +16,7 @@ from scgpt_bench.evaluation.metrics import METRICS, score
 from scgpt_bench.evaluation.scores import Study, blocks, scores
 from scgpt_bench.evaluation.verdicts import verdicts
 from scgpt_bench.files import write_table
+from scgpt_bench.method_record import record_of
 
 GENES = 40
 
@@ -136,5 +137,7 @@ def test_they_reach_the_comparison_of_two_methods(truth, tmp_path):
 
 def test_a_table_without_rows_is_that_of_a_benchmark_control(tmp_path):
     path = tmp_path / "drop" / "fold0" / "shuffled" / "0" / "control_blocks.tsv"
-    write_table(control_blocks.none(), path)
-    assert control_blocks.gather([path]).empty
+    for kind, entry in (("shuffled", {"shuffles": 20}), ("technical-duplicate", {"halved": True})):
+        made = record_of([Condition("A")], kind=kind, options={}, seed=0, n_genes=GENES, **entry)
+        write_table(control_blocks.of_prediction(None, None, made), path)
+        assert control_blocks.gather([path]).empty

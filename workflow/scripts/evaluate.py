@@ -16,6 +16,4 @@ with logged(snakemake.log[0]):
     record, means = read_record(snakemake.input.method), pseudobulk(predicted)
     write_h5ad(means, snakemake.output.pseudobulk)
     write_table(every_metric(predicted, truth, record), snakemake.output.metrics)
-    is_control = record.shuffles or record.halved
-    without = control_blocks.none() if is_control else control_blocks.score_without_blocks(means, truth)
-    write_table(without, snakemake.output.control_blocks)
+    write_table(control_blocks.of_prediction(means, truth, record), snakemake.output.control_blocks)

@@ -24,6 +24,7 @@ from scgpt_bench.data.references import References
 from scgpt_bench.evaluation.data_card import BLOCKS, blocks_of_cells
 from scgpt_bench.evaluation.metrics import score
 from scgpt_bench.files import read_table
+from scgpt_bench.method_record import MethodRecord
 
 WITHOUT = [f"without_{block}" for block in range(BLOCKS)]
 KEYS = ["dataset", "split", "method", "seed", *COLUMNS, "metric"]
@@ -70,7 +71,7 @@ def score_without_blocks(pseudobulk: anndata.AnnData, truth: anndata.AnnData) ->
 
     Returns
     -------
-    Columns ``perturbation``, ``context``, ``metric`` and ``WITHOUT``: the content of ``control_blocks.tsv``.
+    Columns ``perturbation``, ``context``, ``metric`` and ``WITHOUT``.
     """
     changes = np.asarray(truth.varm["control_blocks"])
     context = pd.Categorical(context_of(truth.obs), categories=contexts_of(truth.obs)).codes
@@ -85,9 +86,11 @@ def score_without_blocks(pseudobulk: anndata.AnnData, truth: anndata.AnnData) ->
     return pd.concat([tables[0][[*COLUMNS, "metric"]], values], axis=1)
 
 
-def none() -> pd.DataFrame:
-    """Return the table of a benchmark control, which gets no verdict: it has no rows."""
-    return pd.DataFrame(columns=[*COLUMNS, "metric", *WITHOUT])
+def of_prediction(pseudobulk: anndata.AnnData, truth: anndata.AnnData, record: MethodRecord) -> pd.DataFrame:
+    """Make the content of ``control_blocks.tsv``; without rows for floor and ceiling, which get no verdict."""
+    if record.shuffles or record.halved:
+        return pd.DataFrame(columns=[*COLUMNS, "metric", *WITHOUT])
+    return score_without_blocks(pseudobulk, truth)
 
 
 def gather(paths: Iterable[str | Path]) -> pd.DataFrame:
