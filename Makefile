@@ -142,7 +142,7 @@ lock:  ## Resolve requirements.in again into requirements.lock.
 
 # Checkpoints are kept with what they were pretrained on, and with .snakemake: without its record there, a checkpoint
 # would be kept whatever its options became. One that was pretrained on measured cells is pretrained again with them.
-clean:  ## study=NAME (default: demo): remove its results and logs; keep checkpoints, downloads, .snakemake and .venv.
+clean:  ## study=NAME (default: demo): remove its results and logs; keep checkpoints, generated, downloads, .snakemake, .venv.
 	@echo "$$study" | grep -qx '[a-z0-9_-]*[a-z0-9_-]' || { echo "error: study: found '$$study'; expected the name of a study"; exit 2; }
 	@test -d "results/$$study" || { echo "error: study: found '$$study'; expected a folder of results/"; exit 2; }
 	find "results/$$study" -mindepth 1 -maxdepth 1 ! -name checkpoints ! -name generated -exec rm -r {} +

@@ -39,6 +39,7 @@ NAVIGATION = {  # of each section: pages, and the documents that they are
     },
     "Background": {
         "evaluation": "docs/evaluation.md",
+        "statistics": "docs/statistics.md",
         METRICS_PAGE: None,
         "threats_to_validity": "docs/threats_to_validity.md",
         "architecture": "docs/architecture.md",
@@ -136,8 +137,8 @@ def metrics() -> str:
             "| | |",
             "| --- | --- |",
         ]
-        lines += [f"| {column.replace('_', ' ')} | {_cell(row[column])} |" for column in COLUMNS[1:] if row[column]]
-        lines += [f"| better | {'higher' if metric.higher_is_better else 'lower'} |", ""]
+        lines += [f"| {column.replace('_', ' ')} | {_cell(row[column])} |" for column in COLUMNS[2:] if row[column]]
+        lines.append("")
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ import torch
 from bad_input.study import (
     ROW,
     SUM,
+    appended,
     arguments,
     both,
     checkpoint_rows,
@@ -196,6 +197,11 @@ CONFIGURATION = [
         ("a split named like pooled ones", {"splits__contexts": {"hold_out": ["K562"]}, "splits__files": {"contexts": {"drop": "x.tsv"}}}, "splits.files.contexts", "pooled", "another name"),
         ("split named all", {"splits__files": {"all": {"drop": "x.tsv"}}}, "splits.files.all", "pooled", "another name"),
         ("no split file", {"splits__files": {"mine": {}}}, "splits.files.mine", "no file for 'drop'", "every data set"),
+        *(
+            (f"split named {name}", {"splits__files": {name: {"drop": "x.tsv"}}}, f"splits.files.{name}", "the workflow's own folders", "another name")
+            for name in ("vocabulary", "vectors", "figures", "predicted-next")
+        ),
+        ("one prediction file for two seeds", {"methods__elsewhere__seeds": [0, 1]}, "methods.elsewhere.files.drop.fold0", "'elsewhere.h5ad', for 2 seeds", "a path with {seed}, or one seed"),
         ("no prediction file", {"methods__elsewhere__files": {}}, "files.drop", "no file for split 'fold0'", "every split"),
         ("oracle of real cells", {"methods__oracle": {}}, "methods.oracle", "measured data (drop)", "generated"),
         ("no control cells", {"controls__cells_per_perturbation": 0}, "controls.cells_per_perturbation", "0", "at least 1"),
@@ -289,6 +295,9 @@ TABLES = [
     ("vectors from a part", "configuration", both(joined_row(), configured(
         datasets=["drop", "both"], methods={"train-mean": {}}, vectors__own={"source": "dataset", "datasets": {"drop": "both", "both": "drop"}},
     )), "study.yaml", "vectors.own.datasets.drop", "'both', the same data set", "another screen"),
+    ("a key twice", "configuration", appended("study.yaml", "splits: {training_sizes: [2]}\n"), "study.yaml", "splits", "two of them (lines", "one"),
+    ("a key below twice", "configuration", text("study.yaml", "study: a\nmethods:\n  knn: {}\n  knn: {neighbours: 3}\n"), "study.yaml",
+     "methods.knn", "two of them (lines 3 and 4)", "one"),
     ("own weights under another name", "configuration", renamed("mine/best_model.pt", "mine/epoch_6.ckpt"),
      "mine", "best_model.pt", "no such file, only epoch_6.ckpt", "best_model.pt or model.safetensors"),
     ("folder by hand", "configuration", both(configured(checkpoints__tiny={"source": "catalogue"}), checkpoint_rows({"file": "folder", "address": "https://a/b"})),

@@ -231,6 +231,11 @@ def text(name: str, content: str | bytes) -> Damage:
     return lambda folder: (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
+def appended(name: str, content: str) -> Damage:
+    """The file goes on."""
+    return lambda folder: (folder / name).write_text((folder / name).read_text() + content)
+
+
 def both(first: Damage, second: Damage) -> Damage:
     return lambda folder: (first(folder), second(folder))
 

@@ -4,11 +4,10 @@ import re
 import shutil
 
 import pytest
-import yaml
 
 from bad_input import study
 from bad_input.cases import CASES
-from scgpt_bench.configuration import validate
+from scgpt_bench import configuration
 from scgpt_bench.errors import InputError
 
 
@@ -35,7 +34,7 @@ def complaint(job, folder, monkeypatch):
     if job == "configuration":
         monkeypatch.chdir(folder)
         with pytest.raises(InputError) as error:
-            validate(yaml.safe_load((folder / "study.yaml").read_text()), "study.yaml")
+            configuration.validate(configuration.read("study.yaml"), "study.yaml")
         return f"error: {error.value}\n"
     done = study.JOBS[job].run(folder)
     assert done.status == 1

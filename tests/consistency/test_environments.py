@@ -22,7 +22,7 @@ GPU_ONLY = {"flash-attn"}  # imported where it is installed
 
 # Declared though nothing here imports it.
 UPSTREAM_SCGPT = {"ipython", "matplotlib-base"}  # which the module of its layers imports
-UPSTREAM_GEARS = {"dcor", "networkx", "pytorch_geometric", "requests", "scanpy", "tqdm"}
+UPSTREAM_GEARS = {"dcor", "networkx", "pytorch_geometric", "requests", "scanpy", "tqdm", "scikit-learn"}
 NEEDED_BY_OTHERS = {
     "cell_eval": {"numba", "scanpy", "zstd"},  # cell-eval and pdex, from conda-forge rather than through pip
     "cell_eval2": {"numba", "scanpy", "pdex", "pyarrow"},

@@ -156,6 +156,12 @@ def test_a_training_follows_the_version_of_its_recipe_and_no_code(name):
     assert "code" not in parameters(RULES[name])
 
 
+def test_scripts_read_json_where_a_damaged_file_is_one_clear_line():
+    assert not [
+        path.name for path in sources.PACKAGE.parents[1].glob("scripts/*.py") if "json.load" in path.read_text()
+    ]
+
+
 def test_every_script_environment_and_caption_is_used():
     rules = [*RULES.values(), *parsed_workflow.rules(gpus=1).values()]
     shown = [path.flags["report"] for rule in rules for path in rule.output if "report" in path.flags]

@@ -24,19 +24,22 @@ TESTED = {"fold0": [ATTACK, "A&B", "STAT1"], "fold1": ["GATA1@K562", "JAK2@K562"
 def views():
     """What is in the views of two splits, each with perturbations of its own."""
     random = np.random.default_rng(3)
-    made = {}
-    for split, tested in TESTED.items():
-        table = [{"perturbation": name, "method": method} for method in METHODS for name in tested]
-        values = pd.DataFrame(table).assign(context="all", metric="effect_pearson", reason="")
-        values["value"] = random.uniform(0, 1, len(values)) + 2 * (values["method"] == "ridge")
-        true = random.normal(0, 0.3, (len(tested), len(GENES)))
-        made[split] = (made_up.view_of(true, tested, GENES, METHODS, values, random), values)
-    return made
+    size_of = {"fold0": 0.3, "fold1": 0.1}  # the largest change of all is in fold0
+    return {split: made_view(tested, size_of[split], random) for split, tested in TESTED.items()}
 
 
-@pytest.fixture(scope="module")
-def report(views, tmp_path_factory):
-    folder, items = tmp_path_factory.mktemp("views"), []
+def made_view(tested, size, random):
+    """What the view of perturbations holds, and their scores."""
+    table = [{"perturbation": name, "method": method} for method in METHODS for name in tested]
+    values = pd.DataFrame(table).assign(context="all", metric="effect_pearson", reason="")
+    values["value"] = random.uniform(0, 1, len(values)) + 2 * (values["method"] == "ridge")
+    true = random.normal(0, size, (len(tested), len(GENES)))
+    return made_up.view_of(true, tested, GENES, METHODS, values, random), values
+
+
+def written(views, folder):
+    """A report of views and indices."""
+    items = []
     for split, (view, values) in views.items():
         table = values.pivot_table(index="perturbation", columns="method", values="value").reset_index()
         index, shown = (folder / split / f"perturbations.{suffix}" for suffix in ("tsv", "json.gz"))
@@ -48,6 +51,11 @@ def report(views, tmp_path_factory):
         items.append(page.Item(shown, "Perturbations", "drop", {"split": split, "figure": "one perturbation"}, ""))
     page.write(items, "<h1>Start</h1>", folder / "report.html", kinds=METHODS)
     return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def report(views, tmp_path_factory):
+    return written(views, tmp_path_factory.mktemp("views"))
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +183,20 @@ def test_paper_has_the_chosen_view_and_the_whole_index(driver, report):
     rows = [row.text for row in browser.visible(driver, ".printed tbody td:first-child")]
     assert sorted(rows) == sorted(name.split("@")[0] for tested in TESTED.values() for name in tested)
     assert all(row.rect["width"] > 60 for row in browser.visible(driver, ".printed tbody td:first-child"))
+
+
+def test_the_page_opens_on_the_largest_change_of_all_splits_beside_one_index_of_them(tmp_path):
+    random = np.random.default_rng(4)
+    views = {"fold0": made_view(["A", "B"], 0.1, random), "fold1": made_view(["C", "D"], 0.3, random)}
+    report = written(views, tmp_path)
+    with browser.chromium(tmp_path / "profile", 1280) as driver:
+        driver.get(report.resolve().as_uri() + "#perturbations/drop")
+        browser.draw_everything(driver)
+        largest = max(views["fold1"][0]["conditions"], key=lambda one: one["size"])
+        assert shown(driver)[0] == largest["name"]
+        (table,) = browser.visible(driver, ".table")
+        assert [cell.text for cell in table.find_elements(By.CSS_SELECTOR, "tbody td:first-child")] == [*"ABCD"]
+        assert "slope of this perturbation" in driver.find_element(By.CSS_SELECTOR, ".panels figcaption").text
+        next(link for link in browser.visible(driver, ".table a") if link.text == "A").click()
+        until_shown(driver, "A")
+        assert browser.complaints(driver) == []

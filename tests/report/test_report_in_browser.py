@@ -285,7 +285,7 @@ def test_of_several_splits_one_figure_of_each_is_shown(page_of, run, tmp_path):
     _choices(reader)["split"].select_by_visible_text("fold1")
     browser.until(reader, "return location.hash.includes('split=fold1')")
     assert _items(reader) == ["a fold1", "b fold1", "all"]
-    _choices(reader)["split"].select_by_visible_text("one of each")
+    _choices(reader)["split"].select_by_visible_text("pooled or one")
     browser.until(reader, "return !location.hash.includes('split')")
     browser.visible(reader, ".choices p a")[0].click()
     browser.until(reader, "return !document.querySelector('section:not([hidden]) .item[hidden]')")

@@ -2,6 +2,7 @@
 
 import time
 import tracemalloc
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -28,8 +29,15 @@ from scgpt_bench.methods.baselines import (
     target_only,
     train_mean,
     tuned_simple,
+    type_mean,
 )
-from scgpt_bench.methods.training_data import ToPredict, TrainingData, training_data
+from scgpt_bench.methods.training_data import (
+    ToPredict,
+    TrainingData,
+    changes_of_cell_types,
+    to_predict,
+    training_data,
+)
 
 
 def experiment(shifts, roles, cells_each=None):
@@ -56,7 +64,10 @@ def experiment(shifts, roles, cells_each=None):
 def data(cells, split):
     tested = conditions_of(split, "test")
     names = [condition.perturbation for condition in tested]
-    return training_data(halved(cells), split), ToPredict(names, references(halved(cells), tested, INPUT))
+    cells = halved(cells)
+    training = replace(training_data(cells, split), of_cell_types=changes_of_cell_types(cells, split, ["all"])["all"])
+    of_type = pd.DataFrame({"T": 1.0}, index=names)
+    return training, ToPredict(names, references(cells, tested, INPUT), of_type)
 
 
 def drawn(cells, perturbation="G3"):
@@ -276,6 +287,48 @@ def test_coexpression_of_many_cells_is_that_of_some_drawn_by_name(monkeypatch):
     assert (drawn.obs["half"] == INPUT).all()
     assert set(drawn.obs_names) == set(backwards.obs_names)
     np.testing.assert_array_equal(drawn.X.toarray(), cells[drawn.obs_names].X.toarray())
+
+
+def of_two_types(n_types=2):
+    """G0 to G2 have cells of two types in other shares; type A gains 1 and type B loses 1, whatever is perturbed."""
+    random = np.random.default_rng(5)
+    parts = [("control", "A", 200), ("control", "B", 200)]
+    for number, (of_a, of_b) in enumerate(((30, 10), (10, 30), (20, 20), (8, 32))):
+        parts += [(f"G{number}", "A", of_a), (f"G{number}", "B", of_b)]
+    labels = [(name, kind) for name, kind, n in parts for _ in range(n)]
+    obs = pd.DataFrame(labels, columns=["perturbation", "cell_type"])
+    change = np.where(obs["perturbation"] == "control", 0, np.where(obs["cell_type"] == "A", 1.0, -1.0))
+    level = np.where(obs["cell_type"] == "A", 3.0, 6.0)
+    X = (level + change)[:, None] + random.normal(0, 0.1, (len(obs), 4))
+    obs = obs.set_axis([f"cell{i}" for i in range(len(obs))])
+    if n_types == 1:
+        obs["cell_type"] = "A"
+    genes = pd.DataFrame(index=[f"G{i}" for i in range(4)])
+    return halved(anndata.AnnData(sparse.csr_matrix(X.astype(np.float32)), obs=obs, var=genes))
+
+
+def test_type_mean_mixes_the_changes_of_types_as_the_cells_of_the_perturbation_are():
+    cells = of_two_types()
+    split = pd.DataFrame({"perturbation": ["G0", "G1", "G2", "G3"], "role": ["train", "train", "train", "test"]})
+    (found,) = changes_of_cell_types(cells, split, ["all"]).values()
+    np.testing.assert_allclose(found.loc[["A", "B"]], [[1] * 4, [-1] * 4], atol=0.05)
+    training = replace(training_data(cells, split), of_cell_types=found)
+    shares = pd.DataFrame({"A": [0.2], "B": [0.8]}, index=["G3"])
+    test = ToPredict(["G3"], references(cells, [Condition("G3")], INPUT), shares)
+    np.testing.assert_allclose(type_mean(training, test).values, [[-0.6] * 4], atol=0.05)
+    np.testing.assert_allclose(train_mean(training, test, scaled=False).values, [[0.0] * 4], atol=0.05)
+    unknown = ToPredict(["G3"], test.control_means, pd.DataFrame({"A": [0.5], "C": [0.5]}, index=["G3"]))
+    np.testing.assert_allclose(type_mean(training, unknown).values, [[0.5] * 4], atol=0.05)
+
+
+def test_type_mean_of_one_type_is_the_mean_over_cells():
+    cells = of_two_types(n_types=1)
+    split = pd.DataFrame({"perturbation": ["G0", "G1", "G2", "G3"], "role": ["train", "train", "train", "test"]})
+    drawn_cells = drawn(cells)
+    test = to_predict(drawn_cells)
+    training = replace(training_data(cells, split), of_cell_types=changes_of_cell_types(cells, split, ["all"])["all"])
+    expected = train_mean(training, test, weighting="cell", scaled=False).values
+    np.testing.assert_allclose(type_mean(training, test).values, expected, atol=1e-6)
 
 
 def test_target_only_differs_from_control_mean_in_the_targeted_gene():

@@ -172,7 +172,7 @@ def test_cells_on_disk_are_duplicated_as_those_in_memory(experiment, tmp_path, m
 def test_no_job_reads_all_cells_or_controls_into_memory(experiment, tmp_path, monkeypatch, script, function):
     cells, controls, measured, _ = experiment
     controls = controls.copy()
-    controls.obs["control_cell"] = "cell0"
+    controls.obs["control_cell"], controls.obs["cell_type"] = "cell0", "T"
     names = {"cells": cells, "controls": controls, "truth": measured}
     for name, content in names.items():
         content.write_h5ad(tmp_path / f"{name}.h5ad")

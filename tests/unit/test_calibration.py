@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from scgpt_bench.data.blocks import BLOCKS
 from scgpt_bench.data.names import genes_of
 from scgpt_bench.data.splits import gears_simulation
 from scgpt_bench.evaluation.calibration import DRAWS, MEASURED, calibration
-from scgpt_bench.evaluation.data_card import BLOCKS
 from scgpt_bench.evaluation.paired_inference import compare, design
 from scgpt_bench.seeding import random_generator
 

@@ -21,6 +21,7 @@ from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.means import condition_means
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.references import references
+from scgpt_bench.data.training_cells import write_without_test_cells
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.pseudobulk import truth
 from scgpt_bench.methods import baselines, imported
@@ -227,7 +228,7 @@ def test_what_a_script_may_learn_from_is_chosen_by_condition(cells, split, tmp_p
     split = split.copy()
     name = split.loc[split["role"] == "train", "perturbation"].iloc[0]
     split.loc[(split["perturbation"] == name) & (split["context"] == "line2"), "role"] = "test"
-    imported.write_without_test_cells(cells, split, tmp_path / "training.h5ad")
+    write_without_test_cells(cells, split, tmp_path / "training.h5ad")
     seen = rows_of(anndata.read_h5ad(tmp_path / "training.h5ad").obs)
     assert (name, "line1") in seen
     assert (name, "line2") not in seen

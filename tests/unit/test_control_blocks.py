@@ -1,17 +1,20 @@
 """The noise of the measured control mean, which all perturbations share, is in the standard error of every verdict."""
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 
+from scgpt_bench.data.blocks import BLOCKS, blocks_of_cells
 from scgpt_bench.data.conditions import Condition, conditions_of
 from scgpt_bench.data.halves import TRUTH, deal_halves, is_control_of
 from scgpt_bench.data.references import References
+from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation import control_blocks, pseudobulk
-from scgpt_bench.evaluation.control_blocks import BLOCKS, WITHOUT, changes_of_reference, score_without_blocks
-from scgpt_bench.evaluation.data_card import blocks_of_cells
+from scgpt_bench.evaluation.control_blocks import WITHOUT, changes_of_reference, score_without_blocks
 from scgpt_bench.evaluation.metrics import METRICS, score
 from scgpt_bench.evaluation.scores import Study, blocks, scores
 from scgpt_bench.evaluation.verdicts import verdicts
@@ -47,6 +50,7 @@ def test_a_change_is_that_of_the_mean_without_the_block(form):
         block = blocks_of_cells(cells.obs_names[own], "truth", context)
         for left_out in range(BLOCKS):
             expected = X[own][block != left_out].mean(axis=0) - X[own].mean(axis=0)
+            expected *= np.sqrt(own.sum() / (own.sum() - 1))
             np.testing.assert_allclose(changes[:, number, left_out], expected, atol=1e-5)
 
 
@@ -133,6 +137,15 @@ def test_they_reach_the_comparison_of_two_methods(truth, tmp_path):
     assert block.without_control_blocks(rows, "mine", "another") is None
     assert len(scores(study)) == study.metrics[["method", "metric"]].drop_duplicates().shape[0]
     assert set(verdicts(study)["method"]) == {"mine"}
+
+
+@pytest.mark.parametrize("lost", ["method == 'mine'", "method == 'mine' and perturbation == 'D'"])
+def test_values_of_some_methods_or_conditions_only_are_an_error(truth, tmp_path, lost):
+    random = np.random.default_rng(2)
+    study = study_of(truth, tmp_path, {"train-mean": random.normal(size=GENES), "mine": random.normal(size=GENES)})
+    part = study.control_blocks.query(f"not ({lost})")
+    with pytest.raises(InputError, match=r"control_blocks.tsv: mine, effect_pearson, [CD]: found no value"):
+        list(blocks(replace(study, control_blocks=part)))
 
 
 def test_a_table_without_rows_is_that_of_a_benchmark_control(tmp_path):

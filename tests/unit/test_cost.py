@@ -84,12 +84,12 @@ def test_costs_add_time_take_the_largest_memory_and_count_the_gpus():
     table = cost_table(jobs, {"fit": 2})
     assert table["method"].to_list() == ["ridge", "ridge-long", SHARED]
     assert table["jobs"].to_list() == [2, 1, 1]
-    assert table["time"].to_list() == ["3.0 h", "60.0 s", "3.0 s"]
+    assert table["time"].to_list() == ["3 h", "60 s", "3.0 s"]
     np.testing.assert_allclose(table["gpu_hours"], [6, 2 / 60, 0])
     assert len(cost_bars(cost_table(jobs, {}), "this run").axes) == 2, "no panel of GPUs without one"
     time, gpu, memory = cost_bars(table, "this run").axes
-    assert [text.get_text() for text in time.texts] == ["3.0 h", "60.0 s", "3.0 s"]
-    assert [text.get_text() for text in gpu.texts] == ["6.0 h", "2.0 min", "none"]
+    assert [text.get_text() for text in time.texts] == ["3 h", "60 s", "3.0 s"]
+    assert [text.get_text() for text in gpu.texts] == ["6 h", "2.0 min", "none"]
     assert [text.get_text() for text in memory.texts] == ["2.0 GiB", "100 MiB", "unknown"]
 
 
@@ -99,7 +99,7 @@ def test_what_is_shared_is_no_method():
     ).assign(memory_mib=100.0)
     told = cost_bars(cost_table(jobs, {}), "this run").get_label()
     assert told.startswith(
-        "16.5 min over all jobs, 0.0 s of GPU time; the most of one method: ridge, 60.0 s; of no single"
+        "16.5 min, summed over all jobs, none on a GPU; the most of one method: ridge, 60 s; of no single"
     )
     only_shared = cost_bars(cost_table(jobs.iloc[:1], {}), "this run").get_label()
     assert "most of one" not in only_shared

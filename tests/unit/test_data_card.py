@@ -6,20 +6,13 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from scgpt_bench.data.blocks import BLOCKS, blocks_of_cells
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.conditions import conditions_of
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.means import condition_means
 from scgpt_bench.data.on_disk import open_h5ad
-from scgpt_bench.evaluation.data_card import (
-    BLOCKS,
-    blocks_of_cells,
-    data_card,
-    family,
-    leakage_notes,
-    split_half,
-    split_notes,
-)
+from scgpt_bench.evaluation.data_card import data_card, family, leakage_notes, split_half, split_notes
 
 GENES = [f"G{i}" for i in range(60)]
 ROW = Dataset("drop", "drop.h5ad", "h5ad", "counts", 1000.0, "label", "control", "interference", batch_column="lane")

@@ -21,8 +21,10 @@ from matplotlib.text import Text
 from scgpt_bench.data.conditions import Condition
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.transfer import CHANGE, SPECIFIC, Changes
+from scgpt_bench.figures import numbers
 from scgpt_bench.figures.contexts import carried_over, scores_by_context, transfer_heatmap
 from scgpt_bench.figures.cost import cost_bars, cost_table
+from scgpt_bench.figures.data_card import knock_down
 from scgpt_bench.figures.model import load_report, training_history, vocabulary_coverage
 from scgpt_bench.figures.responses import (
     changes,
@@ -40,6 +42,7 @@ from scgpt_bench.figures.scores import (
     without_outliers,
 )
 from scgpt_bench.figures.style import hover, keep, literal, method_style, metric_label, save
+from scgpt_bench.figures.trust import robustness_heatmap
 
 METHODS = [
     *["control-mean", "train-mean", "additive", "ridge", "knn", "target-only"],
@@ -83,7 +86,7 @@ def skill_table(methods=METHODS) -> pd.DataFrame:
         .rename_axis("metric")
         .melt(var_name="method", value_name="skill", ignore_index=False)
     )
-    return table.reset_index().assign(context="all")
+    return table.reset_index().assign(context="all", ci_low=0.1)
 
 
 def verdict_table(methods=METHODS, datasets=("planted",)) -> pd.DataFrame:
@@ -310,7 +313,7 @@ def test_one_method_that_is_far_off_does_not_squeeze_the_others():
     verdicts = verdicts.assign(ci_low=verdicts["difference"] - 0.02, ci_high=verdicts["difference"] + 0.02)
     axes = paired_differences(verdicts, "pearson_delta").axes[0]
     assert axes.get_xlim()[0] > -0.1
-    assert [text.get_text() for text in axes.texts if text.get_text().startswith("-9: ")]
+    assert [text.get_text() for text in axes.texts if text.get_text().startswith("-9.000: ")]
 
 
 def test_values_within_reach_are_all_drawn():
@@ -499,7 +502,8 @@ def test_a_figure_says_what_it_shows(tmp_path):
     ladder = method_scores(score_table(), "pearson_delta").get_label()
     assert ladder == (
         "12 methods, from imported 0.700 (best) to control-mean 0.100. Best simple method: target-only 0.373. "
-        "Best scGPT method: scgpt-finetuned 0.536. Ceiling: technical-duplicate 0.645. Floor: shuffled 0.591."
+        "Best pretrained scGPT method: scgpt-finetuned 0.536. Ceiling: technical-duplicate 0.645. "
+        "Floor: shuffled 0.591."
     )
 
 
@@ -552,12 +556,18 @@ def test_one_method_against_another_counts_where_it_is_ahead():
     values = pd.DataFrame(rows, columns=["perturbation", "method", "value"]).assign(context="all")
     pairs = [("tuned", "ridge"), ("tuned", "scratch"), ("tuned", "never run")]
     figure = one_against_another(values, "pearson_delta", pairs, "planted")
-    assert [axes.get_title() for axes in figure.axes] == ["tuned\nahead in 2 of 3", "tuned\nahead in 0 of 1"]
+    assert [axes.get_title() for axes in figure.axes] == ["tuned\n2 ahead, 1 behind", "tuned\n1 behind"]
     dots = figure.axes[0].lines[1]
     assert sorted(zip(dots.get_xdata(), dots.get_ydata(), strict=True)) == [(0.3, 0.1), (0.3, 0.5), (0.3, 0.6)]
-    assert "tuned is ahead of ridge in 2 of 3 perturbations" in figure.get_label()
+    said = (
+        "Against ridge, tuned is ahead in 2, equal in 0 and behind in 1 of 3 perturbations; against scratch, tuned is "
+    )
+    assert figure.get_label() == f"{said}ahead in 0, equal in 0 and behind in 1 of 1 perturbation."
+    rounded = values.assign(value=values["value"].mask(values["perturbation"] == "C", 0.3 + 5e-6))
+    figure = one_against_another(rounded, "pearson_delta", pairs[:1], "planted")
+    assert figure.axes[0].get_title() == "tuned\n2 ahead, 1 equal", "rounding is no difference"
     errors = one_against_another(values, "mse", pairs[:1], "planted")
-    assert "ahead of ridge in 1 of 3" in errors.get_label()
+    assert "tuned is ahead in 1, equal in 0 and behind in 2 of 3" in errors.get_label()
     assert "No two methods" in one_against_another(values.head(0), "mse", pairs, "planted").get_supxlabel()
 
 
@@ -619,18 +629,61 @@ def test_a_rule_that_another_one_needs_anyway_has_no_arrow_of_its_own():
     arrows = [patch for patch in made.axes[0].patches if isinstance(patch, PathPatch)]
     assert len(rule_graph(named_rules(["a", "b", "c"]), costs(["a"]), "").axes[0].patches) == 3 + 2
     assert len(arrows) == 4
-    assert made.get_label().startswith("3 rules in 3 stages. Longest: b 83.3 min, a 1.0 s.")
+    assert made.get_label().startswith("3 rules in 3 stages. Longest: b 1 h 23 min, a 1.0 s.")
 
 
-def test_better_is_to_the_right_and_only_a_verdict_fills_the_marker():
+def test_better_is_to_the_right_and_only_what_was_not_pretrained_is_hollow():
     table = verdict_table(["a", "b", "c"]).assign(
         metric="mse", difference=[-0.1, 0.1, 0.0], verdict=["worse", "better", "unreliable data"]
     )
-    axes = paired_differences(table, "mse").axes[0]
+    figure = paired_differences(table, "mse", without_pretraining=["a"])
+    axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "c", "a"]
     markers = [line for line in axes.lines if line.get_marker() == "^"]
-    assert [line.get_markerfacecolor() == "white" for line in markers] == [False, True, False]
+    assert [line.get_markerfacecolor() == "white" for line in markers] == [False, False, True]
     assert "more is better" in axes.get_xlabel()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["other model", "hollow: without pretraining"]
+    assert figure.get_label().startswith("2 comparisons: 1 better, 1 unreliable data; 1 untrained control: 1 worse. ")
+    legend = paired_differences(table, "mse").axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["other model"], "only what is drawn"
+
+
+def test_the_best_scgpt_method_is_a_pretrained_one_and_training_from_scratch_competes():
+    methods = ["scgpt-knockout", "untrained", "scgpt-scratch"]
+    kinds = {**{name: name for name in methods}, "untrained": "scgpt-knockout"}
+    looks = {"kinds": kinds, "without_pretraining": methods[1:]}
+    scores, table = score_table(methods), skill_table(methods)
+    assert (
+        "Best pretrained scGPT method: scgpt-knockout 0.100."
+        in method_scores(scores, "pearson_delta", **looks).get_label()
+    )
+    verdicts = verdict_table(methods).assign(metric="effect_pearson", verdict="worse")
+    said = skill_heatmap(table, verdicts, **looks).get_label()
+    assert "Best pretrained scGPT method by effect_pearson: scgpt-knockout (" in said
+    assert "Verdicts by effect_pearson: 2 comparisons: 2 worse; 1 untrained control: 1 worse." in said
+
+
+def test_the_heat_map_explains_the_marks_that_it_has_and_no_others():
+    table = skill_table(["ridge", "scgpt-finetuned"]).assign(skill=0.5)
+    none = verdict_table().iloc[:0]
+    note = skill_heatmap(table, none).get_supxlabel()
+    assert not [word for word in ("better", "Grey", "below -99") if word in note]
+    worse = verdict_table(["scgpt-finetuned"]).assign(metric="effect_pearson", verdict="worse")
+    table.loc[0, "skill"] = np.nan
+    note = " ".join(skill_heatmap(table, worse).get_supxlabel().split())
+    assert "against the best simple method: \N{BLACK DOWN-POINTING TRIANGLE} worse." in note
+    assert "Grey: skill unknown." in note
+
+
+def test_the_heat_map_leaves_out_a_slope_that_chance_could_give():
+    table = skill_table(["ridge", "scgpt-zero-shot"])
+    by_chance = (table["metric"] == "effect_covariance") & (table["method"] == "scgpt-zero-shot")
+    table.loc[by_chance, "ci_low"] = -0.1
+    figure = skill_heatmap(table, verdict_table().iloc[:0])
+    assert ("scgpt-zero-shot", "effect_covariance") not in cells_of(figure)
+    assert ("ridge", "effect_covariance") in cells_of(figure)
+    note = " ".join(figure.get_supxlabel().split())
+    assert note.endswith("Grey: skill unknown, or a slope (effect_covariance) not shown to be above 0.")
 
 
 def test_the_best_and_the_worst_difference_are_called_so():
@@ -650,11 +703,58 @@ def test_the_skill_stands_beside_the_score_where_it_is_known():
     assert sorted(text.partition(", skill ")[2] for text in texts) == ["", "-0.14", "0.70"]
 
 
-def test_an_open_marker_is_explained_alike_in_figure_and_caption():
-    note = " ".join(paired_differences(verdict_table(), "pearson_delta").get_supxlabel().split())
-    caption = (Path(__file__).parents[2] / "workflow" / "report" / "differences.rst").read_text()
-    assert "Open marker: neither better nor worse" in note
-    assert "Open marker: neither better nor worse, which does not show" in " ".join(caption.split())
+@pytest.mark.parametrize(
+    ("value", "score", "difference", "error"),
+    [
+        (0.03049, "0.030", "+0.030", "+0.0305"),
+        (-0.0004, "0.000", "0.000", "-0.0004"),
+        (-0.0, "0.000", "0.000", "0"),
+        (np.nan, "unknown", "unknown", "unknown"),
+    ],
+)
+def test_numbers_have_the_digits_that_say_something(value, score, difference, error):
+    assert numbers.score(value, is_error=False) == score
+    assert numbers.difference(value, is_error=False) == difference
+    assert numbers.difference(value, is_error=True) == error
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (5.46, "5.5 s"), (82, "82 s"), (876, "14.6 min"), (3599, "1 h"), (4280, "1 h 11 min"),
+     (36_000, "10 h"), (4_320_000, "1,200 h")],
+)  # fmt: skip
+def test_times_are_in_the_units_in_which_they_are_easiest_to_read(seconds, text):
+    assert numbers.readable_time(seconds / 3600) == text
+
+
+def test_targets_that_moved_are_counted_among_those_that_are_measured():
+    conditions = pd.DataFrame({"perturbation": list("ABCD"), "context": "all", "n_cells": 50})
+    conditions["target_log_fold_change"] = [-0.5, -0.25, -1.0, None]
+    conditions["target_wrong_way"] = [False, False, False, None]
+    said = knock_down(conditions, "interference", "drop").get_label()
+    assert said == (
+        "3 of the 4 perturbations have a measured target; all 3 are lower than in control cells (half would be by "
+        "chance), median log2 fold change -0.50; none is significantly the other way."
+    )
+    conditions.loc[0, ["target_log_fold_change", "target_wrong_way"]] = 0.5, True
+    figure = knock_down(conditions, "interference", "drop")
+    assert "; 2 are lower than in control cells (half" in figure.get_label()
+    assert figure.get_label().endswith("; 1 is significantly the other way.")
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend == ["as expected", "other way, beyond chance"]
+
+
+def test_what_the_metrics_that_decide_gain_from_tricks_is_said_first():
+    rows = [
+        ("delta x 0.5", "effect_pearson", 0.0), ("delta x 0.5", "mse_unbiased", 0.3), ("constant", "mse_unbiased", 0.1),
+        ("delta x 0.5", "discrimination", np.nan), ("delta x 0.5", "mse", 0.5),
+    ]  # fmt: skip
+    panel = pd.DataFrame(rows, columns=["transformation", "metric", "share_of_gap"])
+    assert robustness_heatmap(panel, "planted").get_label() == (
+        "Of the metrics that decide: effect_pearson gains less than 1 %, mse_unbiased gains 30 % from delta x 0.5, "
+        "discrimination has no gap to judge by. 2 of 4 metrics gain 1 % of the gap or more from a trick; most: mse "
+        "from delta x 0.5 (50 %)."
+    )
 
 
 def test_a_run_without_anything_to_compare_says_so():

@@ -27,7 +27,7 @@ from scgpt_bench.evaluation.scores import SCORE_COLUMNS
 from scgpt_bench.evaluation.verdicts import VERDICT_COLUMNS
 from scgpt_bench.files import read_json, read_table, write_h5ad
 from scgpt_bench.report.run import Prediction, Run
-from scgpt_bench.report.warnings import warnings
+from scgpt_bench.report.warnings import recipes
 from scgpt_bench.scgpt import (
     checkpoint,
     finetuned_model,
@@ -459,7 +459,19 @@ def test_a_candidate_whose_training_diverges_leaves_the_reason_and_no_model(cell
     assert "seconds" in read_table(tmp_path / "candidate" / "history.tsv")
 
 
-def test_a_damaged_model_is_refused(folder, finetuned, tmp_path):
+def test_of_the_processes_of_a_training_that_diverges_only_the_first_writes(tmp_path, monkeypatch):
+    def diverge(**_):
+        raise training.TrainingFailed("loss nan")
+
+    monkeypatch.setattr(finetuning, "finetune", diverge)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for rank, written in ((1, set()), (0, {"history.tsv", "model.pt", "report.json"})):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        finetuning.finetune_unless({training.TrainingFailed: "failed"}, options=OPTIONS, folder=tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == written
+
+
+def test_a_damaged_model_is_refused(cells, folder, vocabulary, finetuned, tmp_path):
     weights = checkpoint.read(folder)
     content = bytearray((finetuned[0] / finetuned_model.MODEL).read_bytes())
     content[content.index(weights_of(finetuned[0])["encoder.embedding.weight"].numpy().tobytes()) + 3] ^= 1
@@ -467,6 +479,9 @@ def test_a_damaged_model_is_refused(folder, finetuned, tmp_path):
         (tmp_path / finetuned_model.MODEL).write_bytes(damaged)
         with pytest.raises(InputError, match=r"model\.pt"):
             finetuned_model.load(tmp_path, weights)
+    (tmp_path / finetuned_model.REPORT).write_text("{")
+    with pytest.raises(InputError, match=r"report\.json: file: .* expected JSON: a report"):
+        prediction.finetuned(cells[:1], vocabulary, folder, tmp_path, write=lambda *_: None)
 
 
 def test_training_only_the_rows_in_use_equals_training_all_rows(cells, folder, vocabulary, finetuned, tmp_path):
@@ -698,8 +713,8 @@ def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_st
     record = method_record("scgpt-finetuned", finetuning=used)
     tables = (pd.DataFrame(columns=columns) for columns in (SCORE_COLUMNS, VERDICT_COLUMNS))
     made = Run(*tables, {"tuned": "scgpt-finetuned"}, {}, [], [Prediction("drop", "fold0", "tuned", record)], {})
-    (warning,) = (found for found in warnings(made, []) if found.name == "recipe")
-    without = [name for name, value, text in warning.values["different"] if text and not value]
+    (recipe_in_full,) = recipes(made)
+    without = [name for name, value, text in recipe_in_full.values["different"] if text and not value]
     assert without == ["precision", "perturbations without a token", "unmeasured targets"]
 
 

@@ -23,11 +23,12 @@ from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.on_disk import open_h5ad
 from scgpt_bench.data.planted import generate
 from scgpt_bench.data.splits import fold
+from scgpt_bench.data.training_cells import write_without_test_cells
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.official.sides import count_sides
 from scgpt_bench.evaluation.pseudobulk import pseudobulk, truth
 from scgpt_bench.files import read_h5ad, write_h5ad, write_table
-from scgpt_bench.methods.imported import import_predictions, write_without_test_cells
+from scgpt_bench.methods.imported import import_predictions
 from scgpt_bench.methods.training_data import training_data
 from scgpt_bench.predictions import read_predictions
 

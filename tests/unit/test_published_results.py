@@ -64,7 +64,7 @@ def test_a_figure_without_source_or_split_is_refused(tmp_path, change, message):
 
 
 def test_no_figure_of_a_leak_is_in_the_table():
-    """Published where the measured response of a test perturbation was its input (docs/evaluation.md)."""
+    """Published where the measured response of a test perturbation was its input (docs/statistics.md)."""
     table = read_published(TABLE)
     assert not table["source"].str.contains("manifold").any()
     assert table["value"].max() < 0.76

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scgpt_bench.evaluation.verdicts import ONE_TRAINING
 from scgpt_bench.report import page, summary
 from scgpt_bench.report.ladder import LOWEST, MARGIN, MOST, Axis, ladder
 from scgpt_bench.report.run import Run
@@ -37,6 +38,7 @@ def made_run(**more) -> Run:
         )
     ]
     scores = pd.concat([scores, *others], ignore_index=True)
+    scores["mean"] = scores["mean"].fillna(0.3)  # covariances that are shown to be above 0
     scores = scores.assign(ci_low=scores["mean"] - 0.08, ci_high=scores["mean"] + 0.04, n_conditions=30, n_asked=30)
     scores = scores.assign(dataset="drop", split="fold0", context="all", reason="")
     verdicts = scores[scores["method"].str.startswith("scgpt") & (scores["metric"] == "effect_pearson")]
@@ -64,7 +66,8 @@ def test_of_many_methods_the_strongest_are_shown_with_both_that_are_compared_and
     assert {"technical-duplicate", "planted", "other", "ridge", "scgpt-finetuned", "theirs19"} <= {*shown}
     assert {"control-mean", "scgpt-zero-shot", "theirs0"}.isdisjoint(shown)
     text = re.sub(r"\s+", " ", summary.page(made))
-    assert '12 more methods score less than these: <a href="#scores/drop">Scores</a> has all 27.' in text
+    said = "12 more methods are not drawn; the best of them scores 99 % of the best possible: "
+    assert f'{said}<a href="#scores/drop">Scores</a> has all 27.' in text
 
 
 def test_a_value_is_between_the_ends_of_the_axis_and_beyond_them_it_is_cut():
@@ -95,18 +98,29 @@ def test_size_sign_and_line_up_stand_beside_the_direction():
     assert np.isnan(rows["planted"]["slope"])
     text = " ".join(summary.page(made_run()).split())
     assert (
-        "The prediction of scgpt-finetuned is nearest to its own perturbation among 20 in 38 %, "
-        "that of ridge in 50 %; by chance in 5 %." in text
+        "Among 20 perturbations, the prediction of scgpt-finetuned is nearest to the right one for 38 % of them, "
+        "that of ridge for 50 %; guessing gives 5 %." in text
     )
+    assert "For each unit of true change, scgpt-finetuned predicts 0.25 on average, ridge 0.40; 1 is right." in text
     made = made_run()
     tested = made.verdicts[made.verdicts["method"] == "scgpt-finetuned"].assign(
         metric="discrimination", verdict="worse", opponent="knn"
     )
     with_test = dataclasses.replace(made, verdicts=pd.concat([made.verdicts, tested]))
-    assert "in 50 %; by chance in 5 % (by discrimination against knn: worse)." in " ".join(
-        summary.page(with_test).split()
-    )
-    assert "Where a gene truly changes by 1, scgpt-finetuned predicts 0.25 on average, ridge 0.40." in text
+    said = "The test of this (metric discrimination, against knn, which is hardest to beat by it) says: worse."
+    assert said in " ".join(summary.page(with_test).split())
+
+
+def test_a_slope_that_chance_could_give_is_not_printed():
+    """Random weights had a slope of 0.98, with an error 60 times that of no change."""
+    made = made_run()
+    by_chance = (made.scores["metric"] == "effect_covariance") & (made.scores["method"] != "ridge")
+    made.scores.loc[by_chance, "ci_low"] = -0.01
+    rows = {row["method"]: row for row in drawn(made)["rows"]}
+    assert [name for name, row in rows.items() if np.isfinite(row["slope"])] == ["ridge"]
+    text = " ".join(summary.page(made).split())
+    assert "Nothing shows that the changes predicted by scgpt-finetuned grow with the true ones, so no slope is" in text
+    assert '<td class="number" data-label="slope">–</td>' in text
 
 
 def test_a_line_up_of_fewer_than_twenty_is_not_called_one():
@@ -114,6 +128,19 @@ def test_a_line_up_of_fewer_than_twenty_is_not_called_one():
     made.scores.loc[made.scores["metric"] == "found_among_20", "reason"] = "no skill: among all 7 conditions"
     assert drawn(made)["columns"] == ["slope", "sign"]
     assert "among 20" not in summary.page(made)
+
+
+def test_with_fewer_than_twenty_perturbations_discrimination_says_whether_they_are_told_apart():
+    made = made_run()
+    found = made.scores[made.scores["metric"] == "found_among_20"]
+    far = {"scgpt-finetuned": 0.44, "ridge": 0.43, "technical-duplicate": 0.75}
+    shares = pd.DataFrame({"method": [*far], "mean": [*far.values()], "metric": "discrimination"})
+    shares = shares.assign(dataset="drop", split="fold0", context="all", reason="", n_conditions=30, n_asked=30)
+    made = dataclasses.replace(made, scores=pd.concat([made.scores.drop(index=found.index), shares], ignore_index=True))
+    assert (
+        "Of the other perturbations, 44 % are further from the prediction of scgpt-finetuned than the right one is, 43 "
+        "% from that of ridge; guessing gives 50 %, a second sample of the cells 75 %."
+    ) in " ".join(summary.page(made).split())
 
 
 def test_verdicts_are_those_of_the_table_and_controls_are_named():
@@ -184,14 +211,15 @@ def test_what_was_planted_and_how_much_of_it_was_found_is_said_of_generated_data
 
 def test_a_verdict_of_one_training_is_a_limit():
     made = made_run()
-    made.verdicts["reason"] = ["", "p 0.01 before Holm's correction over 2 methods; of this one training"]
-    assert "<strong>One training seed: scgpt-finetuned.</strong>" in summary.page(made)
-    assert "one training seed" not in summary.page(made_run())
+    made.verdicts["reason"] = ["", f"p 0.01 before Holm's correction over 2 methods; {ONE_TRAINING}"]
+    assert "<strong>One seed: scgpt-finetuned.</strong>" in summary.page(made)
+    assert "One seed" not in summary.page(made_run())
 
 
 def test_every_warning_is_in_one_of_at_most_five_lines_and_has_a_short_name():
     macros = (page.Path(page.__file__).parent / "sentences.html").read_text()
-    warnings = set(re.findall(r"{% macro (\w+)\([^)]*\) %}\n<strong>", macros))
+    _, of_warnings = macros.split("{# Warnings: ")
+    warnings = set(re.findall(r"{% macro (\w+)\([^)]*\) %}\n<strong>", of_warnings))
     members = [name for group in GROUPS.values() for name in group]
     assert len(members) == len(set(members))
     assert set(members) == warnings == set(page.template("sentences.html").module.titles)
@@ -203,3 +231,10 @@ def test_the_text_to_paste_names_methods_conditions_and_version():
     assert "Responses to 30 test perturbations of drop were held out (split fold0)." in text
     assert "simple methods (control-mean, ridge); scGPT (scgpt-zero-shot, scgpt-finetuned)" in text
     assert "revision abc-dirty" in text
+
+
+def test_the_key_names_only_marks_that_are_drawn():
+    text = summary.page(made_run())
+    assert "◆ scGPT" in text
+    assert "◇ without pretraining" not in text
+    assert "▲ other model" not in text

@@ -107,3 +107,20 @@ def test_a_caption_includes_no_file_and_no_html(tmp_path):
     html = page.caption(text, {}, {})
     assert "SECRET" not in html
     assert "<script>" not in html
+
+
+def test_tables_that_differ_in_the_split_alone_are_one_table_with_a_column_for_it(tmp_path):
+    def table_of(split, columns=("perturbation", "ridge"), heading="index"):
+        path = tmp_path / split / f"{heading}.tsv"
+        path.parent.mkdir(exist_ok=True)
+        write_table(pd.DataFrame([(f"{split}'s", 0.5)], columns=columns), path)
+        return page.Item(path, "Perturbations", "drop", {"split": split, "table": heading}, "")
+
+    other = table_of("fold0", heading="leaks")
+    unlike = table_of("fold2", ("perturbation", "context"))
+    items = page.joined([table_of("fold0"), other, table_of("fold1"), unlike])
+    assert [item.labels for item in items] == [{"table": "index"}, other.labels, unlike.labels]
+    shown = page._shown(items[0])
+    assert shown["text"] == "perturbation\tsplit\tridge\nfold0's\tfold0\t0.5\nfold1's\tfold1\t0.5\n"
+    assert shown["choices"] == {"split": ["fold0", "fold1"]}
+    assert shown["file"].endswith("/*/index.tsv")

@@ -11,6 +11,7 @@ import pytest
 
 from made_up import DEVIATIONS, method_record
 from scgpt_bench.evaluation.scores import HEADLINE, LEAK, NO_INTERVAL
+from scgpt_bench.evaluation.verdicts import ONE_TRAINING
 from scgpt_bench.method_record import Candidate, Chosen, Embeddings, Imported, Prompts
 from scgpt_bench.report import page, summary
 from scgpt_bench.report.page import template
@@ -19,7 +20,7 @@ from scgpt_bench.report.warnings import warnings
 
 KINDS = {
     **{"ridge": "ridge", "average": "train-mean", "tuned": "scgpt-finetuned", "flagged": "scgpt-zero-shot"},
-    **{"second": "technical-duplicate", "other": "shuffled"},
+    **{"second": "technical-duplicate", "other": "shuffled", "best": "tuned-simple"},
 }
 OF_METHODS = {"ridge": 0.3, "tuned": 0.5, "flagged": 0.1, "second": 0.8, "other": 0.01}
 PUBLISHED = {"epochs": 15, "freeze": []}
@@ -96,17 +97,18 @@ def warned(made: Run) -> list[tuple[str, str]]:
 def test_every_sentence_that_code_chooses_is_written_and_every_written_one_is_chosen():
     folder = Path(page.__file__).parent
     code = (folder / "summary.py").read_text() + (folder / "warnings.py").read_text()
-    chosen = set(re.findall(r'Sentence\(\s*"(\w+)"', code)) | {"some_not_asked", "none_asked", "tells_apart", "slope"}
+    chosen = set(re.findall(r'Sentence\(\s*"(\w+)"', code)) | {"some_not_asked", "none_asked"}
+    chosen |= set(re.findall(r'_beside\(\s*run, "(\w+)"', code))
     chosen |= {f"scgpt_is_{verdict}" for verdict in ("better", "worse", "equivalent", "inconclusive")}
     macros = re.findall(r"{% macro ([a-z]\w*)\(", (folder / "sentences.html").read_text())
-    assert set(macros) - {"listed", "interval", "number", "percent", "whole", "reasons"} == chosen
+    assert set(macros) - {"listed", "interval", "percent", "whole"} == chosen
 
 
 def test_names_are_escaped_once_in_every_list():
     names = ["a<b", "c&d"]
     better = Sentence("scgpt_is_better", {
-        "method": "tuned", "others": names, "opponent": "ridge", "mean": 0.4, "opponent_mean": 0.3, "difference": 0.1,
-        "ci_low": 0.0, "ci_high": 0.2, "n_asked": 2, "n": 2, "n_methods": 3, "reason": "",
+        "method": "tuned", "verdicts": {"better": names}, "opponent": "ridge", "mean": 0.4, "opponent_mean": 0.3,
+        "difference": 0.1, "ci_low": 0.0, "ci_high": 0.2, "asked": {}, "n": 2, "n_methods": 2, "reason": "",
     })  # fmt: skip
     for sentence in (better, Sentence("no_published_checkpoint", {"folders": names})):
         assert "a<b, c&d" in written(sentence), "unescaped once, as a browser does"
@@ -117,7 +119,7 @@ def whats(made: Run) -> list[str]:
 
 
 def answer_of(place) -> str:
-    return " ".join(map(written, place["answer"]))
+    return re.sub("</?strong>", "", " ".join(map(written, place["answer"])))
 
 
 def before_the_answer(made: Run) -> list[str]:
@@ -131,26 +133,30 @@ def before_the_answer(made: Run) -> list[str]:
         (
             "better",
             0.2,
-            "Yes: tuned predicts the direction of the response better than each simple method. The hardest to beat is "
-            "ridge: 0.50 against 0.30 (correlation of predicted and measured change; difference +0.200, 95 % ",
+            "Yes: tuned is better than each simple method. It predicts the direction of the response better. The "
+            "hardest to beat is ridge. Of 2 pretrained scGPT methods, 1 is better (tuned) and 1 is worse (flagged). "
+            "The best, tuned, scores 0.50 against 0.30 of ridge (correlation of predicted and measured change; "
+            "difference +0.200, 95 % interval +0.100 to +0.300).",
         ),
         (
             "inconclusive",
             0.02,
-            "Not shown: the best scGPT method, tuned, is not better in everything that counts than the best simple "
-            "method, ridge (correlation",
+            "Not shown: no pretrained scGPT method is shown to be better than ridge. Of 2 pretrained scGPT methods, 1 "
+            "is inconclusive (tuned) and 1 is worse (flagged). The best, tuned, is compared with ridge (correlation",
         ),
         (
             "equivalent",
             0.01,
-            "No: tuned is as good as the best simple method, ridge, and not better (correlation",
+            "No: tuned is as good as the best simple method, and not better. Of 2 pretrained scGPT methods, 1 is as "
+            "good (tuned) and 1 is worse (flagged). The best, tuned, ",
         ),
         (
             "worse",
             -0.2,
-            "No: every pretrained scGPT method is worse than the best simple method, ridge; the closest is tuned (",
+            "No: every pretrained scGPT method is worse than the best simple method. Both pretrained scGPT methods "
+            "are worse (tuned, flagged). The closest, tuned, ",
         ),
-        ("unreliable data", 0.2, "These data cannot tell: even a second sample of the same cells does not"),
+        ("unreliable data", 0.2, "These data cannot tell. Even a second sample of the same cells does not"),
         ("too few conditions", 0.2, "Too few test perturbations for a verdict: 5 conditions."),
     ],
 )
@@ -167,14 +173,20 @@ def test_the_answer_is_that_of_the_best_scgpt_method(verdict, difference, answer
         (
             "inconclusive",
             "better",
-            "Yes: flagged predicts the direction of the response better than each simple method. The hardest to beat",
+            "Yes: flagged is better than each simple method. It predicts the direction of the response better. ",
         ),
         (
             "worse",
             "inconclusive",
-            "Not shown: the best scGPT method, flagged, is not better in everything that counts than the best simple ",
+            "Not shown: no pretrained scGPT method is shown to be better than ridge. Of 2 pretrained scGPT methods, 1 "
+            "is inconclusive (flagged) and 1 is worse (tuned). The best, flagged, ",
         ),
-        ("equivalent", "inconclusive", "No: tuned is as good as the best simple method"),
+        (
+            "equivalent",
+            "inconclusive",
+            "No: tuned is as good as the best simple method, and not better. Of 2 pretrained scGPT methods, 1 is as "
+            "good ",
+        ),
     ],
 )
 def test_a_verdict_counts_more_than_a_mean(of_the_highest, of_the_other, answer):
@@ -191,7 +203,9 @@ def from_random_weights(method: str) -> Prediction:
 
 def test_what_was_never_pretrained_is_no_answer():
     (place,) = summary.places(run("better", predictions=[from_random_weights("tuned")]))
-    assert answer_of(place).startswith("No: flagged is worse than the best simple method, ridge: 0.10 against")
+    assert answer_of(place).startswith(
+        "No: flagged is worse than the best simple method. flagged scores 0.10 against 0.30 of ridge (correlation"
+    )
     assert answer_of(place).endswith(" Better than each simple method without any pretraining: tuned.")
     (place,) = summary.places(run("worse", predictions=[from_random_weights("tuned"), from_random_weights("flagged")]))
     assert answer_of(place) == "No pretrained scGPT model was run on these data."
@@ -206,6 +220,8 @@ def test_simple_methods_that_were_not_run_are_named():
     combined = card(("A+B", True, False, 0.1))
     made = dataclasses.replace(run(cards={"drop": combined}), kinds={**KINDS, "average": "control-mean"})
     assert "Simple methods not run: train-mean, additive" in whats(made)
+    untuned = dataclasses.replace(run(), kinds={**KINDS, "best": "knn"})
+    assert "Simple methods not run: tuned-simple" in whats(untuned)
 
 
 def test_methods_that_transfer_are_missed_where_a_context_is_held_out_and_nowhere_else():
@@ -248,20 +264,23 @@ def test_the_rows_are_those_of_the_tables_best_first():
 
 def test_a_verdict_says_what_limits_it():
     made = run("inconclusive", 0.02)
-    reason = "its direction is better, but specific_pearson is worse than that of ridge; of this one training"
+    reason = f"its direction is better, but specific_pearson is worse than that of ridge; {ONE_TRAINING}"
     made.verdicts.loc[made.verdicts["method"] == "tuned", "reason"] = reason
     (place,) = summary.places(made)
-    note = reason.replace("of this one training", "valid for the one training that was run")
-    assert answer_of(place).endswith(f" Note: {note}.")
+    assert answer_of(place).endswith(f" Note: {reason}.")
     assert "show that they are equal" not in answer_of(place), "p is 0.01: a difference was found"
     assert f">{reason}</td>" in summary.page(made)
     made.verdicts[["reason", "p_value"]] = np.nan, 0.4  # an empty column of a table
     (place,) = summary.places(made)
     assert "Note" not in answer_of(place)
-    assert "tuned, cannot be told apart from the best simple method, ridge" in answer_of(place)
-    assert "not show that they are equal: only a true difference of 0.08 or more is found in 80 % of " in answer_of(
-        place
+    assert answer_of(place).endswith(
+        "This does not show that they are equal: a true difference of 0.08 from ridge is found in 80 % of such runs "
+        "(before the correction for several methods)."
     )
+    made.verdicts.loc[made.verdicts["method"] == "flagged", "opponent"] = "average"
+    assert answer_of(summary.places(made)[0]).startswith(
+        "Not shown: no pretrained scGPT method is shown to be better than the best simple method."
+    ), "they have no opponent in common"
 
 
 def test_the_spread_of_cells_is_shown_where_it_was_measured():
@@ -366,11 +385,26 @@ def test_every_limit_is_named():
     why = dict(warned(made))
     assert "6 of 300 measured genes (2.0 %)" in why["Padded genes: drop"]
     assert why["Random decoder: flagged"].startswith("The checkpoint has no weights for 5.8 % of the parameters")
-    recipe = why["Not the published recipe to the letter: tuned"]
+    assert why["Not the published recipe to the letter: tuned"] == (
+        "Fine-tuning differs from the published recipe in 2 points of this workflow and in 2 options of the "
+        'configuration (epochs 7 instead of 15, freeze encoder instead of none). <a href="#model">Model</a> has the '
+        "list."
+    )
+
+
+def test_the_page_of_the_models_lists_how_recipes_differ_from_the_published_one():
+    options = {"epochs": 7, "freeze": [], "pair_within": ["batch", "cell_type"]}
+    predictions = [predicted("tuned"), predicted("scratch", "scgpt-scratch", finetuning={"options": options})]
+    made = dataclasses.replace(run(predictions=predictions), kinds={**KINDS, "scratch": "scgpt-scratch"})
+    (recipe,) = map(html.unescape, summary.answers(made)["Model"])
+    assert recipe.startswith("How tuned, scratch differ from the published recipe of fine-tuning. In this workflow: ")
     assert "pair_within batch, cell_type; " in recipe
     assert all(name in recipe for name in DEVIATIONS)
     assert f"unmeasured targets ({DEVIATIONS['unmeasured targets']})" in recipe
-    assert "epochs 7 (published 15); freeze encoder (published none)" in recipe
+    assert recipe.endswith(
+        "In the configuration: epochs 7 (published 15). And of tuned: freeze encoder (published none)."
+    )
+    assert "Model" not in summary.answers(run())
 
 
 def test_an_untrained_checkpoint_is_called_so_whatever_uses_it():
@@ -407,12 +441,21 @@ def card(*perturbations):
     }
 
 
-def test_perturbations_in_other_batches_than_the_controls_are_named():
+def test_perturbations_that_are_spread_over_batches_unlike_the_controls_are_named():
     confounded = card(("A", True, False, 0.1), ("B", True, True, 0.33), ("C", True, False, None))
     why = dict(warned(run(cards={"drop": confounded, "clean": card(("A", True, False, 0.1))})))
-    assert "Other batches: clean" not in why
-    assert why["Other batches: drop"].startswith("1 of 3 (B) are in other batches")
-    assert "as much as 33 % of the length" in why["Other batches: drop"]
+    assert "Batches: clean" not in why
+    assert why["Batches: drop"].startswith(
+        "The cells of 1 of 3 (B) are spread over the batches differently from the controls. Unmatched, that would make "
+        "up as much as 33 % of the length of a response."
+    )
+
+
+def test_more_cell_types_than_contexts_are_a_limit():
+    several = {**card(("A", True, False, 0.1)), "n_contexts": 2}
+    assert "Cell types: drop" not in whats(run(cards={"drop": {**several, "n_cell_types": 2}}))
+    found = dict(warned(run(cards={"drop": {**several, "n_cell_types": 3}})))
+    assert found["Cell types: drop"].startswith("The cells are of 3 annotated types. ")
 
 
 def test_unreliable_perturbations_and_targets_that_cannot_be_told_are_named():
@@ -525,7 +568,10 @@ def test_what_a_method_does_not_learn_or_does_not_predict_is_named():
     made = run(predictions=[predicted(name, split=fold, **entries) for fold in folds for name, entries in gaps.items()])
     made = dataclasses.replace(made, kinds={**KINDS, "theirs": "imported", "floor": "shuffled"})
     why = dict(warned(made))
-    assert "no token for 2 of the perturbations (A, B)" in why["Learns from fewer perturbations: tuned on drop"]
+    assert (
+        "no token (its entry for a gene) for 2 of the perturbations (A, B)"
+        in why["Learns from fewer perturbations: tuned on drop"]
+    )
     assert why["Trained on controls from elsewhere: tuned on drop"] == (
         "In 1,200 training pairs no control cell has the same batch, cell_type as the perturbed cell; any control cell "
         "is used."
@@ -588,15 +634,26 @@ def test_a_method_that_was_asked_nothing_is_not_compared():
     made.verdicts["verdict"] = "not asked"
     (place,) = summary.places(made)
     assert answer_of(place) == (
-        "No answer: the pretrained scGPT methods (tuned, flagged) know none of the 20 test perturbations."
+        "No answer: the pretrained scGPT methods know none of the 20 test perturbations (tuned, flagged)."
     )
 
 
-def test_how_many_perturbations_a_method_was_asked_about_is_part_of_the_answer():
+def test_how_many_perturbations_both_methods_were_asked_about_is_part_of_the_answer():
     made = run("inconclusive", 0.02)
     assert "asked about" not in answer_of(summary.places(made)[0])
-    made.scores.loc[made.scores["method"] == "tuned", "n_asked"] = 4
-    assert "; asked about 4 of 20 test perturbations)" in answer_of(summary.places(made)[0])
+    made.scores.loc[made.scores["method"] == "tuned", "n_asked"] = 14
+    assert "tuned could be asked about 14 of 20 test perturbations." in answer_of(summary.places(made)[0])
+    made.scores.loc[made.scores["method"] == "ridge", "n_asked"] = 15
+    assert "tuned could be asked about 14, ridge about 15 of 20 test " in answer_of(summary.places(made)[0])
+    assert summary.places(made)[0]["first"] == []
+    made.scores.loc[made.scores["method"] == "tuned", "n_asked"] = 9
+    (place,) = summary.places(made)
+    assert "asked about" not in answer_of(place), "said once"
+    assert [written(sentence) for sentence in place["first"]] == [
+        "tuned could be asked about 9, ridge about 15 of the 20 test perturbations. A fallback rule predicts the "
+        "others, and the verdict counts them too. “What was not predicted” names the rule."
+    ]
+    assert summary.page(made).count("Read this first.") == 1
     made.scores["n_asked"] = pd.NA
     assert "asked about" not in answer_of(summary.places(made)[0])
 
@@ -640,12 +697,12 @@ def test_responses_that_are_mostly_noise_are_said_before_the_verdict():
     (place,) = summary.places(run(cards={"drop": card(*of_28)}))
     (first,) = map(written, place["first"])
     assert first.startswith(
-        "Most responses are not shown to be more than noise: two halves of the cells agree too little (reliability "
-        "below 0.3) for 28 of the 29 test perturbations (P1, P2, "
+        "Responses of 28 of the 29 test perturbations repeat poorly: the changes in two halves of their cells "
+        "correlate by less than 0.3 (P1, P2, "
     )
     assert "Unreliable perturbations: drop" not in whats(run(cards={"drop": card(*of_28)})), "said once"
     page, _ = summary.answers(run(cards={"drop": card(*of_28)}))["Verdict"]
-    assert page.startswith("Most responses are not shown to be more than noise: "), "on the page of the verdict too"
+    assert page.startswith("Responses of 28 of the 29 test "), "on the page of the verdict too"
     tested = pd.DataFrame({"dataset": "drop", "split": "fold0", "perturbation": ["P0", "P1"], "context": "all"})
     (place,) = summary.places(run(cards={"drop": card(*of_28)}, classes=tested))
     assert place["first"] == [], "one of the two that were tested is reliable"
@@ -707,9 +764,15 @@ def test_what_a_run_took_is_said_with_the_methods_that_the_answer_names():
     cost = pd.DataFrame([*jobs, ("truth", "every method", 1, 2, 0, 1)], columns=columns)
     (said,) = summary.answers(run(cost=cost))["Cost"]
     assert said == (
-        "2.5 h of computing in 6 jobs, 15.0 min of GPU time; 2.0 GiB at most. "
-        "Of it tuned took 30.0 min, ridge took 4 s, without pretraining."
+        "2 h 30 min of computing, summed over 6 jobs, 15.0 min of GPU time; at most 2.0 GiB of memory in one job. "
+        "tuned took 30.0 min; ridge took 3.6 s."
     )
+    with_weights = [predicted("tuned")]
+    (said,) = summary.answers(run(cost=cost, predictions=with_weights))["Cost"]
+    assert "tuned took 30.0 min and needs a checkpoint (pretraining: not in this run); ridge took 3.6 s." in said
+    pretrained = pd.concat([cost, pd.DataFrame([("pretrain", "every method", 1, 0.5, 0, 1)], columns=columns)])
+    (said,) = summary.answers(run(cost=pretrained, predictions=with_weights))["Cost"]
+    assert "needs a checkpoint (pretraining: 30.0 min)" in said
     assert "Cost" not in summary.answers(run())
 
 
@@ -734,16 +797,53 @@ def test_a_learning_curve_says_from_how_many_perturbations_on_scgpt_is_ahead():
 def test_a_run_of_several_questions_opens_with_how_many_have_which_answer():
     splits = ("fold0", "gears1")
     (said,) = summary.answers(run("better", splits=splits))["Verdict"]
-    assert said == "In 2 comparisons (those of one data set share cells), scGPT is better than each simple method in 2."
+    assert said == "In 2 comparisons (some share cells), scGPT is better than each simple method in 2."
     made = run("inconclusive", splits=splits)
     too_few = made.verdicts["verdict"].where(made.verdicts["split"] != "gears1", "too few conditions")
     made = dataclasses.replace(made, verdicts=made.verdicts.assign(verdict=too_few))
     (said,) = summary.answers(made)["Verdict"]
     assert (
-        said
-        == "In 2 comparisons (those of one data set share cells), scGPT is not shown to be better, as good or worse "
+        said == "In 2 comparisons (some share cells), scGPT is not shown to be better, as good or worse "
         "in 1 and has no verdict in 1."
     )
     text = " ".join(summary.page(made).split())
     assert text.count('<a href="#answer-') == 2
     assert '<span class="verdict too-few-conditions">too few conditions</span>' in text
+
+
+def test_data_sets_of_one_series_share_cells():
+    one = run("better")
+    both = {
+        name: pd.concat([getattr(one, name), getattr(one, name).assign(dataset="drop2")])
+        for name in ("scores", "verdicts")
+    }
+    two = dataclasses.replace(one, **both, series={"drop": ["screen"], "drop2": ["screen2"]})
+    assert "share cells" not in summary.answers(two)["Verdict"][0]
+    versions = dataclasses.replace(two, series={"drop": ["screen"], "drop2": ["other", "screen"]})
+    assert "In 2 comparisons (some share cells), " in summary.answers(versions)["Verdict"][0]
+
+
+def test_the_methods_of_the_run_are_explained_in_a_table():
+    made = run(predictions=[from_random_weights("flagged")])
+    text = " ".join(summary.page(dataclasses.replace(made, kinds={**KINDS, "theirs": "imported"})).split())
+    assert "<summary>The methods in a sentence each</summary>" in text
+    assert '<th scope="row">average</th><td>simple method, a variant of train-mean</td><td>The mean shift of' in text
+    assert "<td>With random weights, as a control. The call with a perturbation flag" in text
+    assert "<td>Predictions of another program, from a file.</td>" in text
+
+
+def test_the_text_to_paste_says_what_methods_had_to_go_by():
+    unlearnt = {"perturbations_without_token": ("A", "B")}
+    made = run(predictions=[predicted("tuned", finetuning=unlearnt)], margin=0.1)
+    made.scores.loc[made.scores["method"] == "tuned", "n_asked"] = 9
+    made = dataclasses.replace(made, kinds={**KINDS, "theirs": "imported"})
+    text = " ".join(html.unescape(summary.page(made)).split())
+    assert "Means are over all 20, of which tuned could be asked about 9; a stated rule predicted the others." in text
+    assert "scGPT models: published scGPT (human)." in text
+    assert "All methods except those of other programs (theirs) were given the same training perturbations" in text
+    assert "from the validation perturbations, by which the epoch of tuned was chosen." in text
+    assert "tuned could not use 2 perturbations without a token." in text
+    assert "by more than a margin of 0.1 of skill" in text
+    assert "by more than the margin (0.1 of skill)" in text
+    without = dataclasses.replace(run(), kinds={**KINDS, "tuned": "scgpt-knockout"})
+    assert "chosen" not in re.search("Simple methods also learned.*", summary.page(without))[0]

@@ -199,3 +199,18 @@ def test_a_plan_takes_the_speed_of_this_machine_from_trainings_of_the_same_size(
     assert plan.slower(training, chosen, plan.rates(tmp_path / "results")) == 1
     study.write_text("{")
     assert plan.rates(tmp_path / "results") == {}
+
+
+def test_a_training_without_a_speed_leaves_out_no_other(tmp_path):
+    of_study, speed = tmp_path / "results" / "earlier", "cells_per_second\ttokens_per_second\n10\t1000\n"
+    trainings = {
+        "fold0-train20": ({"nothing_to_train_on": "no token"}, "epoch\tseconds\n"),
+        "fold1": ({"device": "cpu", "processes": 1}, speed),
+    }
+    for split, (report, history) in trainings.items():
+        folder = of_study / "drop" / split / "scgpt-finetuned" / "0" / "model"
+        folder.mkdir(parents=True)
+        (folder / "report.json").write_text(json.dumps(report))
+        (folder / "history.tsv").write_text(history)
+    (of_study / "configuration.yaml").write_text(yaml.safe_dump(sizes().config))
+    assert {*plan.rates(tmp_path / "results")} == {(Network(64, 2, 64), False)}

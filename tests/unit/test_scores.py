@@ -9,6 +9,7 @@ from scipy import stats
 
 from scgpt_bench.data.conditions import Condition
 from scgpt_bench.evaluation import scores as module
+from scgpt_bench.evaluation.control_blocks import WITHOUT
 from scgpt_bench.evaluation.scores import SCORE_COLUMNS, differences, gather, with_asked
 from scgpt_bench.evaluation.verdicts import verdicts
 from scgpt_bench.method_record import record_of, write_record
@@ -118,8 +119,9 @@ def test_what_the_ceiling_was_not_scored_on_is_left_to_the_methods():
     assert scores_of(poor).set_index("method")["n_conditions"].to_dict() == {"train-mean": 20, "technical-duplicate": 8}
 
 
-def with_references(table, **columns):
-    return scores_of(table, references=references_of(table).assign(**columns)).set_index("method")
+def with_references(table, without=None, **columns):
+    options = {} if without is None else {"control_blocks": without}
+    return scores_of(table, references=references_of(table).assign(**columns), **options).set_index("method")
 
 
 def test_skill_is_0_for_no_change_and_1_for_noise_free_truth():
@@ -160,6 +162,36 @@ def test_what_is_above_noise_free_truth_is_flagged_as_a_leak():
     assert "leak" in reason["scgpt"]
     assert reason["scgpt-scratch"] == reason["technical-duplicate"] == ""
     assert not with_references(table, noise_free=0.5)["reason"].any(), "of noisy truth the bound is not known well"
+
+
+def test_an_error_below_the_noise_of_the_truth_is_flagged_as_a_leak():
+    """Without a leak its expectation is not below 0, however noisy the truth is."""
+    noise = np.random.default_rng(2).normal(0, 0.01, 20)
+    table = metrics_table({"scgpt": noise - 0.02, "scgpt-scratch": noise + 0.02, "train-mean": noise}, "mse_unbiased")
+    without = table.drop(columns="value").assign(**dict.fromkeys(WITHOUT, table["value"]))
+    reason = with_references(table, without, no_change=0.01, noise_free=0.0)["reason"]
+    assert "leak" in reason["scgpt"]
+    assert reason["scgpt-scratch"] == reason["train-mean"] == ""
+    unsure = without.assign(**{WITHOUT[0]: table["value"] + 0.02})
+    assert not with_references(table, unsure, no_change=0.01)["reason"].any(), "the noise of the control mean"
+    assert not with_references(table, no_change=0.01)["reason"].any(), "that noise is not known"
+
+
+@pytest.mark.parametrize(("trained", "verdict"), [("K562", "inconclusive"), ("RPE1", "better")])
+def test_a_file_that_holds_out_contexts_counts_as_few_contexts_as_it_tests(trained, verdict):
+    """In each of four contexts all perturbations have one error in common: 80 conditions, but four contexts."""
+    random = np.random.default_rng(3)
+    names = ("A", "B", "C", "D")
+    tables, roles = [], []
+    for context, shift in zip(names, (0.16, 0.06, 0.15, 0.0), strict=True):
+        best = 0.4 + random.normal(0, 0.05, 20)
+        table = metrics_table({"train-mean": best, "scgpt": best + shift + random.normal(0, 0.02, 20)}, JUDGING[1])
+        tables.append(table.assign(context=context, perturbation=context + table["perturbation"]))
+        of_test = tables[-1][["dataset", "split", "perturbation", "context"]].drop_duplicates()
+        own = trained if trained == "K562" else context
+        roles += [of_test.assign(role="test"), of_test.assign(role="train", context=own, perturbation="other")]
+    found = verdicts(study(pd.concat(tables, ignore_index=True), splits=pd.concat(roles, ignore_index=True)))
+    assert found.loc[found["context"] == "all", "verdict"].tolist() == [verdict]
 
 
 def test_differences_of_rounding_are_none():

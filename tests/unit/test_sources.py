@@ -48,6 +48,31 @@ def test_what_is_left_out_are_modules_that_exist():
     assert all((sources.PACKAGE / name).is_file() for name in sources.PLUMBING | sources.PARAMETERS)
 
 
+def test_what_only_plumbing_imports_is_plumbing(monkeypatch):
+    """Or an edit of it would train and predict again, though no code of a prediction uses it."""
+    left_out = {sources.PACKAGE / name for name in sources.PLUMBING | sources.PARAMETERS}
+    code_of_plumbing, imports = {path.read_text() for path in left_out}, sources._imports
+    counted = {script: sources.content_hashes(script, plumbing=False) for script in SCRIPTS.glob("*.py")}
+    monkeypatch.setattr(
+        sources, "_imports", lambda code, package: set() if code in code_of_plumbing else imports(code, package)
+    )
+    assert {script: sources.content_hashes(script, plumbing=False) for script in counted} == counted
+
+
+@pytest.mark.parametrize(
+    ("script", "others"),
+    [
+        ("predict_gears.py", {"methods/baselines.py", "methods/tuning.py"}),
+        ("predict_by_script.py", {"methods/imported.py"}),
+        ("initialize_checkpoint.py", {"data/containers.py", "data/tenx_files.py", "data/file_kinds.py"}),
+        ("predict_scgpt.py", {"data/containers.py", "data/tenx_files.py", "data/file_kinds.py"}),
+    ],
+)
+def test_no_training_or_prediction_follows_code_that_only_others_use(script, others):
+    assert all((sources.PACKAGE / name).is_file() for name in others)
+    assert not others & set(sources.content_hashes(SCRIPTS / script, plumbing=False))
+
+
 def test_no_job_follows_the_code_of_options_which_are_parameters():
     script = SCRIPTS / "finetune.py"
     assert sources.PACKAGE / "options.py" in sources.modules_used(script)

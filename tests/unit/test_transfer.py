@@ -118,6 +118,22 @@ def test_a_perturbation_is_not_taken_from_a_context_that_perturbs_it_in_the_othe
         assert {why for _, why in record["fallbacks"].values()} == {"no change"}
 
 
+@pytest.mark.parametrize(("asked", "lines"), [("down", ["line2"]), ("up", ["line3", "line4"]), ("none", [])], ids=str)
+def test_what_a_list_asks_for_is_taken_from_contexts_that_have_it_in_the_same_direction(asked, lines):
+    shifts = planted()
+    del shifts["line1"]["G0"]
+    cells = screens(shifts, {("G0", "line3"): "up", ("G0", "line4"): "up"})
+    listed, dealt = Condition("G0", "line1"), {"per_perturbation": 6, "seed": 1, "dataset": "lines", "split_name": "s"}
+    split = pd.concat([split_of(shifts, "line1", trained=NAMES), pd.DataFrame([{**listed._asdict(), "role": "test"}])])
+    drawn = controls.control_cells(
+        cells, controls.draw_controls(cells.obs, split, **dealt, direction_of={listed: asked})
+    )
+    found, record = predicted("same-perturbation", cells, split, drawn, scaled=False)
+    expected = np.mean([shifts[line]["G0"] for line in lines] or [*shifts["line1"].values()], axis=0)
+    np.testing.assert_allclose(found[listed], expected, atol=1e-5)
+    assert [*record["fallbacks"]] == ([] if lines else [listed])
+
+
 @pytest.fixture(scope="module")
 def held_out():
     """Cells, split and control cells where three perturbations of the line that is held out are seen nowhere."""

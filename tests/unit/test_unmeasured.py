@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from pyarrow import parquet
 
+from jobs import Job
 from made_up import halved, method_record
 from predicted import whole
 from scgpt_bench.data import planted, unmeasured
@@ -14,6 +15,7 @@ from scgpt_bench.data.conditions import Condition
 from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.errors import InputError
+from scgpt_bench.files import read_table, write_h5ad, write_table
 from scgpt_bench.method_record import Asked
 from scgpt_bench.methods import baselines
 from scgpt_bench.unmeasured.changes import CHANGE_COLUMNS, changes, largest
@@ -91,6 +93,36 @@ def test_the_direction_is_that_of_all_measured_conditions_or_of_the_kind():
     assert unmeasured.usual_direction(OBS[:4], "up") == "up"
     both = pd.concat([OBS, OBS[-3:].assign(perturbation="JAK1", direction="up")])
     assert unmeasured.usual_direction(both, "up") is None
+
+
+def test_control_cells_have_the_direction_of_the_line_that_is_predicted(tmp_path):
+    """A second line of the same perturbation is not predicted, whatever its direction."""
+    obs = pd.concat([OBS[:4], OBS[-3:]]).assign(batch="all", cell_type="all").rename(index="c{}".format)
+    cells = halved(anndata.AnnData(np.ones((len(obs), len(VAR)), np.float32), obs=obs, var=VAR[[]]))
+    write_h5ad(cells, tmp_path / "cells.h5ad")
+    table = asked(write(tmp_path, "perturbation\tdirection\nJAK1\tdown\nJAK1\tup\n", "list.tsv"))
+    write_table(table, tmp_path / "asked.tsv")
+    write_table(unmeasured.split(obs, table), tmp_path / "split.tsv")
+    job = Job(
+        "sample_controls.py",
+        {name: f"{name}.{suffix}" for name, suffix in (("cells", "h5ad"), ("split", "tsv"), ("asked", "tsv"))},
+        ["controls.h5ad"],
+        {"options": {"cells_per_perturbation": 2, "seed": 1}, "split": "predicted-next", "series": "drop"},
+    )
+    done = job.run(tmp_path)
+    assert done.status == 0, done.terminal + done.log
+    assert anndata.read_h5ad(tmp_path / "controls.h5ad").obs["direction"].unique().tolist() == ["down"]
+
+
+def test_a_list_may_have_any_name(tmp_path):
+    obs = OBS.rename(index="c{}".format)
+    write_h5ad(anndata.AnnData(np.ones((len(obs), len(VAR)), np.float32), obs=obs, var=VAR), tmp_path / "drop.h5ad")
+    write(tmp_path, "JAK1\n", "next.cells.h5ad")
+    params = {"is_list": True, "contexts": [], "perturbation_kind": "interference"}
+    files = {"split": "split.tsv", "asked": "asked.tsv"}
+    done = Job("unmeasured_split.py", {"cells": "drop.h5ad", "list": "next.cells.h5ad"}, files, params).run(tmp_path)
+    assert done.status == 0, done.terminal + done.log
+    assert read_table(tmp_path / "asked.tsv")["perturbation"].tolist() == ["JAK1"]
 
 
 @pytest.fixture(scope="module")
@@ -257,3 +289,12 @@ def test_a_signature_without_a_measured_gene_is_refused(experiment):
     names = [name for name in truth.obs_names if name != "control"][:2]
     with pytest.raises(InputError, match="1 genes, none of them measured"):
         rank({"one": of_truth(truth, names)}, {"one": record_for(names, names)}, pd.Series([1.0], index=["OTHER"]))
+
+
+def test_a_target_of_the_signature_does_not_count_for_its_own_perturbation():
+    """A and B do the same to the signature; A is one of its genes, and goes the other way in its own cells."""
+    changes = pd.DataFrame([[-2.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, -2.0]], ["A", "B"], ["A", "X", "Y", "B"])
+    found = changes.rename_axis("perturbation").reset_index().melt("perturbation", var_name="gene", value_name="change")
+    found = found.sort_values(["perturbation", "gene"]).assign(context="all", spread=np.nan)
+    table = rank({"one": found}, {"one": record_for(["A", "B"], ["A", "B"])}, pd.Series(1.0, ["A", "X", "Y"]))
+    assert table.set_index("perturbation")["signature"].to_dict() == pytest.approx({"A": 1, "B": 1})

@@ -185,15 +185,16 @@ def test_p_values_are_corrected_for_the_methods_that_compete():
 
 
 def test_the_family_may_be_listed():
-    """The one that is asked about is not corrected; what is not listed says so; a listed twin competes."""
+    """The one that is asked about is not corrected; what is not listed is, over all; a listed twin competes."""
     values = beside(0.03)
     values = {**values, "scgpt-generate": values["scgpt-knockout"], "twin": values["scgpt-knockout"]}
     kinds = {**kinds_of(metrics_table(values)), "scgpt-generate": "scgpt-generate", "twin": "scgpt-knockout"}
     table = metrics_table(values)
     alone = judged(metrics_table(beside(0.03))).iloc[0]["p_value"]
     rows = judged(table, kinds=kinds, untrained=["twin"], family=["scgpt-knockout"]).droplevel("metric")
-    assert rows["p_value"].to_numpy() == pytest.approx(alone)
-    assert "not in scores.family" in rows.loc["scgpt-generate", "reason"]
+    names = ["scgpt-knockout", "scgpt-generate", "twin"]
+    assert rows.loc[names, "p_value"].to_numpy() == pytest.approx([alone, 2 * alone, alone])
+    assert "not in scores.family: p-value corrected over all 2 methods" in rows.loc["scgpt-generate", "reason"]
     assert "compete" not in rows.loc["scgpt-knockout", "reason"]
     rows = judged(table, kinds=kinds, untrained=["twin"], family=["scgpt-knockout", "twin"]).droplevel("metric")
     assert rows.loc["twin", "p_value"] == pytest.approx(2 * alone)
@@ -223,11 +224,33 @@ def test_one_seed_of_a_trained_method_speaks_of_this_one_training():
         "scgpt-embedding-ridge": best,
     }
     reason = judged(metrics_table(values)).droplevel("metric")["reason"]
-    assert "of this one training" in reason["scgpt-finetuned"]
-    assert "of this one seed" in reason["imported"]
-    assert "of this one" not in reason["scgpt-embedding-ridge"], "it does not depend on a seed"
+    assert "valid for the one training that was run" in reason["scgpt-finetuned"]
+    assert "valid for the one seed that was run" in reason["imported"]
+    assert "valid for" not in reason["scgpt-embedding-ridge"], "it does not depend on a seed"
     several = {**values, "scgpt-finetuned": (best + NOISE[1])[:, None] + 0.2 + NOISE[2:5].T}
-    assert "of this one" not in judged(metrics_table(several)).droplevel("metric")["reason"]["scgpt-finetuned"]
+    several["imported"] = np.tile(best[:, None], 3)
+    reason = judged(metrics_table(several)).droplevel("metric")["reason"]
+    assert "valid for" not in reason["scgpt-finetuned"]
+    assert "valid for the one seed that was run" in reason["imported"], "three times the same says nothing of seeds"
+
+
+def test_a_difference_within_the_margin_is_said_to_count_as_none():
+    best = 0.4 + NOISE[0]
+    small = {"train-mean": best, "scgpt-knockout": best + 0.005 + NOISE[1] / 50}
+    row = judged(of_metrics(small)).loc[("scgpt-knockout", "effect_pearson")]
+    assert row["p_value"] < 0.05
+    assert (row["verdict"], "within the margin" in row["reason"]) == ("equivalent", True)
+    row = judged(of_metrics(beside(0.2))).loc[("scgpt-knockout", "effect_pearson")]
+    assert "within the margin" not in row["reason"]
+
+
+def test_the_detectable_difference_is_that_from_the_named_opponent():
+    best = 0.4 + NOISE[0]
+    values = {"train-mean": best, "control-mean": 0.1 + 20 * NOISE[2], "scgpt-knockout": best + NOISE[1] / 10}
+    row = judged(metrics_table(values)).iloc[0]
+    alone = judged(metrics_table({name: values[name] for name in ("train-mean", "scgpt-knockout")})).iloc[0]
+    assert row["opponent"] == "train-mean"
+    assert row["smallest_detectable"] == pytest.approx(alone["smallest_detectable"])
 
 
 def test_three_seeds_that_disagree_give_no_verdict_where_one_would():
@@ -243,6 +266,7 @@ def test_three_seeds_that_disagree_give_no_verdict_where_one_would():
 METHODS = {
     "train-mean": {"kind": "train-mean"},
     "scgpt-finetuned": {"kind": "scgpt-finetuned", "checkpoint": "human"},
+    "published": {"kind": "scgpt-finetuned", "checkpoint": "human", "keep_targets": False},
     "scgpt-scratch": {"kind": "scgpt-scratch", "checkpoint": "random"},
     "scgpt-knockout": {"kind": "scgpt-knockout", "checkpoint": "human", "draws": 2},
     "more-draws": {"kind": "scgpt-knockout", "checkpoint": "human", "draws": 9},
@@ -259,8 +283,7 @@ def test_contrasts_are_found_in_the_configuration():
         ("scgpt-finetuned", "scgpt-scratch"),
         ("scgpt-knockout", "untrained"),
         ("more-draws", "untrained-more"),
-        ("embedding", "random-embedding"),
-    ]
+    ], "pairs with another recipe or penalty differ in more than pretraining"
     assert registry.contrasts({"train-mean": {"kind": "train-mean"}}, []) == []
 
 
@@ -287,6 +310,22 @@ def test_a_contrast_is_the_paired_comparison_of_two_methods():
     same = of_pairs.contrasts(study(of_metrics(values)), [("scgpt-scratch", "scgpt-scratch")])
     assert set(same["verdict"]) == {"equivalent"}
     assert of_pairs.contrasts(study(of_metrics(values)), []).empty
+
+
+def test_a_contrast_is_over_the_conditions_that_both_were_asked_about():
+    """Where neither knows the genes, both predict the same; where one does, they differ in vocabulary."""
+    best = 0.4 + NOISE[0]
+    values = {"train-mean": best, "scgpt-knockout": best + 0.1 + NOISE[1], "twin": best + NOISE[2]}
+    kinds = {"train-mean": "train-mean", "scgpt-knockout": "scgpt-knockout", "twin": "scgpt-knockout"}
+    table = metrics_table(values)
+    number = table.groupby("method").cumcount()
+    table["asked"] = (table["method"] == "train-mean") | (number < np.where(table["method"] == "twin", 15, 9))
+    row = of_pairs.contrasts(study(table, kinds=kinds), [("scgpt-knockout", "twin")]).iloc[0]
+    assert row["difference"] == pytest.approx((values["scgpt-knockout"] - values["twin"])[:9].mean())
+    assert "over the 9 of 20 conditions that both were asked about" in row["reason"]
+    table["asked"] = (table["method"] == "scgpt-knockout") == (number < 9)
+    row = of_pairs.contrasts(study(table, kinds=kinds), [("scgpt-knockout", "twin")]).iloc[0]
+    assert (row["verdict"], np.isnan(row["p_value"])) == ("not asked", True)
 
 
 def simulated(random, n, advantage, n_baselines=4):

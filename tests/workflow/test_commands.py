@@ -56,13 +56,14 @@ class NotCalled:
 IN_CI = r"\nrun [a-z -]*(?<![a-z-]){0}(?![a-z-])"
 LOCAL = ".venv/bin/snakemake --profile profiles/local"
 ELSEWHERE = (
-    "snakemake --snakefile <clone>/workflow/Snakefile --profile <clone>/profiles/local "
+    "<clone>/.venv/bin/snakemake --snakefile <clone>/workflow/Snakefile --profile <clone>/profiles/local "
     "--directory <folder> --configfile <study>.yaml"
 )
 PAPALEXI, CENSUS = "config/papalexi.yaml", "config/pretrain_census.yaml"
 PLAN = {"prints": r"\nPlan of what is not done yet(?s:.)*\nThis was a dry-run", "append": "-n"}
 DOWNLOADS = {"prints": r"This was a dry-run|Nothing to be done", "append": "-n"}  # which are there: no job is planned
-NORMAN = {"<it>": "config/norman.yaml"}
+WEIGHTS = {"weights.yaml": "config/norman.yaml"}
+SMALL = "<shared>/snakemake"  # an environment for a login node
 OWN = {"config/<name>.yaml": PAPALEXI}
 # The Makefile names folders, which a file here would only add to: -k chooses among their tests.
 ONE_FILE = {"PYTEST_ADDOPTS": "-k test_seeding --ignore-glob=*/test_[!s]*", "PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}
@@ -86,6 +87,7 @@ COMMANDS = {
     "PIP_EXTRA_INDEX_URL=<address> make demo": Called(
         r"snakemake --profile profiles/local", put={"<address>": "file:///none"}, append="-n"
     ),
+    "make demo PYTHON=<path>": Called(r"snakemake --profile profiles/local", put={"<path>": "python3"}, append="-n"),
     "git clone <address of this repository> scgpt-bench": NotCalled("the repository has no public address yet"),
     "cd scgpt-bench": NotCalled("it enters that clone"),
     "make test": Elsewhere(".ci/run", IN_CI.format("test")),
@@ -118,11 +120,14 @@ COMMANDS = {
     "make rehearsal fraction=0.1": Called(r"python benchmarks/rehearsal\.py --fraction", append="-n"),
     "make gpu-check": Called(**GPU),
     "make gpu-check GPU_PYTHON=python3": Called(**GPU),
+    "grep -l flash-attn .snakemake/conda/*.yaml": Called(r"No such file", status=2),
     "make gpu-check GPU_PYTHON=.snakemake/conda/<environment>/bin/python": Called(
         r"\.snakemake/conda/gpu/bin/python benchmarks/gpu_check\.py", append="-n", put={"<environment>": "gpu"}
     ),
     "PYTHONPATH=packages make gpu-check GPU_PYTHON=python3": Called(**GPU),
-    "srun --gres=gpu:1 --cpus-per-task=4 --mem=64G --time=15 make gpu-check": Called(**GPU),
+    "srun --partition=<gpu> --gres=gpu:1 --cpus-per-task=4 --mem=64G --time=15 make gpu-check": Called(
+        **GPU, put={"<gpu>": "gpu"}
+    ),
     "PYTHONPATH=workflow/lib python3 benchmarks/gpu_check.py --only gradients parity": Called(
         r"--only", append="--help"
     ),
@@ -136,6 +141,9 @@ COMMANDS = {
     # data
     "make check-addresses": Called(r"python -m scgpt_bench\.check_addresses", append="-n"),
     "make check-data dataset=<name>": Called(r"\nNext:\nsed 's\|my_screen\|", put={"<name>": "perturbench_devel"}),
+    r"grep -E '^(name|my_screen)\b' config/datasets.tsv > my_datasets.tsv": Called(
+        r"\Aname\t.*\nmy_screen\t.*\n\Z", append="&& cat my_datasets.tsv"
+    ),
     "make check-data dataset=papalexi_2021": Called(r"known to scGPT +274 of 299 genes"),
     "make check-data dataset=papalexi_2021 configfile=config/papalexi.yaml": Called(r"verdicts +enough"),
     "make check-data dataset=<name> configfile=config/<name>.yaml": Called(
@@ -166,13 +174,15 @@ COMMANDS = {
     "snakedeploy deploy-workflow https://github.com/<owner>/scgpt-bench <folder> --tag <version>": Elsewhere(
         "tests/workflow/test_deployment.py", '"deploy-workflow", "https://github.com/owner/scgpt-bench"'
     ),
+    "cd <folder>": NotCalled("it enters that folder"),
+    "snakemake --profile profiles/local --sdm conda": Called(**PLAN),
     ELSEWHERE: Called(**PLAN, put={"<clone>": ".", "<folder>": "elsewhere", "<study>.yaml": PAPALEXI}),
     f"{LOCAL} results/my_study/papalexi_2021/fold0/shrunken-mean/0/predictions.h5ad --configfile study.yaml": Called(
         **PLAN
     ),
     f"{LOCAL} results/my_study/papalexi_2021/fold0/controls.h5ad --configfile study.yaml": Called(**PLAN),
     f"{LOCAL} --configfile {PAPALEXI} --until fetch_dataset": Called(**DOWNLOADS),
-    f"{LOCAL} prefetch --configfile <it>": Called(**PLAN, put=NORMAN),
+    f"{LOCAL} prefetch --configfile weights.yaml": Called(**PLAN, put=WEIGHTS),
     f"{LOCAL} --sdm conda --conda-create-envs-only --configfile config/<study>.yaml": ENVIRONMENTS,
     f"{LOCAL} --report snakemake.html --configfile config/<study>.yaml": Elsewhere(
         "tests/workflow/test_demo.py", r'"--report"'
@@ -184,13 +194,28 @@ COMMANDS = {
     # on Slurm
     "make slurm-profile": Called(r"Linked .*/snakemake/slurm to "),
     "export CONDA_OVERRIDE_CUDA=12.9": Called(r"\A\Z"),
-    f"snakemake prefetch --profile slurm --configfile {PAPALEXI}": Called(**DOWNLOADS),
+    "export CONDA_OVERRIDE_CUDA=<version>": Called(r"\A\Z", put={"<version>": "12.9"}),
+    "export PATH=$PWD/.venv/bin:$PATH": Called(r"\A\Z"),
+    f"export PATH={SMALL}/bin:$PATH": Called(r"\A\Z", put={"<shared>": "shared"}),
+    "conda create --prefix <shared>/python --channel conda-forge python=3.11": NotCalled("no channel of conda here"),
+    f"<shared>/python/bin/python -m venv {SMALL}": Called(
+        r"\A\Z", put={"<shared>/python/bin/python": sys.executable, "<shared>": "shared"}
+    ),
+    # tests/workflow/test_deployment.py plans a study with no other packages.
+    f"{SMALL}/bin/pip install $(grep -E '^(snakemake|pydantic|pyyaml)' requirements.in)": Called(
+        r"\Asnakemake\[reports\]==[\d.]+ snakemake-executor-plugin-slurm==[\d.]+ pydantic pyyaml\n\Z",
+        put={f"{SMALL}/bin/pip install": "echo"},
+    ),
     f"snakemake --profile slurm --configfile {PAPALEXI}": Called(**PLAN),
     f"snakemake --profile slurm --configfile {CENSUS}": Called(**PLAN),
     "snakemake --profile slurm": Called(**PLAN),
     "snakemake --profile profiles/slurm": Called(**PLAN),
-    "snakemake prefetch ...": Called(**DOWNLOADS, put={"...": "--profile slurm"}),
-    "snakemake --conda-create-envs-only ...": ENVIRONMENTS,
+    "snakemake prefetch --profile slurm --configfile config/<study>.yaml": Called(
+        **DOWNLOADS, put={"config/<study>.yaml": PAPALEXI}
+    ),
+    "snakemake --conda-create-envs-only --profile slurm --configfile config/<study>.yaml": ENVIRONMENTS,
+    "snakemake -n --profile slurm --configfile config/<name>.yaml": Called(PLAN["prints"], put=OWN),
+    "snakemake --profile slurm --configfile config/<name>.yaml": Called(**PLAN, put=OWN),
     "docker build --tag scgpt-bench .": NotCalled("no Docker where this is tested"),
     "apptainer build scgpt-bench.sif docker-daemon://scgpt-bench:latest": NotCalled("nor Apptainer"),
     **dict.fromkeys(

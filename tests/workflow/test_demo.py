@@ -64,7 +64,7 @@ def test_the_start_page_says_what_the_tables_say(results):
         assert f"{row.difference:+.3f} ({row.ci_low:+.3f} to {row.ci_high:+.3f})" in text
     for limit in ("Simulated cells: planted", "No published checkpoint", "Random decoder: scgpt-zero-shot"):
         assert f"<strong>{limit}.</strong>" in text
-    assert "epochs 5 (published 15)" in text
+    assert "epochs 5 instead of 15" in text
     for pair in read_table(results / "contrasts.tsv")[["method", "opponent"]].drop_duplicates().itertuples():
         assert f"{pair.method} against {pair.opponent}: " in text
 

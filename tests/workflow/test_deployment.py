@@ -136,6 +136,18 @@ def test_the_demo_is_planned_in_an_empty_folder(tmp_path, clone):
     assert not re.search(r"pretrain +1\n", snakemake(tmp_path, *arguments))
 
 
+def test_a_study_is_planned_with_the_packages_of_a_login_node(tmp_path, clone):
+    """profiles/README.md: Snakemake and pydantic are enough; None in sys.modules is a package that is absent."""
+    absent = ["anndata", "h5py", "pooch", "scipy", "sklearn", "torch", "matplotlib"]
+    code = f"import sys; sys.modules |= dict.fromkeys({absent}); from snakemake.cli import main; main()"
+    arguments = ["--snakefile", clone / "workflow" / "Snakefile", "--profile", clone / "profiles" / "local"]
+    arguments += ["--directory", tmp_path, "--configfile", clone / "config" / "papalexi.yaml"]
+    command = [sys.executable, "-c", code, "--dry-run", *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"scgpt-finetuned +56 ", done.stdout)
+
+
 def test_the_smallest_run_is_planned_as_its_readers_call_it(clone):
     """As GitHub and the catalogue of Snakemake workflows do: in the folder .test, without any other argument."""
     said = snakemake(clone, "--directory", ".test", "--dry-run")

@@ -170,6 +170,49 @@ def test_the_provenance_lists_every_file_of_the_users(finished):
     assert {"drops.tsv", "checkpoints.tsv", "calls.csv"} <= set(inputs.split(", "))
 
 
+def test_results_stay_valid_where_the_cells_that_came_in_are_moved_away(checkout):
+    checkout.write("drop.h5", "cells")
+    checkout.write("calls.csv", "")
+    row = {**ROW, "address": "drop.h5", "sha256": "unknown", "md5": ""}
+    write(checkout, row, {**STUDY, "checkpoints": {}, "methods": {"train-mean": {}}})
+    provenance = "results/plans/provenance.json"
+    finish(checkout, provenance)
+    for name in ("drop.h5", provenance):
+        (checkout.path / name).unlink()
+    checkout.snakemake(provenance, "--touch", "--configfile", "study.yaml")  # no dry run, and no job is run
+
+
+def test_refused_predictions_of_a_script_are_read_in_another_way_without_running_it_again(checkout):
+    for name in ("calls.csv", "method.py"):
+        checkout.write(name, "")
+    method, folder = {"kind": "script", "script": "method.py"}, "results/plans/drop/fold0/method/0"
+    study = {**STUDY, "splits": {"run": [0]}, "checkpoints": {}}
+    write(checkout, study={**study, "methods": {"method": method}})
+    finish(checkout, f"{folder}/unchecked.h5ad")
+    for options, planned in (({"missing_genes": "control-mean"}, set()), ({"options": {"epochs": 9}}, {"fold0"})):
+        write(checkout, study={**study, "methods": {"method": {**method, **options}}})
+        jobs, _ = plan(checkout, f"{folder}/predictions.h5ad")
+        assert ("import_predictions", "fold0") in jobs
+        assert {split for rule, split in jobs if rule == "predict_by_script"} == planned
+
+
+def test_a_list_is_trained_as_long_as_the_split_whose_recipe_it_takes(checkout):
+    for name in ("calls.csv", "list.txt"):
+        checkout.write(name, "STAT1\n")
+    searched = {**OPTIONS, "search": {"learning_rate": [0.001, 0.01]}}
+    predict = {"next": {"dataset": "drop", "perturbations": "list.txt"}}
+    study = {**STUDY, "methods": {"plain": {"kind": "scgpt-finetuned", **OPTIONS}, "scgpt-finetuned": searched}}
+    write(checkout, study={**study, "predict": predict})
+    for method, splits in (("scgpt-finetuned", {"fold0"}), ("plain", {"fold0", "gears1"})):
+        _, text = plan(checkout, f"results/plans/drop/predicted-next/{method}/0/model/model.pt")
+        inputs = next(
+            files
+            for files in re.findall(r"^rule finetune:\n    input: (.*)$", text, re.MULTILINE)
+            if "predicted-next" in files
+        )
+        assert set(re.findall(r"drop/(\w+)/[\w-]+/0/model/report.json", inputs)) == splits
+
+
 def test_a_file_of_the_users_that_takes_the_place_of_a_newer_one_is_read_again(checkout):
     (checkout.path / "mine").mkdir()
     for names, _ in OF_THE_USER:

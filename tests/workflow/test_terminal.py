@@ -63,10 +63,11 @@ def test_a_wrong_checksum_never_enters_resources(checkout):
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
+        (study.appended("study.yaml", "methods: {}\n"), "study.yaml: methods: found two of them (lines "),
         (study.configured(split={"folds": 2}), "study.yaml: top level: found unknown key 'split'; expected keys among"),
         (study.row(name="../drop"), "drops.tsv: line 3 (../drop), column 'name': found '../drop'; expected letters"),
     ],
-    ids=["configuration", "table"],
+    ids=["a key twice", "configuration", "table"],
 )
 def test_a_fault_before_any_job(checkout, fault, expected):
     fault(checkout.path)

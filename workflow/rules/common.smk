@@ -57,6 +57,8 @@ def validated(config):
         folders.refuse_unusable(workflow.basedir, "the folder of the Snakefile")
         folders.refuse_unusable(Path.cwd(), "the run's folder")
         folders.refuse_unusable(sys.executable, "the Python of Snakemake")
+        for path in workflow.configfiles:
+            configuration.refuse_repeated_keys(path)
         return configuration.validate(config, source)
     except InputError as error:
         raise WorkflowError(str(error))

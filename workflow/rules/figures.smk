@@ -202,6 +202,14 @@ rule figure_load_report:
 # Scores and verdicts
 
 
+# scGPT methods whose weights are random, or trained from random ones. None of them is "the best scGPT method".
+WITHOUT_PRETRAINING = [
+    name
+    for name, options in config["methods"].items()
+    if options.get("checkpoint") in checkpoints_from("random") or options.get("pretrained") == []
+]
+
+
 def questions_of_run():
     """The splits that have an answer each, with those that they pool, by the name under which they are pooled."""
     pooled = {name: splits for name, splits in POOLED.items() if len(splits) > 1}
@@ -237,6 +245,7 @@ rule figure_scores:
         code=code("figure_scores.py"),
         metrics=METRICS,
         kinds=KINDS,
+        without_pretraining=WITHOUT_PRETRAINING,
     script:
         "../scripts/figure_scores.py"
 
@@ -268,6 +277,7 @@ rule figure_skill:
         code=code("figure_skill.py"),
         questions=[*questions_of_run()],
         kinds=KINDS,
+        without_pretraining=WITHOUT_PRETRAINING,
     script:
         "../scripts/figure_skill.py"
 
@@ -342,6 +352,7 @@ rule figure_contrasts:
         code=code("figure_contrasts.py"),
         metrics=JUDGING,
         kinds=KINDS,
+        without_pretraining=WITHOUT_PRETRAINING,
     script:
         "../scripts/figure_contrasts.py"
 
@@ -371,6 +382,7 @@ rule figure_differences:
         code=code("figure_differences.py"),
         metrics=JUDGING,
         kinds=KINDS,
+        without_pretraining=WITHOUT_PRETRAINING,
     script:
         "../scripts/figure_differences.py"
 

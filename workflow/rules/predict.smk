@@ -249,7 +249,8 @@ rule predict_by_script:
     params:
         code=code_without_plumbing("predict_by_script.py"),
         content=lambda wildcards: content_of_file(script_of_method(wildcards)),
-        options=method_options,
+        interpreter=lambda wildcards: config["methods"][wildcards.method]["interpreter"],
+        options=lambda wildcards: config["methods"][wildcards.method]["options"],
     script:
         "../scripts/predict_by_script.py"
 

@@ -51,9 +51,6 @@ use rule harmonize as harmonize_part with:
     wildcard_constraints:
         dataset=names_pattern(part for name in JOINED for part in RUN.datasets[name].parts),
     params:
-        code=code_without_plumbing("harmonize.py"),
-        content=lambda wildcards: content_of_file(RUN.datasets[wildcards.dataset].guide_table),
-        dataset=dataset_row,
         options={**config["harmonize"], "maximum_genes": None},
 
 
@@ -291,6 +288,7 @@ rule unmeasured_split:
     params:
         code=code_without_plumbing("unmeasured_split.py"),
         content=lambda wildcards: content_of_file(prediction_of(wildcards)["perturbations"]),
+        is_list=lambda wildcards: prediction_of(wildcards)["perturbations"] is not None,
         contexts=lambda wildcards: prediction_of(wildcards)["contexts"],
         perturbation_kind=perturbation_kind_of_dataset,
     script:

@@ -54,6 +54,8 @@ rule summary:
         published=recipe.published_options(),
         pooled=POOLED,
         lists=[*config["predict"]],
+        margin=config["scores"]["margin"],
+        series={name: sorted(RUN.series(name)) for name in config["datasets"]},
     script:
         "../scripts/summary.py"
 
@@ -73,9 +75,10 @@ def own_files_of_run():
     """The files and folders of the user's that the configuration names."""
     files = [config[table] for table in configuration.TABLES]
     datasets = [RUN.datasets[name] for name in RUN.drops]
-    local = [dataset.address for dataset in datasets if dataset.is_local]
-    # A plan is wanted before the cells are there: a dry run needs none of them.
-    files += [address for address in local if not workflow.dryrun or os.path.exists(address)]
+    local = {name: RUN.datasets[name].address for name in RUN.drops if RUN.datasets[name].is_local}
+    # A plan is wanted before the cells are there, and results stay valid after they are gone: the run has its own copy.
+    needs_cells = [name for name in local if not workflow.dryrun and not os.path.exists(drop_file(name))]
+    files += [address for name, address in local.items() if name in needs_cells or os.path.exists(address)]
     files += [dataset.guide_table for dataset in datasets if dataset.guide_table]
     files += [
         str(own_file(config["checkpoints"][name]["path"], file))
@@ -340,7 +343,7 @@ rule figure_cost:
 
 def results_of_run():
     """Everything that a run computes except the report: what the report shows, in its order, and the submissions."""
-    costs = ["figures/rule_graph.svg", "rules.html", "figures/cost_by_method.svg", "cost.tsv"]
+    costs = ["figures/cost_by_method.svg", "cost.tsv", "figures/rule_graph.svg", "rules.html"]
     last = [*costs, "provenance.json", "configuration.yaml"]
     return [*results_with_costs(), *(f"<results>/{name}" for name in last)]
 

@@ -185,16 +185,21 @@ def of_candidates(name):
 
 
 def chosen_recipe(wildcards):
+    """What the search of the split chose; for a prediction, that of the first split: it has no conditions to choose by."""
     split = SPLITS[0] if wildcards.split in PREDICTED else wildcards.split
     folder = f"<results>/{wildcards.dataset}/{split}/{wildcards.method}"
     return f"{folder}/chosen_recipe.json" if wildcards.method in CANDIDATES else []
 
 
 def reports_of_splits(wildcards):
-    """What says how long to train on all that was measured; nothing for a split with conditions to validate on."""
+    """What says how long to train on all that was measured; nothing for a split with conditions to validate on.
+
+    Where a recipe is searched, only the split that it comes from: others may have chosen one that takes longer.
+    """
     if wildcards.split not in PREDICTED:
         return []
-    return files_of("model/report.json", [wildcards.dataset], [wildcards.method])
+    splits = SPLITS[:1] if wildcards.method in CANDIDATES else SPLITS
+    return files_of("model/report.json", [wildcards.dataset], [wildcards.method], splits)
 
 
 rule finetune:
@@ -258,9 +263,6 @@ use rule finetune as finetune_candidate with:
         method=names_pattern(CANDIDATES),
         candidate=names_pattern({name for names in CANDIDATES.values() for name in names}),
     params:
-        recipe=f"version {recipe_version.FINETUNING}",
-        device=TRAINED_ON,
-        is_subset=lambda wildcards: wildcards.split in SUBSETS,
         options=lambda wildcards: training_options(wildcards) | CANDIDATES[wildcards.method][wildcards.candidate],
 
 

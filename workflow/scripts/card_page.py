@@ -3,7 +3,6 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import json
     from pathlib import Path
 
     import pandas as pd
@@ -11,9 +10,9 @@ with logged(snakemake.log[0]):
     from scgpt_bench.evaluation.data_card import COLUMNS, leakage_notes, split_notes
     from scgpt_bench.figures import data_card
     from scgpt_bench.figures.style import save
-    from scgpt_bench.files import atomic_write, read_table, write_table
+    from scgpt_bench.files import atomic_write, read_json, read_table, write_table
 
-    card, output = json.loads(Path(snakemake.input.card).read_text()), snakemake.output
+    card, output = read_json(snakemake.input.card, "a data card"), snakemake.output
     splits = {Path(path).parent.name: read_table(path) for path in snakemake.input.splits}
     of_splits = split_notes(card, splits, snakemake.params.minimum_cells)
     with atomic_write(output.text) as partial:

@@ -3,17 +3,14 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import json
-    from pathlib import Path
-
     from scgpt_bench.evaluation import drops, scores
     from scgpt_bench.figures.data_card import facts_table
     from scgpt_bench.figures.drops import drop_comparison
     from scgpt_bench.figures.style import save
-    from scgpt_bench.files import atomic_write, read_table, write_table
+    from scgpt_bench.files import atomic_write, read_json, read_table, write_table
 
     files, output = snakemake.input, snakemake.output
-    before, now = (json.loads(Path(path).read_text()) for path in files.cards)
+    before, now = (read_json(path, "a data card") for path in files.cards)
     names = before["dataset"], now["dataset"]
     metrics = scores.gather(files.metrics)
     tables = read_table(files.scores), read_table(files.verdicts), metrics

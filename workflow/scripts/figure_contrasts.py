@@ -8,5 +8,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import read_table
 
     contrasts = read_table(snakemake.input[0])
-    for metric, path in zip(snakemake.params.metrics, snakemake.output, strict=True):
-        save(paired_differences(contrasts, metric, snakemake.params.kinds, opponent="the twin"), path)
+    params = snakemake.params
+    looks = {"opponent": "the twin", "without_pretraining": params.without_pretraining}
+    for metric, path in zip(params.metrics, snakemake.output, strict=True):
+        save(paired_differences(contrasts, metric, params.kinds, **looks), path)

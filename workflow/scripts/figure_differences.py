@@ -8,5 +8,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import read_table
 
     verdicts = read_table(snakemake.input[0])
-    for metric, path in zip(snakemake.params.metrics, snakemake.output, strict=True):
-        save(paired_differences(verdicts, metric, snakemake.params.kinds), path)
+    params = snakemake.params
+    for metric, path in zip(params.metrics, snakemake.output, strict=True):
+        figure = paired_differences(verdicts, metric, params.kinds, without_pretraining=params.without_pretraining)
+        save(figure, path)

@@ -10,5 +10,7 @@ with logged(snakemake.log[0]):
     scores = read_table(snakemake.input[0])
     wildcards = snakemake.wildcards
     shown = scores[(scores["dataset"] == wildcards.dataset) & (scores["split"] == wildcards.split)]
-    for metric, path in zip(snakemake.params.metrics, snakemake.output, strict=True):
-        save(method_scores(shown, metric, snakemake.params.kinds), path)
+    params = snakemake.params
+    for metric, path in zip(params.metrics, snakemake.output, strict=True):
+        figure = method_scores(shown, metric, params.kinds, without_pretraining=params.without_pretraining)
+        save(figure, path)

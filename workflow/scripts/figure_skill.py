@@ -7,9 +7,10 @@ with logged(snakemake.log[0]):
     from scgpt_bench.figures.style import save
     from scgpt_bench.files import read_table
 
-    dataset = snakemake.wildcards.dataset
+    dataset, params = snakemake.wildcards.dataset, snakemake.params
     tables = [read_table(snakemake.input[name]) for name in ("scores", "verdicts")]
     of_dataset = [table[table["dataset"] == dataset] for table in tables]
-    for split, path in zip(snakemake.params.questions, snakemake.output, strict=True):
+    for split, path in zip(params.questions, snakemake.output, strict=True):
         scores, verdicts = (table[table["split"] == split] for table in of_dataset)
-        save(skill_heatmap(scores, verdicts, snakemake.params.kinds, f"{dataset}, {split}: skill"), path)
+        title = f"{dataset}, {split}: skill"
+        save(skill_heatmap(scores, verdicts, params.kinds, title, params.without_pretraining), path)

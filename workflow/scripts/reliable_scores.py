@@ -3,15 +3,12 @@
 from scgpt_bench.job import logged
 
 with logged(snakemake.log[0]):
-    import json
-    from pathlib import Path
-
     from scgpt_bench.evaluation import control_blocks, scores, verdicts
-    from scgpt_bench.files import read_table, write_table
+    from scgpt_bench.files import read_json, read_table, write_table
 
     whole = scores.with_asked(scores.gather(snakemake.input.metrics), snakemake.input.records)
     study = scores.Study(
-        metrics=scores.of_reliable(whole, [json.loads(Path(card).read_text()) for card in snakemake.input.cards]),
+        metrics=scores.of_reliable(whole, [read_json(card, "a data card") for card in snakemake.input.cards]),
         control_blocks=control_blocks.gather(snakemake.input.control_blocks),
         references=scores.gather_by_split(snakemake.input.references),
         splits=scores.gather_by_split(snakemake.input.splits),

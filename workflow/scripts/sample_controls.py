@@ -9,7 +9,11 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import read_table
 
     cells = open_h5ad(snakemake.input.cells)
-    asked = read_table(snakemake.input.asked) if snakemake.input.asked else None
+    direction_of = None
+    if snakemake.input.asked:
+        asked = read_table(snakemake.input.asked)
+        asked = asked[asked["predicted"] == "yes"]  # a condition may be in further lines, which are not predicted
+        direction_of = dict(zip(listed(asked), asked["direction"], strict=True))
     draw = controls.draw_controls(
         cells.obs,
         read_table(snakemake.input.split),
@@ -17,6 +21,6 @@ with logged(snakemake.log[0]):
         seed=snakemake.params.options["seed"],
         dataset=snakemake.params.series,
         split_name=snakemake.params.split,
-        direction_of=None if asked is None else dict(zip(listed(asked), asked["direction"], strict=True)),
+        direction_of=direction_of,
     )
     controls.write_control_cells(cells, draw, snakemake.output[0])

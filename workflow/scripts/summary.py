@@ -27,6 +27,7 @@ with logged(snakemake.log[0]):
         predictions=predictions,
         cards={Path(path).parent.name: read_json(path, "a data card") for path in snakemake.input.cards},
         **{key: snakemake.params[key] for key in ("kinds", "checkpoints", "generated", "published", "pooled", "lists")},
+        **{key: snakemake.params[key] for key in ("margin", "series")},
     )
     if snakemake.input.crossings:
         run = dataclasses.replace(run, crossings=read_table(snakemake.input.crossings))

@@ -9,7 +9,7 @@ with logged(snakemake.log[0]):
     from scgpt_bench.files import write_table
 
     cells, source = open_h5ad(snakemake.input.cells), snakemake.input.list
-    wanted = unmeasured.targets_of(source) if source.endswith("cells.h5ad") else unmeasured.read_list(source)
+    wanted = unmeasured.read_list(source) if snakemake.params.is_list else unmeasured.targets_of(source)
     direction = unmeasured.usual_direction(cells.obs, DIRECTION_OF_KIND.get(snakemake.params.perturbation_kind))
     contexts = snakemake.params.contexts
     asked = unmeasured.asked(wanted, cells.obs, cells.var, contexts=contexts, direction=direction, source=source)

@@ -4,4 +4,4 @@ Every module answers one question and imports only what it needs: a workflow job
 Nothing here knows Snakemake; ``workflow/scripts`` connects the two.
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0.dev0"

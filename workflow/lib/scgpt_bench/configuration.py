@@ -24,6 +24,8 @@ from scgpt_bench.scgpt.search import candidates
 from scgpt_bench.shipped import own_or_shipped
 
 FOLDERS = ("generated", "parts", "checkpoints", "logs", "benchmarks", "predicted", "figures", "submissions")
+FOLDERS_OF_DATASET = ("vocabulary", "vectors", "figures")
+OF_PREDICTION = "predicted-"  # begins the folder of a list
 TABLES = ("dataset_table", "checkpoint_table", "published_results_table", "vector_table")
 
 
@@ -38,7 +40,7 @@ def read(path: str | Path, renamed: Mapping[str, str] | None = None) -> dict[str
     Raises
     ------
     InputError
-        For a file that is absent, or not YAML with keys.
+        For a file that is absent, or not YAML with keys, or where a key stands twice.
     """
     expected = "a configuration in YAML, such as config/config.yaml"
     try:
@@ -50,7 +52,40 @@ def read(path: str | Path, renamed: Mapping[str, str] | None = None) -> dict[str
         raise InputError(path, "file", " ".join(str(error).split()), expected) from None
     if not isinstance(given, dict):
         raise InputError(path, "top level", type(given).__name__, expected)
+    refuse_repeated_keys(path, text)
     return given
+
+
+def refuse_repeated_keys(path: str | Path, text: str | None = None) -> None:
+    """Refuse a configuration file with a key that stands twice in one place: YAML keeps the last without a word.
+
+    Parameters
+    ----------
+    text
+        The content of the file, if it is known.
+
+    Raises
+    ------
+    InputError
+        With the key and both lines.
+    """
+    if Path(path).suffix == ".json":  # may have tabs, which YAML refuses
+        return
+    root = yaml.compose(Path(path).read_text(encoding="utf-8") if text is None else text, yaml.SafeLoader)
+    nodes: list[tuple[str, yaml.Node]] = [("", root)]
+    for at, node in nodes:
+        if isinstance(node, yaml.SequenceNode):
+            nodes += [(at, item) for item in node.value]
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = f"{at}{key.value}", key.start_mark.line + 1
+            if name in lines:
+                found = f"two of them (lines {lines[name]} and {line})"
+                raise InputError(path, name, found, "one, with all of its keys")
+            lines[name] = line
+            nodes.append((f"{name}.", value))
 
 
 def defaults() -> dict[str, Any]:
@@ -418,6 +453,9 @@ def _check_splits(run: Run, source: str) -> None:
             raise InputError(source, "splits.run", str(fold), f"folds from 0 to {folds - 1}")
     names = [name for name, _ in planned(splits, run.held_out)]
     for name, files in splits["files"].items():
+        if name in FOLDERS_OF_DATASET or name.startswith(OF_PREDICTION):
+            found = "a name of the workflow's own folders, beside those of splits"
+            raise InputError(source, f"splits.files.{name}", found, "another name")
         for dataset in config["datasets"]:
             if dataset not in files:
                 raise InputError(source, f"splits.files.{name}", f"no file for {dataset!r}", "one for every data set")
@@ -441,6 +479,9 @@ def _check_splits(run: Run, source: str) -> None:
     for method, options in config["methods"].items():
         for dataset in config["datasets"] if "files" in options else []:
             for name in names:
-                if name not in options["files"].get(dataset, {}):
-                    where = f"methods.{method}.files.{dataset}"
+                where, path = f"methods.{method}.files.{dataset}", options["files"].get(dataset, {}).get(name)
+                if path is None:
                     raise InputError(source, where, f"no file for split {name!r}", "one for every split that is run")
+                if len(options["seeds"]) > 1 and "{seed}" not in path:
+                    found = f"{path!r}, for {len(options['seeds'])} seeds"
+                    raise InputError(source, f"{where}.{name}", found, "a path with {seed}, or one seed")

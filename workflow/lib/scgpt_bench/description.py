@@ -12,6 +12,7 @@ import pandas as pd
 
 from scgpt_bench.data import splits
 from scgpt_bench.data.annotations import Annotations, annotate
+from scgpt_bench.data.blocks import BLOCKS
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, contexts_of, rows_of
 from scgpt_bench.data.findings import Findings
@@ -21,7 +22,7 @@ from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of, withi
 from scgpt_bench.data.tenx import READER_NOTES
 from scgpt_bench.data.values import sample_values
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.data_card import BLOCKS, FEWEST_CONTROLS, RARE_TYPE
+from scgpt_bench.evaluation.data_card import FEWEST_CONTROLS, RARE_TYPE
 from scgpt_bench.evaluation.paired_inference import design
 from scgpt_bench.scgpt.vocabulary import align, human_vocabulary, read_vocabulary
 

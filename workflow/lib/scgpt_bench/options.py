@@ -732,10 +732,10 @@ class Inference(Options):
 class Scores(Options):
     """From metrics per perturbation to scores with intervals and verdicts."""
 
-    margin: Share = 0.05
-    """Difference in skill that counts as none. A method is `equivalent` if its whole interval is within the margin. It
-    is `better` if its `effect_pearson` is higher than that of every simple method and it is shown to be not worse by
-    more than the margin in each of `specific_pearson`, `discrimination` and `mse_unbiased`."""
+    margin: Annotated[Number, Field(gt=0, le=0.2)] = 0.05
+    """Difference in skill that counts as none, at most 0.2. A method is `equivalent` if its whole interval is within
+    the margin. It is `better` if its `effect_pearson` is higher than that of every simple method and it is shown to be
+    not worse by more than the margin in each of `specific_pearson`, `discrimination` and `mse_unbiased`."""
     family: Unique[str] | None = Field(None, min_length=1)
     """Methods whose p-values are corrected together, if the question is only about these; null for every method that
     competes. Choose before you see scores."""

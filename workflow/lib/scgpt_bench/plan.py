@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -49,21 +50,18 @@ def rates(results: str | Path = "results") -> dict[tuple[Network, bool], float]:
     """
     found: dict[tuple[Network, bool], list[float]] = {}
     for path in sorted(Path(results).glob("*/configuration.yaml")):
-        try:
+        with suppress(OSError, ValueError, yaml.YAMLError):
             config = yaml.safe_load(path.read_text(encoding="utf-8"))
-            for history in sorted(path.parent.glob("checkpoints/*/history.tsv")):
-                _add(found, history, config, history.parent.name)
-            for history in sorted(path.parent.glob("*/*/*/*/model/history.tsv")):
-                method = history.parts[-4]
-                _add(found, history, config, config["methods"][method]["checkpoint"])
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-            continue
+            for pattern in ("checkpoints/*/history.tsv", "*/*/*/*/model/history.tsv"):
+                for history in sorted(path.parent.glob(pattern)):
+                    with suppress(OSError, ValueError, KeyError, TypeError):  # such as one that had nothing to train on
+                        _add(found, history, config)
     return {key: median(speeds) for key, speeds in found.items()}
 
 
-def _add(
-    found: dict[tuple[Network, bool], list[float]], history: Path, config: Mapping[str, Any], checkpoint: str
-) -> None:
+def _add(found: dict[tuple[Network, bool], list[float]], history: Path, config: Mapping[str, Any]) -> None:
+    pretrained = history.parts[-3] == "checkpoints"
+    checkpoint = history.parts[-2] if pretrained else config["methods"][history.parts[-4]]["checkpoint"]
     report = json.loads((history.parent / "report.json").read_text(encoding="utf-8"))
     on_gpu = report["device"] != "cpu"
     network = network_of(config["checkpoints"][checkpoint])

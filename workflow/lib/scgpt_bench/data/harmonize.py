@@ -7,7 +7,7 @@ and to write them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from scgpt_bench.data.findings import Findings
 from scgpt_bench.data.genes import choose_genes
 from scgpt_bench.data.halves import deal_halves, few_controls
 from scgpt_bench.data.names import CONTROL, JOINED_BY, genes_of
-from scgpt_bench.data.on_disk import CellWriter
+from scgpt_bench.data.on_disk import CellWriter, text_array
 from scgpt_bench.data.tenx import READER_NOTES
 from scgpt_bench.data.values import harmonized_chunks, read_values
 
@@ -129,33 +129,29 @@ def prepare(
         "values": dataset.values,
         "target_sum": dataset.target_sum,
         "perturbation_kind": dataset.perturbation_kind,
-        "control_labels": _array(dataset.control_labels),
+        "control_labels": text_array(dataset.control_labels),
         "values_evidence": values.evidence,
         "n_cells_read": adata.n_obs,
         "n_genes_read": len(symbols),
         "n_controls": int((obs["perturbation"] == CONTROL).sum()),
-        "contexts": _array(contexts_of(obs)),
+        "contexts": text_array(contexts_of(obs)),
         "n_perturbations": len(perturbations),
         "n_combinations": sum(JOINED_BY in name for name in perturbations),
         "genes": selection,
-        "gene_ids_from": _array(annotations.genes.ids_from),
+        "gene_ids_from": text_array(annotations.genes.ids_from),
         "largest_shares_of_counts": values.largest_shares,
-        "targets_measured": _array(gene for gene in targets if gene in var.index),
-        "targets_not_measured": _array(gene for gene in targets if gene not in var.index),
+        "targets_measured": text_array(gene for gene in targets if gene in var.index),
+        "targets_not_measured": text_array(gene for gene in targets if gene not in var.index),
         "minimum_cells": minimum_cells,
-        "dropped_perturbations": _array(condition.label for condition in few),
-        "repairs": _array(findings.repairs),
-        "problems": _array(findings.problems),
+        "dropped_perturbations": text_array(condition.label for condition in few),
+        "repairs": text_array(findings.repairs),
+        "problems": text_array(findings.problems),
         "read": dict(adata.uns.get(READER_NOTES, {})),
     }
     obs = pd.DataFrame({name: pd.Categorical(obs[name]) for name in obs}, index=obs.index)
     if dataset.values == "counts":
         obs["n_counts"] = values.n_counts[cells]
     return Prepared(obs, var, summary, harmonized_chunks(adata, dataset, annotations.genes.is_gene, cells, genes))
-
-
-def _array(texts: Iterable[str]) -> np.ndarray:
-    return np.array([*texts], dtype=object)
 
 
 def list_too_few(number: Mapping[Condition, int], minimum_cells: int) -> list[Condition]:

@@ -24,7 +24,7 @@ from scgpt_bench.data.genes import choose_genes
 from scgpt_bench.data.harmonize import SELECTION
 from scgpt_bench.data.means import FEWEST
 from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of, within
-from scgpt_bench.data.on_disk import CellWriter, Matrix, row_chunks, rows_from
+from scgpt_bench.data.on_disk import CellWriter, Matrix, row_chunks, rows_from, text_array
 from scgpt_bench.data.values import LARGEST, mean_and_variance
 
 # Of the genes of the smallest part. Lists of the 2,000 most variable genes of two cell lines share several times as
@@ -181,21 +181,17 @@ def write_joined(
                 "perturbation_kind": dataset.perturbation_kind,
                 "n_genes_read": len(symbols),
                 "n_controls": int((obs["perturbation"] == CONTROL).sum()),
-                "contexts": _array(contexts_of(obs)),
+                "contexts": text_array(contexts_of(obs)),
                 "n_perturbations": obs["perturbation"].nunique() - 1,
                 "n_combinations": sum(JOINED_BY in name for name in obs["perturbation"].unique()),
                 "genes": selection,
-                "targets_measured": _array(gene for gene in joined_targets if gene in symbols),
-                "targets_not_measured": _array(gene for gene in joined_targets if gene not in symbols),
-                "repairs": _array(_repairs(parts, summaries, matched, shares)),
-                "problems": _array(_problems(parts, summaries, targets, matched)),
-                "genes_left_out": {part: _array(_left_out(own.var, matched, part)) for part, own in parts.items()},
+                "targets_measured": text_array(gene for gene in joined_targets if gene in symbols),
+                "targets_not_measured": text_array(gene for gene in joined_targets if gene not in symbols),
+                "repairs": text_array(_repairs(parts, summaries, matched, shares)),
+                "problems": text_array(_problems(parts, summaries, targets, matched)),
+                "genes_left_out": {part: text_array(_left_out(own.var, matched, part)) for part, own in parts.items()},
             }
         }
-
-
-def _array(texts: Iterable[str]) -> np.ndarray:
-    return np.array([*texts], dtype=object)
 
 
 def _targets(obs: pd.DataFrame) -> list[str]:
@@ -308,12 +304,12 @@ def _of_parts(summaries: Mapping[str, Mapping[str, Any]], matched: Matched) -> d
     largest = pd.Series(gathered["share"], index=gathered["gene"]).groupby(level=0).max()
     largest = largest.sort_values(ascending=False, kind="stable")[:LARGEST]
     return {
-        "parts": _array(summaries),
+        "parts": text_array(summaries),
         "values_evidence": "; ".join(f"{part}: {summary['values_evidence']}" for part, summary in summaries.items()),
         "n_cells_read": sum(int(summary["n_cells_read"]) for summary in summaries.values()),
         "minimum_cells": max(int(summary["minimum_cells"]) for summary in summaries.values()),
-        "dropped_perturbations": _array(gathered["dropped_perturbations"]),
-        "largest_shares_of_counts": {"gene": _array(largest.index), "share": largest.to_numpy()},
+        "dropped_perturbations": text_array(gathered["dropped_perturbations"]),
+        "largest_shares_of_counts": {"gene": text_array(largest.index), "share": largest.to_numpy()},
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -167,7 +167,7 @@ def _matrix(path: str | Path, group: h5py.Group, name: str, shape: tuple[int, in
     _check_pointers(path, X.group, name, shape[X.format == "csc"])
     if X.format == "csc":
         stored = X.group
-        parts = (_numbers(stored["data"][:]), stored["indices"][:], stored["indptr"][:])
+        parts = (numbers(stored["data"][:]), stored["indices"][:], stored["indptr"][:])
         try:
             return files.validate_sparse(sparse.csc_matrix(parts, shape)).tocsr()
         except ValueError as error:
@@ -210,7 +210,7 @@ def number_type(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.int32) if dtype.itemsize < 4 else dtype.newbyteorder("=")
 
 
-def _numbers(values: Any) -> Any:
+def numbers(values: Any) -> Any:
     """Convert an array or sparse matrix to its :func:`number_type`, without a copy where it has that already."""
     return values.astype(number_type(values.dtype), copy=False)
 
@@ -240,7 +240,7 @@ def rows_from(X: Any, start: int, number: int) -> Matrix:
         chunk = X[start : start + number]
     else:
         chunk = _read(X, start, number)
-    return _numbers(sparse.csr_matrix(chunk) if sparse.issparse(chunk) else np.asarray(chunk))
+    return numbers(sparse.csr_matrix(chunk) if sparse.issparse(chunk) else np.asarray(chunk))
 
 
 def _view(X: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:
@@ -259,7 +259,7 @@ def _read(X: Any, start: int, number: int) -> Matrix:
         stored, stop = X.group, min(start + number, X.shape[0])
         pointers = stored["indptr"][start : stop + 1].astype(np.int64)
         part = slice(pointers[0], pointers[-1])
-        content = (_numbers(stored["data"][part]), stored["indices"][part], pointers - pointers[0])
+        content = (numbers(stored["data"][part]), stored["indices"][part], pointers - pointers[0])
         return files.validate_sparse(sparse.csr_matrix(content, shape=(stop - start, X.shape[1])))
     except OSError as error:
         raise InputError(_path(X), "file", files.first_line(error), "an undamaged AnnData file (h5ad)") from None
@@ -334,6 +334,11 @@ def add_rows(sums: np.ndarray, chunk: Matrix, groups: np.ndarray) -> None:
         else:
             for row in chunk[start:stop]:
                 sums[groups[start]] += row
+
+
+def text_array(texts: Iterable[str]) -> np.ndarray:
+    """Make the array of texts that an h5ad file can hold, none at all too."""
+    return np.array([*texts], dtype=object)
 
 
 def with_categories(table: pd.DataFrame) -> pd.DataFrame:

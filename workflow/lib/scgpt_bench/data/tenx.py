@@ -22,7 +22,7 @@ from scipy import sparse
 from scgpt_bench import files
 from scgpt_bench.data import tenx_files
 from scgpt_bench.data.labels import JOINED_LABELS_BY
-from scgpt_bench.data.on_disk import number_type
+from scgpt_bench.data.on_disk import numbers
 from scgpt_bench.errors import InputError
 
 READER_NOTES = "scgpt_bench_reader"
@@ -100,15 +100,11 @@ def _h5_matrix(path: Path, file: h5py.File) -> tuple[sparse.csr_matrix, Features
     try:
         # Columns of features x cells are rows of cells x features.
         counts = files.validate_sparse(
-            sparse.csr_matrix((_native(data), group["indices"][:], group["indptr"][:]), shape=shape)
+            sparse.csr_matrix((numbers(data), group["indices"][:], group["indptr"][:]), shape=shape)
         )
     except ValueError as error:
         raise InputError(path, where, files.first_line(error), "a valid sparse matrix") from None
     return counts, features, barcodes
-
-
-def _native(values: np.ndarray) -> np.ndarray:
-    return values.astype(number_type(values.dtype), copy=False)
 
 
 def _texts(stored: h5py.Dataset) -> list[str]:

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scgpt_bench.data.blocks import BLOCKS, blocks_of_cells
 from scgpt_bench.data.conditions import COLUMNS, Condition, context_of, contexts_of, table_of
 from scgpt_bench.data.halves import TRUTH, is_control_of
 from scgpt_bench.data.on_disk import add_rows, row_chunks
 from scgpt_bench.data.references import References
-from scgpt_bench.evaluation.data_card import BLOCKS, blocks_of_cells
 from scgpt_bench.evaluation.metrics import score
 from scgpt_bench.files import read_table
 from scgpt_bench.method_record import MethodRecord
@@ -48,14 +48,16 @@ def changes_of_reference(cells: anndata.AnnData, conditions: list[Condition], of
     for number, context in enumerate(contexts):
         rows = np.flatnonzero(own & (of_context == number))
         group[rows] = number * BLOCKS + blocks_of_cells(cells.obs_names[rows], "truth", context)
+    n = np.bincount(strata[own], minlength=len(weight_of))
+    unbiased = np.sqrt(n / np.maximum(n - 1, 1))  # cells are nearer to their own mean than to the true one
     sums = np.zeros((len(contexts) * BLOCKS, cells.n_vars))
     for start, chunk in row_chunks(cells.X, read=own):
         here = slice(start, start + chunk.shape[0])
-        of_row = weight_of[strata[here]][:, None]
+        of_row = (weight_of * unbiased)[strata[here]][:, None]
         add_rows(sums, chunk.multiply(of_row).tocsr() if sparse.issparse(chunk) else chunk * of_row, group[here])
     weights = np.zeros((len(sums), len(weight_of)))  # of the blocks, by stratum
     np.add.at(weights, (group[own], strata[own]), weight_of[strata[own]])
-    sums -= weights @ of_controls.stratum_means(TRUTH)
+    sums -= (weights * unbiased) @ of_controls.stratum_means(TRUTH)
     left = 1 - weights.sum(axis=1, keepdims=True)
     changes = np.divide(-sums, left, out=np.zeros_like(sums), where=left > 0.5 / BLOCKS)
     return np.moveaxis(changes.reshape(len(contexts), BLOCKS, -1), 2, 0)

@@ -15,13 +15,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
+from scgpt_bench.data.blocks import BLOCKS, blocks_of_cells
 from scgpt_bench.data.conditions import Condition, conditions_of, contexts_of, labels_of, noun_of, rows_of
 from scgpt_bench.data.means import FEWEST
 from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED
 from scgpt_bench.data.on_disk import add_rows, row_chunks
-from scgpt_bench.seeding import random_generator
 
-BLOCKS = 10
 SUMS_AT_ONCE = 2**26  # float64 values: 512 MiB of sums per block in one pass over the cells
 FEWEST_CONTROLS = BLOCKS  # of a cell type: with fewer, a block has none, and halves would share some
 FEWEST_HALVED = 4  # cells of a condition: two halves of two
@@ -260,14 +259,6 @@ def _dominant_genes(harmonized: Mapping[str, Any]) -> list[dict[str, Any]] | Non
 
 def _sentences(texts: Iterable[str]) -> list[str]:
     return [str(text) for text in texts]
-
-
-def blocks_of_cells(names: Sequence[str], *draw: str) -> np.ndarray:
-    """Give the block of each cell, dealt at random by the names of the cells: neither order nor other cells matter."""
-    order = np.argsort(np.asarray(names, dtype=str))
-    block = np.empty(len(order), dtype=np.int64)
-    block[order[random_generator(0, "blocks", *draw).permutation(len(order))]] = np.arange(len(order)) % BLOCKS
-    return block
 
 
 class _Controls:
@@ -668,7 +659,7 @@ def _problems(
         return _some(labels[chosen], len(table), noun) if chosen.any() else ""
 
     if found := some(table["reliable"] == False):  # noqa: E712 (None is unknown)
-        problems.append(f"{found} of unreliable response: half of the cells does not repeat it")
+        problems.append(f"{found} of unreliable response: two halves of their cells do not agree")
     if found := some(table["target_wrong_way"] == True):  # noqa: E712
         way = "down" if perturbation_kind == "activation" else "up"
         test = f"one-sided Welch test, false discovery rate {100 * FALSE_DISCOVERY_RATE:.0f} % over {n_targets} targets"

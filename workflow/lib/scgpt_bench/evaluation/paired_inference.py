@@ -243,11 +243,13 @@ class Comparison:
     def smallest_detectable(self) -> float:
         """Return the true difference that is found with a power of 80 % against the hardest opponent alone.
 
-        From the standard error, never from the difference seen. Few degrees of freedom mostly give too small a standard
-        error: it is corrected to be right in the median.
+        That is the one from which ``difference`` is smallest. From its standard error, never from the difference seen.
+        Few degrees of freedom mostly give too small a standard error: it is corrected to be right in the median.
         """
-        unbiased = self._se * np.sqrt(self.df / chdtri(self.df, 0.5))
-        return float((nctdtrinc(self.df, 1 - POWER, stdtrit(self.df, 1 - SIGNIFICANCE / 2)) * unbiased).max())
+        hardest = self.difference.argmin()
+        df = self.df[hardest]
+        unbiased = self._se[hardest] * np.sqrt(df / chdtri(df, 0.5))
+        return float(nctdtrinc(df, 1 - POWER, stdtrit(df, 1 - SIGNIFICANCE / 2)) * unbiased)
 
     def _t(self, at: float) -> np.ndarray:
         above = self.difference - at

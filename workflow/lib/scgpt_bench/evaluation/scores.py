@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.data.conditions import COLUMNS as CONDITION
-from scgpt_bench.data.conditions import CONTEXT
+from scgpt_bench.data.conditions import CONTEXT, Condition
 from scgpt_bench.data.names import ALL_SPLITS
+from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation import control_blocks
 from scgpt_bench.evaluation.metrics import Metric, metric_of
-from scgpt_bench.evaluation.paired_inference import SIGNIFICANCE, Design, compare, design
+from scgpt_bench.evaluation.paired_inference import SIGNIFICANCE, Comparison, Design, compare, design
 from scgpt_bench.files import read_table
 from scgpt_bench.method_record import read_record
 from scgpt_bench.methods.registry import BENCHMARK_CONTROL, group_of
@@ -36,9 +37,9 @@ _OF_PATH = ["dataset", "split", "method", "seed"]
 _SIDE = ["n_conditions", "n_asked", "mean", "ci_low", "ci_high", "skill", "opponent", "verdict"]
 RELIABLE_COLUMNS = [*KEY, *_SIDE, *(f"reliable_{name}" for name in _SIDE)]
 
-HEADLINE = "effect_pearson"
+HEADLINE, ERROR = "effect_pearson", "mse_unbiased"
 NO_INTERVAL = "no interval: "  # how a reason begins
-LEAK = "above what noise-free truth would score: a leak?"  # a reason
+LEAK = "better than noise-free truth would score: a leak?"  # a reason
 # What noise-free truth scores in the headline where noise is half of the measured variance. Below, it is not known well
 # enough to say that a method is above it.
 WELL_KNOWN = 0.7
@@ -81,9 +82,17 @@ class Study:
     margin: float = 0.05
     family: Sequence[str] | None = None
 
-    def holds_out_contexts(self, split: str) -> bool:
-        """Return whether a split, or those that are pooled as it, hold out contexts."""
-        return any(split == name or split in splits for name, splits in self.pooled.items() if name != ALL_SPLITS)
+    def holds_out_contexts(self, dataset: str, split: str) -> bool:
+        """Return whether a split, or those that are pooled as it, hold out contexts.
+
+        That of a file does, if most of what it tests is in contexts that it trains on no condition of.
+        """
+        if any(split == name or split in splits for name, splits in self.pooled.items() if name != ALL_SPLITS):
+            return True
+        roles = self.splits[(self.splits["dataset"] == dataset) & (self.splits["split"] == split)]
+        trained = roles.loc[roles["role"] == "train", "context"].unique()
+        tested = roles.loc[roles["role"] == "test", "context"]
+        return len(trained) > 0 and bool((~tested.isin(trained)).mean() > 0.5)
 
     def corrects(self, method: str) -> bool:
         """Return whether a method competes: its p-value is corrected for the number of those."""
@@ -110,8 +119,8 @@ class Block:
         Of each condition, sorted.
     values
         By method [conditions x seeds]. Only those of benchmark controls can be missing.
-    n_asked
-        By method, how many of its conditions it was asked about in every seed; empty where that is not known.
+    asked
+        By method, which of its conditions it was asked about in every seed; empty where that is not known.
     no_change, noise_free
         What these score on each condition; missing where it is not known, for the ``reference_reason``.
     training
@@ -130,7 +139,7 @@ class Block:
     perturbations: tuple[str, ...]
     contexts: tuple[str, ...]
     values: dict[str, np.ndarray]
-    n_asked: dict[str, int]
+    asked: dict[str, np.ndarray]
     no_change: np.ndarray
     noise_free: np.ndarray
     reference_reason: str
@@ -147,6 +156,11 @@ class Block:
     def sign(self) -> int:
         """Return what turns a value such that more is better."""
         return 1 if self.metric.higher_is_better else -1
+
+    @property
+    def n_asked(self) -> dict[str, int]:
+        """Count the conditions that each method was asked about."""
+        return {method: int(conditions.sum()) for method, conditions in self.asked.items()}
 
     def rows_of(self, *methods: str) -> np.ndarray:
         """Find the conditions on which all these methods have a value."""
@@ -265,8 +279,10 @@ def _score(block: Block, method: str, study: Study) -> dict[str, Any]:
     else:
         is_control = group_of(study.kinds[method]) == BENCHMARK_CONTROL
         training, of_controls = None if is_control else block.training, block.without_control_blocks(rows, method)
-        low, high = compare(values[:, :, None], known, training, of_controls).interval()
-        if block.metric.name == HEADLINE and not is_control and _above_truth(block, method, study.margin):
+        compared = compare(values[:, :, None], known, training, of_controls)
+        low, high = compared.interval()
+        below_noise = of_controls is not None and _below_noise(block, compared)
+        if not is_control and (_above_truth(block, method, study.margin) or below_noise):
             reason = "; ".join(filter(None, [LEAK, reason]))
     return {
         **dict(zip(KEY, (*block.place, method, block.metric.name), strict=True)),
@@ -283,6 +299,8 @@ def _score(block: Block, method: str, study: Study) -> dict[str, Any]:
 
 def _above_truth(block: Block, method: str, margin: float) -> bool:
     """Whether a method scores above the noise-free truth by more than the margin, at 2.5 %: that one is an estimate."""
+    if block.metric.name != HEADLINE:
+        return False
     rows = block.rows_of(method) & np.isfinite(block.noise_free)
     known, (length, _) = block.design_of(rows), block.length(rows)
     if known.refusal or not np.isfinite(length) or block.noise_free[rows].mean() < WELL_KNOWN:
@@ -290,6 +308,15 @@ def _above_truth(block: Block, method: str, margin: float) -> bool:
     above = differences(block.sign * block.values[method][rows], [block.sign * block.noise_free[rows, None]])
     compared = compare(above, known, block.training, block.without_control_blocks(rows, method))
     return compared.varies and compared.better(at=margin * length) <= SIGNIFICANCE / 2
+
+
+def _below_noise(block: Block, compared: Comparison) -> bool:
+    """Whether the error is less than the noise of the truth allows, at 0.5 %, also where that hides the response.
+
+    The expected ``mse_unbiased`` of a prediction that has not seen the test cells is never below 0. To say so takes the
+    noise of the control mean, which all conditions share.
+    """
+    return block.metric.name == ERROR and compared.varies and compared.interval(0.99)[1] < 0
 
 
 def differences(method: np.ndarray, opponents: Sequence[np.ndarray]) -> np.ndarray:
@@ -363,14 +390,15 @@ def blocks(study: Study, whole: pd.DataFrame | None = None) -> Iterator[Block]:
             if len(pooled) > 1 and table["split"].isin(pooled).any():
                 splits[name] = pooled
         for split, members in splits.items():
-            of_split = table[table["split"].isin(members)]
+            of_split, held_out = table[table["split"].isin(members)], study.holds_out_contexts(dataset, split)
             several = len(known.loc[known["split"].isin(members), "context"].unique()) > 1
             contexts = list(of_split.groupby("context", sort=False)) if several else []
             for context, part in [(CONTEXT, of_split), *contexts]:
                 training = None
                 if split == ALL_SPLITS:
                     training = _training_conditions(study.splits, dataset, members, context)
-                for metric, named, values, n_asked in _of_metrics(part, study.kinds):
+                for metric, named, values, asked in _of_metrics(part, study.kinds):
+                    competing = [method for method in values if group_of(study.kinds[method]) != BENCHMARK_CONTROL]
                     own = [references[key] for one in members if (key := (dataset, one, metric)) in references]
                     yield Block(
                         dataset=dataset,
@@ -380,10 +408,12 @@ def blocks(study: Study, whole: pd.DataFrame | None = None) -> Iterator[Block]:
                         perturbations=tuple(named.get_level_values(0)),
                         contexts=tuple(named.get_level_values(1)),
                         values=values,
-                        n_asked=n_asked,
+                        asked=asked,
                         training=training,
-                        holds_out_contexts=study.holds_out_contexts(split),
-                        without_blocks=_without_blocks(without_blocks.get((dataset, metric)), members, named),
+                        holds_out_contexts=held_out,
+                        without_blocks=_without_blocks(
+                            without_blocks.get((dataset, metric)), members, named, competing
+                        ),
                         **_on_conditions(own, named),
                     )
 
@@ -397,17 +427,27 @@ def _training_conditions(splits: pd.DataFrame, dataset: str, folds: Sequence[str
 
 
 def _without_blocks(
-    table: pd.DataFrame | None, splits: Sequence[str], conditions: pd.MultiIndex
+    table: pd.DataFrame | None, splits: Sequence[str], conditions: pd.MultiIndex, methods: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Find what methods score on these conditions without each block of control cells, where all of it is known."""
+    """Find what competing methods score on these conditions without each block of control cells, or nothing at all.
+
+    Raises
+    ------
+    InputError
+        If it is known of some methods and conditions only: intervals would lack the noise of the control mean.
+    """
     if table is None:
         return {}
     own = table[table["split"].isin(splits)].groupby(["method", *CONDITION], sort=False)[control_blocks.WITHOUT].mean()
+    of_method = dict(list(own.groupby(level="method", sort=False)))
     found = {}
-    for method, part in own.groupby(level="method", sort=False):
-        values = part.droplevel("method").reindex(conditions).to_numpy(float)
-        if np.isfinite(values).all():
-            found[str(method)] = values
+    for method in methods if of_method else ():
+        part = of_method.get(method, own.iloc[:0]).droplevel("method").reindex(conditions)
+        known = np.isfinite(part.to_numpy(float)).all(axis=1)
+        if not known.all():
+            where = f"{method}, {table['metric'].iloc[0]}, {Condition(*conditions[known.argmin()]).label}"
+            raise InputError("control_blocks.tsv", where, "no value", "one for each that metrics.tsv has")
+        found[method] = part.to_numpy(float)
     return found
 
 
@@ -427,14 +467,14 @@ def _on_conditions(tables: Sequence[pd.DataFrame], conditions: pd.MultiIndex) ->
 
 def _of_metrics(
     part: pd.DataFrame, kinds: Mapping[str, str]
-) -> Iterator[tuple[str, pd.MultiIndex, dict[str, np.ndarray], dict[str, int]]]:
-    """Each metric of one data set, split and context: name, conditions, values and numbers asked."""
+) -> Iterator[tuple[str, pd.MultiIndex, dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """Each metric of one data set, split and context: name, conditions, values and what was asked."""
     rows, conditions = _codes(part[CONDITION], sort=True)
     columns, runs = _codes(part[["method", "seed"]], sort=False)
     splits, _ = _codes(part[["split"]], sort=False)
     split_of = np.zeros(len(conditions), dtype=int)
     split_of[rows] = splits
-    value, asked = part["value"].to_numpy(float), part["asked"].to_numpy(bool) if "asked" in part else None
+    value, told = part["value"].to_numpy(float), part["asked"].to_numpy(bool) if "asked" in part else None
     seeds_of: dict[str, list[int]] = {}
     for number, (method, _) in sorted(enumerate(runs), key=lambda run: run[1][1]):
         seeds_of.setdefault(method, []).append(number)
@@ -453,13 +493,13 @@ def _of_metrics(
         compared = [run for m in methods if group_of(kinds[m]) != BENCHMARK_CONTROL for run in seeds_of[m]]
         kept = found[:, compared].all(1) & found.any(1)
         values = {m: table[np.ix_(kept, seeds_of[m])] for m in methods if found[np.ix_(kept, seeds_of[m])].all(1).any()}
-        n_asked = {}
-        if asked is not None:
-            told = np.zeros(table.shape, dtype=bool)
-            told[rows[own], columns[own]] = asked[own]
-            n_asked = {m: int((told & found)[np.ix_(kept, seeds_of[m])].all(1).sum()) for m in values}
+        asked = {}
+        if told is not None:
+            was = np.zeros(table.shape, dtype=bool)
+            was[rows[own], columns[own]] = told[own]
+            asked = {m: (was & found)[np.ix_(kept, seeds_of[m])].all(1) for m in values}
         if values:
-            yield metric, conditions[kept], values, n_asked
+            yield metric, conditions[kept], values, asked
 
 
 def _codes(columns: pd.DataFrame, sort: bool) -> tuple[np.ndarray, pd.MultiIndex]:

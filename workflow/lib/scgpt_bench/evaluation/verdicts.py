@@ -25,7 +25,10 @@ VERDICT_COLUMNS = [
     *("dataset", "split", "context", "method", "metric", "opponent", "difference", "ci_low", "ci_high"),
     *("p_value", "smallest_detectable", "verdict", "reason"),
 ]
-ONE_TRAINING = "of this one training"  # a reason
+# Reasons.
+ONE_TRAINING = "valid for the one training that was run"
+ONE_SEED = "valid for the one seed that was run"
+WITHIN_MARGIN = "the difference is significant, but the whole interval is within the margin"
 COMPANIONS = [metric.name for metric in METRICS.values() if metric.judges and metric.name != HEADLINE]
 
 
@@ -64,9 +67,11 @@ class Judged:
 
     def verdict(self, p_value: float) -> str:
         """Return what the difference shows at this p-value, which may be corrected."""
+        if self.within_margin:
+            return "equivalent"
         if self.comparison and p_value <= SIGNIFICANCE:
             return "better" if self.comparison.better() < self.comparison.worse() else "worse"
-        return "equivalent" if self.within_margin else "inconclusive"
+        return "inconclusive"
 
     @property
     def within_margin(self) -> bool:
@@ -102,17 +107,18 @@ def verdicts(study: Study, whole: pd.DataFrame | None = None) -> pd.DataFrame:
 
     ``difference`` is the mean from the hardest simple method, ``opponent``, positive where the method is better, errors
     included; its interval and p-value hold against whichever is the best. P-values are corrected by Holm over the
-    family of the study (:attr:`Study.family`) on the same data set, split, context and metric.
+    family of the study (:attr:`Study.family`) on the same data set, split, context and metric; those of other methods
+    over all that compete.
 
     ``verdict``, the first that applies:
 
     - ``not asked``: the method was asked about none of the conditions;
     - ``too few conditions``: they are no basis for a p-value (:attr:`Design.refusal`);
     - ``unreliable data``: the ceiling was not shown to be above the floor;
+    - ``equivalent``: the 95 % interval is within the margin, in units of skill: a difference, if any, counts as none;
     - ``better``, ``worse``: p-value of 0.05 or less; in rows of :data:`HEADLINE`, ``better`` takes the other metrics
       too, and ``reason`` says which failed;
-    - ``equivalent``: the 95 % interval is within the margin, in units of skill;
-    - ``inconclusive``: ``smallest_detectable`` is what this design would have found.
+    - ``inconclusive``: ``smallest_detectable`` is the true difference from ``opponent`` that this design finds.
 
     Parameters
     ----------
@@ -132,20 +138,25 @@ def _of_place(found: Mapping[str, Block], study: Study) -> list[dict[str, Any]]:
         reliable = is_reliable(block, study.kinds)
         known = {method: one.p_value for method, one in judged[name].items() if block.n_asked.get(method) != 0}
         family = [method for method, p in known.items() if study.corrects(method) and np.isfinite(p)]
-        corrected = known | dict(zip(family, holm([known[method] for method in family]), strict=True))
+        twins = [method for method in study.untrained if not study.corrects(method)]
+        competing = [method for method, p in known.items() if method not in twins and np.isfinite(p)]
+        corrected = known | dict(zip(competing, holm([known[method] for method in competing]), strict=True))
+        corrected |= dict(zip(family, holm([known[method] for method in family]), strict=True))
         for method, one in judged[name].items():
             p_value = corrected.get(method, np.nan)
             verdict, reasons = decide(one, block, p_value, reliable)
             if one.p_value <= SIGNIFICANCE < p_value:
-                reasons.append(f"p {one.p_value:.2g} before Holm's correction over {len(family)} methods")
+                number = len(family if study.corrects(method) else competing)
+                reasons.append(f"p {one.p_value:.2g} before Holm's correction over {number} methods")
             if name == HEADLINE and verdict == "better":
                 failed = _failed_companions(method, judged)
                 if failed:
-                    verdict = "equivalent" if one.within_margin else "inconclusive"
+                    verdict = "inconclusive"
                     reasons.append("its direction is better, but " + ", ".join(failed))
-            if not study.corrects(method):
-                which = "an untrained twin" if study.family is None else "what is not in scores.family"
-                reasons.append(f"{which} does not compete: p-value not corrected")
+            if method in twins:
+                reasons.append("an untrained twin does not compete: p-value not corrected")
+            elif not study.corrects(method):
+                reasons.append(f"not in scores.family: p-value corrected over all {len(competing)} methods")
             reasons += [of_one_seed(method, block, study.kinds), of_contexts(block)]
             rows.append(one.row(block, p_value, verdict, reasons))
     return rows
@@ -158,9 +169,15 @@ def against_simple(block: Block, study: Study) -> dict[str, Judged]:
     return {method: beside(block, method, simple, study.margin) for method in methods if simple}
 
 
-def beside(block: Block, method: str, opponents: Sequence[str], margin: float) -> Judged:
-    """Compare a method with its opponents on the conditions that all have; ``margin`` is in units of skill."""
+def beside(
+    block: Block, method: str, opponents: Sequence[str], margin: float, among: np.ndarray | None = None
+) -> Judged:
+    """Compare a method with its opponents on the conditions that all have; ``margin`` is in units of skill.
+
+    Only those in the mask ``among`` count, if it is given.
+    """
     rows = block.rows_of(method, *opponents)
+    rows = rows if among is None else rows & among
     known = block.design_of(rows)
     turned = [block.sign * block.values[name][rows] for name in (method, *opponents)]
     found = differences(turned[0], turned[1:])
@@ -188,6 +205,8 @@ def decide(one: Judged, block: Block, p_value: float, reliable: bool) -> tuple[s
     if not reliable:
         return "unreliable data", [f"{CEILING} is not shown to be above {FLOOR}"]
     verdict, reasons = one.verdict(p_value), []
+    if verdict == "equivalent" and p_value <= SIGNIFICANCE:
+        reasons.append(WITHIN_MARGIN)
     if not one.comparison:
         reasons.append("the differences do not vary")
     elif verdict == "inconclusive" and not np.isfinite(one.margin):
@@ -213,11 +232,11 @@ def _failed_companions(method: str, judged: Mapping[str, Mapping[str, Judged]]) 
 
 
 def of_one_seed(method: str, block: Block, kinds: Mapping[str, str]) -> str:
-    """Return the limit of a result if a method that depends on its seed was run with one."""
-    kind = KINDS.get(kinds[method])
-    if block.values[method].shape[1] > 1 or (kind and not kind.depends_on_seed):
+    """Return the limit of a result if a method that depends on its seed was run with one, or does not heed it."""
+    kind, values = KINDS.get(kinds[method]), block.values[method]
+    if (kind and not kind.depends_on_seed) or (values != values[:, :1]).any():
         return ""
-    return ONE_TRAINING if kind and kind.is_trained else "of this one seed"
+    return ONE_TRAINING if kind and kind.is_trained else ONE_SEED
 
 
 def of_contexts(block: Block) -> str:

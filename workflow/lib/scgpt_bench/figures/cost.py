@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from scgpt_bench.figures.numbers import readable_memory, readable_time
 from scgpt_bench.figures.style import (
     WIDTH,
     beside_row,
@@ -152,10 +153,12 @@ def cost_bars(table: pd.DataFrame, title: str) -> Figure:
     own = bars.drop(index=SHARED, errors="ignore")
     longest = f"; the most of one method: {own.index[0]}, {readable_time(own['hours'].iloc[0])}" if len(own) else ""
     shared = f"; of no single method: {readable_time(bars.loc[SHARED, 'hours'])}" if SHARED in bars.index else ""
+    gpu_hours = bars["gpu_hours"].sum()
+    on_gpu = f"{readable_time(gpu_hours)} of GPU time" if gpu_hours else "none on a GPU"
     say(
         figure,
-        f"{readable_time(bars['hours'].sum())} over all jobs, {readable_time(bars['gpu_hours'].sum())} of GPU time"
-        f"{longest}{shared}." + ("" if pd.isna(largest) else f" Largest job: {readable_memory(largest)}."),
+        f"{readable_time(bars['hours'].sum())}, summed over all jobs, {on_gpu}{longest}{shared}."
+        + ("" if pd.isna(largest) else f" Largest job: {readable_memory(largest)}."),
     )
     return figure
 
@@ -165,16 +168,3 @@ _UNITS = (("hours", 1.0), ("minutes", 1 / 60), ("seconds", 1 / 3600))
 
 def _unit(hours: float) -> tuple[str, float]:
     return next((unit, size) for unit, size in _UNITS if hours >= 2 * size or unit == "seconds")
-
-
-def readable_time(hours: float) -> str:
-    """Write a time in the unit in which it is easiest to read."""
-    for unit, size in (("h", 1.0), ("min", 1 / 60)):
-        if hours >= 2 * size:
-            return f"{hours / size:.1f} {unit}"
-    return f"{hours * 3600:.1f} s"
-
-
-def readable_memory(gib: float) -> str:
-    """Write an amount of memory in GiB or MiB."""
-    return f"{gib:.1f} GiB" if gib >= 1 else f"{1024 * gib:.0f} MiB"

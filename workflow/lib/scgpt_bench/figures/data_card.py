@@ -14,6 +14,7 @@ from matplotlib.ticker import NullLocator
 
 from scgpt_bench.data.conditions import CONTEXT, contexts_of, labels_of, noun_of
 from scgpt_bench.evaluation.data_card import COLUMNS
+from scgpt_bench.figures.numbers import written
 from scgpt_bench.figures.style import (
     INK,
     SMALL,
@@ -68,7 +69,8 @@ def reliability(conditions: pd.DataFrame, minimum: float, title: str) -> Figure:
         f"{title}: the response of {is_reliable.sum()} of {total} repeats{unknown}",
         f"Correlation between the deltas of two halves of a {noun}'s cells, each against its own half of the "
         f"controls (mean over all splits of ten blocks; bars: 95 % jackknife interval). Below {minimum:g} (dashed) a "
-        "response is flagged as unreliable: scores on it are mostly noise. Unknown: too few cells or controls.",
+        "response is flagged as unreliable: scores on it say little about a method."
+        + ("" if known.all() else " Unknown: too few cells or controls."),
     )
     varies = bool(table["n_cells"].min() < table["n_cells"].max())
     ranked, *by_cells = figure.subplots(1, 1 + varies, sharey=True, squeeze=False, width_ratios=[3, 1][: 1 + varies])[0]
@@ -86,7 +88,8 @@ def reliability(conditions: pd.DataFrame, minimum: float, title: str) -> Figure:
         axes.axhline(minimum, color=INK, linewidth=0.7, linestyle="--")
         axes.axhline(0, color="#999999", linewidth=0.5)
     marks = (("reliable", RELIABLE, "o"), ("unreliable", UNRELIABLE, "o"), ("unknown", UNDECIDED, "x"))
-    _legend(ranked, marks if not known.all() else marks[:2])
+    occurs = (is_reliable.any(), (known & ~is_reliable).any(), not known.all())
+    _legend(ranked, [mark for mark, here in zip(marks, occurs, strict=True) if here])
     _name_columns(ranked, list(labels_of(table)), noun)
     ranked.set_ylabel("split-half reliability (correlation)")
     ranked.set_ylim(bottom, 1.05)
@@ -119,7 +122,6 @@ def knock_down(conditions: pd.DataFrame, perturbation_kind: str, title: str) -> 
     require(conditions, columns, "card.json", or_empty=True)
     measured, noun = conditions.dropna(subset=["target_log_fold_change"]), noun_of(conditions)
     table = measured.astype({"target_log_fold_change": float}).sort_values("target_log_fold_change", kind="stable")
-    up = perturbation_kind == "activation"
     expected = {"activation": "up", "mixed": "either way"}.get(perturbation_kind, "down")
     without = len(conditions) - len(table)
     figure = new_figure(
@@ -134,7 +136,7 @@ def knock_down(conditions: pd.DataFrame, perturbation_kind: str, title: str) -> 
     )
     axes = figure.subplots()
     values = table["target_log_fold_change"].to_numpy()
-    as_expected = np.ones(len(values), dtype=bool) if perturbation_kind == "mixed" else (values > 0) == up
+    as_expected = {"up": values > 0, "down": values < 0}.get(expected, np.ones(len(values), dtype=bool))
     against = (table["target_wrong_way"] == True).to_numpy()  # noqa: E712
     colours = np.select([against, as_expected], [UNRELIABLE, RELIABLE], UNDECIDED)
     axes.vlines(np.arange(len(table)), 0, values, color=colours, linewidth=1)
@@ -148,19 +150,24 @@ def knock_down(conditions: pd.DataFrame, perturbation_kind: str, title: str) -> 
         axes.text(0.5, 0.6, "no change of a target is known", transform=axes.transAxes, ha="center")
         axes.set(xticks=[], yticks=[])
     if perturbation_kind != "mixed" and len(table):
-        marks = (("as expected", RELIABLE, "o"), ("other way, within chance", UNDECIDED, "o"))
-        _legend(axes, (*marks, ("other way, beyond chance", UNRELIABLE, "o")))
+        words = {RELIABLE: "as expected", UNDECIDED: "other way, within chance", UNRELIABLE: "other way, beyond chance"}
+        _legend(axes, [(text, colour, "o") for colour, text in words.items() if colour in colours])
     axes.set_ylabel("log2 fold change of the target")
     keep(figure, table[columns])
     if len(table):
+        have = "has" if len(table) == 1 else "have"
+        measured = f"{len(table)} of the {count(len(conditions), noun)} {have} a measured target"
+        median = f"median log2 fold change {written(float(np.median(values)), '%.2f')}"
         if perturbation_kind == "mixed":
-            moved = f"{count(len(table), 'measured target')}; either direction is expected"
+            say(figure, f"{measured}; {median}; either direction is expected.")
         else:
-            moved = (
-                f"{as_expected.sum()} of {count(len(table), 'measured target')} moved as expected (half would by "
-                f"chance), {(~as_expected).sum()} the other way, {against.sum()} of these beyond chance"
-            )
-        say(figure, f"{moved}; the median log2 fold change is {np.median(values):.2f}.")
+            way = "higher" if expected == "up" else "lower"
+            moved = int(as_expected.sum())
+            which = f"all {moved}" if moved == len(table) > 1 else f"{moved}"
+            told = f"{which} {'is' if moved == 1 else 'are'} {way} than in control cells (half would be by chance)"
+            wrong = int(against.sum())
+            beyond = f"{wrong or 'none'} {'is' if wrong <= 1 else 'are'} significantly the other way"
+            say(figure, f"{measured}; {told}, {median}; {beyond}.")
     else:
         say(figure, "no change of a target is known.")
     return figure
@@ -169,7 +176,7 @@ def knock_down(conditions: pd.DataFrame, perturbation_kind: str, title: str) -> 
 def _legend(axes: Axes, marks: Sequence[tuple[str, str, str]]) -> None:
     """Draw a legend of (label, colour, marker)."""
     handles = [axes.scatter([], [], s=14, color=colour, marker=marker, label=label) for label, colour, marker in marks]
-    legend_above(axes, len(marks), handles)
+    legend_above(axes, max(len(marks), 1), handles)
 
 
 def _name_columns(axes: Axes, names: Sequence[str], noun: str) -> None:

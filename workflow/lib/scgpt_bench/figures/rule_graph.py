@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from scgpt_bench.figures.cost import readable_memory, readable_time
+from scgpt_bench.figures.numbers import readable_memory, readable_time
 from scgpt_bench.figures.style import (
     INK,
     SMALL,

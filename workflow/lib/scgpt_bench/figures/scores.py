@@ -18,6 +18,7 @@ from scipy.cluster import hierarchy
 from scgpt_bench.data.conditions import CONTEXT, labels_of, noun_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import metric_of
+from scgpt_bench.figures import numbers
 from scgpt_bench.figures.style import (
     FAINT,
     INK,
@@ -47,16 +48,23 @@ from scgpt_bench.figures.style import (
     text_length,
     wrapped,
 )
-from scgpt_bench.methods.registry import CEILING, FLOOR, SCGPT, SIMPLE, group_of
+from scgpt_bench.methods.registry import CEILING, FLOOR, KINDS, SCGPT, SIMPLE, group_of
 
+SLOPE = "effect_covariance"  # its skill is the slope of the predicted on the true change
 BESIDE = 1.9  # inches to the right of a heat map of perturbations: medians and the colour bar
+EQUAL = 1e-5  # scores that differ by less do so by rounding: predictions are in single precision
 CLIPPED = (-0.995, 1.995)  # skill that is written as a number; what is beyond is marked
+BEST_OF = ((SIMPLE, "Best simple method"), (SCGPT, "Best pretrained scGPT method"))
 MARKS = {"better": "\N{BLACK UP-POINTING TRIANGLE}", "worse": "\N{BLACK DOWN-POINTING TRIANGLE}", "equivalent": "="}
 
 
 @styled
 def method_scores(
-    scores: pd.DataFrame, metric: str, kinds: Mapping[str, str] | None = None, title: str | None = None
+    scores: pd.DataFrame,
+    metric: str,
+    kinds: Mapping[str, str] | None = None,
+    title: str | None = None,
+    without_pretraining: Collection[str] = (),
 ) -> Figure:
     """Draw the ladder of methods on one metric, best on top, between floor and ceiling where they were run.
 
@@ -73,6 +81,8 @@ def method_scores(
         The kind of each method by its name, where it is another; floor and ceiling are kinds.
     title
         Instead of the one made from data set, split and metric.
+    without_pretraining
+        The scGPT methods with random weights, or trained from them; their markers are hollow.
     """
     kinds = kinds or {}
     require(scores, ["context", "method", "metric", "mean", "ci_low", "ci_high", "n_conditions", "skill"], "scores")
@@ -81,6 +91,7 @@ def method_scores(
     rows = rows.sort_values(
         ["mean", "method"], ascending=[not metric_of(metric).higher_is_better, True], na_position="last"
     )
+    is_error = not metric_of(metric).higher_is_better
     places = list(_contexts_apart(rows))
     of_all, noun = places[0][1], noun_of(rows)
     n = count_range(of_all["n_conditions"], noun)
@@ -88,23 +99,26 @@ def method_scores(
     kind_of = {method: kinds.get(method, method) for method in rows["method"]}
     bounds = {method: f"{method} ({words[kind]})" for method, kind in kind_of.items() if kind in words}
     heights = [rows_height(place["method"].replace(bounds)) for _, place in places]
+    present = [kind for kind in words if kind in kind_of.values()]
+    limits = without_outliers(*(rows[name].to_numpy(float) for name in ("mean", "ci_low", "ci_high")))
     figure = new_figure(
         WIDTH,
         1.25 + sum(heights) + 0.25 * len(places),
         title or f"{rows['dataset'].iloc[0]}, {rows['split'].iloc[0]}: {metric}, {n}",
-        f"Mean over {n}, best on top; bars: 95 % interval over {noun}s. "
-        "Dashed: floor and ceiling, where they were run. Triangle at the edge: outside the picture.",
+        f"Mean over {n}, best on top; bars: 95 % interval over {noun}s."
+        + (f" Dashed: {' and '.join(words[kind] for kind in present)}." if present else "")
+        + (" Triangle at the edge: outside the picture." if limits else ""),
     )
     panels = figure.subplots(len(places), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    limits = without_outliers(*(rows[name].to_numpy(float) for name in ("mean", "ci_low", "ci_high")))
     for axes, (context, place) in zip(panels, places, strict=True):
         for row, score in enumerate(place.itertuples()):
             style = method_style(score.method, kind_of[score.method], kinds)
-            mark = _interval(axes, row, score.mean, score.ci_low, score.ci_high, style, limits=limits)
-            hover(mark, f"{score.method}: {_value_text(score)}")
+            hollow = score.method in without_pretraining
+            mark = _interval(axes, row, score.mean, score.ci_low, score.ci_high, style, hollow, limits)
+            hover(mark, f"{score.method}: {_value_text(score, is_error)}")
             if score.method in bounds:
                 axes.axvline(score.mean, color=style.colour, linestyle=style.line, linewidth=0.8, zorder=0)
-            beside_row(axes, row, _value_text(score))
+            beside_row(axes, row, _value_text(score, is_error))
         label_rows(axes, place["method"].replace(bounds).tolist())
         axes.grid(axis="x")
         if len(places) > 1:
@@ -114,8 +128,8 @@ def method_scores(
     direction = "higher is better" if metric_of(metric).higher_is_better else "lower is better"
     axes.set_xlabel(lines_within(f"{metric_of(metric).label}; {direction}", 0.6 * WIDTH, 8))
     if len(places) == 1:
-        legend_above(axes, 4, group_handles(rows["method"], kinds))
-    say(figure, _ladder_in_words(of_all, kind_of))
+        legend_above(axes, 3, group_handles(rows["method"], kinds, without_pretraining))
+    say(figure, _ladder_in_words(of_all, kind_of, without_pretraining))
     keep(figure, rows)
     return figure
 
@@ -131,12 +145,12 @@ def _head(axes: Axes, heading: str) -> None:
     axes.set_title(heading, loc="left", fontsize=SMALL, fontweight="bold", pad=3)
 
 
-def _ladder_in_words(rows: pd.DataFrame, kind_of: Mapping[str, str]) -> str:
+def _ladder_in_words(rows: pd.DataFrame, kind_of: Mapping[str, str], without_pretraining: Collection[str]) -> str:
     """Choose the ends of the ladder, floor and ceiling, and the first of the others; ``rows`` best first."""
     group_of = {method: method_style(method, kind).group for method, kind in kind_of.items()}
     found = [f"{len(rows)} methods, from {_scored(rows.iloc[0])} (best) to {_scored(rows.iloc[-1])}."]
-    for group, words in ((SIMPLE, "Best simple method"), (SCGPT, "Best scGPT method")):
-        members = rows[rows["method"].map(group_of) == group.name]
+    for group, words in BEST_OF:
+        members = rows[(rows["method"].map(group_of) == group.name) & ~rows["method"].isin(without_pretraining)]
         if len(members):
             found.append(f"{words}: {_scored(members.iloc[0])}.")
     for kind, words in ((CEILING, "Ceiling"), (FLOOR, "Floor")):
@@ -146,12 +160,16 @@ def _ladder_in_words(rows: pd.DataFrame, kind_of: Mapping[str, str]) -> str:
 
 
 def _scored(row: pd.Series) -> str:
-    return f"{row['method']} {row['mean']:.3f}"
+    return f"{row['method']} {numbers.score(row['mean'], not metric_of(row['metric']).higher_is_better)}"
 
 
 @styled
 def skill_heatmap(
-    scores: pd.DataFrame, verdicts: pd.DataFrame, kinds: Mapping[str, str] | None = None, title: str | None = None
+    scores: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    kinds: Mapping[str, str] | None = None,
+    title: str | None = None,
+    without_pretraining: Collection[str] = (),
 ) -> Figure:
     """Draw the skill of every method by every metric, in per cent, with the verdicts of the metrics that judge.
 
@@ -161,18 +179,22 @@ def skill_heatmap(
     Parameters
     ----------
     scores
-        The rows of ``scores.tsv`` of one data set and split (``context method metric skill``). Only those over all
-        contexts are drawn.
+        The rows of ``scores.tsv`` of one data set and split (``context method metric ci_low skill``). Only those over
+        all contexts are drawn, and no slope that is not shown to be above 0.
     verdicts
         Those of ``verdicts.tsv`` (``context method metric verdict``).
     kinds
         The kind of each method by its name, where it is another.
     title
         What the numbers of metrics and methods are added to.
+    without_pretraining
+        The scGPT methods with random weights, or trained from them.
     """
-    require(scores, ["context", "method", "metric", "skill"], "scores")
+    require(scores, ["context", "method", "metric", "ci_low", "skill"], "scores")
     require(verdicts, ["context", "method", "metric", "verdict"], "verdicts", or_empty=True)
     here = scores[scores["context"] == CONTEXT]
+    by_chance = (here["metric"] == SLOPE) & ~(here["ci_low"] > 0)
+    here = here.assign(skill=here["skill"].mask(by_chance))
     table = here.pivot_table(index="metric", columns="method", values="skill", sort=False).dropna(how="all")
     title = title or "Skill"
     if table.empty:
@@ -187,10 +209,19 @@ def skill_heatmap(
     n_metrics, n_methods = table.shape
     room = 72 * (WIDTH - 2.6) / n_methods
     names = names_that_fit(table.columns, room, SMALL) or [literal(elided(name, 12)) for name in table.columns]
-    note = "Skill in per cent: 0 is no change, 100 is what noise-free truth would score. "
-    note += f"{MARKS['better']} better, {MARKS['worse']} worse, {MARKS['equivalent']} equivalent to the best simple "
-    note += "method, by the metrics that decide. \N{MUCH LESS-THAN}, \N{MUCH GREATER-THAN}: below -99, above 199. "
-    note += "Grey: no skill."
+    note = "Skill in per cent: 0 is no change, 100 is what noise-free truth would score."
+    said = [
+        word for word in MARKS if word in {verdict_of.get((m, name)) for m in table.columns for name in table.index}
+    ]
+    if said:
+        marks = ", ".join(f"{MARKS[word]} {word}" for word in said)
+        note += f" By the metrics that decide, against the best simple method: {marks}."
+    if ((table < CLIPPED[0]) | (table > CLIPPED[1])).any(axis=None):
+        note += " \N{MUCH LESS-THAN}, \N{MUCH GREATER-THAN}: below -99, above 199."
+    if table.isna().any(axis=None):
+        note += " Grey: skill unknown" + (
+            f", or a slope ({SLOPE}) not shown to be above 0." if by_chance.any() else "."
+        )
     if copies:
         equal = "; ".join(f"{name} ({as_what})" for name, as_what in copies.items())
         note += f" Not drawn, since equal to another for every method: {equal}."
@@ -222,17 +253,18 @@ def skill_heatmap(
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.axhline(sum(metric_of(name).judges for name in table.index) - 0.5, color=INK, linewidth=0.8)
-    said = (judged["verdict"].value_counts() if len(judged) else pd.Series(dtype=int)).items()
-    tally = ", ".join(f"{number} {verdict}" for verdict, number in said)
     found = []
-    for group, words in ((SIMPLE, "Best simple method"), (SCGPT, "Best scGPT method")):
-        members = [method for method in table if group_of((kinds or {}).get(method, method)) == group]
+    for group, words in BEST_OF:
+        of_group = [method for method in table if group_of((kinds or {}).get(method, method)) == group]
+        known = table.columns[table.iloc[0].notna()]
+        members = [method for method in of_group if method in known and method not in without_pretraining]
         if members:
             found.append(
                 f"{words} by {table.index[0]}: {members[0]} ({_per_cent(table.loc[table.index[0], members[0]])})."
             )
-    if tally:
-        found.append(f"Verdicts: {tally}.")
+    deciding = judged[judged["metric"] == table.index[0]]
+    if len(deciding):
+        found.append(f"Verdicts by {table.index[0]}: {_tally(deciding, kinds or {}, without_pretraining)}")
     keep(figure, table.reset_index())
     if cut := int(((table < CLIPPED[0]) | (table > CLIPPED[1])).sum().sum()):
         found.append(f"Out of scale: {cut} of {table.size}.")
@@ -266,6 +298,7 @@ def paired_differences(
     kinds: Mapping[str, str] | None = None,
     title: str | None = None,
     opponent: str = "the best simple method",
+    without_pretraining: Collection[str] = (),
 ) -> Figure:
     """Draw the difference of each method from its opponent, paired by condition, with interval and verdict.
 
@@ -283,6 +316,8 @@ def paired_differences(
         Instead of the one made from data set, split and metric.
     opponent
         What opponents are, in words.
+    without_pretraining
+        The scGPT methods with random weights, or trained from them; their markers are hollow.
     """
     kinds = kinds or {}
     columns = ["dataset", "split", "context", "method", "metric", "opponent", "difference", "ci_low", "ci_high"]
@@ -307,27 +342,32 @@ def paired_differences(
     several = "data sets, splits and contexts" if noun == "condition" else "data sets and splits"
     where = f"{len(places)} {several}" if len(places) > 1 else places[0][0]
     heights = [rows_height(place["method"]) for _, place in places]
+    drawn = [np.append(rows[name].to_numpy(float), 0.0) for name in ("difference", "ci_low", "ci_high")]
+    limits = without_outliers(*drawn)
+    is_error = not metric_of(metric).higher_is_better
     figure = new_figure(
         WIDTH,
         1.4 + sum(heights) + 0.25 * len(places),
         title or f"{where}: {metric}, {count(rows['method'].nunique(), 'method')} against {opponent}",
         f"Difference paired by {noun}; bars: 95 % interval. Right: verdict, p-value and the method compared with. "
-        "Better is to the right, for errors too. Open marker: neither better nor worse. "
-        f"Triangle at the edge: outside the picture.{left_out}",
+        "Better is to the right"
+        + (" (the sign of this error is flipped)." if is_error else ".")
+        + (" Triangle at the edge: outside the picture." if limits else "")
+        + left_out,
     )
     panels = figure.subplots(len(places), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    drawn = [np.append(rows[name].to_numpy(float), 0.0) for name in ("difference", "ci_low", "ci_high")]
-    limits = without_outliers(*drawn)
     for axes, (heading, place) in zip(panels, places, strict=True):
         axes.axvline(0, color=INK, linewidth=0.8)
         for row, verdict in enumerate(place.itertuples()):
-            hollow = verdict.verdict not in ("better", "worse")
+            hollow = verdict.method in without_pretraining
             style = method_style(verdict.method, kinds.get(verdict.method), kinds)
             mark = _interval(axes, row, verdict.difference, verdict.ci_low, verdict.ci_high, style, hollow, limits)
-            interval = f"{verdict.difference:+.3g} [{verdict.ci_low:.3g}, {verdict.ci_high:.3g}]"
-            hover(mark, f"{verdict.method}: {interval}, {verdict.verdict}")
+            own, *ends = (
+                numbers.difference(value, is_error) for value in (verdict.difference, verdict.ci_low, verdict.ci_high)
+            )
+            hover(mark, f"{verdict.method}: {own} [{', '.join(ends)}], {verdict.verdict}")
             is_cut = limits is not None and not limits[0] <= verdict.difference <= limits[1]
-            beside_row(axes, row, (f"{verdict.difference:+.3g}: " if is_cut else "") + _verdict_text(verdict))
+            beside_row(axes, row, (f"{own}: " if is_cut else "") + _verdict_text(verdict))
         label_rows(axes, place["method"].tolist())
         axes.grid(axis="x")
         if len(places) > 1:
@@ -337,23 +377,34 @@ def paired_differences(
     label = f"difference from {opponent} in {metric_of(metric).label}{turned}"
     axes.set_xlabel(lines_within(label, 0.6 * WIDTH, 8))
     if len(places) == 1:
-        legend_above(axes, 4, group_handles(rows["method"], kinds))
-    tally = rows["verdict"].value_counts()
-    ends = {"Best": rows["difference"].idxmax(), "Worst": rows["difference"].idxmin()}
-    told = [f"{word}: {_difference_in_words(rows.loc[row])}." for word, row in ends.items()]
-    say(
-        figure,
-        f"{count(len(rows), 'comparison')}: {', '.join(f'{number} {verdict}' for verdict, number in tally.items())}. "
-        + " ".join(told[: len(rows)]),
-    )
+        legend_above(axes, 3, group_handles(rows["method"], kinds, without_pretraining))
+    extremes = {"Best": rows["difference"].idxmax(), "Worst": rows["difference"].idxmin()}
+    told = [f"{word}: {_difference_in_words(rows.loc[row], is_error)}." for word, row in extremes.items()]
+    say(figure, " ".join([_tally(rows, kinds, without_pretraining), *told[: len(rows)]]))
     keep(figure, rows)
     return figure
 
 
-def _difference_in_words(row: pd.Series) -> str:
+def _tally(rows: pd.DataFrame, kinds: Mapping[str, str], without_pretraining: Collection[str]) -> str:
+    """Count verdicts, apart for untrained methods, which are controls: trained ones compete, from scratch too."""
+    trained = rows["method"].map(
+        lambda name: (kind := KINDS.get(kinds.get(name, name))) is not None and kind.is_trained
+    )
+    control = rows["method"].isin([*without_pretraining]) & ~trained
+    parts = [("comparison", rows[~control]), ("untrained control", rows[control])]
+    counted = [
+        f"{count(len(part), noun)}: "
+        + ", ".join(f"{number} {verdict}" for verdict, number in part["verdict"].value_counts().items())
+        for noun, part in parts
+        if len(part)
+    ]
+    return "; ".join(counted) + "."
+
+
+def _difference_in_words(row: pd.Series, is_error: bool) -> str:
     where = f"{row['method']} on {row['dataset']}, {row['split']}"
     where += "" if row["context"] == CONTEXT else f", {row['context']}"
-    return f"{where}, {row['difference']:+.3g} against {row['opponent']} ({row['verdict']})"
+    return f"{where}, {numbers.difference(row['difference'], is_error)} against {row['opponent']} ({row['verdict']})"
 
 
 def _verdict_text(verdict: Any) -> str:
@@ -409,7 +460,7 @@ def perturbation_heatmap(
     heights = [rows_height(table.index, 0.19), *([0.19] if reliability is not None else [])]
     note = f"One column a {noun}, alike ones beside each other; methods by their median, which is on the right. "
     ends = f"{limit:.3g} and -{limit:.3g}" if table.min().min() < 0 else f"{limit:.3g}"
-    note += f"The colour ends at {ends}. Grey: no value."
+    note += f"The colour ends at {ends}." + (" Grey: no value." if table.isna().any(axis=None) else "")
     figure = new_figure(
         WIDTH,
         1.0 + sum(heights) + below,
@@ -425,7 +476,7 @@ def perturbation_heatmap(
     label_rows(panels[0], list(table.index))
     for row, (label, method) in enumerate(zip(panels[0].get_yticklabels(), table.index, strict=True)):
         label.set_color(group_of((kinds or {}).get(method, method)).colour)
-        beside_row(panels[0], row, f"{medians[method]:.3g}")
+        beside_row(panels[0], row, numbers.score(medians[method], not up))
     if reliability is not None:
         own = reliability.reindex(table.columns).to_numpy(float)[None]
         greys = mpl.colormaps["Greys"].with_extremes(bad="white")
@@ -443,10 +494,11 @@ def perturbation_heatmap(
     typical = table.median()
     best, worst = (typical.idxmax(), typical.idxmin())[:: 1 if up else -1]
     told = f"{count(n, noun)} under {count(n_methods, 'method')}. Best median: {medians.index[0]} "
-    told += f"{medians.iloc[0]:.3f}; worst: {medians.index[-1]} {medians.iloc[-1]:.3f}. "
-    told += (
-        f"Easiest {noun} (median over methods): {best} ({typical[best]:.3f}); hardest: {worst} ({typical[worst]:.3f})."
-    )
+    extremes = [
+        numbers.score(value, not up) for value in (medians.iloc[0], medians.iloc[-1], typical[best], typical[worst])
+    ]
+    told += f"{extremes[0]}; worst: {medians.index[-1]} {extremes[1]}. "
+    told += f"Easiest {noun} (median over methods): {best} ({extremes[2]}); hardest: {worst} ({extremes[3]})."
     say(figure, told)
     return figure
 
@@ -506,7 +558,7 @@ def one_against_another(
         0.9 + 2.5 * down,
         f"{title}: {count(len(drawn), 'comparison')}",
         f"One dot a {noun}; dotted: no difference. {'Above' if up else 'Below'} it the method of the panel is better. "
-        "Named: the largest difference.",
+        f"Equal: nearer than {EQUAL:.5f}, which is rounding. Named: the largest difference.",
     )
     panels, found = figure.subplots(down, across, squeeze=False).ravel(), []
     for axes, ((method, opponent), both) in zip(panels, drawn, strict=False):
@@ -523,19 +575,26 @@ def one_against_another(
         beside, side = ((-4, 0), "right") if to_the_left else ((4, 0), "left")
         look = {"fontsize": SMALL - 1, "va": "center", "ha": side}
         axes.annotate(name, (x[most], y[most]), beside, textcoords="offset points", **look)
-        ahead = int((y > x).sum() if up else (y < x).sum())
-        axes.set_title(f"{literal(elided(method, 30))}\nahead in {ahead} of {len(both)}", fontsize=SMALL)
+        equal = np.isclose(x, y, rtol=0, atol=EQUAL)
+        ahead, behind = (int((~equal & ((y > x) == (up == better))).sum()) for better in (True, False))
+        counted = {"ahead": ahead, "equal": int(equal.sum()), "behind": behind}
+        words = [f"{number} {word}" for word, number in counted.items() if number]
+        axes.set_title(f"{literal(elided(method, 30))}\n{', '.join(words)}", fontsize=SMALL)
         axes.set_xlabel(lines_within(elided(opponent, 40), WIDTH / 3 - 0.6, SMALL), fontsize=SMALL)
         low, high = min(x.min(), y.min()), max(x.max(), y.max())
         margin = 0.08 * (high - low) or 0.1
         axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin), aspect="equal")
         axes.locator_params(nbins=4)
-        found.append(f"{method} is ahead of {opponent} in {ahead} of {count(len(both), noun)}")
+        found.append(
+            f"against {opponent}, {method} is ahead in {ahead}, equal in {counted['equal']} and behind in {behind} "
+            f"of {count(len(both), noun)}"
+        )
     for axes in panels[len(drawn) :]:
         axes.set_visible(False)
     figure.supylabel(metric_label(metric), fontsize=8)
     keep(figure, table[list(dict.fromkeys(name for pair, _ in drawn for name in pair))].reset_index())
-    say(figure, f"{'; '.join(found)}.")
+    said = "; ".join(found)
+    say(figure, f"{said[0].upper()}{said[1:]}.")
     return figure
 
 
@@ -594,8 +653,8 @@ def _limit(panels: Sequence[Axes], limits: Limits | None) -> None:
         panels[0].set_xlim(*limits)
 
 
-def _value_text(score: Any) -> str:
-    text = f"{score.mean:.3f}"
+def _value_text(score: Any, is_error: bool) -> str:
+    text, *ends = (numbers.score(value, is_error) for value in (score.mean, score.ci_low, score.ci_high))
     if np.isfinite(score.ci_low) and np.isfinite(score.ci_high):
-        text += f" [{score.ci_low:.3f}, {score.ci_high:.3f}]"
-    return f"{text}, skill {score.skill:.2f}" if np.isfinite(score.skill) else text
+        text += f" [{', '.join(ends)}]"
+    return f"{text}, skill {numbers.written(score.skill, '%.2f')}" if np.isfinite(score.skill) else text

@@ -8,7 +8,7 @@ import json
 import re
 import textwrap
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,20 +114,28 @@ def method_style(method: str, kind: str | None = None, kinds: Mapping[str, str] 
     return MethodStyle(group.name, KINDS[kind].colour, group.marker, line, fill)
 
 
-def group_handles(methods: Iterable[str], kinds: Mapping[str, str]) -> list[Line2D]:
-    """Legend entries for the groups that occur among ``methods``, and one that says what a variant looks like."""
-    styles = [method_style(method, kinds.get(method), kinds) for method in methods]
-    present = {style.group for style in styles}
+def group_handles(methods: Iterable[str], kinds: Mapping[str, str], hollow: Collection[str] = ()) -> list[Line2D]:
+    """Legend entries for what occurs among ``methods``: their groups, variants, and those without pretraining.
+
+    Parameters
+    ----------
+    hollow
+        The methods without pretraining, whose markers are empty.
+    """
+    methods = [*methods]
+    styles = {method: method_style(method, kinds.get(method), kinds) for method in methods}
+    present = {style.group for style in styles.values()}
     handles = [
         Line2D([], [], linestyle="", marker=group.marker, color=group.colour, markersize=5, label=group.name)
         for group in GROUPS
         if group.name in present
     ]
-    if any(style.fill != "full" for style in styles):
-        look = {"fillstyle": _FILLS[0], "markerfacecoloralt": "white", "color": "#777777", "markersize": 5}
-        handles.append(
-            Line2D([], [], linestyle="", marker="o", label="half filled: variant, colour of its kind", **look)
-        )
+    of_any = {"linestyle": "", "marker": "o", "color": "#777777", "markersize": 5}
+    if any(style.fill != "full" for method, style in styles.items() if method not in hollow):
+        look = {"fillstyle": _FILLS[0], "markerfacecoloralt": "white"}
+        handles.append(Line2D([], [], label="half filled: variant, colour of its kind", **of_any, **look))
+    if {*methods} & {*hollow}:
+        handles.append(Line2D([], [], label="hollow: without pretraining", markerfacecolor="white", **of_any))
     return handles
 
 

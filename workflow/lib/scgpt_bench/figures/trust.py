@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from scgpt_bench.evaluation.metric_robustness import UNTOUCHED
+from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.figures.style import (
     SMALL,
     WIDTH,
@@ -76,11 +77,27 @@ def robustness_heatmap(panel: pd.DataFrame, title: str) -> Figure:
     bar = figure.colorbar(image, cax=beside, extend="both")
     bar.set_label("change towards a perfect score (%)", fontsize=SMALL)
     bar.outline.set_visible(False)
+    deciding = [metric for metric in metrics if metric_of(metric).judges]
+    found = []
+    if deciding:
+        gains = [f"{metric} {_largest_gain(panel[panel['metric'] == metric])}" for metric in deciding]
+        found.append(f"Of the metrics that decide: {', '.join(gains)}.")
     gamed = panel[panel["share_of_gap"] >= GAMED].sort_values("share_of_gap", ascending=False, kind="stable")
-    found = f"{count(gamed['metric'].nunique(), 'metric')} of {len(metrics)} gain 1 % of the gap or more from a trick"
+    many = f"{gamed['metric'].nunique()} of {count(len(metrics), 'metric')} gain 1 % of the gap or more from a trick"
     if len(gamed):
         worst = gamed.iloc[0]
-        found += f"; most: {worst['metric']} from {worst['transformation']} ({100 * worst['share_of_gap']:.0f} %)"
-    say(figure, found + ".")
+        many += f"; most: {worst['metric']} from {worst['transformation']} ({100 * worst['share_of_gap']:.0f} %)"
+    say(figure, " ".join([*found, f"{many}."]))
     keep(figure, panel)
     return figure
+
+
+def _largest_gain(of_metric: pd.DataFrame) -> str:
+    """Write what a metric gains at most, as a share of the gap, and from what."""
+    known = of_metric.dropna(subset=["share_of_gap"])
+    if known.empty:
+        return "has no gap to judge by"
+    most = known.loc[known["share_of_gap"].idxmax()]
+    if most["share_of_gap"] < GAMED:
+        return "gains less than 1 %"
+    return f"gains {100 * most['share_of_gap']:.0f} % from {most['transformation']}"

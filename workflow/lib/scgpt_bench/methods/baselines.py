@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -20,16 +21,15 @@ import numpy as np
 import pandas as pd
 from scipy import linalg, sparse
 
-from scgpt_bench.data.conditions import Condition, codes_of, contexts_of
-from scgpt_bench.data.controls import control_means_of
 from scgpt_bench.data.gene_vectors import principal_scores
 from scgpt_bench.data.means import FEWEST, group_means
 from scgpt_bench.data.names import genes_of
 from scgpt_bench.files import read_h5ad
-from scgpt_bench.method_record import Chosen, Embeddings, Training
-from scgpt_bench.methods.training_data import Shifts, ToPredict, TrainingData, learned_from, of_contexts, to_predict
+from scgpt_bench.method_record import Embeddings
+from scgpt_bench.methods import by_context
+from scgpt_bench.methods.training_data import Shifts, ToPredict, TrainingData
 from scgpt_bench.methods.tuning import Options, Tunable, listed, tuned
-from scgpt_bench.predictions import Write, shifted_controls
+from scgpt_bench.predictions import Write
 
 Number = float | Sequence[float]  # of an option: fixed, or candidates
 Whole = int | Sequence[int]
@@ -50,21 +50,17 @@ def predict(
     write: Write,
     **options: Any,
 ) -> dict[str, Any]:
-    """Fit a method in each context and write every drawn control cell as predicted, one condition at a time.
-
-    Where nothing can be learned in any context, no change is predicted, and the record says so.
+    """Fit a simple method in each context and write every drawn control cell as predicted.
 
     Parameters
     ----------
-    cells, split, controls
-        ``cells.h5ad``, ``split.tsv``, ``controls.h5ad``; X of both may stay on disk.
+    cells, split, controls, write
+        As in :func:`by_context.predict`.
     method
         One of the functions below.
     embeddings
         Gene vectors [genes x dimensions], index: symbols, for the methods that can use them instead of their own;
         ``attrs`` tells where they come from and is written beside the prediction. Or :class:`ContextVectors`.
-    write
-        Is given the predicted cells of each condition, sorted (:func:`shifted_controls`).
     options
         Options of that method.
 
@@ -72,62 +68,22 @@ def predict(
     -------
     Entries of the method record.
     """
-    given = {} if embeddings is None else {"embeddings": embeddings}
-    shifts: dict[Condition, np.ndarray] = {}
-    fallbacks: dict[Condition, tuple[str, str]] = {}
-    chosen: dict[str, Chosen] = {}
-    contexts = contexts_of(controls.obs)
-    training_of = of_contexts(cells, split, contexts)
-    used: set[str] = set()
-    for context, training in training_of.items():
-        test = to_predict(controls, context)
-        transfers = method in TRANSFERRING or isinstance(embeddings, ContextVectors)
-        used |= {context, *(training.others if transfers or not training.is_own else ())}
-        for name, learned, rows in _questions(context, training, test, transfers):
-            asked = test.only(rows)
-            knows = bool(learned.perturbations)
-            found = method(learned, asked, **given, **options) if knows else _nothing(asked, method)
-            if found.chosen:
-                chosen[name] = found.chosen
-            tested = [Condition(one, context) for one in asked.perturbations]
-            shifts |= dict(zip(tested, found.values, strict=True))
-            fallbacks |= {Condition(one, context): fallback for one, fallback in found.fallbacks.items()}
-    learned_of = [condition for condition in learned_from(split) if condition.context in used]
-    n_cells = int((codes_of(cells.obs, learned_of) >= 0).sum())
-    record: dict[str, Any] = {
-        "fallbacks": fallbacks,
-        "training": Training(perturbations=len({c.perturbation for c in learned_of}), cells=n_cells),
-        "chosen": chosen,
-    }
+    given = options if embeddings is None else {**options, "embeddings": embeddings}
+    record = by_context.predict(
+        cells,
+        split,
+        controls,
+        partial(method, **given),
+        transfers=method in TRANSFERRING or isinstance(embeddings, ContextVectors),
+        learns=method is not control_mean,
+        by_cell_type=method is type_mean,
+        write=write,
+    )
     if isinstance(embeddings, pd.DataFrame):
         without = int((~cells.var_names.isin(embeddings.index)).sum())
         sizes = {"dimensions": embeddings.shape[1], "genes_without_vector": without}
         record["embeddings"] = Embeddings(**embeddings.attrs, **sizes)
-    means = control_means_of(controls)
-    changes = np.array([shifts[condition] for condition in means])
-    shifted_controls(controls, [*means], np.array([*means.values()]), changes, write=write)
     return record
-
-
-def _questions(
-    context: str, training: TrainingData, test: ToPredict, transfers: bool
-) -> Iterator[tuple[str, TrainingData, np.ndarray]]:
-    """Ask apart about perturbations that other contexts show and about others, where a method learns from those."""
-    seen = training.is_seen(test.perturbations)
-    if training.is_own and not transfers:
-        yield context, training, np.arange(len(seen))
-        return
-    if seen.any():
-        yield context, replace(training, asks_of_seen=True), np.flatnonzero(seen)
-    if not seen.all():
-        yield context + (", seen in no context" if seen.any() else ""), training, np.flatnonzero(~seen)
-
-
-def _nothing(test: ToPredict, method: Callable[..., Shifts]) -> Shifts:
-    """Predict no change, a fallback of all methods but the one that says so."""
-    names = test.perturbations if method is not control_mean else []
-    reason = ("nothing to learn from, in any context, in this direction", "no change")
-    return Shifts(np.zeros(test.control_means.shape), dict.fromkeys(names, reason))
 
 
 def control_mean(training: TrainingData, test: ToPredict) -> Shifts:
@@ -149,6 +105,19 @@ def train_mean(
         yield (), np.tile(mean_shift, (len(test.perturbations), 1))
 
     return tuned([Tunable("train-mean", {}, predict)], training, test, scaled, beside_mean=False)
+
+
+def type_mean(training: TrainingData, test: ToPredict) -> Shifts:
+    """Predict the mean change of each cell type, mixed as the cells of the perturbation are.
+
+    The same as the mean over all cells to learn from, where there is one type. A type without such a cell has the mean
+    of the training perturbations.
+    """
+    if training.of_cell_types is None:
+        raise ValueError("no changes of cell types")
+    changes = training.of_cell_types.reindex(test.cell_types.columns).to_numpy(copy=True)
+    changes[np.isnan(changes).any(axis=1)] = training.shifts.mean(axis=0)
+    return Shifts(test.cell_types.to_numpy() @ changes)
 
 
 def context_mean(training: TrainingData, test: ToPredict, scaled: bool = True) -> Shifts:

@@ -28,7 +28,7 @@ from scgpt_bench.data.names import CONTROL, genes_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import first_line, read_table, sha256
 from scgpt_bench.method_record import Gears
-from scgpt_bench.methods import baselines
+from scgpt_bench.methods import by_context
 from scgpt_bench.methods.training_data import Shifts, ToPredict, TrainingData, learned_from
 from scgpt_bench.options import GearsTraining
 from scgpt_bench.predictions import Write
@@ -110,7 +110,7 @@ def predict(
             values[rows] = _changes(known, conditions, asked, graph, options, of_context, device)
         return Shifts(values, fallbacks)
 
-    found = baselines.predict(cells, split, controls, in_context, write=write)
+    found = by_context.predict(cells, split, controls, in_context, write=write)
     versions = {name: version(name) for name in ("cell-gears", "torch", "torch-geometric")}
     record = Gears(
         graph=name,

@@ -32,10 +32,9 @@ from scgpt_bench.data.conditions import (
     rows_of,
 )
 from scgpt_bench.data.controls import control_means_of, type_weights
-from scgpt_bench.data.halves import INPUT, is_control_of
 from scgpt_bench.data.labels import perturbation_names
 from scgpt_bench.data.names import CONTROL
-from scgpt_bench.data.on_disk import CellWriter, add_rows, batches, dense_rows, open_h5ad, row_chunks, rows
+from scgpt_bench.data.on_disk import add_rows, batches, dense_rows, open_h5ad, row_chunks, rows
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import sha256
 from scgpt_bench.method_record import Imported
@@ -173,21 +172,6 @@ def _contexts(path: str | Path, obs: pd.DataFrame, tested: list[str]) -> np.ndar
         found = ", ".join(map(str, obs.columns)) or "no column"
         raise InputError(path, "obs", found, f"the column 'context', with {tested[0]!r} and the like")
     return np.full(len(obs), tested[0], dtype=object)
-
-
-def write_without_test_cells(cells: anndata.AnnData, split: pd.DataFrame, path: str | Path) -> None:
-    """Write all that a method may learn from: cells of training and validation conditions and input controls.
-
-    These are the control cells of the half ``input``. By chunks, with the layers of ``cells``, which may be on disk.
-    """
-    visible = [*conditions_of(split, "train"), *conditions_of(split, "validation")]
-    kept = (codes_of(cells.obs, visible) >= 0) | is_control_of(cells.obs, INPUT)
-    matrices = {"X": cells.X, **cells.layers}
-    with CellWriter(path, cells.n_vars) as writer:
-        for parts in zip(*(row_chunks(matrix, read=kept) for matrix in matrices.values()), strict=True):
-            chosen = (part[kept[start : start + part.shape[0]]] for start, part in parts)
-            writer.append(**dict(zip(matrices, chosen, strict=True)))
-        writer.obs, writer.var, writer.uns = cells[kept].obs.copy(), cells.var, cells.uns
 
 
 def _columns_of_genes(path: str | Path, file: anndata.AnnData, column: str | None, genes: pd.Index) -> np.ndarray:

@@ -118,8 +118,8 @@ class Kind:
     colour
         Of its methods.
     expected
-        On which data a run without it says so, since it is hard to beat: ``any``, those with ``combinations``, or those
-        split by ``contexts``.
+        On which data a run without it says so, since it is hard to beat: ``any``, those with ``combinations``, those of
+        several ``cell types`` in a context, or those split by ``contexts``.
     depends_on_seed
         Whether another seed gives another prediction; assumed of what was made elsewhere.
     changes_other_genes
@@ -176,6 +176,14 @@ _REGISTERED = (
         options=(Weighting, Scaled),
         colour="#555555",
         expected="any",
+    ),
+    _simple(
+        name="type-mean",
+        description="The mean shift of each cell type over all training cells, mixed in the shares that the "
+        "perturbation's own cells have.",
+        function="type_mean",
+        colour="#2f6f73",
+        expected="cell types",
     ),
     _simple(
         name="context-mean",
@@ -248,6 +256,7 @@ _REGISTERED = (
         function="tuned_simple",
         options=(Vectors,),
         colour="#00497a",
+        expected="any",
     ),
     _simple(
         name="target-only",
@@ -357,7 +366,8 @@ _REGISTERED = (
     ),
 )
 KINDS = {kind.name: kind for kind in _REGISTERED}
-_OF_TWINS = ("kind", "checkpoint", "seeds")  # options in which twins may differ
+# Options in which twins may differ: what they start from, and which of it stays as it is.
+_OF_TWINS = ("kind", "checkpoint", "seeds", "pretrained", "freeze")
 VALUES = {"value_input": "log1p", "silenced_targets": "zero"}  # what scGPT is given of a cell: options and defaults
 
 
@@ -386,8 +396,8 @@ def untrained(methods: Mapping[str, Mapping[str, Any]], random_checkpoints: Coll
 def contrasts(methods: Mapping[str, Mapping[str, Any]], random_checkpoints: Collection[str]) -> list[tuple[str, str]]:
     """Pair methods that are compared as a question of its own, in the order of ``methods``.
 
-    - What does pretraining add: fine-tuned and from scratch, and a method and its untrained twin: of the same kind and,
-      where there is such a one, with the same other options.
+    - What does pretraining add: fine-tuned and from scratch, and a method and its untrained twin: with the same options
+      but those of the weights that they start from.
     - What do the values add that scGPT is given (``VALUES``): methods of one kind that differ in one of these options
       alone, the one that deviates from the default first.
 
@@ -397,11 +407,11 @@ def contrasts(methods: Mapping[str, Mapping[str, Any]], random_checkpoints: Coll
     found = []
     for name, options in methods.items():
         if options["kind"] == FINETUNED:
-            found += [(name, other) for other, its in methods.items() if its["kind"] == SCRATCH]
+            scratch = [other for other, its in methods.items() if its["kind"] == SCRATCH]
+            found += [(name, other) for other in scratch if _others(methods[other]) == _others(options)]
         if "checkpoint" in options and not KINDS[options["kind"]].is_trained and name not in twins:
             own = [twin for twin in twins if methods[twin]["kind"] == options["kind"]]
-            alike = [twin for twin in own if _others(methods[twin]) == _others(options)]
-            found += [(name, twin) for twin in alike or own]
+            found += [(name, twin) for twin in own if _others(methods[twin]) == _others(options)]
         for key, default in VALUES.items():
             if options.get(key, default) != default:
                 seeds = {"seeds": options["seeds"]}

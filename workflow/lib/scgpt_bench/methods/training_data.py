@@ -15,7 +15,15 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.conditions import CONTEXT, Condition, conditions_of, context_of, directions_of, rows_of
+from scgpt_bench.data.conditions import (
+    CONTEXT,
+    Condition,
+    codes_of,
+    conditions_of,
+    context_of,
+    directions_of,
+    rows_of,
+)
 from scgpt_bench.data.controls import control_means_of
 from scgpt_bench.data.halves import INPUT, is_control_of
 from scgpt_bench.data.means import FEWEST, condition_means, group_means
@@ -54,11 +62,14 @@ class TrainingData:
         int64 [perturbations].
     others
         What each other context shows by itself, of perturbations in the direction that they have in this context, or
-        that most have. Contexts are sorted; those that show nothing are not among them.
+        are asked for in, or that most measured ones have. Contexts are sorted; those that show nothing are not among
+        them.
     is_own
         Whether the rows are the context's own.
     asks_of_seen
         Whether the perturbations to predict are those that ``others`` show, or such that no context shows.
+    of_cell_types
+        The mean change of each cell type [cell types x genes] (:func:`changes_of_cell_types`), if a method asks.
     """
 
     genes: pd.Index
@@ -73,6 +84,7 @@ class TrainingData:
     others: Mapping[str, TrainingData] = field(default_factory=dict)
     is_own: bool = True
     asks_of_seen: bool = False
+    of_cell_types: pd.DataFrame | None = None
 
     def only(self, rows: np.ndarray, hidden: Collection[str] = ()) -> TrainingData:
         """Select perturbations to fit in cross-validation: their shifts are ``shifts_to_fit``.
@@ -159,15 +171,17 @@ class TrainingData:
 class ToPredict:
     """What a method may know of the perturbations to predict in a context: names, and the control means
     [perturbations x genes] that they are compared with, which depend on the cell types in which they were measured, not
-    on what was measured.
+    on what was measured. ``cell_types`` has the share of each of these types [perturbations x cell types].
     """
 
     perturbations: list[str]
     control_means: np.ndarray
+    cell_types: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def only(self, rows: np.ndarray) -> ToPredict:
         """Select perturbations."""
-        return ToPredict([self.perturbations[row] for row in rows], self.control_means[rows])
+        names = [self.perturbations[row] for row in rows]
+        return ToPredict(names, self.control_means[rows], self.cell_types.reindex(names))
 
 
 @dataclass(frozen=True)
@@ -193,7 +207,12 @@ def training_data(cells: anndata.AnnData, split: pd.DataFrame, context: str = CO
     return of_contexts(cells, split, [context])[context]
 
 
-def of_contexts(cells: anndata.AnnData, split: pd.DataFrame, contexts: Sequence[str]) -> dict[str, TrainingData]:
+def of_contexts(
+    cells: anndata.AnnData,
+    split: pd.DataFrame,
+    contexts: Sequence[str],
+    asked: Mapping[Condition, str] | None = None,
+) -> dict[str, TrainingData]:
     """Average the cells of the training and validation conditions, for each of some contexts.
 
     Parameters
@@ -202,6 +221,8 @@ def of_contexts(cells: anndata.AnnData, split: pd.DataFrame, contexts: Sequence[
         ``cells.h5ad``, whose X may stay on disk; of the cells of other conditions, only control cells are read.
     split
         ``split.tsv``.
+    asked
+        The direction of each condition that nobody measured.
 
     Returns
     -------
@@ -224,7 +245,38 @@ def of_contexts(cells: anndata.AnnData, split: pd.DataFrame, contexts: Sequence[
     measured = rows_of(cells.obs)
     conditions = [condition for condition in conditions_of(split) if condition in measured]
     direction_of = dict(zip(conditions, directions_of(cells.obs, conditions), strict=True))
-    return {context: _for_context(context, shown, direction_of) for context in contexts}
+    return {context: _for_context(context, shown, direction_of, asked or {}) for context in contexts}
+
+
+def changes_of_cell_types(
+    cells: anndata.AnnData, split: pd.DataFrame, contexts: Sequence[str]
+) -> dict[str, pd.DataFrame]:
+    """Average the change of each cell type over all cells of the training and validation conditions.
+
+    Every cell counts alike, minus the mean control cell of its context, cell type and batch. A context without such
+    cells has the means over all contexts.
+
+    Parameters are those of :func:`of_contexts`.
+
+    Returns
+    -------
+    For each context float64 [cell types x genes], index: names of the types that have a cell.
+    """
+    own = codes_of(cells.obs, learned_from(split)) >= 0
+    types = pd.MultiIndex.from_arrays([context_of(cells.obs), cells.obs["cell_type"].astype(str)])
+    codes, types = types[own].factorize(sort=True)
+    group = np.full(cells.n_obs, -1)
+    group[own] = codes
+    means, n_cells = group_means(cells.X, group, range(len(types)))
+    references = References(cells, [INPUT])
+    of_controls = references.stratum_means(INPUT)
+    in_strata = np.zeros((len(types), len(of_controls)))
+    np.add.at(in_strata, (codes, references.stratum_of_cells[own]), 1)
+    sums = pd.DataFrame(n_cells[:, None] * means - in_strata @ of_controls, index=types)
+    numbers = pd.Series(n_cells, index=types)
+    found = {context: sums.loc[context].div(numbers.loc[context], axis=0) for context in types.unique(0)}
+    together = sums.groupby(level=1).sum().div(numbers.groupby(level=1).sum(), axis=0)
+    return {context: found.get(context, together) for context in contexts}
 
 
 def _drawn(cells: anndata.AnnData, wanted: np.ndarray, context: str) -> anndata.AnnData:
@@ -237,11 +289,15 @@ def _drawn(cells: anndata.AnnData, wanted: np.ndarray, context: str) -> anndata.
 
 
 def _for_context(
-    context: str, shown: Mapping[str, TrainingData], direction_of: Mapping[Condition, str]
+    context: str,
+    shown: Mapping[str, TrainingData],
+    direction_of: Mapping[Condition, str],
+    asked: Mapping[Condition, str],
 ) -> TrainingData:
     own, others = shown[context], {}
     here = {c.perturbation: direction for c, direction in direction_of.items() if c.context == context}
     usual = next((way for way, _ in Counter(here.values() or direction_of.values()).most_common(1)), "")
+    here = {c.perturbation: direction for c, direction in asked.items() if c.context == context} | here
     for name, other in shown.items():
         same = [direction_of[Condition(one, name)] == here.get(one, usual) for one in other.perturbations]
         if name != context and any(same):
@@ -282,4 +338,7 @@ def _together(
 def to_predict(controls: anndata.AnnData, context: str = CONTEXT) -> ToPredict:
     """List the test perturbations of a context, sorted, with their control means: those of ``controls.h5ad``."""
     means = {c.perturbation: mean for c, mean in control_means_of(controls).items() if c.context == context}
-    return ToPredict([*means], np.array([*means.values()]))
+    here = controls.obs[(context_of(controls.obs) == context).to_numpy()]
+    names, types = here["perturbation"].astype(str), here["cell_type"].astype(str)
+    shares = pd.crosstab(names, types, here["weight"].astype(float), aggfunc="sum").fillna(0).reindex([*means])
+    return ToPredict([*means], np.array([*means.values()]), shares.div(shares.sum(axis=1), axis=0))

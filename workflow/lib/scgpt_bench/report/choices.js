@@ -3,7 +3,7 @@
 
 const names = JSON.parse(document.getElementById('names').textContent); // of metrics and methods: what they are
 const CHOICES = ['dataset', 'split', 'context', 'metric', 'group', 'method']; // those that tables have columns for
-const ONE = 'one of each'; // what is shown where several splits have a figure, and none was chosen
+const ONE = 'pooled or one'; // what is shown where several splits have a figure, and none was chosen
 const WORDS = { dataset: 'data set', group: 'kind of method', show: 'what' };
 
 // What a name of a method or a metric means, where it is one.
@@ -60,16 +60,24 @@ function agrees(labels, holding) {
   return [...holding].every(([name, value]) => [undefined, value].includes(valueOf(labels, name)));
 }
 
-// Of figures that differ in nothing but the split, that of all splits together, or else the first.
+// Of figures that differ in nothing but the split, that of all splits together; or else that of the split with the
+// largest measured change, where there are views of perturbations; or else the first.
 function oneOfEach(items) {
-  const best = new Map();
+  const [best, leading] = [new Map(), new Map()];
+  for (const view of items.flatMap((item) => [...item.querySelectorAll('.view')])) {
+    const [group, largest] = [view.closest('.group'), Number(view.dataset.largest)];
+    if (!(leading.get(group)?.largest >= largest)) {
+      leading.set(group, { largest, split: labelsOf(view.closest('.item')).split });
+    }
+  }
   for (const item of items) {
     const { split, ...others } = labelsOf(item);
-    const key = JSON.stringify([item.closest('.group').dataset.dataset, others]);
-    const pooled = (other) => names.pooled.includes(labelsOf(other).split);
-    if (!best.has(key) || (pooled(item) && !pooled(best.get(key)))) best.set(key, item);
+    const group = item.closest('.group');
+    const key = JSON.stringify([group.dataset.dataset, others]);
+    const rank = names.pooled.includes(split) ? 2 : Number(split === leading.get(group)?.split);
+    if (!best.has(key) || rank > best.get(key).rank) best.set(key, { item, rank });
   }
-  return new Set(best.values());
+  return new Set([...best.values()].map(({ item }) => item));
 }
 
 // Draw the selectors of a page, and leave the items that agree with the choices. Returns what holds.

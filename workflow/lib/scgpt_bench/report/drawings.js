@@ -114,7 +114,7 @@ function scatter(content, condition, at, limit) {
     svg('g', { transform: `translate(-34 ${SIDE / 2}) rotate(-90)` }, written(0, 0, 'predicted change')),
     ...dots, ...namesBeside(labels, x, y));
   const r = condition.r[at] === null ? 'r undefined, counted as 0' : `r = ${rounded(condition.r[at])}`;
-  const slope = condition.slope[at] === null ? '' : `, slope ${rounded(condition.slope[at])}`;
+  const slope = condition.slope[at] === null ? '' : `, slope of this perturbation ${rounded(condition.slope[at])}`;
   const other = method.halved ? '; against the other half of the cells' : '';
   const label = `${method.name}: predicted against measured change of ${condition.name}`;
   return html('figure', { style: paintOf(method) },

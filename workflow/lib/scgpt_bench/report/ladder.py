@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,11 @@ import pandas as pd
 
 from scgpt_bench.evaluation.pseudobulk_metrics import AMONG_ALL
 from scgpt_bench.evaluation.scores import HEADLINE
-from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, KINDS, ORACLE, SCGPT, SIMPLE
+from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, KINDS, ORACLE, SCGPT, SCRATCH, SIMPLE
 from scgpt_bench.report.run import Run
 
 SLOPE, SIGN, FOUND = "effect_covariance", "sign_agreement_top20", "found_among_20"  # the columns beside the picture
+APART = "discrimination"
 LOWEST, HIGHEST = -0.3, 1.2  # what is drawn, at most, in units of skill; the rest is cut off, and marked
 MOST = 15  # rows, which leave room for answers and limits on the first screen
 MARGIN = 4.0  # per cent of the width, on either side
@@ -43,7 +44,7 @@ class Axis:
         return "left" if value < self.low else "right" if value > self.high else ""
 
 
-def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]], named: Sequence[str] = ()) -> dict[str, Any]:
     """Lay the picture out.
 
     Parameters
@@ -52,11 +53,13 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[s
         Those of one question, over all contexts.
     rows
         Its verdicts (:func:`scgpt_bench.report.summary.places`).
+    named
+        The methods that the answer names, which are always shown.
 
     Returns
     -------
     ``axis``, ``ticks`` and ``rows``, the best first, each with what is written, where it is drawn, and whether it is
-    one of the ``MOST`` that are shown. Empty without a score.
+    one of the ``MOST`` that are shown; ``left_out`` are the others. Empty without a score.
     """
     of_metric = {name: table.set_index("method") for name, table in scores.groupby("metric", sort=False)}
     headline = of_metric.get(HEADLINE)
@@ -70,14 +73,14 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[s
     best = headline.loc[simple, "mean"].idxmax() if simple else None
     found = []
     drawn = drawn.sort_values("value", ascending=False, kind="stable")
-    shown = _shown(run, [*drawn.index], best)
+    shown = _shown(run, [*drawn.index], [*named, *([best] if best else [])], without)
     for method, at in drawn.iterrows():
         found.append(
             {
                 "method": method,
                 "shown": method in shown,
                 "group": run.group(method).name.replace(" ", "-"),
-                "about": _about(run.kinds[method]),
+                "about": about(run.kinds[method], method in without),
                 "note": CONTROLS.get(run.kinds[method], ""),
                 "untrained": method in without,
                 "best_simple": method == best,
@@ -85,23 +88,25 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]]) -> dict[s
                 "mean": headline.loc[method, "mean"],
                 "ci": tuple(headline.loc[method, ["ci_low", "ci_high"]]),
                 "skill": headline.loc[method, "skill"],
-                "slope": _value(of_metric, SLOPE, method, "skill"),
+                "slope": _slope(of_metric, method),
                 "sign": _value(of_metric, SIGN, method, "mean"),
                 "found": _found(of_metric, method),
+                "apart": _value(of_metric, APART, method, "mean"),
                 "at": tuple(at[["low", "value", "high"]]),
                 **_placed(axis, *at[["low", "value", "high"]]),
             }
         )
     columns = [name for name in ("slope", "sign", "found") if any(np.isfinite(row[name]) for row in found)]
-    return {"rows": found, "axis": axis, "ticks": _ticks(axis), "columns": columns}
+    left_out = [row for row in found if not row["shown"]]
+    return {"rows": found, "axis": axis, "ticks": _ticks(axis), "columns": columns, "left_out": left_out}
 
 
-def _shown(run: Run, methods: Sequence[str], best_simple: str | None) -> set[str]:
-    """Choose what is always shown (bounds, the best simple and the best scGPT method), then the best of the others."""
+def _shown(run: Run, methods: Sequence[str], named: Sequence[str], without: Collection[str]) -> set[str]:
+    """Choose what is always shown (bounds, ``named``, the best pretrained scGPT method), then the best others."""
     bounds = [method for method in methods if run.group(method) == BENCHMARK_CONTROL]
-    best = [method for method in methods if run.group(method) == SCGPT][:1]
-    first = dict.fromkeys([*bounds, *filter(None, [best_simple]), *best, *methods])
-    return {*[*first][:MOST]}
+    best = [method for method in methods if run.group(method) == SCGPT and method not in without][:1]
+    of_scores = [method for method in named if method in methods]
+    return {*[*dict.fromkeys([*bounds, *of_scores, *best, *methods])][:MOST]}
 
 
 def overview(places: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -147,8 +152,12 @@ def _ticks(axis: Axis) -> list[tuple[float, float]]:
     return [(axis.place(tick), tick) for tick in ticks]
 
 
-def _about(kind: str) -> str:
-    return KINDS[kind].description if kind in KINDS else "Made by another program."
+def about(kind: str, untrained: bool = False) -> str:
+    """Say what methods of a kind do; ``untrained`` are those without pretraining."""
+    if kind not in KINDS:
+        return "Made by another program."
+    control = "With random weights, as a control. " if untrained and kind != SCRATCH else ""
+    return control + KINDS[kind].description.replace("`", "")
 
 
 def _in_skill(headline: pd.DataFrame) -> pd.DataFrame:
@@ -169,6 +178,15 @@ def _in_skill(headline: pd.DataFrame) -> pd.DataFrame:
 def _value(of_metric: Mapping[str, pd.DataFrame], metric: str, method: str, column: str) -> float:
     table = of_metric.get(metric)
     return float(table.loc[method, column]) if table is not None and method in table.index else np.nan
+
+
+def _slope(of_metric: Mapping[str, pd.DataFrame], method: str) -> float:
+    """Give the slope of the predicted on the true change; unknown where it is not shown to be above 0.
+
+    Large random changes may have a slope near 1 by chance.
+    """
+    above = _value(of_metric, SLOPE, method, "ci_low") > 0
+    return _value(of_metric, SLOPE, method, "skill") if above else np.nan
 
 
 def _found(of_metric: Mapping[str, pd.DataFrame], method: str) -> float:

@@ -15,8 +15,9 @@ import gzip
 import hashlib
 import importlib.util
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -27,6 +28,7 @@ from markupsafe import Markup
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.evaluation.scores import HEADLINE
+from scgpt_bench.figures.numbers import readable_time, small, written
 from scgpt_bench.files import atomic_write
 from scgpt_bench.methods.registry import KINDS, group_of
 
@@ -69,6 +71,8 @@ class Item:
         What tells it from its neighbours; ``figure`` or ``table`` is its heading.
     caption
         HTML (:func:`caption`).
+    parts
+        The files of each split, where tables of several splits are shown as one (:func:`joined`).
     """
 
     path: Path
@@ -76,6 +80,7 @@ class Item:
     subcategory: str | None
     labels: Mapping[str, str]
     caption: str
+    parts: Mapping[str, Path] = field(default_factory=dict)
 
 
 def in_order(items: Iterable[Item]) -> list[Item]:
@@ -89,6 +94,29 @@ def in_order(items: Iterable[Item]) -> list[Item]:
         return list(CATEGORIES).index(item.category)
 
     return sorted(items, key=place)
+
+
+def joined(items: Iterable[Item]) -> list[Item]:
+    """Make one item of tables that differ in their split alone, in the place of the first; it has a column ``split``.
+
+    They must have the same columns.
+    """
+    groups: dict[tuple[Any, ...], list[Item]] = {}
+    for number, item in enumerate(items):
+        if item.path.suffix == ".tsv" and "split" in item.labels:
+            others = tuple(pair for pair in item.labels.items() if pair[0] != "split")
+            with open(item.path, encoding="utf-8") as handle:
+                key: tuple[Any, ...] = (item.category, item.subcategory, others, handle.readline())
+        else:
+            key = (number,)
+        groups.setdefault(key, []).append(item)
+    return [members[0] if len(members) == 1 else _of_splits(members) for members in groups.values()]
+
+
+def _of_splits(members: Sequence[Item]) -> Item:
+    first = members[0]
+    labels = {name: text for name, text in first.labels.items() if name != "split"}
+    return replace(first, labels=labels, parts={item.labels["split"]: item.path for item in members})
 
 
 def caption(text: str, wildcards: Mapping[str, str], config: Mapping[str, Any]) -> str:
@@ -126,7 +154,7 @@ def write(
     Parameters
     ----------
     items
-        In the order in which they are shown. Tables without rows are left out.
+        In the order in which they are shown. Tables without rows are left out, those of several splits joined.
     start
         HTML of the start page.
     path
@@ -141,7 +169,7 @@ def write(
         Names under which splits are pooled: what is shown first where there are several splits.
     """
     categories: dict[str, dict[str | None, list[dict[str, object]]]] = {name: {} for name in CATEGORIES}
-    for item in items:
+    for item in joined(items):
         shown = _shown(item)
         if shown.get("n_rows") != 0:  # a table without rows says nothing of this run
             categories[item.category].setdefault(item.subcategory, []).append(shown)
@@ -207,6 +235,7 @@ def template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters.update(written=written, small=small, time=readable_time)
     return environment.get_template(name)
 
 
@@ -221,19 +250,39 @@ def data_tables() -> tuple[bytes, str]:
 
 def _shown(item: Item) -> dict[str, object]:
     """Give what the template needs of an item."""
-    kinds = {".svg": _figure, ".tsv": _table, ".gz": _view, ".json": _text, ".yaml": _text, ".html": _piece}
+    kinds = {".svg": _figure, ".tsv": _table_of, ".gz": _view, ".json": _text, ".yaml": _text, ".html": _piece}
     if item.path.suffix not in kinds:
         raise InputError(item.path, "suffix", repr(item.path.suffix), f"one of {', '.join(kinds)}")
     labels = dict(item.labels)
     heading = labels.pop("figure", None) or labels.pop("table", None) or item.path.name
     return {
         "id": hashlib.sha256(str(item.path).encode()).hexdigest()[:12],
-        "file": str(item.path),
+        "file": _file(item),
         "heading": heading,
         "labels": labels,
         "caption": Markup(item.caption),
-        **kinds[item.path.suffix](item.path),
+        **(_table(_joined_text(item.parts)) if item.parts else kinds[item.path.suffix](item.path)),
     }
+
+
+def _file(item: Item) -> str:
+    """Name the file of an item; those of several splits by a pattern."""
+    first = next(iter(item.parts), None)
+    folders = ["*" if folder == first else folder for folder in item.path.parts]
+    return str(Path(*folders))
+
+
+def _joined_text(parts: Mapping[str, Path]) -> str:
+    """Write the tables of splits as one, with ``split`` as the second column."""
+    joined = io.StringIO(newline="")
+    writer = csv.writer(joined, delimiter="\t", lineterminator="\n")
+    for number, (split, path) in enumerate(parts.items()):
+        with open(path, encoding="utf-8", newline="") as handle:
+            header, *rows = csv.reader(handle, delimiter="\t")
+        if not number:
+            writer.writerow([header[0], "split", *header[1:]])
+        writer.writerows([row[0], split, *row[1:]] for row in rows)
+    return joined.getvalue()
 
 
 def _figure(path: Path) -> dict[str, object]:
@@ -256,13 +305,16 @@ def _figure(path: Path) -> dict[str, object]:
     }
 
 
-def _table(path: Path) -> dict[str, object]:
-    text = path.read_text(encoding="utf-8")
+def _table(text: str) -> dict[str, object]:
     header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter="\t")
     kinds = [_kind(name, [row[column] for row in rows if row[column]]) for column, name in enumerate(header)]
     choices = {name: list({row[i]: None for row in rows}) for i, name in enumerate(header) if name in CHOICES}
     shown = {"columns": header, "kinds": kinds, "choices": choices, "n_rows": len(rows)}
     return {"kind": "table", "saved": {"tsv": "Save the table"}, "text": text, **shown}
+
+
+def _table_of(path: Path) -> dict[str, object]:
+    return _table(path.read_text(encoding="utf-8"))
 
 
 def _kind(name: str, cells: Sequence[str]) -> str:
@@ -281,10 +333,13 @@ def _is_number(cell: str) -> bool:
 
 
 def _view(path: Path) -> dict[str, object]:
+    content = path.read_bytes()
+    conditions = json.loads(gzip.decompress(content))["conditions"]
     return {
         "kind": "view",
+        "largest": max((condition["size"] for condition in conditions), default=0),
         "saved": {"json": "Save its numbers"},
-        "source": base64.b64encode(path.read_bytes()).decode(),
+        "source": base64.b64encode(content).decode(),
     }
 
 

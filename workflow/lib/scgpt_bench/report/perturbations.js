@@ -117,16 +117,16 @@ function numbers(content, condition, methods) {
     html('div', { class: 'scroll', tabindex: 0, role: 'group', 'aria-label': 'Genes in numbers' }, table));
 }
 
-// The view of the data set and split of a table, which is its index then.
-function viewBeside(holder) {
-  const { split } = labelsOf(holder.closest('.item'));
+// The view of the data set and split of a table, which is its index then; of an index of several splits that is shown.
+function viewBeside(holder, split = labelsOf(holder.closest('.item')).split) {
   const items = [...holder.closest('.group').querySelectorAll('.item:has(.view)')];
-  return items.find((item) => labelsOf(item).split === split);
+  const ofSplit = (item) => (split === undefined ? !item.hidden : labelsOf(item).split === split);
+  return items.find(ofSplit) ?? (split === undefined ? items[0] : undefined);
 }
 
 function linkOfRow(holder, columns, row) {
-  const item = viewBeside(holder);
-  const [perturbation, context] = ['perturbation', 'context'].map((name) => row[columns.indexOf(name)]);
+  const [perturbation, context, split] = ['perturbation', 'context', 'split'].map((name) => row[columns.indexOf(name)]);
+  const item = viewBeside(holder, split);
   const name = context === undefined ? perturbation : `${perturbation}@${context}`;
   return item && `<a href="${escaped(linkTo(item, { perturbation: name }))}">${escaped(perturbation)}</a>`;
 }

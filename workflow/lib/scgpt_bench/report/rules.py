@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from scgpt_bench.figures.cost import readable_memory, readable_time
+from scgpt_bench.figures.numbers import readable_memory, readable_time
 from scgpt_bench.figures.rule_graph import COLUMNS
 from scgpt_bench.report.page import template
 

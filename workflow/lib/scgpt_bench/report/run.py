@@ -66,6 +66,10 @@ class Run:
         ``cost.tsv``.
     crossings
         ``crossings.tsv``, where there are learning curves.
+    margin
+        The difference in skill that counts as none.
+    series
+        The series of every data set, or those of its parts: data sets of one series share cells.
     """
 
     scores: pd.DataFrame
@@ -83,6 +87,8 @@ class Run:
     lists: Sequence[str] = ()
     cost: pd.DataFrame = field(default_factory=pd.DataFrame)
     crossings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CROSSING_COLUMNS))
+    margin: float = 0.05
+    series: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def group(self, method: str) -> Group:
         """Return the group of a method."""
@@ -144,6 +150,11 @@ def grouped(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, list[Any]]:
     for key, name in pairs:
         found.setdefault(key, {})[name] = None
     return {key: list(names) for key, names in found.items()}
+
+
+def without_token(record: MethodRecord) -> Sequence[str]:
+    """List the perturbations that fine-tuning could not use, for want of a token."""
+    return record.finetuning.perturbations_without_token if record.finetuning else ()
 
 
 def methods_by_names(run: Run, names_of: Callable[[MethodRecord], Iterable[Any]]) -> dict[tuple, list[str]]:

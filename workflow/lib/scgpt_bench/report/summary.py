@@ -15,13 +15,16 @@ from scgpt_bench.data.conditions import CONTEXT, noun_of
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.evaluation.scores import HEADLINE, NO_INTERVAL
 from scgpt_bench.evaluation.verdicts import COMPANIONS
-from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, SCGPT
-from scgpt_bench.report.ladder import ladder, overview
+from scgpt_bench.methods import registry
+from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, KINDS, SCGPT
+from scgpt_bench.report.ladder import about, ladder, overview
 from scgpt_bench.report.page import template
-from scgpt_bench.report.run import Run, Sentence, grouped
-from scgpt_bench.report.warnings import GROUPS, warnings
+from scgpt_bench.report.run import Run, Sentence, grouped, without_token
+from scgpt_bench.report.warnings import GROUPS, recipes, warnings
 
 ORDER = {"better": 0, "equivalent": 1, "inconclusive": 1, "worse": 2}  # the verdicts that compare
+RANK = {"better": 0, "equivalent": 1, "inconclusive": 2, "worse": 3}  # in which they are counted
+PRETRAINING = ("pretrain", "pretrain_census")  # rules
 # What an answer comes to, by the name of its first sentence.
 WORDS = {f"scgpt_is_{verdict}": verdict for verdict in ORDER} | {
     "too_few_conditions": "too few conditions",
@@ -47,11 +50,13 @@ def page(run: Run, revision: str | None = None) -> str:
     context = {
         "places": found,
         "overview": overview(found) if len(found) > 1 else None,
-        "tally": _tally(found),
+        "tally": _tally(run, found),
         "cost": _cost(run, found),
         "models": _models(run),
         "limits": limits(warnings(run, found)),
-        "methods_text": Sentence("methods_text", {"places": found, "groups": _methods_by_group(run), **_SOFTWARE}),
+        "methods": _explained(run),
+        "margin": run.margin,
+        "methods_text": _methods_text(run, found),
         "revision": revision,
         "lists": run.lists,
         "metric": HEADLINE,
@@ -59,6 +64,21 @@ def page(run: Run, revision: str | None = None) -> str:
         **_SOFTWARE,
     }
     return template("summary.html").render(**context)
+
+
+def _explained(run: Run) -> list[dict[str, Any]]:
+    """Say in a sentence what each method does, those of a group together."""
+    order, without = [group.name for group in registry.GROUPS], run.without_pretraining()
+    rows = [
+        {
+            "method": method,
+            "variant_of": "" if kind == method or kind not in KINDS else kind,
+            "group": run.group(method).name,
+            "about": about(kind, method in without),
+        }
+        for method, kind in run.kinds.items()
+    ]
+    return sorted(rows, key=lambda row: order.index(row["group"]))
 
 
 def answers(run: Run) -> dict[str, list[str]]:
@@ -70,10 +90,11 @@ def answers(run: Run) -> dict[str, list[str]]:
         return [(place["name"] if several else "", place[key]) for place in found if place[key]]
 
     sentences = {
-        "Verdict": [("", _tally(found))] if several else [],
+        "Verdict": [("", _tally(run, found))] if several else [],
         "Pretraining": of_places("pretraining"),
         "Learning curves": of_places("crossing"),
         "Contexts": of_places("in_contexts"),
+        "Model": [("", sentence) for sentence in recipes(run)],
         "Cost": [("", cost)] if (cost := _cost(run, found)) else [],
     }
     if found and not several:
@@ -99,14 +120,33 @@ def limits(found: Sequence[Sentence]) -> dict[str, list[Sentence]]:
     return lines
 
 
-def _tally(found: Sequence[Mapping[str, Any]]) -> Sentence:
-    """Count the answers; those of questions about one data set depend on each other."""
-    share_cells = len({place["dataset"] for place in found}) < len(found)
+def _tally(run: Run, found: Sequence[Mapping[str, Any]]) -> Sentence:
+    """Count the answers; those about one data set, or about versions of it, depend on each other."""
+    named = [place["dataset"] for place in found]
+    of_series = [name for dataset in dict.fromkeys(named) for name in run.series.get(dataset, [dataset])]
+    share_cells = len({*named}) < len(named) or len({*of_series}) < len(of_series)
     return Sentence("tally", {"words": [place["word"] for place in found], "share_cells": share_cells})
 
 
-def _methods_by_group(run: Run) -> dict[str, list[str]]:
-    return grouped((run.group(method).name, method) for method in run.kinds)
+def _methods_text(run: Run, found: Sequence[Mapping[str, Any]]) -> Sentence:
+    """Write down what a paper says of the methods of this run."""
+    no_token = grouped((made.method, name) for made in run.predictions for name in without_token(made.record))
+    values = {
+        "places": [
+            {
+                **{key: place[key] for key in ("dataset", "splits", "noun", "n_conditions")},
+                "asked": grouped((number, method) for method, number in place["asked"].items()),
+            }
+            for place in found
+        ],
+        "groups": grouped((run.group(method).name, method) for method in run.kinds),
+        **_models(run).values,
+        "imported": [method for method, kind in run.kinds.items() if kind == "imported" or kind not in KINDS],
+        "finetuned": [method for method, kind in run.kinds.items() if kind in KINDS and KINDS[kind].is_trained],
+        "no_token": grouped((len(names), method) for method, names in no_token.items()),
+        "margin": run.margin,
+    }
+    return Sentence("methods_text", values | _SOFTWARE)
 
 
 def places(run: Run) -> list[dict[str, Any]]:
@@ -123,8 +163,10 @@ def places(run: Run) -> list[dict[str, Any]]:
             here = of_split[of_split["context"] == CONTEXT]
             n = max(here.loc[here["metric"] == HEADLINE, "n_conditions"], default=0)
             rows = _rows(run, here, dataset, split)
-            picture = ladder(run, here, rows)
-            answer = _answer(run, rows, int(n), _means(here))
+            named = _in_the_answer(run, rows)
+            picture = ladder(run, here, rows, [named["method"], named["opponent"]] if named else [])
+            asked = _asked(here)
+            answer = _answer(run, rows, int(n), _means(here), asked)
             question = _named(split, run.pooled)
             found.append(
                 {
@@ -139,7 +181,8 @@ def places(run: Run) -> list[dict[str, Any]]:
                     "no_interval": _why_no_interval(here),
                     "rows": rows,
                     "generated": dataset in run.generated,
-                    "first": _before_the_answer(run, dataset, splits),
+                    "asked": asked,
+                    "first": [*_unreliable(run, dataset, splits), *_few_asked(named, asked, int(n), noun_of(scores))],
                     "answer": answer,
                     "word": WORDS[answer[0].name],
                     "ladder": picture,
@@ -187,7 +230,7 @@ def _rows(run: Run, scores: pd.DataFrame, dataset: str, split: str) -> list[dict
         {
             **row,
             "reason": _text(row["reason"]),
-            **score_of.loc[row["method"], ["mean", "skill", "n_asked"]],
+            **score_of.loc[row["method"], ["mean", "skill"]],
             "spread": spread_of.get(row["method"]),
             "companions": [verdict_of.get((row["method"], name, CONTEXT), "not judged") for name in COMPANIONS],
             "opponents": [opponent_of.get((row["method"], name, CONTEXT), "") for name in COMPANIONS],
@@ -201,14 +244,29 @@ def _text(cell: Any) -> str:
     return "" if pd.isna(cell) else cell  # an empty cell of a table
 
 
-def _before_the_answer(run: Run, dataset: str, splits: Collection[str]) -> list[Sentence]:
-    """Say what may explain verdicts by itself: responses most of which are not shown to be more than noise."""
+def _unreliable(run: Run, dataset: str, splits: Collection[str]) -> list[Sentence]:
+    """Say what may explain verdicts by itself: most responses do not repeat."""
     tested, poor = run.unreliable(dataset, splits)
     if len(poor) <= len(tested) / 2:
         return []
     noun = noun_of(pd.DataFrame(run.cards[dataset]["conditions"]))
     values = {"labels": poor, "n": len(tested), "noun": noun, "minimum": run.cards[dataset]["minimum_reliability"]}
     return [Sentence("most_responses_are_unreliable", values)]
+
+
+def _asked(scores: pd.DataFrame) -> dict[str, int]:
+    """Count what methods were asked about, of those that could not be asked about every condition."""
+    headline = scores[(scores["metric"] == HEADLINE) & scores["n_asked"].notna()]
+    fewer = headline[headline["n_asked"] < headline["n_conditions"]]
+    return dict(zip(fewer["method"], fewer["n_asked"].astype(int), strict=True))
+
+
+def _few_asked(named: Mapping[str, Any] | None, asked: Mapping[str, int], n: int, noun: str) -> list[Sentence]:
+    """Say that the method of the answer was asked about fewer than half of the conditions."""
+    if named is None or asked.get(named["method"], n) >= n / 2:
+        return []
+    both = {name: asked[name] for name in (named["method"], named["opponent"]) if name in asked}
+    return [Sentence("few_asked", {"asked": both, "n": n, "noun": noun})]
 
 
 def _models(run: Run) -> Sentence:
@@ -270,6 +328,7 @@ def _cost(run: Run, found: Sequence[Mapping[str, Any]]) -> Sentence | None:
         return None
     named = dict.fromkeys(row["method"] for place in found for row in place["compared"])
     of_method = run.cost.groupby("method")["hours"].sum()
+    pretraining = run.cost.loc[run.cost["rule"].isin(PRETRAINING), "hours"].sum()
     return Sentence(
         "cost",
         {
@@ -278,29 +337,44 @@ def _cost(run: Run, found: Sequence[Mapping[str, Any]]) -> Sentence | None:
             "gpu_hours": float(run.cost["gpu_hours"].sum()),
             "memory": float(run.cost["memory_gib"].max()),
             "methods": {name: float(of_method[name]) for name in list(named)[:4] if name in of_method},
+            "of_checkpoints": {made.method for made in run.predictions if made.record.weights},
+            "pretraining": float(pretraining),
         },
     )
 
 
 def _tells_apart(run: Run, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]) -> Sentence | None:
-    return _beside(run, "tells_apart", "found", "discrimination", rows, picture)
+    """Say how often predictions are nearest to the right one of twenty, or else what discrimination is."""
+    ceiling = next((row for row in picture.get("rows", ()) if run.kinds[row["method"]] == CEILING), None)
+    return _beside(run, "tells_apart", ["found"], "discrimination", rows, picture) or _beside(
+        run, "discriminates", ["apart"], "discrimination", rows, picture, ceiling=ceiling and ceiling["apart"]
+    )
 
 
 def _slope(run: Run, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]) -> Sentence | None:
-    return _beside(run, "slope", "slope", "mse_unbiased", rows, picture)
+    floor = next((row for row in picture.get("rows", ()) if run.kinds[row["method"]] == FLOOR), None)
+    return _beside(run, "slope", ["slope", "sign"], "mse_unbiased", rows, picture, floor=floor and floor["sign"])
 
 
 def _beside(
-    run: Run, name: str, key: str, metric: str, rows: Sequence[Mapping[str, Any]], picture: Mapping[str, Any]
+    run: Run,
+    name: str,
+    keys: Collection[str],
+    metric: str,
+    rows: Sequence[Mapping[str, Any]],
+    picture: Mapping[str, Any],
+    **more: Any,
 ) -> Sentence | None:
-    """Set two methods side by side in a number that is no test, with the verdict of the metric that tests it."""
+    """Set two methods side by side in numbers that are no test, with the verdict of the metric that tests it.
+
+    None where none of the numbers ``keys`` is known of both.
+    """
     compared = _compared(run, rows, picture)
-    if len(compared) != 2 or any(np.isnan(row[key]) for row in compared):
+    if len(compared) != 2 or not any(all(np.isfinite(row[key]) for row in compared) for key in keys):
         return None
     (judged,) = (row for row in rows if row["method"] == compared[0]["method"])
     at = COMPANIONS.index(metric)
-    floor = next((row for row in picture["rows"] if run.kinds[row["method"]] == FLOOR), None)
-    values = {"rows": compared, "metric": metric, "floor": floor}
+    values = {"rows": compared, "metric": metric, **more}
     return Sentence(name, {**values, "verdict": judged["companions"][at], "opponent": judged["opponents"][at]})
 
 
@@ -318,7 +392,9 @@ def _planted(run: Run, picture: Mapping[str, Any], dataset: str) -> Sentence | N
     return Sentence("planted", {"structure": run.generated[dataset].get("structure", True), "best": best})
 
 
-def _answer(run: Run, rows: Sequence[Mapping[str, Any]], n: int, means: Mapping[str, float]) -> list[Sentence]:
+def _answer(
+    run: Run, rows: Sequence[Mapping[str, Any]], n: int, means: Mapping[str, float], asked: Mapping[str, int]
+) -> list[Sentence]:
     scgpt = [row for row in rows if run.group(row["method"]) == SCGPT]
     if not scgpt:
         return [Sentence("no_scgpt", {})]
@@ -334,7 +410,7 @@ def _answer(run: Run, rows: Sequence[Mapping[str, Any]], n: int, means: Mapping[
     untrained = [row["method"] for row in scgpt if row["method"] in without and row["verdict"] == "better"]
     answer = []
     if judged:
-        answer.append(_best_verdict(judged, n, means))
+        answer.append(_best_verdict(judged, n, means, asked))
     if silent:
         answer.append(Sentence("some_not_asked" if judged else "none_asked", {"methods": silent, "n": n}))
     if not pretrained:
@@ -349,14 +425,20 @@ def _first(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return min(rows, key=lambda row: ORDER[row["verdict"]])
 
 
-def _best_verdict(rows: Sequence[Mapping[str, Any]], n: int, means: Mapping[str, float]) -> Sentence:
+def _best_verdict(
+    rows: Sequence[Mapping[str, Any]], n: int, means: Mapping[str, float], asked: Mapping[str, int]
+) -> Sentence:
     first = _first(rows)
+    told = asked.get(first["method"], n) >= n / 2  # with fewer it is said before the answer
     keys = ("method", "opponent", "difference", "ci_low", "ci_high", "p_value", "smallest_detectable", "reason")
     values = {key: first[key] for key in keys} | {
         "mean": means[first["method"]],
         "opponent_mean": means.get(first["opponent"], np.nan),
-        "others": [row["method"] for row in rows if row is not first and row["verdict"] == first["verdict"]],
-        "n_asked": n if pd.isna(first["n_asked"]) else int(first["n_asked"]),
+        "opponents": [*dict.fromkeys(row["opponent"] for row in rows)],
+        "verdicts": grouped(
+            (row["verdict"], row["method"]) for row in sorted(rows, key=lambda row: RANK[row["verdict"]])
+        ),
+        "asked": {name: asked[name] for name in (first["method"], first["opponent"]) if told and name in asked},
         "n": n,
         "n_methods": len(rows),
     }

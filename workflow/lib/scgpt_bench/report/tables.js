@@ -197,7 +197,7 @@ function printedParts(holder, here) {
   const sorted = (!here && filled.get(holder)?.rows({ order: 'applied', search: 'applied' }).data().toArray()) || rows;
   const kinds = JSON.parse(holder.dataset.kinds);
   const looks = kept.map((index) => (kinds[index] === 'text' ? null : numberColumn(rows, index, false).render.display));
-  const named = [...kept.keys()].filter((place) => CHOICES.includes(columns[kept[place]]));
+  const named = [...kept.keys()].filter((place) => [...CHOICES, 'perturbation'].includes(columns[kept[place]]));
   const lead = named.length ? named : [0];
   const tableOf = (places, number) => {
     const table = document.createElement('table');

@@ -11,16 +11,24 @@ from scgpt_bench.data import split_names
 from scgpt_bench.data.conditions import CONTEXT, noun_of
 from scgpt_bench.evaluation.classes import CLASS
 from scgpt_bench.evaluation.scores import HEADLINE, LEAK
-from scgpt_bench.evaluation.verdicts import ONE_TRAINING
+from scgpt_bench.evaluation.verdicts import ONE_SEED, ONE_TRAINING
 from scgpt_bench.method_record import MethodRecord
-from scgpt_bench.methods.registry import CEILING, FLOOR, KINDS, SCGPT
-from scgpt_bench.report.run import Run, Sentence, grouped, labelled, methods_by_names
+from scgpt_bench.methods.registry import CEILING, FLOOR, KINDS, SCGPT, SIMPLE
+from scgpt_bench.report.run import Run, Sentence, grouped, labelled, methods_by_names, without_token
 
 FEW = 10  # test conditions, below which there is a warning
 
 # The lines of the start page under which warnings are folded, by the question that they are about.
 GROUPS = {
-    "The comparison": ("possible_leak", "simple_methods_not_run", "same_prediction", "unlike_classes", "one_seed"),
+    "The comparison": (
+        "possible_leak",
+        "simple_methods_not_run",
+        "simple_methods_not_tuned",
+        "same_prediction",
+        "several_cell_types",
+        "unlike_classes",
+        "one_seed",
+    ),
     "The data": (
         *("generated_data", "no_check_of_data", "few_conditions", "unreliable_responses", "unknown_reliability"),
         *("composition", "batches"),
@@ -38,7 +46,16 @@ Places = Sequence[Mapping[str, Any]]
 def warnings(run: Run, places: Places) -> list[Sentence]:
     """List what limits the answers in ``places`` (:func:`scgpt_bench.report.summary.places`), most important first."""
     checks = [_of_source, _of_leaks, _of_weights, _of_simple_methods, _of_copies, _of_data, _of_few_cells]
-    checks += [_of_composition, _of_batches, _of_classes, _of_seeds, _of_genes, _of_training, _of_fallbacks]
+    checks += [
+        _of_composition,
+        _of_batches,
+        _of_cell_types,
+        _of_classes,
+        _of_seeds,
+        _of_genes,
+        _of_training,
+        _of_fallbacks,
+    ]
     checks += [_of_prompts, _of_files, _of_recipe]
     return [warning for check in checks for warning in check(run, places)]
 
@@ -80,10 +97,21 @@ def _of_weights(run: Run, places: Places) -> Iterable[Sentence]:
 def _of_simple_methods(run: Run, places: Places) -> Iterable[Sentence]:
     combined = any("+" in entry["perturbation"] for card in run.cards.values() for entry in card["conditions"])
     by_context = run.scores["split"].astype(str).str.startswith(f"{split_names.CONTEXT}-").any()
-    data = ["any", *(["combinations"] if combined else []), *(["contexts"] if by_context else [])]
+    of_types = any(_types_in_a_context(card) for card in run.cards.values())
+    has = {"any": True, "combinations": combined, "contexts": by_context, "cell types": of_types}
+    data = [name for name, is_so in has.items() if is_so]
     missing = [kind.name for kind in KINDS.values() if kind.expected in data and kind.name not in run.kinds.values()]
-    if places and missing and SCGPT in map(run.group, run.kinds):
+    if places and missing and any(run.group(method).is_judged for method in run.kinds):
         yield Sentence("simple_methods_not_run", {"kinds": missing})
+    fixed: dict[str, list[str]] = {}
+    for made in run.predictions:
+        if run.group(made.method) == SIMPLE:
+            fields, given = KINDS[made.record.kind].option_class.model_fields, made.record.options
+            fixed[made.method] = [
+                name for name in given if isinstance(fields[name].default, list) and not isinstance(given[name], list)
+            ]
+    if fixed := {method: names for method, names in fixed.items() if names and places}:
+        yield Sentence("simple_methods_not_tuned", {"methods": fixed})
 
 
 def _of_copies(run: Run, places: Places) -> Iterable[Sentence]:
@@ -138,6 +166,19 @@ def _of_batches(run: Run, places: Places) -> Iterable[Sentence]:
             yield Sentence("batches", {"dataset": dataset, **values})
 
 
+def _of_cell_types(run: Run, places: Places) -> Iterable[Sentence]:
+    """More cell types than contexts: some context has several, which methods do not know alike."""
+    for dataset in dict.fromkeys(place["dataset"] for place in places):
+        card = run.cards.get(dataset, {})
+        if _types_in_a_context(card):
+            yield Sentence("several_cell_types", {"dataset": dataset, "number": card["n_cell_types"]})
+
+
+def _types_in_a_context(card: Mapping[str, Any]) -> bool:
+    """Return whether there are more cell types than contexts."""
+    return card.get("n_cell_types", 0) > card.get("n_contexts", 1)
+
+
 def _of_classes(run: Run, places: Places) -> Iterable[Sentence]:
     """Methods that are better or worse in a class of test conditions, but not over all of them.
 
@@ -159,7 +200,7 @@ def _of_classes(run: Run, places: Places) -> Iterable[Sentence]:
 
 def _of_seeds(run: Run, places: Places) -> Iterable[Sentence]:
     judged = run.verdicts[run.verdicts["metric"] == HEADLINE]
-    once = judged.loc[judged["reason"].astype(str).str.contains(ONE_TRAINING, regex=False), "method"]
+    once = judged.loc[judged["reason"].astype(str).str.contains(f"{ONE_TRAINING}|{ONE_SEED}"), "method"]
     if len(once):
         yield Sentence("one_seed", {"methods": list(once.unique())})
 
@@ -180,14 +221,10 @@ def _of_genes(run: Run, places: Places) -> Iterable[Sentence]:
 
 def _of_training(run: Run, places: Places) -> Iterable[Sentence]:
     """Training data that differ from those of other methods; methods with the same gap are named together."""
-    for (dataset, labels), methods in methods_by_names(run, _without_token).items():
+    for (dataset, labels), methods in methods_by_names(run, without_token).items():
         yield Sentence("fewer_perturbations", {"dataset": dataset, "methods": methods, "labels": labels})
     for (dataset, pairs), methods in methods_by_names(run, _other_controls).items():
         yield Sentence("other_controls", {"dataset": dataset, "methods": methods, "pairs": pairs})
-
-
-def _without_token(record: MethodRecord) -> Iterable[str]:
-    return record.finetuning.perturbations_without_token if record.finetuning else ()
 
 
 def _other_controls(record: MethodRecord) -> Iterable[tuple[str, str, int]]:
@@ -242,23 +279,47 @@ def _of_files(run: Run, places: Places) -> Iterable[Sentence]:
 
 
 def _of_recipe(run: Run, places: Places) -> Iterable[Sentence]:
+    for recipe in _recipes(run):
+        options = {option: values for of_methods in recipe["changed"].values() for option, *values in of_methods}
+        values = {"methods": recipe["methods"], "n_fixed": len(recipe["different"]), "options": options}
+        yield Sentence("recipe", values)
+    if made_here := [name for name, source in run.checkpoints.items() if source in ("pretrain", "census")]:
+        yield Sentence("pretraining_recipe", {"checkpoints": made_here})
+
+
+def recipes(run: Run) -> list[Sentence]:
+    """List where fine-tuning differs from the published recipe, a sentence for methods that share it."""
+    return [Sentence("recipe_in_full", recipe) for recipe in _recipes(run)]
+
+
+def _recipes(run: Run) -> list[dict[str, Any]]:
+    """Gather the points in which methods differ from the published recipe, and the options that they change.
+
+    ``changed`` has (option, value, published value), by the names of the methods in words.
+    """
+
     def shown(value: Any) -> str:
         return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
-    recipes = []
+    found = []
     for made in run.predictions:
         if made.record.finetuning:
             used, deviations = made.record.finetuning.options, made.record.finetuning.deviations
-            changed = tuple(
+            changed = [
                 (name, shown(used[name]), shown(value))
                 for name, value in run.published.items()
                 if name in used and name not in deviations and used[name] != value
-            )
+            ]
             different = tuple(
                 (name, shown(used[name]), "") if name in used else (name, "", text) for name, text in deviations.items()
             )
-            recipes.append(((different, changed), made.method))
-    for (different, changed), methods in grouped(recipes).items():
-        yield Sentence("recipe", {"methods": methods, "different": different, "changed": changed})
-    if made_here := [name for name, source in run.checkpoints.items() if source in ("pretrain", "census")]:
-        yield Sentence("pretraining_recipe", {"checkpoints": made_here})
+            found.append((different, (made.method, tuple(changed))))
+    listed = []
+    for different, pairs in grouped(found).items():
+        of_method = dict(pairs)
+        shared = [one for one in next(iter(of_method.values())) if all(one in own for own in of_method.values())]
+        own = grouped((tuple(one for one in changed if one not in shared), name) for name, changed in of_method.items())
+        by_methods = {"all": shared} | {", ".join(names): [*options] for options, names in own.items()}
+        chosen = {names: options for names, options in by_methods.items() if options}
+        listed.append({"methods": [*of_method], "different": different, "changed": chosen})
+    return listed

@@ -155,7 +155,8 @@ def finetune_unless(
 ) -> None:
     """Fine-tune as :func:`finetune` does; a training that ends with one of ``errors`` leaves a folder that says so.
 
-    Its report.json has the options, and the message below the name that ``errors`` gives; model.pt is empty.
+    Its report.json has the options, and the message below the name that ``errors`` gives; model.pt is empty. All
+    processes of a training end alike, and the first of them writes.
 
     Parameters
     ----------
@@ -166,6 +167,8 @@ def finetune_unless(
     try:
         finetune(options=options, folder=folder, **others)
     except tuple(errors) as error:
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+            return
         folder = Path(folder)
         files.write_json(
             {"options": options.model_dump(), errors[type(error)]: str(error)}, folder / finetuned_model.REPORT

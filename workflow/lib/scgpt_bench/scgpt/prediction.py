@@ -8,7 +8,6 @@ attention, and the targets that the model cannot be asked about.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from scgpt_bench.data.conditions import conditions_of, rows_of
 from scgpt_bench.data.controls import control_means_of
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.data.on_disk import dense_rows
-from scgpt_bench.files import sha256
+from scgpt_bench.files import read_json, sha256
 from scgpt_bench.method_record import Finetuning, LoadReport, Prompts, Scgpt
 from scgpt_bench.options import Precision, ValueInput
 from scgpt_bench.predictions import Write, anchored_cells, mean_cell_obs, shifted_controls
@@ -122,7 +121,7 @@ def finetuned(
     A condition of a direction that no training condition has is listed, where directions have flags of their own: its
     flag was not trained. Where there was nothing to train on, all are predicted as no change, and listed.
     """
-    report = json.loads(Path(model_folder, finetuned_model.REPORT).read_text())
+    report = read_json(Path(model_folder, finetuned_model.REPORT), "a report")
     if untrained := report.get("nothing_to_train_on"):
         _no_change(controls, options, write)
         return {"fallbacks": dict.fromkeys(rows_of(controls.obs), (untrained, "no change"))}

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from scgpt_bench.data import containers
+from scgpt_bench.data import file_kinds
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import first_line
 
@@ -40,10 +40,10 @@ def read(path: str | Path, expected: str, *, mapped: bool = False) -> Any:
         if archive:
             _check_parts(path, expected)
         else:
-            kind = containers.kind_of_file(path)
+            kind = file_kinds.kind_of_file(path)
             if kind.form != "torch":
                 raise InputError(path, "file", f"{kind.words} ({path.stat().st_size} bytes)", expected)
-            if kind.words == containers.SAFETENSORS:
+            if kind.words == file_kinds.SAFETENSORS:
                 from safetensors.torch import load_file
 
                 return load_file(path)
@@ -66,7 +66,7 @@ def _check_parts(path: Path, expected: str) -> None:
         if any(name.endswith("/constants.pkl") for name in names):
             raise InputError(path, "file", "a TorchScript program", expected)
         if not any(name.endswith("/data.pkl") for name in names):
-            raise InputError(path, "file", containers.kind_of_file(path).words, expected)
+            raise InputError(path, "file", file_kinds.kind_of_file(path).words, expected)
         damaged = archive.testzip()
     if damaged:
         raise InputError(path, damaged, "bytes that differ from their checksum", "an undamaged file")

@@ -69,7 +69,7 @@ def rank(
       another one;
     - ranks and ``agreement`` are empty for a method whose answers come from random weights
       (:attr:`MethodRecord.untrained`), and no other method's agreement counts it;
-    - ``signature``: the cosine of the change and the signature, over its genes that were measured.
+    - ``signature``: the cosine of the change and the signature, over its genes that were measured, without the targets.
 
     Raises
     ------
@@ -144,6 +144,8 @@ def _cosines(table: pd.DataFrame, signature: pd.Series) -> np.ndarray:
     if not len(shared):
         expected = "genes of the data set, by their symbols"
         raise InputError("signature", "gene", f"{len(signature)} genes, none of them measured", expected)
-    values, wanted = table[shared].to_numpy(), signature[shared].to_numpy()
-    lengths = np.linalg.norm(values, axis=1) * np.linalg.norm(wanted)
-    return np.divide(values @ wanted, lengths, out=np.zeros(len(values)), where=lengths > 0)
+    values = _without_targets(table[shared])
+    wanted = np.where(np.isnan(values), 0.0, signature[shared].to_numpy())
+    values = np.nan_to_num(values)
+    lengths = np.linalg.norm(values, axis=1) * np.linalg.norm(wanted, axis=1)
+    return np.divide((values * wanted).sum(axis=1), lengths, out=np.zeros(len(values)), where=lengths > 0)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scgpt_bench.data.blocks import BLOCKS
 from scgpt_bench.data.conditions import COLUMNS as CONDITION
 from scgpt_bench.data.conditions import CONTEXT, Condition, listed
 from scgpt_bench.data.splits import table_of_roles
-from scgpt_bench.evaluation import control_blocks
 from scgpt_bench.evaluation.classes import CLASS
 from scgpt_bench.evaluation.scores import HEADLINE, KEY, Block, Study, blocks, scores
 from scgpt_bench.evaluation.verdicts import beside, decide, is_reliable, verdicts
@@ -167,7 +167,7 @@ class _Measured:
             for method in block.values:
                 if np.isfinite(block.no_change).all():
                     no_change = block.no_change[:, None]
-                    known = {**block.without_blocks, NO_CHANGE: no_change.repeat(control_blocks.BLOCKS, axis=1)}
+                    known = {**block.without_blocks, NO_CHANGE: no_change.repeat(BLOCKS, axis=1)}
                     nothing = replace(block, values={**block.values, NO_CHANGE: no_change}, without_blocks=known)
                     found[block.split, method, "against_no_change"] = _verdict(
                         nothing, method, NO_CHANGE, reliable, study.margin
