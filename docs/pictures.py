@@ -60,7 +60,7 @@ def ladder(report: Path) -> bytes:
     """Photograph the table of all methods on the start page, with its key, as PNG."""
     with _opened(report, 960) as reader:
         table = reader.find_element(By.CSS_SELECTOR, "#start .ladder").rect
-        key = reader.find_element(By.CSS_SELECTOR, "#start .ladder + .note").rect
+        key = reader.find_element(By.CSS_SELECTOR, "#start .ladder ~ .note:has(.key)").rect
         return _photographed(reader, 0, table["y"] - 4, 960, key["y"] + key["height"] - table["y"] + 12)
 
 

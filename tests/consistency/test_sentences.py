@@ -22,6 +22,10 @@ FALSE = {
     "tables) are not measured": "every rule has a benchmark file",
     "in all, {": "the costs are those of some rules",
     "an open marker shows no difference": "its own caption said otherwise",
+    "are in other batches than the controls": "of papalexi_2021: the same batches, in other shares",
+    "not shown to be more than noise": "the flag is no test, and STAT3 of papalexi_2021 was shown to be more",
+    "no method can be expected to predict it": "the same",
+    "Where a gene truly changes by 1": "the slope has no unit, and strong responses count most",
 }
 
 
