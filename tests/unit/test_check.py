@@ -282,7 +282,9 @@ def test_cell_types_and_batches_without_controls_are_problems(capsys):
     expected = (
         "fewer than 10 control cells: in 1 of 3 cell types (RPE1); the response of perturbations of more than 5% "
     )
-    assert answer(capsys)["problems"] == expected + "of such cells is unknown"
+    said = answer(capsys)
+    assert said["problems"] == expected + "of such cells is unknown"
+    assert said["cell types"].endswith("; add type-mean: {} to the methods, the simple method that knows them")
     write_row(batch_column="kind")
     drop.obs["kind"] = kinds
     drop.write_h5ad("drop.h5ad")
