@@ -274,8 +274,7 @@ def test_a_verdict_says_what_limits_it():
     (place,) = summary.places(made)
     assert "Note" not in answer_of(place)
     assert answer_of(place).endswith(
-        "This does not show that they are equal: a true difference of 0.08 from ridge is found in 80 % of such runs "
-        "(before the correction for several methods)."
+        "This does not show that they are equal: a true difference of 0.08 from ridge is found in 80 % of such runs."
     )
     made.verdicts.loc[made.verdicts["method"] == "flagged", "opponent"] = "average"
     assert answer_of(summary.places(made)[0]).startswith(
