@@ -17,7 +17,7 @@ from scgpt_bench.report.run import Run
 SLOPE, SIGN, FOUND = "effect_covariance", "sign_agreement_top20", "found_among_20"  # the columns beside the picture
 APART = "discrimination"
 LOWEST, HIGHEST = -0.3, 1.2  # what is drawn, at most, in units of skill; the rest is cut off, and marked
-MOST = 15  # rows, which leave room for answers and limits on the first screen
+MOST = 14  # rows, which leave room for answers and limits on the first screen
 MARGIN = 4.0  # per cent of the width, on either side
 CONTROLS = {
     CEILING: "second sample",
