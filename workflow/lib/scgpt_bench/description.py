@@ -103,7 +103,7 @@ def describe(
         lines["controls"] = f"{_cells(number[CONTROL])}, all of them: the row names no column of perturbations"
         lines["predictions"] = f"lists of perturbations ({dataset.perturbation_kind}); nothing is learned or scored"
     else:
-        kinds = {options["kind"] for options in config["methods"].values()}
+        kinds = {options["kind"] for options in config.get("methods", {}).values()}
         if obs["cell_type"].nunique() > obs["context"].nunique() and "type-mean" not in kinds:
             lines["cell types"] += "; add type-mean: {} to the methods, the simple method that knows them"
         lines |= _enough(used, dataset, config)
