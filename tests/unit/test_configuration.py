@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 
-from scgpt_bench.configuration import methods_that_predict, validate
+from scgpt_bench.configuration import methods_that_predict, refuse_repeated_keys, validate
 from scgpt_bench.errors import InputError
 from scgpt_bench.options import Pretraining, Start
 from scgpt_bench.scgpt import recipe
@@ -143,3 +143,10 @@ def test_a_configuration_without_a_study_is_told_what_to_write():
 def test_the_name_of_a_study_is_one_of_a_folder(study):
     with pytest.raises(InputError, match=r"study: found .* expected text that matches"):
         validate({**VALID, "study": study}, "mine.yaml")
+
+
+def test_aliases_of_a_configuration_are_looked_at_once(tmp_path):
+    """One that stands within itself, and lists of lists that would be ten to the ninth."""
+    layers = "".join(f"k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 10)}]\n" for i in range(1, 10))
+    (tmp_path / "study.yaml").write_text(f"k0: &k0 {{study: a}}\n{layers}own: &own {{again: *own}}\n")
+    refuse_repeated_keys(tmp_path / "study.yaml")

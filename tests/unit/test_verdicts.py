@@ -279,6 +279,8 @@ METHODS = {
 
 def test_contrasts_are_found_in_the_configuration():
     assert registry.untrained(METHODS, ["random"]) == ["untrained", "untrained-more", "random-embedding"]
+    from_random = ["scgpt-scratch", "untrained", "untrained-more", "random-embedding"]
+    assert registry.without_pretraining(METHODS, ["random"]) == from_random
     assert registry.contrasts(METHODS, ["random"]) == [
         ("scgpt-finetuned", "scgpt-scratch"),
         ("scgpt-knockout", "untrained"),

@@ -203,11 +203,7 @@ rule figure_load_report:
 
 
 # scGPT methods whose weights are random, or trained from random ones. None of them is "the best scGPT method".
-WITHOUT_PRETRAINING = [
-    name
-    for name, options in config["methods"].items()
-    if options.get("checkpoint") in checkpoints_from("random") or options.get("pretrained") == []
-]
+WITHOUT_PRETRAINING = registry.without_pretraining(config["methods"], checkpoints_from("random"))
 
 
 def questions_of_run():

@@ -73,7 +73,11 @@ def refuse_repeated_keys(path: str | Path, text: str | None = None) -> None:
         return
     root = yaml.compose(Path(path).read_text(encoding="utf-8") if text is None else text, yaml.SafeLoader)
     nodes: list[tuple[str, yaml.Node]] = [("", root)]
+    seen: set[int] = set()
     for at, node in nodes:
+        if id(node) in seen:  # an alias, which may stand within itself
+            continue
+        seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             nodes += [(at, item) for item in node.value]
         if not isinstance(node, yaml.MappingNode):

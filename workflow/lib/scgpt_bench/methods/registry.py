@@ -393,6 +393,18 @@ def untrained(methods: Mapping[str, Mapping[str, Any]], random_checkpoints: Coll
     ]
 
 
+def without_pretraining(methods: Mapping[str, Mapping[str, Any]], random_checkpoints: Collection[str]) -> list[str]:
+    """List the methods whose weights are random, or trained from random ones.
+
+    Parameters are those of :func:`untrained`.
+    """
+    return [
+        name
+        for name, options in methods.items()
+        if options.get("checkpoint") in random_checkpoints or options.get("pretrained") == []
+    ]
+
+
 def contrasts(methods: Mapping[str, Mapping[str, Any]], random_checkpoints: Collection[str]) -> list[tuple[str, str]]:
     """Pair methods that are compared as a question of its own, in the order of ``methods``.
 
