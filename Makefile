@@ -83,6 +83,8 @@ gpu-check:  ## Test and measure this machine's GPU, in eight minutes: benchmarks
 	PYTHONPATH="workflow/lib:$$PYTHONPATH" $(GPU_PYTHON) benchmarks/gpu_check.py
 
 plan: $(INSTALLED)  ## configfile=FILE: estimate jobs, core and GPU hours, disk and memory of a study; runs nothing.
+	@test -z "$$configfile" || test -f "$$configfile" || { \
+		echo "error: configfile: found '$$configfile', which is no file; expected a configuration in YAML" >&2; exit 1; }
 	@$(BIN)/snakemake --profile profiles/local --dry-run --quiet progress rules $${configfile:+--configfile "$$configfile"}
 
 check-data: $(INSTALLED)  ## dataset=NAME (configfile=FILE, table=FILE): show what is understood of a row of a data-set table.

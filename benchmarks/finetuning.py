@@ -65,7 +65,7 @@ def experiment(genes: int):
 
 def pairs_of(genes: int, cells: int, unmeasured: bool = False, most_genes: int = 1536):
     """The training pairs, as batches of ``cells``; the first target enters as ``unmeasured`` if asked."""
-    from scgpt_bench.data.conditions import CONTEXT, Condition
+    from scgpt_bench.data.conditions import ALL_CONTEXTS, Condition
     from scgpt_bench.scgpt import recipe, vocabulary
     from scgpt_bench.scgpt.encoding import Encoding, Targets
     from scgpt_bench.scgpt.pairs import Pairs
@@ -78,7 +78,7 @@ def pairs_of(genes: int, cells: int, unmeasured: bool = False, most_genes: int =
         targets[names[0]] = Targets(added=(genes,))
     encoding = Encoding(np.arange(genes), vocabulary.human_vocabulary()["<pad>"], targets)
     options = recipe.Options(batch_size=cells, pretrained=[], max_seq_len=most_genes)
-    training = [Condition(name, CONTEXT) for name in names]
+    training = [Condition(name, ALL_CONTEXTS) for name in names]
     return Pairs(TrainingSet(cells_of_all, encoding, training, []), options, SEED)
 
 

@@ -670,7 +670,7 @@ def train_pretraining(machine: Machine, folder: Path, save_minutes: float) -> No
 
     genes = machine.sizes.repeated_genes
     cells, _, _ = planted_experiment(genes)
-    options = pretraining.Options(
+    options = pretraining.PretrainingOptions(
         **machine.sizes.repeated_model, batch_size=16, epochs=4, learning_rate=machine.sizes.learning_rate, warm_up=5,
         second_pass_after=0, held_out=0.2,
     )  # fmt: skip
@@ -836,7 +836,7 @@ def pretraining_step(machine: Machine) -> None:
     generator = np.random.default_rng(0)
     counts = sparse.random(3 * cells, genes, density=expressed / genes, format="csr", random_state=generator)
     counts.data = generator.geometric(0.3, counts.nnz).astype(np.float32)
-    options = pretraining.Options(
+    options = pretraining.PretrainingOptions(
         **machine.sizes.model, batch_size=cells, second_pass_after=0, held_out=0.3, max_seq_len=fed
     )
     symbols = {name: i for i, name in enumerate([*map(str, range(genes)), *vocabulary.SPECIAL_TOKENS])}

@@ -24,6 +24,7 @@ REPORT = ROOT / "results" / "demo" / "report.html"
 NAVIGATION = {  # of each section: pages, and the documents that they are
     "Use": {
         "configuration": "config/README.md",
+        "data_sets": "docs/data_sets.md",
         "cluster": "profiles/README.md",
         "predicting": "docs/predicting.md",
         "reading_the_report": "docs/reading_the_report.md",

@@ -1,7 +1,7 @@
-"""Write what is made of scgpt_bench.options and the registry of methods: the tables of config/README.md, between their
-markers, and the JSON schema of a configuration, for editors.
+"""Write what is made of scgpt_bench.options and the registry of methods: tables in documents, between their markers,
+and the JSON schema of a configuration, for editors.
 
-python docs/write_configuration.py          rewrites both
+python docs/write_configuration.py          rewrites all
 python docs/write_configuration.py --check  exits 1 when one of them is not up to date
 """
 
@@ -21,6 +21,8 @@ sys.path.insert(0, str(ROOT / "workflow" / "lib"))
 from scgpt_bench import options  # noqa: E402
 from scgpt_bench.methods.registry import KINDS  # noqa: E402
 
+KEYS = "config/README.md"
+ELSEWHERE = {"submissions": "docs/predicting.md"}  # sections that are not in KEYS, and their documents
 METHODS = {name: kind.option_class for name, kind in KINDS.items()}
 
 
@@ -122,19 +124,22 @@ def described(of):
     return made
 
 
-def readme():
-    text = (ROOT / "config" / "README.md").read_text()
+def documents():
+    """Each document with sections, and its text with the sections of today."""
+    texts = {}
     for name, section in sections():
+        document = ELSEWHERE.get(name, KEYS)
+        text = texts.get(document) or (ROOT / document).read_text()
         pattern = re.compile(f"(<!-- {name}: from the options -->\n).*?(<!-- end -->)", re.DOTALL)
-        assert pattern.search(text), f"config/README.md: no marker for {name}"
-        text = pattern.sub(lambda match, section=section: f"{match[1]}\n{section}\n\n{match[2]}", text)
-    return text
+        assert pattern.search(text), f"{document}: no marker for {name}"
+        texts[document] = pattern.sub(lambda match, section=section: f"{match[1]}\n{section}\n\n{match[2]}", text)
+    return texts
 
 
 if __name__ == "__main__":
     heading = f"# Made by docs/{Path(__file__).name}.\n"
     made = {
-        "config/README.md": readme(),
+        **documents(),
         "workflow/schemas/config.schema.yaml": heading
         + yaml.safe_dump(schema(), sort_keys=False, default_flow_style=None, width=120),
     }

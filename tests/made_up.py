@@ -21,12 +21,12 @@ from scgpt_bench.figures.rule_graph import rule_graph
 from scgpt_bench.figures.scores import method_scores, paired_differences, perturbation_heatmap, skill_heatmap
 from scgpt_bench.figures.style import save
 from scgpt_bench.files import write_json, write_table
-from scgpt_bench.method_record import Finetuning, LoadReport, MethodRecord, Scgpt, record_of
+from scgpt_bench.method_record import FinetuningReport, LoadReport, MethodRecord, Scgpt, record_of
 from scgpt_bench.methods import registry
 from scgpt_bench.report import page, summary
 from scgpt_bench.report import perturbations as perturbation_view
 from scgpt_bench.report import rules as rules_of_run
-from scgpt_bench.report.run import Prediction, Run
+from scgpt_bench.report.run import RecordedPrediction, Run
 
 METHODS = {
     name: name
@@ -252,7 +252,7 @@ def run(
 
 def _run(scores, verdicts, datasets, n_genes, methods) -> Run:
     predictions = [
-        Prediction(dataset, SPLIT, method, method_record(methods[method], n_genes=n_genes))
+        RecordedPrediction(dataset, SPLIT, method, method_record(methods[method], n_genes=n_genes))
         for dataset in datasets
         for method in methods
         if methods[method] in ("scgpt-zero-shot", "scgpt-knockout", "scgpt-finetuned")
@@ -294,7 +294,7 @@ def method_record(
         report |= {"flag_share": 1.0, "perturbations_without_token": (), "training_directions": {"down": 9}}
         report |= {"selected_epoch": 1, "pearson_delta": 0.5}
         shares = {f"{role}_perturbations": {"used": 1, "of": 1} for role in ("training", "validation")}
-        made["finetuning"] = Finetuning(**{**report, **shares, **(finetuning or {})})
+        made["finetuning"] = FinetuningReport(**{**report, **shares, **(finetuning or {})})
     fallen_back = {Condition(name): why for name, why in (fallbacks or {}).items()}
     return record_of([Condition("A"), *fallen_back], fallen_back, **made)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from scgpt_bench.data.conditions import COLUMNS as CONDITION
-from scgpt_bench.evaluation.scores import Study
+from scgpt_bench.evaluation.scores import ScoredStudy
 
 JUDGING = ("effect_pearson", "specific_pearson", "discrimination", "mse_unbiased")
 ERRORS = ("mse", "mae", "mse_unbiased")
@@ -44,12 +44,12 @@ def study(
     pooled: Mapping[str, Sequence[str]] | None = None,
     training: int = 100,
     **options,
-) -> Study:
+) -> ScoredStudy:
     """A study with these metrics; where splits are not given, each trains on other conditions than it tests."""
     if splits is None:
         own = table[["dataset", "split", "context"]].drop_duplicates()
         splits = own.loc[own.index.repeat(training)].assign(perturbation="other", role="train")
-    return Study(
+    return ScoredStudy(
         metrics=table,
         kinds=kinds_of(table) if kinds is None else kinds,
         references=references_of(table) if references is None else references,

@@ -1,4 +1,4 @@
-"""``vcc prep``, which packs submissions for the Virtual Cell Challenge of 2026, as config/README.md says."""
+"""``vcc prep``, which packs submissions for the Virtual Cell Challenge of 2026, as docs/predicting.md says."""
 
 import json
 import os

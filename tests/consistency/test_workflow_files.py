@@ -18,8 +18,7 @@ import needs
 import parsed_workflow
 from parsed_workflow import grows_with_attempts, is_local, parameters, resources, script
 from scgpt_bench import sources
-from scgpt_bench.evaluation.metrics import METRICS
-from scgpt_bench.evaluation.scores import HEADLINE
+from scgpt_bench.evaluation.metrics import HEADLINE, METRICS
 from scgpt_bench.methods.registry import KINDS
 from scgpt_bench.resources import read
 

@@ -36,7 +36,7 @@ MEASURED = GENES[:22]
 PERTURBATIONS = {"GENE1": "train", "GENE2+GENE3": "train", "GENE23": "train", "GENE5": "validation"}  # 23: unmeasured
 SPLIT = pd.DataFrame({"perturbation": list(PERTURBATIONS), "role": list(PERTURBATIONS.values())})
 # Padded cells and the second pass from the first step on: every part of the loss.
-PRETRAINING = pretraining.Options(
+PRETRAINING = pretraining.PretrainingOptions(
     embsize=16, nheads=2, d_hid=16, nlayers=2, dropout=0.0, learning_rate=1e-2, warm_up=5, epochs=3, batch_size=32,
     second_pass_after=0, held_out=0.2,
 )  # fmt: skip

@@ -15,7 +15,10 @@ from scgpt_bench.files import write_table
 from scgpt_bench.report import page, perturbations
 
 ATTACK = "<script>alert(1)</script>"
-METHODS = {"knn": "knn", "ridge": "ridge", ATTACK: "scgpt-finetuned", "ceiling": "technical-duplicate"}
+METHODS = {
+    "knn": "knn", "ridge": "ridge", ATTACK: "scgpt-finetuned", "chance": "scgpt-scratch",
+    "ceiling": "technical-duplicate",
+}  # fmt: skip
 GENES = [ATTACK, *(f"CXCL{number}" for number in range(99))]
 TESTED = {"fold0": [ATTACK, "A&B", "STAT1"], "fold1": ["GATA1@K562", "JAK2@K562"]}  # the second in a context
 
@@ -32,7 +35,7 @@ def made_view(tested, size, random):
     """What the view of perturbations holds, and their scores."""
     table = [{"perturbation": name, "method": method} for method in METHODS for name in tested]
     values = pd.DataFrame(table).assign(context="all", metric="effect_pearson", reason="")
-    values["value"] = random.uniform(0, 1, len(values)) + 2 * (values["method"] == "ridge")
+    values["value"] = random.uniform(0, 1, len(values)) + 2 * values["method"].isin(["ridge", "chance"])
     true = random.normal(0, size, (len(tested), len(GENES)))
     return made_up.view_of(true, tested, GENES, METHODS, values, random), values
 
@@ -49,7 +52,7 @@ def written(views, folder):
         perturbations.write(view, shown)
         items.append(page.Item(index, "Perturbations", "drop", {"split": split, "table": "index"}, ""))
         items.append(page.Item(shown, "Perturbations", "drop", {"split": split, "figure": "one perturbation"}, ""))
-    page.write(items, "<h1>Start</h1>", folder / "report.html", kinds=METHODS)
+    page.write(items, "<h1>Start</h1>", folder / "report.html", kinds=METHODS, without_pretraining=["chance"])
     return folder / "report.html"
 
 

@@ -12,7 +12,7 @@ from made_up import halved
 from scgpt_bench.configuration import validate
 from scgpt_bench.data.audit import FALSE_ALARMS, audit, declarations, identical_cells
 from scgpt_bench.data.halves import INPUT, TRUTH
-from scgpt_bench.data.split_names import CONTEXT, FILE, FOLD, GEARS, PREDICTION
+from scgpt_bench.data.split_names import FILE, FOLD, GEARS, HELD_OUT_CONTEXT, PREDICTION
 from scgpt_bench.data.splits import context, fold
 from scgpt_bench.errors import InputError
 
@@ -196,7 +196,7 @@ def in_contexts():
 def test_a_split_that_holds_out_a_context_passes_and_says_what_is_in_training(options):
     made = in_contexts()
     dealing = {"context": "RPE1", "seed": 1, "validation_share": 0.2, "minimum_cells": 10, **options}
-    checks = audited(made, context(made.obs, dataset="screen", **dealing), made_by=CONTEXT, **dealing)
+    checks = audited(made, context(made.obs, dataset="screen", **dealing), made_by=HELD_OUT_CONTEXT, **dealing)
     assert checks[0]["found"] == "RPE1"
     assert ("share of 0.3" in checks[0]["check"]) == ("seen" in options and options["seen"] > 0)
     assert {check["status"] for check in checks} == {"passed"}
@@ -216,7 +216,7 @@ def test_more_of_a_held_out_context_in_training_than_the_split_promises_is_a_lea
     here = split.index[split["context"] == "RPE1"]
     split.loc[here, "role"] = ["train"] * moved + ["test"] * (len(here) - moved)
     with pytest.raises(InputError, match=message):
-        audited(made, split, made_by=CONTEXT, **dealing)
+        audited(made, split, made_by=HELD_OUT_CONTEXT, **dealing)
 
 
 def test_a_tested_cell_of_a_held_out_context_under_another_context_is_a_leak():
@@ -232,7 +232,7 @@ def test_a_tested_cell_of_a_held_out_context_under_another_context_is_a_leak():
     counts[rows[1]] = counts[rows[0]]
     made.layers["counts"] = sparse.csr_matrix(counts)
     with pytest.raises(InputError, match=rf"\({trained}@RPE1, tested\) and .*\({trained}@K562, trained on\)"):
-        audited(made, split, made_by=CONTEXT, **dealing)
+        audited(made, split, made_by=HELD_OUT_CONTEXT, **dealing)
 
 
 def test_what_comes_from_elsewhere_is_listed_with_what_is_known_of_it(monkeypatch):

@@ -79,6 +79,25 @@ def test_the_space_does_not_depend_on_the_chunks_that_cells_are_multiplied_in(me
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_the_space_of_many_cells_is_that_of_some_of_them_whatever_their_order(measured, monkeypatch):
+    cells, answer = measured
+    monkeypatch.setattr(cell_metrics, "AXES_FROM", 300)
+    read = []
+
+    def spaces(cells):
+        found = truth(measure(cells), SPLIT)
+        add_cell_space(found, cells, drawn(cells, 100), 2, lambda X, rows: read.append(len(rows)) or X[rows])
+        return found
+
+    some, reordered = spaces(cells), spaces(cells[::-1])
+    assert read == [600, 300] * 2  # the test and control cells, and those that the space is of
+    axes = [adata.varm["components"][:, :, 0] for adata in (some, reordered, answer)]
+    np.testing.assert_allclose(np.abs(axes[0].T @ axes[1]), np.eye(2), atol=1e-6)
+    leading = np.abs(axes[0].T @ axes[2])[0, 0]  # all conditions differ along one direction
+    assert 0.99 < leading < 1 - 1e-6
+    assert some.uns["cell_coordinates"].shape == (400, 2)  # all test cells have a place in it
+
+
 def test_distance_equals_its_definition_in_the_full_space():
     """With as many components as the data have dimensions (two genes, one of them constant) the space is lossless."""
     X = np.array([[0, 5], [0, 5], [1, 5], [3, 5], [7, 5], [2, 5]], dtype=np.float32)

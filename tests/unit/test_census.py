@@ -19,7 +19,7 @@ from scgpt_bench.scgpt import census, pretraining, training
 VERSION = "2023-05-15"
 TISSUES = ["blood", "lung", "st. peter's organ"]
 EVERY_CELL = {"disease": None, "primary_only": False}
-TINY = pretraining.Options(
+TINY = pretraining.PretrainingOptions(
     embsize=16, nheads=2, d_hid=16, nlayers=1, dropout=0.0, learning_rate=1e-2, warm_up=2, epochs=2, batch_size=16,
     second_pass_after=None, held_out=0.2,
 )  # fmt: skip

@@ -56,7 +56,7 @@ def test_every_option_of_upstreams_models_is_classified(network):
 
 
 def test_every_key_that_pretraining_here_writes_is_classified():
-    assert set(pretraining.Options.model_fields) - KNOWN_KEYS == set()
+    assert set(pretraining.PretrainingOptions.model_fields) - KNOWN_KEYS == set()
 
 
 def test_no_key_is_both_refused_and_irrelevant():

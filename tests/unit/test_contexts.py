@@ -237,7 +237,7 @@ def test_what_a_script_may_learn_from_is_chosen_by_condition(cells, split, tmp_p
 def test_scgpt_predicts_whole_conditions_and_shards_of_them_alike(cells, drawn, weights):
     folder, alignment = weights
     together, _ = whole(prediction.zero_shot, drawn, alignment, folder, seed=0)
-    means, _ = whole(prediction.zero_shot, drawn, alignment, folder, 0, prediction.Options(keep_cells=False))
+    means, _ = whole(prediction.zero_shot, drawn, alignment, folder, 0, prediction.PredictionOptions(keep_cells=False))
     names = mean_cell_obs(drawn.obs)
     for row, condition in enumerate(listed(names)):
         own = rows_of(drawn.obs)[condition]
@@ -256,7 +256,7 @@ def test_prompts_follow_the_direction_of_the_condition(drawn, weights):
     folder, alignment = weights
     drawn = drawn.copy()
     drawn.obs["direction"] = np.where(drawn.obs["context"] == "line1", "up", "down")
-    _, record = whole(prediction.prompted, drawn, alignment, folder, generation.Options(draws=2), 0)
+    _, record = whole(prediction.prompted, drawn, alignment, folder, generation.PromptOptions(draws=2), 0)
     raised, silenced = record["prompts"].targets
     assert (raised[:6], silenced) == ("raised", "silenced")
     assert all(name.endswith("@line1") for name in record["prompts"].raised_without_expression)

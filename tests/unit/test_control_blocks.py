@@ -16,7 +16,7 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation import control_blocks, pseudobulk
 from scgpt_bench.evaluation.control_blocks import WITHOUT, changes_of_reference, score_without_blocks
 from scgpt_bench.evaluation.metrics import METRICS, score
-from scgpt_bench.evaluation.scores import Study, blocks, scores
+from scgpt_bench.evaluation.scores import ScoredStudy, blocks, gather, scores
 from scgpt_bench.evaluation.verdicts import verdicts
 from scgpt_bench.files import write_table
 from scgpt_bench.method_record import record_of
@@ -117,10 +117,10 @@ def study_of(truth, folder, changes):
         write_table(score_without_blocks(means, truth), place / "control_blocks.tsv")
         files.append(place / "control_blocks.tsv")
         tables.append(score(means, truth).assign(dataset="drop", split="fold0", method=method, seed=0))
-    return Study(
+    return ScoredStudy(
         metrics=pd.concat(tables, ignore_index=True),
         kinds={"train-mean": "train-mean", "mine": "imported"},
-        control_blocks=control_blocks.gather(files),
+        control_blocks=gather(files, ["metric", *WITHOUT]),
         references=pd.DataFrame(columns=["dataset", "split", "perturbation", "context", "metric"]),
         splits=pd.DataFrame(columns=["dataset", "split", "perturbation", "context", "role"]),
     )
@@ -153,4 +153,4 @@ def test_a_table_without_rows_is_that_of_a_benchmark_control(tmp_path):
     for kind, entry in (("shuffled", {"shuffles": 20}), ("technical-duplicate", {"halved": True})):
         made = record_of([Condition("A")], kind=kind, options={}, seed=0, n_genes=GENES, **entry)
         write_table(control_blocks.of_prediction(None, None, made), path)
-        assert control_blocks.gather([path]).empty
+        assert gather([path], ["metric", *WITHOUT]).empty

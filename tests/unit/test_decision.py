@@ -7,10 +7,10 @@ import pytest
 
 from made_up import measured_without_noise
 from scgpt_bench.data.conditions import Condition, table_of
-from scgpt_bench.evaluation.metrics import score
+from scgpt_bench.evaluation.metrics import HEADLINE, score
 from scgpt_bench.evaluation.reference_scores import reference_scores
 from scgpt_bench.evaluation.scores import scores
-from scgpt_bench.evaluation.verdicts import HEADLINE, verdicts
+from scgpt_bench.evaluation.verdicts import verdicts
 from scored import study
 
 TRAINED, TESTED, GENES, CELLS = 60, 40, 2000, 100

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from scgpt_bench.data import containers
-from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, Checkpoint, CheckpointFile, Dataset
+from scgpt_bench.data.catalogue import CHECKPOINT_FILES, GENE_INFO, CheckpointFile, Dataset, PublishedCheckpoint
 from scgpt_bench.data.download import fetch, record, recorded_sha256, stored_file
 from scgpt_bench.errors import InputError
 
@@ -227,7 +227,8 @@ def test_the_checksum_of_the_first_download_written_down_later_is_no_other_file(
 def test_a_checkpoint_with_another_file_is_another_folder_and_its_genes_identifiers_are_a_file_of_their_own():
     def checkpoint(**sums):
         files = (*CHECKPOINT_FILES, GENE_INFO)
-        return Checkpoint("human", {x: CheckpointFile("human", x, "https://a/b", sums.get(x, SUM), 1) for x in files})
+        of_name = {name: CheckpointFile("human", name, "https://a/b", sums.get(name, SUM), 1) for name in files}
+        return PublishedCheckpoint("human", of_name)
 
     assert len({checkpoint().folder_of(file) for file in CHECKPOINT_FILES}) == 1
     assert Path(checkpoint().folder_of("args.json")).name == "human"

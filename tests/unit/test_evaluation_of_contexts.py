@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from made_up import measure
-from scgpt_bench.data.conditions import CONTEXT, Condition, codes_of, conditions_of, labels_of, rows_of, table_of
+from scgpt_bench.data.conditions import ALL_CONTEXTS, Condition, codes_of, conditions_of, labels_of, rows_of, table_of
 from scgpt_bench.data.halves import INPUT, is_control_of
 from scgpt_bench.data.mapped import mapped_rows
 from scgpt_bench.data.names import CONTROL
@@ -229,7 +229,7 @@ def test_opposite_verdicts_of_two_contexts_stand_beside_that_over_all_conditions
 
 def test_a_single_context_is_scored_under_the_name_all():
     table = metrics_of({"K562": 0.3})
-    assert set(scores(study(table, KINDS))["context"]) == {CONTEXT}
+    assert set(scores(study(table, KINDS))["context"]) == {ALL_CONTEXTS}
 
 
 def test_a_perturbation_is_reliable_and_of_a_class_by_context():
@@ -242,8 +242,8 @@ def test_a_perturbation_is_reliable_and_of_a_class_by_context():
     reliable = of_reliable(table, [{"dataset": "drop", "conditions": entries}])
     assert set(reliable["context"]) == {"K562"}
     # Its own row is there, though of two contexts only one is left.
-    assert scores(study(reliable, KINDS), whole=table)["context"].unique().tolist() == [CONTEXT, "K562"]
-    assert verdicts(study(reliable, KINDS), whole=table)["context"].unique().tolist() == [CONTEXT, "K562"]
+    assert scores(study(reliable, KINDS), whole=table)["context"].unique().tolist() == [ALL_CONTEXTS, "K562"]
+    assert verdicts(study(reliable, KINDS), whole=table)["context"].unique().tolist() == [ALL_CONTEXTS, "K562"]
     classes = table[["dataset", "split", "perturbation", "context"]].drop_duplicates().assign(n_genes=1)
     classes["role"], classes["seen"] = "test", False
     classes["n_genes_seen"] = (classes["context"] == "RPE1").astype(int)  # seen in training of the other line

@@ -320,6 +320,10 @@ def test_values_within_reach_are_all_drawn():
     values = np.array([0.0, 0.1, 0.2, 0.5])
     assert without_outliers(values, values - 0.01, values + 0.01) is None
     assert without_outliers(np.zeros(4), np.zeros(4), np.zeros(4)) is None
+    values = np.array([0.01, 0.02, 0.08])  # the interval of the last is wide, and there are but three
+    assert without_outliers(values, values - 0.1 * values, values + 2.5 * values, beside=0.0) is None
+    values = np.array([0.01, 0.02, 0.03, 5.0])
+    assert without_outliers(values, values, values, beside=-0.1) == pytest.approx((-0.1065, 0.0365))
     unknown = np.full(5, np.nan)
     assert without_outliers(np.array([0, 0.1, 0.2, 0.3, 5.0]), unknown, unknown) == pytest.approx((-0.015, 0.315))
 

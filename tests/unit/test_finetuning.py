@@ -26,7 +26,7 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.scores import SCORE_COLUMNS
 from scgpt_bench.evaluation.verdicts import VERDICT_COLUMNS
 from scgpt_bench.files import read_json, read_table, write_h5ad
-from scgpt_bench.report.run import Prediction, Run
+from scgpt_bench.report.run import RecordedPrediction, Run
 from scgpt_bench.report.warnings import recipes
 from scgpt_bench.scgpt import (
     checkpoint,
@@ -712,7 +712,8 @@ def test_every_deviation_with_an_option_has_a_way_back_that_the_configuration_st
     used = {"options": OPTIONS.model_dump(), "deviations": recipe.deviations(OPTIONS)}
     record = method_record("scgpt-finetuned", finetuning=used)
     tables = (pd.DataFrame(columns=columns) for columns in (SCORE_COLUMNS, VERDICT_COLUMNS))
-    made = Run(*tables, {"tuned": "scgpt-finetuned"}, {}, [], [Prediction("drop", "fold0", "tuned", record)], {})
+    predictions = [RecordedPrediction("drop", "fold0", "tuned", record)]
+    made = Run(*tables, {"tuned": "scgpt-finetuned"}, {}, [], predictions, {})
     (recipe_in_full,) = recipes(made)
     without = [name for name, value, text in recipe_in_full.values["different"] if text and not value]
     assert without == ["precision", "perturbations without a token", "unmeasured targets"]
@@ -745,7 +746,7 @@ def test_a_point_of_a_learning_curve_without_a_token_is_predicted_as_no_change_a
     assert "role 'validation': found 0 perturbations" in reason
     assert instead == "no change"
     only_means, _ = whole(
-        prediction.finetuned, drawn, vocabulary, folder, tmp_path, prediction.Options(keep_cells=False)
+        prediction.finetuned, drawn, vocabulary, folder, tmp_path, prediction.PredictionOptions(keep_cells=False)
     )
     np.testing.assert_allclose(only_means, means, atol=1e-6)
 

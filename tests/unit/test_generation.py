@@ -11,6 +11,7 @@ from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint, generation, masked_model
 from scgpt_bench.scgpt.attention import Cells
 from scgpt_bench.scgpt.binning import bin_cells
+from scgpt_bench.scgpt.generation import PromptOptions
 
 N_GENES, N_TOKENS, PAD, CLS = 90, 103, 100, 101
 
@@ -104,12 +105,12 @@ def test_genes_outside_the_vocabulary_are_neither_prompted_nor_generated(prompte
     other = bins.copy()
     other[:, [3, 50]] = 17
     np.testing.assert_array_equal(padded.generate(other, known_of(20) & (token_ids != PAD)), generated)
-    change, _ = generation.effects(padded, bins, edges, [10], generation.Options(), 0, ("GENE10",), activated=False)
+    change, _ = generation.effects(padded, bins, edges, [10], PromptOptions(), 0, ("GENE10",), activated=False)
     assert not change[:, [3, 50]].any()
 
 
 def effects(prompter, cells, targets=(10,), seed=0, name="GENE10", activated=False, **options):
-    return generation.effects(prompter, *cells, targets, generation.Options(**options), seed, (name,), activated)[0]
+    return generation.effects(prompter, *cells, targets, PromptOptions(**options), seed, (name,), activated)[0]
 
 
 @pytest.mark.parametrize("options", [{}, {"rounds": 3}, {"rounds": 3, "confidence": "random"}], ids=str)
@@ -141,7 +142,7 @@ def test_a_silenced_target_that_is_left_out_is_neither_prompted_nor_generated(pr
 
 
 def test_a_target_that_no_cell_expresses_is_not_asked_about_by_leaving_it_out(prompter, cells):
-    options = generation.Options(silenced_targets="left_out")
+    options = PromptOptions(silenced_targets="left_out")
     change, asked = generation.effects(prompter, *cells, [7], options, 0, ("GENE7",), activated=False)
     assert not asked
     assert not change.any()
@@ -161,7 +162,7 @@ def test_a_question_is_none_where_all_targets_are_already_as_prompted(prompter, 
     bins[:, 10], bins[:, 20] = 0, 7
 
     def asked(targets, activated=False):
-        return generation.effects(prompter, bins, edges, targets, generation.Options(draws=2), 0, ("G",), activated)[1]
+        return generation.effects(prompter, bins, edges, targets, PromptOptions(draws=2), 0, ("G",), activated)[1]
 
     assert [asked([10]), asked([20]), asked([10, 20])] == [False, True, True]
     assert [asked([20], activated=True), asked([30], activated=True)] == [False, True]
@@ -209,7 +210,7 @@ def test_what_is_set_is_not_read_as_a_prediction(prompter, cells):
 
 
 def test_every_other_gene_is_read_in_at_least_one_draw(prompter, cells):
-    masks = generation._known_genes(prompter, np.array([10]), generation.Options(known_share=0.75), 0, "GENE10")
+    masks = generation._known_genes(prompter, np.array([10]), PromptOptions(known_share=0.75), 0, "GENE10")
     always = np.logical_and.reduce(masks)
     assert np.flatnonzero(always).tolist() == [10]
     assert all(abs(mask.sum() - 1 - 0.75 * 89) <= 1 for mask in masks)
@@ -257,7 +258,7 @@ def test_what_unknown_genes_attend_to_is_kept_without_the_queries(prompter):
 )
 def test_prompts_that_make_no_sense_are_refused(options):
     with pytest.raises(ValidationError, match=next(iter(options))):
-        generation.Options(**options)
+        PromptOptions(**options)
 
 
 def test_a_target_without_a_token_is_refused(prompter, cells):

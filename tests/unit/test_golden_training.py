@@ -69,7 +69,7 @@ def sizes(tensors):
 
 
 def pretrain(folder):
-    options = pretraining.Options(
+    options = pretraining.PretrainingOptions(
         **SIZES, dropout=0.1, learning_rate=5e-3, warm_up=4, epochs=3, batch_size=16, second_pass_after=12,
         held_out=0.2, max_seq_len=24,
     )  # fmt: skip

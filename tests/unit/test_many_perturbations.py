@@ -123,7 +123,7 @@ def test_scgpt_names_every_perturbation_that_it_cannot_ask_about(files, measured
     checkpoint.initialize(folder / "tiny", {"embsize": 8, "nlayers": 1, "nheads": 2, "d_hid": 6}, tokens, seed=1)
     drawn = read_h5ad(folder / "controls.h5ad")
     alignment = vocabulary.align(drawn.var_names, vocabulary.read_vocabulary(folder / "tiny" / "vocab.json"))
-    options = generation.Options(draws=2)
+    options = generation.PromptOptions(draws=2)
     predicted, method = whole(prediction.prompted, drawn, alignment, folder / "tiny", options, seed=0)
     scored(folder, split, measured, predicted)
     assert len(method["fallbacks"]) == N

@@ -23,7 +23,7 @@ COLOUR, MODEL_COLOUR = "#123456", "#654321"
 
 @pytest.fixture(autouse=True)
 def two_methods_and_a_metric_more(monkeypatch):
-    median = registry.Kind(
+    median = registry.MethodKind(
         name="train-median",
         description="Every perturbation has the median shift of the training perturbations.",
         group=registry.SIMPLE,
@@ -34,7 +34,7 @@ def two_methods_and_a_metric_more(monkeypatch):
         colour=COLOUR,
         expected="any",
     )
-    model = registry.Kind(
+    model = registry.MethodKind(
         name="graph-model",
         description="A network on a graph of genes.",
         group=registry.OTHER_MODEL,

@@ -21,10 +21,10 @@ from scgpt_bench.data.readers import read
 from scgpt_bench.data.references import references
 from scgpt_bench.data.splits import fold
 from scgpt_bench.evaluation.control_blocks import score_without_blocks
-from scgpt_bench.evaluation.metrics import METRICS, score
+from scgpt_bench.evaluation.metrics import HEADLINE, METRICS, score
 from scgpt_bench.evaluation.pseudobulk import add_untested, measured, truth
 from scgpt_bench.evaluation.reference_scores import reference_scores
-from scgpt_bench.evaluation.verdicts import HEADLINE, verdicts
+from scgpt_bench.evaluation.verdicts import verdicts
 from scgpt_bench.methods.benchmark_controls import shuffles
 from scgpt_bench.methods.training_data import ToPredict, training_data
 from scgpt_bench.seeding import random_generator

@@ -21,10 +21,9 @@ from scgpt_bench.data.conditions import Condition, conditions_of
 from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.names import CONTROL
-from scgpt_bench.evaluation.metrics import score
+from scgpt_bench.evaluation.metrics import HEADLINE, score
 from scgpt_bench.evaluation.pseudobulk import add_untested, measured, pseudobulk, truth
 from scgpt_bench.evaluation.reference_scores import reference_scores
-from scgpt_bench.evaluation.scores import HEADLINE
 from scgpt_bench.method_record import Asked
 from scgpt_bench.methods import baselines
 from scgpt_bench.seeding import random_generator

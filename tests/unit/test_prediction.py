@@ -22,6 +22,7 @@ from scgpt_bench.files import write_h5ad, write_table
 from scgpt_bench.method_record import read_record
 from scgpt_bench.scgpt import checkpoint, devices, engine, finetuning, generation, prediction, recipe, vocabulary
 from scgpt_bench.scgpt.gene_embeddings import gene_embeddings
+from scgpt_bench.scgpt.prediction import PredictionOptions
 from snakemake_checkout import ROOT
 
 SMALL = {
@@ -36,9 +37,9 @@ SMALL = {
     "genes_outside_vocabulary": 1,
     "unmeasured_targets": 1,
 }
-CELLS = prediction.Options()
-MEANS = prediction.Options(batch_size=2, keep_cells=False)
-TWO_DRAWS = generation.Options(draws=2)
+CELLS = PredictionOptions()
+MEANS = PredictionOptions(batch_size=2, keep_cells=False)
+TWO_DRAWS = generation.PromptOptions(draws=2)
 SIZES = {"embsize": 16, "nlayers": 2, "nheads": 2, "d_hid": 16}
 
 
@@ -112,7 +113,7 @@ def test_mean_cells_are_the_means_of_the_cells(experiment):
 
 def test_only_expressed_genes_and_targets_are_predicted_where_only_they_are_fed(experiment):
     _, _, drawn, alignment, folder = experiment
-    predicted, _ = whole(prediction.zero_shot, drawn, alignment, folder, 0, prediction.Options(genes_fed="nonzero"))
+    predicted, _ = whole(prediction.zero_shot, drawn, alignment, folder, 0, PredictionOptions(genes_fed="nonzero"))
     targets = np.array([[gene in name.split("+") for gene in drawn.var_names] for name in drawn.obs["perturbation"]])
     fed = (drawn.X.toarray() != 0) | targets
     assert (predicted[~fed] == 0).all()
@@ -122,7 +123,7 @@ def test_only_expressed_genes_and_targets_are_predicted_where_only_they_are_fed(
 def test_a_flagged_call_may_be_given_bins_and_prompts_may_leave_the_target_out(experiment):
     _, _, drawn, alignment, folder = experiment
     of_values, of_bins = (
-        whole(prediction.zero_shot, drawn, alignment, folder, 0, prediction.Options(value_input=value_input))[0]
+        whole(prediction.zero_shot, drawn, alignment, folder, 0, PredictionOptions(value_input=value_input))[0]
         for value_input in ("log1p", "bins")
     )
     assert np.abs(of_bins - of_values).max() > 1e-2
@@ -236,8 +237,8 @@ def test_every_method_runs_where_its_job_may_and_states_its_own_number_type(expe
     asked = []
     monkeypatch.setattr(devices, "device_of", lambda gpu: asked.append(gpu) or torch.device("cpu"))
     monkeypatch.setattr(devices, "number_type", lambda device, precision: torch.bfloat16)
-    _, of_call = whole(prediction.zero_shot, drawn, alignment, folder, 0, prediction.Options(gpu=2))
-    _, of_prompts = whole(prediction.prompted, drawn, alignment, folder, TWO_DRAWS, 0, prediction.Options(gpu=2))
+    _, of_call = whole(prediction.zero_shot, drawn, alignment, folder, 0, PredictionOptions(gpu=2))
+    _, of_prompts = whole(prediction.prompted, drawn, alignment, folder, TWO_DRAWS, 0, PredictionOptions(gpu=2))
     assert asked == [2, 2]
     assert of_call["scgpt"].attention.endswith("bfloat16)")
     assert of_prompts["scgpt"].attention.endswith("float32)")
@@ -247,7 +248,7 @@ def test_effects_in_bf16_on_a_cpu_are_those_in_fp32(experiment):
     _, _, drawn, alignment, folder = experiment
     effects = []
     for precision in ("fp32", "bf16"):
-        options = prediction.Options(precision=precision)
+        options = PredictionOptions(precision=precision)
         predicted, record = whole(prediction.zero_shot, drawn, alignment, folder, 0, options)
         assert record["scgpt"].precision == precision
         effects.append(predicted - predicted.mean(axis=0))

@@ -19,7 +19,7 @@ from scgpt_bench.scgpt import checkpoint, masked_model, model, pretraining, reci
 from scgpt_bench.scgpt.attention import Cells
 from scgpt_bench.seeding import random_generator
 
-SMALL = pretraining.Options(
+SMALL = pretraining.PretrainingOptions(
     embsize=32, nheads=2, d_hid=32, nlayers=2, dropout=0.0, include_zero_genes=True, learning_rate=3e-3, warm_up=5,
     epochs=10, batch_size=32, second_pass_after=None, held_out=0.2,
 )  # fmt: skip
@@ -47,7 +47,7 @@ def told(*arguments):
 
 pretraining.held_out_loss = told
 source = pretraining.MatrixSource(sp.csr_matrix(np.random.default_rng(0).poisson(5.0, (40, 24)).astype(np.float32)))
-options = pretraining.Options(embsize=8, nheads=1, d_hid=8, nlayers=1, epochs=1, batch_size=8, held_out=0.2)
+options = pretraining.PretrainingOptions(embsize=8, nheads=1, d_hid=8, nlayers=1, epochs=1, batch_size=8, held_out=0.2)
 report = pretraining.pretrain(source, [f"GENE{i}" for i in range(24)], sys.argv[1], options, 0,
                               training.Machine("cpu", 2))
 tell(f"reports {len(report) > 0}")
@@ -85,7 +85,7 @@ def test_the_result_is_a_checkpoint_that_loads_like_any_other(pretrained):
 
 def test_twelve_layers_have_the_163_tensors_of_the_published_checkpoint():
     with torch.device("meta"):
-        full = pretraining.build(pretraining.Options(), 60_697, 60_694)
+        full = pretraining.build(pretraining.PretrainingOptions(), 60_697, 60_694)
     tensors = full.state_dict()
     assert len(tensors) == 163
     assert sum(tensor.numel() for tensor in tensors.values()) == 51_330_049

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 
 from made_up import DEVIATIONS, method_record
-from scgpt_bench.evaluation.scores import HEADLINE, LEAK, NO_INTERVAL
+from scgpt_bench.evaluation.metrics import HEADLINE
+from scgpt_bench.evaluation.scores import LEAK, NO_INTERVAL
 from scgpt_bench.evaluation.verdicts import ONE_TRAINING
 from scgpt_bench.method_record import Candidate, Chosen, Embeddings, Imported, Prompts
 from scgpt_bench.report import page, summary
 from scgpt_bench.report.page import template
-from scgpt_bench.report.run import Prediction, Run, Sentence
+from scgpt_bench.report.run import RecordedPrediction, Run, Sentence
 from scgpt_bench.report.warnings import warnings
 
 KINDS = {
@@ -51,8 +52,8 @@ def run(verdict="better", difference=0.2, splits=("fold0",), n=20, checkpoints=N
 UNKNOWN = ("neither measured nor in the vocabulary", "not told what was perturbed")
 
 
-def predicted(method: str, kind: str | None = None, split: str = "fold0", **entries) -> Prediction:
-    return Prediction("drop", split, method, method_record(kind or KINDS[method], **entries))
+def predicted(method: str, kind: str | None = None, split: str = "fold0", **entries) -> RecordedPrediction:
+    return RecordedPrediction("drop", split, method, method_record(kind or KINDS[method], **entries))
 
 
 def vectors_of(checkpoint, pretrained, padded=0):
@@ -197,7 +198,7 @@ def test_a_verdict_counts_more_than_a_mean(of_the_highest, of_the_other, answer)
     assert answer_of(place).startswith(answer)
 
 
-def from_random_weights(method: str) -> Prediction:
+def from_random_weights(method: str) -> RecordedPrediction:
     return predicted(method, load_report={"checkpoint_pretrained": False})
 
 

@@ -2,12 +2,16 @@
 
 import json
 
+import anndata
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from scipy import sparse
 
 from scgpt_bench import configuration, plan, resources
 from scgpt_bench.errors import InputError
-from scgpt_bench.sizes import Network, Sizes
+from scgpt_bench.sizes import Network, Shape, Sizes
 
 HEADER = "\t".join(resources.COLUMNS)
 ROWS = [
@@ -99,6 +103,29 @@ def test_sizes_come_from_the_row_its_bytes_or_the_file_and_what_is_assumed_is_ca
     assert chosen.shape("wessels_2023").known_from == "nothing: assumed"
     joined = chosen.shape("replogle_k562_rpe1")
     assert (joined.cells, joined.genes, joined.perturbations) == (310385 + 247914, 8563, 2393)
+
+
+def test_what_a_row_leaves_out_is_read_off_the_header_of_its_file(tmp_path):
+    obs = pd.DataFrame({"gene": pd.Categorical(["NT", *"AABBCC"])}, index=list("abcdefg"))
+    cells = anndata.AnnData(sparse.csr_matrix(np.eye(7, 11)), obs=obs)
+    path, table = tmp_path / "cells.h5ad", tmp_path / "datasets.tsv"
+    cells.write_h5ad(path)
+    row = {
+        "name": "mine", "address": str(path), "sha256": "unknown", "format": "h5ad", "values": "counts",
+        "target_sum": "100", "perturbation_column": "gene", "control_label": "NT", "perturbation_kind": "interference",
+    }  # fmt: skip
+
+    def shape(**changed):
+        changed = row | changed
+        table.write_text("\n".join("\t".join(cells) for cells in (changed, changed.values())))
+        return sizes(datasets=["mine"], dataset_table=str(table)).shape("mine")
+
+    assert shape() == Shape(7, 11, 4, 1.0, "its file")
+    assert shape(perturbations="2").perturbations == 2
+    assert shape(cells="500", genes="30", perturbations="5").known_from == "its row"
+    assert shape(perturbation_column="no such column").known_from == "size of its file"  # the job says what is wrong
+    path.write_bytes(b"no h5ad")
+    assert shape().known_from == "size of its file"
 
 
 def test_weights_are_those_of_the_vocabulary_or_of_the_genes_that_a_model_was_trained_on():

@@ -10,7 +10,7 @@ from scipy import stats
 from scgpt_bench.data.conditions import Condition
 from scgpt_bench.evaluation import scores as module
 from scgpt_bench.evaluation.control_blocks import WITHOUT
-from scgpt_bench.evaluation.scores import SCORE_COLUMNS, differences, gather, with_asked
+from scgpt_bench.evaluation.scores import SCORE_COLUMNS, differences, read_study, with_asked
 from scgpt_bench.evaluation.verdicts import verdicts
 from scgpt_bench.method_record import record_of, write_record
 from scored import JUDGING, metrics_table, references_of, study
@@ -211,7 +211,8 @@ def test_tables_are_gathered_with_the_names_of_their_folders(tmp_path):
     path = tmp_path / "planted" / "fold0" / "train-mean" / "3" / "metrics.tsv"
     path.parent.mkdir(parents=True)
     path.write_text("perturbation\tcontext\tmetric\tvalue\treason\nNA\tall\tmse\t0.5\t\n")
-    row = gather([path]).iloc[0]
+    files = dict.fromkeys(("records", "control_blocks", "references", "splits"), ())
+    row = read_study({**files, "metrics": [path]}, {"kinds": {}}).metrics.iloc[0]
     names = ["dataset", "split", "method", "seed", "perturbation"]
     assert row[names].tolist() == ["planted", "fold0", "train-mean", 3, "NA"]
 

@@ -219,7 +219,7 @@ def of_rank_two(contexts=4, seed=5):
 def test_ridge_learns_from_few_own_perturbations_what_vectors_of_other_contexts_do_here():
     shifts = of_rank_two()
     split = split_of(shifts, "line1", trained=NAMES[:6])
-    vectors = baselines.ContextVectors(4)
+    vectors = baselines.VectorsOfContexts(4)
     options = {"embeddings": vectors, "penalty": 0.01, "components": 5, "scaled": False}
     found, record = predicted("ridge", screens(shifts), split, **options)
     on_vectors = [np.corrcoef(found[Condition(n, "line1")], shifts["line1"][n])[0, 1] for n in NAMES[6:]]
@@ -232,7 +232,7 @@ def test_ridge_learns_from_few_own_perturbations_what_vectors_of_other_contexts_
 
 @pytest.mark.parametrize("kind", ["ridge", "tuned-simple"])
 def test_vectors_of_other_contexts_know_no_perturbation_that_is_left_out_everywhere(kind, held_out):
-    vectors = baselines.ContextVectors(4)
+    vectors = baselines.VectorsOfContexts(4)
     found, record = predicted(kind, *held_out, embeddings=vectors)
     without = {c.perturbation for c, (reason, _) in record["fallbacks"].items() if reason == "no vector"}
     assert without == (set() if kind == "tuned-simple" else {*NAMES[:3]})

@@ -12,14 +12,14 @@ from predicted import whole
 from registered import SIMPLE
 from scgpt_bench.data import planted, splits
 from scgpt_bench.data.catalogue import read_datasets
-from scgpt_bench.data.conditions import CONTEXT, conditions_of, listed
+from scgpt_bench.data.conditions import ALL_CONTEXTS, conditions_of, listed
 from scgpt_bench.data.controls import control_cells, draw_controls
 from scgpt_bench.data.harmonize import harmonize
 from scgpt_bench.data.names import CONTROL
-from scgpt_bench.evaluation.metrics import METRICS, score
+from scgpt_bench.evaluation.metrics import HEADLINE, METRICS, score
 from scgpt_bench.evaluation.pseudobulk import add_untested, measured, pseudobulk, truth
 from scgpt_bench.evaluation.reference_scores import reference_scores
-from scgpt_bench.evaluation.verdicts import HEADLINE, verdicts
+from scgpt_bench.evaluation.verdicts import verdicts
 from scgpt_bench.methods import baselines
 from scgpt_bench.methods.benchmark_controls import Known, oracle, planted_means
 from scored import study
@@ -81,7 +81,7 @@ def judged(seed, carried_over, simple, asked):
     pooled = {"contexts": [f"context-{line}" for line in LINES]}
     table = verdicts(study(pd.concat(tables), kinds, pd.concat(scored), pd.concat(of_splits), pooled=pooled))
     means = pd.concat(tables).query("metric == @HEADLINE").groupby("method")["value"].mean()
-    of_all = (table["split"] == "contexts") & (table["context"] == CONTEXT) & (table["metric"] == HEADLINE)
+    of_all = (table["split"] == "contexts") & (table["context"] == ALL_CONTEXTS) & (table["metric"] == HEADLINE)
     return table[of_all], means
 
 

@@ -12,7 +12,8 @@ from scipy.optimize import lsq_linear
 from scgpt_bench.configuration import validate
 from scgpt_bench.data.names import genes_of
 from scgpt_bench.evaluation import pseudobulk_metrics as metrics
-from scgpt_bench.evaluation.verdicts import HEADLINE, verdicts
+from scgpt_bench.evaluation.metrics import HEADLINE
+from scgpt_bench.evaluation.verdicts import verdicts
 from scgpt_bench.method_record import read_record, record_of, write_record
 from scgpt_bench.methods import baselines, registry
 from scgpt_bench.methods.training_data import ToPredict, TrainingData

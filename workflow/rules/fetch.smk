@@ -1,4 +1,4 @@
-# What comes in: data drops, downloaded or generated with a known truth, checkpoints, and gene vectors.
+# What comes in: data sets, downloaded or generated with a known truth, checkpoints, and gene vectors.
 from scgpt_bench.scgpt.checkpoint_folder import own_file
 
 

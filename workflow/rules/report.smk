@@ -393,5 +393,6 @@ rule report_of_run:
         entries=entries_of_report,
         kinds=KINDS,
         pooled=[*POOLED],
+        without_pretraining=WITHOUT_PRETRAINING,
     script:
         "../scripts/report_of_run.py"

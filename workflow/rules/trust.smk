@@ -1,5 +1,5 @@
 # How far the scores can be trusted: what games a metric, what others published, what every metric means, what of
-# them rests on unreliable responses, and what a new drop changes.
+# them rests on unreliable responses, and what a new version of the data changes.
 
 
 def targets_go_up(wildcards):
@@ -144,9 +144,9 @@ rule drop_comparison:
         scores="<results>/scores.tsv",
         verdicts="<results>/verdicts.tsv",
     output:
-        text=data_entry("figures/drop_comparison.html", "cells since the last drop", "drop_comparison.rst"),
-        table=data_entry("drop_comparison.tsv", "scores since the last drop", "drop_comparison.rst"),
-        figure=data_entry("figures/drop_comparison.svg", "comparison with the last drop", "drop_comparison.rst"),
+        text=data_entry("figures/drop_comparison.html", "cells since the last version", "drop_comparison.rst"),
+        table=data_entry("drop_comparison.tsv", "scores since the last version", "drop_comparison.rst"),
+        figure=data_entry("figures/drop_comparison.svg", "comparison with the last version", "drop_comparison.rst"),
     log:
         "<logs>/drop_comparison/{dataset}.log",
     benchmark:

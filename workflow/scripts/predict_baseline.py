@@ -19,7 +19,7 @@ with logged(snakemake.log[0]):
         options["seed"] = entries["seed"]
     embeddings = None
     if snakemake.params.context_vectors:
-        embeddings = baselines.ContextVectors(snakemake.params.context_vectors)
+        embeddings = baselines.VectorsOfContexts(snakemake.params.context_vectors)
     elif snakemake.input.embeddings:
         embeddings = baselines.read_embeddings(snakemake.input.embeddings[0])
     cells = open_h5ad(snakemake.input.cells)

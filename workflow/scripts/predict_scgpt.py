@@ -22,7 +22,7 @@ with logged(snakemake.log[0]):
         trained = read_json(snakemake.input.model[1], "a report")["options"]
         configured |= {option: trained[option] for option in searched}
     entries = {"kind": configured.pop("kind"), "options": configured, "seed": seed}
-    how = prediction.Options(
+    how = prediction.PredictionOptions(
         **{key: configured[key] for key in ("genes_fed", "value_input") if key in configured},
         batch_size=snakemake.params.batch_size,
         keep_cells=snakemake.params.keep_cells,
@@ -37,7 +37,7 @@ with logged(snakemake.log[0]):
     checkpoint = Path(snakemake.input.checkpoint[0]).parent
     with writing(snakemake.output.predictions, controls.var_names) as write:
         if snakemake.params.function == "prompted":
-            prompts = generation.Options(**{key: value for key, value in configured.items() if key != "checkpoint"})
+            prompts = generation.PromptOptions(**{key: configured[key] for key in configured if key != "checkpoint"})
             found = prediction.prompted(controls, alignment, checkpoint, prompts, seed, how, write=write)
         elif snakemake.input.model:
             folder = Path(snakemake.input.model[0]).parent

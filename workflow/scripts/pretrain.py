@@ -22,5 +22,5 @@ with logged(snakemake.log[0]):
     for key in ("source", "dataset"):
         options.pop(key)
     pretraining.pretrain(
-        source, genes, folder, pretraining.Options(**options), seed, machine, snakemake.input[0], fabric
+        source, genes, folder, pretraining.PretrainingOptions(**options), seed, machine, snakemake.input[0], fabric
     )

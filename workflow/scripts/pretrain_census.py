@@ -22,7 +22,7 @@ with logged(snakemake.log[0]):
         source,
         source.genes,
         Path(snakemake.output[0]).parent,
-        pretraining.Options(**options),
+        pretraining.PretrainingOptions(**options),
         seed,
         training.machine(snakemake.config["hardware"]),
         name=source.name,

@@ -22,6 +22,5 @@ with logged(snakemake.log[0]):
     ]
     start, answers = Path(snakemake.input.start).read_text(), read_json(snakemake.input.answers, "answers of the run")
     params = snakemake.params
-    page.write(
-        page.in_order(items), start, snakemake.output[0], kinds=params.kinds, answers=answers, pooled=params.pooled
-    )
+    named = {name: params.get(name) for name in ("kinds", "pooled", "without_pretraining")}
+    page.write(page.in_order(items), start, snakemake.output[0], answers=answers, **named)

@@ -11,12 +11,12 @@ with logged(snakemake.log[0]):
     from scgpt_bench.method_record import read_record
     from scgpt_bench.provenance import revision
     from scgpt_bench.report import summary
-    from scgpt_bench.report.run import Prediction, Run
+    from scgpt_bench.report.run import RecordedPrediction, Run
 
     predictions = []
     for path in map(Path, snakemake.input.records):
         dataset, split, method = path.parts[-5:-2]
-        predictions.append(Prediction(dataset, split, method, read_record(path)))
+        predictions.append(RecordedPrediction(dataset, split, method, read_record(path)))
     run = Run(
         scores=read_table(snakemake.input.scores),
         verdicts=read_table(snakemake.input.verdicts),

@@ -79,7 +79,7 @@ def _answer(name: str, table: str | None, configfile: str | None, mirrors: list[
     return text + f"\nNext:\n{_next_step(dataset, config, configfile, table)}\n"
 
 
-def _answer_joined(dataset: Dataset, run: configuration.Run) -> str:
+def _answer_joined(dataset: Dataset, run: configuration.ConfiguredRun) -> str:
     """Describe what the parts that are here have in common; others are not fetched, since there may be many."""
     from scgpt_bench.data import readers
     from scgpt_bench.data.annotations import annotate
@@ -101,7 +101,7 @@ def _answer_joined(dataset: Dataset, run: configuration.Run) -> str:
 
 def _row_and_options(
     name: str, own_table: str | None, configfile: str | None
-) -> tuple[Dataset, configuration.Run, str | None, str]:
+) -> tuple[Dataset, configuration.ConfiguredRun, str | None, str]:
     """Find the row, the run with its options, their configuration (None: only the template's), and that in words."""
     given = configuration.read(configfile) if configfile else {}
     table = own_table or configuration.table_path(given, "dataset_table")

@@ -100,13 +100,13 @@ def defaults() -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Run:
+class ConfiguredRun:
     """A valid configuration, where its tables are, and the rows of those that it refers to."""
 
     config: dict[str, Any]
     tables: dict[str, str]
     datasets: dict[str, catalogue.Dataset]
-    checkpoints: dict[str, catalogue.Checkpoint]
+    checkpoints: dict[str, catalogue.PublishedCheckpoint]
     vectors: dict[str, catalogue.VectorFile]
 
     @property
@@ -181,14 +181,14 @@ def table_path(config: Mapping[str, Any], key: str) -> str:
     return own_or_shipped(default) if config.get(key, default) == default else config[key]
 
 
-def file_of_checkpoint(run: Run, name: str, file: str, results: str) -> str:
+def file_of_checkpoint(run: ConfiguredRun, name: str, file: str, results: str) -> str:
     """Return where a checkpoint's file is: shared if it is downloaded, else below the study's folder ``results``."""
     if run.config["checkpoints"][name]["source"] == "catalogue":
         return f"{run.checkpoints[name].folder_of(file)}/{file}"
     return f"{results}/checkpoints/{name}/{file}"
 
 
-def validate(given: Mapping[str, Any], source: str) -> Run:
+def validate(given: Mapping[str, Any], source: str) -> ConfiguredRun:
     """Check the configuration ``given`` (as read from YAML) and fill in every default; ``source`` names it in errors.
 
     Options get the order of their class, names that the user gives keep theirs: Snakemake compares parameters as text,
@@ -215,7 +215,7 @@ def validate(given: Mapping[str, Any], source: str) -> Run:
             for values in candidates(options.get("search", {})).values():
                 checked(classes[chosen], {**options, **values}, source, f"{where}.search")
     tables = {key: table_path(config, key) for key in TABLES}
-    run = Run(
+    run = ConfiguredRun(
         config,
         tables,
         catalogue.read_datasets(tables["dataset_table"]),
@@ -226,7 +226,7 @@ def validate(given: Mapping[str, Any], source: str) -> Run:
     return run
 
 
-def _check_references(run: Run, source: str) -> None:
+def _check_references(run: ConfiguredRun, source: str) -> None:
     config = run.config
     for name in config["datasets"]:
         if name in FOLDERS or Path(name).suffix in (".html", ".json", ".tsv", ".yaml"):
@@ -287,7 +287,7 @@ def _check_references(run: Run, source: str) -> None:
     _check_paths(run, source)
 
 
-def _check_predictions(run: Run, source: str) -> None:
+def _check_predictions(run: ConfiguredRun, source: str) -> None:
     """Refuse a prediction of unknown data sets and methods, or by methods that need what was measured."""
     config = run.config
     for name, options in config["predict"].items():
@@ -308,7 +308,7 @@ def _check_predictions(run: Run, source: str) -> None:
             raise InputError(source, f"predict.{name}.methods", found, expected)
 
 
-def _check_submissions(run: Run, source: str) -> None:
+def _check_submissions(run: ConfiguredRun, source: str) -> None:
     """Refuse a submission of a list, or by a method, that is not predicted, and one of another number of cells."""
     config = run.config
     for name, options in config["submissions"].items():
@@ -347,7 +347,7 @@ def methods_that_predict(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [name for name, options in methods.items() if cannot.isdisjoint(KINDS[options["kind"]].rules)]
 
 
-def _check_vectors(run: Run, source: str) -> None:
+def _check_vectors(run: ConfiguredRun, source: str) -> None:
     graphs = {options["graph"] for options in run.config["methods"].values() if "graph" in options}
     for name, options in run.config["vectors"].items():
         where = f"vectors.{name}"
@@ -381,7 +381,7 @@ def _check_vectors(run: Run, source: str) -> None:
                 raise InputError(source, f"{where}.datasets.{dataset}", f"{other!r}, the same data set", expected)
 
 
-def _check_paths(run: Run, source: str) -> None:
+def _check_paths(run: ConfiguredRun, source: str) -> None:
     """Refuse braces in paths of the user's files: Snakemake reads what is between them as a wildcard of its own."""
     config = run.config
     paths: dict[str, str | None] = dict(run.tables)
@@ -411,7 +411,7 @@ def _check_braces(path: str | None, source: str, where: str) -> None:
         raise InputError(source, where, repr(path), "a path without '{' and '}'")
 
 
-def _check_contexts(run: Run, source: str) -> None:
+def _check_contexts(run: ConfiguredRun, source: str) -> None:
     config, where, chosen = run.config, "splits.contexts", run.config["splits"]["contexts"]
     for name in config["datasets"]:
         declared = run.datasets[name].declared_contexts
@@ -432,7 +432,7 @@ def _check_contexts(run: Run, source: str) -> None:
         raise InputError(source, f"{where}.unseen", "both, but no fold in splits.run", "folds to cross with contexts")
 
 
-def _check_without_splits(run: Run, source: str) -> None:
+def _check_without_splits(run: ConfiguredRun, source: str) -> None:
     """Refuse a study that scores nothing and predicts nothing either, and methods that nothing in it runs."""
     config = run.config
     if not config["predict"]:
@@ -448,7 +448,7 @@ def _check_without_splits(run: Run, source: str) -> None:
             raise InputError(source, f"methods.{method}", "a method that nothing runs", expected)
 
 
-def _check_splits(run: Run, source: str) -> None:
+def _check_splits(run: ConfiguredRun, source: str) -> None:
     config = run.config
     splits = config["splits"]
     folds = splits["folds"]

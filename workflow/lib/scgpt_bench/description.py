@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, cont
 from scgpt_bench.data.findings import Findings
 from scgpt_bench.data.harmonize import batches_without_controls, check_groups, list_too_few
 from scgpt_bench.data.joining import match_genes
-from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of, within
+from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, first_names, genes_of, within
 from scgpt_bench.data.tenx import READER_NOTES
 from scgpt_bench.data.values import sample_values
 from scgpt_bench.errors import InputError
@@ -84,7 +84,7 @@ def describe(
         + ("" if dataset.combination_separator else " (the row names no separator)"),
         "directions": _directions(obs, dataset),
         "too few cells": f"{len(few):,} perturbations of fewer than {minimum_cells} cells, left out: "
-        + _some(condition.label for condition in few)
+        + first_names(condition.label for condition in few)
         if len(few)
         else f"no perturbation has fewer than {minimum_cells}",
         "targets": f"{sum(gene in symbols for gene in targets):,} of {len(targets):,} are measured genes",
@@ -156,11 +156,6 @@ def _cells(number: int) -> str:
     return f"{number:,} cell{'' if number == 1 else 's'}"
 
 
-def _some(names: Iterable[str], shown: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
-
-
 def _reader_notes(notes: dict[str, Any], n_read: int) -> dict[str, str]:
     """Describe what the reader decided about guides, with its other notes under their own keys."""
     lines = {}
@@ -204,9 +199,9 @@ def _groups(obs: pd.DataFrame, column: str, stated: str | None) -> str:
     if not stated:
         return "one (the row names no column)"
     counts = pd.crosstab(obs[column], obs["perturbation"] == CONTROL).reindex(columns=[True, False], fill_value=0)
-    without = counts.index[(counts[True] == 0).to_numpy()]
-    text = f"{len(counts):,} in {stated!r}: {_some(counts.index)}"
-    return text + (f"; without controls {len(without):,} of {len(counts):,}: {_some(without)}" if len(without) else "")
+    without = list(counts.index[(counts[True] == 0).to_numpy()])
+    text = f"{len(counts):,} in {stated!r}: {first_names(counts.index)}"
+    return text + (f"; without controls {len(without):,} of {len(counts):,}: {first_names(without)}" if without else "")
 
 
 def _published(symbols: pd.Index, targets: Collection[str]) -> str:
@@ -228,7 +223,7 @@ def _coverage(symbols: pd.Index, targets: Collection[str], vocabulary: Mapping[s
     known = [int((table["status"] != "padded").sum()) for table in found]
     text = f"{known[0]:,} of {len(symbols):,} genes, {known[1]:,} of {len(targets):,} targets"
     missing = found[1]["gene"][found[1]["status"] == "padded"]
-    return text + (f" (not {_some(missing)})" if len(missing) else "")
+    return text + (f" (not {first_names(missing)})" if len(missing) else "")
 
 
 def _enough(obs: pd.DataFrame, dataset: Dataset, config: Mapping[str, Any]) -> dict[str, str]:
@@ -309,7 +304,7 @@ def _among(chosen: pd.Index, controls: pd.Series) -> str:
     """Name some of the cell types, or the number of controls where the row names no column of types or contexts."""
     if list(controls.index) == [UNSTATED]:
         return f"{controls.iloc[0]:,}"
-    return f"in {len(chosen):,} of {len(controls):,} cell types ({_some(chosen)})"
+    return f"in {len(chosen):,} of {len(controls):,} cell types ({first_names(chosen)})"
 
 
 def _types_without_controls(obs: pd.DataFrame) -> list[str]:

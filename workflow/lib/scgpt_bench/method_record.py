@@ -80,7 +80,7 @@ class Prompts(_Part):
     raised_without_expression: tuple[str, ...]
 
 
-class Finetuning(_Part):
+class FinetuningReport(_Part):
     """The report of a fine-tuning (``model/report.json``) without its load report."""
 
     seed: int
@@ -218,7 +218,7 @@ class MethodRecord(_Part):
     shuffles: int = 0
     scgpt: Scgpt | None = None
     prompts: Prompts | None = None
-    finetuning: Finetuning | None = None
+    finetuning: FinetuningReport | None = None
     embeddings: Embeddings | None = None
     training: Training | None = None
     chosen: dict[str, Chosen] = {}

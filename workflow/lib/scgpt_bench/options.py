@@ -1,7 +1,7 @@
 """Every option of a study: its type, its limits, its default and, below it, its meaning. They are nowhere else.
 
 :mod:`configuration` checks a study against these classes, jobs take them as their options, and
-``docs/write_configuration.py`` makes the tables of config/README.md and a JSON schema from them. Snakemake reads this
+``docs/write_configuration.py`` makes the tables of the documents and a JSON schema from them. Snakemake reads this
 module at every start: it imports nothing heavy. It compares parameters as text: the order of options is part of them.
 """
 
@@ -170,7 +170,7 @@ class Generated(Options):
 
 
 class Harmonize(Options):
-    """From a drop to cells.h5ad."""
+    """From a data set to cells.h5ad."""
 
     minimum_cells: int = Field(10, ge=2)
     """Perturbations with fewer cells are dropped and listed."""
@@ -262,7 +262,7 @@ class Folder(Options):
     """The folder."""
 
 
-class Sizes(Options):
+class ModelSizes(Options):
     """The sizes of a model."""
 
     embsize: int = Field(512, ge=8)
@@ -287,11 +287,11 @@ class _RandomWeights(Options):
     """Seed of the weights."""
 
 
-class Random(Sizes, _RandomWeights):
+class Random(ModelSizes, _RandomWeights):
     """Random weights, drawn from a seed, in scGPT's layout. The report labels it untrained wherever it appears."""
 
 
-class Pretraining(Sizes):
+class Pretraining(ModelSizes):
     """How a model is pretrained. The published values are those of scGPT_human's args.json."""
 
     dropout: Number = Field(0.2, ge=0, lt=1)
@@ -508,7 +508,7 @@ class Flagged(Options):
     see is predicted as 0."""
 
 
-class Values(Options):
+class ControlValues(Options):
     """The values of a control cell."""
 
     value_input: ValueInput = "log1p"
@@ -834,7 +834,7 @@ class Study(Options):
     """Name of the study: lower-case letters, digits, `_` and `-`. All its results are in `results/<study>/`; downloads
     are shared between studies."""
     dataset_table: Text = "config/datasets.tsv"
-    """Table of data drops, one row each. If the run's folder has no such file, the workflow's own is used."""
+    """Table of data sets: a row for each version. If the run's folder has no such file, the workflow's own is used."""
     checkpoint_table: Text = "config/checkpoints.tsv"
     """Table of published scGPT checkpoints, one row per file; the workflow's own by default, as above."""
     published_results_table: Text = "config/published_results.tsv"

@@ -14,10 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from scgpt_bench.configuration import Run, methods_of_prediction
-from scgpt_bench.data.catalogue import GENERATED
-from scgpt_bench.data.split_names import CONTEXT, FILE, GEARS
-from scgpt_bench.options import Sizes as ModelSizes
+from scgpt_bench.configuration import ConfiguredRun, methods_of_prediction
+from scgpt_bench.data.catalogue import GENERATED, Dataset
+from scgpt_bench.data.split_names import FILE, GEARS, HELD_OUT_CONTEXT
+from scgpt_bench.options import ModelSizes
 
 BYTES_PER_VALUE = 2.0  # of a compressed h5ad: 1.9 (norman_2019); log1p values and files without compression take more
 # The share of genes that a cell expresses: 0.34 in the screens of Replogle, which keep expressed genes; less where all
@@ -82,6 +82,23 @@ def network_of(checkpoint: Mapping[str, Any]) -> Network:
     return Network(*(options.get(key, defaults[key]) for key in ("embsize", "nlayers", "d_hid")))
 
 
+def _shape_of_h5ad(path: Path, row: Dataset) -> Shape | None:
+    """Read the size of a data set off the header of its file, in milliseconds; None if that has another form."""
+    import h5py  # not where the rows say it all
+
+    try:
+        with h5py.File(path) as file:
+            cells, genes = (len(file[axis][file[axis].attrs["_index"]]) for axis in ("obs", "var"))
+            X = file["layers"][row.layer] if row.layer else file["X"]
+            stored = X["data"].size if isinstance(X, h5py.Group) else X.size
+            labels = file["obs"][str(row.perturbation_column)]
+            perturbations = len(labels["categories"]) if isinstance(labels, h5py.Group) else None
+    except (OSError, KeyError, TypeError, ValueError):
+        return None  # what is wrong with it is said by the job that reads it
+    perturbations = row.perturbations or perturbations or max(1, cells // CELLS_PER_PERTURBATION)
+    return Shape(cells, genes, perturbations, stored / max(cells, 1), "its file")
+
+
 # What memory and time are proportional to; by the name that the table of resources uses.
 UNITS = {
     "thousand_cells": "thousand cells",
@@ -117,7 +134,7 @@ class Sizes:
         Splits whose tested conditions nobody measured: name -> entry of ``predict``.
     """
 
-    def __init__(self, run: Run, subsets: Mapping[str, tuple[str, int]], predicted: Mapping[str, str]):
+    def __init__(self, run: ConfiguredRun, subsets: Mapping[str, tuple[str, int]], predicted: Mapping[str, str]):
         self.run, self.config, self.subsets, self.predicted = run, run.config, subsets, predicted
         self.amount = cache(self._amount)
         self.shape = cache(self._shape)
@@ -203,10 +220,15 @@ class Sizes:
             cells = lines * (targets * chosen["cells_per_perturbation"] + chosen["control_cells"])
             genes = chosen["modules"] * chosen["genes_per_module"]
             return Shape(cells, genes, targets, genes, "its options")
+        path = Path(row.address)
+        there = row.is_local and path.is_file()
+        unknown = None in (row.cells, row.genes, row.perturbations)
+        if there and unknown and row.format == "h5ad" and (of_file := _shape_of_h5ad(path, row)) is not None:
+            return of_file
         size = row.bytes
         known_from = "bytes of its row"
-        if size is None and row.is_local and Path(row.address).is_file():
-            size, known_from = Path(row.address).stat().st_size, "size of its file"
+        if size is None and there:
+            size, known_from = path.stat().st_size, "size of its file"
         genes = row.genes or ASSUMED_GENES
         values = min(EXPRESSED_SHARE * genes, EXPRESSED_GENES)
         if row.cells is not None:
@@ -241,7 +263,7 @@ class Sizes:
         if split is None or split not in self._splits:
             return conditions
         how = self._splits[split]
-        if how["made_by"] == CONTEXT:
+        if how["made_by"] == HELD_OUT_CONTEXT:
             return max(1, conditions / self._contexts(dataset) / how.get("folds", 1))
         share = {GEARS: GEARS_TEST_SHARE, FILE: FILE_TEST_SHARE}.get(how["made_by"], 1 / how.get("folds", 1))
         return max(1, conditions * share)

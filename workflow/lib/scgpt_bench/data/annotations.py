@@ -13,7 +13,7 @@ import pandas as pd
 
 from scgpt_bench.data import symbols as gene_names
 from scgpt_bench.data.catalogue import DIRECTION_OF_KIND, DIRECTIONS, Dataset
-from scgpt_bench.data.conditions import CONTEXT, IN, rows_of
+from scgpt_bench.data.conditions import ALL_CONTEXTS, IN, rows_of
 from scgpt_bench.data.findings import Findings
 from scgpt_bench.data.genes import Genes, read_genes
 from scgpt_bench.data.labels import MISSING, is_control_target, parts_of, perturbation_names, strip_affixes
@@ -270,8 +270,8 @@ def _contexts(obs: pd.DataFrame, kept: np.ndarray, dataset: Dataset, findings: F
     contexts = functools.reduce(lambda left, right: left + "." + right, columns).to_numpy(dtype=object)
     where, named = f"obs[{dataset.context_column!r}]", set(contexts[kept])
     for context in sorted(named):
-        if context.casefold() == CONTEXT or IN in context or "/" in context:
-            expected = f"a name of the context, not {CONTEXT!r}, without {IN!r} and '/'"
+        if context.casefold() == ALL_CONTEXTS or IN in context or "/" in context:
+            expected = f"a name of the context, not {ALL_CONTEXTS!r}, without {IN!r} and '/'"
             raise findings.error(where, f"the context {context!r}", expected)
     pairs = gene_names.pairs_differing_in_case(named)
     if pairs:

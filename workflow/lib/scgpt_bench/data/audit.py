@@ -20,7 +20,7 @@ from scgpt_bench.data.conditions import Condition, conditions_of, listed, rows_o
 from scgpt_bench.data.halves import INPUT, TRUTH
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import Matrix, row_chunks
-from scgpt_bench.data.split_names import CONTEXT, GEARS, PREDICTION
+from scgpt_bench.data.split_names import GEARS, HELD_OUT_CONTEXT, PREDICTION
 from scgpt_bench.errors import InputError
 
 # Data sets without any cell twice in which the audit may still find one, at most.
@@ -174,7 +174,7 @@ def audit(
     """
     unseen = how["made_by"] == GEARS or "fold" in how  # no perturbation is tested and trained on, in any context
     _refuse_tested_in_training(split, split_name, unseen)
-    if how["made_by"] == CONTEXT:
+    if how["made_by"] == HELD_OUT_CONTEXT:
         _refuse_held_out_in_training(split, split_name, how["context"], how.get("seen", 0))
     if how["made_by"] == PREDICTION:
         _refuse_measured(split, obs, split_name)
@@ -188,7 +188,7 @@ def audit(
         row["n_cells"] for row in identical["undecided"] if Condition(row["perturbation"], row["context"]) in of_tests
     )
     checks = []
-    if how["made_by"] == CONTEXT:
+    if how["made_by"] == HELD_OUT_CONTEXT:
         share = f", except for a share of {how['seen']:g} of its conditions" if how.get("seen") else ""
         checks.append((f"no perturbed cell of the held-out context is trained on{share}", how["context"], PASSED))
     checks.append(("no tested condition is trained or validated on", f"conditions: {numbers}", PASSED))

@@ -1,4 +1,4 @@
-"""Which data sets, checkpoints and gene vectors are known: one row per data drop, or per file of the others.
+"""Which data sets, checkpoints and gene vectors are known: one row per version of a data set or file of the others.
 
 The tables are tab-separated, without quotes; an empty cell or a missing column means that the thing does not exist.
 Lines that are too short or too long are errors, which pandas would fill up or skip.
@@ -259,7 +259,7 @@ class CheckpointFile:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class PublishedCheckpoint:
     """A published checkpoint.
 
     Attributes
@@ -455,7 +455,7 @@ def _with_parts(joined: Dataset, datasets: Mapping[str, Dataset]) -> Dataset:
     )
 
 
-def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
+def read_checkpoints(path: str | Path) -> dict[str, PublishedCheckpoint]:
     """Read the checkpoints of a table, by name, in the order of its rows.
 
     Raises
@@ -463,16 +463,16 @@ def read_checkpoints(path: str | Path) -> dict[str, Checkpoint]:
     InputError
         At the first cell that is wrong, or for a checkpoint that has neither the three files nor a folder.
     """
-    checkpoints: dict[str, Checkpoint] = {}
+    checkpoints: dict[str, PublishedCheckpoint] = {}
     for row in _rows(path, CheckpointFile, may_be_empty=("sha256", "bytes")):
         name, file = row.text("name"), row.text("file")
         if file == FOLDER:
             if name in checkpoints:
                 raise row.error("file", f"{FOLDER!r} beside other rows of {name!r}", "files, or one folder")
             status = row.cells["status"] or UNVERIFIED
-            checkpoints[name] = Checkpoint(name, {}, row.text("address"), row.cells["corpus"], status)
+            checkpoints[name] = PublishedCheckpoint(name, {}, row.text("address"), row.cells["corpus"], status)
             continue
-        files = checkpoints.setdefault(name, Checkpoint(name, {})).files
+        files = checkpoints.setdefault(name, PublishedCheckpoint(name, {})).files
         if checkpoints[name].folder is not None:
             raise row.error("file", f"{file!r} beside {FOLDER!r} of {name!r}", "files, or one folder")
         if file in files:

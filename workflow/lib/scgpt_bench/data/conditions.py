@@ -14,7 +14,7 @@ import pandas as pd
 
 from scgpt_bench.data.names import CONTROL, UNSTATED, genes_of
 
-CONTEXT = UNSTATED  # the one context where none is declared; no declared one has this name
+ALL_CONTEXTS = UNSTATED  # of rows over all contexts, and the one where none is declared; no declared one has this name
 COLUMNS = ["perturbation", "context"]
 IN = "@"  # of labels; no declared context contains it
 
@@ -23,12 +23,12 @@ class Condition(NamedTuple):
     """A perturbation in a context, or ``control`` in a context: what its conditions are compared with."""
 
     perturbation: str
-    context: str = CONTEXT
+    context: str = ALL_CONTEXTS
 
     @property
     def label(self) -> str:
         """Name it for people, and as an index: ``STAT1``, or ``STAT1@K562`` where contexts are declared."""
-        return self.perturbation if self.context == CONTEXT else f"{self.perturbation}{IN}{self.context}"
+        return self.perturbation if self.context == ALL_CONTEXTS else f"{self.perturbation}{IN}{self.context}"
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ class Condition(NamedTuple):
     @property
     def drawn_for(self) -> tuple[str, ...]:
         """Name its random draws (:mod:`scgpt_bench.seeding`): with the context only where it is declared."""
-        return (self.perturbation,) if self.context == CONTEXT else tuple(self)
+        return (self.perturbation,) if self.context == ALL_CONTEXTS else tuple(self)
 
 
 def conditions_of(table: pd.DataFrame, role: str | None = None) -> list[Condition]:
@@ -103,10 +103,10 @@ def labels_of(table: pd.DataFrame) -> pd.Series:
 
 def noun_of(table: pd.DataFrame) -> str:
     """Return the reader's word for a row: a perturbation, or a condition if contexts are declared."""
-    return "perturbation" if contexts_of(table) == [CONTEXT] else "condition"
+    return "perturbation" if contexts_of(table) == [ALL_CONTEXTS] else "condition"
 
 
 def _column(table: pd.DataFrame, name: str) -> pd.Series:
     if name == "context" and name not in table:
-        return pd.Series(CONTEXT, index=table.index, dtype=object)
+        return pd.Series(ALL_CONTEXTS, index=table.index, dtype=object)
     return table[name].astype(str)

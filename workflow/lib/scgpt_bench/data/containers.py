@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scgpt_bench.data import tenx_files
 from scgpt_bench.data.catalogue import FORMATS, GENE_INFO, GENERATED
-from scgpt_bench.data.file_kinds import Kind, kind_of_file, some, zarr
+from scgpt_bench.data.file_kinds import FileKind, kind_of_file, some, zarr
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import first_line
 
@@ -58,9 +58,9 @@ def check(path: str | Path, form: str, source: str | Path | None = None) -> None
         raise InputError(source, "file", kind.words, EXPECTED[form] + (f"; {advice}" if advice else ""))
 
 
-def _folder(path: Path) -> Kind:
+def _folder(path: Path) -> FileKind:
     if any((path / name).exists() for name in (".zgroup", ".zattrs", "zarr.json")):
         return zarr("a zarr store")
     if any(re.search(r"\.mtx(\.gz)?$", name) for name in tenx_files.names_below(path)):
-        return Kind("a folder with a matrix", "10x_mtx")
-    return Kind("a folder of " + some(sorted(entry.name for entry in path.iterdir())))
+        return FileKind("a folder with a matrix", "10x_mtx")
+    return FileKind("a folder of " + some(sorted(entry.name for entry in path.iterdir())))

@@ -10,19 +10,19 @@ import gzip
 import lzma
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from scgpt_bench.data.names import first_names
 from scgpt_bench.files import first_line
 
 SAFETENSORS = "a safetensors file"
 _HEAD = 4096
-_LISTED = 5  # names shown of a container
 
 
 @dataclass(frozen=True)
-class Kind:
+class FileKind:
     """What a file is in words, the format of the data-set table that reads it, and what else could be done."""
 
     words: str
@@ -30,12 +30,12 @@ class Kind:
     advice: str = ""
 
 
-def zarr(words: str) -> Kind:
+def zarr(words: str) -> FileKind:
     """Say how a zarr store becomes a file that is read."""
-    return Kind(words, advice="import anndata; anndata.read_zarr(path).write_h5ad('drop.h5ad') makes one")
+    return FileKind(words, advice="import anndata; anndata.read_zarr(path).write_h5ad('drop.h5ad') makes one")
 
 
-def kind_of_file(path: Path) -> Kind:
+def kind_of_file(path: Path) -> FileKind:
     """Recognize a file by its content; ``form`` is ``torch`` for what PyTorch or safetensors may have written."""
     import h5py
 
@@ -52,85 +52,85 @@ def kind_of_file(path: Path) -> Kind:
     return _content(head)
 
 
-def _compressed(path: Path, opened, name: str) -> Kind:
+def _compressed(path: Path, opened, name: str) -> FileKind:
     try:
         with opened(path) as file:
             inside = file.read(_HEAD)
     except (OSError, EOFError, lzma.LZMAError) as error:
-        return Kind(f"a broken {name} file ({first_line(error)})")
+        return FileKind(f"a broken {name} file ({first_line(error)})")
     if inside.startswith(b"\x89HDF"):
         form = "gz_h5ad" if name == "gzip" else None
-        return Kind(f"an HDF5 file compressed by {name}", form, advice="decompress it")
+        return FileKind(f"an HDF5 file compressed by {name}", form, advice="decompress it")
     kind = _content(inside)
-    return kind if kind.form == "sceptre_rda" else Kind(f"{kind.words}, compressed by {name}", advice=kind.advice)
+    return kind if kind.form == "sceptre_rda" else FileKind(f"{kind.words}, compressed by {name}", advice=kind.advice)
 
 
-def _content(head: bytes) -> Kind:
+def _content(head: bytes) -> FileKind:
     """Recognize a file that is neither HDF5 nor compressed by its first bytes."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not head:
-        return Kind("an empty file")
+        return FileKind("an empty file")
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or b"<html" in text[:1000]:
-        return Kind("a web page (HTML)", advice="the address may ask for a login or a click")
+        return FileKind("a web page (HTML)", advice="the address may ask for a login or a click")
     if text.startswith((b"<?xml", b"<error")):
-        return Kind("an XML document", advice="the address may refuse the download")
+        return FileKind("an XML document", advice="the address may refuse the download")
     if head.startswith(b"version https://git-lfs"):
-        return Kind("a pointer of Git LFS", advice="git lfs pull brings the file itself")
+        return FileKind("a pointer of Git LFS", advice="git lfs pull brings the file itself")
     if head.startswith((b"RDX", b"RDA")):
-        return Kind("an R data file (.rda)", "sceptre_rda")
+        return FileKind("an R data file (.rda)", "sceptre_rda")
     if re.match(rb"[XAB]\n", head) and (head[0:1] == b"A" or head[2:5] == b"\0\0\0"):
-        return Kind("an R object (.rds)", advice="save it in R as h5ad, with zellkonverter or anndataR")
+        return FileKind("an R object (.rds)", advice="save it in R as h5ad, with zellkonverter or anndataR")
     if head[257:262] == b"ustar":
-        return Kind("a tar archive", advice="unpack it, and use one of its files or folders")
+        return FileKind("a tar archive", advice="unpack it, and use one of its files or folders")
     for magic, words in {b"PAR1": "a Parquet table", b"\x93NUMPY": "a NumPy array", b"ARROW1": "an Arrow file"}.items():
         if head.startswith(magic):
             form = "parquet" if magic == b"PAR1" else None
-            return Kind(words, form, advice="convert it to AnnData in Python and write h5ad")
+            return FileKind(words, form, advice="convert it to AnnData in Python and write h5ad")
     if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        return Kind("a Python pickle", "torch")
+        return FileKind("a Python pickle", "torch")
     if head.lower().startswith(b"%%matrixmarket"):
-        return Kind("a Matrix Market file", advice="format '10x_mtx' reads its folder")
+        return FileKind("a Matrix Market file", advice="format '10x_mtx' reads its folder")
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:  # the length of a header, and the header
-        return Kind(SAFETENSORS, "torch")
+        return FileKind(SAFETENSORS, "torch")
     if text.startswith((b"{", b"[")):
-        return Kind("JSON", "json")
+        return FileKind("JSON", "json")
     return _text(head)
 
 
-def _text(head: bytes) -> Kind:
+def _text(head: bytes) -> FileKind:
     try:
         first = head.decode("utf-8", "strict" if len(head) < _HEAD else "ignore").splitlines()[0]
     except (UnicodeDecodeError, IndexError):
-        return Kind(f"bytes of no known kind, beginning with {head[:8].hex(' ')}")
+        return FileKind(f"bytes of no known kind, beginning with {head[:8].hex(' ')}")
     for separator, words in {"\t": "tab-separated", ",": "comma-separated", ";": "semicolon-separated"}.items():
         if separator in first:
-            return Kind(
+            return FileKind(
                 f"a {words} table",
                 "csv" if separator == "," else "text",
                 advice="convert it to AnnData in Python and write h5ad",
             )
-    return Kind(f"text that begins with {first[:40]!r}", "text")
+    return FileKind(f"text that begins with {first[:40]!r}", "text")
 
 
-def _hdf5(path: Path) -> Kind:
+def _hdf5(path: Path) -> FileKind:
     import h5py
 
     with h5py.File(path) as file:
         entries = {name: set(group) if isinstance(group := _entry(file, name), h5py.Group) else set() for name in file}
     if "mod" in entries:
-        return Kind("a MuData file", "h5mu")
+        return FileKind("a MuData file", "h5mu")
     if {"obs", "var"} <= entries.keys():
-        return Kind("an AnnData file", "h5ad")
+        return FileKind("an AnnData file", "h5ad")
     if {"row_attrs", "col_attrs"} <= entries.keys():
-        return Kind("a loom file", advice="import scanpy; scanpy.read_loom(path).write_h5ad('drop.h5ad') makes one")
+        return FileKind("a loom file", advice="import scanpy; scanpy.read_loom(path).write_h5ad('drop.h5ad') makes one")
     if any({"barcodes", "indptr"} <= below for below in entries.values()):
-        return Kind("an HDF5 matrix of 10x", "10x_h5")
+        return FileKind("an HDF5 matrix of 10x", "10x_h5")
     if "barcode_idx" in entries:
-        return Kind("molecule_info.h5 of Cell Ranger", advice="take filtered_feature_bc_matrix.h5, format '10x_h5'")
+        return FileKind("molecule_info.h5 of Cell Ranger", advice="take filtered_feature_bc_matrix.h5, format '10x_h5'")
     if "cell.names" in entries:
-        return Kind("an h5Seurat file", advice="SeuratDisk's Convert(path, dest = 'h5ad') makes one")
+        return FileKind("an h5Seurat file", advice="SeuratDisk's Convert(path, dest = 'h5ad') makes one")
     missing = "".join(f" without {name!r}" for name in ("obs", "var") if name not in entries)
-    return Kind(f"an HDF5 file of {some(sorted(entries))}{missing}")
+    return FileKind(f"an HDF5 file of {some(sorted(entries))}{missing}")
 
 
 def _entry(file, name: str):
@@ -143,21 +143,20 @@ def _entry(file, name: str):
         return None
 
 
-def _zip(path: Path) -> Kind:
+def _zip(path: Path) -> FileKind:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
     if any(name.lower().endswith(".h5ad") for name in names):
-        return Kind("a zip that holds an h5ad", "zip_h5ad")
+        return FileKind("a zip that holds an h5ad", "zip_h5ad")
     if any(re.search(r"\.mtx(\.gz)?$", name, re.IGNORECASE) for name in names):
-        return Kind("a zip with a matrix", "10x_mtx")
+        return FileKind("a zip with a matrix", "10x_mtx")
     if any(name.endswith((".zgroup", "zarr.json")) for name in names):
         return zarr("a zipped zarr store")
     if any(name.endswith("/data.pkl") for name in names):
-        return Kind("a checkpoint of PyTorch", "torch")
-    return Kind(f"a zip of {some(names)}")
+        return FileKind("a checkpoint of PyTorch", "torch")
+    return FileKind(f"a zip of {some(names)}")
 
 
-def some(names: Sequence[str]) -> str:
+def some(names: Iterable[str]) -> str:
     """List the first names of a container."""
-    shown = ", ".join(map(repr, names[:_LISTED])) + (", ..." if len(names) > _LISTED else "")
-    return shown or "nothing"
+    return first_names(map(repr, names)) or "nothing"

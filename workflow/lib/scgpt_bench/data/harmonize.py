@@ -23,7 +23,7 @@ from scgpt_bench.data.conditions import Condition, codes_of, conditions_of, cont
 from scgpt_bench.data.findings import Findings
 from scgpt_bench.data.genes import choose_genes
 from scgpt_bench.data.halves import deal_halves, few_controls
-from scgpt_bench.data.names import CONTROL, JOINED_BY, genes_of
+from scgpt_bench.data.names import CONTROL, JOINED_BY, first_names, genes_of
 from scgpt_bench.data.on_disk import CellWriter, text_array
 from scgpt_bench.data.tenx import READER_NOTES
 from scgpt_bench.data.values import harmonized_chunks, read_values
@@ -206,6 +206,5 @@ def batches_without_controls(obs: pd.DataFrame) -> list[str]:
     without = counts.index[counts[True] == 0]
     if not len(without):
         return []
-    shown = ", ".join(map(repr, without[:5])) + (", ..." if len(without) > 5 else "")
-    perturbed = counts.loc[without, False].sum()
-    return [f"no control cell in {len(without)} of {len(counts)} batches, of {perturbed} perturbed cells: {shown}"]
+    found = f"no control cell in {len(without)} of {len(counts)} batches"
+    return [f"{found}, of {counts.loc[without, False].sum()} perturbed cells: {first_names(map(repr, without))}"]

@@ -23,14 +23,13 @@ from scgpt_bench.data.findings import Findings
 from scgpt_bench.data.genes import choose_genes
 from scgpt_bench.data.harmonize import SELECTION
 from scgpt_bench.data.means import FEWEST
-from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, genes_of, within
+from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, first_names, genes_of, within
 from scgpt_bench.data.on_disk import CellWriter, Matrix, row_chunks, rows_from, text_array
 from scgpt_bench.data.values import LARGEST, mean_and_variance
 
 # Of the genes of the smallest part. Lists of the 2,000 most variable genes of two cell lines share several times as
 # much; below it, what is left of a part depends on the choice of genes of the others more than on its cells.
 SMALLEST_SHARE = 0.1
-SHOWN = 5  # names of a longer list in a sentence
 Moments = tuple[int, np.ndarray, np.ndarray]
 
 
@@ -245,7 +244,7 @@ def _check_directions(obs: pd.DataFrame, findings: Findings) -> None:
 def _look_at_controls(
     parts: Mapping[str, anndata.AnnData], matched: Matched, target_sum: float
 ) -> tuple[Moments, dict[str, float]]:
-    """Return the moments of each shared gene over the control cells of all parts, as :class:`values.Values` has them.
+    """Return the moments of each shared gene over the control cells of all parts, as in :class:`values.ReadValues`.
 
     And the share of each part's scaled counts that is of shared genes. Both to the bit, whatever the chunks.
     """
@@ -318,10 +317,6 @@ def _left_out(var: pd.DataFrame, matched: Matched, part: str) -> list[str]:
     return [*np.delete(var.index.to_numpy(dtype=object), matched.positions[part])]
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
 def _repairs(
     parts: Mapping[str, anndata.AnnData],
     summaries: Mapping[str, Mapping[str, Any]],
@@ -337,13 +332,13 @@ def _repairs(
             same = f", {other_ids:,} of them in all by symbol, with other identifiers" if other_ids else ""
             yield (
                 f"{part}: {len(left_out):,} of {cells.n_vars:,} genes left out, since not all parts have them{same}: "
-                f"{_some(left_out)}; the others have {shares[part]:.0%} of the counts of its controls"
+                f"{first_names(left_out)}; the others have {shares[part]:.0%} of the counts of its controls"
             )
         own = cells.var.index[matched.positions[part]]
         pairs = zip(own, matched.var.index, strict=True)
         renamed = dict(sorted({**{old: new for old, new in pairs if old != new}, **matched.names[part]}.items()))
         if renamed:
-            shown = _some([f"{old} as {new}" for old, new in renamed.items()])
+            shown = first_names([f"{old} as {new}" for old, new in renamed.items()])
             yield f"{part}: {len(renamed):,} genes called as in the first part that has them: {shown}"
         yield from (f"{part}: {repair}" for repair in summaries[part]["repairs"])
 
@@ -359,5 +354,5 @@ def _problems(
         left_out = set(_left_out(cells.var, matched, part))
         lost = [target for target in targets[part] if target in left_out]
         if lost:
-            yield f"{part}: {len(lost):,} targets were measured there, but not in all parts: {_some(lost)}"
+            yield f"{part}: {len(lost):,} targets were measured there, but not in all parts: {first_names(lost)}"
         yield from (f"{part}: {problem}" for problem in summaries[part]["problems"])

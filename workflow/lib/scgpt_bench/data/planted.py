@@ -24,7 +24,7 @@ import pandas as pd
 from pydantic import Field
 from scipy import sparse
 
-from scgpt_bench.data.conditions import CONTEXT, Condition, table_of
+from scgpt_bench.data.conditions import ALL_CONTEXTS, Condition, table_of
 from scgpt_bench.data.halves import INPUT
 from scgpt_bench.data.names import CONTROL, JOINED_BY, genes_of
 from scgpt_bench.errors import InputError
@@ -47,7 +47,7 @@ LIBRARY_SD = 0.3  # of the log library size
 BATCH_SD = 0.1  # of the log of a batch's factor for a gene
 
 
-class Options(Generated):
+class PlantedOptions(Generated):
     """What can be asked of the experiment."""
 
     target_sum: Number = Field(400.0, ge=1)
@@ -96,7 +96,7 @@ class _Genes:
 
 
 def generate(options: Mapping[str, Any]) -> Planted:
-    """Simulate the experiment that ``options`` (those of :class:`Options`, all optional) ask for.
+    """Simulate the experiment that ``options`` (those of :class:`PlantedOptions`, all optional) ask for.
 
     A knock-down lowers the activity of the target's module by 0.8 to 1.6, or raises it by as much where the target
     falls with rising activity; the target itself falls to another 50 to 80 %, to about a quarter in all. Effects of a
@@ -116,16 +116,16 @@ def generate(options: Mapping[str, Any]) -> Planted:
     InputError
         For an unknown option or a value out of range.
     """
-    chosen = checked(Options, options, "planted data")
+    chosen = checked(PlantedOptions, options, "planted data")
     targets_of_module = [slice(start, start + chosen.targets_per_module) for start in _module_starts(chosen)]
     genes = _genes(chosen, targets_of_module)
     singles = np.concatenate([genes.names[targets] for targets in targets_of_module])
     effects = _effects(chosen, genes, singles)
     measured = ~np.isin(genes.names, _generator(chosen, "unmeasured").permutation(singles)[: chosen.unmeasured_targets])
-    contexts = [f"line{number + 1}" for number in range(chosen.contexts)] or [CONTEXT]
+    contexts = [f"line{number + 1}" for number in range(chosen.contexts)] or [ALL_CONTEXTS]
     of_contexts = {context: _in_context(chosen, context, effects) for context in contexts}
     states = {
-        context: _generator(chosen, "state", CELL_LINE if context == CONTEXT else context).normal(
+        context: _generator(chosen, "state", CELL_LINE if context == ALL_CONTEXTS else context).normal(
             0, STATE_SD, chosen.modules
         )
         for context in contexts
@@ -137,7 +137,7 @@ def generate(options: Mapping[str, Any]) -> Planted:
     )
 
 
-def _generator(options: Options, *names: str | int) -> np.random.Generator:
+def _generator(options: PlantedOptions, *names: str | int) -> np.random.Generator:
     return random_generator(options.seed, "planted", *names)
 
 
@@ -154,11 +154,11 @@ def vocabulary_symbols() -> list[str]:
     return sorted(filter(SYMBOL.fullmatch, vocabulary))
 
 
-def _module_starts(options: Options) -> range:
+def _module_starts(options: PlantedOptions) -> range:
     return range(0, options.modules * options.genes_per_module, options.genes_per_module)
 
 
-def _genes(options: Options, targets_of_module: list[slice]) -> _Genes:
+def _genes(options: PlantedOptions, targets_of_module: list[slice]) -> _Genes:
     module = np.repeat(np.arange(options.modules), options.genes_per_module)
     n_genes = len(module)
     names = _names(options, n_genes, targets_of_module)
@@ -173,7 +173,7 @@ def _genes(options: Options, targets_of_module: list[slice]) -> _Genes:
     return _Genes(names, module, loadings, base, batch_factors)
 
 
-def _names(options: Options, n_genes: int, targets_of_module: list[slice]) -> np.ndarray:
+def _names(options: PlantedOptions, n_genes: int, targets_of_module: list[slice]) -> np.ndarray:
     symbols = vocabulary_symbols()
     if n_genes > len(symbols):
         expected = f"at most {len(symbols)}, the symbols in scGPT's vocabulary"
@@ -199,7 +199,7 @@ class _Effect:
 Effects = Mapping[str, Mapping[str, _Effect]]  # by context and perturbation
 
 
-def _effects(options: Options, genes: _Genes, singles: np.ndarray) -> dict[str, _Effect]:
+def _effects(options: PlantedOptions, genes: _Genes, singles: np.ndarray) -> dict[str, _Effect]:
     """Compute the effects: control first, then single targets, then combinations."""
     effects = {CONTROL: _Effect(np.zeros(len(genes.names)))}
     effects |= {target: _knock_down(options, genes, target) for target in singles}
@@ -211,7 +211,7 @@ def _effects(options: Options, genes: _Genes, singles: np.ndarray) -> dict[str, 
     return {name: _Effect(_scattered(options, effect.change, name)) for name, effect in effects.items()}
 
 
-def _in_context(options: Options, context: str, effects: dict[str, _Effect]) -> dict[str, _Effect]:
+def _in_context(options: PlantedOptions, context: str, effects: dict[str, _Effect]) -> dict[str, _Effect]:
     """Mix what is the same in all contexts with what is not."""
     shared = options.carried_over
     if shared == 1:
@@ -225,7 +225,7 @@ def _in_context(options: Options, context: str, effects: dict[str, _Effect]) -> 
     }
 
 
-def _knock_down(options: Options, genes: _Genes, target: str) -> _Effect:
+def _knock_down(options: PlantedOptions, genes: _Genes, target: str) -> _Effect:
     random = _generator(options, "knock-down", target)
     position = int(np.flatnonzero(genes.names == target)[0])
     module = int(genes.module[position])
@@ -235,7 +235,7 @@ def _knock_down(options: Options, genes: _Genes, target: str) -> _Effect:
     return _Effect(change, module, float(activity_change))
 
 
-def _scattered(options: Options, change: np.ndarray, *drawn_for: str) -> np.ndarray:
+def _scattered(options: PlantedOptions, change: np.ndarray, *drawn_for: str) -> np.ndarray:
     random = _generator(options, "scattered", *drawn_for)
     return random.permutation(change) * random.choice([-1, 1], len(change))
 
@@ -250,7 +250,7 @@ class _Latent:
 
 
 def _latent(
-    random: np.random.Generator, options: Options, genes: _Genes, states: np.ndarray, batch: np.ndarray | None
+    random: np.random.Generator, options: PlantedOptions, genes: _Genes, states: np.ndarray, batch: np.ndarray | None
 ) -> _Latent:
     """Draw cells around ``states`` (module activities [cells x modules]); ``batch`` [cells] None: no batch effects."""
     n_cells, n_genes = len(states), len(genes.names)
@@ -275,7 +275,7 @@ def _dealt(n_cells: int, groups: int) -> np.ndarray:
 
 
 def _cells(
-    options: Options, genes: _Genes, states: Mapping[str, np.ndarray], effects: Effects, measured: np.ndarray
+    options: PlantedOptions, genes: _Genes, states: Mapping[str, np.ndarray], effects: Effects, measured: np.ndarray
 ) -> anndata.AnnData:
     parts, tables = [], []
     for context, state in states.items():
@@ -289,11 +289,11 @@ def _cells(
             names = ["-".join([*condition.drawn_for, str(number)]) for number in range(1, n_cells + 1)]
             batches = [f"batch{number + 1}" for number in batch]
             table = _observations(names, [perturbation] * n_cells, batches, [CELL_LINE] * n_cells)
-            tables.append(table if context == CONTEXT else table.assign(context=context, cell_type=context))
+            tables.append(table if context == ALL_CONTEXTS else table.assign(context=context, cell_type=context))
     return _raw(np.concatenate(parts), pd.concat(tables), genes.names[measured])
 
 
-def _atlas(options: Options, genes: _Genes) -> anndata.AnnData:
+def _atlas(options: PlantedOptions, genes: _Genes) -> anndata.AnnData:
     state_of_cell = _dealt(options.atlas_cells, options.atlas_states)
     names = [f"state{number + 1}" for number in range(options.atlas_states)]
     states = np.stack([_generator(options, "state", name).normal(0, STATE_SD, options.modules) for name in names])
@@ -316,13 +316,13 @@ def _raw(counts: np.ndarray, obs: pd.DataFrame, names: np.ndarray) -> anndata.An
 
 
 def _truth(
-    options: Options, genes: _Genes, states: Mapping[str, np.ndarray], effects: Effects, measured: np.ndarray
+    options: PlantedOptions, genes: _Genes, states: Mapping[str, np.ndarray], effects: Effects, measured: np.ndarray
 ) -> anndata.AnnData:
     n_draws = options.truth_draws
     batch = _dealt(n_draws, options.batches)
     means, errors = [], []
     for context, state in states.items():
-        random = _generator(options, "truth", *([] if context == CONTEXT else ["context", context]))
+        random = _generator(options, "truth", *([] if context == ALL_CONTEXTS else ["context", context]))
         latent = _latent(random, options, genes, np.tile(state, (n_draws, 1)), batch)
         for perturbation, effect in effects[context].items():
             random = _generator(options, "truth", *Condition(perturbation, context).drawn_for)

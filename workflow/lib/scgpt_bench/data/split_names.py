@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scgpt_bench.data.names import ALL_CONTEXTS, ALL_SPLITS
+from scgpt_bench.data.names import ALL_SPLITS, POOLED_CONTEXTS
 
-FOLD, GEARS, CONTEXT, FILE = "fold", "gears", "context", "file"  # what a split is made by
+FOLD, GEARS, HELD_OUT_CONTEXT, FILE = "fold", "gears", "context", "file"  # what a split is made by
 PREDICTION = "prediction"  # all measured conditions are trained on, and conditions without cells tested
 
 
@@ -46,7 +46,7 @@ def planned(splits: Mapping[str, Any], held_out: Sequence[str]) -> list[tuple[st
         found.append((f"gears{seed}", {"made_by": GEARS, "seed": seed, **options("minimum_cells")}))
     for context in held_out:
         for suffix, of_group in _groups_of_contexts(splits, folds).items():
-            how = {"made_by": CONTEXT, "context": context, **of_group, **dealing}
+            how = {"made_by": HELD_OUT_CONTEXT, "context": context, **of_group, **dealing}
             found.append((f"context-{slug(context)}{suffix}", how))
     return [*found, *((name, {"made_by": FILE}) for name in splits["files"])]
 
@@ -59,7 +59,7 @@ def pooled(splits: Mapping[str, Any], held_out: Sequence[str]) -> dict[str, list
     """
     folds = _folds(splits)
     of_contexts = {
-        f"{ALL_CONTEXTS}{suffix}": [f"context-{slug(context)}{suffix}" for context in held_out]
+        f"{POOLED_CONTEXTS}{suffix}": [f"context-{slug(context)}{suffix}" for context in held_out]
         for suffix in _groups_of_contexts(splits, folds)
     }
     return {ALL_SPLITS: [*folds], **(of_contexts if held_out else {})}

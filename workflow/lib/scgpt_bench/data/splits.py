@@ -508,5 +508,5 @@ def table_of_roles(roles: Mapping[Condition, str]) -> pd.DataFrame:
 MAKERS: dict[str, Callable[..., pd.DataFrame]] = {
     split_names.FOLD: fold,
     split_names.GEARS: gears_simulation,
-    split_names.CONTEXT: context,
+    split_names.HELD_OUT_CONTEXT: context,
 }

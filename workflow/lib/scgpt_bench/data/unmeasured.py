@@ -121,7 +121,7 @@ def asked(
     for context in contexts:
         if context not in known:
             raise InputError(source, "contexts", repr(context), "contexts with control cells: " + ", ".join(known))
-    measured, genes = {*conditions_of(obs)}, _Genes(var)
+    measured, genes = {*conditions_of(obs)}, _GeneNames(var)
     rows: list[tuple[str, str, str, str, str, str]] = []
     seen: set[Condition] = set()
     for given, own_direction in wanted[["given", "direction"]].itertuples(index=False):
@@ -147,7 +147,7 @@ def asked(
     return table
 
 
-class _Genes:
+class _GeneNames:
     """The names under which the genes of a data set are found."""
 
     def __init__(self, var: pd.DataFrame):

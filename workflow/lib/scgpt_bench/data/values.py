@@ -20,7 +20,7 @@ LARGEST = 5  # genes with the largest shares of all counts, which are recorded
 
 
 @dataclass(frozen=True)
-class Values:
+class ReadValues:
     """What a pass over X shows.
 
     Attributes
@@ -52,7 +52,7 @@ def read_values(
     *,
     chunks: Iterable[tuple[int, Matrix]] | None = None,
     dispersions: bool = False,
-) -> Values:
+) -> ReadValues:
     """Check every value of X, or of some ``chunks`` of it, and see what it contains.
 
     Moments of control cells are computed where ``dispersions`` are wanted: they take most of the time.
@@ -106,7 +106,7 @@ def read_values(
         total = (kept & filled).sum() * dataset.target_sum
     top = np.argsort(-gene_totals, kind="stable")[:LARGEST]
     shares = {"gene": np.array([*symbols[top]], dtype=object), "share": gene_totals[top] / max(total, 1)}
-    return Values(evidence, filled, n_counts, shares, mean_and_variance(n_control, sums, squares))
+    return ReadValues(evidence, filled, n_counts, shares, mean_and_variance(n_control, sums, squares))
 
 
 def sample_values(
@@ -209,7 +209,7 @@ def _evidence_of_logs(sums: np.ndarray, ratios: np.ndarray, dataset: Dataset, fi
 
 
 def mean_and_variance(n: int, sums: np.ndarray, squares: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """Make :attr:`Values.control_moments` of the number of cells, and sums and sums of squares over them [genes]."""
+    """Make :attr:`ReadValues.control_moments` of the number of cells, sums and sums of squares over them [genes]."""
     mean = sums / max(n, 1)
     excess = squares - n * mean**2
     excess[excess < 1e-9 * squares] = 0  # rounding

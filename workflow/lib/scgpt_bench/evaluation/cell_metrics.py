@@ -7,6 +7,8 @@ given, ``energy_distance_of_means`` the drawn control cells, moved to the predic
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
@@ -34,9 +36,13 @@ from scgpt_bench.data.on_disk import rows as read_rows
 from scgpt_bench.errors import InputError
 from scgpt_bench.seeding import random_generator
 
+logger = logging.getLogger(__name__)
+
 AT_ONCE = 2**22  # values of a chunk that is multiplied, if it were dense: its float64 stays in a cache of the processor
+AXES_FROM = 20_000  # cells of a context at most: principal components read their cells hundreds of times
 FALSE_DISCOVERIES = 0.05  # among the genes called significant (Benjamini-Hochberg)
 PERFECT = {"energy_distance": 0.0, "energy_distance_of_means": 0.0, "de_overlap": 1.0}  # of the truth itself
+DRAWN_TO_TEST = "differential expression"
 HALVED = "one half of the cells against the other"
 
 
@@ -50,15 +56,15 @@ def add_cell_space(
 ) -> None:
     """Store in ``truth`` the space in which cells are compared, and the measured and the drawn control cells in it.
 
-    The space of a context is that of the leading principal components of its measured test and control cells: the same
-    for every method. Writes ``varm["components"]`` [genes x components x contexts, sorted; 0 beyond the components of a
-    context], ``uns["cell_coordinates"]`` float32 [cells x components], ``uns["cell_condition"]`` (row of ``truth``) and
-    ``uns["cell_half_b"]`` of the test cells. Also ``obs["cell_variance"]``: the variance of each condition's
-    cells, summed over genes.
+    The space of a context is that of the leading principal components of its measured test and control cells, or of
+    :data:`AXES_FROM` of them, drawn by name: the same for every method. Writes ``varm["components"]`` [genes x
+    components x contexts, sorted; 0 beyond the components of a context], ``uns["cell_coordinates"]`` float32 [cells x
+    components], ``uns["cell_condition"]`` (row of ``truth``) and ``uns["cell_half_b"]`` of the test cells. Also
+    ``obs["cell_variance"]``: the variance of each condition's cells, summed over genes.
 
-    ``cells`` are read hundreds of times: they should be in memory or mapped (:mod:`data.mapped`). Where there are
-    several contexts, ``read`` makes a matrix of the rows of one. ``controls`` may be on disk. ``threads`` multiply
-    chunks of cells at the same time: the same bytes with any number of them.
+    The cells of the components are read hundreds of times: ``cells`` should be in memory or mapped
+    (:mod:`data.mapped`), and ``read`` makes a matrix of some of their rows. ``controls`` may be on disk. ``threads``
+    multiply chunks of cells at the same time: the same bytes with any number of them.
     """
     conditions, contexts, rows = conditions_of(truth.obs), contexts_of(truth.obs), rows_of(cells.obs)
     axes = np.zeros((cells.n_vars, components, len(contexts)))
@@ -68,7 +74,9 @@ def add_cell_space(
         own = np.sort(np.concatenate([rows[condition] for condition in compared]))
         X = cells.X if len(own) == cells.n_obs else read(cells.X, own)
         with ThreadPoolExecutor(threads) as pool:
-            found = _principal_axes(X, components, pool)
+            some = _drawn(cells.obs_names[own], AXES_FROM, "principal components", context)
+            logger.info("principal components of %d of %d cells %s", len(some), len(own), context)
+            found = _principal_axes(X if len(some) == len(own) else read(X, some), components, pool)
             coordinates[own, : found.shape[1]] = _product(X, found, pool)
         axes[:, : found.shape[1], number] = found
     used, codes = axes.any(axis=(0, 2)), codes_of(cells.obs, conditions)
@@ -98,9 +106,16 @@ def _total_variance(X: sparse.csr_matrix) -> float:
 def _principal_axes(X: sparse.csr_matrix, components: int, pool: Executor) -> np.ndarray:
     """Find the leading principal axes of cells [genes x components, or one less than there are cells or genes]."""
     mean = _transposed_product(X, np.full(X.shape[0], 1 / X.shape[0]), pool)
+    products = itertools.count(1)
+
+    def multiplied(v: np.ndarray) -> np.ndarray:
+        if (number := next(products)) % 50 == 0:
+            logger.info("principal components: multiplied %d times, usually 100 to 500 in all", number)
+        return _product(X, v.ravel(), pool) - mean @ v.ravel()
+
     operator = sparse_linalg.LinearOperator(
         X.shape,
-        matvec=lambda v: _product(X, v.ravel(), pool) - mean @ v.ravel(),
+        matvec=multiplied,
         rmatvec=lambda u: _transposed_product(X, u.ravel(), pool) - mean * u.sum(),
         dtype=np.float64,
     )
@@ -144,7 +159,7 @@ def add_significant_genes(truth: anndata.AnnData, cells: anndata.AnnData, contro
     numbers, significant = [], np.zeros(truth.shape, dtype=np.int8)
     for row, condition in enumerate(conditions):
         own = rows[condition][second_half[rows[condition]]]
-        own = own[_drawn(cells.obs_names[own], len(drawn[condition]), condition)]
+        own = own[_drawn(cells.obs_names[own], len(drawn[condition]), DRAWN_TO_TEST, *condition.drawn_for)]
         numbers.append(len(own))
         p_values, _ = _welch(cells.X[own], np.ones(len(own)), truth, "reference_truth", row, condition)
         significant[row, p_values <= FALSE_DISCOVERIES] = 1
@@ -249,7 +264,7 @@ def de_overlap(predictions: anndata.AnnData, truth: anndata.AnnData) -> pd.DataF
     row_of = {condition: row for row, condition in enumerate(conditions_of(truth.obs))}
     for condition, own in rows_of(predictions.obs).items():
         row, n = row_of[condition], int(truth.obs["n_cells_tested"].iloc[row_of[condition]])
-        drawn = _drawn(predictions.obs_names[own], n, condition)
+        drawn = _drawn(predictions.obs_names[own], n, DRAWN_TO_TEST, *condition.drawn_for)
         cells, weights = dense_rows(predictions.X, own)[drawn], predictions.obs["weight"].to_numpy()[own[drawn]]
         p_values, t = _welch(cells, weights, truth, "reference_input", row, condition)
         found = np.lexsort((-np.abs(t), p_values))[: np.count_nonzero(p_values <= FALSE_DISCOVERIES)]
@@ -300,9 +315,9 @@ def _mean_and_its_variance(
     return mean, variance / n, n
 
 
-def _drawn(names: pd.Index, number: int, condition: Condition) -> np.ndarray:
+def _drawn(names: pd.Index, number: int, *drawn_for: str) -> np.ndarray:
     """Draw so many cells by their names: ascending positions in ``names``, all of them where there are no more."""
-    order = random_generator(0, "differential expression", *condition.drawn_for).permutation(len(names))
+    order = random_generator(0, *drawn_for).permutation(len(names))
     return np.sort(np.argsort(names)[order[:number]])
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from scgpt_bench.data.conditions import COLUMNS as CONDITION
-from scgpt_bench.evaluation.scores import KEY, Study, gather_by_split, scores
+from scgpt_bench.evaluation.scores import KEY, ScoredStudy, gather_by_split, scores
 from scgpt_bench.evaluation.verdicts import verdicts
 
 CLASS = ["n_genes", "n_genes_seen", "seen"]
@@ -35,11 +35,11 @@ def gather_classes(paths: Iterable[str | Path]) -> pd.DataFrame:
 
 
 def classes_of(splits: pd.DataFrame) -> pd.DataFrame:
-    """Keep the class of every test condition of ``Study.splits``."""
+    """Keep the class of every test condition of ``ScoredStudy.splits``."""
     return splits.loc[splits["role"] == "test", CLASS_COLUMNS].reset_index(drop=True)
 
 
-def scores_by_class(study: Study) -> pd.DataFrame:
+def scores_by_class(study: ScoredStudy) -> pd.DataFrame:
     """Score and judge within each class, for data sets that have test conditions of more than one.
 
     A condition may be of another class in another split: it is of the class that it has where it is tested, and rows

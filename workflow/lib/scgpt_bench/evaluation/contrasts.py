@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.evaluation.scores import Study, blocks
+from scgpt_bench.evaluation.scores import ScoredStudy, blocks
 from scgpt_bench.evaluation.verdicts import VERDICT_COLUMNS, beside, decide, is_reliable, of_contexts, of_one_seed
 
 
-def contrasts(study: Study, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+def contrasts(study: ScoredStudy, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Compare each pair (:func:`scgpt_bench.methods.registry.contrasts`) by each metric that judges.
 
     Returns

@@ -9,9 +9,6 @@ into ``BLOCKS`` blocks, every method is scored with each block left out, and a m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -23,11 +20,9 @@ from scgpt_bench.data.halves import TRUTH, is_control_of
 from scgpt_bench.data.on_disk import add_rows, row_chunks
 from scgpt_bench.data.references import References
 from scgpt_bench.evaluation.metrics import score
-from scgpt_bench.files import read_table
 from scgpt_bench.method_record import MethodRecord
 
 WITHOUT = [f"without_{block}" for block in range(BLOCKS)]
-KEYS = ["dataset", "split", "method", "seed", *COLUMNS, "metric"]
 
 
 def changes_of_reference(cells: anndata.AnnData, conditions: list[Condition], of_controls: References) -> np.ndarray:
@@ -93,14 +88,3 @@ def of_prediction(pseudobulk: anndata.AnnData, truth: anndata.AnnData, record: M
     if record.shuffles or record.halved:
         return pd.DataFrame(columns=[*COLUMNS, "metric", *WITHOUT])
     return score_without_blocks(pseudobulk, truth)
-
-
-def gather(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """Read tables ``.../<dataset>/<split>/<method>/<seed>/control_blocks.tsv`` into one; these names are columns."""
-    tables = []
-    for path in paths:
-        dataset, split, method, seed = Path(path).parts[-5:-1]
-        table = read_table(path, dtype=dict.fromkeys(COLUMNS, str))
-        if len(table):
-            tables.append(table.assign(dataset=dataset, split=split, method=method, seed=int(seed)))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEYS, *WITHOUT])

@@ -18,7 +18,7 @@ from scipy import sparse, stats
 from scgpt_bench.data.blocks import BLOCKS, blocks_of_cells
 from scgpt_bench.data.conditions import Condition, conditions_of, contexts_of, labels_of, noun_of, rows_of
 from scgpt_bench.data.means import FEWEST
-from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED
+from scgpt_bench.data.names import CONTROL, JOINED_BY, UNSTATED, first_names
 from scgpt_bench.data.on_disk import add_rows, row_chunks
 
 SUMS_AT_ONCE = 2**26  # float64 values: 512 MiB of sums per block in one pass over the cells
@@ -708,10 +708,9 @@ def _of_few(table: pd.DataFrame, unknown: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def _some(names: Iterable[str], total: int, noun: str, shown: int = 5) -> str:
+def _some(names: Iterable[str], total: int, noun: str) -> str:
     names = list(names)
-    listed = ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
-    return f"{len(names)} of {total} {noun}s ({listed})"
+    return f"{len(names)} of {total} {noun}s ({first_names(names)})"
 
 
 def reliability_of(card: Mapping[str, Any]) -> pd.Series:
@@ -741,10 +740,8 @@ def leakage_notes(splits: dict[str, pd.DataFrame]) -> list[str]:
         tested = {gene for condition in test for gene in condition.genes} - trained
         related = sorted(gene for gene in tested if family(gene) in families)
         if related:
-            shown = ", ".join(related[:8]) + (", ..." if len(related) > 8 else "")
-            notes.append(
-                f"{split}: training perturbs genes of the same name but for the last number or letter: {shown}."
-            )
+            found = f"{split}: training perturbs genes of the same name but for the last number or letter"
+            notes.append(f"{found}: {first_names(related, shown=8)}.")
     return notes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import anndata
@@ -13,6 +14,8 @@ from scgpt_bench.data.conditions import Condition, conditions_of, rows_of
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import VALUES_AT_ONCE, row_chunks
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE = 2 * VALUES_AT_ONCE  # of a block of genes, if it were dense: pdex holds it several times
 TABLE_ROWS = 2**20  # bounds the size of pdex's table: one row per perturbation and gene
@@ -58,6 +61,7 @@ def de_ranks(cells: anndata.AnnData, truth: anndata.AnnData, threads: int = 1, h
         tests.append((context, of_type, row_of))
     n_genes = max(1, AT_ONCE // len(obs))
     for start in range(0, cells.n_vars, n_genes):
+        logger.info("differential expression of %d genes of %d", min(start + n_genes, cells.n_vars), cells.n_vars)
         block = _some_genes(cells.X, kept, slice(start, start + n_genes))
         block = anndata.AnnData(block, obs=obs, var=cells.var.iloc[start : start + n_genes])
         at_once = max(1, TABLE_ROWS // block.n_vars)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from scgpt_bench.data.conditions import ALL_CONTEXTS, Condition, noun_of
 from scgpt_bench.data.conditions import COLUMNS as CONDITION
-from scgpt_bench.data.conditions import CONTEXT, Condition, noun_of
 
 KEYS = ["split", "context", "method", "metric"]
 COLUMNS = [
@@ -74,8 +74,8 @@ def _changes_on_shared(
     metrics = metrics.assign(condition=[*zip(*(metrics[name] for name in CONDITION), strict=True)])
     of_pooled = [metrics[metrics["split"].isin(members)].assign(split=name) for name, members in pooled.items()]
     metrics = pd.concat([metrics, *of_pooled])
-    parts = metrics[metrics["context"] != CONTEXT]  # where no context is declared, it has this name already
-    metrics = pd.concat([metrics, parts.assign(context=CONTEXT)])
+    parts = metrics[metrics["context"] != ALL_CONTEXTS]  # where no context is declared, it has this name already
+    metrics = pd.concat([metrics, parts.assign(context=ALL_CONTEXTS)])
     values = metrics.pivot_table(index=[*KEYS, "condition"], columns="dataset", values="value")
     values = values.reindex(columns=[before, now]).dropna()
     changes = (values[now] - values[before]).groupby(level=KEYS)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.evaluation.scores import KEY, SCORE_COLUMNS, Study, blocks, scores
+from scgpt_bench.evaluation.scores import KEY, SCORE_COLUMNS, ScoredStudy, blocks, scores
 from scgpt_bench.evaluation.verdicts import Judged, against_simple
 
 CURVE_COLUMNS = [
@@ -21,7 +21,7 @@ CURVE_COLUMNS = [
 CROSSING_COLUMNS = [*KEY, "n_learned", "ci_low", "ci_high", "reason"]
 
 
-def learning_curves(study: Study, subsets: Mapping[str, tuple[str, int]]) -> pd.DataFrame:
+def learning_curves(study: ScoredStudy, subsets: Mapping[str, tuple[str, int]]) -> pd.DataFrame:
     """Score every method at every number of perturbations, on the same test conditions, by each metric that judges.
 
     Parameters
@@ -69,7 +69,7 @@ def learning_curves(study: Study, subsets: Mapping[str, tuple[str, int]]) -> pd.
     )
 
 
-def _named_like_the_whole(study: Study, names: Mapping[str, str]) -> Study:
+def _named_like_the_whole(study: ScoredStudy, names: Mapping[str, str]) -> ScoredStudy:
     def part(table: pd.DataFrame) -> pd.DataFrame:
         own = table[table["split"].isin(names)]
         return own.assign(split=own["split"].map(names))

@@ -23,6 +23,8 @@ from scgpt_bench.evaluation.pseudobulk_metrics import Candidates, Means, Values
 if TYPE_CHECKING:
     import anndata
 
+HEADLINE, ERROR = "effect_pearson", "mse_unbiased"
+
 HALVED = "one half of the cells against the other, not corrected for depth"
 HALVED_CORRECTED = "one half of the cells against the other, corrected for depth"
 DEFINED = ("", HALVED, HALVED_CORRECTED)  # reasons of values that are no convention
@@ -168,7 +170,7 @@ def _judging(**fields: Any) -> Metric:
 
 _REGISTERED = (
     _judging(
-        name="effect_pearson",
+        name=HEADLINE,
         higher_is_better=True,
         denominator=NORMS_AROUND_MEANS,
         source="this workflow: pearson_delta on disjoint control cells, without targets",
@@ -199,7 +201,7 @@ _REGISTERED = (
         function=functions.discrimination,
     ),
     _judging(
-        name="mse_unbiased",
+        name=ERROR,
         higher_is_better=False,
         denominator="number of genes; the sampling variance of the measured change is subtracted",
         source="this workflow, after cell-eval2's expr_mse_unbiased",
@@ -345,7 +347,7 @@ _REGISTERED = (
     Metric(
         name="energy_distance",
         higher_is_better=False,
-        reference="measured cells, in the principal components of the measured test and control cells",
+        reference="measured cells, in the principal components of at most 20,000 measured test and control cells",
         denominator="pairs of different cells",
         source="Székely and Rizzo 2013; in perturbation data: scPerturb (Peidli et al. 2024)",
         label="energy distance between predicted and true cells (log1p expression)",

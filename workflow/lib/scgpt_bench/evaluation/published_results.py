@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from scgpt_bench.data.conditions import CONTEXT
+from scgpt_bench.data.conditions import ALL_CONTEXTS
 from scgpt_bench.errors import InputError
 from scgpt_bench.files import read_table
 
@@ -64,7 +64,7 @@ def beside_published(scores: pd.DataFrame, published: pd.DataFrame) -> pd.DataFr
     Columns ``COLUMNS``. ``mean``, ``ci_low``, ``ci_high`` are this run's, missing where the method was not run;
     ``agrees`` is ``yes``, ``no`` or empty: whether ``mean`` is within ``tolerance`` of ``value``.
     """
-    scores = scores[scores["context"] == CONTEXT]
+    scores = scores[scores["context"] == ALL_CONTEXTS]
     run = scores[["dataset", "split", "metric"]].drop_duplicates()
     table = published.merge(run, on=["dataset", "split", "metric"])
     table = table.merge(scores[[*_KEY, "mean", "ci_low", "ci_high"]], on=_KEY, how="left")

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scgpt_bench.data.conditions import ALL_CONTEXTS, Condition
 from scgpt_bench.data.conditions import COLUMNS as CONDITION
-from scgpt_bench.data.conditions import CONTEXT, Condition
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation import control_blocks
-from scgpt_bench.evaluation.metrics import Metric, metric_of
+from scgpt_bench.evaluation.control_blocks import WITHOUT
+from scgpt_bench.evaluation.metrics import ERROR, HEADLINE, Metric, metric_of
 from scgpt_bench.evaluation.paired_inference import SIGNIFICANCE, Comparison, Design, compare, design
 from scgpt_bench.files import read_table
 from scgpt_bench.method_record import read_record
@@ -37,7 +37,6 @@ _OF_PATH = ["dataset", "split", "method", "seed"]
 _SIDE = ["n_conditions", "n_asked", "mean", "ci_low", "ci_high", "skill", "opponent", "verdict"]
 RELIABLE_COLUMNS = [*KEY, *_SIDE, *(f"reliable_{name}" for name in _SIDE)]
 
-HEADLINE, ERROR = "effect_pearson", "mse_unbiased"
 NO_INTERVAL = "no interval: "  # how a reason begins
 LEAK = "better than noise-free truth would score: a leak?"  # a reason
 # What noise-free truth scores in the headline where noise is half of the measured variance. Below, it is not known well
@@ -47,7 +46,7 @@ ROUNDING = 1e-6  # relative; predictions are in single precision: scores that di
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class ScoredStudy:
     """What scores, verdicts and contrasts are made of.
 
     Attributes
@@ -76,7 +75,7 @@ class Study:
     kinds: Mapping[str, str]
     references: pd.DataFrame
     splits: pd.DataFrame
-    control_blocks: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*control_blocks.KEYS]))
+    control_blocks: pd.DataFrame = field(default_factory=lambda: gather((), ["metric", *WITHOUT]))
     pooled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     untrained: Sequence[str] = ()
     margin: float = 0.05
@@ -98,12 +97,12 @@ class Study:
         """Return whether a method competes: its p-value is corrected for the number of those."""
         return method not in self.untrained if self.family is None else method in self.family
 
-    def of(self, metrics: pd.DataFrame) -> Study:
+    def of(self, metrics: pd.DataFrame) -> ScoredStudy:
         """Keep the rest with other metrics, such as a part of them."""
         return replace(self, metrics=metrics)
 
     @property
-    def judging(self) -> Study:
+    def judging(self) -> ScoredStudy:
         """Keep the metrics that give verdicts."""
         names = [name for name in self.metrics["metric"].unique() if metric_of(name).judges]
         return self.of(self.metrics[self.metrics["metric"].isin(names)])
@@ -207,12 +206,26 @@ class Block:
         return np.isfinite(self.no_change) & np.isfinite(self.noise_free)
 
 
-def gather(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """Read tables ``.../<dataset>/<split>/<method>/<seed>/metrics.tsv`` into one, with those names as columns.
+def read_study(files: Mapping[str, Sequence[str | Path]], settings: Mapping[str, Any]) -> ScoredStudy:
+    """Read what a study is made of: the paths of its tables and, as ``records``, of each ``method.json``, by name.
 
-    Without a table, as in a study that scores nothing, it has no rows.
+    ``settings`` are the other attributes of :class:`ScoredStudy`.
     """
-    tables = [pd.DataFrame(columns=[*_OF_PATH, *CONDITION, "metric", "value", "reason"])]
+    return ScoredStudy(
+        metrics=with_asked(gather(files["metrics"]), files["records"]),
+        control_blocks=gather(files["control_blocks"], ["metric", *WITHOUT]),
+        references=gather_by_split(files["references"]),
+        splits=gather_by_split(files["splits"]),
+        **settings,
+    )
+
+
+def gather(paths: Iterable[str | Path], columns: Sequence[str] = ("metric", "value", "reason")) -> pd.DataFrame:
+    """Read tables ``.../<dataset>/<split>/<method>/<seed>/<file>`` into one, with those names as columns.
+
+    Without a table, as in a study that scores nothing, it has these ``columns`` and no rows.
+    """
+    tables = [pd.DataFrame(columns=[*_OF_PATH, *CONDITION, *columns])]
     for path in paths:
         dataset, split, method, seed = Path(path).parts[-5:-1]
         table = read_table(path, dtype=dict.fromkeys(CONDITION, str))
@@ -236,12 +249,12 @@ def with_asked(metrics: pd.DataFrame, records: Iterable[str | Path]) -> pd.DataF
     for path in records:
         dataset, split, method, seed = Path(path).parts[-5:-1]
         rows += [(dataset, split, method, int(seed), *entry.condition) for entry in read_record(path).asked]
-    key = ["dataset", "split", "method", "seed", *CONDITION]
+    key = [*_OF_PATH, *CONDITION]
     asked = pd.MultiIndex.from_tuples(rows, names=key)
     return metrics.assign(asked=pd.MultiIndex.from_frame(metrics[key]).isin(asked))
 
 
-def scores(study: Study, whole: pd.DataFrame | None = None) -> pd.DataFrame:
+def scores(study: ScoredStudy, whole: pd.DataFrame | None = None) -> pd.DataFrame:
     """Average every metric over conditions and seeds, with a 95 % interval.
 
     The interval is that of :mod:`scgpt_bench.evaluation.paired_inference`, with 0 as the one opponent. It is empty
@@ -268,7 +281,7 @@ def scores(study: Study, whole: pd.DataFrame | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=SCORE_COLUMNS).astype({"n_asked": "Int64"})
 
 
-def _score(block: Block, method: str, study: Study) -> dict[str, Any]:
+def _score(block: Block, method: str, study: ScoredStudy) -> dict[str, Any]:
     rows = block.rows_of(method)
     values = block.values[method][rows]
     known = block.design_of(rows)
@@ -369,7 +382,7 @@ def with_and_without(
     )
 
 
-def blocks(study: Study, whole: pd.DataFrame | None = None) -> Iterator[Block]:
+def blocks(study: ScoredStudy, whole: pd.DataFrame | None = None) -> Iterator[Block]:
     """Yield each block of the study; see :func:`scores` for ``whole``.
 
     Sorted by condition, so that no result depends on the order of the rows; methods keep the order of the input.
@@ -393,7 +406,7 @@ def blocks(study: Study, whole: pd.DataFrame | None = None) -> Iterator[Block]:
             of_split, held_out = table[table["split"].isin(members)], study.holds_out_contexts(dataset, split)
             several = len(known.loc[known["split"].isin(members), "context"].unique()) > 1
             contexts = list(of_split.groupby("context", sort=False)) if several else []
-            for context, part in [(CONTEXT, of_split), *contexts]:
+            for context, part in [(ALL_CONTEXTS, of_split), *contexts]:
                 training = None
                 if split == ALL_SPLITS:
                     training = _training_conditions(study.splits, dataset, members, context)
@@ -421,7 +434,7 @@ def blocks(study: Study, whole: pd.DataFrame | None = None) -> Iterator[Block]:
 def _training_conditions(splits: pd.DataFrame, dataset: str, folds: Sequence[str], context: str) -> float:
     """Count the conditions that a fold trains on, in the mean; those of a context where one is given."""
     train = splits[(splits["dataset"] == dataset) & splits["split"].isin(folds) & (splits["role"] == "train")]
-    if context != CONTEXT:
+    if context != ALL_CONTEXTS:
         train = train[train["context"] == context]
     return max(len(train), 1) / len(folds)  # a fold of a context may train on none of it
 
@@ -438,7 +451,7 @@ def _without_blocks(
     """
     if table is None:
         return {}
-    own = table[table["split"].isin(splits)].groupby(["method", *CONDITION], sort=False)[control_blocks.WITHOUT].mean()
+    own = table[table["split"].isin(splits)].groupby(["method", *CONDITION], sort=False)[WITHOUT].mean()
     of_method = dict(list(own.groupby(level="method", sort=False)))
     found = {}
     for method in methods if of_method else ():

@@ -47,7 +47,7 @@ from scgpt_bench.options import PUBLISHED_LIMITS
 
 logger = logging.getLogger(__name__)
 
-CONTEXT = "context"
+CONTEXT_COLUMN = "context"
 VCC_MEMBERS = ["pred.h5ad.zst", "watermark.txt"]
 PREDICTIONS = "predictions.h5ad"
 
@@ -189,7 +189,7 @@ def write_2025(
     names = names_in_list(asked, "asked.tsv")
     contexts = sorted({condition.context for condition in names})
     if len(contexts) > 1:
-        raise InputError("asked.tsv", CONTEXT, f"{len(contexts)} contexts ({contexts[0]}, ...)", "one in 2025")
+        raise InputError("asked.tsv", CONTEXT_COLUMN, f"{len(contexts)} contexts ({contexts[0]}, ...)", "one in 2025")
     controls = rows_of(cells.obs)[Condition(CONTROL, contexts[0])]
     kept = np.zeros(cells.n_obs, dtype=bool)
     kept[controls] = is_control_of(cells.obs, INPUT)[controls]
@@ -288,7 +288,7 @@ def write_2026(
                 file.append(counts[:, columns].sorted_indices())
                 context = called[condition.context]
                 index = context + ":" + block.obs_names
-                tables.append(pd.DataFrame({TARGET: names[condition], CONTEXT: context}, index=index))
+                tables.append(pd.DataFrame({TARGET: names[condition], CONTEXT_COLUMN: context}, index=index))
             file.obs, file.var = pd.concat(tables), pd.DataFrame(index=pd.Index(wanted, dtype=object))
         check_2026(open_h5ad(partial), wanted, PREDICTIONS, limits)
 
@@ -306,12 +306,12 @@ def _contexts_of_challenge(names: Mapping[Condition, str], contexts: Mapping[str
 def check_2026(adata: anndata.AnnData, genes: Sequence[str], source: str, limits: Limits) -> None:
     """Refuse cells that the challenge of 2026 would refuse."""
     _check_genes(adata, genes, source)
-    for column in (TARGET, CONTEXT):
+    for column in (TARGET, CONTEXT_COLUMN):
         _check_column(adata, column, source)
     _check_number(adata, source, limits)
     if controls := int((adata.obs[TARGET] == NON_TARGETING).sum()):
         raise InputError(source, f"obs[{TARGET!r}]", f"{controls} control cells", "predicted cells only")
-    numbers = adata.obs.groupby([TARGET, CONTEXT], observed=True).size()
+    numbers = adata.obs.groupby([TARGET, CONTEXT_COLUMN], observed=True).size()
     for (target, context), number in numbers[numbers != limits.cells_per_perturbation].items():
         raise InputError(source, f"{target!r} in {context!r}", f"{number} cells", f"{limits.cells_per_perturbation}")
     stored = 0

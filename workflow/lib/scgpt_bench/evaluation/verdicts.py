@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.evaluation.metrics import METRICS
+from scgpt_bench.evaluation.metrics import HEADLINE, METRICS
 from scgpt_bench.evaluation.paired_inference import FEWEST_CONTEXTS, SIGNIFICANCE, Comparison, compare
-from scgpt_bench.evaluation.scores import HEADLINE, KEY, Block, Study, blocks, differences
+from scgpt_bench.evaluation.scores import KEY, Block, ScoredStudy, blocks, differences
 from scgpt_bench.methods.registry import CEILING, FLOOR, KINDS, group_of
 
 VERDICT_COLUMNS = [
@@ -102,13 +102,13 @@ class Judged:
         }
 
 
-def verdicts(study: Study, whole: pd.DataFrame | None = None) -> pd.DataFrame:
+def verdicts(study: ScoredStudy, whole: pd.DataFrame | None = None) -> pd.DataFrame:
     """Judge each method against the simple methods, by each metric that judges.
 
     ``difference`` is the mean from the hardest simple method, ``opponent``, positive where the method is better, errors
     included; its interval and p-value hold against whichever is the best. P-values are corrected by Holm over the
-    family of the study (:attr:`Study.family`) on the same data set, split, context and metric; those of other methods
-    over all that compete.
+    family of the study (:attr:`ScoredStudy.family`) on the same data set, split, context and metric; those of other
+    methods over all that compete.
 
     ``verdict``, the first that applies:
 
@@ -131,7 +131,7 @@ def verdicts(study: Study, whole: pd.DataFrame | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
 
 
-def _of_place(found: Mapping[str, Block], study: Study) -> list[dict[str, Any]]:
+def _of_place(found: Mapping[str, Block], study: ScoredStudy) -> list[dict[str, Any]]:
     rows = []
     judged = {name: against_simple(block, study) for name, block in found.items()}
     for name, block in found.items():
@@ -162,7 +162,7 @@ def _of_place(found: Mapping[str, Block], study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def against_simple(block: Block, study: Study) -> dict[str, Judged]:
+def against_simple(block: Block, study: ScoredStudy) -> dict[str, Judged]:
     """Compare each judged method with all simple methods; none where there is no simple method."""
     simple = [method for method in block.values if group_of(study.kinds[method]).judges]
     methods = [method for method in block.values if group_of(study.kinds[method]).is_judged]

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scgpt_bench.data.conditions import CONTEXT
+from scgpt_bench.data.conditions import ALL_CONTEXTS
 from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.evaluation.transfer import CHANGE, SPECIFIC, Changes
 from scgpt_bench.figures.style import (
@@ -59,7 +59,7 @@ def scores_by_context(
         The kind of each method.
     """
     require(scores, ["dataset", "split", "context", "method", "metric", "mean", "ci_low", "ci_high"], "scores")
-    shown = scores[(scores["metric"] == metric) & (scores["context"] == CONTEXT)]
+    shown = scores[(scores["metric"] == metric) & (scores["context"] == ALL_CONTEXTS)]
     tables = {}
     for name, context_of in held_out.items():
         part = shown[shown["split"].isin([name, *context_of])]

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from scgpt_bench.data.conditions import CONTEXT, contexts_of, labels_of, noun_of
+from scgpt_bench.data.conditions import ALL_CONTEXTS, contexts_of, labels_of, noun_of
 from scgpt_bench.evaluation.data_card import COLUMNS
 from scgpt_bench.figures.numbers import written
 from scgpt_bench.figures.style import (
@@ -197,7 +197,7 @@ def card_table(card: Mapping[str, Any]) -> pd.DataFrame:
     ``unknown`` names what is left empty, and why. There is no ``context`` where none is declared.
     """
     table = pd.DataFrame(card["conditions"], columns=COLUMNS)
-    if card["n_contexts"] == 1 and contexts_of(table) in ([], [CONTEXT]):
+    if card["n_contexts"] == 1 and contexts_of(table) in ([], [ALL_CONTEXTS]):
         table = table.drop(columns="context")
     table["targets"] = table["targets"].map(lambda changes: ", ".join(changes))
     table["unknown"] = table["unknown"].map(_reasons)

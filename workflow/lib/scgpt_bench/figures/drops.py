@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from scgpt_bench.data.conditions import CONTEXT, Condition, noun_of
+from scgpt_bench.data.conditions import ALL_CONTEXTS, Condition, noun_of
 from scgpt_bench.figures.style import (
     FAINT,
     INK,
@@ -56,16 +56,16 @@ def drop_comparison(
     require(
         table, ["split", "context", "method", "metric", "mean_before", "mean", "verdict_changed"], "drop comparison"
     )
-    shown = table[(table["metric"] == metric) & (table["split"] == split) & (table["context"] == CONTEXT)]
+    shown = table[(table["metric"] == metric) & (table["split"] == split) & (table["context"] == ALL_CONTEXTS)]
     shown = shown.reset_index(drop=True)
     noun = noun_of(pd.DataFrame([*before["conditions"], *now["conditions"]]))
     figure = new_figure(
         WIDTH,
         1.9 + rows_height(shown["method"]),
         f"{now['dataset']} against {before['dataset']}: {now['n_cells'] - before['n_cells']:+,} cells",
-        f"Left: cells of each {noun}; on the axes, {noun}s that only one drop has. Right: {split}, open: "
-        "before, filled: now; in words, a verdict that changed. Each drop is scored on its own test perturbations: the "
-        "change on those that both test is in the table.",
+        f"Left: cells of each {noun}; on the axes, {noun}s that only one version has. Right: {split}, open: "
+        "before, filled: now; in words, a verdict that changed. Each version is scored on its own test perturbations: "
+        "the change on those that both test is in the table.",
     )
     cells, scores = figure.subplots(1, 2, gridspec_kw={"width_ratios": [2, 3]})
     counts = [
@@ -99,7 +99,7 @@ def drop_comparison(
     keep(figure, shown)
     say(
         figure,
-        f"{now['n_cells'] - before['n_cells']:+,} cells, {len(names)} {noun}s in one of the drops or both; "
+        f"{now['n_cells'] - before['n_cells']:+,} cells, {len(names)} {noun}s in one of the versions or both; "
         f"{changed} of {len(shown)} methods have another verdict.",
     )
     return figure

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from scgpt_bench.data.conditions import CONTEXT
+from scgpt_bench.data.conditions import ALL_CONTEXTS
 from scgpt_bench.data.names import ALL_SPLITS
 from scgpt_bench.figures.style import (
     INK,
@@ -49,7 +49,7 @@ def learning_curves(
     """
     kinds = kinds or {}
     require(curves, ["dataset", "split", "context", "method", "metric", "n_learned", "mean"], "learning curves")
-    shown = curves[(curves["metric"] == metric) & (curves["context"] == CONTEXT)]
+    shown = curves[(curves["metric"] == metric) & (curves["context"] == ALL_CONTEXTS)]
     splits = [*dict.fromkeys(shown["split"])]
     of_pooled = {split for name, members in (pooled or {}).items() if name in splits for split in members}
     splits = [split for split in splits if split not in of_pooled]
@@ -112,6 +112,6 @@ def _crossing(crossings: pd.DataFrame, split: str, method: str, metric: str) -> 
         (crossings["split"] == split)
         & (crossings["method"] == method)
         & (crossings["metric"] == metric)
-        & (crossings["context"] == CONTEXT)
+        & (crossings["context"] == ALL_CONTEXTS)
     ]
     return float(own["n_learned"].iloc[0]) if len(own) else np.nan

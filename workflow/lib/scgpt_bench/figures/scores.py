@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from scipy.cluster import hierarchy
 
-from scgpt_bench.data.conditions import CONTEXT, labels_of, noun_of
+from scgpt_bench.data.conditions import ALL_CONTEXTS, labels_of, noun_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.figures import numbers
@@ -123,7 +123,7 @@ def method_scores(
         axes.grid(axis="x")
         if len(places) > 1:
             in_context = count_range(place["n_conditions"], noun)
-            _head(axes, f"{'all contexts' if context == CONTEXT else context}, {in_context}")
+            _head(axes, f"{'all contexts' if context == ALL_CONTEXTS else context}, {in_context}")
     _limit(panels, limits)
     direction = "higher is better" if metric_of(metric).higher_is_better else "lower is better"
     axes.set_xlabel(lines_within(f"{metric_of(metric).label}; {direction}", 0.6 * WIDTH, 8))
@@ -136,8 +136,8 @@ def method_scores(
 
 def _contexts_apart(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Give the rows over all contexts, then those of each."""
-    declared = sorted(set(rows["context"]) - {CONTEXT})
-    yield from ((context, rows[rows["context"] == context]) for context in [CONTEXT, *declared])
+    declared = sorted(set(rows["context"]) - {ALL_CONTEXTS})
+    yield from ((context, rows[rows["context"] == context]) for context in [ALL_CONTEXTS, *declared])
 
 
 def _head(axes: Axes, heading: str) -> None:
@@ -192,8 +192,8 @@ def skill_heatmap(
     """
     require(scores, ["context", "method", "metric", "ci_low", "skill"], "scores")
     require(verdicts, ["context", "method", "metric", "verdict"], "verdicts", or_empty=True)
-    here = scores[scores["context"] == CONTEXT]
-    by_chance = (here["metric"] == SLOPE) & ~(here["ci_low"] > 0)
+    here = scores[scores["context"] == ALL_CONTEXTS]
+    by_chance = slopes_by_chance(here)
     here = here.assign(skill=here["skill"].mask(by_chance))
     table = here.pivot_table(index="metric", columns="method", values="skill", sort=False).dropna(how="all")
     title = title or "Skill"
@@ -204,7 +204,7 @@ def skill_heatmap(
     table = table[first.sort_values(ascending=False, kind="stable").index]
     copies = _copies(table)
     table = table.drop(index=list(copies))
-    judged = verdicts[verdicts["context"] == CONTEXT]
+    judged = verdicts[verdicts["context"] == ALL_CONTEXTS]
     verdict_of = judged.set_index(["method", "metric"])["verdict"].to_dict()
     n_metrics, n_methods = table.shape
     room = 72 * (WIDTH - 2.6) / n_methods
@@ -272,6 +272,11 @@ def skill_heatmap(
     return figure
 
 
+def slopes_by_chance(scores: pd.DataFrame) -> pd.Series:
+    """Find slopes that are not shown to be above 0: large random changes may have one near 1 by chance."""
+    return (scores["metric"] == SLOPE) & ~(scores["ci_low"] > 0)
+
+
 def _copies(table: pd.DataFrame) -> dict[str, str]:
     """Find the metrics that give every method the skill that an earlier one gives: the earlier one, by their names."""
     kept: list[str] = []
@@ -329,7 +334,7 @@ def paired_differences(
     rows = rows.sort_values(["dataset", "split", "difference", "method"], ascending=[True, True, False, True])
     noun = noun_of(rows)
     places = [
-        (f"{dataset}, {split}" if context == CONTEXT else f"{dataset}, {split}, {context}", place)
+        (f"{dataset}, {split}" if context == ALL_CONTEXTS else f"{dataset}, {split}, {context}", place)
         for (dataset, split), of_split in rows.groupby(["dataset", "split"], sort=False)
         for context, place in _contexts_apart(of_split)
     ]
@@ -342,8 +347,8 @@ def paired_differences(
     several = "data sets, splits and contexts" if noun == "condition" else "data sets and splits"
     where = f"{len(places)} {several}" if len(places) > 1 else places[0][0]
     heights = [rows_height(place["method"]) for _, place in places]
-    drawn = [np.append(rows[name].to_numpy(float), 0.0) for name in ("difference", "ci_low", "ci_high")]
-    limits = without_outliers(*drawn)
+    differences, low, high = (rows[name].to_numpy(float) for name in ("difference", "ci_low", "ci_high"))
+    limits = without_outliers(differences, low, high, beside=0.0)
     is_error = not metric_of(metric).higher_is_better
     figure = new_figure(
         WIDTH,
@@ -403,7 +408,7 @@ def _tally(rows: pd.DataFrame, kinds: Mapping[str, str], without_pretraining: Co
 
 def _difference_in_words(row: pd.Series, is_error: bool) -> str:
     where = f"{row['method']} on {row['dataset']}, {row['split']}"
-    where += "" if row["context"] == CONTEXT else f", {row['context']}"
+    where += "" if row["context"] == ALL_CONTEXTS else f", {row['context']}"
     return f"{where}, {numbers.difference(row['difference'], is_error)} against {row['opponent']} ({row['verdict']})"
 
 
@@ -514,7 +519,7 @@ def closest_pairs(
         The rows of ``verdicts.tsv`` of one data set and question.
     """
     here = verdicts[
-        (verdicts["metric"] == metric) & (verdicts["context"] == CONTEXT) & verdicts["method"].isin(methods)
+        (verdicts["metric"] == metric) & (verdicts["context"] == ALL_CONTEXTS) & verdicts["method"].isin(methods)
     ]
     here = here[here["difference"].notna()].sort_values("difference", ascending=False, kind="stable").head(most)
     return list(zip(here["method"], here["opponent"], strict=True))
@@ -609,15 +614,19 @@ def _names_below(perturbations: pd.Index, width: float) -> tuple[list[str], int]
 Limits = tuple[float, float]
 
 
-def without_outliers(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> Limits | None:
+def without_outliers(
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, beside: float | None = None
+) -> Limits | None:
     """Say what to draw where up to a quarter of the methods would squeeze the others; None where none does.
 
-    They do where all values, with their intervals, need three times the width of the others.
+    They do where all values, with their intervals and ``beside``, need three times the width of the others.
     """
     lows, highs = np.fmin(values, low), np.fmax(values, high)
     nearest = np.abs(values - np.median(values)).argsort(kind="stable")
     kept = nearest[: len(values) - len(values) // 4]
     start, end = lows[kept].min(), highs[kept].max()
+    if beside is not None:
+        start, end = min(start, beside), max(end, beside)
     if not highs.max() - lows.min() > 3 * (end - start) > 0:
         return None
     return start - 0.05 * (end - start), end + 0.05 * (end - start)

@@ -28,13 +28,13 @@ from scgpt_bench.files import read_h5ad
 from scgpt_bench.method_record import Embeddings
 from scgpt_bench.methods import by_context
 from scgpt_bench.methods.training_data import Shifts, ToPredict, TrainingData
-from scgpt_bench.methods.tuning import Options, Tunable, listed, tuned
+from scgpt_bench.methods.tuning import NamedOptions, Tunable, listed, tuned
 from scgpt_bench.predictions import Write
 
 Number = float | Sequence[float]  # of an option: fixed, or candidates
 Whole = int | Sequence[int]
 Vectors = Callable[[TrainingData], pd.DataFrame]  # of genes, for what is learned from
-Embedded: TypeAlias = "pd.DataFrame | ContextVectors | None"  # None: what a method computes from the context itself
+Embedded: TypeAlias = "pd.DataFrame | VectorsOfContexts | None"  # None: what a method computes from the context itself
 NEIGHBOURS = (1, 2, 3, 5, 10, 20)
 COMPONENTS = (5, 10, 20, 50)
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -60,7 +60,7 @@ def predict(
         One of the functions below.
     embeddings
         Gene vectors [genes x dimensions], index: symbols, for the methods that can use them instead of their own;
-        ``attrs`` tells where they come from and is written beside the prediction. Or :class:`ContextVectors`.
+        ``attrs`` tells where they come from and is written beside the prediction. Or :class:`VectorsOfContexts`.
     options
         Options of that method.
 
@@ -74,7 +74,7 @@ def predict(
         split,
         controls,
         partial(method, **given),
-        transfers=method in TRANSFERRING or isinstance(embeddings, ContextVectors),
+        transfers=method in TRANSFERRING or isinstance(embeddings, VectorsOfContexts),
         learns=method is not control_mean,
         by_cell_type=method is type_mean,
         write=write,
@@ -99,7 +99,7 @@ def train_mean(
 ) -> Shifts:
     """Predict the mean change of the training perturbations; each counts once, or each of its cells."""
 
-    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[Options, np.ndarray]]:
+    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[NamedOptions, np.ndarray]]:
         weights = training.n_cells if weighting == "cell" else None
         mean_shift = np.average(training.shifts, axis=0, weights=weights)
         yield (), np.tile(mean_shift, (len(test.perturbations), 1))
@@ -123,7 +123,7 @@ def type_mean(training: TrainingData, test: ToPredict) -> Shifts:
 def context_mean(training: TrainingData, test: ToPredict, scaled: bool = True) -> Shifts:
     """Predict the mean, over contexts that count alike, of what their perturbations do on average."""
 
-    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[Options, np.ndarray]]:
+    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[NamedOptions, np.ndarray]]:
         yield (), np.tile(training.mean_over_contexts(), (len(test.perturbations), 1))
 
     return tuned([Tunable("context-mean", {}, predict)], training, test, scaled, beside_mean=False)
@@ -148,7 +148,7 @@ def same_perturbation_and_context(training: TrainingData, test: ToPredict, scale
 
 
 def _same() -> Tunable:
-    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[Options, np.ndarray]]:
+    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[NamedOptions, np.ndarray]]:
         values, known = training.elsewhere(test.perturbations)
         values[~known] = training.shifts.mean(axis=0)
         yield (), values
@@ -157,7 +157,7 @@ def _same() -> Tunable:
 
 
 def _same_and_context() -> Tunable:
-    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[Options, np.ndarray]]:
+    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[NamedOptions, np.ndarray]]:
         values, known = training.elsewhere(test.perturbations, centred=True)
         own = training.shifts.mean(axis=0) if training.is_own else training.mean_over_contexts()
         values[known] += own
@@ -192,7 +192,7 @@ def additive(training: TrainingData, test: ToPredict, scaled: bool = True) -> Sh
 
 
 def _sums() -> Tunable:
-    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[Options, np.ndarray]]:
+    def predict(training: TrainingData, test: ToPredict) -> Iterator[tuple[NamedOptions, np.ndarray]]:
         single = {
             name: shift for name, shift in zip(training.perturbations, training.shifts, strict=True) if "+" not in name
         }
@@ -230,7 +230,7 @@ def ridge(
 def _bilinear(embeddings: Embedded, penalty: Number, components: Whole) -> Tunable:
     def predict(
         training: TrainingData, test: ToPredict, penalty: Sequence[float], components: Sequence[int]
-    ) -> Iterator[tuple[Options, np.ndarray]]:
+    ) -> Iterator[tuple[NamedOptions, np.ndarray]]:
         control = (training.means - training.shifts).mean(axis=0, keepdims=True)
         scores = _gene_scores(np.concatenate([control, training.means]), max(components))
         Y = np.concatenate([np.zeros_like(control), training.shifts])
@@ -328,7 +328,7 @@ def knn(
 
 
 @dataclass
-class ContextVectors:
+class VectorsOfContexts:
     """Gene vectors from the other contexts of what is learned from: principal components of their changes.
 
     Genes that are perturbed alone in some other context have one: :func:`gene_vectors.principal_scores` of the mean of
@@ -369,7 +369,7 @@ def _vectors(embeddings: Embedded, components: int = 0) -> Vectors:
 
 def _on(embeddings: Embedded, member: Tunable) -> Tunable:
     """Note that a method transfers from other contexts, if its gene vectors do."""
-    return replace(member, transfers=isinstance(embeddings, ContextVectors))
+    return replace(member, transfers=isinstance(embeddings, VectorsOfContexts))
 
 
 def _nearest(vectors: Vectors, neighbours: Whole, components: Whole) -> Tunable:
@@ -377,7 +377,7 @@ def _nearest(vectors: Vectors, neighbours: Whole, components: Whole) -> Tunable:
 
     def predict(
         training: TrainingData, test: ToPredict, neighbours: Sequence[int], components: Sequence[int] = ()
-    ) -> Iterator[tuple[Options, np.ndarray]]:
+    ) -> Iterator[tuple[NamedOptions, np.ndarray]]:
         rows = vectors(training)
         train_rows, _ = _perturbation_rows(training.perturbations, rows)
         test_rows, _ = _perturbation_rows(test.perturbations, rows)
@@ -463,7 +463,7 @@ def forest(
 def _grown(vectors: Vectors, trees: int, max_features: Number, max_depth: Whole, seed: int) -> Tunable:
     def predict(
         training: TrainingData, test: ToPredict, max_features: Sequence[float], max_depth: Sequence[int]
-    ) -> Iterator[tuple[Options, np.ndarray]]:
+    ) -> Iterator[tuple[NamedOptions, np.ndarray]]:
         from sklearn.ensemble import RandomForestRegressor
 
         rows = vectors(training)

@@ -23,7 +23,7 @@ from scipy import sparse
 
 from scgpt_bench.data.catalogue import Dataset
 from scgpt_bench.data.conditions import (
-    CONTEXT,
+    ALL_CONTEXTS,
     Condition,
     codes_of,
     conditions_of,
@@ -166,7 +166,7 @@ def _contexts(path: str | Path, obs: pd.DataFrame, tested: list[str]) -> np.ndar
 
     Where the data set declares none, a column of this name means something else.
     """
-    if "context" in obs and tested != [CONTEXT]:
+    if "context" in obs and tested != [ALL_CONTEXTS]:
         return obs["context"].astype(str).to_numpy(dtype=object)
     if len(tested) > 1:
         found = ", ".join(map(str, obs.columns)) or "no column"

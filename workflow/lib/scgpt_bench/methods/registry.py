@@ -15,6 +15,7 @@ import pydantic
 
 from scgpt_bench.options import (
     Coexpression,
+    ControlValues,
     Files,
     Finetuning,
     Flagged,
@@ -35,7 +36,6 @@ from scgpt_bench.options import (
     Search,
     SeveralSeeds,
     Start,
-    Values,
     Vectors,
     Weighting,
 )
@@ -96,7 +96,7 @@ GROUPS = (SIMPLE, SCGPT, BENCHMARK_CONTROL, OTHER_MODEL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class MethodKind:
     """A kind of methods.
 
     Attributes
@@ -152,12 +152,12 @@ class Kind:
 FLOOR, CEILING, ORACLE = "shuffled", "technical-duplicate", "oracle"
 FINETUNED, SCRATCH = "scgpt-finetuned", "scgpt-scratch"  # as published, which a configuration may deviate from
 
-_simple = partial(Kind, group=SIMPLE, rules=("predict_baseline",), environment="evaluation")
-_on_embeddings = partial(Kind, group=SCGPT, rules=("predict_baseline",), environment="evaluation")
-_scgpt = partial(Kind, group=SCGPT, rules=("predict_scgpt",), environment="scgpt", depends_on_seed=True)
+_simple = partial(MethodKind, group=SIMPLE, rules=("predict_baseline",), environment="evaluation")
+_on_embeddings = partial(MethodKind, group=SCGPT, rules=("predict_baseline",), environment="evaluation")
+_scgpt = partial(MethodKind, group=SCGPT, rules=("predict_scgpt",), environment="scgpt", depends_on_seed=True)
 _trained_scgpt = partial(_scgpt, rules=("finetune", "predict_scgpt"))
-_control = partial(Kind, group=BENCHMARK_CONTROL, rules=("predict_benchmark_control",), environment="evaluation")
-_other = partial(Kind, group=OTHER_MODEL, depends_on_seed=True)
+_control = partial(MethodKind, group=BENCHMARK_CONTROL, rules=("predict_benchmark_control",), environment="evaluation")
+_other = partial(MethodKind, group=OTHER_MODEL, depends_on_seed=True)
 _foreign = partial(_other, environment="evaluation")
 
 _REGISTERED = (
@@ -305,7 +305,7 @@ _REGISTERED = (
         description="The call with a perturbation flag, as commonly run: pretrained encoders, random perturbation "
         "embedding and random decoder.",
         function="zero_shot",
-        options=(FromCheckpoint, Flagged, Values),
+        options=(FromCheckpoint, Flagged, ControlValues),
         colour="#f2b134",
     ),
     _trained_scgpt(
@@ -313,7 +313,7 @@ _REGISTERED = (
         description="Fine-tuned on the training perturbations. Encoders and transformer start from the checkpoint, "
         "perturbation embedding and decoder from random weights.",
         function="finetuned",
-        options=(FromCheckpoint, SeveralSeeds, Search, Finetuning, Flagged, Values, Start),
+        options=(FromCheckpoint, SeveralSeeds, Search, Finetuning, Flagged, ControlValues, Start),
         colour="#d55e00",
     ),
     _trained_scgpt(
@@ -321,7 +321,7 @@ _REGISTERED = (
         description="The same training with all weights random at the start. The checkpoint gives only sizes and "
         "vocabulary.",
         function="finetuned",
-        options=(FromCheckpoint, SeveralSeeds, Search, Finetuning, Flagged, Values, RandomStart),
+        options=(FromCheckpoint, SeveralSeeds, Search, Finetuning, Flagged, ControlValues, RandomStart),
         colour="#f0835a",
     ),
     _scgpt(

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.data.conditions import (
-    CONTEXT,
+    ALL_CONTEXTS,
     Condition,
     codes_of,
     conditions_of,
@@ -202,7 +202,7 @@ def learned_from(split: pd.DataFrame) -> list[Condition]:
     return conditions_of(split[split["role"].isin(["train", "validation"])])
 
 
-def training_data(cells: anndata.AnnData, split: pd.DataFrame, context: str = CONTEXT) -> TrainingData:
+def training_data(cells: anndata.AnnData, split: pd.DataFrame, context: str = ALL_CONTEXTS) -> TrainingData:
     """Give what a context learns from (:func:`of_contexts`)."""
     return of_contexts(cells, split, [context])[context]
 
@@ -335,7 +335,7 @@ def _together(
     )
 
 
-def to_predict(controls: anndata.AnnData, context: str = CONTEXT) -> ToPredict:
+def to_predict(controls: anndata.AnnData, context: str = ALL_CONTEXTS) -> ToPredict:
     """List the test perturbations of a context, sorted, with their control means: those of ``controls.h5ad``."""
     means = {c.perturbation: mean for c, mean in control_means_of(controls).items() if c.context == context}
     here = controls.obs[(context_of(controls.obs) == context).to_numpy()]

@@ -30,7 +30,7 @@ from scgpt_bench.seeding import stream_seed
 FOLDS = 10
 SMALLEST = 0.1  # weight: with none a prediction has no direction, and a few perturbations can say so by chance
 MEAN = "mean"  # of the changes of all perturbations that are learned from: what every prediction has in common
-Options = tuple[tuple[str, Any], ...]  # name and value
+NamedOptions = tuple[tuple[str, Any], ...]  # name and value
 Targets = tuple[np.ndarray, np.ndarray]  # rows and columns of the perturbations' own genes
 Fold = tuple[np.ndarray, np.ndarray]  # rows of perturbations to fit, and to predict
 HeldOut = tuple[Callable[[], TrainingData], TrainingData, np.ndarray]  # makes what is fitted; rows of what is predicted
@@ -54,15 +54,15 @@ class Tunable:
 
     name: str
     grid: Mapping[str, Sequence[Any]]
-    predict: Callable[..., Iterator[tuple[Options, np.ndarray]]]
+    predict: Callable[..., Iterator[tuple[NamedOptions, np.ndarray]]]
     transfers: bool = False
 
     @property
-    def candidates(self) -> list[Options]:
+    def candidates(self) -> list[NamedOptions]:
         """List all combinations; of equally good ones the first is chosen."""
         return [tuple(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
 
-    def fixed(self, options: Options) -> Tunable:
+    def fixed(self, options: NamedOptions) -> Tunable:
         """Leave nothing open."""
         return Tunable(self.name, {key: [value] for key, value in options}, self.predict, self.transfers)
 
@@ -194,9 +194,9 @@ def _n_judged(dealt: Sequence[HeldOut]) -> int:
     return sum(len(judged) for _, _, judged in dealt)
 
 
-def _scores(member: Tunable, dealt: Sequence[HeldOut]) -> dict[Options, float]:
+def _scores(member: Tunable, dealt: Sequence[HeldOut]) -> dict[NamedOptions, float]:
     """Score the candidates by mean correlation over the conditions held out; none where nothing is open."""
-    totals: dict[Options, float] = defaultdict(float)
+    totals: dict[NamedOptions, float] = defaultdict(float)
     if len(member.candidates) == 1:
         return totals
     for fitted, test, targets, measured in _held_out(dealt):

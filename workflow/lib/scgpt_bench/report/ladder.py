@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scgpt_bench.evaluation.metrics import HEADLINE
 from scgpt_bench.evaluation.pseudobulk_metrics import AMONG_ALL
-from scgpt_bench.evaluation.scores import HEADLINE
+from scgpt_bench.figures.scores import SLOPE, slopes_by_chance
 from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, KINDS, ORACLE, SCGPT, SCRATCH, SIMPLE
 from scgpt_bench.report.run import Run
 
-SLOPE, SIGN, FOUND = "effect_covariance", "sign_agreement_top20", "found_among_20"  # the columns beside the picture
+SIGN, FOUND = "sign_agreement_top20", "found_among_20"  # columns beside the picture, as is SLOPE
 APART = "discrimination"
 LOWEST, HIGHEST = -0.3, 1.2  # what is drawn, at most, in units of skill; the rest is cut off, and marked
 MOST = 14  # rows, which leave room for answers and limits on the first screen
@@ -61,6 +62,7 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]], named: Se
     ``axis``, ``ticks`` and ``rows``, the best first, each with what is written, where it is drawn, and whether it is
     one of the ``MOST`` that are shown; ``left_out`` are the others. Empty without a score.
     """
+    scores = scores.assign(skill=scores["skill"].mask(slopes_by_chance(scores)))
     of_metric = {name: table.set_index("method") for name, table in scores.groupby("metric", sort=False)}
     headline = of_metric.get(HEADLINE)
     if headline is None:
@@ -88,7 +90,7 @@ def ladder(run: Run, scores: pd.DataFrame, rows: list[dict[str, Any]], named: Se
                 "mean": headline.loc[method, "mean"],
                 "ci": tuple(headline.loc[method, ["ci_low", "ci_high"]]),
                 "skill": headline.loc[method, "skill"],
-                "slope": _slope(of_metric, method),
+                "slope": _value(of_metric, SLOPE, method, "skill"),
                 "sign": _value(of_metric, SIGN, method, "mean"),
                 "found": _found(of_metric, method),
                 "apart": _value(of_metric, APART, method, "mean"),
@@ -178,15 +180,6 @@ def _in_skill(headline: pd.DataFrame) -> pd.DataFrame:
 def _value(of_metric: Mapping[str, pd.DataFrame], metric: str, method: str, column: str) -> float:
     table = of_metric.get(metric)
     return float(table.loc[method, column]) if table is not None and method in table.index else np.nan
-
-
-def _slope(of_metric: Mapping[str, pd.DataFrame], method: str) -> float:
-    """Give the slope of the predicted on the true change; unknown where it is not shown to be above 0.
-
-    Large random changes may have a slope near 1 by chance.
-    """
-    above = _value(of_metric, SLOPE, method, "ci_low") > 0
-    return _value(of_metric, SLOPE, method, "skill") if above else np.nan
 
 
 def _found(of_metric: Mapping[str, pd.DataFrame], method: str) -> float:

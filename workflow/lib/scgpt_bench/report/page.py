@@ -26,8 +26,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.metrics import metric_of
-from scgpt_bench.evaluation.scores import HEADLINE
+from scgpt_bench.evaluation.metrics import HEADLINE, metric_of
 from scgpt_bench.figures.numbers import readable_time, small, written
 from scgpt_bench.files import atomic_write
 from scgpt_bench.methods.registry import KINDS, group_of
@@ -148,6 +147,7 @@ def write(
     kinds: Mapping[str, str] | None = None,
     answers: Mapping[str, Sequence[str]] | None = None,
     pooled: Iterable[str] = (),
+    without_pretraining: Iterable[str] = (),
 ) -> None:
     """Write the report.
 
@@ -167,6 +167,8 @@ def write(
         HTML of the sentences with which a category opens, by its name.
     pooled
         Names under which splits are pooled: what is shown first where there are several splits.
+    without_pretraining
+        scGPT methods that are controls: another one is shown first.
     """
     categories: dict[str, dict[str | None, list[dict[str, object]]]] = {name: {} for name in CATEGORIES}
     for item in joined(items):
@@ -186,7 +188,7 @@ def write(
         names=_names(
             kinds or {}, [shown for groups in categories.values() for items in groups.values() for shown in items]
         )
-        | {"pooled": [*pooled]},
+        | {"pooled": [*pooled], "without_pretraining": [*without_pretraining]},
         library=base64.b64encode(script).decode(),
         library_style=Markup(style),
         style=Markup((Path(__file__).parent / "page.css").read_text()),

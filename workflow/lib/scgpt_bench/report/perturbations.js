@@ -16,7 +16,7 @@ function contentOf(view) {
 }
 
 // The condition and the methods that the address asks for; else the one with the largest change, and the method of each
-// group (benchmark controls left out) whose r is best on average.
+// group whose r is best on average; benchmark controls and methods without pretraining are left out.
 function chosenOf(content) {
   const { chosen } = address();
   const { conditions, methods } = content;
@@ -25,7 +25,8 @@ function chosenOf(content) {
   const asked = chosen.has('methods') ? chosen.get('methods').split(',').map(decoded) : [chosen.get('method')];
   let places = [...methods.keys()].filter((at) => asked.includes(methods[at].name));
   if (!places.length) {
-    const means = methods.map((_, at) => (conditions.every(({ r }) => r[at] === null)
+    const means = methods.map(({ name }, at) => (
+      names.without_pretraining.includes(name) || conditions.every(({ r }) => r[at] === null)
       ? -Infinity : conditions.reduce((sum, { r }) => sum + (r[at] ?? 0), 0)));
     const best = new Map();
     for (const [at, { group }] of methods.entries()) {

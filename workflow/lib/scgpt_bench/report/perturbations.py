@@ -17,11 +17,10 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.conditions import CONTEXT, codes_of, contexts_of, labels_of, listed, noun_of
+from scgpt_bench.data.conditions import ALL_CONTEXTS, codes_of, contexts_of, labels_of, listed, noun_of
 from scgpt_bench.data.on_disk import row_chunks
 from scgpt_bench.errors import InputError
-from scgpt_bench.evaluation.metrics import DEFINED
-from scgpt_bench.evaluation.scores import HEADLINE
+from scgpt_bench.evaluation.metrics import DEFINED, HEADLINE
 from scgpt_bench.figures.responses import changes, clustered, left_over
 from scgpt_bench.figures.style import method_style
 from scgpt_bench.files import atomic_write
@@ -73,10 +72,10 @@ def index(truth: anndata.AnnData, values: pd.DataFrame, reliability: pd.Series) 
     ``perturbation``, ``context`` where there are several, ``measured_cells``, ``measured_change`` (the length of the
     change over all genes, log1p), ``reliability``, and a column a method.
     """
-    names = ["perturbation", "context"] if contexts_of(truth.obs) != [CONTEXT] else ["perturbation"]
+    names = ["perturbation", "context"] if contexts_of(truth.obs) != [ALL_CONTEXTS] else ["perturbation"]
     known = truth.obs[names].assign(
         measured_cells=truth.obs["n_cells"],
-        measured_change=np.linalg.norm(truth.X - truth.layers["reference_truth"], axis=1),
+        measured_change=np.linalg.norm(_measured(truth, halved=False), axis=1),
         reliability=reliability,
     )
     scores = values.assign(condition=labels_of(values)).pivot_table(

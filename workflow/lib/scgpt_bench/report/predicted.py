@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.evaluation.scores import HEADLINE
+from scgpt_bench.evaluation.metrics import HEADLINE
 from scgpt_bench.method_record import MethodRecord
 from scgpt_bench.report.page import template
 from scgpt_bench.report.run import Sentence

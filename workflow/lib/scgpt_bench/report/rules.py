@@ -10,6 +10,7 @@ import pandas as pd
 
 from scgpt_bench.figures.numbers import readable_memory, readable_time
 from scgpt_bench.figures.rule_graph import COLUMNS
+from scgpt_bench.figures.style import count
 from scgpt_bench.report.page import template
 
 
@@ -66,8 +67,7 @@ def _cost(rows: pd.DataFrame) -> str:
     """Write jobs, time and memory of some rows of the costs."""
     if rows.empty:
         return "not measured"
-    jobs = int(rows["jobs"].sum())
-    parts = [f"{jobs:,} job{'' if jobs == 1 else 's'}", readable_time(rows["hours"].sum())]
+    parts = [count(int(rows["jobs"].sum()), "job"), readable_time(rows["hours"].sum())]
     if rows["gpu_hours"].any():
         parts.append(f"{readable_time(rows['gpu_hours'].sum())} of GPU time")
     largest = rows["memory_gib"].max()

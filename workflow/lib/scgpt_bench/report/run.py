@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from scgpt_bench.data.conditions import CONTEXT, Condition, labels_of
+from scgpt_bench.data.conditions import ALL_CONTEXTS, Condition, labels_of
 from scgpt_bench.evaluation.classes import CLASS_COLUMNS, COLUMNS
 from scgpt_bench.evaluation.learning_curves import CROSSING_COLUMNS
 from scgpt_bench.evaluation.verdicts import VERDICT_COLUMNS
@@ -25,7 +25,7 @@ class Sentence(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Prediction:
+class RecordedPrediction:
     """One prediction: its data set, its split, its method and the method's record."""
 
     dataset: str
@@ -77,7 +77,7 @@ class Run:
     kinds: Mapping[str, str]
     checkpoints: Mapping[str, str]
     generated: Mapping[str, Mapping[str, Any]]
-    predictions: Sequence[Prediction]
+    predictions: Sequence[RecordedPrediction]
     published: Mapping[str, Any]
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     scores_by_class: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
@@ -117,7 +117,7 @@ class Run:
     def copies(self, dataset: str, split: str) -> list[list[str]]:
         """Group the methods that have the same scores in every metric; benchmark controls are left out."""
         scores = self.scores[(self.scores["dataset"] == dataset) & (self.scores["split"] == split)]
-        scores = scores[scores["context"] == CONTEXT]
+        scores = scores[scores["context"] == ALL_CONTEXTS]
         table = scores.pivot_table(index="metric", columns="method", values="mean", sort=False)
         left = [name for name in scores["method"].unique() if self.group(name) != BENCHMARK_CONTROL]
         groups = []

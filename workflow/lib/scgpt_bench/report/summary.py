@@ -11,9 +11,10 @@ from markupsafe import Markup
 
 from scgpt_bench import __version__
 from scgpt_bench.data import split_names
-from scgpt_bench.data.conditions import CONTEXT, noun_of
+from scgpt_bench.data.conditions import ALL_CONTEXTS, noun_of
 from scgpt_bench.data.names import ALL_SPLITS
-from scgpt_bench.evaluation.scores import HEADLINE, NO_INTERVAL
+from scgpt_bench.evaluation.metrics import HEADLINE
+from scgpt_bench.evaluation.scores import NO_INTERVAL
 from scgpt_bench.evaluation.verdicts import COMPANIONS
 from scgpt_bench.methods import registry
 from scgpt_bench.methods.registry import BENCHMARK_CONTROL, CEILING, FLOOR, KINDS, SCGPT
@@ -160,7 +161,7 @@ def places(run: Run) -> list[dict[str, Any]]:
         questions = run.questions(dataset)
         for split, splits in questions.items():
             of_split = scores[scores["split"] == split]
-            here = of_split[of_split["context"] == CONTEXT]
+            here = of_split[of_split["context"] == ALL_CONTEXTS]
             n = max(here.loc[here["metric"] == HEADLINE, "n_conditions"], default=0)
             rows = _rows(run, here, dataset, split)
             named = _in_the_answer(run, rows)
@@ -174,7 +175,7 @@ def places(run: Run) -> list[dict[str, Any]]:
                     "name": f"{dataset}, {question}" if len(questions) > 1 or HELD_OUT in question else dataset,
                     "split": split,
                     "splits": splits,
-                    "contexts": [name for name in of_split["context"].unique() if name != CONTEXT],
+                    "contexts": [name for name in of_split["context"].unique() if name != ALL_CONTEXTS],
                     "noun": noun_of(scores),
                     "n_conditions": int(n),
                     "n_genes": run.cards.get(dataset, {}).get("n_genes"),
@@ -221,10 +222,10 @@ def _rows(run: Run, scores: pd.DataFrame, dataset: str, split: str) -> list[dict
     judged = _at(run.verdicts, dataset, split)
     by_metric = judged.set_index(["method", "metric", "context"])
     verdict_of, opponent_of = by_metric["verdict"].to_dict(), by_metric["opponent"].to_dict()
-    contexts = [name for name in judged["context"].unique() if name != CONTEXT]
+    contexts = [name for name in judged["context"].unique() if name != ALL_CONTEXTS]
     score_of = scores[scores["metric"] == HEADLINE].set_index("method")
     spread_of = scores[scores["metric"] == SPREAD].set_index("method")["mean"].to_dict()
-    headline = judged[(judged["metric"] == HEADLINE) & (judged["context"] == CONTEXT)]
+    headline = judged[(judged["metric"] == HEADLINE) & (judged["context"] == ALL_CONTEXTS)]
     headline = headline.sort_values("difference", ascending=False, kind="stable")
     return [
         {
@@ -232,8 +233,8 @@ def _rows(run: Run, scores: pd.DataFrame, dataset: str, split: str) -> list[dict
             "reason": _text(row["reason"]),
             **score_of.loc[row["method"], ["mean", "skill"]],
             "spread": spread_of.get(row["method"]),
-            "companions": [verdict_of.get((row["method"], name, CONTEXT), "not judged") for name in COMPANIONS],
-            "opponents": [opponent_of.get((row["method"], name, CONTEXT), "") for name in COMPANIONS],
+            "companions": [verdict_of.get((row["method"], name, ALL_CONTEXTS), "not judged") for name in COMPANIONS],
+            "opponents": [opponent_of.get((row["method"], name, ALL_CONTEXTS), "") for name in COMPANIONS],
             "contexts": {name: verdict_of.get((row["method"], HEADLINE, name), "not judged") for name in contexts},
         }
         for row in headline.to_dict("records")
@@ -294,16 +295,13 @@ def _in_contexts(run: Run, rows: Sequence[Mapping[str, Any]], dataset: str, spli
     named = _in_the_answer(run, rows)
     if named is None:
         return None
-    held_out = [split for split in splits if split.startswith(f"{split_names.CONTEXT}-")]
-    verdicts = named["contexts"]
+    prefix, verdicts = f"{split_names.HELD_OUT_CONTEXT}-", named["contexts"]
+    held_out = [split for split in splits if split.startswith(prefix)]
     if held_out:
-        of_method = run.verdicts[(run.verdicts["method"] == named["method"]) & (run.verdicts["metric"] == HEADLINE)]
-        found = {split: _at(of_method, dataset, split) for split in held_out}
-        verdicts = {
-            split.removeprefix(f"{split_names.CONTEXT}-"): table.loc[table["context"] == CONTEXT, "verdict"].iloc[0]
-            for split, table in found.items()
-            if (table["context"] == CONTEXT).any()
-        }
+        headline = run.verdicts[(run.verdicts["metric"] == HEADLINE) & (run.verdicts["context"] == ALL_CONTEXTS)]
+        of_method = headline[headline["method"] == named["method"]]
+        found = {split.removeprefix(prefix): _at(of_method, dataset, split)["verdict"] for split in held_out}
+        verdicts = {context: verdict.iloc[0] for context, verdict in found.items() if len(verdict)}
     if not verdicts:
         return None
     by_verdict = grouped((verdict, context) for context, verdict in verdicts.items())
@@ -314,7 +312,7 @@ def _crossing(run: Run, rows: Sequence[Mapping[str, Any]], dataset: str, split: 
     """Say from how many perturbations on the method of the answer is ahead; None without learning curves."""
     named = _in_the_answer(run, rows)
     here = _at(run.crossings, dataset, split)
-    here = here[(here["metric"] == HEADLINE) & (here["context"] == CONTEXT)]
+    here = here[(here["metric"] == HEADLINE) & (here["context"] == ALL_CONTEXTS)]
     here = here[here["method"] == named["method"]] if named else here.head(0)
     if here.empty:
         return None
@@ -449,7 +447,7 @@ def _pretraining(run: Run, dataset: str, split: str) -> dict[str, Sentence | Non
     """Say what the contrasts show, and list them; None where nothing was run that differs in pretraining alone."""
     here = _at(run.contrasts, dataset, split)
     here = here[here["opponent"].isin(run.without_pretraining())]
-    pairs = here[(here["metric"] == HEADLINE) & (here["context"] == CONTEXT)].to_dict("records")
+    pairs = here[(here["metric"] == HEADLINE) & (here["context"] == ALL_CONTEXTS)].to_dict("records")
     if not pairs:
         return {"pretraining": None, "pairs": None}
     pairs = [{**pair, "reason": _text(pair["reason"])} for pair in pairs]

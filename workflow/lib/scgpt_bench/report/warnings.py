@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from scgpt_bench.data import split_names
-from scgpt_bench.data.conditions import CONTEXT, noun_of
+from scgpt_bench.data.conditions import ALL_CONTEXTS, noun_of
 from scgpt_bench.evaluation.classes import CLASS
-from scgpt_bench.evaluation.scores import HEADLINE, LEAK
+from scgpt_bench.evaluation.metrics import HEADLINE
+from scgpt_bench.evaluation.scores import LEAK
 from scgpt_bench.evaluation.verdicts import ONE_SEED, ONE_TRAINING
 from scgpt_bench.method_record import MethodRecord
 from scgpt_bench.methods.registry import CEILING, FLOOR, KINDS, SCGPT, SIMPLE
@@ -96,7 +97,7 @@ def _of_weights(run: Run, places: Places) -> Iterable[Sentence]:
 
 def _of_simple_methods(run: Run, places: Places) -> Iterable[Sentence]:
     combined = any("+" in entry["perturbation"] for card in run.cards.values() for entry in card["conditions"])
-    by_context = run.scores["split"].astype(str).str.startswith(f"{split_names.CONTEXT}-").any()
+    by_context = run.scores["split"].astype(str).str.startswith(f"{split_names.HELD_OUT_CONTEXT}-").any()
     of_types = any(_types_in_a_context(card) for card in run.cards.values())
     has = {"any": True, "combinations": combined, "contexts": by_context, "cell types": of_types}
     data = [name for name, is_so in has.items() if is_so]
@@ -185,7 +186,7 @@ def _of_classes(run: Run, places: Places) -> Iterable[Sentence]:
     The last row of a class is that over all folds, or of the only one that tests the class.
     """
     by_class = run.scores_by_class
-    by_class = by_class[(by_class["metric"] == HEADLINE) & (by_class["context"] == CONTEXT)]
+    by_class = by_class[(by_class["metric"] == HEADLINE) & (by_class["context"] == ALL_CONTEXTS)]
     for place in places:
         here = by_class["split"].isin([place["split"], *place["splits"]]) & (by_class["dataset"] == place["dataset"])
         last = by_class[here].drop_duplicates([*CLASS, "method"], keep="last")

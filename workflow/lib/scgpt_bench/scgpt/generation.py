@@ -40,7 +40,7 @@ _CHUNK = {"cpu": 64, "cuda": 1024}
 _KNOWN_AT_ONCE = 64_000  # known genes of all cells of a pass: keys and values of 3 GB at the published size
 
 
-class Options(Rounds, Prompt):
+class PromptOptions(Rounds, Prompt):
     """How the prompts are made, and in how many rounds they are answered."""
 
     rounds: Count = 1
@@ -155,7 +155,7 @@ class Prompter:
 
 
 def effects(
-    prompter: Prompter, bins: np.ndarray, edges: np.ndarray, targets: Sequence[int], options: Options, seed: int,
+    prompter: Prompter, bins: np.ndarray, edges: np.ndarray, targets: Sequence[int], options: PromptOptions, seed: int,
     drawn_for: Sequence[str], activated: bool,
 ) -> tuple[np.ndarray, bool]:  # fmt: skip
     """Predict the change of expression of every gene in every control cell when ``targets`` are perturbed.
@@ -229,7 +229,7 @@ def raised_bins(bins: np.ndarray, columns: Sequence[int], quantile: float) -> np
 
 
 def _with_unmeasured(
-    prompter: Prompter, bins: np.ndarray, targets: Sequence[int], options: Options
+    prompter: Prompter, bins: np.ndarray, targets: Sequence[int], options: PromptOptions
 ) -> tuple[Prompter, np.ndarray]:
     """Add a column for every target that has none, with its predicted bin given all measured genes."""
     unmeasured = np.setdiff1d(targets, prompter.token_ids)
@@ -251,14 +251,14 @@ def _known_in_last_round(prompter: Prompter, known: np.ndarray, rounds: int) -> 
     return min(n_known + (rounds - 1) * -(-n_unknown // rounds), n_known + n_unknown)
 
 
-def _passes(n_cells: int, options: Options, n_known: int) -> list[slice]:
+def _passes(n_cells: int, options: PromptOptions, n_known: int) -> list[slice]:
     """Split the cells into passes of ``batch_size``, or fewer where many genes become known: these take memory."""
     size = max(1, min(options.batch_size, _KNOWN_AT_ONCE // max(1, n_known)))
     return [slice(start, start + size) for start in range(0, n_cells, size)]
 
 
 def _known_genes(
-    prompter: Prompter, targets: np.ndarray, options: Options, seed: int, drawn_for: Sequence[str]
+    prompter: Prompter, targets: np.ndarray, options: PromptOptions, seed: int, drawn_for: Sequence[str]
 ) -> list[np.ndarray]:
     """Draw masks (n_genes,) of the known genes: windows of one random order, in which none is always known."""
     others = np.setdiff1d(np.flatnonzero(prompter.token_ids != prompter.pad_id), targets)

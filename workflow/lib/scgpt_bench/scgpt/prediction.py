@@ -24,7 +24,7 @@ from scgpt_bench.data.controls import control_means_of
 from scgpt_bench.data.means import mean_cell
 from scgpt_bench.data.on_disk import dense_rows
 from scgpt_bench.files import read_json, sha256
-from scgpt_bench.method_record import Finetuning, LoadReport, Prompts, Scgpt
+from scgpt_bench.method_record import FinetuningReport, LoadReport, Prompts, Scgpt
 from scgpt_bench.options import Precision, ValueInput
 from scgpt_bench.predictions import Write, anchored_cells, mean_cell_obs, shifted_controls
 from scgpt_bench.scgpt import (
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class PredictionOptions:
     """How any of these methods predicts.
 
     Attributes
@@ -77,7 +77,7 @@ def zero_shot(
     alignment: pd.DataFrame,
     checkpoint_folder: str | Path,
     seed: int,
-    options: Options = Options(),
+    options: PredictionOptions = PredictionOptions(),
     *,
     write: Write,
 ) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def finetuned(
     alignment: pd.DataFrame,
     checkpoint_folder: str | Path,
     model_folder: str | Path,
-    options: Options = Options(),
+    options: PredictionOptions = PredictionOptions(),
     *,
     write: Write,
 ) -> dict[str, Any]:
@@ -139,16 +139,16 @@ def finetuned(
             if (own := direction[rows[0]]) not in report["training_directions"]:
                 untrained = (f"no training perturbation goes {own}", "a flag with random weights")
                 record["fallbacks"].setdefault(condition, untrained)
-    return {**record, "finetuning": Finetuning(**report)}
+    return {**record, "finetuning": FinetuningReport(**report)}
 
 
 def prompted(
     controls: anndata.AnnData,
     alignment: pd.DataFrame,
     checkpoint_folder: str | Path,
-    prompts: generation.Options,
+    prompts: generation.PromptOptions,
     seed: int,
-    options: Options = Options(),
+    options: PredictionOptions = PredictionOptions(),
     *,
     write: Write,
 ) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def prompted(
     return {"scgpt": scgpt, "prompts": prompted_as, "fallbacks": fallbacks}
 
 
-def _no_change(controls: anndata.AnnData, options: Options, write: Write) -> None:
+def _no_change(controls: anndata.AnnData, options: PredictionOptions, write: Write) -> None:
     of_conditions = control_means_of(controls)
     means = np.stack([of_conditions[condition] for condition in rows_of(controls.obs)])
     if options.keep_cells:

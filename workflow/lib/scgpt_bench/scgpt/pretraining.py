@@ -59,7 +59,7 @@ SECOND_PASS = "second_pass"  # a batch with this key has one: a value would have
 MOST_AT_ONCE = 32  # held-out cells per pass: one process scores them, and several may share a batch of the training
 
 
-class Options(Pretraining):
+class PretrainingOptions(Pretraining):
     """How a model is pretrained."""
 
     pad_value: float = -2.0
@@ -124,7 +124,7 @@ def unperturbed(
 
 def masked_batch(
     bins: np.ndarray, token_ids: np.ndarray, ratio: float, draws: np.ndarray, cls_id: int, pad_id: int,
-    options: Options,
+    options: PretrainingOptions,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Split each cell's genes at random into known and unknown ones.
 
@@ -177,7 +177,7 @@ def masked_batch(
 
 
 def pretrain(
-    source: CellSource, genes: list[str], folder: str | Path, options: Options, seed: int,
+    source: CellSource, genes: list[str], folder: str | Path, options: PretrainingOptions, seed: int,
     machine: training.Machine | None = None, name: str = "cells", fabric: Fabric | None = None,
 ) -> dict:  # fmt: skip
     """Pretrain on ``source`` and write a checkpoint folder: best_model.pt, args.json, vocab.json, report.json.
@@ -241,7 +241,7 @@ def pretrain(
     return report
 
 
-def build(options: Options, n_tokens: int, pad_id: int) -> MaskedTransformer:
+def build(options: PretrainingOptions, n_tokens: int, pad_id: int) -> MaskedTransformer:
     """Build a model with random weights (from torch's current random state)."""
     return MaskedTransformer(
         n_tokens, pad_id, options.embsize, options.nheads, options.d_hid, options.nlayers, options.dropout
@@ -266,7 +266,7 @@ def _start_on_bins(model: MaskedTransformer, n_bins: int) -> None:
 
 def held_out_loss(
     model: MaskedTransformer, source: CellSource, training_rows: np.ndarray, held_out_rows: np.ndarray,
-    vocabulary: Mapping[str, int], options: Options, seed: int,
+    vocabulary: Mapping[str, int], options: PretrainingOptions, seed: int,
 ) -> dict[str, float]:  # fmt: skip
     """Measure the squared error in bins of held-out cells at a mask ratio of one half, and two references to beat.
 
@@ -306,7 +306,7 @@ def _squared_errors(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 def training_task(
     model: MaskedTransformer, source: CellSource, training_rows: np.ndarray, held_out_rows: np.ndarray,
-    vocabulary: Mapping[str, int], options: Options, seed: int, name: str,
+    vocabulary: Mapping[str, int], options: PretrainingOptions, seed: int, name: str,
 ) -> training.Task:  # fmt: skip
     """Define what :func:`pretrain` trains; ``name`` is the file to name in an error."""
     token_ids = _token_ids(vocabulary)
@@ -367,7 +367,7 @@ def work(model: MaskedTransformer, batch: Mapping[str, Any]) -> training.Work:
     return training.Work(len(known), float(tokens.sum()), 6.0 * float(products))
 
 
-def split_rows(n_cells: int, options: Options, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(n_cells: int, options: PretrainingOptions, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Draw the rows of the training cells and of those held out; ``name`` is the file to name in an error."""
     n_held_out = int(n_cells * options.held_out)
     if n_held_out < 1 or n_cells - n_held_out < options.batch_size:
@@ -379,7 +379,7 @@ def split_rows(n_cells: int, options: Options, seed: int, name: str) -> tuple[np
     return order[n_held_out:], order[:n_held_out]
 
 
-def _arguments(options: Options, seed: int) -> dict:
+def _arguments(options: PretrainingOptions, seed: int) -> dict:
     """Make args.json with upstream's keys."""
     fixed = {"input_style": "binned", "input_emb_style": "continuous", "mask_value": -1, "n_layers_cls": 3, "MVC": True}
     note = {"pretrained": True, "made_by": f"scgpt-bench {scgpt_bench.__version__}", "seed": seed}
@@ -400,7 +400,7 @@ def _masked_by(draws, bins, token_ids, ratio, vocabulary, options) -> dict[str, 
     return masked_batch(bins, token_ids, ratio, draws, vocabulary["<cls>"], vocabulary["<pad>"], options)
 
 
-def _genes_present(cells: sp.csr_matrix, token_ids: np.ndarray, pad_id: int, options: Options) -> np.ndarray:
+def _genes_present(cells: sp.csr_matrix, token_ids: np.ndarray, pad_id: int, options: PretrainingOptions) -> np.ndarray:
     """Count the genes (n_cells,) that each cell may be asked about: those with a token, or the expressed ones of them.
 
     ``cells`` may be expression or bins, which are above 0 for the same genes.
@@ -427,7 +427,7 @@ def _known_values_of(bins, batch, token_ids, options) -> Tensor:
     return torch.where(special, torch.tensor(options.pad_value), values)
 
 
-def _gene_means(source: CellSource, rows: np.ndarray, options: Options, most: int = 20_000) -> np.ndarray:
+def _gene_means(source: CellSource, rows: np.ndarray, options: PretrainingOptions, most: int = 20_000) -> np.ndarray:
     """Average the bins of each gene over (at most ``most``) training cells, as pretraining sees them."""
     total = count = 0
     for start in range(0, min(len(rows), most), 1000):

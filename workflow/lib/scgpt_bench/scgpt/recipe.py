@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scgpt_bench.options import Finetuning, Start, Values
+from scgpt_bench.options import ControlValues, Finetuning, Start
 
 DEVIATIONS = {
     "keep_targets": "perturbed genes are always among the sampled genes; false: dropped at random, as published",
@@ -35,7 +35,7 @@ PUBLISHED = {
 }
 
 
-class Options(Start, Values, Finetuning):
+class Options(Start, ControlValues, Finetuning):
     """How a model is fine-tuned, and from which weights."""
 
     genes_in_use_only: bool = True

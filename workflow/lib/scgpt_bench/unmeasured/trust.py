@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from scgpt_bench.data.blocks import BLOCKS
+from scgpt_bench.data.conditions import ALL_CONTEXTS, Condition, listed
 from scgpt_bench.data.conditions import COLUMNS as CONDITION
-from scgpt_bench.data.conditions import CONTEXT, Condition, listed
 from scgpt_bench.data.splits import table_of_roles
 from scgpt_bench.evaluation.classes import CLASS
-from scgpt_bench.evaluation.scores import HEADLINE, KEY, Block, Study, blocks, scores
+from scgpt_bench.evaluation.metrics import HEADLINE
+from scgpt_bench.evaluation.scores import KEY, Block, ScoredStudy, blocks, scores
 from scgpt_bench.evaluation.verdicts import beside, decide, is_reliable, verdicts
 from scgpt_bench.method_record import MethodRecord
 from scgpt_bench.unmeasured.expected import prediction_interval
@@ -33,7 +34,7 @@ _VERDICTS = ["verdict", "against_no_change", "against_tuned_simple"]
 _NUMBERS = ["mean", "ci_low", "ci_high", "expected_low", "expected_high", "skill", "right_signs"]
 
 
-def trust(study: Study, split: pd.DataFrame, records: Mapping[str, MethodRecord]) -> pd.DataFrame:
+def trust(study: ScoredStudy, split: pd.DataFrame, records: Mapping[str, MethodRecord]) -> pd.DataFrame:
     """Set beside each method of a list what it scored on measured conditions that were as well known as those listed.
 
     Parameters
@@ -92,7 +93,7 @@ def with_known(split: pd.DataFrame) -> pd.DataFrame:
 class _Measured:
     """Scores and verdicts of a study on parts of its conditions, each computed once."""
 
-    def __init__(self, study: Study):
+    def __init__(self, study: ScoredStudy):
         names = study.metrics["metric"]
         judging = set(study.judging.metrics["metric"].unique())
         self.study = study.of(study.metrics[names.isin({*judging, RIGHT_SIGNS})])
@@ -138,7 +139,7 @@ class _Measured:
     def _of_part(self, metrics: pd.DataFrame) -> pd.DataFrame:
         study = self.study.of(metrics)
         table = scores(study)
-        table = table[(table["context"] == CONTEXT) & table["split"].isin(questions(table["split"], study.pooled))]
+        table = table[(table["context"] == ALL_CONTEXTS) & table["split"].isin(questions(table["split"], study.pooled))]
         signs = table[table["metric"] == RIGHT_SIGNS].set_index(["split", "method"])["mean"]
         table = table[table["metric"] == HEADLINE].copy()
         table["right_signs"] = signs.reindex(pd.MultiIndex.from_frame(table[["split", "method"]])).to_numpy()
@@ -156,12 +157,12 @@ class _Measured:
         of_every_list = [name for name in TRUST_COLUMNS if name not in ("expected_low", "expected_high")]
         return table[["method", *of_every_list[of_every_list.index("split") :]]]
 
-    def _pairs(self, study: Study) -> dict[tuple[str, str, str], str]:
+    def _pairs(self, study: ScoredStudy) -> dict[tuple[str, str, str], str]:
         """Compare every method with no change and with the tuned best, by :data:`HEADLINE`."""
         found = {}
         headline = study.of(study.metrics[study.metrics["metric"] == HEADLINE])
         for block in blocks(headline):
-            if block.context != CONTEXT:
+            if block.context != ALL_CONTEXTS:
                 continue
             reliable = is_reliable(block, study.kinds)
             for method in block.values:
