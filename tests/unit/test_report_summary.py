@@ -397,13 +397,15 @@ def test_the_page_of_the_models_lists_how_recipes_differ_from_the_published_one(
     predictions = [predicted("tuned"), predicted("scratch", "scgpt-scratch", finetuning={"options": options})]
     made = dataclasses.replace(run(predictions=predictions), kinds={**KINDS, "scratch": "scgpt-scratch"})
     (recipe,) = map(html.unescape, summary.answers(made)["Model"])
-    assert recipe.startswith("How tuned, scratch differ from the published recipe of fine-tuning. In this workflow: ")
-    assert "pair_within batch, cell_type; " in recipe
-    assert all(name in recipe for name in DEVIATIONS)
-    assert f"unmeasured targets ({DEVIATIONS['unmeasured targets']})" in recipe
-    assert recipe.endswith(
-        "In the configuration: epochs 7 (published 15). And of tuned: freeze encoder (published none)."
-    )
+    assert recipe.startswith("How tuned, scratch differ from the published recipe of fine-tuning:")
+    points = re.findall("<li>(.*?)</li>", recipe)
+    assert f"<strong>pair_within: batch, cell_type</strong>: {DEVIATIONS['pair_within']}" in points
+    assert f"<strong>unmeasured targets</strong>: {DEVIATIONS['unmeasured targets']}" in points
+    assert points[-2:] == [
+        "<strong>epochs: 7</strong>, by the configuration; published: 15",
+        "<strong>freeze: encoder</strong> for tuned, by the configuration; published: none",
+    ]
+    assert len(points) == len(DEVIATIONS) + 2
     assert "Model" not in summary.answers(run())
 
 

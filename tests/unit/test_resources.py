@@ -120,7 +120,7 @@ def test_what_a_row_leaves_out_is_read_off_the_header_of_its_file(tmp_path):
         table.write_text("\n".join("\t".join(cells) for cells in (changed, changed.values())))
         return sizes(datasets=["mine"], dataset_table=str(table)).shape("mine")
 
-    assert shape() == Shape(7, 11, 4, 1.0, "its file")
+    assert shape() == Shape(7, 11, 3, 1.0, "its file")
     assert shape(perturbations="2").perturbations == 2
     assert shape(cells="500", genes="30", perturbations="5").known_from == "its row"
     assert shape(perturbation_column="no such column").known_from == "size of its file"  # the job says what is wrong

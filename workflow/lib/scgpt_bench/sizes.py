@@ -92,10 +92,11 @@ def _shape_of_h5ad(path: Path, row: Dataset) -> Shape | None:
             X = file["layers"][row.layer] if row.layer else file["X"]
             stored = X["data"].size if isinstance(X, h5py.Group) else X.size
             labels = file["obs"][str(row.perturbation_column)]
-            perturbations = len(labels["categories"]) if isinstance(labels, h5py.Group) else None
+            names = set(labels["categories"].asstr()[:]) if isinstance(labels, h5py.Group) else set()
     except (OSError, KeyError, TypeError, ValueError):
         return None  # what is wrong with it is said by the job that reads it
-    perturbations = row.perturbations or perturbations or max(1, cells // CELLS_PER_PERTURBATION)
+    named = len(names - {*row.control_labels, *row.excluded_labels})
+    perturbations = row.perturbations or named or max(1, cells // CELLS_PER_PERTURBATION)
     return Shape(cells, genes, perturbations, stored / max(cells, 1), "its file")
 
 

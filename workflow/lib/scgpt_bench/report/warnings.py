@@ -312,7 +312,7 @@ def _recipes(run: Run) -> list[dict[str, Any]]:
                 if name in used and name not in deviations and used[name] != value
             ]
             different = tuple(
-                (name, shown(used[name]), "") if name in used else (name, "", text) for name, text in deviations.items()
+                (name, shown(used[name]) if name in used else "", text) for name, text in deviations.items()
             )
             found.append((different, (made.method, tuple(changed))))
     listed = []
