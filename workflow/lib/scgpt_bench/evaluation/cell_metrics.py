@@ -110,7 +110,7 @@ def _principal_axes(X: sparse.csr_matrix, components: int, pool: Executor) -> np
 
     def multiplied(v: np.ndarray) -> np.ndarray:
         if (number := next(products)) % 50 == 0:
-            logger.info("principal components: multiplied %d times, usually 100 to 500 in all", number)
+            logger.info("principal components: multiplied %d times, usually 100 to 800 in all", number)
         return _product(X, v.ravel(), pool) - mean @ v.ravel()
 
     operator = sparse_linalg.LinearOperator(
