@@ -18,6 +18,7 @@ from scgpt_bench.evaluation.cell_metrics import (
     score_cells,
     spread_ratio,
 )
+from scgpt_bench.evaluation.metrics import metric_of
 from scgpt_bench.evaluation.pseudobulk import truth
 
 SPLIT = pd.DataFrame({"perturbation": ["P", "Q", "trained"], "role": ["test", "test", "train"]})
@@ -96,6 +97,10 @@ def test_the_space_of_many_cells_is_that_of_some_of_them_whatever_their_order(me
     leading = np.abs(axes[0].T @ axes[2])[0, 0]  # all conditions differ along one direction
     assert 0.99 < leading < 1 - 1e-6
     assert some.uns["cell_coordinates"].shape == (400, 2)  # all test cells have a place in it
+
+
+def test_the_definition_of_the_distance_says_of_how_many_cells_its_space_is():
+    assert f"at most {cell_metrics.AXES_FROM:,} measured" in metric_of("energy_distance").reference
 
 
 def test_distance_equals_its_definition_in_the_full_space():

@@ -3,6 +3,7 @@
 import json
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -124,6 +125,11 @@ def test_what_a_row_leaves_out_is_read_off_the_header_of_its_file(tmp_path):
     assert shape(perturbations="2").perturbations == 2
     assert shape(cells="500", genes="30", perturbations="5").known_from == "its row"
     assert shape(perturbation_column="no such column").known_from == "size of its file"  # the job says what is wrong
+    with h5py.File(path, "a") as file:  # as nullable labels are written
+        categories = file["obs/gene/categories"][:]
+        del file["obs/gene/categories"]
+        file["obs/gene/categories/values"] = categories
+    assert shape() == Shape(7, 11, 1, 1.0, "its file")
     path.write_bytes(b"no h5ad")
     assert shape().known_from == "size of its file"
 

@@ -88,12 +88,15 @@ def _shape_of_h5ad(path: Path, row: Dataset) -> Shape | None:
 
     try:
         with h5py.File(path) as file:
-            cells, genes = (len(file[axis][file[axis].attrs["_index"]]) for axis in ("obs", "var"))
             X = file["layers"][row.layer] if row.layer else file["X"]
-            stored = X["data"].size if isinstance(X, h5py.Group) else X.size
-            labels = file["obs"][str(row.perturbation_column)]
-            names = set(labels["categories"].asstr()[:]) if isinstance(labels, h5py.Group) else set()
-    except (OSError, KeyError, TypeError, ValueError):
+            is_sparse = isinstance(X, h5py.Group)
+            cells, genes = map(int, X.attrs["shape"] if is_sparse else X.shape)
+            stored = X["data"].size if is_sparse else X.size
+            labels = file["obs"][row.perturbation_column]
+            categories = labels["categories"] if isinstance(labels, h5py.Group) else None
+            # Nullable ones are a group, and are not counted.
+            names = set(categories.asstr()[:]) if isinstance(categories, h5py.Dataset) else set()
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError):
         return None  # what is wrong with it is said by the job that reads it
     named = len(names - {*row.control_labels, *row.excluded_labels})
     perturbations = row.perturbations or named or max(1, cells // CELLS_PER_PERTURBATION)
@@ -224,7 +227,8 @@ class Sizes:
         path = Path(row.address)
         there = row.is_local and path.is_file()
         unknown = None in (row.cells, row.genes, row.perturbations)
-        if there and unknown and row.format == "h5ad" and (of_file := _shape_of_h5ad(path, row)) is not None:
+        is_screen = row.format == "h5ad" and row.perturbation_column
+        if there and unknown and is_screen and (of_file := _shape_of_h5ad(path, row)) is not None:
             return of_file
         size = row.bytes
         known_from = "bytes of its row"
