@@ -25,7 +25,7 @@ UPSTREAM_SCGPT = {"ipython", "matplotlib-base"}  # which the module of its layer
 UPSTREAM_GEARS = {"dcor", "networkx", "pytorch_geometric", "requests", "scanpy", "tqdm", "scikit-learn"}
 NEEDED_BY_OTHERS = {
     "cell_eval": {"numba", "scanpy", "zstd"},  # cell-eval and pdex, from conda-forge rather than through pip
-    "cell_eval2": {"numba", "scanpy", "pdex", "pyarrow"},
+    "cell_eval2": {"numba", "scanpy", "pyarrow"},
     "census": UPSTREAM_SCGPT | {"tqdm"},
     "census_cpu": UPSTREAM_SCGPT | {"tqdm"},
     "data": {"tqdm"},  # the progress bar of pooch

@@ -14,6 +14,7 @@ from scgpt_bench.data.conditions import Condition, conditions_of, rows_of
 from scgpt_bench.data.means import first_half
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.data.on_disk import VALUES_AT_ONCE, row_chunks
+from scgpt_bench.evaluation.sorted_controls import sorted_controls
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +70,9 @@ def de_ranks(cells: anndata.AnnData, truth: anndata.AnnData, threads: int = 1, h
             for first in range(0, len(row_of), at_once):
                 chosen = [CONTROL, *list(row_of)[first : first + at_once]]
                 own = np.sort(np.concatenate([of_type[Condition(name, context)] for name in chosen]))
-                table = pdex(
-                    block[own].copy(), "perturbation", threads=threads, is_log1p=True, as_pandas=True, reference=CONTROL
-                )
+                with sorted_controls():
+                    options = {"threads": threads, "is_log1p": True, "as_pandas": True, "reference": CONTROL}
+                    table = pdex(block[own].copy(), "perturbation", **options)
                 place = table["target"].map(row_of).to_numpy(), truth.var_names.get_indexer(table["feature"])
                 n_perturbed, n_control = (table[f"{side}_membership"].astype(np.float64) for side in ("target", "ref"))
                 squared_weight = n_perturbed * n_control / (n_perturbed + n_control)

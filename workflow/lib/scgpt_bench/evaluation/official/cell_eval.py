@@ -25,6 +25,7 @@ from scgpt_bench.evaluation.official.sides import (
     measured_side,
     several_cell_types,
 )
+from scgpt_bench.evaluation.sorted_controls import sorted_controls
 from scgpt_bench.files import atomic_write
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def write_reference(cells: anndata.AnnData, split: pd.DataFrame, threads: int, f
         predicted_de = partial / "pred_de.csv"
         _de_of_equal_cells(cell, numbers[targets], controls, threads).write_csv(predicted_de)
         sides = Sides(measured, one_each, contexts_of(split)[0], halved=False)
-        _evaluator(sides, None, threads, partial, predicted_de).compute(profile="vcc", break_on_error=True)
+        with sorted_controls():
+            _evaluator(sides, None, threads, partial, predicted_de).compute(profile="vcc", break_on_error=True)
 
 
 def baseline_cell(cells: anndata.AnnData, split: pd.DataFrame) -> np.ndarray:
@@ -114,12 +116,14 @@ def _de_of_equal_cells(
     import polars as pl
     from pdex import pdex
 
+    mean = anndata.AnnData(sparse.csr_matrix(controls.X.mean(axis=0)), obs=controls.obs[:1], var=controls.var)
     tables = []
-    for part in batches(numbers, cell.nnz, VALUES_AT_ONCE):
-        own = numbers.iloc[part]
-        targets = own.index.repeat(own)
-        side = _side([*targets], [cell] * len(targets), controls)
-        tables.append(pdex(side, TARGET, "ref", threads, is_log1p=True, epsilon=0.0, reference=NON_TARGETING))
+    with sorted_controls(controls.X):
+        for part in batches(numbers, cell.nnz, VALUES_AT_ONCE):
+            own = numbers.iloc[part]
+            targets = own.index.repeat(own)
+            side = _side([*targets], [cell] * len(targets), mean)
+            tables.append(pdex(side, TARGET, "ref", threads, is_log1p=True, epsilon=0.0, reference=NON_TARGETING))
     return pl.concat(tables)
 
 
@@ -179,7 +183,7 @@ def evaluate(
     if unscored := not_scored(reference, "cell-eval"):
         return unscored
     baseline = pl.read_csv(Path(reference) / "agg_results.csv")
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, sorted_controls():
         real_de = None if sides.halved else Path(reference) / "real_de.csv"
         predicted_de = None
         if of_counts is not None:

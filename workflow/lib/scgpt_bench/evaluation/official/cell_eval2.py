@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anndata
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from scgpt_bench.data.conditions import conditions_of
 from scgpt_bench.data.on_disk import batches
@@ -31,6 +32,7 @@ from scgpt_bench.evaluation.official.sides import (
     raw_counts,
     several_cell_types,
 )
+from scgpt_bench.evaluation.sorted_controls import sorted_controls
 from scgpt_bench.files import atomic_write
 
 if TYPE_CHECKING:
@@ -60,10 +62,11 @@ def preset(genes: pd.Index, perturbations: list[str], threads: int) -> EvalConfi
 
 @contextmanager
 def de_in_parts() -> Iterator[None]:
-    """Let cell-eval2 test some perturbations at a time: it copies the cells that it tests four times, in float64.
+    """Let cell-eval2 test some perturbations at a time, beside control cells that are prepared once.
 
-    Each perturbation is compared with the same control cells, and p-values are adjusted within it (``fdr_scope:
-    per_pert``), so the values are the same.
+    It copies the cells that it tests four times, in float64. Each perturbation is compared with the same control cells,
+    and p-values are adjusted within it (``fdr_scope: per_pert``), so the values are the same. Fold changes need the
+    mean of the control cells alone.
     """
     import polars as pl
     from cell_eval2 import de_compute
@@ -71,14 +74,23 @@ def de_in_parts() -> Iterator[None]:
     whole = de_compute.compute_de
 
     def in_parts(adata: anndata.AnnData, *, groupby: str, reference: str, **options: Any) -> pl.DataFrame:
-        if options["fdr_scope"] != "per_pert" or options["target_sum"] is None:
-            raise AssertionError("perturbations depend on each other")
-        labels = adata.obs[groupby].to_numpy(str)
+        known = {"fdr_scope": "per_pert", "mean_calc": "arithmetic", "input_type": "counts"}
+        if options["target_sum"] is None or any(options[name] != value for name, value in known.items()):
+            raise AssertionError("perturbations depend on each other, or on more than the mean control cell")
+        labels, X = adata.obs[groupby].to_numpy(str), sparse.csr_matrix(adata.X)
+        controls = anndata.AnnData(X[labels == reference], var=adata.var)
+        scaled = de_compute._to_linear(controls, options["input_type"], options["target_sum"]).X
+        mean = sparse.csr_matrix(scaled.mean(axis=0))
         targets, numbers = np.unique(labels[labels != reference], return_counts=True)
         tables = []
-        for part in batches(numbers, 1, CELLS_AT_ONCE):
-            rows = np.flatnonzero(np.isin(labels, targets[part]) | (labels == reference))
-            tables.append(whole(adata[rows].copy(), groupby=groupby, reference=reference, **options))
+        with sorted_controls(scaled.log1p()):
+            del controls, scaled
+            for part in batches(numbers, 1, CELLS_AT_ONCE):
+                rows = np.flatnonzero(np.isin(labels, targets[part]))
+                names = [*adata.obs_names[rows], "mean control"]
+                obs = pd.DataFrame({groupby: [*labels[rows], reference]}, index=names)
+                cells = anndata.AnnData(sparse.vstack([X[rows], mean], format="csr"), obs=obs, var=adata.var)
+                tables.append(whole(cells, groupby=groupby, reference=reference, **options))
         return pl.concat(tables)
 
     de_compute.compute_de = in_parts
