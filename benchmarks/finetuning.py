@@ -77,7 +77,7 @@ def pairs_of(genes: int, cells: int, unmeasured: bool = False, most_genes: int =
     if unmeasured:
         targets[names[0]] = Targets(added=(genes,))
     encoding = Encoding(np.arange(genes), vocabulary.human_vocabulary()["<pad>"], targets)
-    options = recipe.Options(batch_size=cells, pretrained=[], max_seq_len=most_genes)
+    options = recipe.Recipe(batch_size=cells, pretrained=[], max_seq_len=most_genes)
     training = [Condition(name, ALL_CONTEXTS) for name in names]
     return Pairs(TrainingSet(cells_of_all, encoding, training, []), options, SEED)
 
@@ -138,7 +138,7 @@ def tutorial_step(pairs, device: str = "cpu", arguments=ARGUMENTS) -> Callable[[
     symbols, amp = vocabulary.human_vocabulary(), device == "cuda"
     model = flagged_prediction.upstream_model(arguments, symbols)
     weights = checkpoint.Checkpoint(Path("random"), arguments, symbols, {})
-    start, _ = finetuning.start(weights, (), recipe.Options(pretrained=[], genes_in_use_only=False), SEED)
+    start, _ = finetuning.start(weights, (), recipe.Recipe(pretrained=[], genes_in_use_only=False), SEED)
     model.load_state_dict(start.state_dict())
     del start
     model.to(device).train()

@@ -630,7 +630,7 @@ def fine_tune(
     roles = [*(("train",) * len(targets)), "validation"]
     split = pd.DataFrame({"perturbation": [*targets, targets[-1]], "role": roles})
     cells = cells if measured is None else cells[:, -measured:]
-    options = recipe.Options(
+    options = recipe.Recipe(
         batch_size=16, epochs=epochs, learning_rate=machine.sizes.learning_rate, gamma=0.95, validation_cells=8,
         genes_in_use_only=False, patience=None,
     )  # fmt: skip

@@ -74,7 +74,7 @@ def test_fifty_epochs_of_fine_tuning(folder, alignment, tmp_path, record_propert
     obs.index = [f"cell{i}" for i in range(len(obs))]
     cells = anndata.AnnData(sparse.csr_matrix(X), obs=obs, var=pd.DataFrame(index=GENES))
     split = pd.DataFrame({"perturbation": names[1:], "role": ["train", "train", "validation", "test"]})
-    options = recipe.Options(batch_size=8, epochs=50, patience=None, validation_cells=8)
+    options = recipe.Recipe(batch_size=8, epochs=50, patience=None, validation_cells=8)
     samples, done = [], threading.Event()
 
     def sample():

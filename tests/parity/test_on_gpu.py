@@ -40,7 +40,7 @@ PRETRAINING = pretraining.PretrainingOptions(
     embsize=16, nheads=2, d_hid=16, nlayers=2, dropout=0.0, learning_rate=1e-2, warm_up=5, epochs=3, batch_size=32,
     second_pass_after=0, held_out=0.2,
 )  # fmt: skip
-FINETUNING = recipe.Options(learning_rate=3e-3, batch_size=8, epochs=3, validation_cells=8)
+FINETUNING = recipe.Recipe(learning_rate=3e-3, batch_size=8, epochs=3, validation_cells=8)
 # What torch.use_deterministic_algorithms says that it refuses on a GPU (torch 2.13), by names of operators.
 REFUSED = re.compile(
     r"_*(adaptive_|avg_pool3d|fractional_|max_unpool|upsample|reflection_pad|nll_loss|ctc_loss|embedding_bag|put_?$|histc"

@@ -128,8 +128,8 @@ def test_papalexi_names_every_line_that_the_published_checkpoint_and_recipe_chan
 def test_published_figures_are_compared_with_the_recipe_without_any_deviation_that_can_be_undone(study):
     text = (ROOT / "config" / f"{study}.yaml").read_text()
     options = validate(yaml.safe_load(text), study).config["methods"]["scgpt-finetuned-published"]
-    of_recipe = {key: value for key, value in options.items() if key in recipe.Options.model_fields}
-    left = recipe.deviations(recipe.Options(**of_recipe))
+    of_recipe = {key: value for key, value in options.items() if key in recipe.Recipe.model_fields}
+    left = recipe.deviations(recipe.Recipe(**of_recipe))
     assert left.keys() == {"precision", "perturbations without a token", "unmeasured targets"}
 
 

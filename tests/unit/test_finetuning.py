@@ -50,7 +50,7 @@ from snakemake_checkout import ROOT
 GENES = [f"GENE{i}" for i in range(32)]
 MEASURED = GENES[:30]  # GENE30 and GENE31 have tokens, but are not measured
 PERTURBATIONS = {"GENE1": "train", "GENE2": "train", "GENE3+GENE4": "train", "GENE30": "train", "GENE5": "validation"}
-OPTIONS = recipe.Options(learning_rate=3e-3, batch_size=8, epochs=2, validation_cells=8)
+OPTIONS = recipe.Recipe(learning_rate=3e-3, batch_size=8, epochs=2, validation_cells=8)
 MACHINE = training.Machine(accelerator="cpu")
 
 
@@ -638,7 +638,7 @@ from scgpt_bench.scgpt import finetuning, recipe, training
 
 inputs, path, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 split, vocabulary = (pd.read_table(inputs / f"{name}.tsv") for name in ("split", "vocabulary"))
-options = recipe.Options(learning_rate=3e-3, batch_size=8, epochs=2, validation_cells=8)
+options = recipe.Recipe(learning_rate=3e-3, batch_size=8, epochs=2, validation_cells=8)
 machine = training.Machine("cpu", processes, micro_batch=3)
 finetuning.finetune(open_h5ad(inputs / "cells.h5ad"), split, vocabulary, sys.argv[4], options, 0, path, machine)
 """

@@ -84,9 +84,7 @@ def finetune(folder):
     weights, model = folder / "checkpoint", folder / "model"
     checkpoint.initialize(weights, SIZES, tokens, seed=1)
     cells, alignment = experiment(), align(MEASURED, tokens)
-    options = recipe.Options(
-        learning_rate=3e-3, batch_size=8, epochs=3, dropout=0.1, max_seq_len=20, validation_cells=8
-    )
+    options = recipe.Recipe(learning_rate=3e-3, batch_size=8, epochs=3, dropout=0.1, max_seq_len=20, validation_cells=8)
     finetuning.finetune(cells, SPLIT, alignment, weights, options, 1, model, MACHINE)
     tensors = torch.load(model / finetuned_model.MODEL, weights_only=True)
     controls = cells[:6].copy()

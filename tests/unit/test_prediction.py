@@ -275,7 +275,7 @@ def test_cells_of_test_perturbations_change_no_bit_of_a_fine_tuned_prediction(ex
     values[rows] = values[rows][:, ::-1] + 1
     altered.X = type(altered.X)(values)
     assert rows.any()
-    options = recipe.Options(epochs=2, batch_size=8, learning_rate=1e-3)
+    options = recipe.Recipe(epochs=2, batch_size=8, learning_rate=1e-3)
     predictions = []
     for name, source in (("as measured", cells), ("altered", altered)):
         model_folder = tmp_path / name
@@ -293,7 +293,7 @@ def _predictions(experiment, folder, model_folder):
         "generate": whole(prediction.prompted, drawn, alignment, folder, TWO_DRAWS.model_copy(update={"rounds": 2}), 0),
     }
     for name, pretrained in (("finetuned", [*checkpoint.PRETRAINED_PREFIXES]), ("scratch", [])):
-        options = recipe.Options(epochs=1, batch_size=32, pretrained=pretrained)
+        options = recipe.Recipe(epochs=1, batch_size=32, pretrained=pretrained)
         finetuning.finetune(cells, split, alignment, folder, options, 0, model_folder / name)
         made[name] = whole(prediction.finetuned, drawn, alignment, folder, model_folder / name)
     return made | {"embeddings": (np.asarray(gene_embeddings(cells, folder, alignment).X), {})}

@@ -40,7 +40,7 @@ with logged(snakemake.log[0]):
             "split": read_table(snakemake.input.split),
             "vocabulary": read_table(snakemake.input.vocabulary),
             "checkpoint_folder": Path(snakemake.input.checkpoint[0]).parent,
-            "options": recipe.Options(**options),
+            "options": recipe.Recipe(**options),
             "seed": int(snakemake.wildcards.seed),
             "folder": Path(snakemake.output.model).parent,
             "machine": training.machine(snakemake.config["hardware"]),

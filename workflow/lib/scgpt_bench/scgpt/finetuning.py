@@ -22,7 +22,7 @@ from scgpt_bench.data.conditions import conditions_of
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt import checkpoint, finetuned_model, model, recipe_version, training, transformer
 from scgpt_bench.scgpt.pairs import Pairs
-from scgpt_bench.scgpt.recipe import Options, deviations
+from scgpt_bench.scgpt.recipe import Recipe, deviations
 from scgpt_bench.scgpt.training_set import TrainingSet
 from scgpt_bench.scgpt.validation import Validation
 
@@ -37,7 +37,7 @@ def finetune(
     split: pd.DataFrame,
     vocabulary: pd.DataFrame,
     checkpoint_folder: str | Path,
-    options: Options,
+    options: Recipe,
     seed: int,
     folder: str | Path,
     machine: training.Machine | None = None,
@@ -151,7 +151,7 @@ def finetune(
 
 
 def finetune_unless(
-    errors: Mapping[type[Exception], str], *, options: Options, folder: str | Path, **others: Any
+    errors: Mapping[type[Exception], str], *, options: Recipe, folder: str | Path, **others: Any
 ) -> None:
     """Fine-tune as :func:`finetune` does; a training that ends with one of ``errors`` leaves a folder that says so.
 
@@ -181,7 +181,7 @@ def finetune_unless(
 
 
 def start(
-    weights: checkpoint.Checkpoint, tokens_in_use: Sequence[int], options: Options, seed: int
+    weights: checkpoint.Checkpoint, tokens_in_use: Sequence[int], options: Recipe, seed: int
 ) -> tuple[TransformerGenerator, dict[str, Any]]:
     """Build the model before its first step, frozen modules without gradient; also return its load report."""
     generator = model.build(weights.arguments, weights.vocabulary, options.dropout)

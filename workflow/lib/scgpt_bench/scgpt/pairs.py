@@ -13,7 +13,7 @@ from scgpt_bench.data.conditions import codes_of, context_of
 from scgpt_bench.data.names import CONTROL
 from scgpt_bench.errors import InputError
 from scgpt_bench.scgpt.encoding import flags_of
-from scgpt_bench.scgpt.recipe import Options
+from scgpt_bench.scgpt.recipe import Recipe
 from scgpt_bench.scgpt.training import share_of
 from scgpt_bench.scgpt.training_set import TrainingSet
 from scgpt_bench.seeding import random_generator
@@ -40,7 +40,7 @@ class Pairs:
         up for them: so every epoch has flags.
     """
 
-    def __init__(self, training_set: TrainingSet, options: Options, seed: int):
+    def __init__(self, training_set: TrainingSet, options: Recipe, seed: int):
         self.encoding, self.options, self.seed = training_set.encoding, options, seed
         cells = training_set.cells
         self.values, self.names = cells.X, cells.obs_names

@@ -35,14 +35,14 @@ PUBLISHED = {
 }
 
 
-class Options(Start, ControlValues, Finetuning):
+class Recipe(Start, ControlValues, Finetuning):
     """How a model is fine-tuned, and from which weights."""
 
     genes_in_use_only: bool = True
     """Whether the gene embedding has rows for no other genes."""
 
 
-def deviations(options: Options) -> dict[str, str]:
+def deviations(options: Recipe) -> dict[str, str]:
     """List those of :data:`DEVIATIONS` that are in force with these options."""
     chosen = options.model_dump()
     absent = {name for name, value in PUBLISHED.items() if chosen[name] == value}
@@ -53,4 +53,4 @@ def deviations(options: Options) -> dict[str, str]:
 
 def published_options() -> dict[str, Any]:
     """Return the options of the published recipe, except for the weights that it starts from."""
-    return Options().model_copy(update=PUBLISHED).model_dump(exclude={"pretrained", "genes_in_use_only"})
+    return Recipe().model_copy(update=PUBLISHED).model_dump(exclude={"pretrained", "genes_in_use_only"})

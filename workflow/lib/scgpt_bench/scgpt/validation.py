@@ -17,7 +17,7 @@ from scgpt_bench.options import Precision
 from scgpt_bench.scgpt.encoding import flags_of
 from scgpt_bench.scgpt.engine import Engine
 from scgpt_bench.scgpt.model import TransformerGenerator
-from scgpt_bench.scgpt.recipe import Options
+from scgpt_bench.scgpt.recipe import Recipe
 from scgpt_bench.scgpt.training_set import TrainingSet
 from scgpt_bench.seeding import random_generator
 
@@ -29,7 +29,7 @@ class Validation:
     each type counts as that type does among its cells, however many control cells were drawn.
     """
 
-    def __init__(self, training_set: TrainingSet, options: Options, seed: int, precision: Precision | None = None):
+    def __init__(self, training_set: TrainingSet, options: Recipe, seed: int, precision: Precision | None = None):
         self.precision = precision  # as predictions will have it
         cells, self.conditions = training_set.cells, training_set.validation
         self.values, self.encoding = cells.X, training_set.encoding
