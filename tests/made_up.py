@@ -316,7 +316,7 @@ def measure(cells):
 
 
 def measured_without_noise(truth):
-    """Fill in what a hand-made ``truth.h5ad`` lacks: all conditions tested, one reference, no sampling noise."""
+    """Fill in what a hand-made ``truth.h5ad`` lacks: all tested, one reference, equal halves, no sampling noise."""
     if "n_cells" not in truth.obs:
         truth.obs["n_cells"] = 50
     if "tested" not in truth.obs:
@@ -324,6 +324,7 @@ def measured_without_noise(truth):
     control, nothing = truth.layers["reference_input"], np.zeros(truth.shape)
     given = {f"reference_{part}": control for part in ("truth", "truth_a", "truth_b")}
     given |= {"variance_of_mean": nothing, "variance_of_reference": nothing}
+    given |= {half: np.array(truth.X) for half in ("half_a", "half_b")}
     for name, layer in given.items():
         if name not in truth.layers:
             truth.layers[name] = layer

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from scgpt_bench.data.conditions import COLUMNS as CONDITION
-from scgpt_bench.evaluation.scores import ScoredStudy
+from scgpt_bench.evaluation.scores import REFERENCE_SCORES, ScoredStudy
 
 JUDGING = ("effect_pearson", "specific_pearson", "discrimination", "mse_unbiased")
 ERRORS = ("mse", "mae", "mse_unbiased")
@@ -29,11 +29,12 @@ def kinds_of(table: pd.DataFrame) -> dict[str, str]:
 
 
 def references_of(table: pd.DataFrame, noise_free: float = 1.0) -> pd.DataFrame:
-    """Doing nothing scores 0 and the truth 1; of errors, where they are known, doing nothing makes 1."""
+    """Doing nothing scores 0 and the truth 1, as halves of the cells do; of errors doing nothing makes 1."""
     own = table[["dataset", "split", "perturbation", "context", "metric"]].drop_duplicates()
     error = own["metric"].isin(ERRORS)
-    own = own.assign(no_change=error.astype(float), noise_free=(~error) * noise_free, reason="")
-    return own[["dataset", "split", *CONDITION, "metric", "no_change", "noise_free", "reason"]]
+    nothing, all_of_it = error.astype(float), (~error).astype(float)
+    own = own.assign(no_change=nothing, noise_free=all_of_it * noise_free, own_half=all_of_it, other_halves=nothing)
+    return own.assign(reason="")[["dataset", "split", *CONDITION, "metric", *REFERENCE_SCORES, "reason"]]
 
 
 def study(

@@ -133,12 +133,13 @@ def test_a_method_that_was_asked_about_nothing_is_not_judged_and_costs_others_no
     assert rows.loc["scgpt-knockout", "p_value"] == alone["p_value"]
 
 
-def test_a_ceiling_that_is_not_above_the_floor_leaves_the_data_unreliable():
-    bounds = {"technical-duplicate": NOISE[2], "shuffled": NOISE[3]}
-    row = judged(metrics_table({**beside(0.2), **bounds})).iloc[0]
-    assert row["verdict"] == "unreliable data"
-    bounds["technical-duplicate"] = 0.8 + NOISE[2]
-    assert judged(metrics_table({**beside(0.2), **bounds}, "specific_pearson")).iloc[0]["verdict"] == "better"
+def test_data_whose_responses_do_not_repeat_are_unreliable():
+    table = metrics_table(beside(0.2), "specific_pearson")
+    for above, verdict in ((0.0, "unreliable data"), (0.8, "better")):
+        references = references_of(table).assign(own_half=above + NOISE[2], other_halves=NOISE[3])
+        assert judged(table, references=references).iloc[0]["verdict"] == verdict
+    unknown = references_of(table).assign(own_half=np.nan)
+    assert judged(table, references=unknown).iloc[0]["verdict"] == "better", "nothing is known against the data"
 
 
 @pytest.mark.parametrize(("n", "verdict"), [(1, "too few conditions"), (5, "too few conditions"), (6, "better")])

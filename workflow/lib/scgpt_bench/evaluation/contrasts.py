@@ -21,7 +21,7 @@ def contrasts(study: ScoredStudy, pairs: Sequence[tuple[str, str]]) -> pd.DataFr
     """
     rows = []
     for block in blocks(study.judging):
-        reliable = is_reliable(block, study.kinds)
+        reliable = is_reliable(block)
         for method, opponent in pairs:
             if method not in block.values or opponent not in block.values:
                 continue

@@ -32,6 +32,7 @@ from scgpt_bench.data.names import CONTROL
 from scgpt_bench.evaluation.metrics import METRICS, score
 from scgpt_bench.evaluation.pseudobulk import select_tested
 from scgpt_bench.evaluation.pseudobulk_metrics import LINE_UP, common_directions, without_directions
+from scgpt_bench.evaluation.repeatability import KEY, repeatability
 from scgpt_bench.seeding import random_generator
 
 DRAWS = 5
@@ -48,19 +49,19 @@ UNKNOWN_NOISE = "sampling variance of the truth not known: a single cell"
 
 
 def reference_scores(truth: anndata.AnnData, seed: int = 1) -> pd.DataFrame:
-    """Score no change and the noise-free truth on every test condition: the content of ``reference_scores.tsv``.
+    """Score no change, noise-free truth and half of the cells: the content of ``reference_scores.tsv``.
 
     Parameters
     ----------
     truth
         ``truth.h5ad``, with all conditions.
     seed
-        Of the noise.
+        Of the noise, and of how halves are dealt out.
 
     Returns
     -------
     Table with ``perturbation``, ``context``, ``metric``, ``no_change``, ``noise_free`` and ``reason``: why one of them
-    is missing.
+    is missing; and ``own_half`` and ``other_halves`` of :mod:`repeatability`, of metrics that judge.
     """
     tested = select_tested(truth)
     references = np.asarray(tested.layers["reference_input"])
@@ -79,10 +80,11 @@ def reference_scores(truth: anndata.AnnData, seed: int = 1) -> pd.DataFrame:
     is_unknown = pd.MultiIndex.from_frame(table[COLUMNS]).isin(unknown)
     table["reason"] = np.where(is_unknown, UNKNOWN_NOISE, reasons)
     table.loc[table["reason"] != "", "noise_free"] = np.nan
+    table = table[[*KEY, "no_change", "noise_free", "reason"]].merge(repeatability(truth, seed), on=KEY, how="left")
     of_cells = [name for name, metric in METRICS.items() if not metric.function and not metric.official]
     unscored = tested.obs[COLUMNS].astype(str).merge(pd.DataFrame({"metric": of_cells}), how="cross")
     unscored = unscored.assign(no_change=np.nan, noise_free=np.nan, reason=OF_CELLS)
-    return pd.concat([table[[*COLUMNS, "metric", "no_change", "noise_free", "reason"]], unscored], ignore_index=True)
+    return pd.concat([table, unscored], ignore_index=True)
 
 
 def true_changes(truth: anndata.AnnData) -> np.ndarray:

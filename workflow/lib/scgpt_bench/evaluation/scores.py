@@ -33,6 +33,7 @@ SCORE_COLUMNS = [
 ]
 KEY = ["dataset", "split", "context", "method", "metric"]  # of a row of scores.tsv and of verdicts.tsv
 
+REFERENCE_SCORES = ["no_change", "noise_free", "own_half", "other_halves"]  # columns of reference_scores.tsv
 _OF_PATH = ["dataset", "split", "method", "seed"]
 _SIDE = ["n_conditions", "n_asked", "mean", "ci_low", "ci_high", "skill", "opponent", "verdict"]
 RELIABLE_COLUMNS = [*KEY, *_SIDE, *(f"reliable_{name}" for name in _SIDE)]
@@ -57,7 +58,7 @@ class ScoredStudy:
     kinds
         The kind of every method, by its name.
     references
-        What no change and noise-free truth score (:func:`gather_by_split` of ``reference_scores.tsv``).
+        What :data:`REFERENCE_SCORES` score (:func:`gather_by_split` of ``reference_scores.tsv``).
     splits
         The role of every condition (:func:`gather_by_split` of ``split.tsv``).
     pooled
@@ -122,6 +123,9 @@ class Block:
         By method, which of its conditions it was asked about in every seed; empty where that is not known.
     no_change, noise_free
         What these score on each condition; missing where it is not known, for the ``reference_reason``.
+    own_half, other_halves
+        What half of a condition's cells scores against the other half, and what halves of other conditions do; missing
+        where it is not known (:mod:`repeatability`).
     training
         For pooled folds the mean number of conditions that one trains on.
     holds_out_contexts
@@ -141,6 +145,8 @@ class Block:
     asked: dict[str, np.ndarray]
     no_change: np.ndarray
     noise_free: np.ndarray
+    own_half: np.ndarray
+    other_halves: np.ndarray
     reference_reason: str
     training: float | None
     holds_out_contexts: bool
@@ -465,17 +471,13 @@ def _without_blocks(
 
 
 def _on_conditions(tables: Sequence[pd.DataFrame], conditions: pd.MultiIndex) -> dict[str, Any]:
-    """Find what no change and noise-free truth score on these conditions, and why it is not known of some."""
-    unknown = np.full(len(conditions), np.nan)
+    """Find what the references score on these conditions, and why it is not known of some."""
     if not tables:
-        return {"no_change": unknown, "noise_free": unknown, "reference_reason": ""}
+        return {**dict.fromkeys(REFERENCE_SCORES, np.full(len(conditions), np.nan)), "reference_reason": ""}
     table = pd.concat(tables).set_index(CONDITION).reindex(conditions)
     missing = table.loc[table[["no_change", "noise_free"]].isna().any(axis=1), "reason"].dropna()
-    return {
-        "no_change": table["no_change"].to_numpy(float),
-        "noise_free": table["noise_free"].to_numpy(float),
-        "reference_reason": "; ".join(missing[missing != ""].unique()),
-    }
+    reason = "; ".join(missing[missing != ""].unique())
+    return {**{name: table[name].to_numpy(float) for name in REFERENCE_SCORES}, "reference_reason": reason}
 
 
 def _of_metrics(

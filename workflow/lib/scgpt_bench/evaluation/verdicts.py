@@ -9,7 +9,7 @@ comparison.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -19,7 +19,7 @@ import pandas as pd
 from scgpt_bench.evaluation.metrics import HEADLINE, METRICS
 from scgpt_bench.evaluation.paired_inference import FEWEST_CONTEXTS, SIGNIFICANCE, Comparison, compare
 from scgpt_bench.evaluation.scores import KEY, Block, ScoredStudy, blocks, differences
-from scgpt_bench.methods.registry import CEILING, FLOOR, KINDS, group_of
+from scgpt_bench.methods.registry import KINDS, group_of
 
 VERDICT_COLUMNS = [
     *("dataset", "split", "context", "method", "metric", "opponent", "difference", "ci_low", "ci_high"),
@@ -28,6 +28,7 @@ VERDICT_COLUMNS = [
 # Reasons.
 ONE_TRAINING = "valid for the one training that was run"
 ONE_SEED = "valid for the one seed that was run"
+NOT_REPEATED = "half of the cells is not shown to predict the other half better than other perturbations do"
 WITHIN_MARGIN = "the difference is significant, but the whole interval is within the margin"
 COMPANIONS = [metric.name for metric in METRICS.values() if metric.judges and metric.name != HEADLINE]
 
@@ -114,7 +115,7 @@ def verdicts(study: ScoredStudy, whole: pd.DataFrame | None = None) -> pd.DataFr
 
     - ``not asked``: the method was asked about none of the conditions;
     - ``too few conditions``: they are no basis for a p-value (:attr:`Design.refusal`);
-    - ``unreliable data``: the ceiling was not shown to be above the floor;
+    - ``unreliable data``: responses were not shown to repeat (:func:`is_reliable`);
     - ``equivalent``: the 95 % interval is within the margin, in units of skill: a difference, if any, counts as none;
     - ``better``, ``worse``: p-value of 0.05 or less; in rows of :data:`HEADLINE`, ``better`` takes the other metrics
       too, and ``reason`` says which failed;
@@ -135,7 +136,7 @@ def _of_place(found: Mapping[str, Block], study: ScoredStudy) -> list[dict[str, 
     rows = []
     judged = {name: against_simple(block, study) for name, block in found.items()}
     for name, block in found.items():
-        reliable = is_reliable(block, study.kinds)
+        reliable = is_reliable(block)
         known = {method: one.p_value for method, one in judged[name].items() if block.n_asked.get(method) != 0}
         family = [method for method, p in known.items() if study.corrects(method) and np.isfinite(p)]
         twins = [method for method in study.untrained if not study.corrects(method)]
@@ -203,7 +204,7 @@ def decide(one: Judged, block: Block, p_value: float, reliable: bool) -> tuple[s
     if one.refusal:
         return "too few conditions", [one.refusal]
     if not reliable:
-        return "unreliable data", [f"{CEILING} is not shown to be above {FLOOR}"]
+        return "unreliable data", [NOT_REPEATED]
     verdict, reasons = one.verdict(p_value), []
     if verdict == "equivalent" and p_value <= SIGNIFICANCE:
         reasons.append(WITHIN_MARGIN)
@@ -247,19 +248,18 @@ def of_contexts(block: Block) -> str:
     return "of this context only" if number == 1 else f"of these {number} contexts only, not of others"
 
 
-def is_reliable(block: Block, kinds: Mapping[str, str]) -> bool:
-    """Return whether the ceiling is above the floor on the conditions that both have, at 5 % (one-sided).
+def is_reliable(block: Block) -> bool:
+    """Return whether half of a condition's cells predicts the other half better than halves of other conditions do.
 
-    True where either was not run, or where they share too few conditions: nothing is then known against the data.
+    At 5 % (one-sided). True where this is known of too few conditions: nothing is then known against the data.
     """
-    of_kind = {kind: [name for name in block.values if kinds[name] == kind] for kind in (CEILING, FLOOR)}
-    if not all(of_kind.values()):
+    rows = np.isfinite(block.own_half) & np.isfinite(block.other_halves)
+    known = block.design_of(rows)
+    if known.refusal:
         return True
-    untrained = replace(block, training=None)  # neither learns: pooled folds share no training that both depend on
-    one = beside(untrained, of_kind[CEILING][0], of_kind[FLOOR][:1], margin=np.nan)
-    if one.comparison:
-        return one.comparison.better() <= SIGNIFICANCE
-    return bool(one.refusal) or one.difference > 0
+    above = differences(block.sign * block.own_half[rows, None], [block.sign * block.other_halves[rows, None]])
+    compared = compare(above, known)  # neither learns: pooled folds share no training that both depend on
+    return compared.better() <= SIGNIFICANCE if compared.varies else bool(above.mean() > 0)
 
 
 def holm(p_values: list[float]) -> list[float]:

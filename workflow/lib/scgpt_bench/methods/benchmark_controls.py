@@ -73,14 +73,18 @@ def shuffled(known: Known, seed: int, *, write: Write) -> dict[str, Any]:
     It writes the predicted cells of one condition after the other and returns entries of the method record. So do
     :func:`technical_duplicate` and :func:`oracle`.
     """
-    source, *others = shuffles(known.conditions, seed)
+    dealings = [*shuffles(known.conditions, seed)]
+    if not dealings:
+        found = f"the test condition {known.conditions[0].label!r} alone in its context"
+        raise InputError("split.tsv", "role", found, "two or more to shuffle")
+    source = dealings[0]
     changes = np.asarray(known.truth.X) - np.asarray(known.truth.layers["reference_input"])
     shifts = np.zeros((len(known.conditions), known.truth.n_vars))
     shifts[[condition in source for condition in known.conditions]] = known.of_truth(changes, [*source.values()])
     alone = [condition for condition in known.conditions if condition not in source]
     fallbacks = {"fallbacks": dict.fromkeys(alone, ("the only test condition of its context", "no change"))}
     known.shifted(shifts, write)
-    return {"shuffles": 1 + len(others), **(fallbacks if alone else {})}
+    return {"shuffles": len(dealings), **(fallbacks if alone else {})}
 
 
 def technical_duplicate(known: Known, seed: int, *, write: Write) -> dict[str, Any]:
@@ -106,16 +110,13 @@ def shuffles(conditions: Sequence[Condition], seed: int) -> Iterator[dict[Condit
     First its successor in a circle ordered by seeded hashes of the names, then the one after that, and so on: up to
     half of the circle, beyond which the same pairs come again, and ``SHUFFLES`` at most; smaller contexts begin again.
     No condition gets itself, each is used once, and one more condition changes the successor of one other only. A
-    condition alone in its context gets none.
+    condition alone in its context gets none; where all are, there is no way.
     """
     circles: dict[str, list[Condition]] = {}
     for condition in sorted(conditions, key=lambda condition: stream_seed(seed, "shuffled", *condition.drawn_for)):
         circles.setdefault(condition.context, []).append(condition)
     circles = {context: circle for context, circle in circles.items() if len(circle) > 1}
-    if not circles:
-        found = f"the test condition {conditions[0].label!r} alone in its context"
-        raise InputError("split.tsv", "role", found, "two or more to shuffle")
-    for step in range(min(max(len(circle) // 2 for circle in circles.values()), SHUFFLES)):
+    for step in range(min(max((len(circle) // 2 for circle in circles.values()), default=0), SHUFFLES)):
         partner: dict[Condition, Condition] = {}
         for circle in circles.values():
             shift = 1 + step % (len(circle) // 2)

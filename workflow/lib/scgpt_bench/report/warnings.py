@@ -14,7 +14,7 @@ from scgpt_bench.evaluation.metrics import HEADLINE
 from scgpt_bench.evaluation.scores import LEAK
 from scgpt_bench.evaluation.verdicts import ONE_SEED, ONE_TRAINING
 from scgpt_bench.method_record import MethodRecord
-from scgpt_bench.methods.registry import CEILING, FLOOR, KINDS, SCGPT, SIMPLE
+from scgpt_bench.methods.registry import KINDS, SCGPT, SIMPLE
 from scgpt_bench.report.run import Run, Sentence, grouped, labelled, methods_by_names, without_token
 
 FEW = 10  # test conditions, below which there is a warning
@@ -31,7 +31,7 @@ GROUPS = {
         "one_seed",
     ),
     "The data": (
-        *("generated_data", "no_check_of_data", "few_conditions", "unreliable_responses", "unknown_reliability"),
+        *("generated_data", "few_conditions", "unreliable_responses", "unknown_reliability"),
         *("composition", "batches"),
     ),
     "The models": ("no_published_checkpoint", "random_decoder", "untrained", "recipe", "pretraining_recipe"),
@@ -124,9 +124,6 @@ def _of_copies(run: Run, places: Places) -> Iterable[Sentence]:
 
 def _of_data(run: Run, places: Places) -> Iterable[Sentence]:
     for place in places:
-        lacking = [kind for kind, key in ((CEILING, "ceiling"), (FLOOR, "floor")) if place[key] is None]
-        if lacking:
-            yield Sentence("no_check_of_data", {"dataset": place["name"], "kinds": lacking})
         if place["n_conditions"] < FEW or place["no_interval"]:
             values = {key: place[key] for key in ("noun", "n_conditions")} | {"reason": place["no_interval"]}
             yield Sentence("few_conditions", {"dataset": place["name"], **values})

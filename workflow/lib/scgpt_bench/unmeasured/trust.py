@@ -164,7 +164,7 @@ class _Measured:
         for block in blocks(headline):
             if block.context != ALL_CONTEXTS:
                 continue
-            reliable = is_reliable(block, study.kinds)
+            reliable = is_reliable(block)
             for method in block.values:
                 if np.isfinite(block.no_change).all():
                     no_change = block.no_change[:, None]
