@@ -143,9 +143,11 @@ def test_only_the_floor_is_scored_more_than_once(experiment, monkeypatch, entrie
     assert halves == [record.halved] * times
 
 
-def test_shuffling_one_perturbation_is_refused():
+def test_one_perturbation_has_no_shuffle_and_is_refused(experiment):
+    cells, controls, measured, _ = experiment
+    assert not [*shuffles_by_name(["P0"], 1)]
     with pytest.raises(InputError, match="two or more"):
-        first_shuffle(["P0"], 1)
+        whole(shuffled, Known(cells, controls[:1].copy(), measured), seed=1)
 
 
 def test_technical_duplicate_predicts_one_half_and_is_scored_against_the_other(experiment):
