@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from scgpt_bench.data.conditions import COLUMNS as CONDITION
@@ -29,11 +30,12 @@ def kinds_of(table: pd.DataFrame) -> dict[str, str]:
 
 
 def references_of(table: pd.DataFrame, noise_free: float = 1.0) -> pd.DataFrame:
-    """Doing nothing scores 0 and the truth 1, as halves of the cells do; of errors doing nothing makes 1."""
+    """Doing nothing scores 0 and the truth 1; of errors, doing nothing makes 1. Of halves nothing is known."""
     own = table[["dataset", "split", "perturbation", "context", "metric"]].drop_duplicates()
     error = own["metric"].isin(ERRORS)
-    nothing, all_of_it = error.astype(float), (~error).astype(float)
-    own = own.assign(no_change=nothing, noise_free=all_of_it * noise_free, own_half=all_of_it, other_halves=nothing)
+    own = own.assign(
+        no_change=error.astype(float), noise_free=(~error) * noise_free, own_half=np.nan, other_halves=np.nan
+    )
     return own.assign(reason="")[["dataset", "split", *CONDITION, "metric", *REFERENCE_SCORES, "reason"]]
 
 
