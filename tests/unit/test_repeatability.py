@@ -116,3 +116,5 @@ def test_a_single_cell_and_a_condition_alone_have_no_score():
     table = repeatability(answer).set_index(["perturbation", "context"])[["own_half", "other_halves"]]
     known = table.notna().all(axis=1).groupby(level=[0, 1]).all()
     assert known.to_dict() == {("A", "x"): True, ("A", "y"): False, ("B", "x"): True, ("C", "x"): False}
+    answer.layers["half_a"][:] = np.nan
+    assert repeatability(answer)[["own_half", "other_halves"]].isna().all(axis=None), "of single cells alone"
